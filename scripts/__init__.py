@@ -1,0 +1,1 @@
+"""Commands for people: run them as modules, `./scripts/env python -m scripts.<name>`."""
