@@ -1,0 +1,96 @@
+"""README.md is run: every block of code in it, in order, and every word of output it shows.
+
+A `python` block may be followed by a `text` block, which must be what the code prints and then, if it ends in an error
+of this library, that error as Python's traceback ends. Code whose output is not shown must print nothing and raise
+nothing. A `bash` block holds commands that exist. Blocks of any other kind are refused, so that none goes unchecked.
+"""
+
+import ast
+import importlib.util
+import io
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from circuits import CircuitError
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+class Block(NamedTuple):
+    """A fenced block: its kind, the line of the README it starts at, its text, the `text` block that follows it."""
+
+    kind: str
+    line: int
+    text: str
+    shown: str
+
+
+def read_blocks(readme: str) -> Iterator[Block]:
+    fences = list(re.finditer(r"^```(\w*)\n(.*?)^```\n", readme, re.MULTILINE | re.DOTALL))
+    for fence, after in zip(fences, [*fences[1:], None], strict=True):
+        follows = after is not None and after[1] == "text" and not readme[fence.end() : after.start()].strip()
+        shown = after[2] if after is not None and follows else ""
+        yield Block(fence[1], readme[: fence.start()].count("\n") + 1, fence[2], shown)
+
+
+def play(block: Block, names: dict[str, Any]) -> str:
+    """What a reader would see: all that is printed, then the last words of the traceback, if it ends in one."""
+    printed = io.StringIO()
+    code = compile("\n" * block.line + block.text, str(README), "exec")
+    with redirect_stdout(printed):
+        try:
+            exec(code, names)
+        except CircuitError as error:
+            print(f"{type(error).__name__}: {error}")
+    return printed.getvalue()
+
+
+def words(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+BLOCKS = list(read_blocks(README.read_text(encoding="utf-8")))
+PYTHON = [block for block in BLOCKS if block.kind == "python"]
+COMMANDS = [line for block in BLOCKS if block.kind == "bash" for line in block.text.splitlines()]
+
+
+def test_every_python_block_does_what_it_shows() -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    assert PYTHON
+    for block in PYTHON:
+        assert words(play(block, names)) == words(block.shown), f"{README}:{block.line}"
+
+
+def test_every_block_is_one_that_is_checked() -> None:
+    assert {block.kind for block in BLOCKS} <= {"python", "text", "bash"}
+    shown = [block.shown for block in PYTHON if block.shown]
+    assert [block.text for block in BLOCKS if block.kind == "text"] == shown, "a text block that no code prints"
+
+
+def test_code_comes_within_the_first_fifteen_lines() -> None:
+    """A circuit, its table and its error."""
+    head = PYTHON[0]
+    assert head.line + head.text.count("\n") <= 15
+    decorated = [node for node in ast.parse(head.text).body if getattr(node, "decorator_list", [])]
+    assert decorated
+    assert "trace(" in head.text
+    assert "ShapeError: " in head.shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_exists(command: str) -> None:
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "./scripts/env":
+        assert (ROOT / "scripts" / "env").exists()
+        program, *arguments = arguments
+    assert shutil.which(program), f"{program} is not installed"
+    if arguments[:1] == ["-m"]:
+        assert importlib.util.find_spec(arguments[1]), f"there is no module {arguments[1]}"
