@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import metadata, version
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -17,15 +18,11 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(
+    *command: str | Path, cwd: Path = ROOT, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    words = [str(word) for word in command]
+    return subprocess.run(words, cwd=cwd, env={**os.environ, **variables}, capture_output=True, text=True)
 
 
 # --- packages ---------------------------------------------------------------------------------------------------------
@@ -65,7 +62,8 @@ def test_the_wheel_holds_the_two_packages_typed_and_nothing_else(tmp_path: Path)
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-c", "from importlinter.cli import lint_imports_command as f; f()", cwd=folder)
+    program = "from importlinter.cli import lint_imports_command as f; f(['--no-logo', '--no-cache'])"
+    return run(sys.executable, "-c", program, cwd=folder)
 
 
 def test_imports_go_down() -> None:
@@ -138,7 +136,7 @@ def env(copy: Path, tmp_path: Path) -> Env:
     def call(*command: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         calls.write_text("")
         settings = {"PYTHON": str(python), "CALLS": str(calls), "TORCH": "cpu"} | variables
-        answer = run(copy / "scripts" / "env", *(command or ("true",)), cwd=tmp_path, **settings)
+        answer = run(copy / "scripts" / "env", *(command or ("true",)), cwd=tmp_path, variables=settings)
         return answer, calls.read_text().splitlines()
 
     return call
@@ -220,7 +218,7 @@ def test_two_runs_at_once_make_one_environment(copy: Path, env: Env, tmp_path: P
 def test_env_says_in_one_line_what_is_wrong(
     command: list[str], variables: dict[str, str], line: str, copy: Path
 ) -> None:
-    answer = run(copy / "scripts" / "env", *command, **variables)
+    answer = run(copy / "scripts" / "env", *command, variables=variables)
     assert answer.returncode == 1
     assert len(answer.stderr.splitlines()) == 1
     assert answer.stderr.startswith(f"scripts/env: {line}")
@@ -230,7 +228,8 @@ def test_env_says_in_one_line_what_is_wrong(
 def test_env_without_a_network_says_so_in_one_line(copy: Path) -> None:
     """The real Python and the real pip, which finds nothing anywhere."""
     nothing = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
-    answer = run(copy / "scripts" / "env", "true", **nothing, PYTHON=sys.executable, TORCH="cpu")
+    variables = nothing | {"PYTHON": sys.executable, "TORCH": "cpu"}
+    answer = run(copy / "scripts" / "env", "true", variables=variables)
     assert answer.returncode == 1
     *progress, last = answer.stderr.splitlines()
     assert all(re.match(r"scripts/env: (making|installing) ", line) for line in progress)
