@@ -1,0 +1,30 @@
+"""Neural circuit diagrams as code: a circuit is ordinary PyTorch whose diagram type is checked on every call.
+
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
+"""
+
+from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
+from circuits.diagram import Diagram
+from circuits.errors import CircuitError, ShapeError, SignatureError
+from circuits.signature import Signature
+from circuits.tracing import trace
+from circuits.verbs import einsum, rearrange, reduce, repeat
+
+__all__ = [
+    "Circuit",
+    "CircuitError",
+    "Diagram",
+    "ShapeError",
+    "Signature",
+    "SignatureError",
+    "check",
+    "checks",
+    "circuit",
+    "definitions",
+    "einsum",
+    "find_circuit",
+    "rearrange",
+    "reduce",
+    "repeat",
+    "trace",
+]

@@ -1,0 +1,390 @@
+"""Turn the events of one run into a diagram: name the axes, nest the boxes, freeze.
+
+Events can be fed one at a time (a tracker prints as it goes) or all at once. A draft of a box holds cells, which may
+still learn their names; `freeze` reads them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import einops
+import torch
+from torch import nn
+
+from circuits import listening, verbs
+from circuits.boxes import Box, Call, Size, Value
+from circuits.listening import Enter, Event, Leave, Lift, Listener
+from circuits.naming import Cell, Meeting, Names, derive, labels, same_size, suggest, unify
+from circuits.rules import Operation, name_outputs, pattern
+from circuits.signature import Signature
+from circuits.structure import Scalar, Struct, Wire, change, wires
+from circuits.terms import Axis
+
+Port = tuple[int, list[Cell]]
+
+
+@dataclass(eq=False)
+class Draft:
+    """A box whose axes may still learn their names."""
+
+    event: Any
+    inputs: list[Port] = field(default_factory=list)
+    outputs: list[Port] = field(default_factory=list)
+    boxes: list["Draft"] = field(default_factory=list)
+    note: str = ""
+    meeting: Meeting | None = None
+    result: Any = None
+    names: tuple[str, ...] = ()
+
+
+class Builder:
+    """Builds boxes from the events of a `Listener`; `size` turns what torch calls a size into ours."""
+
+    def __init__(self, listener: Listener, size: Callable[[Any], Size] = lambda size: size) -> None:
+        self.listener = listener
+        self.size = size
+        self.names = Names()
+        self.open: list[Draft] = []
+        self.root: Draft | None = None
+        self.argument_names: dict[int, str] = {}
+        self.axes: Sequence[Any] = ()
+
+    def feed(self, event: Event) -> Draft | None:
+        """Take in one event; the draft it opened, closed or made."""
+        self._learn_shapes()
+        if isinstance(event, Enter):
+            return self._enter(event)
+        if isinstance(event, Leave):
+            return self._leave(event)
+        if isinstance(event, Lift):
+            self._lift(event)
+            return None
+        return self._call(event)
+
+    def _learn_shapes(self) -> None:
+        shapes, values = self.names.shapes, self.listener.values
+        for number in range(len(shapes), len(values)):
+            shape, dtype, *_ = values[number]
+            shapes[number] = tuple([self.size(size) for size in shape])
+            if dtype is torch.bool:
+                self.names.booleans.add(number)
+
+    # Events
+
+    def _enter(self, event: Enter) -> Draft:
+        if self.open and self.open[-1].event is event:
+            return self._sign(self.open[-1], event)
+        draft = Draft(event)
+        if self.open:
+            self.open[-1].boxes.append(draft)
+        else:
+            self.root = draft
+            self._name_arguments(event)
+        draft.inputs = self._ports(wires(Struct(tuple, (), (event.args, event.kwargs))))
+        self.open.append(draft)
+        return self._sign(draft, event)
+
+    def _name_arguments(self, event: Enter) -> None:
+        """Name the run's own inputs by the parameters they came for, their axes by the signature or the caller."""
+        for path, wire in _paths(event.args, event.kwargs):
+            self.argument_names.setdefault(wire, path)
+        numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
+        for axes, number in zip(self.axes, numbers, strict=False):
+            Meeting(local=False).read(axes, self.names.of(number))
+
+    def _sign(self, draft: Draft, event: Enter) -> Draft:
+        """Open the scope of a circuit: inside, its tensors bear the names of its signature."""
+        circuit = event.circuit
+        if circuit is None or draft.meeting is not None:
+            return draft
+        meeting = draft.meeting = Meeting(local=True)
+        ports, inside = [], {}
+        for place, axes in enumerate(circuit.signature.inputs):
+            found = event.tensors.get(str(place))
+            if isinstance(found, Wire):
+                cells = self.names.of(found.number)
+                inside[found.number] = meeting.read(axes, cells)
+                ports.append((found.number, cells))
+        for name, axes in circuit.optional.items():
+            found = event.tensors.get(name)
+            if isinstance(found, Wire):
+                cells = self.names.of(found.number)
+                inside[found.number] = meeting.read(axes, cells, keep_rest=False)
+                ports.append((found.number, cells))
+        others = [port for port in draft.inputs if port[0] not in inside]
+        draft.inputs = ports + others
+        self.names.scopes.append(inside)
+        return draft
+
+    def _leave(self, event: Leave) -> Draft:
+        draft = self.open.pop()
+        draft.result = event.result
+        numbers = wires(event.result)
+        if draft.meeting is not None:
+            self._close(draft, draft.event.circuit.signature, numbers)
+        elif draft.event.kind == "transform":
+            self._unmap(event, numbers)
+        else:
+            self._einops_layer(draft, numbers)
+        draft.outputs = self._ports(numbers)
+        return draft
+
+    def _close(self, draft: Draft, signature: Signature, numbers: tuple[int, ...]) -> None:
+        """Name the outputs: by the signature inside, by what the letters meant outside."""
+        meeting = draft.meeting
+        assert meeting is not None  # noqa: S101
+        outer: dict[int, list[Cell]] = {}
+        for axes, number in zip(signature.outputs, numbers, strict=False):
+            cells, shape = self.names.of(number), self.names.shapes[number]
+            named = [term for term in axes if isinstance(term, Axis)]
+            tail = cells[len(cells) - len(axes) + (len(axes) > 0 and axes[0].names == () and str(axes[0]) == "...") :]
+            if len(tail) >= len(named) and all(isinstance(term, Axis) for term in axes[-len(tail) :] if tail):
+                for term, cell in zip(axes[-len(tail) :] if tail else (), tail, strict=False):
+                    inner = meeting.inner.get(str(term))
+                    unify(inner, cell) if inner is not None else suggest(cell, str(term))
+            outer[number] = meeting.write(axes, shape)
+        self.names.scopes.pop()
+        for number, cells in outer.items():
+            self.names.put(number, cells)
+
+    def _einops_layer(self, draft: Draft, numbers: tuple[int, ...]) -> None:
+        """einops' layers carry their pattern."""
+        module = draft.event.module
+        text = getattr(module, "pattern", None)
+        if isinstance(text, str) and type(module).__module__.startswith("einops.layers") and numbers:
+            sizes = {name: size for name, size in getattr(module, "axes_lengths", {}).items() if isinstance(size, int)}
+            draft.note = f"'{text}'"
+            try:
+                pattern(text, [number for number, _ in draft.inputs][:1], sizes, numbers, self.names)
+            except (ValueError, IndexError):
+                return
+
+    def _lift(self, event: Lift) -> None:
+        """Inside vmap a tensor lacks one axis, which its values keep in mind."""
+        cells = list(self.names.of(event.source))
+        if event.dim is not None:
+            self.names.levels[event.level] = cells.pop(event.dim)
+        self.names.put(event.number, cells)
+        if event.source in self.argument_names:
+            self.argument_names[event.number] = self.argument_names[event.source]
+
+    def _unmap(self, event: Leave, numbers: tuple[int, ...]) -> None:
+        """Outside vmap the axis is back, where `out_dims` puts it."""
+        inside = wires(event.inside)
+        if len(inside) != len(numbers):
+            return
+        dims = event.dims if isinstance(event.dims, (tuple, list)) else (event.dims,) * len(numbers)
+        dims = dims if len(dims) == len(numbers) else (0,) * len(numbers)
+        for number, source, dim in zip(numbers, inside, dims, strict=True):
+            cells = list(self.names.of(source))
+            shape = self.names.shapes[number]
+            levels = self.listener.values[source][4]
+            kept = self.listener.values[number][4]
+            gone = [level for level in levels if level not in kept]
+            if isinstance(dim, int) and len(cells) == len(shape) - 1:
+                place = dim % len(shape)
+                cells.insert(place, self.names.levels.get(gone[-1], Cell(shape[place])) if gone else Cell(shape[place]))
+            self.names.put(number, cells)
+
+    def _call(self, event: Any) -> Draft:
+        draft = Draft(event)
+        inputs = wires(Struct(tuple, (), (event.args, *event.kwargs.values())))
+        inputs = wires(Struct(tuple, (), (*event.args, *event.kwargs.values())))
+        for number in inputs:
+            self.names.of(number)
+        if not event.error:
+            draft.note = self._name_result(event, inputs) or ""
+        draft.inputs = self._ports(inputs)
+        draft.outputs = self._ports(wires(event.result))
+        if self.open:
+            self.open[-1].boxes.append(draft)
+        return draft
+
+    def _name_result(self, event: Any, inputs: tuple[int, ...]) -> str | None:
+        outputs = wires(event.result)
+        if event.pattern and event.function in _VERBS:
+            sizes = {name: self._plain(size) for name, size in event.kwargs.items()}
+            try:
+                pattern(event.pattern, inputs, sizes, outputs, self.names)
+            except (ValueError, IndexError):
+                self.names.put(outputs[0], self.names.fresh(self.names.shapes[outputs[0]]))
+            return f"'{event.pattern}'"
+        described = change(Struct(tuple, (), (event.args, event.kwargs)), lambda wire: wire, self._scalar, make=False)
+        args, kwargs = _unpack(described)
+        return name_outputs(Operation(event.function, args, kwargs, event.result), self.names)
+
+    def _plain(self, size: Any) -> Any:
+        return self.size(size.expression) if isinstance(size, Scalar) else size
+
+    def _scalar(self, scalar: Scalar) -> Scalar:
+        return Scalar(self.size(scalar.expression))
+
+    def _ports(self, numbers: Sequence[int]) -> list[Port]:
+        return [(number, self.names.of(number)) for number in dict.fromkeys(numbers)]
+
+    # Freezing
+
+    def freeze(self, draft: Draft, scalar: Callable[[Any], Any]) -> Box:
+        """The finished box; `scalar` gives the expression of a symbolic number for running."""
+        event = draft.event
+        if isinstance(event, listening.Call):
+            return self._freeze_call(draft, scalar)
+        circuit = event.circuit
+        boxes = tuple([self.freeze(inner, scalar) for inner in draft.boxes])
+        return Box(
+            kind="circuit" if circuit is not None else event.kind,
+            name=self._name(draft),
+            label=circuit.name.removesuffix(".forward") if circuit is not None else event.label + (f" {draft.note}" if draft.note else ""),
+            path=event.path,
+            signature=circuit.signature if circuit is not None else None,
+            inputs=self._values(draft.inputs),
+            outputs=self._values(draft.outputs),
+            parameters=self._parameters(event, boxes),
+            boxes=boxes,
+            call=self._whole(draft, scalar) if event.whole else None,
+            where=event.where,
+            error=event.error,
+        )
+
+    def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any]) -> Box:
+        event = draft.event
+        verb = event.function in _VERBS
+        label = event.pattern if event.pattern and not verb else operation_name(event.function)
+        inputs = self._values(draft.inputs)
+        final = lambda part: change(part, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)  # noqa: E731
+        outermost = self.root.event if self.root is not None else event
+        return Box(
+            kind="operation",
+            name="",
+            label=f"{label} {draft.note}" if draft.note else label,
+            inputs=inputs,
+            outputs=self._values(draft.outputs),
+            parameters=tuple([value for value in inputs if value.role == "parameter"]),
+            call=Call(
+                event.function,
+                final(Struct(tuple, (), event.args)),
+                final(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values()))),
+                final(event.result),
+                event.autocast,
+                event.gradient or not getattr(outermost, "gradient", True),
+            ),
+            mutates=wires(event.args[0])[:1] if event.args and listening.mutates(event.function) else (),
+            where=event.where,
+            error=event.error,
+        )
+
+    def _whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
+        event = draft.event
+        final = lambda part: change(part, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)  # noqa: E731
+        function = event.path or "" if event.kind == "module" else event.circuit.definition
+        if event.kind == "circuit" and event.module is not None:
+            function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
+        return Call(function, final(event.args), final(event.kwargs), final(draft.result))
+
+    def _name(self, draft: Draft) -> str:
+        """A module's path below the module around it, with its other names if it has any."""
+        event = draft.event
+        if draft is self.root or not event.path or (event.kind == "circuit"):
+            return ""
+        parents = [box.event.path for box in self._above(draft) if box.event.path or box is self.root]
+        names = [path for path in self.listener.paths.get(id(event.module), [event.path])]
+        short = [_below(path, parents[-1] if parents else "") for path in names]
+        return "=".join(dict.fromkeys(short))
+
+    def _above(self, draft: Draft) -> list[Draft]:
+        """The drafts around one, outermost first."""
+        if not hasattr(self, "_parents"):
+            self._parents: dict[int, Draft] = {}
+        if id(draft) not in self._parents and self.root is not None:
+            todo = [self.root]
+            while todo:
+                box = todo.pop()
+                for inner in box.boxes:
+                    self._parents[id(inner)] = box
+                    todo.append(inner)
+        found = []
+        while id(draft) in self._parents:
+            draft = self._parents[id(draft)]
+            found.append(draft)
+        return found[::-1]
+
+    def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
+        return tuple([self._value(number, cells) for number, cells in ports])
+
+    def _value(self, number: int, cells: Sequence[Cell]) -> Value:
+        shape, dtype, role, name, levels = self.listener.values[number]
+        mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
+        cells = [*mapped, *cells]
+        sizes = tuple([cell.root.size for cell in cells])
+        name = name or self.argument_names.get(number, "")
+        return Value(number, labels(cells), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
+
+    def _parameters(self, event: Enter, boxes: Sequence[Box]) -> tuple[Value, ...]:
+        """A module's parameters, read or not, or those that the boxes inside a circuit read."""
+        read = {value.name: value for box in boxes for value in box.parameters}
+        if event.module is None or event.kind != "module":
+            return tuple(read.values())
+        if isinstance(event.module, nn.Module):
+            prefix = f"{event.path}." if event.path else ""
+            for name, parameter in event.module.named_parameters():
+                full = self._known_parameter(parameter, prefix + name)
+                if full not in read:
+                    read[full] = self._unread(full, parameter)
+        return tuple(read.values())
+
+    def _known_parameter(self, parameter: torch.Tensor, name: str) -> str:
+        known = self.listener._numbers.get(id(parameter))
+        if known is not None and known[0]() is parameter:
+            return self.listener.values[known[1]][3] or name
+        return name
+
+    def _unread(self, name: str, parameter: torch.Tensor) -> Value:
+        number = self.listener.made(parameter, "parameter", name)
+        self._learn_shapes()
+        return self._value(number, self.names.of(number))
+
+
+def _below(path: str, parent: str) -> str:
+    return path.removeprefix(f"{parent}.") if parent else path
+
+
+def _unpack(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = described.parts if isinstance(described, Struct) else described
+    args = args.parts if isinstance(args, Struct) else args
+    kwargs = dict(zip(kwargs.keys, kwargs.parts, strict=True)) if isinstance(kwargs, Struct) else kwargs
+    return tuple(args), kwargs
+
+
+def _paths(args: Any, kwargs: Any) -> Iterator[tuple[str, int]]:
+    """Each wire of a call, with the words that lead to it: `0`, `state[1]`."""
+
+    def walk(description: Any, path: str) -> Iterator[tuple[str, int]]:
+        if isinstance(description, Wire):
+            yield path, description.number
+        elif isinstance(description, Struct):
+            keys = description.keys or range(len(description.parts))
+            for key, part in zip(keys, description.parts, strict=True):
+                yield from walk(part, f"{path}.{key}" if path else str(key))
+
+    yield from walk(args, "")
+    yield from walk(kwargs, "")
+
+
+_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, einops.rearrange}
+
+
+def operation_name(function: Any) -> str:
+    """What to call a torch callable: `add`, `index`, `T`."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if name == "__get__":
+        return getattr(function.__self__, "__name__", name)
+    if name in ("__getitem__", "__setitem__"):
+        return "index" if name == "__getitem__" else "set index"
+    bare = name.strip("_")
+    if name.startswith("__i") and listening.mutates(function):
+        return f"{bare[1:]}_"
+    return bare + "_" * (listening.mutates(function) and name.endswith("_") and not name.startswith("__"))
+
+
+__all__ = ["Builder", "Draft", "derive", "operation_name", "same_size"]
