@@ -1,8 +1,9 @@
 """README.md is run: every block of code in it, in order, and every word of output it shows.
 
 A `python` block may be followed by a `text` block, which must be what the code prints and then, if it ends in an error
-of this library, that error as Python's traceback ends. Code whose output is not shown must print nothing and raise
-nothing. A `bash` block holds commands that exist. Blocks of any other kind are refused, so that none goes unchecked.
+of this library, that error as Python's traceback ends; blank lines aside. Code whose output is not shown must print
+nothing and raise nothing. A `bash` block holds commands that exist. Blocks of any other kind are refused, so that none
+goes unchecked.
 """
 
 import ast
@@ -44,7 +45,7 @@ def read_blocks(readme: str) -> Iterator[Block]:
 def play(block: Block, names: dict[str, Any]) -> str:
     """What a reader would see: all that is printed, then the last words of the traceback, if it ends in one."""
     printed = io.StringIO()
-    code = compile("\n" * block.line + block.text, str(README), "exec")
+    code = compile("\n" * block.line + block.text, README.name, "exec")
     with redirect_stdout(printed):
         try:
             exec(code, names)
@@ -54,7 +55,7 @@ def play(block: Block, names: dict[str, Any]) -> str:
 
 
 def words(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 BLOCKS = list(read_blocks(README.read_text(encoding="utf-8")))
