@@ -1,0 +1,131 @@
+"""A training run on disk, such that killing it at any moment loses at most the epoch under way.
+
+Two files: one of SLOTS holds the tensors of model and optimizer, `checkpoint.json` everything else and the slot's name.
+Both are written to a temporary file and renamed. The tensors go first, to the slot that the JSON on disk does not name,
+so that what the JSON names always belongs to it; the other slot is deleted last. No pickle is written or read.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT = 1
+RECORD = "checkpoint.json"
+SLOTS = ("a.safetensors", "b.safetensors")
+
+
+class CheckpointError(ValueError):
+    """There is no checkpoint to go on from, or it is of another run."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run after some epochs, apart from its tensors."""
+
+    plan: dict[str, Any]
+    """The arguments that decide the curve."""
+    history: list[dict[str, float]]
+    """One entry an epoch."""
+    test: float | None = None
+    """The score on the test part, once the run is over."""
+
+
+def save(
+    folder: Path, record: Record, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
+    """Put the whole state of a run into `folder`, in place of what is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slot, other = _slots(folder)
+    state = optimizer.state_dict()
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
+        f"optimizer.{index}.{name}": tensor for index, held in state["state"].items() for name, tensor in held.items()
+    }
+    # Tied parameters share memory, which the format refuses: each name gets its own copy.
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    _put(folder / slot, lambda path: save_file(copies, path))
+    text = {"format": FORMAT, "tensors": slot, **asdict(record)}
+    text |= {"optimizer": state["param_groups"], "random": _random(device)}
+    _put(folder / RECORD, lambda path: path.write_text(json.dumps(text, indent=1)))
+    (folder / other).unlink(missing_ok=True)
+
+
+def read(folder: Path) -> Record:
+    """The record in `folder`; raises CheckpointError if there is none that can be read."""
+    text = _text(folder)
+    return Record(text["plan"], text["history"], text["test"])
+
+
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Bring model, optimizer and random numbers to where the checkpoint in `folder` left them."""
+    text = _text(folder)
+    try:
+        tensors = load_file(folder / text["tensors"])
+        model.load_state_dict(_under("model.", tensors))
+        held: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer.", tensors).items():
+            index, slot = name.split(".")
+            held.setdefault(int(index), {})[slot] = tensor
+        optimizer.load_state_dict({"state": held, "param_groups": text["optimizer"]})
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint in {folder} does not fit this model: {error}") from error
+    for where, state in text["random"].items():
+        _generator(where).set_rng_state(torch.tensor(list(base64.b64decode(state)), dtype=torch.uint8))
+
+
+def _text(folder: Path) -> dict[str, Any]:
+    """The JSON in `folder`, with everything it must have."""
+    path = folder / RECORD
+    try:
+        text = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"nothing to resume: {path} does not exist") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(text, dict) or text.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}")
+    return text
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _random(device: torch.device) -> dict[str, str]:
+    """The state of every generator that a run on `device` draws from."""
+    return {
+        where: base64.b64encode(bytes(_generator(where).get_rng_state().tolist())).decode()
+        for where in sorted({"cpu", device.type})
+    }
+
+
+def _generator(where: str) -> Any:
+    """The module that holds the default generator of a kind of device."""
+    return torch if where == "cpu" else torch.get_device_module(where)
+
+
+def _slots(folder: Path) -> tuple[str, str]:
+    """The slot that may be written, and the one that the JSON in `folder` may name."""
+    try:
+        named = _text(folder)["tensors"]
+    except CheckpointError:
+        named = SLOTS[1]
+    return SLOTS if named == SLOTS[1] else (SLOTS[1], SLOTS[0])
+
+
+def _put(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place, wait until it is on the disk, and rename it."""
+    beside = path.with_name(f"{path.name}.part")
+    write(beside)
+    with beside.open("rb") as written:
+        os.fsync(written.fileno())
+    beside.replace(path)
