@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from circuits import recording
-from circuits.declaring import Circuit, Options, declare, parameters_of, slot
+from circuits.binding import NUMBERS, Binding, Row, broadcasts
+from circuits.declaring import Circuit, Options, Slot, declare, parameters_of
 from circuits.errors import ShapeError, SignatureError
-from circuits.explaining import NUMBERS, Binding, Row, broadcasts, describe, examine, fixed_size, refuse, table
-from circuits.generating import source
+from circuits.explaining import any_wrong, examine, fixed_size, refuse, table
+from circuits.generating import prefix_of, source
 from circuits.signature import parse_axes
 
 P = ParamSpec("P")
@@ -153,31 +154,31 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _checked(spec: Circuit) -> Any:
-    """The function that checks, then runs."""
-    text, _ = source(spec)
+    """The function that checks, then runs; its text can be seen in a traceback."""
+    parameters = parameters_of(spec.definition)
+    names = {
+        "circuit": spec,
+        "body": spec.body,
+        "defaults": {each.name: each.default for each in parameters},
+        "dtypes": {each.name: each.dtype for each in spec.slots},
+        "switch": _switch,
+        "recording": recording,
+        "detour": _detour,
+        "examine": examine,
+        "refuse": refuse,
+        "broadcasts": broadcasts,
+        "leaves": leaves,
+        "Tensor": Tensor,
+        "numbers": NUMBERS,
+        "ints": (int, torch.SymInt),
+    }
+    text = source(spec, names)
     filename = f"<circuit {spec.name} at {spec.where}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     scope: dict[str, Any] = {}
     exec(compile(text, filename, "exec"), globals(), scope)
-    defaults = {each.name: each.default for each in parameters_of(spec.definition)}
-    dtypes = {each.name: each.dtype for each in spec.slots}
-    make = scope["make"]
-    checked = make(
-        spec,
-        spec.body,
-        defaults,
-        dtypes,
-        _switch,
-        recording,
-        _detour,
-        examine,
-        refuse,
-        broadcasts,
-        leaves,
-        Tensor,
-        NUMBERS,
-    )
-    checked.__name__ = getattr(spec.definition, "__name__", spec.name)
+    prefix = prefix_of(parameters)
+    checked = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
     functools.update_wrapper(checked, spec.definition)
     checked.circuit = spec
     checked.kernel = functools.partial(_register, spec)
@@ -281,7 +282,7 @@ def find_circuit(thing: Any) -> Circuit | None:
 
 def fixed_sizes(spec: Circuit, owner: Any) -> dict[str, int]:
     """The sizes that a circuit's `fixed` gives on this owner."""
-    return {name: fixed_size(spec, owner, name, by)[0] for name, by in spec.fixed.items()}
+    return {name: fixed_size(spec, owner, name, by) for name, by in spec.fixed.items()}
 
 
 def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
@@ -290,13 +291,13 @@ def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
     >>> check(torch.zeros(2, 3, 8, 8), "b c h w", c=3)
     {'c': 3, 'b': 2, 'h': 8, 'w': 8}
     """
+    axes = parse_axes(text)
     binding = Binding({})
     for name, size in sizes.items():
         binding.give(name, size, "given")
-    row = Row(slot("tensor", parse_axes(text)), tensor)
-    binding.tensor(row, tensor)
+    row = Row(Slot("tensor", axes, text), tensor)
+    binding.read(row)
     binding.settle()
-    binding.match()
-    if describe([row]):
+    if any_wrong([row]):
         raise ShapeError(f"check: {text}\n{table([row])}".rstrip())
     return binding.sizes

@@ -8,7 +8,7 @@ the declaration is `checking`'s business.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -31,26 +31,22 @@ class Body:
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor of a call: the name its user knows it by, and the axes it should have."""
+    """One tensor of a call: the name its user knows it by, the axes it should have, and those axes as text."""
 
     name: str
     axes: Axes
-    words: tuple[str, ...]
-    optional: bool = False
+    text: str
+    role: Literal["input", "optional", "output"] = "input"
     dtype: torch.dtype | None = None
-
-    @property
-    def text(self) -> str:
-        """The axes as they stand in the signature."""
-        return show_axes(self.axes)
 
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """The declaration of one circuit, as `f.circuit` of a decorated function `f`.
 
-    `title` is how messages begin. `parameters` are all parameters a call may fill by position, `self` left out; `inputs` those that carry the
-    signature's tensors. `owner` is the parameter that holds the module (`"self"`), or `""` for a plain function.
+    `title` is how messages begin. `parameters` are all that a call may fill by position, `self` left out; `inputs`
+    those that carry the signature's tensors. `owner` is the parameter that holds the module (`"self"`), or `""` for
+    a plain function.
     """
 
     name: str
@@ -124,10 +120,17 @@ def declare(function: Callable[..., Any], text: str, options: Options, name: str
     multiples = dict(options.multiples)
     _know("multiples", multiples, tuple(names), f"an axis of {signature}")
     _settle(signature, optional, fixed)
-    slots = [slot(each, axes, dtypes.get(each)) for each, axes in zip(inputs, signature.inputs, strict=False)]
-    slots += [slot(each, axes, dtypes.get(each), optional=True) for each, axes in optional.items()]
+    _lead(signature, optional)
+    slots = [
+        Slot(each, axes, show_axes(axes), "input", dtypes.get(each))
+        for each, axes in zip(inputs, signature.inputs, strict=False)
+    ]
+    slots += [Slot(each, axes, show_axes(axes), "optional", dtypes.get(each)) for each, axes in optional.items()]
     several = len(signature.outputs) > 1
-    results = [slot(f"output {i + 1}" if several else "output", axes) for i, axes in enumerate(signature.outputs)]
+    results = [
+        Slot(f"output {i + 1}" if several else "output", axes, show_axes(axes), "output")
+        for i, axes in enumerate(signature.outputs)
+    ]
     return Circuit(
         name=name,
         title=f"{name}: {signature}",
@@ -145,11 +148,6 @@ def declare(function: Callable[..., Any], text: str, options: Options, name: str
         slots=tuple(slots),
         results=tuple(results),
     )
-
-
-def slot(name: str, axes: Axes, dtype: torch.dtype | None = None, optional: bool = False) -> Slot:
-    """A slot with the words of its axes."""
-    return Slot(name, axes, tuple(str(term) for term in axes), optional, dtype)
 
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -221,8 +219,17 @@ def _settle(signature: Signature, optional: Mapping[str, Axes], fixed: Mapping[s
         for derived in _derived(term):
             lost = [name for name in derived.names if name not in stated] or unknown(derived, known)
             if lost:
+                what = f"{derived} needs the size of {lost[0]}, which nothing else in the signature tells"
+                raise SignatureError(f"{what}\n{point(str(signature), span)}")
+
+
+def _lead(signature: Signature, optional: Mapping[str, Axes]) -> None:
+    """Refuse `...` on an optional tensor when nothing that goes in has one to broadcast to."""
+    if not any(has_rest(axes) for axes in signature.inputs):
+        for name, axes in optional.items():
+            if has_rest(axes):
                 raise SignatureError(
-                    f"{derived} needs the size of {lost[0]}, which no axis of its own gives\n{point(str(signature), span)}"
+                    f"optional={name!r}: '...' broadcasts to the '...' of an input, but {signature} has none"
                 )
 
 

@@ -47,8 +47,13 @@ class Axis:
         """The size, once the sizes of the names are given."""
         return sizes[self.name]
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The term as it is written, also where torch.compile cannot follow `str`."""
         return self.name
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,13 @@ class Number:
         """The number itself."""
         return self.value
 
+    @property
+    def text(self) -> str:
+        """The term as it is written."""
+        return f"{self.value}"
+
     def __str__(self) -> str:
-        return str(self.value)
+        return self.text
 
 
 Atom = Axis | Number
@@ -132,8 +142,16 @@ class Derived:
                 chain = (*chain, (step, atom))
         return (*found, (sign, chain))
 
+    @property
+    def text(self) -> str:
+        """The term as it is written."""
+        text = self.first.text
+        for sign, atom in self.steps:
+            text += f"{sign}{atom.text}"
+        return text
+
     def __str__(self) -> str:
-        return str(self.first) + "".join(f"{sign}{atom}" for sign, atom in self.steps)
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -158,8 +176,20 @@ class Group:
             total = total * term.size(sizes, divide)
         return total
 
+    def is_product(self, known: Mapping[str, Any]) -> bool:
+        """Whether everything unknown in it is a name by itself, so that what is open is a plain product."""
+        return all(isinstance(term, Axis) or not unknown(term, known) for term in self.terms)
+
+    @property
+    def text(self) -> str:
+        """The term as it is written."""
+        text = ""
+        for term in self.terms:
+            text += f"{' ' if text else ''}{term.text}"
+        return f"({text})"
+
     def __str__(self) -> str:
-        return f"({' '.join(str(term) for term in self.terms)})"
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -175,8 +205,13 @@ class Rest:
         """`...` is any number of axes, so it has no one size."""
         raise ValueError("... has no size of its own")
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The term as it is written."""
         return "..."
+
+    def __str__(self) -> str:
+        return self.text
 
 
 Term = Axis | Number | Group | Derived | Rest
