@@ -8,15 +8,18 @@ from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.signature import Signature
 from circuits.tracing import trace
+from circuits.tracking import Seen, Tracker, track
 from circuits.verbs import einsum, rearrange, reduce, repeat
 
 __all__ = [
     "Circuit",
     "CircuitError",
     "Diagram",
+    "Seen",
     "ShapeError",
     "Signature",
     "SignatureError",
+    "Tracker",
     "check",
     "checks",
     "circuit",
@@ -27,4 +30,5 @@ __all__ = [
     "reduce",
     "repeat",
     "trace",
+    "track",
 ]

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import sympy
 import torch
+from sympy.printing.precedence import PRECEDENCE
+from sympy.printing.str import StrPrinter
 
 from circuits.signature import Signature
 
@@ -21,13 +23,35 @@ Size = int | sympy.Expr
 """A number, or an expression in the axes whose sizes are free: `y`, `h/2`."""
 
 
-def size_text(size: Any) -> str:
-    """A size, or a condition on sizes, as text without spaces around products: `20`, `h/2`, `2*y + 1`.
+class _Printer(StrPrinter):
+    """Sizes as a person writes them: `h//2-2` where sympy and torch write `((h//2)) - 2`."""
 
-    >>> size_text(sympy.Symbol("h") / 2)
-    'h/2'
+    printmethod = "_as_a_size"
+
+    def _print_FloorDiv(self, expression: Any) -> str:
+        return "//".join([self.parenthesize(part, PRECEDENCE["Mul"] + 1) for part in expression.args])
+
+    _print_CleanDiv = _print_FloorDiv
+
+    def _print_Mod(self, expression: Any) -> str:
+        return " % ".join([self.parenthesize(part, PRECEDENCE["Mul"] + 1) for part in expression.args])
+
+    _print_PythonMod = _print_Mod
+
+    def _print_Equality(self, expression: Any) -> str:
+        return f"{self.doprint(expression.lhs)} = {self.doprint(expression.rhs)}"
+
+
+def size_text(size: Any) -> str:
+    """A size, or a condition on sizes, as text.
+
+    >>> size_text(sympy.Symbol("h") / 2 - 1)
+    'h/2-1'
     """
-    return f"{size:,}" if isinstance(size, int) and size >= 10_000 else str(size)
+    if isinstance(size, int):
+        return f"{size}"
+    text = _Printer().doprint(size)
+    return text.replace(" + ", "+").replace(" - ", "-")
 
 
 @dataclass(frozen=True)
@@ -49,13 +73,13 @@ class Value:
 
     def __str__(self) -> str:
         """The axes, by name where there is one and by size where not; a mapped axis bears a star."""
-        words = [axis or str(size) for axis, size in zip(self.axes, self.sizes, strict=True)]
+        words = [axis or size_text(size) for axis, size in zip(self.axes, self.sizes, strict=True)]
         return " ".join([word + "*" * (place < self.mapped) for place, word in enumerate(words)])
 
     @property
     def shape(self) -> str:
         """The sizes as text: `20 4 h/2`."""
-        return " ".join([str(size).replace(" ", "") for size in self.sizes])
+        return " ".join([size_text(size) for size in self.sizes])
 
 
 @dataclass(frozen=True)
@@ -132,4 +156,4 @@ class Fixed:
     def __str__(self) -> str:
         by = f" by {self.by}" if self.by else ""
         at = f" at {self.where}" if self.where else ""
-        return f"{self.axis} = {self.size}, fixed{by}{at}"
+        return f"{self.axis} = {size_text(self.size)}, fixed{by}{at}"

@@ -4,22 +4,28 @@ Events can be fed one at a time (a tracker prints as it goes) or all at once. A 
 still learn their names; `freeze` reads them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import einops
+import sympy
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
-from circuits import listening, verbs
-from circuits.boxes import Box, Call, Size, Value
-from circuits.listening import Enter, Event, Leave, Lift, Listener
-from circuits.naming import Cell, Meeting, Names, derive, labels, same_size, suggest, unify
+from circuits import events, verbs
+from circuits.boxes import Box, Call, Fixed, Size, Value
+from circuits.events import Enter, Event, Leave, Lift, Record
+from circuits.kinds import mutates
+from circuits.diagram import Diagram
+from circuits.errors import CircuitError
+from circuits.naming import Cell, Meeting, Names, labels, suggest, unify
 from circuits.rules import Operation, name_outputs, pattern
 from circuits.signature import Signature
 from circuits.structure import Scalar, Struct, Wire, change, wires
-from circuits.terms import Axis
+from circuits.terms import Axes, Axis
 
 Port = tuple[int, list[Cell]]
 
@@ -39,19 +45,34 @@ class Draft:
 
 
 class Builder:
-    """Builds boxes from the events of a `Listener`; `size` turns what torch calls a size into ours."""
+    """Builds boxes from the events of a record; `size` turns what torch calls a size into ours."""
 
-    def __init__(self, listener: Listener, size: Callable[[Any], Size] = lambda size: size) -> None:
-        self.listener = listener
+    def __init__(
+        self,
+        record: Record,
+        size: Callable[[Any], Size] = lambda size: size,
+        binder: inspect.Signature | None = None,
+        axes: Sequence[Axes] = (),
+    ) -> None:
+        self.record = record
         self.size = size
+        self.binder = binder
+        self.axes = axes
         self.names = Names()
         self.open: list[Draft] = []
         self.root: Draft | None = None
+        self.eaten = 0
         self.argument_names: dict[int, str] = {}
-        self.axes: Sequence[Any] = ()
+
+    def fed(self) -> "Builder":
+        """This builder, fed all that its record holds."""
+        while self.eaten < len(self.record.events):
+            self.feed(self.record.events[self.eaten])
+        return self
 
     def feed(self, event: Event) -> Draft | None:
         """Take in one event; the draft it opened, closed or made."""
+        self.eaten += not (isinstance(event, Enter) and bool(self.open) and self.open[-1].event is event)
         self._learn_shapes()
         if isinstance(event, Enter):
             return self._enter(event)
@@ -63,7 +84,7 @@ class Builder:
         return self._call(event)
 
     def _learn_shapes(self) -> None:
-        shapes, values = self.names.shapes, self.listener.values
+        shapes, values = self.names.shapes, self.record.values
         for number in range(len(shapes), len(values)):
             shape, dtype, *_ = values[number]
             shapes[number] = tuple([self.size(size) for size in shape])
@@ -87,7 +108,7 @@ class Builder:
 
     def _name_arguments(self, event: Enter) -> None:
         """Name the run's own inputs by the parameters they came for, their axes by the signature or the caller."""
-        for path, wire in _paths(event.args, event.kwargs):
+        for path, wire in _paths(event.args, event.kwargs, list(self.binder.parameters) if self.binder is not None else []):
             self.argument_names.setdefault(wire, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
         for axes, number in zip(self.axes, numbers, strict=False):
@@ -179,8 +200,8 @@ class Builder:
         for number, source, dim in zip(numbers, inside, dims, strict=True):
             cells = list(self.names.of(source))
             shape = self.names.shapes[number]
-            levels = self.listener.values[source][4]
-            kept = self.listener.values[number][4]
+            levels = self.record.values[source][4]
+            kept = self.record.values[number][4]
             gone = [level for level in levels if level not in kept]
             if isinstance(dim, int) and len(cells) == len(shape) - 1:
                 place = dim % len(shape)
@@ -225,10 +246,10 @@ class Builder:
 
     # Freezing
 
-    def freeze(self, draft: Draft, scalar: Callable[[Any], Any]) -> Box:
+    def freeze(self, draft: Draft, scalar: Callable[[Any], Any] = lambda number: number) -> Box:
         """The finished box; `scalar` gives the expression of a symbolic number for running."""
         event = draft.event
-        if isinstance(event, listening.Call):
+        if isinstance(event, events.Call):
             return self._freeze_call(draft, scalar)
         circuit = event.circuit
         boxes = tuple([self.freeze(inner, scalar) for inner in draft.boxes])
@@ -269,7 +290,7 @@ class Builder:
                 event.autocast,
                 event.gradient or not getattr(outermost, "gradient", True),
             ),
-            mutates=wires(event.args[0])[:1] if event.args and listening.mutates(event.function) else (),
+            mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
             where=event.where,
             error=event.error,
         )
@@ -288,7 +309,7 @@ class Builder:
         if draft is self.root or not event.path or (event.kind == "circuit"):
             return ""
         parents = [box.event.path for box in self._above(draft) if box.event.path or box is self.root]
-        names = [path for path in self.listener.paths.get(id(event.module), [event.path])]
+        names = [path for path in self.record.paths.get(id(event.module), [event.path])]
         short = [_below(path, parents[-1] if parents else "") for path in names]
         return "=".join(dict.fromkeys(short))
 
@@ -313,7 +334,7 @@ class Builder:
         return tuple([self._value(number, cells) for number, cells in ports])
 
     def _value(self, number: int, cells: Sequence[Cell]) -> Value:
-        shape, dtype, role, name, levels = self.listener.values[number]
+        shape, dtype, role, name, levels = self.record.values[number]
         mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
         cells = [*mapped, *cells]
         sizes = tuple([cell.root.size for cell in cells])
@@ -328,19 +349,13 @@ class Builder:
         if isinstance(event.module, nn.Module):
             prefix = f"{event.path}." if event.path else ""
             for name, parameter in event.module.named_parameters():
-                full = self._known_parameter(parameter, prefix + name)
+                full = self.record.names.setdefault(id(parameter), prefix + name)
                 if full not in read:
                     read[full] = self._unread(full, parameter)
         return tuple(read.values())
 
-    def _known_parameter(self, parameter: torch.Tensor, name: str) -> str:
-        known = self.listener._numbers.get(id(parameter))
-        if known is not None and known[0]() is parameter:
-            return self.listener.values[known[1]][3] or name
-        return name
-
     def _unread(self, name: str, parameter: torch.Tensor) -> Value:
-        number = self.listener.made(parameter, "parameter", name)
+        number = self.record.add(parameter, "parameter", name)
         self._learn_shapes()
         return self._value(number, self.names.of(number))
 
@@ -356,8 +371,8 @@ def _unpack(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(args), kwargs
 
 
-def _paths(args: Any, kwargs: Any) -> Iterator[tuple[str, int]]:
-    """Each wire of a call, with the words that lead to it: `0`, `state[1]`."""
+def _paths(args: Any, kwargs: Any, parameters: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Each wire of a call, with the words that lead to it: `target`, `state.1`."""
 
     def walk(description: Any, path: str) -> Iterator[tuple[str, int]]:
         if isinstance(description, Wire):
@@ -367,7 +382,8 @@ def _paths(args: Any, kwargs: Any) -> Iterator[tuple[str, int]]:
             for key, part in zip(keys, description.parts, strict=True):
                 yield from walk(part, f"{path}.{key}" if path else str(key))
 
-    yield from walk(args, "")
+    for place, part in enumerate(args.parts if isinstance(args, Struct) else args):
+        yield from walk(part, parameters[place] if place < len(parameters) else str(place))
     yield from walk(kwargs, "")
 
 
@@ -382,9 +398,61 @@ def operation_name(function: Any) -> str:
     if name in ("__getitem__", "__setitem__"):
         return "index" if name == "__getitem__" else "set index"
     bare = name.strip("_")
-    if name.startswith("__i") and listening.mutates(function):
+    if name.startswith("__i") and mutates(function):
         return f"{bare[1:]}_"
-    return bare + "_" * (listening.mutates(function) and name.endswith("_") and not name.startswith("__"))
+    return bare + "_" * (mutates(function) and name.endswith("_") and not name.startswith("__"))
 
 
-__all__ = ["Builder", "Draft", "derive", "operation_name", "same_size"]
+def signature_of(target: Any) -> inspect.Signature | None:
+    """The parameters of a call of the target; None if Python cannot tell."""
+    try:
+        return inspect.signature(target.forward if isinstance(target, nn.Module) else target)
+    except (TypeError, ValueError):
+        return None
+
+
+def assemble(
+    builder: Builder,
+    raw: Callable[[Any], Any] = lambda number: number,
+    symbols: Mapping[sympy.Symbol, Any] | None = None,
+    guards: tuple[Any, ...] = (),
+    fixed: tuple[Fixed, ...] = (),
+) -> Diagram:
+    """The diagram of what a builder has built; `raw` gives the expression of a symbolic number for running."""
+    root, record = builder.root, builder.record
+    if root is None:
+        raise CircuitError("nothing was recorded: the target was not called")
+    box = builder.freeze(root, raw)
+    whole = [call.function for call in box.calls() if isinstance(call.function, str)]
+    return Diagram(
+        box=box,
+        arguments=_normal(root.event.args, root.event.kwargs, builder.binder),
+        result=root.result,
+        symbols=dict(symbols or {}),
+        guards=guards,
+        fixed=fixed,
+        state=dict(record.state),
+        constants={number: tensor for number, tensor in record.constants.items() if not isinstance(tensor, FakeTensor)},
+        modules={path: _module_at(record, path) for path in whole},
+        binder=builder.binder,
+    )
+
+
+def _normal(args: Any, kwargs: Any, binder: inspect.Signature | None) -> Any:
+    """The description of a call's arguments as Python binds them, defaults filled in."""
+    if binder is not None:
+        args, kwargs = _unpack((args, kwargs))
+        bound = binder.bind(*args, **kwargs)
+        bound.apply_defaults()
+        args, kwargs = Struct(tuple, (), bound.args), Struct(dict, tuple(bound.kwargs), tuple(bound.kwargs.values()))
+    return Struct(tuple, (), (args, kwargs))
+
+
+def _module_at(record: Record, path: str) -> Callable[..., Any]:
+    """What is run whole: a module by its path, or one of its methods (`path:method`)."""
+    path, _, method = path.partition(":")
+    for prefix, root in reversed(record.roots):
+        if path == prefix or not prefix or path.startswith(f"{prefix}."):
+            module: Any = record.originals.get(id(root), root).get_submodule(path.removeprefix(prefix).removeprefix("."))
+            return getattr(module, method) if method else module
+    raise CircuitError(f"no module stands at '{path}'")

@@ -5,139 +5,30 @@ A `TorchFunctionMode` sees the torch calls. Three doors it does not watch (modul
 by weak references, so recording keeps none alive. What the events mean is `building`'s business.
 """
 
-import sys
 import threading
-import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
 from torch._functorch import apis
 from torch.overrides import TorchFunctionMode
 
 from circuits import recording
+from circuits.events import Call, Enter, Event, Leave, Lift, Record
+from circuits.frames import caller
+from circuits.kinds import ITERATE, KINDS, OPEN, OPENED, SKIP, kind, mutates, returning
 from circuits.structure import describe, leaves
-
-RECORD, SKIP, OPEN, ITERATE = range(4)
-
-_VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
-_QUESTIONS = frozenset(
-    "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous is_signed "
-    "element_size data_ptr __len__ __repr__ __format__ __hash__ __bool__ __float__ __int__ __index__ __complex__ "
-    "__array__ __dlpack__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ tolist numpy get_device "
-    "is_same_size is_nonzero requires_grad_ register_hook retain_grad backward is_tensor is_inference is_set_to __set__ "
-    "__dir__ storage untyped_storage _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names sym_float "
-    "sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view __contains__ "
-    "register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type can_cast "
-    "_assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__".split()
-)
-_OPENED: dict[Any, Callable[..., Any]] = {}
-
-
-def _closed(*_: Any) -> bool:
-    return False
-
-
-def _open(function: types.FunctionType) -> Callable[..., Any]:
-    """A Python function of torch that runs its body under a mode, instead of asking the mode first."""
-    asks = {name: _closed for name in function.__globals__ if name.startswith("has_torch_function")}
-    seen = {**function.__globals__, **asks}
-    opened = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
-    opened.__kwdefaults__ = function.__kwdefaults__
-    return opened
-
-
-_OPENED[F.multi_head_attention_forward] = _open(F.multi_head_attention_forward)
-_KINDS: dict[Any, int] = dict.fromkeys(_OPENED, OPEN)
-_KINDS[Tensor.__iter__] = ITERATE
-
-
-def _kind(function: Any) -> int:
-    """What to do with a torch callable; remembered."""
-    name = getattr(function, "__name__", "")
-    if name == "__get__":
-        kind = RECORD if getattr(function.__self__, "__name__", "") in _VIEWS else SKIP
-    else:
-        kind = SKIP if name in _QUESTIONS else RECORD
-    return _KINDS.setdefault(function, kind)
-
-
-class Event:
-    """Something that happened. `Enter` and `Leave` bracket a box; the others stand alone."""
-
-    __slots__ = ()
-
-
-class Call(Event):
-    """A torch call or verb, with wires for tensors."""
-
-    __slots__ = ("args", "autocast", "error", "function", "gradient", "kwargs", "pattern", "result", "where")
-
-    def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, where: str) -> None:
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        self.pattern = pattern
-        self.where = where
-        self.result: Any = None
-        self.error = ""
-        self.autocast = _autocast() if _any_autocast() else None
-        self.gradient = torch.is_grad_enabled()
-
-
-class Lift(Event):
-    """A tensor is seen through a transform: `number` is `source` without its axis `dim` (None: with all)."""
-
-    __slots__ = ("dim", "level", "number", "source")
-
-    def __init__(self, number: int, source: int, dim: int | None, level: int) -> None:
-        self.number, self.source, self.dim, self.level = number, source, dim, level
-
-
-class Enter(Event):
-    """A box opens: a module, a circuit or a transform."""
-
-    __slots__ = ("args", "circuit", "error", "kind", "kwargs", "label", "level", "module", "path", "tensors", "where", "whole")
-
-    def __init__(self, kind: str, label: str, path: str, module: Any, args: Any, kwargs: Any, level: int, where: str) -> None:
-        self.kind, self.label, self.path, self.module = kind, label, path, module
-        self.args, self.kwargs, self.level, self.where = args, kwargs, level, where
-        self.circuit: Any = None
-        self.tensors: dict[str, Any] = {}
-        self.whole = False
-        self.error = ""
-
-
-class Leave(Event):
-    """The box opened last closes with this result; `inside` and `dims` say how a transform's result was made."""
-
-    __slots__ = ("dims", "inside", "result")
-
-    def __init__(self, result: Any, inside: Any = None, dims: Any = None) -> None:
-        self.result, self.inside, self.dims = result, inside, dims
-
-
-def _any_autocast() -> bool:
-    return torch._C._is_any_autocast_enabled()
-
-
-def _autocast() -> tuple[str, torch.dtype] | None:
-    for device in ("cpu", "cuda", "mps", "xpu"):
-        if torch.is_autocast_enabled(device):
-            return device, torch.get_autocast_dtype(device)
-    return None
 
 
 class Listener(TorchFunctionMode):
-    """Records one run of `target` (a module, or a Circuit); of anything, if None.
+    """Records the runs of `target` (a module, or a Circuit); of anything, if None.
 
     `definitions` chooses what a circuit with a kernel runs. `places` notes the line of every call. `told`, if given,
-    is called with each event as it happens.
+    is called with each event as it happens and what the call gave, `finished` at the end of each run.
     """
 
     def __init__(self, target: Any = None, definitions: bool = False, places: bool = False) -> None:
@@ -145,25 +36,19 @@ class Listener(TorchFunctionMode):
         self.target = target
         self.definitions = definitions
         self.places = places
-        self.told: Callable[[Event], None] | None = None
-        self.finished: Callable[[Listener], None] | None = None
+        self.told: Callable[[Event, Any], None] | None = None
+        self.finished: Callable[[], None] | None = None
         self.replace: Callable[[nn.Module], nn.Module] | None = None
         self.written: Callable[[Any], str] = str
-        self.originals: dict[int, Any] = {}
-        self.paths: dict[int, list[str]] = {}
         self.begin()
 
     def begin(self) -> None:
-        """Forget the last run."""
-        self.events: list[Event] = []
-        self.values: list[tuple[tuple[Any, ...], torch.dtype, str, str, tuple[int, ...]]] = []
+        """Start a new record."""
+        self.record = Record()
+        self.muted = False
         self.stack: list[Enter] = []
-        self.state: dict[int, tuple[nn.Module, str]] = {}
-        self.constants: dict[int, Tensor] = {}
-        self.roots: list[tuple[str, nn.Module]] = []
         self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._named: dict[int, tuple[nn.Module, str, str]] | None = None
-        self.failed = False
 
     # Values
 
@@ -176,9 +61,7 @@ class Listener(TorchFunctionMode):
 
     def made(self, tensor: Tensor, role: str = "made", name: str = "") -> int:
         """A new number for a tensor that was just made, or changed in place."""
-        number = len(self.values)
-        levels = _levels(tensor) if functorch.maybe_current_level() is not None else ()
-        self.values.append((tuple(tensor.shape), tensor.dtype, role, name, levels))
+        number = self.record.add(tensor, role, name)
         self._numbers[id(tensor)] = (weakref.ref(tensor), number)
         return number
 
@@ -194,10 +77,11 @@ class Listener(TorchFunctionMode):
         if owner is not None:
             module, name, role = owner
             number = self.made(tensor, role, name)
-            self.state[number] = (module, name)
+            self.record.state[number] = (module, name)
+            self.record.names[id(tensor)] = name
             return number
         number = self.made(tensor, "constant")
-        self.constants[number] = self.originals.get(id(tensor), tensor)
+        self.record.constants[number] = self.record.originals.get(id(tensor), tensor)
         return number
 
     def _owner(self, tensor: Tensor) -> tuple[nn.Module, str, str] | None:
@@ -213,8 +97,8 @@ class Listener(TorchFunctionMode):
                         return root, f"{path}.{name}" if path else name, role
         if self._named is None:
             self._named = {}
-            for _, root in self.roots:
-                whose = self.originals.get(id(root), root)
+            for _, root in self.record.roots:
+                whose = self.record.originals.get(id(root), root)
                 for role, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
                     for name, value in named:
                         self._named.setdefault(id(value), (whose, name, role))
@@ -222,23 +106,23 @@ class Listener(TorchFunctionMode):
         return found
 
     def _from_root(self, path: str) -> tuple[nn.Module, str]:
-        prefix, root = self.roots[-1]
-        root = self.originals.get(id(root), root)
+        prefix, root = self.record.roots[-1]
+        root = self.record.originals.get(id(root), root)
         return root, path.removeprefix(prefix).removeprefix(".") if prefix else path
 
     # Torch calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        kind = _KINDS.get(func)
-        if kind is None:
-            kind = _kind(func)
-        if kind == SKIP or not self.stack:
+        sort = KINDS.get(func)
+        if sort is None:
+            sort = kind(func)
+        if sort == SKIP or not self.stack or self.muted:
             return func(*args, **kwargs)
-        if kind == OPEN:
+        if sort == OPEN:
             with self:
-                return _OPENED[func](*args, **kwargs)
-        if kind == ITERATE:
+                return OPENED[func](*args, **kwargs)
+        if sort == ITERATE:
             with self:
                 return iter(args[0].unbind(0))
         return self._call(func, args, kwargs, "", lambda: func(*args, **kwargs))
@@ -255,9 +139,9 @@ class Listener(TorchFunctionMode):
         try:
             answer = run()
         except Exception as error:
-            if not self.failed:
+            if not self.record.failed:
                 event.error = _brief(error)
-                self.failed = True
+                self.record.failed = True
                 self._tell(event)
             raise
         event.result = describe(answer, self.made)
@@ -269,12 +153,12 @@ class Listener(TorchFunctionMode):
         level = functorch.maybe_current_level()
         if level is not None:
             self._whole(level)
-        self._tell(event)
+        self._tell(event, answer)
         return answer
 
     def _overwrite(self, event: Call, tensor: Tensor) -> None:
         """`x[i] = y` gives nothing back, but x is another value afterwards: as if the call had returned it."""
-        event.function = _returning(event.function)
+        event.function = returning(event.function)
         event.result = describe(tensor, self.made)
 
     def _whole(self, level: int) -> None:
@@ -284,10 +168,10 @@ class Listener(TorchFunctionMode):
                 box.whole = True
                 return
 
-    def _tell(self, event: Event) -> None:
-        self.events.append(event)
+    def _tell(self, event: Event, answer: Any = None) -> None:
+        self.record.events.append(event)
         if self.told is not None:
-            self.told(event)
+            self.told(event, answer)
 
     # Boxes
 
@@ -295,33 +179,33 @@ class Listener(TorchFunctionMode):
         """A module is called."""
         plain = getattr(module, "_orig_mod", None)
         if isinstance(plain, nn.Module):
-            self.originals.setdefault(id(plain), self.originals.get(id(module), plain))
+            self.record.originals.setdefault(id(plain), self.record.originals.get(id(module), plain))
             if module is self.target:
                 self.target = plain
             return plain(*args, **kwargs)
         if not self.stack and self.target is not None and module is not self.target:
             return call(module, *args, **kwargs)
         prefix = None
-        if id(module) not in self.paths:
-            if self.replace is not None and id(module) not in self.originals:
+        if id(module) not in self.record.paths:
+            if self.replace is not None and id(module) not in self.record.originals:
                 return self.replace(module)(*args, **kwargs)
-            prefix = type(module).__name__ if self.stack or self.roots else ""
+            prefix = type(module).__name__ if self.stack or self.record.roots else ""
             self._register(prefix, module)
         elif not self.stack:
-            self.roots.append((self.paths[id(module)][0], module))
-        paths = self.paths[id(module)]
+            self.record.roots.append((self.record.paths[id(module)][0], module))
+        paths = self.record.paths[id(module)]
         return self._box("module", type(module).__name__, paths[0], module, args, kwargs, lambda: call(module, *args, **kwargs))
 
     def _register(self, prefix: str, root: nn.Module) -> None:
-        self.roots.append((prefix, root))
+        self.record.roots.append((prefix, root))
         for path, module in root.named_modules(remove_duplicate=False):
             full = f"{prefix}.{path}" if prefix and path else prefix or path
-            known = self.paths.setdefault(id(module), [])
+            known = self.record.paths.setdefault(id(module), [])
             if full not in known:
                 known.append(full)
             plain = getattr(module, "_orig_mod", None)
             if isinstance(plain, nn.Module):
-                self.paths.setdefault(id(plain), []).append(full)
+                self.record.paths.setdefault(id(plain), []).append(full)
 
     def circuit(self, circuit: Any, owner: object | None, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[bool], Any]) -> Any:
         """A decorated circuit is called; the box of its own module, just opened, takes its signature."""
@@ -331,13 +215,13 @@ class Listener(TorchFunctionMode):
         extra = args[len(circuit.parameters) :]
         held = [names[name] for name in circuit.inputs if name in names] + list(extra)
         top = self.stack[-1] if self.stack else None
-        if top is not None and top.module is owner is not None and top.circuit is None and self.events[-1] is top:
+        if top is not None and top.module is owner is not None and top.circuit is None and self.record.events[-1] is top:
             top.circuit = circuit
             top.tensors = self._tensors(circuit, held, names)
             self._retell(top)
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
-        path = self.paths.get(id(owner), [""])[0] if module is not None else ""
+        path = self.record.paths.get(id(owner), [""])[0] if module is not None else ""
         label = circuit.name
 
         def enter(box: Enter) -> None:
@@ -353,7 +237,7 @@ class Listener(TorchFunctionMode):
     def _retell(self, box: Enter) -> None:
         """The box just told of turned out to be a circuit."""
         if self.told is not None:
-            self.told(box)
+            self.told(box, None)
 
     def _box(
         self, kind: str, label: str, path: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
@@ -379,19 +263,19 @@ class Listener(TorchFunctionMode):
         try:
             answer = run()
         except Exception as error:
-            if not self.failed:
+            if not self.record.failed:
                 box.error = _brief(error)
-                self.failed = True
-            self._tell(Leave(None))
-            self.stack.pop()
-            if outermost and self.finished is not None:
-                self.finished(self)
+                self.record.failed = True
+            self._end(Leave(None), None)
             raise
-        self._tell(Leave(describe(answer, self.number)))
-        self.stack.pop()
-        if outermost and self.finished is not None:
-            self.finished(self)
+        self._end(Leave(describe(answer, self.number)), answer)
         return answer
+
+    def _end(self, event: Leave, answer: Any) -> None:
+        self._tell(event, answer)
+        self.stack.pop()
+        if not self.stack and self.finished is not None:
+            self.finished()
 
     def whole_function(self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an undecorated function as the outermost box."""
@@ -442,7 +326,9 @@ class Listener(TorchFunctionMode):
         inside: list[Any] = []
 
         def watched(*inner_args: Any, **inner_kwargs: Any) -> Any:
+            self.muted = False
             answer = function(*inner_args, **inner_kwargs)
+            self.muted = True
             inside[:] = [describe(answer, self.number)]
             return answer
 
@@ -450,16 +336,18 @@ class Listener(TorchFunctionMode):
         box = Enter("transform", f"vmap {_called(function)}", "", None, describe(args, self.number), describe(kwargs, self.number), level, "")
         self.stack.append(box)
         self._tell(box)
+        self.muted = True
         try:
             answer = call(watched)
             self._whole(level + 1)
-            self._tell(Leave(describe(answer, self.made), inside[0] if inside else None, out_dims))
+            self._tell(Leave(describe(answer, self.made), inside[0] if inside else None, out_dims), answer)
         except Exception as error:
-            if not self.failed:
-                box.error, self.failed = _brief(error), True
+            if not self.record.failed:
+                box.error, self.record.failed = _brief(error), True
             self._tell(Leave(None))
             raise
         finally:
+            self.muted = False
             self.stack.pop()
         return answer
 
@@ -478,64 +366,19 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _levels(tensor: Tensor) -> tuple[int, ...]:
-    """The vmap levels a tensor is seen through, outermost first."""
-    found = []
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        if functorch.is_batchedtensor(tensor):
-            found.append(functorch.maybe_get_level(tensor))
-        tensor = functorch.get_unwrapped(tensor)
-    return tuple(reversed(found))
+def uncompiled(target: Any) -> Any:
+    """A compiled module or function as the code it wraps."""
+    if isinstance(target, nn.Module):
+        return getattr(target, "_orig_mod", target)
+    return getattr(target, "_torchdynamo_orig_callable", target)
 
 
-def mutates(function: Any) -> bool:
-    """Whether a callable of torch writes to its first argument, going by its name."""
-    name = getattr(function, "__name__", "")
-    if name.startswith("__"):
-        return name == "__setitem__" or (name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__"))
-    return name.endswith("_") and not name.startswith("_")
+@contextmanager
+def eager() -> Iterator[None]:
+    """Let compiled parts run as the code they wrap."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
-
-_RETURNING: dict[Any, Any] = {}
-
-
-def _returning(function: Any) -> Any:
-    """A function that does the same and returns its first argument."""
-
-    def run(first: Any, *args: Any, **kwargs: Any) -> Any:
-        function(first, *args, **kwargs)
-        return first
-
-    run.__name__ = getattr(function, "__name__", "run")
-    return _RETURNING.setdefault(function, run)
-
-
-_OURS = tuple([module.__file__.rsplit("/", 1)[0] for module in (torch, recording) if module.__file__])
-
-
-def caller() -> str:
-    """The line of the caller's own code that is running: `model.py:12`; empty if all is ours or torch's."""
-    frame = user_frame()
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
-
-
-def user_frame() -> types.FrameType | None:
-    """The innermost frame outside torch, einops and this package."""
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if is_users(name):
-            return frame
-        frame = frame.f_back
-    return None
-
-
-def is_users(name: str) -> bool:
-    """Whether a file is the user's own: not torch's, einops', Python's or ours, nor made up at run time."""
-    return not name.startswith((*_OURS, "<")) and "/einops/" not in name and not name.endswith("/contextlib.py")
-
-
-# Doors ----------------------------------------------------------------------------------------------------------------
 
 _lock = threading.Lock()
 _listeners = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
-from circuits.boxes import Call, Value
+from circuits.boxes import Call, Value, size_text
 from circuits.errors import CircuitError, ShapeError
 from circuits.structure import Scalar, Struct, Wire, change, wires
 
@@ -66,7 +66,7 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
     for guard in guards:
         if not evaluate(guard, numbers):
             came = ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
-            raise ShapeError(f"{name}: recorded for sizes with {guard}; {came} came. Record it again for those sizes.")
+            raise ShapeError(f"{name}: recorded for sizes with {size_text(guard)}; {came} came. Record it again for those sizes.")
     return numbers
 
 
@@ -74,7 +74,7 @@ def _compare(name: str, value: Value, tensor: Tensor, numbers: Numbers) -> None:
     for axis, size, actual in zip(value.axes[value.mapped :], value.sizes[value.mapped :], tensor.shape, strict=True):
         expected = evaluate(size, numbers)
         if expected != actual:
-            told = f" ({size})" if axis != str(size) and not isinstance(size, int) else ""
+            told = f" ({size_text(size)})" if axis != size_text(size) and not isinstance(size, int) else ""
             raise ShapeError(
                 f"{name}: {value.name or 'an input'} [{value}] has {axis or 'an axis'} = {actual}, "
                 f"but {expected}{told} belongs there. Record it again for those sizes."

@@ -37,37 +37,50 @@ class Row:
 
 def rows(box: Box, depth: int | None = None) -> list[Row]:
     """The rows of a box and, `depth` levels down, of those inside it."""
-    found: list[Row] = []
-    _add(box, 0, depth, 1, set(), found)
-    first = replace(found[0], axes="", notes=" ".join([*_named_sizes(box), found[0].notes]).strip())
-    return [first if box.signature is not None else found[0], *found[1:]]
+    found = [row(box, opened=True)]
+    if box.signature is not None:
+        found = [replace(found[0], axes="", notes=" ".join([*_named_sizes(box), found[0].notes]).strip())]
+    _add_inside(box, 1, depth, {box.path}, found)
+    return found
 
 
-def _add(box: Box, level: int, depth: int | None, times: int, seen: set[str], found: list[Row]) -> None:
-    found.append(row(box, level, times, seen))
-    if _is_one_operation(box) or depth == 0:
+def _add_inside(box: Box, level: int, depth: int | None, seen: set[str], found: list[Row]) -> None:
+    if depth is not None and level > depth:
         return
-    for inner, count in _alike(box.boxes):
-        _add(inner, level + 1, None if depth is None else depth - 1, count, seen, found)
+    for inner, times in _alike(box.boxes):
+        found.append(row(inner, level, times, seen, box.path))
+        if not _is_one_operation(inner):
+            _add_inside(inner, level + 1, depth, seen, found)
 
 
-def row(box: Box, level: int = 0, times: int = 1, seen: set[str] | None = None) -> Row:
-    """One box as one row; `seen` remembers which modules were counted, `times` how often it comes in a row."""
+def row(
+    box: Box, level: int = 0, times: int = 1, seen: set[str] | None = None, within: str = "", opened: bool = False
+) -> Row:
+    """One box as one row.
+
+    `times` is how often it comes in a row, `seen` remembers which modules were counted, `within` is the path of the
+    module around it. An opened box is never shown as the one operation inside it.
+    """
+    shown = box if opened or not _is_one_operation(box) else replace(box.boxes[0], name=box.name)
     notes = [f"×{times}"] if times > 1 else []
-    shown = replace(box.boxes[0], name=box.name) if _is_one_operation(box) else box
     notes += _dtype_notes(box) + ([f"failed: {box.error}"] if box.error else [])
-    axes = flow([_scalar(str(value)) for value in _data(shown)], [_scalar(str(value)) for value in box.outputs], bool(box.error))
-    sizes = flow([_scalar(value.shape) for value in _data(shown)], [_scalar(value.shape) for value in box.outputs], bool(box.error))
-    return Row(level, _what(shown), "" if axes == sizes else axes, sizes, _parameters(box, times, seen), " ".join(notes))
+    inputs = _data(shown)
+    axes = flow([str(value) for value in inputs], [str(value) for value in box.outputs], bool(box.error))
+    sizes = flow([value.shape for value in inputs], [value.shape for value in box.outputs], bool(box.error))
+    return Row(level, _what(shown), "" if axes == sizes else axes, sizes, _parameters(box, times, seen, within), " ".join(notes))
 
 
 def flow(inputs: Sequence[str], outputs: Sequence[str], failed: bool = False) -> str:
     """`y m, x m -> y m`."""
-    return f"{', '.join(inputs)} -> {'?' if failed else ', '.join(outputs)}".strip()
+    left, right = [", ".join([words or "()" for words in side]) for side in (inputs, outputs)]
+    return f"{left} -> {'?' if failed else right}".strip()
 
 
-def _scalar(text: str) -> str:
-    return text or "()"
+def line(row: Row, opened: bool) -> str:
+    """One row on its own, in columns of fixed width; of a box that is still open only what goes in is known."""
+    what, axes, sizes, parameters, notes = row.words
+    axes, sizes = [text.removesuffix(" ->").removesuffix(" -> ?") if opened else text for text in (axes, sizes)]
+    return f"{what:<48}  {axes:<28}  {sizes:<28}  {parameters}  {notes}".rstrip()
 
 
 def _what(box: Box) -> str:
@@ -83,24 +96,27 @@ def _data(box: Box) -> list[Value]:
 
 def _is_one_operation(box: Box) -> bool:
     """A module that does one thing: its row says both."""
-    inner = box.boxes
-    return box.kind == "module" and len(inner) == 1 and inner[0].kind == "operation" and box.signature is None and not inner[0].error
+    if box.kind != "module" or len(box.boxes) != 1 or box.boxes[0].kind != "operation" or box.boxes[0].error:
+        return False
+    numbers = [[value.number for value in each.outputs] for each in (box, box.boxes[0])]
+    return numbers[0] == numbers[1]
 
 
-def _parameters(box: Box, times: int, seen: set[str] | None) -> str:
+def _parameters(box: Box, times: int, seen: set[str] | None, within: str) -> str:
+    """How many learned numbers; a module that was counted before is marked so."""
     count = box.parameter_count
     if not count:
         return ""
-    if seen is not None and box.path and box.kind != "operation":
+    if box.kind == "operation":
+        names = [value.name.removeprefix(f"{within}.") for value in box.parameters]
+        shown = ", ".join(names if len(names) < 4 else [*names[:2], f"… {len(names)} tensors"])
+        return f"{shown}: {count:,} params"
+    if seen is not None and box.path:
         if box.path in seen:
             return "shared"
         seen.add(box.path)
-    named = f"{', '.join([value.name for value in box.parameters])}: " if box.kind == "operation" and _is_bare(box) else ""
-    return f"{named}{count:,} params" if times == 1 else f"{times} × {count:,} params"
-
-
-def _is_bare(box: Box) -> bool:
-    return box.kind == "operation" and not box.name
+    several = times > 1 and "…" in box.name
+    return f"{times} × {count:,} params" if several else f"{count:,} params"
 
 
 def _dtype_notes(box: Box) -> list[str]:
@@ -119,17 +135,25 @@ def _named_sizes(box: Box) -> Iterator[str]:
 
 
 def _alike(boxes: Sequence[Box]) -> Iterator[tuple[Box, int]]:
-    """Neighbours alike but for their names and numbers, as one and how many."""
+    """Neighbours alike, as one and how many: one module called again, or a row of modules numbered `blocks.0…11`."""
     place = 0
     while place < len(boxes):
         first, shape = boxes[place], _shape(boxes[place])
         count = 1
-        while place + count < len(boxes) and boxes[place + count].kind != "operation" and _shape(boxes[place + count]) == shape:
+        while place + count < len(boxes) and _follows(boxes[place + count - 1], boxes[place + count]) and _shape(boxes[place + count]) == shape:
             count += 1
-        names = list(dict.fromkeys([box.name for box in boxes[place : place + count]]))
-        same_module = len(names) == 1 and count > 1
-        yield (first if len(names) == 1 else replace(first, name=f"{names[0]}…{names[-1]}")), count if not same_module else count
+        last = boxes[place + count - 1]
+        yield (first if last.name == first.name else replace(first, name=f"{first.name}…{last.name.rpartition('.')[2]}")), count
         place += count
+
+
+def _follows(box: Box, after: Box) -> bool:
+    """Whether `after` is the same module again, or the one with the next number."""
+    if not box.path or box.kind == "operation":
+        return False
+    (stem, _, number), (stem_after, _, number_after) = box.path.rpartition("."), after.path.rpartition(".")
+    following = number.isdigit() and number_after.isdigit() and int(number_after) == int(number) + 1
+    return box.path == after.path or (stem == stem_after and following)
 
 
 def _shape(box: Box) -> tuple[Any, ...]:
@@ -206,4 +230,4 @@ def _plain_value(value: Value) -> dict[str, Any]:
     return found | {"role": value.role, "name": value.name, "mapped": value.mapped}
 
 
-__all__ = ["Row", "flow", "html", "markdown", "plain", "row", "rows", "text"]
+__all__ = ["Row", "flow", "line", "html", "markdown", "plain", "row", "rows", "text"]

@@ -25,14 +25,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, ShapeEnv
 from torch.utils import _pytree
 
-from circuits.boxes import Fixed, Size
-from circuits.building import Builder
+from circuits.boxes import Fixed, Size, size_text
+from circuits.building import Builder, assemble, signature_of
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
-from circuits.listening import Listener, is_users, listening, user_frame
+from circuits.frames import asker, is_users
+from circuits.listening import Listener, eager, listening, uncompiled
 from circuits.signature import Axes, Rest, Signature, parse_axes
-from circuits.structure import Struct
 
 _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
 """Sizes that free axes have while nobody looks: all multiples of 16, all different, none likely in a model."""
@@ -46,24 +46,8 @@ class _Sizes(ShapeEnv):
         self.asked: dict[sympy.Symbol, tuple[str, str]] = {}
 
     def _set_replacement(self, a: sympy.Symbol, tgt: sympy.Expr, msg: str) -> None:
-        self.asked.setdefault(a, _asker())
+        self.asked.setdefault(a, asker())
         super()._set_replacement(a, tgt, msg)
-
-
-def _asker() -> tuple[str, str]:
-    """The call on the user's own line that is running now, as it is written there, and the line's place."""
-    frame = user_frame()
-    if frame is None:
-        return "", ""
-    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    positions = list(frame.f_code.co_positions())[frame.f_lasti // 2]
-    line, end, start, stop = positions
-    source = linecache.getline(frame.f_code.co_filename, line or 0)
-    if line is None or line != end or not source:
-        return "", where
-    text = source.encode()[start:stop].decode(errors="replace")
-    called = re.match(r"[\w.]+(?=\()", text)
-    return (called[0] if called else text), where
 
 
 @dataclass
@@ -103,12 +87,12 @@ class _Symbols:
 
     def text(self, size: Any) -> str:
         """A size for a message."""
-        return str(self.size(size))
+        return size_text(self.size(size))
 
     def rename(self, text: str) -> str:
         """A message of torch's in the user's names."""
         for symbol, ours in self.ours.items():
-            text = re.sub(rf"\b{symbol}\b", str(ours), text)
+            text = re.sub(rf"\b{symbol}\b", size_text(ours), text)
         return text
 
     def fixed(self) -> tuple[Fixed, ...]:
@@ -178,7 +162,7 @@ def trace(
     Linear linear  b m -> b 3  b 4 -> b 3  15 params
     m = 4, fixed
     """
-    target = _uncompiled(target)
+    target = uncompiled(target)
     symbols = _Symbols()
     mode = FakeTensorMode(shape_env=symbols.env, allow_non_fake_inputs=True)
     circuit = find_circuit(target)
@@ -195,47 +179,12 @@ def trace(
         else:
             made, args, kwargs = _make_inputs(target, circuit, named, symbols, sizes or {}, args, kwargs)
     bound = _bind(target, args, kwargs)
-    builder = Builder(listener, symbols.size)
-    builder.axes = made
-    with _translated(symbols), torch.random.fork_rng(devices=[]), _eager(), mode, enable_python_dispatcher():
+    with _translated(symbols), torch.random.fork_rng(devices=[]), eager(), mode, enable_python_dispatcher():
         with listening(listener):
             _run(listener, target, circuit, run, bound)
-    for event in listener.events:
-        builder.feed(event)
-    return assemble(builder, listener, symbols, bound[2])
-
-
-def assemble(builder: Builder, listener: Listener, symbols: _Symbols | None, binder: inspect.Signature | None) -> Diagram:
-    """The diagram of what a builder has built."""
-    root = builder.root
-    if root is None:
-        raise CircuitError("nothing was recorded: the target was not called")
-    root_event = root.event
-    box = builder.freeze(root, symbols.raw if symbols is not None else lambda number: number)
-    modules = {inner.call.function: _module_at(listener, inner.call.function) for inner in box.walk()
-               if inner.call is not None and isinstance(inner.call.function, str)}  # fmt: skip
-    return Diagram(
-        box=box,
-        arguments=Struct(tuple, (), (root_event.args, root_event.kwargs)),
-        result=root.result,
-        symbols={} if symbols is None else {_name(ours): symbols.env.replace(raw) * _multiple(ours) for raw, ours in symbols.ours.items()},
-        guards=() if symbols is None else symbols.guards(),
-        fixed=() if symbols is None else symbols.fixed(),
-        state=dict(listener.state),
-        constants={number: tensor for number, tensor in listener.constants.items() if not isinstance(tensor, FakeTensor)},
-        modules=modules,
-        binder=binder,
-    )
-
-
-def _module_at(listener: Listener, path: str) -> Callable[..., Any]:
-    """What is run whole: a module by its path, or one of its methods (`path:method`)."""
-    path, _, method = path.partition(":")
-    for prefix, root in reversed(listener.roots):
-        if path == prefix or not prefix or path.startswith(f"{prefix}."):
-            module: Any = listener.originals.get(id(root), root).get_submodule(path.removeprefix(prefix).removeprefix("."))
-            return getattr(module, method) if method else module
-    raise CircuitError(f"no module stands at '{path}'")
+    builder = Builder(listener.record, symbols.size, bound[2], made).fed()
+    free = {_name(ours): symbols.raw(raw) * _multiple(ours) for raw, ours in symbols.ours.items()}
+    return assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())
 
 
 class _Copier:
@@ -268,7 +217,7 @@ class _Copier:
         return self.copies[id(module)]
 
     def _remember(self, module: nn.Module, copied: nn.Module) -> None:
-        originals = self.listener.originals
+        originals = self.listener.record.originals
         for old in self.memo.get(id(self.memo), []):
             new = self.memo.get(id(old))
             if new is not None and isinstance(old, (Tensor, nn.Module)):
@@ -295,20 +244,6 @@ def _uncopied(module: nn.Module) -> str:
             inner = _uncopied(child)
             return f"{type(module).__name__}.{name} ({inner})" if inner != type(child).__name__ else f"{type(module).__name__}.{name}"
     return type(module).__name__
-
-
-def _uncompiled(target: Any) -> Any:
-    """A compiled module or function as the code it wraps."""
-    if isinstance(target, nn.Module):
-        return getattr(target, "_orig_mod", target)
-    return getattr(target, "_torchdynamo_orig_callable", target)
-
-
-@contextlib.contextmanager
-def _eager() -> Iterator[None]:
-    """Let compiled parts run as the code they wrap."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 @contextlib.contextmanager
@@ -413,14 +348,6 @@ def _bind(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     return bound.args, bound.kwargs, signature
-
-
-def signature_of(target: Any) -> inspect.Signature | None:
-    """The parameters of a call of the target; None if Python cannot tell."""
-    try:
-        return inspect.signature(target.forward if isinstance(target, nn.Module) else target)
-    except (TypeError, ValueError):
-        return None
 
 
 def _run(listener: Listener, target: Any, circuit: Circuit | None, run: Any, bound: Bound) -> None:
