@@ -81,7 +81,8 @@ class Binding:
         if loose:
             wanted -= 1
         if found < wanted or (found > wanted and not loose):
-            row.note(f"{_axes(found)} here, but the signature has {'at least ' if loose else ''}{wanted}")
+            least = "at least " if loose else ""
+            row.note(f"{_axes(found)} here, but the signature has {least}{wanted if wanted > 0 else 'none'}")
             return
         for i in range(len(slot.axes)):
             self.term(row, slot.axes[i], found - len(slot.axes) + i)
@@ -242,6 +243,8 @@ def show_sizes(sizes: list[Any]) -> str:
 
 
 def _axes(count: int) -> str:
+    if count == 0:
+        return "no axes"
     return "1 axis" if count == 1 else f"{count} axes"
 
 
@@ -265,8 +268,14 @@ def _not_a_tensor(row: Row) -> str:
     kind = f"{type(value).__name__}"
     if value is None:
         return "a tensor belongs here"
+    if len(row.slot.axes) == 0 and row.slot.role == "input":
+        return f"a number or a tensor without axes belongs here, not {_a(kind)}"
     if kind == "ndarray" and row.slot.role != "output":
         return f"a tensor belongs here, not a numpy array: torch.from_numpy({name})"
     if kind in ("list", "tuple"):
         return f"one tensor belongs here, not a {kind}"
-    return f"a tensor belongs here, not {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return f"a tensor belongs here, not {_a(kind)}"
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

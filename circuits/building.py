@@ -17,10 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from circuits import events, verbs
 from circuits.boxes import Box, Call, Fixed, Size, Value
-from circuits.events import Enter, Event, Leave, Lift, Record
-from circuits.kinds import mutates
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
+from circuits.events import Enter, Event, Leave, Lift, Record
+from circuits.kinds import mutates, operation_name
 from circuits.naming import Cell, Meeting, Names, labels, suggest, unify
 from circuits.rules import Operation, name_outputs, pattern
 from circuits.signature import Signature
@@ -108,7 +108,9 @@ class Builder:
 
     def _name_arguments(self, event: Enter) -> None:
         """Name the run's own inputs by the parameters they came for, their axes by the signature or the caller."""
-        for path, wire in _paths(event.args, event.kwargs, list(self.binder.parameters) if self.binder is not None else []):
+        for path, wire in _paths(
+            event.args, event.kwargs, list(self.binder.parameters) if self.binder is not None else []
+        ):
             self.argument_names.setdefault(wire, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
         for axes, number in zip(self.axes, numbers, strict=False):
@@ -256,7 +258,9 @@ class Builder:
         return Box(
             kind="circuit" if circuit is not None else event.kind,
             name=self._name(draft),
-            label=circuit.name.removesuffix(".forward") if circuit is not None else event.label + (f" {draft.note}" if draft.note else ""),
+            label=circuit.name.removesuffix(".forward")
+            if circuit is not None
+            else event.label + (f" {draft.note}" if draft.note else ""),
             path=event.path,
             signature=circuit.signature if circuit is not None else None,
             inputs=self._values(draft.inputs),
@@ -306,7 +310,7 @@ class Builder:
     def _name(self, draft: Draft) -> str:
         """A module's path below the module around it, with its other names if it has any."""
         event = draft.event
-        if draft is self.root or not event.path or (event.kind == "circuit"):
+        if draft is self.root or not event.path or event.kind == "circuit" or event.path in dict(self.record.roots):
             return ""
         parents = [box.event.path for box in self._above(draft) if box.event.path or box is self.root]
         names = [path for path in self.record.paths.get(id(event.module), [event.path])]
@@ -390,19 +394,6 @@ def _paths(args: Any, kwargs: Any, parameters: Sequence[str]) -> Iterator[tuple[
 _VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, einops.rearrange}
 
 
-def operation_name(function: Any) -> str:
-    """What to call a torch callable: `add`, `index`, `T`."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "__get__":
-        return getattr(function.__self__, "__name__", name)
-    if name in ("__getitem__", "__setitem__"):
-        return "index" if name == "__getitem__" else "set index"
-    bare = name.strip("_")
-    if name.startswith("__i") and mutates(function):
-        return f"{bare[1:]}_"
-    return bare + "_" * (mutates(function) and name.endswith("_") and not name.startswith("__"))
-
-
 def signature_of(target: Any) -> inspect.Signature | None:
     """The parameters of a call of the target; None if Python cannot tell."""
     try:
@@ -453,6 +444,8 @@ def _module_at(record: Record, path: str) -> Callable[..., Any]:
     path, _, method = path.partition(":")
     for prefix, root in reversed(record.roots):
         if path == prefix or not prefix or path.startswith(f"{prefix}."):
-            module: Any = record.originals.get(id(root), root).get_submodule(path.removeprefix(prefix).removeprefix("."))
+            module: Any = record.originals.get(id(root), root).get_submodule(
+                path.removeprefix(prefix).removeprefix(".")
+            )
             return getattr(module, method) if method else module
     raise CircuitError(f"no module stands at '{path}'")

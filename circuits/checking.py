@@ -22,7 +22,7 @@ from circuits import recording
 from circuits.binding import NUMBERS, Binding, Row, broadcasts
 from circuits.declaring import Circuit, Options, Slot, declare, parameters_of
 from circuits.errors import ShapeError, SignatureError
-from circuits.explaining import any_wrong, examine, fixed_size, refuse, table
+from circuits.explaining import any_wrong, examine, fixed_size, miscount, refuse, table
 from circuits.generating import prefix_of, source
 from circuits.signature import parse_axes
 
@@ -166,6 +166,7 @@ def _checked(spec: Circuit) -> Any:
         "detour": _detour,
         "examine": examine,
         "refuse": refuse,
+        "miscount": miscount,
         "broadcasts": broadcasts,
         "leaves": leaves,
         "Tensor": Tensor,

@@ -119,6 +119,7 @@ class Comparisons:
 
     def before(self) -> None:
         """All comparisons of what goes in."""
+        self.star()
         self.fixed()
         self.tensors([(slot, slot.name) for slot in self.circuit.slots if slot.role == "input"])
         self.settle()
@@ -149,6 +150,14 @@ class Comparisons:
         """Whether an optional tensor may bring a size that a group or arithmetic waits for: too many cases to write."""
         terms = [term for slot in self.circuit.slots + self.circuit.results for term in slot.axes]
         return any(name in self.loose for term in terms if not isinstance(term, Axis) for name in term.names)
+
+    def star(self) -> None:
+        """As many tensors came as the signature has, where `*tensors` leaves that open."""
+        star, names = self.circuit.star, self.circuit.inputs
+        if star:
+            plain = "".join(f"{name}, " for name in names if "[" not in name)
+            self.say(f"if len({star}) != {len([name for name in names if '[' in name])}:")
+            self.say(f"    {self.prefix}miscount({self.prefix}circuit, ({plain}*{star},))")
 
     def fixed(self) -> None:
         """The sizes known before any tensor is seen."""

@@ -45,7 +45,7 @@ class Circuit:
     """The declaration of one circuit, as `f.circuit` of a decorated function `f`.
 
     `title` is how messages begin. `parameters` are all that a call may fill by position, `self` left out; `inputs`
-    those that carry the signature's tensors. `owner` is the parameter that holds the module (`"self"`), or `""` for
+    those that carry the signature's tensors, `star` the parameter `*tensors` if that carries some. `owner` is the parameter that holds the module (`"self"`), or `""` for
     a plain function.
     """
 
@@ -61,6 +61,7 @@ class Circuit:
     parameters: tuple[str, ...]
     definition: Callable[..., Any]
     owner: str
+    star: str
     body: Body
     slots: tuple[Slot, ...]
     results: tuple[Slot, ...]
@@ -108,7 +109,7 @@ def declare(function: Callable[..., Any], text: str, options: Options, name: str
     signature = Signature.parse(text)
     parameters = list(parameters_of(function))
     owner = parameters.pop(0).name if parameters and parameters[0].name in ("self", "cls") else ""
-    optional = {each: parse_axes(axes) for each, axes in options.optional}
+    optional = {each: _read(each, axes) for each, axes in options.optional}
     inputs = _inputs(name, signature, parameters, optional)
     dtypes = dict(options.dtypes)
     _know("dtypes", dtypes, (*inputs, *optional), f"a tensor of {name}")
@@ -119,6 +120,9 @@ def declare(function: Callable[..., Any], text: str, options: Options, name: str
     _know("fixed", fixed, tuple(names), f"an axis of {signature}")
     multiples = dict(options.multiples)
     _know("multiples", multiples, tuple(names), f"an axis of {signature}")
+    _suit("fixed", fixed, lambda by: isinstance(by, str) or _counts(by), "an attribute's name or a size")
+    _suit("dtypes", dtypes, lambda dtype: isinstance(dtype, torch.dtype), "a torch.dtype")
+    _suit("multiples", multiples, lambda of: _counts(of) and of > 0, "an int above 0")
     _settle(signature, optional, fixed)
     _lead(signature, optional)
     slots = [
@@ -144,6 +148,7 @@ def declare(function: Callable[..., Any], text: str, options: Options, name: str
         parameters=tuple(each.name for each in parameters if each.kind in _BY_POSITION),
         definition=function,
         owner=owner,
+        star=next((each.partition("[")[0] for each in inputs if "[" in each), ""),
         body=Body(function),
         slots=tuple(slots),
         results=tuple(results),
@@ -177,18 +182,35 @@ def _inputs(
         return tuple(places[:wanted])
     if more is None:
         tensors = "1 tensor" if wanted == 1 else f"{wanted} tensors"
-        takes = ", ".join(places) or "none"
-        raise SignatureError(
-            f"{name} is to take {tensors}, but its parameters for tensors are: {takes}\n{point(str(signature))}"
-        )
+        takes = f"only {', '.join(places)}" if places else "none"
+        raise SignatureError(f"{signature} takes {tensors}, but of the parameters of {name} {takes} can carry one")
     return (*places, *(f"{more}[{i}]" for i in range(wanted - len(places))))
+
+
+def _read(name: str, axes: str) -> Axes:
+    """The axes of an optional tensor."""
+    try:
+        return parse_axes(axes)
+    except SignatureError as error:
+        raise SignatureError(f"optional: in the axes of {name!r}, {error}") from None
 
 
 def _know(option: str, said: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
     """Refuse an option that speaks of something unknown."""
     for each in said:
         if each not in names:
-            raise SignatureError(f"{option}={each!r}: {each} is not {what}; there are {', '.join(names) or 'none'}")
+            raise SignatureError(f"{option}: {each!r} is not {what}; there are {', '.join(names) or 'none'}")
+
+
+def _suit(option: str, said: Mapping[str, Any], suits: Callable[[Any], bool], what: str) -> None:
+    """Refuse an option whose value is of the wrong kind."""
+    for each, value in said.items():
+        if not suits(value):
+            raise SignatureError(f"{option}={{{each!r}: {value!r}}}: {value!r} is not {what}")
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _fixed(said: Said, owner: str, name: str) -> dict[str, str | int]:
@@ -219,7 +241,8 @@ def _settle(signature: Signature, optional: Mapping[str, Axes], fixed: Mapping[s
         for derived in _derived(term):
             lost = [name for name in derived.names if name not in stated] or unknown(derived, known)
             if lost:
-                what = f"{derived} needs the size of {lost[0]}, which nothing else in the signature tells"
+                needed = " and ".join(dict.fromkeys(lost))
+                what = f"{derived} needs the size of {needed}, which the rest of the signature does not tell"
                 raise SignatureError(f"{what}\n{point(str(signature), span)}")
 
 
@@ -228,9 +251,8 @@ def _lead(signature: Signature, optional: Mapping[str, Axes]) -> None:
     if not any(has_rest(axes) for axes in signature.inputs):
         for name, axes in optional.items():
             if has_rest(axes):
-                raise SignatureError(
-                    f"optional={name!r}: '...' broadcasts to the '...' of an input, but {signature} has none"
-                )
+                what = f"optional: the '...' of {name!r} would broadcast to that of an input, but none has one"
+                raise SignatureError(f"{what}\n{point(str(signature))}")
 
 
 def _plain(term: Term) -> tuple[str, ...]:

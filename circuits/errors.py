@@ -39,7 +39,7 @@ def point(text: str, *spans: tuple[int, int]) -> str:
         letter = letter if letter.isprintable() else " "
         line += letter
         marks += ("^" if i in marked else " ") * _width(letter)
-    return f"    {line.rstrip()}{'…' if len(text) > stop else ''}\n    {marks.rstrip()}"
+    return f"    {line.rstrip()}{'…' if len(text) > stop else ''}\n    {marks}".rstrip()
 
 
 def _width(letter: str) -> int:

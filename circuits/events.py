@@ -46,9 +46,24 @@ class Lift(Event):
 class Enter(Event):
     """A box opens: a module, a circuit or a transform."""
 
-    __slots__ = ("args", "circuit", "error", "kind", "kwargs", "label", "level", "module", "path", "tensors", "where", "whole")
+    __slots__ = (
+        "args",
+        "circuit",
+        "error",
+        "kind",
+        "kwargs",
+        "label",
+        "level",
+        "module",
+        "path",
+        "tensors",
+        "where",
+        "whole",
+    )
 
-    def __init__(self, kind: str, label: str, path: str, module: Any, args: Any, kwargs: Any, level: int, where: str) -> None:
+    def __init__(
+        self, kind: str, label: str, path: str, module: Any, args: Any, kwargs: Any, level: int, where: str
+    ) -> None:
         self.kind, self.label, self.path, self.module = kind, label, path, module
         self.args, self.kwargs, self.level, self.where = args, kwargs, level, where
         self.circuit: Any = None

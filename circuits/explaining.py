@@ -30,7 +30,7 @@ def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list
     if results is not None:
         came, wanted = len(results), len(circuit.results)
         if came != wanted:
-            footer += f"  {came} tensor{'' if came == 1 else 's'} came out, but the signature has {wanted}\n"
+            footer += f"  {_tensors(came)} came out, but the signature has {wanted}\n"
         for i in range(min(came, wanted)):
             rows.append(Row(circuit.results[i], results[i]))
             binding.read(rows[-1])
@@ -43,6 +43,15 @@ def refuse(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[
     """Raise ShapeError for a call that the generated check has found not to fit."""
     examine(circuit, owner, values, results)
     raise CircuitError(f"{circuit.title}\n  this call was refused and no reason was found: a defect of circuits itself")
+
+
+def miscount(circuit: Circuit, given: tuple[Any, ...]) -> None:
+    """Raise ShapeError for a call with more tensors than the signature has, or fewer."""
+    rows: list[Row] = []
+    for i in range(min(len(given), len(circuit.inputs))):
+        rows.append(Row(circuit.slots[i], given[i]))
+    count = f"{_tensors(len(given))} came, but the signature has {len(circuit.inputs)}"
+    raise ShapeError(f"{circuit.title}\n{table(rows)}  {count}\n  declared at {circuit.where}")
 
 
 def fix(binding: Binding, circuit: Circuit, owner: Any) -> str:
@@ -59,19 +68,23 @@ def fixed_size(circuit: Circuit, owner: Any, name: str, by: str | int) -> Any:
     """The size of a fixed axis, which must be an int among the owner's own attributes."""
     if not isinstance(by, str):
         return by
-    what = f"{circuit.title}\n  the size of {name} is fixed by {_kind(owner)}.{by}, which"
-    held = owner.__dict__
-    if by not in held:
-        raise CircuitError(f"{what} this {_kind(owner)} has not\n  declared at {circuit.where}")
-    size = held[by]
+    kind, where = _kind(owner), f"declared at {circuit.where}"
+    what = f"{circuit.title}\n  the size of {name} is to be {kind}.{by}"
+    if by not in owner.__dict__:
+        raise CircuitError(f"{what}, but this {kind} has no attribute {by} of its own\n  {where}")
+    size = owner.__dict__[by]
     if isinstance(size, bool) or not isinstance(size, int | SymInt):
-        raise CircuitError(f"{what} is of type {type(size).__name__}, not int\n  declared at {circuit.where}")
+        raise CircuitError(f"{what}, which is of type {type(size).__name__}, not int\n  {where}")
     return size
 
 
 def fixed_source(owner: Any, by: str | int) -> str:
     """The words for where a fixed size stands."""
     return f"fixed by {_kind(owner)}.{by}" if isinstance(by, str) else "fixed"
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"
 
 
 def _kind(owner: Any) -> str:

@@ -14,14 +14,7 @@ RECORD, SKIP, OPEN, ITERATE = range(4)
 
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 _QUESTIONS = frozenset(
-    "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous is_signed "
-    "element_size data_ptr __len__ __repr__ __format__ __hash__ __bool__ __float__ __int__ __index__ __complex__ "
-    "__array__ __dlpack__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ tolist numpy get_device "
-    "is_same_size is_nonzero requires_grad_ register_hook retain_grad backward is_tensor is_inference is_set_to __set__ "
-    "__dir__ storage untyped_storage _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names sym_float "
-    "sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view __contains__ "
-    "register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type can_cast "
-    "_assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__".split()
+    ["size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "is_floating_point", "is_complex", "is_contiguous", "is_signed", "element_size", "data_ptr", "__len__", "__repr__", "__format__", "__hash__", "__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__", "__dlpack__", "__dlpack_device__", "__reduce_ex__", "__reduce__", "__setstate__", "__deepcopy__", "tolist", "numpy", "get_device", "is_same_size", "is_nonzero", "requires_grad_", "register_hook", "retain_grad", "backward", "is_tensor", "is_inference", "is_set_to", "__set__", "__dir__", "storage", "untyped_storage", "_typed_storage", "_set_grad_enabled", "set_grad_enabled", "is_storage", "has_names", "sym_float", "sym_int", "sym_max", "sym_min", "sym_not", "sym_ite", "is_shared", "share_memory_", "is_pinned", "manual_seed", "_is_view", "__contains__", "register_post_accumulate_grad_hook", "_lazy_init", "is_coalesced", "dense_dim", "sparse_dim", "result_type", "can_cast", "_assert", "_is_functional_tensor", "is_neg", "is_conj", "_has_compatible_shallow_copy_type", "__torch_dispatch__"]
 )
 OPENED: dict[Any, Callable[..., Any]] = {}
 """Python functions of torch whose bodies are recorded, not they themselves."""
@@ -59,7 +52,9 @@ def mutates(function: Any) -> bool:
     """Whether a callable of torch writes to its first argument, going by its name."""
     name = getattr(function, "__name__", "")
     if name.startswith("__"):
-        return name == "__setitem__" or (name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__"))
+        return name == "__setitem__" or (
+            name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__")
+        )
     return name.endswith("_") and not name.startswith("_")
 
 
@@ -77,3 +72,14 @@ def returning(function: Any) -> Any:
     return _RETURNING.setdefault(function, run)
 
 
+def operation_name(function: Any) -> str:
+    """What to call a torch callable: `add`, `index`, `T`."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if name == "__get__":
+        return getattr(function.__self__, "__name__", name)
+    if name in ("__getitem__", "__setitem__"):
+        return "index" if name == "__getitem__" else "set index"
+    bare = name.strip("_")
+    if name.startswith("__i") and mutates(function):
+        return f"{bare[1:]}_"
+    return bare + "_" * (mutates(function) and name.endswith("_") and not name.startswith("__"))

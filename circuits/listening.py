@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from circuits import recording
 from circuits.events import Call, Enter, Event, Leave, Lift, Record
 from circuits.frames import caller
-from circuits.kinds import ITERATE, KINDS, OPEN, OPENED, SKIP, kind, mutates, returning
+from circuits.kinds import ITERATE, KINDS, OPEN, OPENED, SKIP, kind, mutates, operation_name, returning
 from circuits.structure import describe, leaves
 
 
@@ -45,10 +45,21 @@ class Listener(TorchFunctionMode):
     def begin(self) -> None:
         """Start a new record."""
         self.record = Record()
-        self.muted = False
+        self.mute = False
+        self.inside = False
+        self.failed_in: list[str] = []
         self.stack: list[Enter] = []
         self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._named: dict[int, tuple[nn.Module, str, str]] | None = None
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Hear nothing meanwhile."""
+        before, self.mute = self.mute, True
+        try:
+            yield
+        finally:
+            self.mute = before
 
     # Values
 
@@ -106,7 +117,7 @@ class Listener(TorchFunctionMode):
         return found
 
     def _from_root(self, path: str) -> tuple[nn.Module, str]:
-        prefix, root = self.record.roots[-1]
+        prefix, root = next((prefix, root) for prefix, root in reversed(self.record.roots) if _lies_in(path, prefix))
         root = self.record.originals.get(id(root), root)
         return root, path.removeprefix(prefix).removeprefix(".") if prefix else path
 
@@ -117,7 +128,7 @@ class Listener(TorchFunctionMode):
         sort = KINDS.get(func)
         if sort is None:
             sort = kind(func)
-        if sort == SKIP or not self.stack or self.muted:
+        if sort == SKIP or not self.stack or self.mute:
             return func(*args, **kwargs)
         if sort == OPEN:
             with self:
@@ -127,7 +138,9 @@ class Listener(TorchFunctionMode):
                 return iter(args[0].unbind(0))
         return self._call(func, args, kwargs, "", lambda: func(*args, **kwargs))
 
-    def _call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]) -> Any:
+    def _call(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
+    ) -> Any:
         number = self.number
         event = Call(
             function,
@@ -136,14 +149,17 @@ class Listener(TorchFunctionMode):
             pattern,
             caller() if self.places else "",
         )
+        before, self.inside = self.inside, True
         try:
             answer = run()
         except Exception as error:
             if not self.record.failed:
                 event.error = _brief(error)
-                self.record.failed = True
+                self._failed(operation_name(function))
                 self._tell(event)
             raise
+        finally:
+            self.inside = before
         event.result = describe(answer, self.made)
         if answer is None and mutates(function) and args and isinstance(args[0], Tensor):
             event.result = None
@@ -167,6 +183,12 @@ class Listener(TorchFunctionMode):
             if box.kind != "transform" and box.level < level:
                 box.whole = True
                 return
+
+    def _failed(self, operation: str = "") -> None:
+        """Remember where the run failed first."""
+        self.record.failed = True
+        boxes = [f"{box.path.rpartition('.')[2]} {box.label}".strip() for box in self.stack]
+        self.failed_in = [*boxes, operation] if operation else boxes
 
     def _tell(self, event: Event, answer: Any = None) -> None:
         self.record.events.append(event)
@@ -194,7 +216,9 @@ class Listener(TorchFunctionMode):
         elif not self.stack:
             self.record.roots.append((self.record.paths[id(module)][0], module))
         paths = self.record.paths[id(module)]
-        return self._box("module", type(module).__name__, paths[0], module, args, kwargs, lambda: call(module, *args, **kwargs))
+        return self._box(
+            "module", type(module).__name__, paths[0], module, args, kwargs, lambda: call(module, *args, **kwargs)
+        )
 
     def _register(self, prefix: str, root: nn.Module) -> None:
         self.record.roots.append((prefix, root))
@@ -207,7 +231,14 @@ class Listener(TorchFunctionMode):
             if isinstance(plain, nn.Module):
                 self.record.paths.setdefault(id(plain), []).append(full)
 
-    def circuit(self, circuit: Any, owner: object | None, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[bool], Any]) -> Any:
+    def circuit(
+        self,
+        circuit: Any,
+        owner: object | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        run: Callable[[bool], Any],
+    ) -> Any:
         """A decorated circuit is called; the box of its own module, just opened, takes its signature."""
         if not self.stack and not (self.target is None or self.target is circuit):
             return run(self.definitions)
@@ -215,7 +246,12 @@ class Listener(TorchFunctionMode):
         extra = args[len(circuit.parameters) :]
         held = [names[name] for name in circuit.inputs if name in names] + list(extra)
         top = self.stack[-1] if self.stack else None
-        if top is not None and top.module is owner is not None and top.circuit is None and self.record.events[-1] is top:
+        if (
+            top is not None
+            and top.module is owner is not None
+            and top.circuit is None
+            and self.record.events[-1] is top
+        ):
             top.circuit = circuit
             top.tensors = self._tensors(circuit, held, names)
             self._retell(top)
@@ -255,7 +291,16 @@ class Listener(TorchFunctionMode):
         outermost = not self.stack
         number = self.number if not outermost else self._argument
         level = functorch.maybe_current_level() or 0
-        box = Enter(kind, label, path, module, describe(args, number), describe(kwargs, number), level, caller() if self.places else "")
+        box = Enter(
+            kind,
+            label,
+            path,
+            module,
+            describe(args, number),
+            describe(kwargs, number),
+            level,
+            caller() if self.places else "",
+        )
         if prepare is not None:
             prepare(box)
         self.stack.append(box)
@@ -265,7 +310,7 @@ class Listener(TorchFunctionMode):
         except Exception as error:
             if not self.record.failed:
                 box.error = _brief(error)
-                self.record.failed = True
+                self._failed()
             self._end(Leave(None), None)
             raise
         self._end(Leave(describe(answer, self.number)), answer)
@@ -277,7 +322,9 @@ class Listener(TorchFunctionMode):
         if not self.stack and self.finished is not None:
             self.finished()
 
-    def whole_function(self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def whole_function(
+        self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Run an undecorated function as the outermost box."""
         return self._box("function", label, "", None, args, kwargs, lambda: function(*args, **kwargs))
 
@@ -297,7 +344,9 @@ class Listener(TorchFunctionMode):
         self._tell(Lift(number, source, dim, functorch.maybe_get_level(tensor)))
         return number
 
-    def verb(self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+    def verb(
+        self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
+    ) -> Any:
         """An einops verb is called: one box, whatever torch calls it makes."""
         if not self.stack:
             return run()
@@ -319,41 +368,63 @@ class Listener(TorchFunctionMode):
 
         return self._call(function.apply, args, kwargs, function.__name__, alone)
 
-    def vmap(self, function: Any, in_dims: Any, out_dims: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]) -> Any:
+    def vmap(
+        self,
+        function: Any,
+        in_dims: Any,
+        out_dims: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        call: Callable[..., Any],
+    ) -> Any:
         """`torch.vmap` maps a function: a box, inside which the mapped axis is hidden from the code."""
         if not self.stack:
             return call(function)
         inside: list[Any] = []
 
         def watched(*inner_args: Any, **inner_kwargs: Any) -> Any:
-            self.muted = False
+            self.mute = False
             answer = function(*inner_args, **inner_kwargs)
-            self.muted = True
+            self.mute = True
             inside[:] = [describe(answer, self.number)]
             return answer
 
         level = functorch.maybe_current_level() or 0
-        box = Enter("transform", f"vmap {_called(function)}", "", None, describe(args, self.number), describe(kwargs, self.number), level, "")
+        box = Enter(
+            "transform",
+            f"vmap {_called(function)}",
+            "",
+            None,
+            describe(args, self.number),
+            describe(kwargs, self.number),
+            level,
+            "",
+        )
         self.stack.append(box)
         self._tell(box)
-        self.muted = True
+        self.mute = True
         try:
             answer = call(watched)
             self._whole(level + 1)
             self._tell(Leave(describe(answer, self.made), inside[0] if inside else None, out_dims), answer)
         except Exception as error:
             if not self.record.failed:
-                box.error, self.record.failed = _brief(error), True
+                box.error = _brief(error)
+                self._failed()
             self._tell(Leave(None))
             raise
         finally:
-            self.muted = False
+            self.mute = False
             self.stack.pop()
         return answer
 
     def show(self, size: Any) -> str:
         """A size in a message."""
         return self.written(size)
+
+
+def _lies_in(path: str, prefix: str) -> bool:
+    return not prefix or path == prefix or path.startswith(f"{prefix}.")
 
 
 def _called(function: Any) -> str:
@@ -392,7 +463,9 @@ def _module_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return recorder.module(module, args, kwargs, _before[0])
 
 
-def _vmap(function: Any, in_dims: Any, out_dims: Any, randomness: Any, chunk_size: Any, *args: Any, **kwargs: Any) -> Any:
+def _vmap(
+    function: Any, in_dims: Any, out_dims: Any, randomness: Any, chunk_size: Any, *args: Any, **kwargs: Any
+) -> Any:
     def call(watched: Any) -> Any:
         return _before[1](watched, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
 

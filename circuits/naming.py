@@ -12,7 +12,7 @@ from typing import Any
 
 import sympy
 
-from circuits.signature import Axis, Axes, Derived, Group, Number, Rest, Term
+from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term
 
 Shape = tuple[Any, ...]
 

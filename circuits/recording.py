@@ -21,7 +21,12 @@ class Recorder(Protocol):
     """What a circuit or a verb tells whoever records it."""
 
     def circuit(
-        self, circuit: Any, owner: object | None, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[bool], Any]
+        self,
+        circuit: Any,
+        owner: object | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        run: Callable[[bool], Any],
     ) -> Any:
         """A circuit is called: `owner` is `self` for a method; `args` and `kwargs` are the other arguments.
 

@@ -106,6 +106,7 @@ def _over(cells: Sequence[Cell], dims: Iterable[int]) -> str:
 
 # Elementwise and broadcasting arithmetic ---------------------------------------------------------------------------
 
+
 @rule(
     "add sub mul div truediv floordiv floor_divide rsub remainder fmod mod pow float_power maximum minimum fmax fmin",
     "eq ne lt le gt ge and or xor logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor atan2 hypot",
@@ -159,6 +160,7 @@ def along_an_axis(operation: Operation, names: Names) -> str | None:
 
 
 # Linear maps -------------------------------------------------------------------------------------------------------
+
 
 @rule("linear")
 def linear(operation: Operation, names: Names) -> None:
@@ -224,7 +226,12 @@ def torch_einsum(operation: Operation, names: Names) -> str | None:
     equation = operation.get(0, "equation")
     if not isinstance(equation, str) or "->" not in equation:
         return None
-    spaced = ", ".join([" ".join(part.replace("...", "…").replace(" ", "")).replace("…", "...") for part in equation.split("->")[0].split(",")])
+    spaced = ", ".join(
+        [
+            " ".join(part.replace("...", "…").replace(" ", "")).replace("…", "...")
+            for part in equation.split("->")[0].split(",")
+        ]
+    )
     result = " ".join(equation.split("->")[1].replace("...", "…").replace(" ", "")).replace("…", "...")
     pattern(f"{spaced} -> {result}", operation.inputs, {}, operation.outputs, names)
     return f"'{equation}'"
@@ -259,6 +266,7 @@ def pattern(text: str, inputs: Sequence[int], sizes: dict[str, Any], outputs: Se
 
 
 # Attention, embedding, recurrent -----------------------------------------------------------------------------------
+
 
 @rule("scaled_dot_product_attention")
 def attention(operation: Operation, names: Names) -> None:
@@ -295,6 +303,7 @@ def recurrent(operation: Operation, names: Names) -> None:
 
 # Convolution, pooling, resizing ------------------------------------------------------------------------------------
 
+
 @rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution")
 def convolution(operation: Operation, names: Names) -> None:
     """Channels become the weight's; space is kept, halved, cut: whatever the sizes say."""
@@ -308,7 +317,11 @@ def convolution(operation: Operation, names: Names) -> None:
     channel = cells[len(lead)]
     unify(channel, into)
     out = stay if same_size(stay.root.size, shape[len(lead)]) else Cell(shape[len(lead)])
-    out = channel if out.plain and same_size(channel.root.size, out.root.size) and _depthwise(operation, shape, len(lead)) else out
+    out = (
+        channel
+        if out.plain and same_size(channel.root.size, out.root.size) and _depthwise(operation, shape, len(lead))
+        else out
+    )
     names.put(output, [*lead, out, *_space(operation, cells, shape, space)])
 
 
@@ -350,7 +363,9 @@ def resized(operation: Operation, names: Names) -> None:
         shape = names.shapes[output]
         if len(shape) == len(cells):
             fixed = "adaptive" in name
-            slide = [_slid(c, s, 1) if "pad" in name else _pooled(c, s, fixed) for c, s in zip(cells, shape, strict=True)]
+            slide = [
+                _slid(c, s, 1) if "pad" in name else _pooled(c, s, fixed) for c, s in zip(cells, shape, strict=True)
+            ]
             names.put(output, slide)
 
 
@@ -360,6 +375,7 @@ def _pooled(cell: Cell, size: Any, fixed: bool) -> Cell:
 
 
 # Joining and parting -----------------------------------------------------------------------------------------------
+
 
 @rule("cat concat concatenate hstack vstack")
 def cat(operation: Operation, names: Names) -> str | None:
@@ -418,6 +434,7 @@ def unbind(operation: Operation, names: Names) -> str | None:
 
 
 # Shape changes -----------------------------------------------------------------------------------------------------
+
 
 @rule("reshape view flatten unflatten view_as reshape_as ravel _unsafe_view")
 def reshape(operation: Operation, names: Names) -> None:
@@ -535,12 +552,17 @@ def squeeze(operation: Operation, names: Names) -> None:
 @rule("expand expand_as broadcast_to repeat tile repeat_interleave broadcast_tensors")
 def expand(operation: Operation, names: Names) -> None:
     """Axes of size 1 grow into axes without a name; the others stay."""
-    for output, source in zip(operation.outputs, operation.inputs if len(operation.outputs) > 1 else operation.inputs[:1], strict=False):
+    for output, source in zip(
+        operation.outputs, operation.inputs if len(operation.outputs) > 1 else operation.inputs[:1], strict=False
+    ):
         shape, cells = names.shapes[output], names.of(source)
         if len(shape) < len(cells):
             continue
         lead = len(shape) - len(cells)
-        grown = [Cell(size) if same_size(cell.root.size, 1) else derive(cell, size) for cell, size in zip(cells, shape[lead:], strict=True)]
+        grown = [
+            Cell(size) if same_size(cell.root.size, 1) else derive(cell, size)
+            for cell, size in zip(cells, shape[lead:], strict=True)
+        ]
         names.put(output, [*[Cell(size) for size in shape[:lead]], *grown])
 
 
@@ -572,7 +594,9 @@ def index(operation: Operation, names: Names) -> str | None:
         elif isinstance(item, Wire):
             taken = _takes(item, names)
             if item.number == operation_index(items):
-                found += names.of(item.number) if taken == 1 and not _boolean(item, names) else [Cell(shape[len(found)])]
+                found += (
+                    names.of(item.number) if taken == 1 and not _boolean(item, names) else [Cell(shape[len(found)])]
+                )
             cells = cells[taken:]
         elif isinstance(item, slice) or (isinstance(item, Struct) and item.kind is slice):
             found.append(derive(cells.pop(0), shape[len(found)]))
@@ -602,7 +626,13 @@ def _written(item: Any) -> str:
     """An item of an index as Python writes it."""
     if item is Ellipsis:
         return "..."
-    parts = (item.start, item.stop, item.step) if isinstance(item, slice) else item.parts if isinstance(item, Struct) and item.kind is slice else None
+    parts = (
+        (item.start, item.stop, item.step)
+        if isinstance(item, slice)
+        else item.parts
+        if isinstance(item, Struct) and item.kind is slice
+        else None
+    )
     if parts is not None:
         words = ["" if part is None else str(_plain(part)) for part in parts]
         return f"{words[0]}:{words[1]}" + (f":{words[2]}" if words[2] else "")
@@ -627,11 +657,14 @@ def picked(operation: Operation, names: Names) -> str | None:
     elif name == "unfold" and len(shape) == len(cells) + 1:
         names.put(output, [*cells[:dim], _slid(cells[dim], shape[dim], operation.get(3, "step")), *cells[dim + 1 :]])
     elif len(shape) == len(cells):
-        names.put(output, [derive(c, s) if place == dim else c for place, (c, s) in enumerate(zip(cells, shape, strict=True))])
+        names.put(
+            output, [derive(c, s) if place == dim else c for place, (c, s) in enumerate(zip(cells, shape, strict=True))]
+        )
     return _over(cells, [dim])
 
 
 # Reductions --------------------------------------------------------------------------------------------------------
+
 
 @rule(
     "sum mean prod amax amin max min median nanmedian mode std var std_mean var_mean logsumexp norm all any argmax",
@@ -652,7 +685,9 @@ def reduction(operation: Operation, names: Names) -> str | None:
     for output in operation.outputs:
         shape = names.shapes[output]
         if len(shape) == len(cells):
-            names.put(output, [Cell(size) if p in gone else c for p, (c, size) in enumerate(zip(cells, shape, strict=True))])
+            names.put(
+                output, [Cell(size) if p in gone else c for p, (c, size) in enumerate(zip(cells, shape, strict=True))]
+            )
         else:
             names.put(output, [cell for p, cell in enumerate(cells) if p not in gone])
     return _over(cells, gone) if len(gone) < len(cells) else None
@@ -671,4 +706,3 @@ def loss(operation: Operation, names: Names) -> None:
         names.put(operation.outputs[0], cells)
     elif len(shape) == len(cells) - 1 and len(cells) > 1:
         names.put(operation.outputs[0], [cells[0], *cells[2:]])
-

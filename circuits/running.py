@@ -31,7 +31,9 @@ def evaluate(expression: Any, numbers: Mapping[Any, Any]) -> Any:
         return expression
     if isinstance(expression, sympy.Symbol):
         return numbers[expression]
-    if getattr(expression, "is_number", False) or not expression.has(sympy.core.function.AppliedUndef, sympy.Function, sympy.Rel):
+    if getattr(expression, "is_number", False) or not expression.has(
+        sympy.core.function.AppliedUndef, sympy.Function, sympy.Rel
+    ):
         exact = expression.xreplace({symbol: sympy.sympify(number) for symbol, number in numbers.items()})
         if exact.is_Rational:
             return int(exact) if exact.is_Integer else exact
@@ -59,14 +61,21 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
             raise ShapeError(f"{name}: {value.name or 'an input'} has axes [{value}], its shape is {tuple(shape)}")
         for size, actual in zip(value.sizes[value.mapped :], shape, strict=True):
             solved = solve(size, actual)
-            if solved is not None:
-                numbers.setdefault(*solved)
+            if solved is None:
+                continue
+            if not isinstance(solved[1], int):
+                raise ShapeError(
+                    f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {solved[0]} gives"
+                )
+            numbers.setdefault(*solved)
     for value in present:
         _compare(name, value, tensors[value.number], numbers)
     for guard in guards:
         if not evaluate(guard, numbers):
             came = ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
-            raise ShapeError(f"{name}: recorded for sizes with {size_text(guard)}; {came} came. Record it again for those sizes.")
+            raise ShapeError(
+                f"{name}: recorded for sizes with {size_text(guard)}; {came} came. Record it again for those sizes."
+            )
     return numbers
 
 

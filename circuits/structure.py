@@ -35,7 +35,9 @@ class Struct(NamedTuple):
     parts: tuple[Any, ...]
 
 
-_ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.layout, type(...)})
+_ATOMS = frozenset(
+    {int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.layout, type(...)}
+)
 
 
 def describe(value: Any, number: Callable[[Tensor], int]) -> Any:
@@ -99,7 +101,11 @@ def change(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scal
         return scalar(description)
     if isinstance(description, Struct):
         parts = tuple([change(part, wire, scalar, make) for part in description.parts])
-        return rebuild(description.kind, description.keys, parts) if make else Struct(description.kind, description.keys, parts)
+        return (
+            rebuild(description.kind, description.keys, parts)
+            if make
+            else Struct(description.kind, description.keys, parts)
+        )
     return description
 
 
@@ -142,7 +148,9 @@ def _same(expected: Any, value: Any, where: str) -> None:
     except (ValueError, RuntimeError, TypeError):
         same = False
     if not same:
-        raise CircuitError(f"{where}: the diagram was recorded with {expected!r}, {value!r} came; record it again for that")
+        raise CircuitError(
+            f"{where}: the diagram was recorded with {expected!r}, {value!r} came; record it again for that"
+        )
 
 
 def _outline(description: Struct) -> str:

@@ -65,9 +65,17 @@ def row(
     notes = [f"×{times}"] if times > 1 else []
     notes += _dtype_notes(box) + ([f"failed: {box.error}"] if box.error else [])
     inputs = _data(shown)
-    axes = flow([str(value) for value in inputs], [str(value) for value in box.outputs], bool(box.error))
-    sizes = flow([value.shape for value in inputs], [value.shape for value in box.outputs], bool(box.error))
-    return Row(level, _what(shown), "" if axes == sizes else axes, sizes, _parameters(box, times, seen, within), " ".join(notes))
+    failed = any([inner.error for inner in box.walk()])
+    axes = flow([str(value) for value in inputs], [str(value) for value in box.outputs], failed)
+    sizes = flow([value.shape for value in inputs], [value.shape for value in box.outputs], failed)
+    return Row(
+        level,
+        _what(shown),
+        "" if axes == sizes else axes,
+        sizes,
+        _parameters(box, times, seen, within),
+        " ".join(notes),
+    )
 
 
 def flow(inputs: Sequence[str], outputs: Sequence[str], failed: bool = False) -> str:
@@ -140,10 +148,17 @@ def _alike(boxes: Sequence[Box]) -> Iterator[tuple[Box, int]]:
     while place < len(boxes):
         first, shape = boxes[place], _shape(boxes[place])
         count = 1
-        while place + count < len(boxes) and _follows(boxes[place + count - 1], boxes[place + count]) and _shape(boxes[place + count]) == shape:
+        while (
+            place + count < len(boxes)
+            and _follows(boxes[place + count - 1], boxes[place + count])
+            and _shape(boxes[place + count]) == shape
+        ):
             count += 1
         last = boxes[place + count - 1]
-        yield (first if last.name == first.name else replace(first, name=f"{first.name}…{last.name.rpartition('.')[2]}")), count
+        yield (
+            (first if last.name == first.name else replace(first, name=f"{first.name}…{last.name.rpartition('.')[2]}")),
+            count,
+        )
         place += count
 
 
@@ -226,8 +241,13 @@ def _plain(box: Box) -> dict[str, Any]:
 
 def _plain_value(value: Value) -> dict[str, Any]:
     sizes = [size if isinstance(size, int) else str(size) for size in value.sizes]
-    found = {"value": value.number, "axes": list(value.axes), "sizes": sizes, "dtype": str(value.dtype).removeprefix("torch.")}
+    found = {
+        "value": value.number,
+        "axes": list(value.axes),
+        "sizes": sizes,
+        "dtype": str(value.dtype).removeprefix("torch."),
+    }
     return found | {"role": value.role, "name": value.name, "mapped": value.mapped}
 
 
-__all__ = ["Row", "flow", "line", "html", "markdown", "plain", "row", "rows", "text"]
+__all__ = ["Row", "flow", "html", "line", "markdown", "plain", "row", "rows", "text"]

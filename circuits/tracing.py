@@ -11,6 +11,7 @@ import copy
 import inspect
 import itertools
 import linecache
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,9 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeCopyMode, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, ShapeEnv
 from torch.utils import _pytree
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from circuits.boxes import Fixed, Size, size_text
 from circuits.building import Builder, assemble, signature_of
@@ -39,22 +47,36 @@ _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
 
 
 class _Sizes(ShapeEnv):
-    """A ShapeEnv that remembers who made a symbol a number."""
+    """A ShapeEnv that remembers who made a symbol a number, and which guards the user's own code asked for.
 
-    def __init__(self) -> None:
+    What torch asks itself inside an operation it asks again when the operation is run again; only equalities are kept
+    of that, since sizes were rewritten by them.
+    """
+
+    def __init__(self, inside: Callable[[], bool]) -> None:
         super().__init__()
+        self.inside = inside
         self.asked: dict[sympy.Symbol, tuple[str, str]] = {}
+        self.conditions: list[Any] = []
 
     def _set_replacement(self, a: sympy.Symbol, tgt: sympy.Expr, msg: str) -> None:
         self.asked.setdefault(a, asker())
         super()._set_replacement(a, tgt, msg)
+
+    def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
+        before = len(self.guards)
+        answer = super().evaluate_expr(*args, **kwargs)
+        for guard in self.guards[before:]:
+            if not self.inside() or isinstance(guard.expr, sympy.Eq):
+                self.conditions.append(guard.expr)
+        return answer
 
 
 @dataclass
 class _Symbols:
     """The free axes: their symbols in torch's hand, and in ours."""
 
-    env: _Sizes = field(default_factory=_Sizes)
+    env: _Sizes
     sizes: dict[str, Any] = field(default_factory=dict)
     ours: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
@@ -68,6 +90,8 @@ class _Symbols:
             self.taken.add(hint)
             source = ConstantSource(name)
             symbol = self.env.create_symbol(hint // multiple, source=source, dynamic_dim=DimDynamic.DYNAMIC)
+            if multiple > 1:
+                self.env.var_to_range[symbol] = ValueRanges(1, self.env.var_to_range[symbol].upper)
             self.sizes[name] = multiple * self.env.create_symintnode(symbol, hint=hint // multiple, source=source)
             self.ours[symbol] = sympy.Symbol(name, integer=True, positive=True) / multiple
         return self.sizes[name]
@@ -106,15 +130,21 @@ class _Symbols:
         return tuple(found)
 
     def guards(self) -> tuple[Any, ...]:
-        """The conditions on free axes under which the run is the same, in the user's names."""
-        free = {symbol: ours for symbol, ours in self.ours.items() if self.env.replace(symbol) == symbol}
-        found: list[Any] = [sympy.Eq(sympy.Mod(_name(ours), _multiple(ours)), 0) for ours in free.values() if _multiple(ours) != 1]
-        for guard in self.env.guards:
-            condition = self.env.replace(guard.expr).xreplace(self.ours)
+        """The conditions on free axes under which the run is the same, in the user's names.
+
+        Torch takes a free size to be 2 or more, since code may do something else for 1.
+        """
+        found: list[Any] = []
+        for symbol, ours in self.ours.items():
+            if self.env.replace(symbol) == symbol:
+                multiple = _multiple(ours)
+                found += (
+                    [sympy.Ge(_name(ours), 2)] if multiple == 1 else [sympy.Eq(sympy.Mod(_name(ours), multiple), 0)]
+                )
+        for guard in self.env.conditions:
+            condition = self.env.replace(guard).xreplace(self.ours)
             if getattr(condition, "free_symbols", None) and condition not in found:
                 found.append(condition)
-        for symbol, ours in free.items():
-            found += _bounds(ours, self.env.var_to_range[symbol])
         return tuple(found)
 
 
@@ -124,16 +154,6 @@ def _name(ours: sympy.Expr) -> sympy.Symbol:
 
 def _multiple(ours: sympy.Expr) -> Any:
     return sympy.sympify(_name(ours)) / ours
-
-
-def _bounds(ours: sympy.Expr, bounds: Any) -> list[Any]:
-    """The range of a symbol. Torch takes a free size to be 2 or more: code may do something else for 1."""
-    found = []
-    if bounds.lower.is_Integer and bounds.lower > 1:
-        found.append(sympy.Ge(_name(ours), bounds.lower * _multiple(ours)))
-    if bounds.upper.is_Integer:
-        found.append(sympy.Le(_name(ours), bounds.upper * _multiple(ours)))
-    return found
 
 
 def _tidy(expression: sympy.Expr) -> Size:
@@ -163,10 +183,10 @@ def trace(
     m = 4, fixed
     """
     target = uncompiled(target)
-    symbols = _Symbols()
+    listener = Listener(definitions=True, places=True)
+    symbols = _Symbols(_Sizes(lambda: listener.inside))
     mode = FakeTensorMode(shape_env=symbols.env, allow_non_fake_inputs=True)
     circuit = find_circuit(target)
-    listener = Listener(definitions=True, places=True)
     listener.written = symbols.text
     copier = _Copier(mode, listener)
     run = copier.target(target)
@@ -181,7 +201,11 @@ def trace(
     bound = _bind(target, args, kwargs)
     with _translated(symbols), torch.random.fork_rng(devices=[]), eager(), mode, enable_python_dispatcher():
         with listening(listener):
-            _run(listener, target, circuit, run, bound)
+            try:
+                _run(listener, target, circuit, run, bound)
+            except Exception as error:
+                error.add_note(f"while tracing {' > '.join(listener.failed_in)}")
+                raise
     builder = Builder(listener.record, symbols.size, bound[2], made).fed()
     free = {_name(ours): symbols.raw(raw) * _multiple(ours) for raw, ours in symbols.ours.items()}
     return assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())
@@ -208,7 +232,7 @@ class _Copier:
         """A fake copy of a module; ties among its parameters stay."""
         if id(module) not in self.copies:
             try:
-                with FakeCopyMode(self.mode):
+                with self.listener.muted(), FakeCopyMode(self.mode):
                     copied = copy.deepcopy(module, self.memo)
             except Exception as error:
                 raise CircuitError(f"{_uncopied(module)} cannot be copied, so it cannot be traced: {error}") from error
@@ -231,7 +255,11 @@ class _Copier:
         return _pytree.tree_map_only(Tensor, self._fake, value)
 
     def _fake(self, tensor: Tensor) -> Tensor:
-        return tensor if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode else self.mode.from_tensor(tensor, static_shapes=True)
+        return (
+            tensor
+            if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode
+            else self.mode.from_tensor(tensor, static_shapes=True)
+        )
 
 
 def _uncopied(module: nn.Module) -> str:
@@ -240,30 +268,45 @@ def _uncopied(module: nn.Module) -> str:
         try:
             with FakeCopyMode(FakeTensorMode(allow_non_fake_inputs=True)):
                 copy.deepcopy(child)
-        except Exception:  # noqa: BLE001  (whatever a __deepcopy__ raises means the same here)
+        except Exception:
             inner = _uncopied(child)
-            return f"{type(module).__name__}.{name} ({inner})" if inner != type(child).__name__ else f"{type(module).__name__}.{name}"
+            return (
+                f"{type(module).__name__}.{name} ({inner})"
+                if inner != type(child).__name__
+                else f"{type(module).__name__}.{name}"
+            )
     return type(module).__name__
 
 
 @contextlib.contextmanager
 def _translated(symbols: _Symbols) -> Iterator[None]:
-    """Errors in the words of the user: axes by name, the line that asked."""
+    """Errors in the words of the user: axes by name, the line that asked; and nothing of torch's in the log."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
     try:
+        log.addFilter(_no)
         yield
     except CircuitError:
         raise
     except (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException) as error:
         by, where = _asked_in(error)
         raise CircuitError(
-            f"the run needs a number that only data can give: {by or 'a value'} at {where}. "
-            "A diagram is one path through the code; track a real run instead, or compute without asking (torch.where)"
+            f"the run needs a number that only data can give: {by or 'a value'} at {where}\n"
+            "a trace is one path through the code: track a real run instead, or compute without asking (torch.where)"
         ) from error
     except RuntimeError as error:
         text = symbols.rename(str(error))
         if text == str(error):
             raise
-        raise type(error)(text) from error
+        renamed = type(error)(text)
+        for note in getattr(error, "__notes__", []):
+            renamed.add_note(note)
+        raise renamed from error
+    finally:
+        log.removeFilter(_no)
+
+
+def _no(_: logging.LogRecord) -> bool:
+    return False
 
 
 def _asked_in(error: BaseException) -> tuple[str, str]:
@@ -290,7 +333,13 @@ def _has_tensors(value: Any) -> bool:
 
 
 def _make_inputs(
-    target: Any, circuit: Circuit | None, axes: str | None, symbols: _Symbols, given: Mapping[str, int], args: Any, kwargs: Any
+    target: Any,
+    circuit: Circuit | None,
+    axes: str | None,
+    symbols: _Symbols,
+    given: Mapping[str, int],
+    args: Any,
+    kwargs: Any,
 ) -> tuple[list[Axes], Any, Any]:
     """Fake inputs with the axes of the signature, or of `axes`."""
     parameters = _parameters(target)
@@ -317,7 +366,9 @@ def _make_inputs(
             known[name] = symbols.of(name, multiples.get(name, 1))
     unknown = [name for name in given if name not in _names(shapes, circuit)]
     if unknown:
-        raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(_names(shapes, circuit)) or 'none'}")
+        raise CircuitError(
+            f"sizes has {', '.join(unknown)}, but the axes are {' '.join(_names(shapes, circuit)) or 'none'}"
+        )
     made = []
     for shape, name in zip(shapes, names, strict=False):
         kind = circuit.dtypes.get(name, dtype) if circuit is not None and name is not None else dtype
@@ -356,4 +407,3 @@ def _run(listener: Listener, target: Any, circuit: Circuit | None, run: Any, bou
         run(*args, **kwargs)
     else:
         listener.whole_function(_called(target), run, args, kwargs)
-

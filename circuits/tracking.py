@@ -82,7 +82,9 @@ def track(target: Any, *, to: Sink = sys.stdout, depth: int | None = None, value
     target = uncompiled(target)
     found = None if isinstance(target, nn.Module) else find_circuit(target)
     if found is None and not isinstance(target, nn.Module):
-        raise CircuitError(f"track sees the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)")
+        raise CircuitError(
+            f"track sees the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
+        )
     seen = Seen()
     listener = Listener(found or target)
     binder = signature_of(target)
@@ -166,7 +168,9 @@ def _small(answer: Any, most: int) -> list[Tensor]:
     """The tensors of an answer that are small enough to print, and hold numbers."""
     leaves = torch.utils._pytree.tree_leaves(answer) if most else []
     plain = [leaf for leaf in leaves if type(leaf) in (Tensor, nn.Parameter) and not leaf.is_meta]
-    return [leaf for leaf in plain if leaf.numel() <= most and not torch._C._functorch.is_functorch_wrapped_tensor(leaf)]
+    return [
+        leaf for leaf in plain if leaf.numel() <= most and not torch._C._functorch.is_functorch_wrapped_tensor(leaf)
+    ]
 
 
 def _numbers(tensor: Tensor) -> str:
@@ -248,7 +252,9 @@ class Tracker(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
         state = dict(state)  # type: ignore[arg-type]
-        state["to"] = _STDOUT if self.to in (sys.stdout, sys.__stdout__) else None if hasattr(self.to, "write") else self.to
+        state["to"] = (
+            _STDOUT if self.to in (sys.stdout, sys.__stdout__) else None if hasattr(self.to, "write") else self.to
+        )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -73,7 +73,9 @@ def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Ten
     return _tell(repeat, pattern, (tensor, pattern), sizes, run)
 
 
-def _tell(verb: Callable[..., Any], pattern: str, args: tuple[Any, ...], sizes: dict[str, Any], run: Callable[[], Any]) -> Any:
+def _tell(
+    verb: Callable[..., Any], pattern: str, args: tuple[Any, ...], sizes: dict[str, Any], run: Callable[[], Any]
+) -> Any:
     """Run a verb, and let whoever records this thread know of it."""
     if recording.active:
         recorder = recording.current()

@@ -210,7 +210,8 @@ def _fused(
 
     Its fused forms want four axes, the last of each tensor contiguous, and no mask where `is_causal` says as much. With
     fewer axes (one example, as under torch.vmap) it takes its plain form, which has every derivative. The fused forms
-    have first derivatives in reverse only: for others of a batch, run the definition (`with definitions():`).
+    have first derivatives in reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and for
+    many models at once, run the definition (`with definitions():`).
     """
     if query.ndim > 4:
         lead = query.shape[:-3]
@@ -222,8 +223,8 @@ def _fused(
     if mask is None:
         return F.scaled_dot_product_attention(query, key, value, None, dropout, causal, **heads)
     mask = mask if _is_bool(mask) else mask.to(query.dtype)
-    if mask.ndim > 2 and mask.stride(-3) == 0:
-        mask = mask[..., :1, :, :]  # repeated over heads: one is enough
+    if mask.ndim > 2 and mask.stride(-3) == 0 and _is_bool(mask):
+        mask = mask[..., :1, :, :]  # repeated over heads, and without gradients: one is enough
     if causal:
         mask = _both(mask, ~_future(mask))
     alone = _barred(mask).all(-1, keepdim=True)
