@@ -41,7 +41,7 @@ class Draft:
     note: str = ""
     meeting: Meeting | None = None
     result: Any = None
-    names: tuple[str, ...] = ()
+    parent: "Draft | None" = None
 
 
 class Builder:
@@ -50,7 +50,7 @@ class Builder:
     def __init__(
         self,
         record: Record,
-        size: Callable[[Any], Size] = lambda size: size,
+        size: Callable[[Any], Size] = same,
         binder: inspect.Signature | None = None,
         axes: Sequence[Axes] = (),
     ) -> None:
@@ -98,6 +98,7 @@ class Builder:
             return self._sign(self.open[-1], event)
         draft = Draft(event)
         if self.open:
+            draft.parent = self.open[-1]
             self.open[-1].boxes.append(draft)
         else:
             self.root = draft
@@ -212,7 +213,6 @@ class Builder:
 
     def _call(self, event: Any) -> Draft:
         draft = Draft(event)
-        inputs = wires(Struct(tuple, (), (event.args, *event.kwargs.values())))
         inputs = wires(Struct(tuple, (), (*event.args, *event.kwargs.values())))
         for number in inputs:
             self.names.of(number)
@@ -221,6 +221,7 @@ class Builder:
         draft.inputs = self._ports(inputs)
         draft.outputs = self._ports(wires(event.result))
         if self.open:
+            draft.parent = self.open[-1]
             self.open[-1].boxes.append(draft)
         return draft
 
@@ -233,8 +234,10 @@ class Builder:
             except (ValueError, IndexError):
                 self.names.put(outputs[0], self.names.fresh(self.names.shapes[outputs[0]]))
             return f"'{event.pattern}'"
-        described = change(Struct(tuple, (), (event.args, event.kwargs)), lambda wire: wire, self._scalar, make=False)
-        args, kwargs = _unpack(described)
+        args, kwargs = event.args, event.kwargs
+        if self.size is not same:
+            parts = Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))
+            args, kwargs = _unpack([change(part, lambda wire: wire, self._scalar, make=False) for part in parts])
         return name_outputs(Operation(event.function, args, kwargs, event.result), self.names)
 
     def _plain(self, size: Any) -> Any:
@@ -248,8 +251,8 @@ class Builder:
 
     # Freezing
 
-    def freeze(self, draft: Draft, scalar: Callable[[Any], Any] = lambda number: number) -> Box:
-        """The finished box; `scalar` gives the expression of a symbolic number for running."""
+    def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
+        """The finished box; `scalar` gives the expression of a symbolic number for running, None a box to look at."""
         event = draft.event
         if isinstance(event, events.Call):
             return self._freeze_call(draft, scalar)
@@ -267,18 +270,16 @@ class Builder:
             outputs=self._values(draft.outputs),
             parameters=self._parameters(event, boxes),
             boxes=boxes,
-            call=self._whole(draft, scalar) if event.whole else None,
+            call=self._whole(draft, scalar) if event.whole and scalar is not None else None,
             where=event.where,
             error=event.error,
         )
 
-    def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any]) -> Box:
+    def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
         event = draft.event
         verb = event.function in _VERBS
         label = event.pattern if event.pattern and not verb else operation_name(event.function)
         inputs = self._values(draft.inputs)
-        final = lambda part: change(part, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)  # noqa: E731
-        outermost = self.root.event if self.root is not None else event
         return Box(
             kind="operation",
             name="",
@@ -286,53 +287,43 @@ class Builder:
             inputs=inputs,
             outputs=self._values(draft.outputs),
             parameters=tuple([value for value in inputs if value.role == "parameter"]),
-            call=Call(
-                event.function,
-                final(Struct(tuple, (), event.args)),
-                final(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values()))),
-                final(event.result),
-                event.autocast,
-                event.gradient or not getattr(outermost, "gradient", True),
-            ),
+            call=self._program(event, scalar) if scalar is not None else None,
             mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
             where=event.where,
             error=event.error,
         )
 
+    def _program(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
+        """How to run an operation again. Where the whole run was without gradients, none of it says so."""
+        watched = self.root is None or self.root.event.gradient
+        return Call(
+            event.function,
+            _final(Struct(tuple, (), event.args), scalar),
+            _final(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
+            _final(event.result, scalar),
+            event.autocast,
+            event.gradient or not watched,
+        )
+
     def _whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
+        """How to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
         event = draft.event
-        final = lambda part: change(part, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)  # noqa: E731
         function = event.path or "" if event.kind == "module" else event.circuit.definition
         if event.kind == "circuit" and event.module is not None:
             function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
-        return Call(function, final(event.args), final(event.kwargs), final(draft.result))
+        return Call(function, _final(event.args, scalar), _final(event.kwargs, scalar), _final(draft.result, scalar))
 
     def _name(self, draft: Draft) -> str:
         """A module's path below the module around it, with its other names if it has any."""
         event = draft.event
-        if draft is self.root or not event.path or event.kind == "circuit" or event.path in dict(self.record.roots):
+        roots = [prefix for prefix, _ in self.record.roots]
+        if draft.parent is None or not event.path or event.kind == "circuit" or event.path in roots:
             return ""
-        parents = [box.event.path for box in self._above(draft) if box.event.path or box is self.root]
-        names = [path for path in self.record.paths.get(id(event.module), [event.path])]
-        short = [_below(path, parents[-1] if parents else "") for path in names]
-        return "=".join(dict.fromkeys(short))
-
-    def _above(self, draft: Draft) -> list[Draft]:
-        """The drafts around one, outermost first."""
-        if not hasattr(self, "_parents"):
-            self._parents: dict[int, Draft] = {}
-        if id(draft) not in self._parents and self.root is not None:
-            todo = [self.root]
-            while todo:
-                box = todo.pop()
-                for inner in box.boxes:
-                    self._parents[id(inner)] = box
-                    todo.append(inner)
-        found = []
-        while id(draft) in self._parents:
-            draft = self._parents[id(draft)]
-            found.append(draft)
-        return found[::-1]
+        around = draft.parent
+        while not around.event.path and around.parent is not None:
+            around = around.parent
+        paths = self.record.paths.get(id(event.module), [event.path])
+        return "=".join(dict.fromkeys([_below(path, around.event.path) for path in paths]))
 
     def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
         return tuple([self._value(number, cells) for number, cells in ports])
@@ -362,6 +353,18 @@ class Builder:
         number = self.record.add(parameter, "parameter", name)
         self._learn_shapes()
         return self._value(number, self.names.of(number))
+
+
+def same(number: Any) -> Any:
+    """The expression of a number that is one."""
+    return number
+
+
+def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
+    """A description with its symbolic numbers as expressions; as it is, if there can be none."""
+    if scalar is same:
+        return description
+    return change(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)
 
 
 def _below(path: str, parent: str) -> str:
@@ -404,7 +407,7 @@ def signature_of(target: Any) -> inspect.Signature | None:
 
 def assemble(
     builder: Builder,
-    raw: Callable[[Any], Any] = lambda number: number,
+    raw: Callable[[Any], Any] = same,
     symbols: Mapping[sympy.Symbol, Any] | None = None,
     guards: tuple[Any, ...] = (),
     fixed: tuple[Fixed, ...] = (),

@@ -50,6 +50,7 @@ class Enter(Event):
         "args",
         "circuit",
         "error",
+        "gradient",
         "kind",
         "kwargs",
         "label",
@@ -70,6 +71,7 @@ class Enter(Event):
         self.tensors: dict[str, Any] = {}
         self.whole = False
         self.error = ""
+        self.gradient = torch.is_grad_enabled()
 
 
 class Leave(Event):

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,9 @@ from circuits.errors import CircuitError
 from circuits.events import Call, Enter, Event, Leave
 from circuits.listening import Listener, eager, listening, uncompiled
 
-Sink = TextIO | logging.Logger | Callable[[str], object] | None
-"""Where lines go: a stream, a logger (at INFO), a function of one line, or nowhere."""
+Sink = TextIO | logging.Logger | Callable[[str], object] | Literal["stdout"] | None
+"""Where lines go: standard output as it is when a line is printed, a stream, a logger (at INFO), a function of one
+line, or nowhere."""
 
 
 class Seen:
@@ -63,7 +64,7 @@ class Seen:
 
 
 @contextmanager
-def track(target: Any, *, to: Sink = sys.stdout, depth: int | None = None, values: int = 0) -> Iterator[Seen]:
+def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values: int = 0) -> Iterator[Seen]:
     """See the calls of a module or circuit inside the `with`, in this thread, as they really run.
 
     Each box is printed to `to` when it has run, one with others inside when it opens; `depth` leaves out what lies
@@ -181,6 +182,8 @@ def _numbers(tensor: Tensor) -> str:
 
 def writer(to: Any) -> Callable[[str], object]:
     """What writes a line to a sink."""
+    if to == "stdout":
+        return lambda line: sys.stdout.write(f"{line}\n")
     if isinstance(to, logging.Logger):
         return to.info
     if hasattr(to, "write"):
@@ -208,7 +211,7 @@ class Tracker(nn.Module):
         name: str = "",
         signature: str | None = None,
         *,
-        to: Sink = sys.stdout,
+        to: Sink = "stdout",
         times: int | None = None,
         rank: int | None = None,
         values: int = 0,
@@ -244,24 +247,14 @@ class Tracker(nn.Module):
         known = find_circuit(self.module)
         axes = self.signature or (str(known.signature) if known is not None else "")
         line = f"{self.name}: \t {_sizes(inputs)} -> {_sizes(answer)}"
-        write = writer(self.to if self.to is not sys.__stdout__ else sys.stdout)
+        write = writer(self.to)
         write(f"{line} \t {axes}" if axes else line)
         for tensor in _small(answer, self.values):
             write(_numbers(tensor))
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
-        state = dict(state)  # type: ignore[arg-type]
-        state["to"] = (
-            _STDOUT if self.to in (sys.stdout, sys.__stdout__) else None if hasattr(self.to, "write") else self.to
-        )
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "to": sys.stdout if state["to"] == _STDOUT else state["to"]})
-
-
-_STDOUT = "<stdout>"
+        """A stream cannot be pickled or copied with the model; standard output is found again."""
+        return {**self.__dict__, "to": None if hasattr(self.to, "write") else self.to}
 
 
 def _plain(tracker: Tracker, *args: Any, **kwargs: Any) -> Any:
