@@ -30,6 +30,11 @@ from circuits.terms import Axes, Axis
 Port = tuple[int, list[Cell]]
 
 
+def same(number: Any) -> Any:
+    """The expression of a number that is one."""
+    return number
+
+
 @dataclass(eq=False)
 class Draft:
     """A box whose axes may still learn their names."""
@@ -353,11 +358,6 @@ class Builder:
         number = self.record.add(parameter, "parameter", name)
         self._learn_shapes()
         return self._value(number, self.names.of(number))
-
-
-def same(number: Any) -> Any:
-    """The expression of a number that is one."""
-    return number
 
 
 def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
