@@ -273,7 +273,7 @@ class Builder:
             signature=circuit.signature if circuit is not None else None,
             inputs=self._values(draft.inputs),
             outputs=self._values(draft.outputs),
-            parameters=self._parameters(event, boxes),
+            parameters=self._parameters(event, boxes, scalar is None),
             boxes=boxes,
             call=self._whole(draft, scalar) if event.whole and scalar is not None else None,
             where=event.where,
@@ -341,7 +341,7 @@ class Builder:
         name = name or self.argument_names.get(number, "")
         return Value(number, labels(cells), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
 
-    def _parameters(self, event: Enter, boxes: Sequence[Box]) -> tuple[Value, ...]:
+    def _parameters(self, event: Enter, boxes: Sequence[Box], brief: bool) -> tuple[Value, ...]:
         """A module's parameters, read or not, or those that the boxes inside a circuit read."""
         read = {value.name: value for box in boxes for value in box.parameters}
         if event.module is None or event.kind != "module":
@@ -351,13 +351,19 @@ class Builder:
             for name, parameter in event.module.named_parameters():
                 full = self.record.names.setdefault(id(parameter), prefix + name)
                 if full not in read:
-                    read[full] = self._unread(full, parameter)
+                    read[full] = _unnamed(full, parameter) if brief else self._unread(full, parameter)
         return tuple(read.values())
 
     def _unread(self, name: str, parameter: torch.Tensor) -> Value:
         number = self.record.add(parameter, "parameter", name)
         self._learn_shapes()
         return self._value(number, self.names.of(number))
+
+
+def _unnamed(name: str, parameter: torch.Tensor) -> Value:
+    """A parameter of which only the size matters, in a box to look at."""
+    shape = tuple(parameter.shape)
+    return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name)
 
 
 def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
