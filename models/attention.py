@@ -210,8 +210,8 @@ def _fused(
 
     Its fused forms want four axes, the last of each tensor contiguous, and no mask where `is_causal` says as much. With
     fewer axes (one example, as under torch.vmap) it takes its plain form, which has every derivative. The fused forms
-    have first derivatives in reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and for
-    many models at once, run the definition (`with definitions():`).
+    have first derivatives in reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and
+    for many models at once, run the definition (`with definitions():`).
     """
     if query.ndim > 4:
         lead = query.shape[:-3]
