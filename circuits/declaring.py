@@ -45,8 +45,8 @@ class Circuit:
     """The declaration of one circuit, as `f.circuit` of a decorated function `f`.
 
     `title` is how messages begin. `parameters` are all that a call may fill by position, `self` left out; `inputs`
-    those that carry the signature's tensors, `star` the parameter `*tensors` if that carries some. `owner` is the parameter that holds the module (`"self"`), or `""` for
-    a plain function.
+    those that carry the signature's tensors, `star` the parameter `*tensors` if that carries some. `owner` is the
+    parameter that holds the module (`"self"`), or `""` for a plain function.
     """
 
     name: str
