@@ -5,10 +5,8 @@ to say all that is wrong (`explaining`). A kernel, once registered, is what runs
 the whole process, not for a thread: a thread-local on this path is what breaks other checkers under `torch.compile`.
 """
 
-import dataclasses
 import functools
 import linecache
-import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +16,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overloa
 import torch
 from torch import Tensor, nn
 
-from circuits import recording
-from circuits.binding import NUMBERS, Binding, Row, broadcasts
+from circuits import calling
+from circuits.binding import Binding, Row
+from circuits.calling import switch
 from circuits.declaring import Circuit, Options, Slot, declare, parameters_of
 from circuits.errors import ShapeError, SignatureError
-from circuits.explaining import any_wrong, examine, fixed_size, miscount, refuse, table
+from circuits.explaining import any_wrong, fixed_size, table
 from circuits.generating import prefix_of, source
 from circuits.signature import parse_axes
 
@@ -73,35 +72,24 @@ class Decorator(Protocol):
     def __call__(self, thing: Callable[P, R], /) -> Checked[P, R]: ...
 
 
-class Switch:
-    """What is checked and what runs, in the whole process."""
-
-    def __init__(self) -> None:
-        self.checks = os.environ.get("CIRCUITS_CHECKS", "1") != "0"
-        self.definitions = False
-
-
-_switch = Switch()
-
-
 @contextmanager
 def checks(on: bool) -> Iterator[None]:
     """Turn checking off or on inside the `with`, for every thread; `CIRCUITS_CHECKS=0` turns it off from the start."""
-    before, _switch.checks = _switch.checks, on
+    before, switch.checks = switch.checks, on
     try:
         yield
     finally:
-        _switch.checks = before
+        switch.checks = before
 
 
 @contextmanager
 def definitions() -> Iterator[None]:
     """Run definitions, not kernels, inside the `with`, for every thread."""
-    before, _switch.definitions = _switch.definitions, True
+    before, switch.definitions = switch.definitions, True
     try:
         yield
     finally:
-        _switch.definitions = before
+        switch.definitions = before
 
 
 def circuit(
@@ -137,11 +125,8 @@ def circuit(
         if isinstance(thing, staticmethod | classmethod):
             return type(thing)(decorate(thing.__func__))
         if isinstance(thing, type) or not callable(thing):
-            what = (
-                f"the class {thing.__name__}; decorate its forward"
-                if isinstance(thing, type)
-                else f"{type(thing).__name__}"
-            )
+            of_class = isinstance(thing, type)
+            what = f"the class {thing.__name__}; decorate its forward" if of_class else type(thing).__name__
             raise SignatureError(f"a circuit is a function, a method or a module, not {what}")
         return _checked(declare(thing, text, options, _name(thing), where))
 
@@ -156,42 +141,34 @@ def _name(function: Callable[..., Any]) -> str:
 def _checked(spec: Circuit) -> Any:
     """The function that checks, then runs; its text can be seen in a traceback."""
     parameters = parameters_of(spec.definition)
+    prefix = prefix_of(parameters)
     names = {
         "circuit": spec,
-        "body": spec.body,
+        "body": spec.definition,
         "defaults": {each.name: each.default for each in parameters},
         "dtypes": {each.name: each.dtype for each in spec.slots},
-        "switch": _switch,
-        "recording": recording,
-        "detour": _detour,
-        "examine": examine,
-        "refuse": refuse,
-        "miscount": miscount,
-        "broadcasts": broadcasts,
-        "leaves": leaves,
-        "Tensor": Tensor,
-        "numbers": NUMBERS,
-        "ints": (int, torch.SymInt),
     }
+    if prefix != "_":
+        names |= calling.SHARED
     text = source(spec, names)
     filename = f"<circuit {spec.name} at {spec.where}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     scope: dict[str, Any] = {}
-    exec(compile(text, filename, "exec"), globals(), scope)
-    prefix = prefix_of(parameters)
-    checked = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
+    exec(compile(text, filename, "exec"), calling.__dict__, scope)
+    checked, run = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
     functools.update_wrapper(checked, spec.definition)
     checked.circuit = spec
-    checked.kernel = functools.partial(_register, spec)
+    checked.kernel = functools.partial(_register, spec, run)
     return checked
 
 
-def _register(spec: Circuit, kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _register(spec: Circuit, run: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Let `kernel` run in place of the definition; its parameters must have the same names."""
     mine, theirs = ([each.name for each in parameters_of(f)] for f in (spec.definition, kernel))
     if mine != theirs:
         raise SignatureError(f"a kernel of {spec.name} takes ({', '.join(mine)}); this one takes ({', '.join(theirs)})")
-    spec.body.kernel = spec.body.runs = kernel
+    spec.body.kernel = kernel
+    run(kernel)
     return kernel
 
 
@@ -201,7 +178,7 @@ def _sign(module: nn.Module, text: str, options: Options, where: str) -> nn.Modu
         raise SignatureError(
             f"the forward of this {type(module).__name__} was replaced on the instance; decorate what replaced it"
         )
-    base = getattr(type(module), "unsigned", type(module))
+    base = getattr(type(module), "__unsigned__", type(module))
     module.__class__ = _signed(base, text, options, where)
     return module
 
@@ -217,7 +194,7 @@ def _signed(base: type[nn.Module], text: str, options: Options, where: str) -> t
         return _remake, (text, options, where, make, given), *state
 
     kept = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    members = {**kept, "forward": forward, "__reduce_ex__": reduce, "unsigned": base}
+    members = {**kept, "forward": forward, "__reduce_ex__": reduce, "__unsigned__": base}
     signed = types.new_class(base.__name__, (base,), exec_body=lambda body: body.update(members))
     return signed
 
@@ -227,45 +204,6 @@ def _remake(
 ) -> nn.Module:
     """A module as its class would unpickle it, with its signature."""
     return _sign(make(*given), text, options, where)
-
-
-def _detour(
-    spec: Circuit, through: Callable[..., Any], owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """A call while something records, or while definitions are to run."""
-    given = (owner, *args) if spec.owner else args
-
-    def run(definition: bool) -> Any:
-        body = spec.definition if definition or _switch.definitions else spec.body.runs
-        if not _switch.checks:
-            return body(*given, **kwargs)
-        return through(body, *given, **kwargs)
-
-    recorder = recording.current() if recording.active else None
-    if recorder is None:
-        return run(False)
-    return recorder.circuit(spec, owner, args, kwargs, run)
-
-
-def leaves(result: Any) -> list[Any]:
-    """The tensors of a result, in order, out of tuples, lists, dicts and dataclasses.
-
-    >>> leaves((1, {"a": 2, "b": [3]}))
-    [1, 2, 3]
-    """
-    found: list[Any] = []
-    parts: Any
-    if isinstance(result, tuple | list):
-        parts = result
-    elif isinstance(result, Mapping):
-        parts = result.values()
-    elif dataclasses.is_dataclass(result) and not isinstance(result, type):
-        parts = [getattr(result, each.name) for each in dataclasses.fields(result)]
-    else:
-        return [result]
-    for part in parts:
-        found.extend(leaves(part))
-    return found
 
 
 def kernel_of(spec: Circuit) -> Callable[..., Any] | None:

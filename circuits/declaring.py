@@ -7,7 +7,7 @@ the declaration is `checking`'s business.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -17,16 +17,11 @@ from circuits.signature import Axes, Axis, Derived, Group, Rest, Signature, Term
 from circuits.terms import unknown
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Body:
-    """The code behind a circuit. The one thing about a circuit that changes: a kernel may be registered later."""
+    """The one thing about a circuit that changes: a kernel may be registered after it is declared."""
 
-    definition: Callable[..., Any]
     kernel: Callable[..., Any] | None = None
-    runs: Callable[..., Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.runs = self.definition
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,7 @@ def declare(function: Callable[..., Any], text: str, options: Options, name: str
         definition=function,
         owner=owner,
         star=next((each.partition("[")[0] for each in inputs if "[" in each), ""),
-        body=Body(function),
+        body=Body(),
         slots=tuple(slots),
         results=tuple(results),
     )

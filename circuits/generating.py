@@ -23,7 +23,10 @@ def prefix_of(parameters: Parameters) -> str:
 
 
 def source(circuit: Circuit, names: Iterable[str]) -> str:
-    """The text of `make`, which is given the things called `names` and gives the checked function."""
+    """The text of `make`, which is given the things called `names`.
+
+    It gives the checked function, and a function that is told what the checked one is to run from then on.
+    """
     parameters = parameters_of(circuit.definition)
     p = prefix_of(parameters)
     take, call = taken(parameters, p), called(parameters)
@@ -35,9 +38,9 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
         f"        if {p}recording.active or {p}switch.definitions:",
         f"            return {p}detour({p}circuit, {p}twin, {circuit.owner or None}, {args}, {kwargs})",
         f"        if not {p}switch.checks:",
-        f"            return {p}body.runs({call})",
+        f"            return {p}body({call})",
         *(f"        {line}" for line in first),
-        f"        {p}result = {p}body.runs({call})",
+        f"        {p}result = {p}body({call})",
         *(f"        {line}" for line in last),
         f"        return {p}result",
         "",
@@ -47,7 +50,11 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
         *(f"        {line}" for line in last),
         f"        return {p}result",
         "",
-        f"    return {p}checked",
+        f"    def {p}run({p}other):",
+        f"        nonlocal {p}body",
+        f"        {p}body = {p}other",
+        "",
+        f"    return {p}checked, {p}run",
         "",
     ]
     return "\n".join(lines)

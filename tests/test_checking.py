@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from circuits import CircuitError, ShapeError, SignatureError, check, checks, circuit, definitions, find_circuit
-from circuits.checking import fixed_sizes, kernel_of, leaves
+from circuits.calling import leaves
+from circuits.checking import fixed_sizes, kernel_of
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})

@@ -252,6 +252,15 @@ def test_switches_under_compile() -> None:
     assert compiled(torch.ones(1)).item() == 2
 
 
+def test_a_kernel_registered_after_compiling() -> None:
+    torch._dynamo.reset()
+    f = circuit("y -> y")(same)
+    compiled = torch.compile(f, fullgraph=True, backend="eager")
+    assert compiled(torch.ones(1)).item() == 1
+    f.kernel(more)
+    assert compiled(torch.ones(1)).item() == 2
+
+
 def test_vmap(subject: Subject) -> None:
     arguments = subject.good(3)
     torch.testing.assert_close(vmap(subject.checked)(*arguments), subject.plain(*arguments))
