@@ -334,7 +334,7 @@ class Builder:
         return tuple([self._value(number, cells) for number, cells in ports])
 
     def _value(self, number: int, cells: Sequence[Cell]) -> Value:
-        shape, dtype, role, name, levels = self.record.values[number]
+        _, dtype, role, name, levels = self.record.values[number]
         mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
         cells = [*mapped, *cells]
         sizes = tuple([cell.root.size for cell in cells])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import _functorch as functorch  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Event:
@@ -75,12 +75,15 @@ class Enter(Event):
 
 
 class Leave(Event):
-    """The box opened last closes with this result; `inside` and `dims` say how a transform's result was made."""
+    """The box opened last closes with this result, or by an error.
 
-    __slots__ = ("dims", "inside", "result")
+    `inside` and `dims` say how a transform's result was made.
+    """
 
-    def __init__(self, result: Any, inside: Any = None, dims: Any = None) -> None:
-        self.result, self.inside, self.dims = result, inside, dims
+    __slots__ = ("dims", "failed", "inside", "result")
+
+    def __init__(self, result: Any, inside: Any = None, dims: Any = None, failed: bool = False) -> None:
+        self.result, self.inside, self.dims, self.failed = result, inside, dims, failed
 
 
 def _any_autocast() -> bool:
@@ -111,7 +114,6 @@ class Record:
         self.paths: dict[int, list[str]] = {}
         self.originals: dict[int, Any] = {}
         self.names: dict[int, str] = {}
-        self.failed = False
 
     def add(self, tensor: Tensor, role: str, name: str) -> int:
         """A new value."""

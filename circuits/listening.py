@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import _functorch as functorch  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._functorch import apis
 from torch.overrides import TorchFunctionMode
 
@@ -47,6 +47,7 @@ class Listener(TorchFunctionMode):
         self.record = Record()
         self.mute = False
         self.inside = False
+        self.failing = False
         self.failed_in: list[str] = []
         self.stack: list[Enter] = []
         self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
@@ -142,6 +143,7 @@ class Listener(TorchFunctionMode):
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
     ) -> Any:
         number = self.number
+        self.failing = False
         event = Call(
             function,
             tuple([describe(arg, number) for arg in args]),
@@ -152,8 +154,8 @@ class Listener(TorchFunctionMode):
         before, self.inside = self.inside, True
         try:
             answer = run()
-        except Exception as error:
-            if not self.record.failed:
+        except BaseException as error:
+            if not self.failing:
                 event.error = _brief(error)
                 self._failed(operation_name(function))
                 self._tell(event)
@@ -185,8 +187,8 @@ class Listener(TorchFunctionMode):
                 return
 
     def _failed(self, operation: str = "") -> None:
-        """Remember where the run failed first."""
-        self.record.failed = True
+        """Remember where the error that goes up began; another event means that the code has caught it."""
+        self.failing = True
         boxes = [f"{box.path.rpartition('.')[2]} {box.label}".strip() for box in self.stack]
         self.failed_in = [*boxes, operation] if operation else boxes
 
@@ -289,6 +291,7 @@ class Listener(TorchFunctionMode):
         run: Callable[[], Any], prepare: Callable[[Enter], None] | None,
     ) -> Any:  # fmt: skip
         outermost = not self.stack
+        self.failing = False
         number = self.number if not outermost else self._argument
         level = functorch.maybe_current_level() or 0
         box = Enter(
@@ -307,11 +310,11 @@ class Listener(TorchFunctionMode):
         self._tell(box)
         try:
             answer = run()
-        except Exception as error:
-            if not self.record.failed:
+        except BaseException as error:
+            if not self.failing:
                 box.error = _brief(error)
                 self._failed()
-            self._end(Leave(None), None)
+            self._end(Leave(None, failed=True), None)
             raise
         self._end(Leave(describe(answer, self.number)), answer)
         return answer
@@ -390,6 +393,7 @@ class Listener(TorchFunctionMode):
             return answer
 
         level = functorch.maybe_current_level() or 0
+        self.failing = False
         box = Enter(
             "transform",
             f"vmap {_called(function)}",
@@ -407,11 +411,11 @@ class Listener(TorchFunctionMode):
             answer = call(watched)
             self._whole(level + 1)
             self._tell(Leave(describe(answer, self.made), inside[0] if inside else None, out_dims), answer)
-        except Exception as error:
-            if not self.record.failed:
+        except BaseException as error:
+            if not self.failing:
                 box.error = _brief(error)
                 self._failed()
-            self._tell(Leave(None))
+            self._tell(Leave(None, failed=True))
             raise
         finally:
             self.mute = False
@@ -432,7 +436,7 @@ def _called(function: Any) -> str:
     return "" if name == "<lambda>" else name
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -454,6 +458,7 @@ def eager() -> Iterator[None]:
 _lock = threading.Lock()
 _listeners = 0
 _before: tuple[Any, ...] = ()
+_apis: Any = apis
 
 
 def _module_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -487,9 +492,9 @@ def listening(recorder: Listener) -> Iterator[None]:
     global _listeners, _before
     with _lock:
         if _listeners == 0:
-            _before = (nn.Module.__call__, apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
+            _before = (nn.Module.__call__, _apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
             nn.Module.__call__ = _module_call
-            apis.vmap_impl = _vmap
+            _apis.vmap_impl = _vmap
             torch.autograd.Function.apply = classmethod(_apply)  # type: ignore[assignment]
         _listeners += 1
     try:
@@ -499,5 +504,5 @@ def listening(recorder: Listener) -> Iterator[None]:
         with _lock:
             _listeners -= 1
             if _listeners == 0:
-                nn.Module.__call__, apis.vmap_impl = _before[0], _before[1]
+                nn.Module.__call__, _apis.vmap_impl = _before[0], _before[1]
                 torch.autograd.Function.apply = _before[2]

@@ -16,6 +16,8 @@ from typing import Any, Literal, TextIO
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.utils import _pytree
 
 from circuits import recording, table
 from circuits.building import Builder, Draft, assemble, signature_of
@@ -167,10 +169,10 @@ class _Printer:
 
 def _small(answer: Any, most: int) -> list[Tensor]:
     """The tensors of an answer that are small enough to print, and hold numbers."""
-    leaves = torch.utils._pytree.tree_leaves(answer) if most else []
+    leaves = _pytree.tree_leaves(answer) if most else []
     plain = [leaf for leaf in leaves if type(leaf) in (Tensor, nn.Parameter) and not leaf.is_meta]
     return [
-        leaf for leaf in plain if leaf.numel() <= most and not torch._C._functorch.is_functorch_wrapped_tensor(leaf)
+        leaf for leaf in plain if leaf.numel() <= most and not functorch.is_functorch_wrapped_tensor(leaf)
     ]
 
 
@@ -220,7 +222,7 @@ class Tracker(nn.Module):
         self.module = module
         self.name = name or type(module).__name__
         self.signature = signature
-        self.to, self.times, self.rank, self.values = to, times, rank, values
+        self.sink, self.times, self.rank, self.values = to, times, rank, values
         self.printed = 0
         if signature is not None:
             _signed(signature, self.name)
@@ -236,7 +238,7 @@ class Tracker(nn.Module):
         return answer
 
     def _prints(self) -> bool:
-        if self.to is None or (self.times is not None and self.printed >= self.times):
+        if self.sink is None or (self.times is not None and self.printed >= self.times):
             return False
         if torch.compiler.is_compiling() or (recording.active and recording.current() is not None):
             return False
@@ -247,14 +249,14 @@ class Tracker(nn.Module):
         known = find_circuit(self.module)
         axes = self.signature or (str(known.signature) if known is not None else "")
         line = f"{self.name}: \t {_sizes(inputs)} -> {_sizes(answer)}"
-        write = writer(self.to)
+        write = writer(self.sink)
         write(f"{line} \t {axes}" if axes else line)
         for tensor in _small(answer, self.values):
             write(_numbers(tensor))
 
     def __getstate__(self) -> dict[str, Any]:
         """A stream cannot be pickled or copied with the model; standard output is found again."""
-        return {**self.__dict__, "to": None if hasattr(self.to, "write") else self.to}
+        return {**self.__dict__, "sink": None if hasattr(self.sink, "write") else self.sink}
 
 
 def _plain(tracker: Tracker, *args: Any, **kwargs: Any) -> Any:
@@ -273,7 +275,7 @@ def _signed(signature: str, name: str) -> Any:
 
 
 def _sizes(value: Any) -> str:
-    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
     return ", ".join([" ".join([f"{size}" for size in tensor.shape]) for tensor in tensors])
 
 
