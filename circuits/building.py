@@ -21,11 +21,10 @@ from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.events import Enter, Event, Leave, Lift, Record
 from circuits.kinds import mutates, operation_name
-from circuits.naming import Cell, Meeting, Names, labels, suggest, unify
-from circuits.rules import Operation, name_outputs, pattern
-from circuits.signature import Signature
+from circuits.naming import Cell, Meeting, Names, follow, labels
+from circuits.rules import Note, Operation, name_outputs
 from circuits.structure import Scalar, Struct, Wire, change, wires
-from circuits.terms import Axes, Axis
+from circuits.terms import Axes
 
 Port = tuple[int, list[Cell]]
 
@@ -43,7 +42,7 @@ class Draft:
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     boxes: list["Draft"] = field(default_factory=list)
-    note: str = ""
+    note: Note = None
     meeting: Meeting | None = None
     result: Any = None
     parent: "Draft | None" = None
@@ -120,30 +119,31 @@ class Builder:
             self.argument_names.setdefault(wire, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
         for axes, number in zip(self.axes, numbers, strict=False):
-            Meeting(local=False).read(axes, self.names.of(number))
+            self.names.meet().read(axes, self.names.of(number))
 
     def _sign(self, draft: Draft, event: Enter) -> Draft:
         """Open the scope of a circuit: inside, its tensors bear the names of its signature."""
         circuit = event.circuit
         if circuit is None or draft.meeting is not None:
             return draft
-        meeting = draft.meeting = Meeting(local=True)
-        ports, inside = [], {}
+        meeting = draft.meeting = self.names.meet(circuit.signature, circuit.optional.values())
+        ports: list[Port] = []
+        inside: dict[int, list[Cell]] = {}
         for place, axes in enumerate(circuit.signature.inputs):
             found = event.tensors.get(str(place))
             if isinstance(found, Wire):
                 cells = self.names.of(found.number)
-                inside[found.number] = meeting.read(axes, cells)
+                inside.setdefault(found.number, meeting.read(axes, cells))
                 ports.append((found.number, cells))
         for name, axes in circuit.optional.items():
             found = event.tensors.get(name)
             if isinstance(found, Wire):
                 cells = self.names.of(found.number)
-                inside[found.number] = meeting.read(axes, cells, keep_rest=False)
+                inside.setdefault(found.number, meeting.read(axes, cells, keep_rest=False))
                 ports.append((found.number, cells))
         others = [port for port in draft.inputs if port[0] not in inside]
         draft.inputs = ports + others
-        self.names.scopes.append(inside)
+        self.names.enter(meeting, inside)
         return draft
 
     def _leave(self, event: Leave) -> Draft:
@@ -151,31 +151,14 @@ class Builder:
         draft.result = event.result
         numbers = wires(event.result)
         if draft.meeting is not None:
-            self._close(draft, draft.event.circuit.signature, numbers)
+            signature = draft.event.circuit.signature
+            self.names.leave(draft.meeting, zip(signature.outputs, numbers, strict=False))
         elif draft.event.kind == "transform":
             self._unmap(event, numbers)
         else:
             self._einops_layer(draft, numbers)
         draft.outputs = self._ports(numbers)
         return draft
-
-    def _close(self, draft: Draft, signature: Signature, numbers: tuple[int, ...]) -> None:
-        """Name the outputs: by the signature inside, by what the letters meant outside."""
-        meeting = draft.meeting
-        assert meeting is not None  # noqa: S101
-        outer: dict[int, list[Cell]] = {}
-        for axes, number in zip(signature.outputs, numbers, strict=False):
-            cells, shape = self.names.of(number), self.names.shapes[number]
-            named = [term for term in axes if isinstance(term, Axis)]
-            tail = cells[len(cells) - len(axes) + (len(axes) > 0 and axes[0].names == () and str(axes[0]) == "...") :]
-            if len(tail) >= len(named) and all(isinstance(term, Axis) for term in axes[-len(tail) :] if tail):
-                for term, cell in zip(axes[-len(tail) :] if tail else (), tail, strict=False):
-                    inner = meeting.inner.get(str(term))
-                    unify(inner, cell) if inner is not None else suggest(cell, str(term))
-            outer[number] = meeting.write(axes, shape)
-        self.names.scopes.pop()
-        for number, cells in outer.items():
-            self.names.put(number, cells)
 
     def _einops_layer(self, draft: Draft, numbers: tuple[int, ...]) -> None:
         """einops' layers carry their pattern."""
@@ -185,7 +168,7 @@ class Builder:
             sizes = {name: size for name, size in getattr(module, "axes_lengths", {}).items() if isinstance(size, int)}
             draft.note = f"'{text}'"
             try:
-                pattern(text, [number for number, _ in draft.inputs][:1], sizes, numbers, self.names)
+                follow(text, [number for number, _ in draft.inputs][:1], sizes, numbers, self.names)
             except (ValueError, IndexError):
                 return
 
@@ -222,7 +205,7 @@ class Builder:
         for number in inputs:
             self.names.of(number)
         if not event.error:
-            draft.note = self._name_result(event, inputs) or ""
+            draft.note = self._name_result(event, inputs)
         draft.inputs = self._ports(inputs)
         draft.outputs = self._ports(wires(event.result))
         if self.open:
@@ -230,12 +213,12 @@ class Builder:
             self.open[-1].boxes.append(draft)
         return draft
 
-    def _name_result(self, event: Any, inputs: tuple[int, ...]) -> str | None:
+    def _name_result(self, event: Any, inputs: tuple[int, ...]) -> Note:
         outputs = wires(event.result)
         if event.pattern and event.function in _VERBS:
             sizes = {name: self._plain(size) for name, size in event.kwargs.items()}
             try:
-                pattern(event.pattern, inputs, sizes, outputs, self.names)
+                follow(event.pattern, inputs, sizes, outputs, self.names)
             except (ValueError, IndexError):
                 self.names.put(outputs[0], self.names.fresh(self.names.shapes[outputs[0]]))
             return f"'{event.pattern}'"

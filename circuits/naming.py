@@ -1,179 +1,20 @@
-"""Which name each axis of each value bears, and how names pass through boxes.
+"""Which name each axis of each value bears: cells by value, in scopes, and what patterns and signatures say of them.
 
-An axis is a `Cell`: all axes known to be one and the same share it, so a name learned late (a pattern, a signature)
-reaches back to the boxes that came before. Cells are joined only when their sizes agree and at most one is named.
-A circuit's signature opens a scope with names of its own; leaving it, the outer names come back.
-The rules, one per kind of operation, are in `rules`.
+A circuit's signature opens a scope with letters of its own. Inside, what comes from outside is seen under an outer
+name only where no letter of the circuit means something else; leaving it, the outer names come back. What a letter
+tells of an axis that had no name outside is told outside too. The rules, one per kind of operation, are in `rules`.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-import sympy
-
-from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term
+from circuits.cells import Affine, Cell, Letter, Scope, group, labels, parts, prime, quotient, same_size, scaled, unify
+from circuits.cells import Group as Grouped
+from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Signature, Term, parse_axes
 
 Shape = tuple[Any, ...]
-
-
-class Cell:
-    """One axis, by identity. It may have a name, or be made of others: a group `(h k)`, a part `h/2`, a sum `c+d`."""
-
-    __slots__ = ("_same", "base", "join", "name", "offset", "parts", "primes", "scale", "size")
-
-    def __init__(self, size: Any, name: str | None = None) -> None:
-        self.size = size
-        self.name = name
-        self.parts: tuple[Cell, ...] = ()
-        self.join = " "
-        self.base: Cell | None = None
-        self.scale = Fraction(1)
-        self.offset = 0
-        self.primes = 0
-        self._same: Cell | None = None
-
-    @property
-    def root(self) -> "Cell":
-        """The cell that stands for all that are the same as this one."""
-        cell = self
-        while cell._same is not None:
-            cell = cell._same
-        return cell
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing is known of this axis but its size."""
-        root = self.root
-        return root.name is None and not root.parts and root.base is None
-
-    def label(self) -> str | None:
-        """The name to show, or None where there is none."""
-        root = self.root
-        if root.name is not None:
-            return root.name
-        if root.parts:
-            return _joined([part.label() for part in root.parts], root.join)
-        if root.base is not None:
-            return _derived(root.base.label(), root.scale, root.offset, root.primes)
-        return None
-
-
-def _joined(labels: Sequence[str | None], join: str) -> str | None:
-    words = [label for label in labels if label is not None]
-    if len(words) < len(labels):
-        return None
-    return f"({' '.join(words)})" if join == " " else join.join(words)
-
-
-def _derived(base: str | None, scale: Fraction, offset: int, primes: int) -> str | None:
-    if base is None:
-        return None
-    if primes:
-        return (base if base.isidentifier() else "".join(filter(str.isidentifier, base[:1])) or "n") + "'" * primes
-    if not base.replace("'", "").isidentifier():
-        return None
-    text = base if scale.numerator == 1 else f"{scale.numerator}*{base}"
-    text += f"/{scale.denominator}" if scale.denominator != 1 else ""
-    return text + (f"{offset:+d}" if offset else "")
-
-
-def prime(cell: Cell) -> Cell:
-    """Another axis of the same size: `y'` beside `y`."""
-    made = Cell(cell.root.size)
-    made.base, made.primes = cell.root, 1
-    return made
-
-
-def quotient(a: Any, b: Any) -> Any:
-    """`a / b`, a whole number if both are."""
-    return a // b if isinstance(a, int) and isinstance(b, int) else a / b
-
-
-def same_size(a: Any, b: Any) -> bool:
-    """Whether two sizes are one: numbers, or expressions alike once multiplied out."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    return bool(a == b) or sympy.expand(a) == sympy.expand(b)
-
-
-def unify(a: Cell, b: Cell) -> None:
-    """Say that two axes are one, if their sizes agree and not both are known already."""
-    a, b = a.root, b.root
-    if a is b or not (a.plain or b.plain) or not same_size(a.size, b.size):
-        return
-    if a.plain and _within(a, b):
-        return
-    if b.plain and _within(b, a):
-        return
-    if a.plain:
-        a._same = b
-    else:
-        b._same = a
-
-
-def _within(cell: Cell, other: Cell) -> bool:
-    """Whether `other` is made of `cell`: joining the two would make a ring."""
-    parts = other.root.parts + ((other.root.base,) if other.root.base is not None else ())
-    return any(part.root is cell or _within(cell, part) for part in parts)
-
-
-def suggest(cell: Cell, name: str) -> None:
-    """Name an axis that has no name yet."""
-    if cell.plain:
-        cell.root.name = name
-
-
-def group(cells: Sequence[Cell], size: Any) -> Cell:
-    """The axis that these axes make when they are read as one, the last running fastest."""
-    if len(cells) == 1:
-        return cells[0]
-    cell = Cell(size)
-    cell.parts = tuple([part for inner in cells for part in (inner.root.parts if _grouped(inner) else (inner,))])
-    return cell
-
-
-def _grouped(cell: Cell) -> bool:
-    return bool(cell.root.parts) and cell.root.join == " "
-
-
-def total(cells: Sequence[Cell], size: Any) -> Cell:
-    """The axis that these axes make laid end to end: `2*c` for two of one name, `c+d` else."""
-    if len(cells) == 1:
-        return cells[0]
-    if all([cell.root is cells[0].root for cell in cells]) and not cells[0].plain:
-        return derive(cells[0], size, Fraction(len(cells)))
-    cell = Cell(size)
-    cell.parts, cell.join = tuple(cells), "+"
-    return cell
-
-
-def derive(cell: Cell, size: Any, scale: Fraction | None = None, offset: int | None = None) -> Cell:
-    """The axis of this size that comes from `cell`: itself if the sizes agree, `h/2`, `2*h`, `h-2`, or `h'`."""
-    if same_size(cell.size, size):
-        return cell
-    root = cell.root
-    scale = _ratio(size, root.size) if scale is None and offset is None else scale
-    base, made = root, Cell(size)
-    if scale is not None and (scale.numerator == 1 or scale.denominator == 1):
-        if root.base is not None and not root.offset and not root.primes:
-            base, scale = root.base.root, scale * root.scale
-            if scale == 1 and same_size(base.size, size):
-                return base
-        made.scale = scale
-    elif offset is not None and root.base is None:
-        made.offset = offset
-    else:
-        base, made.primes = (root.base.root, root.primes + 1) if root.base is not None else (root, 1)
-    made.base = base
-    return made
-
-
-def _ratio(a: Any, b: Any) -> Fraction | None:
-    if isinstance(a, int) and isinstance(b, int):
-        return Fraction(a, b) if b else None
-    quotient = sympy.sympify(a) / b
-    return Fraction(int(quotient.p), int(quotient.q)) if quotient.is_Rational else None
 
 
 class Names:
@@ -182,76 +23,95 @@ class Names:
     def __init__(self) -> None:
         self.shapes: dict[int, Shape] = {}
         self.booleans: set[int] = set()
-        self.scopes: list[dict[int, list[Cell]]] = [{}]
         self.levels: dict[int, Cell] = {}
+        self.scopes: list[Scope] = [Scope()]
+
+    @property
+    def scope(self) -> Scope:
+        """Where we are."""
+        return self.scopes[-1]
 
     def of(self, number: int) -> list[Cell]:
         """The cells of a value as seen from here; new ones if nobody knows it."""
         for scope in reversed(self.scopes):
-            if number in scope:
-                return scope[number]
+            if number in scope.cells:
+                cells = scope.cells[number]
+                return cells if scope is self.scope else self.put(number, map(self.scope.see, cells))
         return self.put(number, self.fresh(self.shapes[number]))
 
     def put(self, number: int, cells: Iterable[Cell]) -> list[Cell]:
-        """Set the cells of a value in this scope; a size that does not fit gets a cell of its own."""
-        shape = self.shapes[number]
-        given = list(cells)[: len(shape)]
-        given += self.fresh(shape[len(given) :])
+        """Set the cells of a value in this scope; a size that does not fit gets a cell of its own, a rank no name."""
+        shape, given = self.shapes[number], list(cells)
+        if len(given) != len(shape):
+            given = self.fresh(shape)
         fitting = [
             cell if same_size(cell.root.size, size) else Cell(size) for cell, size in zip(given, shape, strict=True)
         ]
-        self.scopes[-1][number] = fitting
+        self.scope.cells[number] = fitting
         return fitting
 
     def fresh(self, shape: Iterable[Any]) -> list[Cell]:
         """Cells without names."""
         return [Cell(size) for size in shape]
 
-    def text(self, number: int) -> tuple[str | None, ...]:
-        """The names to show for a value; of two different axes of one name the second bears a prime."""
-        return labels(self.of(number))
+    def meet(self, signature: Signature | None = None, others: Iterable[Axes] = ()) -> "Meeting":
+        """A pattern or a caller's axes meet what is here; a signature also opens a scope, once it is entered."""
+        if signature is None:
+            return Meeting(self.scope)
+        known = {name for axes in (*signature.inputs, *others) for term in axes for name in term.names}
+        written = {name for axes in signature.outputs for term in axes for name in term.names}
+        return Meeting(self.scope, Scope(written - known))
 
+    def enter(self, meeting: "Meeting", inside: dict[int, list[Cell]]) -> None:
+        """Go into the scope of a signature; `inside` has the cells that its tensors have there."""
+        if meeting.inside is not None:
+            self.scopes.append(meeting.inside)
+            for number, cells in inside.items():
+                self.put(number, cells)
 
-def labels(cells: Sequence[Cell]) -> tuple[str | None, ...]:
-    """The names to show for the axes of one value; of two different axes of one name the second bears a prime."""
-    shown: dict[str, Cell] = {}
-    words: list[str | None] = []
-    for cell in cells:
-        label = cell.label()
-        while label is not None and shown.setdefault(label, cell.root) is not cell.root:
-            label = label + "'" if label.replace("'", "").isidentifier() else None
-        words.append(label)
-    return tuple(words)
+    def leave(self, meeting: "Meeting", outputs: Iterable[tuple[Axes, int]]) -> None:
+        """Come out of it again; the outputs are named by the signature inside, by what the letters meant outside."""
+        outside = {number: meeting.close(axes, self.of(number)) for axes, number in outputs}
+        self.scopes.pop()
+        for number, cells in outside.items():
+            self.put(number, cells)
 
 
 class Meeting:
-    """The letters of one pattern or signature, and the cells they stand for outside and inside."""
+    """The letters of one pattern or signature, and the cells they stand for: outside, and inside if it has a scope."""
 
-    def __init__(self, local: bool, sizes: dict[str, Any] | None = None) -> None:
-        self.local = local
-        self.sizes = dict(sizes or {})
-        self.outer: dict[str, Cell] = {}
+    def __init__(self, scope: Scope, inside: Scope | None = None, sizes: dict[str, Any] | None = None) -> None:
+        self.scope = scope
+        self.inside = inside
+        self.cells: dict[str, Cell] = {}
         self.inner: dict[str, Cell] = {}
+        self.sizes = dict(sizes or {})
         self.rest: list[Cell] = []
+        self.first = not scope.sizes
+
+    # Tensors that come in
 
     def read(self, axes: Axes, cells: Sequence[Cell], keep_rest: bool = True) -> list[Cell]:
-        """Match the axes of a tensor with its cells; the cells it has inside."""
+        """Match the axes of a tensor with its cells; the cells it has inside. Of a wrong number nothing is said."""
         spare = len(cells) - sum([not isinstance(term, Rest) for term in axes])
-        inside: list[Cell] = []
-        place = 0
+        if spare < 0 or (spare > 0 and not any(isinstance(term, Rest) for term in axes)):
+            return [Cell(cell.root.size) for cell in cells]
+        left, found = list(cells), []
         for term in axes:
             if isinstance(term, Rest):
-                inside += cells[place : place + spare]
-                if keep_rest and len(self.rest) < spare:
-                    self.rest = list(cells[place : place + spare])
-                elif keep_rest and spare:
-                    for here, there in zip(cells[place : place + spare], self.rest[-spare:], strict=True):
-                        unify(here, there)
-                place += max(spare, 0)
-            elif place < len(cells):
-                inside.append(self._read(term, cells[place]))
-                place += 1
-        return inside
+                rest, left = left[:spare], left[spare:]
+                found += self._rest(rest, keep_rest)
+            else:
+                found.append(self._read(term, left.pop(0)))
+        return found
+
+    def _rest(self, cells: list[Cell], keep: bool) -> list[Cell]:
+        """The axes that `...` stands for; those of several tensors are the same, counted from the right."""
+        for here, there in zip(reversed(cells), reversed(self.rest), strict=False):
+            unify(here, there)
+        if keep and len(self.rest) < len(cells):
+            self.rest = cells
+        return cells if self.inside is None else [self.inside.see(cell) for cell in cells]
 
     def _read(self, term: Term, cell: Cell) -> Cell:
         if isinstance(term, Axis):
@@ -259,81 +119,162 @@ class Meeting:
         if isinstance(term, Group):
             return self._group(term, cell)
         if isinstance(term, Derived):
-            suggest(cell, str(term))
-            return self._inside(str(term), cell)
-        return cell
+            return self._derived(term, cell)
+        return cell if self.inside is None else Cell(cell.root.size)
 
     def _letter(self, name: str, cell: Cell) -> Cell:
-        known = self.outer.get(name)
-        if known is None:
-            suggest(cell, name)
-            taken = any([other.root is cell.root for other in self.outer.values()])
-            self.outer[name] = prime(cell) if taken else cell
-        else:
-            unify(known, cell)
-        return self._inside(name, cell)
+        """What a letter stands for here; it names an axis that nobody named, and joins what it stood for before."""
+        known = self.cells.setdefault(name, cell)
+        unify(known, cell)
+        self.scope.name(cell, name)
+        return self._inside(name, cell.root.size)
 
-    def _inside(self, name: str, cell: Cell) -> Cell:
-        if not self.local:
-            return cell
-        return self.inner.setdefault(name, Cell(cell.root.size, name))
+    def _inside(self, name: str, size: Any) -> Cell:
+        """The cell of a letter in the scope inside; without such a scope the one outside."""
+        if self.inside is None:
+            return self.cells[name]
+        known = self.inner.get(name)
+        if known is None:
+            known = self.inner[name] = Cell(size, self.inside.letter(name, size))
+        return known if size is None or same_size(known.size, size) else Cell(size)
 
     def _group(self, term: Group, cell: Cell) -> Cell:
-        parts = cell.root.parts if _grouped(cell) and len(cell.root.parts) == len(term.terms) else None
-        if parts is None and cell.plain:
-            parts = self._split(term, cell)
-            cell.root.parts = tuple(parts)
-        if parts is None:
-            parts = self._split(term, cell)
-        inside = [self._read(part, piece) for part, piece in zip(term.terms, parts, strict=True)]
-        return group(inside, cell.root.size) if self.local else cell
+        pieces = parts(cell, Grouped)
+        if len(pieces) != len(term.terms):
+            pieces = self._split(term, cell.root.size)
+            if cell.open and pieces:
+                cell.root.origin = Grouped(pieces)
+        inside = [self._read(part, piece) for part, piece in zip(term.terms, pieces, strict=bool(pieces))]
+        if self.inside is None:
+            return cell
+        inside = inside or [Cell(None, Letter(str(part), self.inside)) for part in term.terms]
+        return group(inside, cell.root.size)
 
-    def _split(self, term: Group, cell: Cell) -> tuple[Cell, ...]:
-        """Cells for the parts of a group, sizes solved where all but one are known."""
+    def _split(self, term: Group, size: Any) -> tuple[Cell, ...]:
+        """Cells for the parts of a group, sizes solved where all but one are known; none where more are not."""
         known = [self._known(part) for part in term.terms]
-        missing = [place for place, size in enumerate(known) if size is None]
-        if len(missing) == 1:
+        missing = [place for place, each in enumerate(known) if each is None]
+        if len(missing) > 1:
+            return ()
+        if missing:
             product: Any = 1
-            for size in known:
-                product = product * size if size is not None else product
-            known[missing[0]] = quotient(cell.root.size, product)
-        return tuple([self._part(part, size) for part, size in zip(term.terms, known, strict=True)])
+            for each in known:
+                product = product * each if each is not None else product
+            known[missing[0]] = quotient(size, product)
+        return tuple([self._part(part, each) for part, each in zip(term.terms, known, strict=True)])
 
     def _known(self, term: Term) -> Any:
         if isinstance(term, Number):
             return term.value
-        known = self.outer.get(str(term))
+        known = self.cells.get(str(term))
         return known.root.size if known is not None else self.sizes.get(str(term))
 
     def _part(self, term: Term, size: Any) -> Cell:
-        if isinstance(term, Axis) and term.name in self.outer:
-            return self.outer[term.name]
-        return Cell(size, term.name if isinstance(term, Axis) else None)
+        known = self.cells.get(str(term))
+        return known if known is not None and same_size(known.root.size, size) else Cell(size)
 
-    def write(self, axes: Axes, shape: Shape) -> list[Cell]:
+    def _derived(self, term: Derived, cell: Cell) -> Cell:
+        """An axis written as arithmetic; its letter may have been read before."""
+        if cell.open:
+            cell.root.origin = _reckoned(term, self.cells, cell.root.size)
+        if self.inside is None:
+            return cell
+        size = cell.root.size
+        return Cell(size, _reckoned(term, self.inner, size) or Letter(str(term), self.inside))
+
+    # Tensors that go out
+
+    def close(self, axes: Axes, cells: Sequence[Cell]) -> list[Cell]:
+        """Name the cells of an output inside, as far as they have no name; its cells outside."""
+        if self.inside is not None:
+            self.inside.reserved.clear()
+            within = Meeting(self.inside)
+            within.cells, within.rest = self.inner, [self.inside.see(cell) for cell in self.rest]
+            within.read(axes, cells)
+        return self.write(axes, [cell.root.size for cell in cells])
+
+    def write(self, axes: Axes, shape: Sequence[Any]) -> list[Cell]:
         """The cells outside of a tensor with these axes; a letter not read before is a new axis."""
         spare = len(shape) - sum([not isinstance(term, Rest) for term in axes])
-        cells: list[Cell] = []
+        found: list[Cell] = []
+        letters: dict[str, Cell] = {}
         for term in axes:
             if isinstance(term, Rest):
-                cells += self.rest[-spare:] if spare > 0 else []
-            elif len(cells) < len(shape):
-                cells.append(self._write(term, shape[len(cells)]))
-        return cells
+                found += self.rest[len(self.rest) - spare :] if 0 < spare <= len(self.rest) else []
+            elif len(found) < len(shape):
+                cell = self._write(term, shape[len(found)])
+                if isinstance(term, Axis):
+                    twice = any(cell.root is each.root for name, each in letters.items() if name != term.name)
+                    cell = letters[term.name] = prime(cell) if twice and term.name not in letters else cell
+                found.append(cell)
+        return found
 
     def _write(self, term: Term, size: Any) -> Cell:
         if isinstance(term, Axis):
-            known = self.outer.get(term.name)
+            known = self.cells.get(term.name)
             if known is None or not same_size(known.root.size, size):
-                known = self.outer[term.name] = Cell(size, term.name)
+                known = self.cells[term.name] = self._new(term.name, size)
             return known
         if isinstance(term, Group):
-            parts = self._split(term, Cell(size))
-            for part, cell in zip(term.terms, parts, strict=True):
-                if isinstance(part, Axis):
-                    self.outer.setdefault(part.name, cell)
-            return group(parts, size)
+            pieces = self._split(term, size)
+            for part, cell in zip(term.terms, pieces, strict=bool(pieces)):
+                if isinstance(part, Axis) and self.cells.setdefault(part.name, cell) is cell:
+                    self.scope.name(cell, part.name)
+            return group(pieces, size) if pieces else Cell(size)
         if isinstance(term, Derived):
-            base = next((self.outer[name] for name in term.names if name in self.outer), None)
-            return Cell(size, str(term)) if base is None else derive(base, size)
+            return Cell(size, _reckoned(term, self.cells, size))
         return Cell(size)
+
+    def _new(self, name: str, size: Any) -> Cell:
+        """An axis that comes out under a letter that did not go in; `h'` is reckoned from `h` where it can be."""
+        stem = self.cells.get(name.rstrip("'"))
+        if stem is not None and self.inside is not None and not self.first:
+            return scaled(stem, size)
+        cell = Cell(size)
+        self.scope.name(cell, name)
+        return cell
+
+
+def _reckoned(term: Derived, cells: dict[str, Cell], size: Any) -> Affine | None:
+    """The arithmetic of a term on one letter, if the sizes bear it out."""
+    names = list(dict.fromkeys(term.names))
+    if len(names) != 1 or names[0] not in cells:
+        return None
+    offset, once, twice = [term.size({names[0]: Fraction(x)}, lambda a, b: a / Fraction(b)) for x in (0, 1, 2)]
+    base, ratio = cells[names[0]].root, Fraction(once - offset)
+    whole = offset + ratio * 2 == twice and Fraction(offset).denominator == 1
+    fits = whole and same_size(size * ratio.denominator, base.size * ratio.numerator + int(offset) * ratio.denominator)
+    return Affine(base, ratio, int(offset)) if fits else None
+
+
+_WORD = re.compile(r"\([^)]*\)|[^\s()]+")
+
+
+def read_axes(text: str) -> Axes:
+    """The axes of one tensor of an einops pattern: `...` may stand anywhere, `()` is 1."""
+    return tuple([term for word in _WORD.findall(text) for term in parse_axes("1" if word == "()" else word)])
+
+
+def follow(pattern: str, inputs: Sequence[int], sizes: dict[str, Any], outputs: Sequence[int], names: Names) -> None:
+    """An einops pattern: its letters name what nobody has named, and join what the letters join.
+
+    ValueError where the pattern is written in a way that is not known here; then nothing is named.
+    """
+    left, right = pattern.split("->")
+    meeting = Meeting(names.scope, sizes=sizes)
+    sides = [read_axes(axes) for axes in left.split(",")]
+    result = read_axes(right)
+    if any(term.names[:1] == ("_",) for axes in (*sides, result) for term in axes):
+        raise ValueError("an anonymous axis")
+    if len(sides) == 1 and len(inputs) > 1:
+        count = Cell(len(inputs))
+        for number in inputs:
+            meeting.read(sides[0], [count, *names.of(number)])
+    else:
+        for axes, number in zip(sides, inputs, strict=True):
+            meeting.read(axes, names.of(number))
+    for number in outputs:
+        names.put(number, meeting.write(result, names.shapes[number]))
+
+
+__all__ = ["Cell", "Meeting", "Names", "Scope", "Shape", "follow", "labels", "parse_axes", "read_axes"]

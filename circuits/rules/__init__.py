@@ -1,0 +1,37 @@
+"""How axis names pass through an operation: one rule a kind of operation, one file a family.
+
+An operation without a rule gives its outputs axes without names: a box with sizes, never an error.
+"""
+
+from circuits.naming import Names
+from circuits.rules import (  # noqa: F401  (each registers its rules)
+    attending,
+    elementwise,
+    indexing,
+    joining,
+    linear,
+    moving,
+    normalising,
+    reductions,
+    shapes,
+    windows,
+)
+from circuits.rules.registry import RULES, Note, Operation
+
+
+def name_outputs(operation: Operation, names: Names) -> Note:
+    """Give every output of an operation its cells; the note its rule has for the label."""
+    found = RULES.get(operation.function)
+    note: Note = None
+    if found is not None:
+        try:
+            note = found(operation, names)
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+            note = None  # arguments in a shape no rule foresaw: a box with sizes is right, a failed recording is not
+    for number in operation.outputs:
+        if number not in names.scope.cells:
+            names.put(number, names.fresh(names.shapes[number]))
+    return note
+
+
+__all__ = ["Note", "Operation", "name_outputs"]
