@@ -296,7 +296,7 @@ class Builder:
     def _whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
         """How to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
         event = draft.event
-        function = event.path or "" if event.kind == "module" else event.circuit.definition
+        function = event.path if event.kind == "module" else event.function or event.circuit.definition
         if event.kind == "circuit" and event.module is not None:
             function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
         return Call(function, _final(event.args, scalar), _final(event.kwargs, scalar), _final(draft.result, scalar))

@@ -50,6 +50,7 @@ class Enter(Event):
         "args",
         "circuit",
         "error",
+        "function",
         "gradient",
         "kind",
         "kwargs",
@@ -68,6 +69,7 @@ class Enter(Event):
         self.kind, self.label, self.path, self.module = kind, label, path, module
         self.args, self.kwargs, self.level, self.where = args, kwargs, level, where
         self.circuit: Any = None
+        self.function: Any = None
         self.tensors: dict[str, Any] = {}
         self.whole = False
         self.error = ""

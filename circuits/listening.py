@@ -46,7 +46,7 @@ class Listener(TorchFunctionMode):
         """Start a new record."""
         self.record = Record()
         self.mute = False
-        self.inside = False
+        self.inside = ""
         self.failing = False
         self.failed_in: list[str] = []
         self.stack: list[Enter] = []
@@ -151,7 +151,7 @@ class Listener(TorchFunctionMode):
             pattern,
             caller() if self.places else "",
         )
-        before, self.inside = self.inside, True
+        before, self.inside = self.inside, operation_name(function)
         try:
             answer = run()
         except BaseException as error:
@@ -329,7 +329,11 @@ class Listener(TorchFunctionMode):
         self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run an undecorated function as the outermost box."""
-        return self._box("function", label, "", None, args, kwargs, lambda: function(*args, **kwargs))
+
+        def prepare(box: Enter) -> None:
+            box.function = function
+
+        return self._box("function", label, "", None, args, kwargs, lambda: function(*args, **kwargs), prepare)
 
     def _argument(self, tensor: Tensor) -> int:
         """A tensor that comes in from outside the run."""

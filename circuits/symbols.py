@@ -28,18 +28,19 @@ _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
 class Sizes(ShapeEnv):
     """A ShapeEnv that remembers who made a symbol a number, and which guards the user's own code asked for.
 
-    What torch asks itself inside an operation it asks again when the operation is run again; only equalities are kept
-    of that, since sizes were rewritten by them.
+    `inside` names the operation that is running, if one is. What torch asks itself inside an operation it asks again
+    when the operation is run again; only equalities are kept of that, since sizes were rewritten by them.
     """
 
-    def __init__(self, inside: Callable[[], bool]) -> None:
+    def __init__(self, inside: Callable[[], str]) -> None:
         super().__init__()
         self.inside = inside
         self.asked: dict[sympy.Symbol, tuple[str, str]] = {}
         self.conditions: list[Any] = []
 
     def _set_replacement(self, a: sympy.Symbol, tgt: sympy.Expr, msg: str) -> None:
-        self.asked.setdefault(a, asker())
+        by, where = asker()
+        self.asked.setdefault(a, (self.inside() or by, where))
         super()._set_replacement(a, tgt, msg)
 
     def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
