@@ -50,8 +50,8 @@ def text_of(size: Any) -> str:
 class Comparisons:
     """The lines of one circuit's check, as they are written.
 
-    `prefix` begins every name of ours, and no parameter's. What the lines refer to beside the parameters and their
-    own names: `refuse`, `broadcasts`, `leaves`, `Tensor`, `numbers`, `ints`, `circuit`, `dtypes`, each with the prefix.
+    `prefix` begins every name of ours, and no parameter's. Beside the parameters and their own names the lines refer
+    to `wrong`, `miscounted`, `broadcasts`, `leaves`, `Tensor`, `numbers`, `ints` and `dtypes`, each with the prefix.
     """
 
     def __init__(self, circuit: Circuit, prefix: str) -> None:
@@ -91,13 +91,13 @@ class Comparisons:
             wrong = f"if {' or '.join(self.wrong)}:"
             self.wrong.clear()
             self.say(wrong)
-            self.say(f"    {self.call('refuse')}")
+            self.say(f"    {self.call('wrong')}")
 
     def call(self, function: str) -> str:
-        """A call of `refuse` or `examine` with all there is to see."""
+        """A call of `wrong` or `always` with all there is to see."""
         values = "".join(f"{slot.name}, " for slot in self.circuit.slots)
         owner = self.circuit.owner or "None"
-        return f"{self.prefix}{function}({self.prefix}circuit, {owner}, ({values}), {self.results})"
+        return f"{self.prefix}{function}({owner}, ({values}), {self.results})"
 
     def divide(self, size: Any, by: Any) -> Any:
         """Exact division, which refuses the call where something is left over."""
@@ -157,7 +157,7 @@ class Comparisons:
         if star:
             plain = "".join(f"{name}, " for name in names if "[" not in name)
             self.say(f"if len({star}) != {len([name for name in names if '[' in name])}:")
-            self.say(f"    {self.prefix}miscount({self.prefix}circuit, ({plain}*{star},))")
+            self.say(f"    {self.prefix}miscounted(({plain}*{star},))")
 
     def fixed(self) -> None:
         """The sizes known before any tensor is seen."""

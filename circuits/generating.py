@@ -34,9 +34,11 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
     first, last = comparisons(circuit, p)
     lines = [
         f"def make({', '.join(f'{p}{name}' for name in names)}):",
+        *(f"    {line}" for line in aside(p)),
+        "",
         f"    def {p}checked({take}):",
         f"        if {p}recording.active or {p}switch.definitions:",
-        f"            return {p}detour({p}circuit, {p}twin, {circuit.owner or None}, {args}, {kwargs})",
+        f"            return {p}aside({circuit.owner or None}, {args}, {kwargs})",
         f"        if not {p}switch.checks:",
         f"            return {p}body({call})",
         *(f"        {line}" for line in first),
@@ -60,6 +62,21 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
+def aside(prefix: str) -> list[str]:
+    """What is seldom called, and alone holds the circuit: torch.compile cannot follow one it has no name for."""
+    p = prefix
+    return [
+        f"def {p}aside(*{p}seen):",
+        f"    return {p}detour({p}circuit, {p}twin, *{p}seen)",
+        "",
+        *(
+            line
+            for name, of in (("wrong", "refuse"), ("always", "examine"), ("miscounted", "miscount"))
+            for line in (f"def {p}{name}(*{p}seen):", f"    {p}{of}({p}circuit, *{p}seen)", "")
+        ),
+    ]
+
+
 def comparisons(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
     """The lines before the body and after it."""
     written = Comparisons(circuit, prefix)
@@ -72,9 +89,9 @@ def comparisons(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
     several = len(circuit.results) > 1
     outputs = f"{prefix}leaves({prefix}result)" if several else f"[{prefix}result]"
     written.results = "None"
-    before = written.call("examine")
+    before = written.call("always")
     written.results = outputs
-    return [before], [written.call("examine")]
+    return [before], [written.call("always")]
 
 
 def taken(parameters: Parameters, prefix: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import Unsupported
 from torch.nn import functional as F
 
 from circuits import CircuitError, ShapeError, SignatureError, check, checks, circuit, definitions, find_circuit
@@ -180,6 +181,39 @@ def test_a_bad_call_says_everything(name: str, golden: Callable[[str, str], None
     golden(f"errors/call_{name}.txt", words(caught.value))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "several_at_once",
+            "number",
+            "multiples",
+            "too_few_axes",
+            "group_does_not_divide",
+            "group_known",
+            "open_groups",
+        ),
+        *(
+            "arithmetic_in_a_group",
+            "not_whole",
+            "dtype",
+            "none",
+            "rest",
+            "output",
+            "output_missing",
+            "too_many_by_star",
+        ),
+    ],
+)
+def test_a_bad_call_says_the_same_while_it_is_compiled(name: str) -> None:
+    with pytest.raises(ShapeError) as eager:
+        MISTAKES[name]()
+    torch._dynamo.reset()
+    with pytest.raises(Unsupported) as caught:
+        torch.compile(MISTAKES[name], backend="eager", fullgraph=True)()
+    assert str(eager.value) in str(caught.value).replace("\\n", "\n")
+
+
 def add_two(x: Tensor, y: Tensor) -> Tensor:
     return x + y
 
@@ -279,7 +313,7 @@ def test_a_traceback_shows_the_generated_lines() -> None:
     with pytest.raises(ShapeError) as caught:
         inner(ones(3), ones(4))
     text = "".join(traceback.format_exception(caught.value))
-    assert "_refuse(_circuit, None, (left, right, ), None)" in text
+    assert "_wrong(None, (left, right, ), None)" in text
 
 
 def test_errors_are_of_the_kinds_that_users_catch() -> None:
@@ -490,8 +524,11 @@ class TestSwitches:
             inner(ones(3), ones(4))
         with pytest.raises(ShapeError):
             inner(ones(3), ones(4))
-        with checks(False), checks(True), pytest.raises(ShapeError):
-            inner(ones(3), ones(4))
+        with checks(False):
+            with checks(True), pytest.raises(ShapeError):
+                inner(ones(3), ones(4))
+            with pytest.raises(RuntimeError):
+                inner(ones(3), ones(4))
 
     @pytest.mark.parametrize(("value", "error"), [("0", "RuntimeError"), ("1", "ShapeError"), ("", "ShapeError")])
     def test_the_environment_says_what_holds_from_the_start(self, value: str, error: str) -> None:

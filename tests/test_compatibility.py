@@ -252,6 +252,29 @@ def test_switches_under_compile() -> None:
     assert compiled(torch.ones(1)).item() == 2
 
 
+class Scale:
+    """Not a module: made and called inside compiled code."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @circuit("y m -> y m", fixed={"m": "size"}, multiples={"m": 2})
+    def apply(self, x: Tensor) -> Tensor:
+        return x / self.size
+
+
+def test_an_object_made_inside_compiled_code() -> None:
+    torch._dynamo.reset()
+
+    def f(x: Tensor) -> Tensor:
+        return Scale(x.shape[-1]).apply(x)
+
+    assert torch.equal(torch.compile(f, fullgraph=True, backend="eager")(torch.ones(2, 4)), torch.ones(2, 4) / 4)
+    torch._dynamo.reset()
+    with pytest.raises(ShapeError, match="not a multiple of 2"):
+        torch.compile(f, backend="eager")(torch.ones(2, 3))
+
+
 def test_a_kernel_registered_after_compiling() -> None:
     torch._dynamo.reset()
     f = circuit("y -> y")(same)

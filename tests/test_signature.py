@@ -166,7 +166,9 @@ def test_the_rest_has_no_size() -> None:
         Rest().size({})
 
 
-@pytest.mark.parametrize("text", ["h", "(h k)", "(2 h k)", "h/2", "2*h", "h*s/2+1", "10-h", "120/h", "(h/2 k)", "s+h"])
+@pytest.mark.parametrize(
+    "text", ["h", "(h k)", "(2 h k)", "h/2", "2*h", "h*s/2+1", "10-h", "h-s", "h-2*s+1", "120/h", "(h/2 k)", "s+h"]
+)
 def test_solving_undoes_the_size(text: str) -> None:
     term, sizes = parse_axes(text)[0], {"h": 6, "k": 4, "s": 3}
     known = {name: size for name, size in sizes.items() if name != "h"}
