@@ -220,14 +220,15 @@ def test_kernel_is_definition_on_views_of_any_stride() -> None:
     assert_kernel_is_definition(attention, inputs)
 
 
-def test_dropout_is_the_same_under_a_seed() -> None:
+@pytest.mark.parametrize("name", ["none", "bool", "floating"])
+def test_dropout_is_the_same_under_a_seed(name: str) -> None:
     inputs = tensors((2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 8))
-    answers = []
+    mask, answers = MASKS[name](5, 7, torch.float64), []
     for way in (nullcontext, definitions):
         torch.manual_seed(1)
         with way():
-            answers.append(attention(*inputs, dropout=0.5))
-    assert not torch.allclose(answers[0], attention(*inputs))
+            answers.append(attention(*inputs, mask=mask, dropout=0.5))
+    assert not torch.allclose(answers[0], attention(*inputs, mask=mask))
     torch.testing.assert_close(answers[0], answers[1])
 
 
@@ -347,10 +348,16 @@ def test_a_mask_of_integers_is_refused(way: Any, mask: Tensor) -> None:
 
 
 @both_ways
-def test_a_floating_mask_of_another_precision_is_taken(way: Any) -> None:
-    inputs, mask = tensors((2, 3, 5, 4), (2, 3, 5, 4), (2, 3, 5, 4)), torch.randn(5, 5)
+@pytest.mark.parametrize("lead", [(), (2, 3)])
+@pytest.mark.parametrize(("own", "other"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_a_floating_mask_of_another_precision_is_taken(
+    way: Any, lead: tuple[int, ...], own: torch.dtype, other: torch.dtype
+) -> None:
+    inputs, mask = tensors(*[(*lead, 5, 4)] * 3, dtype=own), torch.randn(5, 5, dtype=other)
     with way():
-        torch.testing.assert_close(attention(*inputs, mask=mask), attention(*inputs, mask=mask.double()))
+        answer = attention(*inputs, mask=mask)
+        assert answer.dtype == own
+        torch.testing.assert_close(answer, attention(*inputs, mask=mask.to(own)))
 
 
 @both_ways

@@ -203,6 +203,34 @@ def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(
     assert seen[-1] == ("score", kept)
 
 
+def test_each_step_has_its_rate_and_each_epoch_the_mean_loss_of_its_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, losses = [], []
+    step = torch.optim.AdamW.step
+
+    def counted(optimizer: torch.optim.AdamW) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        step(optimizer)
+
+    def loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        answer = train.smoothed_cross_entropy(model, inputs, targets)
+        losses.extend([answer.item()] * len(targets))
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    monkeypatch.setattr(train, "TASKS", {"toy": replace(TOY, loss=loss)})
+    run = finish(tmp_path)
+    assert rates == [PLAN.lr * rate(number, 16) for number in range(16)]
+    means = torch.tensor(losses).view(4, 30).mean(-1)  # 30 examples an epoch, the last batch smaller
+    torch.testing.assert_close(torch.tensor([entry["loss"] for entry in run.record.history]), means)
+
+
+def test_the_seed_decides_the_parts(tmp_path: Path) -> None:
+    run = Run(PLAN, tmp_path, resume=False)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(run.parts, parts(50, PLAN.seed), strict=True))
+
+
 def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
     saved = finish(tmp_path).record.plan
     assert settle({"task": "toy", "lr": None, "device": "cpu"}, saved) == PLAN
