@@ -44,6 +44,7 @@ class Draft:
     boxes: list["Draft"] = field(default_factory=list)
     note: Note = None
     meeting: Meeting | None = None
+    failed: bool = False
     result: Any = None
     parent: "Draft | None" = None
 
@@ -148,7 +149,7 @@ class Builder:
 
     def _leave(self, event: Leave) -> Draft:
         draft = self.open.pop()
-        draft.result = event.result
+        draft.result, draft.failed = event.result, event.failed
         numbers = wires(event.result)
         if draft.meeting is not None:
             signature = draft.event.circuit.signature
@@ -275,7 +276,7 @@ class Builder:
             inputs=inputs,
             outputs=self._values(draft.outputs),
             parameters=tuple([value for value in inputs if value.role == "parameter"]),
-            call=self._program(event, scalar) if scalar is not None else None,
+            call=self._program(event, scalar) if scalar is not None and not event.error else None,
             mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
             where=event.where,
             error=event.error,
@@ -411,6 +412,7 @@ def assemble(
         box=box,
         arguments=_normal(root.event.args, root.event.kwargs, builder.binder),
         result=root.result,
+        failed=root.failed,
         symbols=dict(symbols or {}),
         guards=guards,
         fixed=fixed,

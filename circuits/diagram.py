@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from circuits import running, table
 from circuits.boxes import Box, Call, Fixed, Value
+from circuits.errors import CircuitError
 from circuits.signature import Signature
 from circuits.structure import bind
 
@@ -30,7 +31,7 @@ class Diagram:
     `symbols` gives for each free axis the expression that torch knows it by (`16*s` where h must divide by 16);
     `guards` are the conditions under which the run takes the same path; `fixed` tells which axes did not stay free,
     and why. `state` says where each parameter and buffer lives, `constants` holds the other tensors that were there
-    before, `modules` what is run as a whole.
+    before, `modules` what is run as a whole. A run that `failed` can be read, not run.
 
     Called like what it records, a diagram computes what that computes, at the recorded sizes or, where axes are
     free, at all that keep the guards. It changes what the original would change: the statistics of a BatchNorm in
@@ -43,6 +44,7 @@ class Diagram:
     symbols: Mapping[sympy.Symbol, sympy.Expr] = field(default_factory=dict, repr=False)
     guards: tuple[Any, ...] = ()
     fixed: tuple[Fixed, ...] = ()
+    failed: bool = False
     state: Mapping[int, tuple[nn.Module, str]] = field(default_factory=dict, repr=False, compare=False)
     constants: Mapping[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
     modules: Mapping[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
@@ -88,6 +90,8 @@ class Diagram:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], parameters: Mapping[str, Tensor] = _NOTHING) -> Any:
         """The same, with some parameters and buffers replaced by dotted name, as `torch.func.functional_call` does."""
+        if self.failed:
+            raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
         if self.binder is not None:
             bound = self.binder.bind(*args, **kwargs)
             bound.apply_defaults()

@@ -120,8 +120,16 @@ class Record:
     def add(self, tensor: Tensor, role: str, name: str) -> int:
         """A new value."""
         levels = _levels(tensor) if functorch.maybe_current_level() is not None else ()
-        self.values.append((tuple(tensor.shape), tensor.dtype, role, name, levels))
+        self.values.append((_shape(tensor), tensor.dtype, role, name, levels))
         return len(self.values) - 1
+
+
+def _shape(tensor: Tensor) -> tuple[Any, ...]:
+    """The sizes of a tensor; of a nested one, the longest of its parts."""
+    if not tensor.is_nested or tensor.layout is not torch.strided:
+        return tuple(tensor.shape)
+    with torch._C.DisableTorchFunction():
+        return (tensor.size(0), *tensor._nested_tensor_size().amax(0).tolist())
 
 
 def _levels(tensor: Tensor) -> tuple[int, ...]:

@@ -13,9 +13,18 @@ from torch import Tensor
 RECORD, SKIP, OPEN, ITERATE = range(4)
 
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
-_QUESTIONS = frozenset(
-    ["size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "is_floating_point", "is_complex", "is_contiguous", "is_signed", "element_size", "data_ptr", "__len__", "__repr__", "__format__", "__hash__", "__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__", "__dlpack__", "__dlpack_device__", "__reduce_ex__", "__reduce__", "__setstate__", "__deepcopy__", "tolist", "numpy", "get_device", "is_same_size", "is_nonzero", "requires_grad_", "register_hook", "retain_grad", "backward", "is_tensor", "is_inference", "is_set_to", "__set__", "__dir__", "storage", "untyped_storage", "_typed_storage", "_set_grad_enabled", "set_grad_enabled", "is_storage", "has_names", "sym_float", "sym_int", "sym_max", "sym_min", "sym_not", "sym_ite", "is_shared", "share_memory_", "is_pinned", "manual_seed", "_is_view", "__contains__", "register_post_accumulate_grad_hook", "_lazy_init", "is_coalesced", "dense_dim", "sparse_dim", "result_type", "can_cast", "_assert", "_is_functional_tensor", "is_neg", "is_conj", "_has_compatible_shallow_copy_type", "__torch_dispatch__"]
+_WRITTEN = frozenset({"data", "requires_grad", "real", "imag"})
+_ASKED = (
+    "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous "
+    "is_signed element_size data_ptr __len__ __repr__ __format__ __hash__ __bool__ __float__ __int__ __index__ "
+    "__complex__ __array__ __dlpack__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ tolist "
+    "numpy get_device is_same_size is_nonzero register_hook retain_grad backward is_tensor is_inference is_set_to "
+    "__dir__ storage untyped_storage _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names "
+    "sym_float sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view "
+    "__contains__ register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type "
+    "can_cast _assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__"
 )
+_QUESTIONS = frozenset(_ASKED.split())
 OPENED: dict[Any, Callable[..., Any]] = {}
 """Python functions of torch whose bodies are recorded, not they themselves."""
 
@@ -43,6 +52,8 @@ def kind(function: Any) -> int:
     name = getattr(function, "__name__", "")
     if name == "__get__":
         found = RECORD if getattr(function.__self__, "__name__", "") in _VIEWS else SKIP
+    elif name == "__set__":
+        found = RECORD if mutates(function) else SKIP
     else:
         found = SKIP if name in _QUESTIONS else RECORD
     return KINDS.setdefault(function, found)
@@ -51,6 +62,8 @@ def kind(function: Any) -> int:
 def mutates(function: Any) -> bool:
     """Whether a callable of torch writes to its first argument, going by its name."""
     name = getattr(function, "__name__", "")
+    if name == "__set__":
+        return getattr(function.__self__, "__name__", "") in _WRITTEN
     if name.startswith("__"):
         return name == "__setitem__" or (
             name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__")
@@ -75,8 +88,8 @@ def returning(function: Any) -> Any:
 def operation_name(function: Any) -> str:
     """What to call a torch callable: `add`, `index`, `T`."""
     name = getattr(function, "__name__", type(function).__name__)
-    if name == "__get__":
-        return getattr(function.__self__, "__name__", name)
+    if name in ("__get__", "__set__"):
+        return ("set " if name == "__set__" else "") + getattr(function.__self__, "__name__", name)
     if name in ("__getitem__", "__setitem__"):
         return "index" if name == "__getitem__" else "set index"
     bare = name.strip("_")

@@ -1,20 +1,18 @@
 """Hear one run: every torch call, module call, circuit, verb and transform, as a flat list of events.
 
-A `TorchFunctionMode` sees the torch calls. Three doors it does not watch (module calls, `vmap`, and
-`autograd.Function.apply`) are replaced while anybody records, and let other threads pass as before. Tensors are known
-by weak references, so recording keeps none alive. What the events mean is `building`'s business.
+A `TorchFunctionMode` sees the torch calls; what it does not see comes through `doors`. Tensors are known by weak
+references, so recording keeps none alive. What the events mean is `building`'s business.
 """
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
-from torch._functorch import apis
 from torch.overrides import TorchFunctionMode
 
 from circuits import recording
@@ -40,6 +38,7 @@ class Listener(TorchFunctionMode):
         self.finished: Callable[[], None] | None = None
         self.replace: Callable[[nn.Module], nn.Module] | None = None
         self.written: Callable[[Any], str] = str
+        self.outer: Any = None
         self.begin()
 
     def begin(self) -> None:
@@ -114,8 +113,7 @@ class Listener(TorchFunctionMode):
                 for role, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
                     for name, value in named:
                         self._named.setdefault(id(value), (whose, name, role))
-        found = self._named.get(id(tensor))
-        return found
+        return self._named.get(id(tensor))
 
     def _from_root(self, path: str) -> tuple[nn.Module, str]:
         prefix, root = next((prefix, root) for prefix, root in reversed(self.record.roots) if _lies_in(path, prefix))
@@ -207,6 +205,9 @@ class Listener(TorchFunctionMode):
             if module is self.target:
                 self.target = plain
             return plain(*args, **kwargs)
+        opened = bool(self.stack) and self.stack[-1].module is module
+        if opened and type(module).__call__ is not nn.Module.__call__:
+            return call(module, *args, **kwargs)
         if not self.stack and self.target is not None and module is not self.target:
             return call(module, *args, **kwargs)
         prefix = None
@@ -242,6 +243,9 @@ class Listener(TorchFunctionMode):
         run: Callable[[bool], Any],
     ) -> Any:
         """A decorated circuit is called; the box of its own module, just opened, takes its signature."""
+        if self.outer is not None:
+            outer, inner = self.outer, run
+            run = lambda _: outer.circuit(circuit, owner, args, kwargs, inner)  # noqa: E731
         if not self.stack and not (self.target is None or self.target is circuit):
             return run(self.definitions)
         names = dict(zip(circuit.parameters, args, strict=False)) | kwargs
@@ -355,6 +359,8 @@ class Listener(TorchFunctionMode):
         self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
     ) -> Any:
         """An einops verb is called: one box, whatever torch calls it makes."""
+        if self.outer is not None:
+            run = partial(self.outer.verb, function, pattern, args, kwargs, run)
         if not self.stack:
             return run()
 
@@ -450,63 +456,3 @@ def uncompiled(target: Any) -> Any:
     if isinstance(target, nn.Module):
         return getattr(target, "_orig_mod", target)
     return getattr(target, "_torchdynamo_orig_callable", target)
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Let compiled parts run as the code they wrap."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-_lock = threading.Lock()
-_listeners = 0
-_before: tuple[Any, ...] = ()
-_apis: Any = apis
-
-
-def _module_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    recorder: Any = recording.current()
-    if recorder is None:
-        return _before[0](module, *args, **kwargs)
-    return recorder.module(module, args, kwargs, _before[0])
-
-
-def _vmap(
-    function: Any, in_dims: Any, out_dims: Any, randomness: Any, chunk_size: Any, *args: Any, **kwargs: Any
-) -> Any:
-    def call(watched: Any) -> Any:
-        return _before[1](watched, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
-
-    recorder: Any = recording.current()
-    return call(function) if recorder is None else recorder.vmap(function, in_dims, out_dims, args, kwargs, call)
-
-
-def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:
-    def call() -> Any:
-        return _before[2].__func__(function, *args, **kwargs)
-
-    recorder: Any = recording.current()
-    return call() if recorder is None else recorder.function(function, args, kwargs, call)
-
-
-@contextmanager
-def listening(recorder: Listener) -> Iterator[None]:
-    """Let `recorder` hear this thread; the doors are put back when nobody listens any more."""
-    global _listeners, _before
-    with _lock:
-        if _listeners == 0:
-            _before = (nn.Module.__call__, _apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
-            nn.Module.__call__ = _module_call
-            _apis.vmap_impl = _vmap
-            torch.autograd.Function.apply = classmethod(_apply)  # type: ignore[assignment]
-        _listeners += 1
-    try:
-        with recording.by(recorder):
-            yield
-    finally:
-        with _lock:
-            _listeners -= 1
-            if _listeners == 0:
-                nn.Module.__call__, _apis.vmap_impl = _before[0], _before[1]
-                torch.autograd.Function.apply = _before[2]

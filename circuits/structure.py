@@ -124,7 +124,7 @@ def wires(description: Any) -> tuple[int, ...]:
 
 
 def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the call") -> None:
-    """Put into `found` which part of `value` stands at each wire and scalar; raise CircuitError if they do not match."""
+    """Put into `found` which part of `value` stands at each wire and scalar; CircuitError if they do not match."""
     if isinstance(description, Wire):
         if not isinstance(value, Tensor):
             raise CircuitError(f"{where}: a tensor belongs here, {type(value).__name__} came")

@@ -30,9 +30,10 @@ from torch.utils import _pytree
 from circuits.building import Builder, assemble, signature_of
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import Diagram
+from circuits.doors import watched
 from circuits.errors import CircuitError
 from circuits.frames import is_users
-from circuits.listening import Listener, eager, listening, uncompiled
+from circuits.listening import Listener, uncompiled
 from circuits.signature import Axes, Rest, Signature
 from circuits.symbols import Sizes, Symbols, multiple_of, name_of
 
@@ -78,7 +79,7 @@ def trace(
 
 def _run(listener: Listener, target: Any, run: Any, bound: "_Bound") -> None:
     """Run the copy, heard; a failure says how deep in it was."""
-    with eager(), listening(listener):
+    with watched(listener, run):
         try:
             if isinstance(target, nn.Module) or find_circuit(target) is not None:
                 run(*bound.args, **bound.kwargs)

@@ -23,9 +23,10 @@ from circuits import recording, table
 from circuits.building import Builder, Draft, assemble, signature_of
 from circuits.checking import circuit, find_circuit
 from circuits.diagram import Diagram
+from circuits.doors import watched
 from circuits.errors import CircuitError
 from circuits.events import Call, Enter, Event, Leave
-from circuits.listening import Listener, eager, listening, uncompiled
+from circuits.listening import Listener, uncompiled
 
 Sink = TextIO | logging.Logger | Callable[[str], object] | Literal["stdout"] | None
 """Where lines go: standard output as it is when a line is printed, a stream, a logger (at INFO), a function of one
@@ -109,7 +110,7 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
         builder = started()
 
     listener.finished = finished
-    with eager(), listening(listener):
+    with watched(listener, target):
         yield seen
 
 
@@ -171,9 +172,7 @@ def _small(answer: Any, most: int) -> list[Tensor]:
     """The tensors of an answer that are small enough to print, and hold numbers."""
     leaves = _pytree.tree_leaves(answer) if most else []
     plain = [leaf for leaf in leaves if type(leaf) in (Tensor, nn.Parameter) and not leaf.is_meta]
-    return [
-        leaf for leaf in plain if leaf.numel() <= most and not functorch.is_functorch_wrapped_tensor(leaf)
-    ]
+    return [leaf for leaf in plain if leaf.numel() <= most and not functorch.is_functorch_wrapped_tensor(leaf)]
 
 
 def _numbers(tensor: Tensor) -> str:

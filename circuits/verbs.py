@@ -170,7 +170,8 @@ def _refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
             line = f"{line} {recording.show(size)}"
         extra = len(shape) - len(operand.names)
         if extra < 0 or (extra > 0 and not operand.rest):
-            text = f"{text}\n{line}    has {len(shape)} axes, {len(operand.names)}{' or more' if operand.rest else ''} belong here"
+            more = " or more" if operand.rest else ""
+            text = f"{text}\n{line}    has {len(shape)} axes, {len(operand.names)}{more} belong here"
             continue
         if operand.rest:
             if lead is not None and shape[:extra] != lead:
@@ -180,7 +181,8 @@ def _refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
             if name not in sizes:
                 sizes[name], whose[name] = size, number
             elif sizes[name] != size:
-                line = f"{line}    {name} is {recording.show(size)} here, but {recording.show(sizes[name])} in tensor {whose[name]}"
+                other = recording.show(sizes[name])
+                line = f"{line}    {name} is {recording.show(size)} here, but {other} in tensor {whose[name]}"
         text = f"{text}\n{line}"
     raise ShapeError(text)
 
