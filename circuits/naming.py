@@ -13,6 +13,7 @@ from typing import Any
 from circuits.cells import Affine, Cell, Letter, Scope, group, labels, parts, prime, quotient, same_size, scaled, unify
 from circuits.cells import Group as Grouped
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Signature, Term, parse_axes
+from circuits.terms import solve
 
 Shape = tuple[Any, ...]
 
@@ -175,12 +176,24 @@ class Meeting:
 
     def _derived(self, term: Derived, cell: Cell) -> Cell:
         """An axis written as arithmetic; its letter may have been read before."""
+        size = cell.root.size
+        base = self._base(term, size)
         if cell.open:
-            cell.root.origin = _reckoned(term, self.cells, cell.root.size)
+            cell.root.origin = base and _reckoned(term, base, size)
         if self.inside is None:
             return cell
-        size = cell.root.size
-        return Cell(size, _reckoned(term, self.inner, size) or Letter(str(term), self.inside))
+        within = base and _reckoned(term, self._inside(term.names[0], base.root.size), size)
+        return Cell(size, within or Letter(str(term), self.inside))
+
+    def _base(self, term: Derived, size: Any) -> Cell | None:
+        """The axis whose letter a term is written with, made if the letter was not read before."""
+        if len(set(term.names)) != 1:
+            return None
+        name = term.names[0]
+        if name not in self.cells:
+            cell = self.cells[name] = Cell(solve(term, size, {}, quotient))
+            self.scope.name(cell, name)
+        return self.cells[name]
 
     # Tensors that go out
 
@@ -222,7 +235,8 @@ class Meeting:
                     self.scope.name(cell, part.name)
             return group(pieces, size) if pieces else Cell(size)
         if isinstance(term, Derived):
-            return Cell(size, _reckoned(term, self.cells, size))
+            base = self._base(term, size)
+            return Cell(size, base and _reckoned(term, base, size))
         return Cell(size)
 
     def _new(self, name: str, size: Any) -> Cell:
@@ -235,13 +249,10 @@ class Meeting:
         return cell
 
 
-def _reckoned(term: Derived, cells: dict[str, Cell], size: Any) -> Affine | None:
-    """The arithmetic of a term on one letter, if the sizes bear it out."""
-    names = list(dict.fromkeys(term.names))
-    if len(names) != 1 or names[0] not in cells:
-        return None
-    offset, once, twice = [term.size({names[0]: Fraction(x)}, lambda a, b: a / Fraction(b)) for x in (0, 1, 2)]
-    base, ratio = cells[names[0]].root, Fraction(once - offset)
+def _reckoned(term: Derived, cell: Cell, size: Any) -> Affine | None:
+    """The arithmetic of a term on its one letter, if the sizes bear it out."""
+    offset, once, twice = [term.size({term.names[0]: Fraction(x)}, lambda a, b: a / Fraction(b)) for x in (0, 1, 2)]
+    base, ratio = cell.root, Fraction(once - offset)
     whole = offset + ratio * 2 == twice and Fraction(offset).denominator == 1
     fits = whole and same_size(size * ratio.denominator, base.size * ratio.numerator + int(offset) * ratio.denominator)
     return Affine(base, ratio, int(offset)) if fits else None

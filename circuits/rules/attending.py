@@ -65,6 +65,7 @@ def recurrent(operation: Operation, names: Names) -> None:
 
 @rule("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 def recurrent_cell(operation: Operation, names: Names) -> None:
-    """The new state is like the old."""
+    """The batch stays; the width is that of the state before."""
+    cells, before = (names.of(number) for number in operation.inputs[:2])
     for output in operation.outputs:
-        names.put(output, names.of(operation.inputs[1]))
+        names.put(output, [*cells[:-1], before[-1]])

@@ -63,9 +63,8 @@ def movedim(operation: Operation, names: Names) -> None:
 @rule("rot90")
 def rot90(operation: Operation, names: Names) -> None:
     """Two axes change places at each odd turn."""
-    dims = operation.get(2, "dims", [0, 1])
-    turns = operation.get(1, "k", 1)
-    _swapped(operation, names, dims[0], dims[turns % 2 - 1] if turns % 2 == 0 else dims[1])
+    first, second = operation.get(2, "dims", [0, 1])
+    _swapped(operation, names, first, second if operation.get(1, "k", 1) % 2 else first)
 
 
 @rule("squeeze")
