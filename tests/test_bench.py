@@ -24,6 +24,15 @@ def test_the_checks_are_measured() -> None:
         assert words in ran.output
 
 
+def test_tracking_is_measured() -> None:
+    threads = torch.get_num_threads()
+    ran = CliRunner().invoke(app, ["tracking", "--blocks", "2"])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    for words in ("batch 1", "batch 8", "track, printing nothing", "torchinfo.summary"):
+        assert words in ran.output
+
+
 @pytest.mark.parametrize("case", cases()[0], ids=lambda case: case.title)
 def test_every_variant_checks(case: Case) -> None:
     """All give the bare answer for arguments that fit, and all but the bare one refuse arguments that do not."""
