@@ -19,7 +19,7 @@ from circuits import recording
 from circuits.events import Call, Enter, Event, Leave, Lift, Record
 from circuits.frames import caller
 from circuits.kinds import ITERATE, KINDS, OPEN, OPENED, SKIP, kind, mutates, operation_name, returning
-from circuits.structure import describe, leaves
+from circuits.structure import Wire, describe, leaves
 
 
 class Listener(TorchFunctionMode):
@@ -45,12 +45,13 @@ class Listener(TorchFunctionMode):
         """Start a new record."""
         self.record = Record()
         self.mute = False
-        self.inside = ""
+        self.inside: Any = None
         self.failing = False
         self.failed_in: list[str] = []
         self.stack: list[Enter] = []
         self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._named: dict[int, tuple[nn.Module, str, str]] | None = None
+        self._below: dict[str, tuple[nn.Module, str]] = {}
 
     @contextmanager
     def muted(self) -> Iterator[None]:
@@ -105,7 +106,7 @@ class Listener(TorchFunctionMode):
                 for name, value in held.items():
                     if value is tensor:
                         root, path = self._from_root(box.path)
-                        return root, f"{path}.{name}" if path else name, role
+                        return root, f"{path}{name}", role
         if self._named is None:
             self._named = {}
             for _, root in self.record.roots:
@@ -116,9 +117,13 @@ class Listener(TorchFunctionMode):
         return self._named.get(id(tensor))
 
     def _from_root(self, path: str) -> tuple[nn.Module, str]:
-        prefix, root = next((prefix, root) for prefix, root in reversed(self.record.roots) if _lies_in(path, prefix))
-        root = self.record.originals.get(id(root), root)
-        return root, path.removeprefix(prefix).removeprefix(".") if prefix else path
+        """The outermost module around a path, and what leads from there to its parameters: `blocks.0.`."""
+        if path not in self._below:
+            roots = reversed(self.record.roots)
+            prefix, root = next((prefix, root) for prefix, root in roots if _lies_in(path, prefix))
+            inner = path.removeprefix(prefix).removeprefix(".") if prefix else path
+            self._below[path] = self.record.originals.get(id(root), root), f"{inner}." if inner else ""
+        return self._below[path]
 
     # Torch calls
 
@@ -149,7 +154,7 @@ class Listener(TorchFunctionMode):
             pattern,
             caller() if self.places else "",
         )
-        before, self.inside = self.inside, operation_name(function)
+        before, self.inside = self.inside, function
         try:
             answer = run()
         except BaseException as error:
@@ -164,7 +169,7 @@ class Listener(TorchFunctionMode):
         if answer is None and mutates(function) and args and isinstance(args[0], Tensor):
             event.result = None
             self._overwrite(event, args[0])
-        elif next(leaves(event.result), None) is None:
+        elif type(event.result) is not Wire and next(leaves(event.result), None) is None:
             return answer
         level = functorch.maybe_current_level()
         if level is not None:
@@ -199,8 +204,8 @@ class Listener(TorchFunctionMode):
 
     def module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]) -> Any:
         """A module is called."""
-        plain = getattr(module, "_orig_mod", None)
-        if isinstance(plain, nn.Module):
+        plain = module._modules.get("_orig_mod")
+        if plain is not None:
             self.record.originals.setdefault(id(plain), self.record.originals.get(id(module), plain))
             if module is self.target:
                 self.target = plain

@@ -45,7 +45,7 @@ def describe(value: Any, number: Callable[[Tensor], int]) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
-    if isinstance(value, Tensor):
+    if kind is Tensor or isinstance(value, Tensor):
         return Wire(number(value))
     if kind is SymInt or kind is SymFloat or kind is SymBool:
         return Scalar(value)

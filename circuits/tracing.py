@@ -33,6 +33,7 @@ from circuits.diagram import Diagram
 from circuits.doors import watched
 from circuits.errors import CircuitError
 from circuits.frames import is_users
+from circuits.kinds import operation_name
 from circuits.listening import Listener, uncompiled
 from circuits.signature import Axes, Rest, Signature
 from circuits.symbols import Sizes, Symbols, multiple_of, name_of
@@ -62,7 +63,7 @@ def trace(
     """
     target = uncompiled(target)
     listener = Listener(definitions=True, places=True)
-    symbols = Symbols(Sizes(lambda: listener.inside))
+    symbols = Symbols(Sizes(lambda: operation_name(listener.inside) if listener.inside is not None else ""))
     mode = FakeTensorMode(shape_env=symbols.env, allow_non_fake_inputs=True)
     listener.written = symbols.text
     copier = _Copier(mode, listener)
