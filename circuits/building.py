@@ -23,7 +23,7 @@ from circuits.events import Enter, Event, Leave, Lift, Record
 from circuits.kinds import mutates, operation_name
 from circuits.naming import Cell, Meeting, Names, follow, labels
 from circuits.rules import Note, Operation, name_outputs
-from circuits.structure import Scalar, Struct, Wire, change, wires
+from circuits.structure import Scalar, Struct, Wire, arguments, change, wires
 from circuits.terms import Axes
 
 Port = tuple[int, list[Cell]]
@@ -114,9 +114,7 @@ class Builder:
 
     def _name_arguments(self, event: Enter) -> None:
         """Name the run's own inputs by the parameters they came for, their axes by the signature or the caller."""
-        for path, wire in _paths(
-            event.args, event.kwargs, list(self.binder.parameters) if self.binder is not None else []
-        ):
+        for path, wire in _paths(_arguments(event, self.binder)):
             self.argument_names.setdefault(wire, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
         for axes, number in zip(self.axes, numbers, strict=False):
@@ -368,20 +366,24 @@ def _unpack(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(args), kwargs
 
 
-def _paths(args: Any, kwargs: Any, parameters: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Each wire of a call, with the words that lead to it: `target`, `state.1`."""
+def _arguments(event: Enter, binder: inspect.Signature | None) -> Struct:
+    """What a call was given, by the names of its parameters; by place, if Python would refuse the call."""
+    args, kwargs = _unpack((event.args, event.kwargs))
+    try:
+        named = arguments(args, kwargs, binder)
+    except TypeError:
+        named = arguments(args, kwargs, None)
+    return Struct(dict, tuple(named), tuple(named.values()))
 
-    def walk(description: Any, path: str) -> Iterator[tuple[str, int]]:
-        if isinstance(description, Wire):
-            yield path, description.number
-        elif isinstance(description, Struct):
-            keys = description.keys or range(len(description.parts))
-            for key, part in zip(keys, description.parts, strict=True):
-                yield from walk(part, f"{path}.{key}" if path else str(key))
 
-    for place, part in enumerate(args.parts if isinstance(args, Struct) else args):
-        yield from walk(part, parameters[place] if place < len(parameters) else str(place))
-    yield from walk(kwargs, "")
+def _paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:
+    """Each wire of a description, with the words that lead to it: `target`, `state.1`."""
+    if isinstance(description, Wire):
+        yield path, description.number
+    elif isinstance(description, Struct):
+        keys = description.keys or range(len(description.parts))
+        for key, part in zip(keys, description.parts, strict=True):
+            yield from _paths(part, f"{path}.{key}" if path else str(key))
 
 
 _VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, einops.rearrange}
@@ -410,7 +412,7 @@ def assemble(
     whole = [call.function for call in box.calls() if isinstance(call.function, str)]
     return Diagram(
         box=box,
-        arguments=_normal(root.event.args, root.event.kwargs, builder.binder),
+        arguments=_arguments(root.event, builder.binder),
         result=root.result,
         failed=root.failed,
         symbols=dict(symbols or {}),
@@ -421,16 +423,6 @@ def assemble(
         modules={path: _module_at(record, path) for path in whole},
         binder=builder.binder,
     )
-
-
-def _normal(args: Any, kwargs: Any, binder: inspect.Signature | None) -> Any:
-    """The description of a call's arguments as Python binds them, defaults filled in."""
-    if binder is not None:
-        args, kwargs = _unpack((args, kwargs))
-        bound = binder.bind(*args, **kwargs)
-        bound.apply_defaults()
-        args, kwargs = Struct(tuple, (), bound.args), Struct(dict, tuple(bound.kwargs), tuple(bound.kwargs.values()))
-    return Struct(tuple, (), (args, kwargs))
 
 
 def _module_at(record: Record, path: str) -> Callable[..., Any]:

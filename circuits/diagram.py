@@ -6,7 +6,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from circuits import running, table
 from circuits.boxes import Box, Call, Fixed, Value
 from circuits.errors import CircuitError
 from circuits.signature import Signature
-from circuits.structure import bind
+from circuits.structure import arguments, bind
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -92,12 +92,10 @@ class Diagram:
         """The same, with some parameters and buffers replaced by dotted name, as `torch.func.functional_call` does."""
         if self.failed:
             raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
-        if self.binder is not None:
-            bound = self.binder.bind(*args, **kwargs)
-            bound.apply_defaults()
-            args, kwargs = bound.args, bound.kwargs
+        if parameters:
+            self._know(parameters)
         tensors: dict[Any, Any] = {}
-        bind(self.arguments, (args, kwargs), tensors, self.name)
+        bind(self.arguments, arguments(args, kwargs, self.binder), tensors, f"{self.name}: ")
         numbers = running.read_sizes(self.name, self.inputs, tensors, self.guards)
         for symbol, expression in self.symbols.items():
             if symbol in numbers:
@@ -110,6 +108,15 @@ class Diagram:
             for number in spent:
                 tensors.pop(number, None)
         return running.fill(self.result, tensors, numbers)
+
+    def _know(self, names: Iterable[str]) -> None:
+        """CircuitError if one of these is no parameter or buffer of what was recorded."""
+        known = {name for _, name in self.state.values()}
+        for root in {id(module): module for module, _ in self.state.values()}.values():
+            known |= {name for name, _ in (*root.named_parameters(), *root.named_buffers())}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise CircuitError(f"{self.name} has no parameter or buffer {', '.join(unknown)}")
 
     @cached_property
     def _program(self) -> tuple[tuple[Call, tuple[int, ...]], ...]:

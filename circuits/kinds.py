@@ -51,7 +51,7 @@ def kind(function: Any) -> int:
     """What to do with a torch callable; remembered."""
     name = getattr(function, "__name__", "")
     if name == "__get__":
-        found = RECORD if getattr(function.__self__, "__name__", "") in _VIEWS else SKIP
+        found = RECORD if _attribute(function) in _VIEWS else SKIP
     elif name == "__set__":
         found = RECORD if mutates(function) else SKIP
     else:
@@ -59,11 +59,16 @@ def kind(function: Any) -> int:
     return KINDS.setdefault(function, found)
 
 
+def _attribute(function: Any) -> str:
+    """The attribute of a tensor that a callable reads or writes."""
+    return getattr(getattr(function, "__self__", None), "__name__", "")
+
+
 def mutates(function: Any) -> bool:
     """Whether a callable of torch writes to its first argument, going by its name."""
     name = getattr(function, "__name__", "")
     if name == "__set__":
-        return getattr(function.__self__, "__name__", "") in _WRITTEN
+        return _attribute(function) in _WRITTEN
     if name.startswith("__"):
         return name == "__setitem__" or (
             name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__")
@@ -89,7 +94,7 @@ def operation_name(function: Any) -> str:
     """What to call a torch callable: `add`, `index`, `T`."""
     name = getattr(function, "__name__", type(function).__name__)
     if name in ("__get__", "__set__"):
-        return ("set " if name == "__set__" else "") + getattr(function.__self__, "__name__", name)
+        return ("set " if name == "__set__" else "") + (_attribute(function) or name)
     if name in ("__getitem__", "__setitem__"):
         return "index" if name == "__getitem__" else "set index"
     bare = name.strip("_")

@@ -6,6 +6,7 @@ description back into a value; `bind` says which tensor of a value stands at whi
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -93,6 +94,44 @@ def rebuild(kind: type, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
     return kind(zip(keys, parts, strict=True))
 
 
+def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.Signature | None) -> dict[str, Any]:
+    """The arguments of a call, or their descriptions, by the names of its parameters, defaults filled in.
+
+    >>> arguments((1, 2, 3), {"c": 4}, inspect.signature(lambda a, *rest, b=5, **others: None))
+    {'a': 1, 'rest.0': 2, 'rest.1': 3, 'b': 5, 'c': 4}
+    """
+    if binder is None:
+        return {f"{place}": part for place, part in enumerate(args)} | {**kwargs}
+    bound = binder.bind(*args, **kwargs)
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = binder.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            named |= {f"{name}.{place}": part for place, part in enumerate(value)}
+        else:
+            named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return named
+
+
+def convert(value: Any, new: Callable[[Tensor], Any]) -> Any:
+    """`value` with every tensor in it replaced."""
+    found: list[Tensor] = []
+
+    def number(tensor: Tensor) -> int:
+        found.append(tensor)
+        return len(found) - 1
+
+    return change(describe(value, number), lambda wire: new(found[wire.number]), lambda scalar: scalar.expression)
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in a value, in order."""
+    found: list[Tensor] = []
+    describe(value, lambda tensor: found.append(tensor) or 0)
+    return found
+
+
 def change(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any], make: bool = True) -> Any:
     """The description with every wire and scalar replaced; containers are made again, or stay `Struct`s."""
     if isinstance(description, Wire):
@@ -127,18 +166,25 @@ def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the 
     """Put into `found` which part of `value` stands at each wire and scalar; CircuitError if they do not match."""
     if isinstance(description, Wire):
         if not isinstance(value, Tensor):
-            raise CircuitError(f"{where}: a tensor belongs here, {type(value).__name__} came")
+            raise CircuitError(f"{where}: a tensor belongs here, {_shown(value)} came")
         found[description.number] = value
     elif isinstance(description, Scalar):
         found[description.expression] = value
     elif isinstance(description, Struct):
-        split = _split(value, type(value))
-        if split is None or split[0] != description.keys or len(split[1]) != len(description.parts):
-            raise CircuitError(f"{where}: expected {_outline(description)}, {type(value).__name__} came")
-        for key, part, inner in zip(description.keys or range(len(split[1])), split[1], description.parts, strict=True):
-            bind(inner, part, found, f"{where}[{key!r}]")
+        keys, parts = _split(value, type(value)) or ((), None)
+        if parts is None or len(parts) != len(description.parts) or set(keys) != set(description.keys):
+            raise CircuitError(f"{where}: {_outline(description)} belongs here, {_shown(value)} came")
+        given = dict(zip(keys or range(len(parts)), parts, strict=True))
+        for key, inner in zip(description.keys or range(len(parts)), description.parts, strict=True):
+            bind(inner, given[key], found, _part(where, key))
     elif description is not value:
         _same(description, value, where)
+
+
+def _part(where: str, key: Any) -> str:
+    if where.endswith(": "):
+        return f"{where}{key}"
+    return f"{where}.{key}" if isinstance(key, str) else f"{where}[{key!r}]"
 
 
 def _same(expected: Any, value: Any, where: str) -> None:
@@ -149,9 +195,22 @@ def _same(expected: Any, value: Any, where: str) -> None:
         same = False
     if not same:
         raise CircuitError(
-            f"{where}: the diagram was recorded with {expected!r}, {value!r} came; record it again for that"
+            f"{where}: the diagram was recorded with {_shown(expected)}, {_shown(value)} came; record it again for that"
         )
 
 
 def _outline(description: Struct) -> str:
+    if description.keys:
+        return f"{description.kind.__name__} with {', '.join([str(key) for key in description.keys])}"
     return f"{description.kind.__name__} of {len(description.parts)}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: what is small as it is, of anything else what it is."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {' '.join([str(size) for size in value.shape]) or 'no axes'}"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} with {', '.join([str(key) for key in value]) or 'nothing'}"
+    return repr(value) if type(value) in _ATOMS else type(value).__name__

@@ -15,7 +15,7 @@ from typing import Any
 import sympy
 import torch
 from torch._dynamo.source import ConstantSource
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, free_unbacked_symbols
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from circuits.boxes import Fixed, Size, size_text
@@ -33,7 +33,7 @@ class Sizes(ShapeEnv):
     """
 
     def __init__(self, inside: Callable[[], str]) -> None:
-        super().__init__()
+        super().__init__(allow_dynamic_output_shape_ops=False)
         self.inside = inside
         self.asked: dict[sympy.Symbol, tuple[str, str]] = {}
         self.conditions: list[Any] = []
@@ -88,6 +88,10 @@ class Symbols:
         """The same in the user's names."""
         raw = self.raw(size)
         return raw if not isinstance(raw, sympy.Basic) else _tidy(raw.xreplace(self.ours))
+
+    def unknown(self, size: Any) -> bool:
+        """Whether a size depends on numbers that are in tensors."""
+        return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
 
     def text(self, size: Any) -> str:
         """A size for a message."""

@@ -12,6 +12,7 @@ import inspect
 import linecache
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,17 +26,18 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.utils import _pytree
 
 from circuits.building import Builder, assemble, signature_of
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import Diagram
 from circuits.doors import watched
 from circuits.errors import CircuitError
+from circuits.events import Call, Event
 from circuits.frames import is_users
 from circuits.kinds import operation_name
 from circuits.listening import Listener, uncompiled
-from circuits.signature import Axes, Rest, Signature
+from circuits.signature import Axes, Number, Rest, parse_axes, show_axes
+from circuits.structure import convert, tensors, wires
 from circuits.symbols import Sizes, Symbols, multiple_of, name_of
 
 
@@ -62,10 +64,13 @@ def trace(
     m = 4, fixed
     """
     target = uncompiled(target)
+    if not callable(target):
+        raise CircuitError(f"trace takes a circuit, a module or a function, not {target!r}")
     listener = Listener(definitions=True, places=True)
     symbols = Symbols(Sizes(lambda: operation_name(listener.inside) if listener.inside is not None else ""))
     mode = FakeTensorMode(shape_env=symbols.env, allow_non_fake_inputs=True)
     listener.written = symbols.text
+    listener.told = partial(_refuse_unknown, listener, symbols)
     copier = _Copier(mode, listener)
     run = copier.target(target)
     symbols.taken |= {size for parameter in _parameters(target) for size in parameter.shape}
@@ -76,6 +81,14 @@ def trace(
     builder = Builder(listener.record, symbols.size, bound.signature, given.axes).fed()
     free = {name_of(ours): symbols.raw(raw) * multiple_of(ours) for raw, ours in symbols.ours.items()}
     return assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())
+
+
+def _refuse_unknown(listener: Listener, symbols: Symbols, event: Event, _: Any) -> None:
+    """CircuitError where an operation makes a tensor whose sizes nobody knows without the data."""
+    for number in wires(event.result) if isinstance(event, Call) else ():
+        if any(symbols.unknown(size) for size in listener.record.values[number][0]):
+            by = f"the sizes of what {operation_name(event.function)} gives"  # type: ignore[attr-defined]
+            raise CircuitError(_WANTS_DATA.format(by=by, where=event.where))  # type: ignore[attr-defined]
 
 
 def _run(listener: Listener, target: Any, run: Any, bound: "_Bound") -> None:
@@ -132,7 +145,7 @@ class _Copier:
 
     def inputs(self, value: Any) -> Any:
         """Arguments with every tensor made fake; their sizes are numbers."""
-        return _pytree.tree_map_only(Tensor, self._fake, value)
+        return convert(value, self._fake)
 
     def _fake(self, tensor: Tensor) -> Tensor:
         return (
@@ -143,19 +156,36 @@ class _Copier:
 
 
 def _uncopied(module: nn.Module) -> str:
-    """The innermost part of a module that cannot be copied."""
-    for name, child in module.named_children():
-        try:
-            with FakeCopyMode(FakeTensorMode(allow_non_fake_inputs=True)):
-                copy.deepcopy(child)
-        except Exception:
-            inner = _uncopied(child)
-            return (
-                f"{type(module).__name__}.{name} ({inner})"
-                if inner != type(child).__name__
-                else f"{type(module).__name__}.{name}"
-            )
-    return type(module).__name__
+    """The innermost part of a module that cannot be copied: `Sequential.1.0, a Bad,`."""
+    found, path = module, type(module).__name__
+    while True:
+        inner = next(((name, child) for name, child in found.named_children() if not _can_be_copied(child)), None)
+        if inner is None:
+            return path if found is module else f"{path}, a {type(found).__name__},"
+        path, found = f"{path}.{inner[0]}", inner[1]
+
+
+def _can_be_copied(module: nn.Module) -> bool:
+    try:
+        with FakeCopyMode(FakeTensorMode(allow_non_fake_inputs=True)):
+            copy.deepcopy(module)
+    except Exception:
+        return False
+    return True
+
+
+_WANTS_DATA = (
+    "the run needs a number that only data can give: {by} at {where}\n"
+    "a trace is one path through the code: track a real run instead, or compute without asking (torch.where)"
+)
+_ASKED = {
+    "got FakeTensor": _WANTS_DATA,
+    "not FakeTensor": _WANTS_DATA,
+    ".numpy() is not supported for tensor subclasses": _WANTS_DATA,
+    "unhashable type: non-nested SymInt": "the run looks something up by a size that is free: {by} at {where}\n"
+    "give the axis a number, trace(..., sizes={{...}})",
+}
+"""What torch says where a fake tensor or a free size cannot do what is asked of it, and what to say instead."""
 
 
 @contextlib.contextmanager
@@ -169,18 +199,14 @@ def _translated(symbols: Symbols) -> Iterator[None]:
         raise
     except (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException) as error:
         by, where = _asked_in(error)
-        raise CircuitError(
-            f"the run needs a number that only data can give: {by or 'a value'} at {where}\n"
-            "a trace is one path through the code: track a real run instead, or compute without asking (torch.where)"
-        ) from error
-    except RuntimeError as error:
-        text = symbols.rename(str(error))
-        if text == str(error):
-            raise
-        renamed = type(error)(text)
-        for note in getattr(error, "__notes__", []):
-            renamed.add_note(note)
-        raise renamed from error
+        raise CircuitError(_WANTS_DATA.format(by=by, where=where)) from error
+    except Exception as error:
+        for wanted, message in _ASKED.items():
+            if wanted in str(error):
+                by, where = _asked_in(error)
+                raise CircuitError(message.format(by=by, where=where)) from error
+        error.args = tuple([symbols.rename(part) if isinstance(part, str) else part for part in error.args])
+        raise
     finally:
         log.removeFilter(_no)
 
@@ -198,7 +224,7 @@ def _asked_in(error: BaseException) -> tuple[str, str]:
             place = frame
         frame = frame.tb_next
     if place is None:
-        return "", "an unknown line"
+        return "a value", "an unknown line"
     name, line = place.tb_frame.f_code.co_filename, place.tb_lineno
     return f"`{linecache.getline(name, line).strip()}`", f"{name}:{line}"
 
@@ -220,15 +246,14 @@ def _inputs(
     target: Any, axes: str | None, symbols: Symbols, sizes: Mapping[str, int], args: Any, kwargs: Any, copier: "_Copier"
 ) -> _Given:
     """The arguments made fake, or made from the axes of the signature, or of `axes`."""
-    named = list(Signature.parse(f"{axes} -> ").inputs) if axes is not None else None
-    tensors = [leaf for leaf in _pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    if tensors:
+    named = [parse_axes(part) for part in axes.split(",")] if axes is not None else None
+    given = tensors((args, kwargs))
+    if given:
         if sizes:
             raise CircuitError(
                 f"sizes ({', '.join(sizes)}) are for inputs that trace makes; these inputs have their own"
             )
-        if named is not None and len(named) > len(tensors):
-            raise CircuitError(f"axes '{axes}' names {len(named)} tensors, {len(tensors)} came")
+        _fit(axes, named or [], given)
         return _Given(copier.inputs(args), copier.inputs(kwargs), named or ())
     if args:
         raise CircuitError("arguments without a tensor among them: pass the tensors too, or these by name")
@@ -244,6 +269,19 @@ def _inputs(
     return _Given(_made(target, circuit.signature.inputs, circuit.inputs, circuit, symbols, sizes), kwargs, ())
 
 
+def _fit(text: str | None, named: Sequence[Axes], given: Sequence[Tensor]) -> None:
+    """CircuitError unless the axes that the caller names are those of the tensors that came."""
+    if len(named) > len(given):
+        raise CircuitError(f"axes '{text}' names {len(named)} tensors, {len(given)} came")
+    for axes, tensor in zip(named, given, strict=False):
+        rest = any(isinstance(term, Rest) for term in axes)
+        ends = list(zip(reversed(axes[rest:]), reversed(tensor.shape), strict=False))
+        numbers = all(term.value == size for term, size in ends if isinstance(term, Number))
+        if not numbers or tensor.ndim < len(axes) - rest or (tensor.ndim > len(axes) and not rest):
+            sizes = " ".join([f"{size}" for size in tensor.shape])
+            raise CircuitError(f"axes '{show_axes(axes)}' are not those of a tensor of {sizes or 'no axes'}")
+
+
 def _made(
     target: Any,
     shapes: Sequence[Axes],
@@ -257,6 +295,9 @@ def _made(
     unknown = [name for name in sizes if name not in names]
     if unknown:
         raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(names) or 'none'}")
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 0:
+            raise CircuitError(f"sizes: {name} is {size!r}, which is no size")
     owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
     known = {**(fixed_sizes(circuit, owner) if circuit is not None else {}), **sizes}
     multiples = circuit.multiples if circuit is not None else {}
@@ -291,6 +332,9 @@ def _bind(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound:
     signature = signature_of(target)
     if signature is None:
         return _Bound(args, kwargs, None)
-    bound = signature.bind(*args, **kwargs)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{_called(target)}{signature}: {error}") from None
     bound.apply_defaults()
     return _Bound(bound.args, bound.kwargs, signature)
