@@ -201,7 +201,8 @@ class Tracker(nn.Module):
     prints `Cq: 1 33 16 16 -> 1 32 5 5`. The name defaults to the class's; a signature is checked (ShapeError) and its
     axes are printed too, as are those of a module that has one. `to` is where lines go (None: nowhere), `times` how
     many calls are printed, `rank` the one process of a distributed run that prints, `values` up to how many numbers
-    a tensor may have to be printed in full. The `state_dict` is that of the module inside.
+    a tensor may have to be printed in full. The `state_dict` is that of the module inside, and so are all attributes
+    that a tracker has not itself: `model.Cq.weight` is the convolution's, to read and to replace.
 
     Source: the notebook's Tracker, which called `module.forward` and so skipped hooks, and took one tensor alone.
     """
@@ -223,18 +224,32 @@ class Tracker(nn.Module):
         self.signature = signature
         self.sink, self.times, self.rank, self.values = to, times, rank, values
         self.printed = 0
-        if signature is not None:
-            _signed(signature, self.name)
+        self.run = _plain if signature is None else _signed(signature, self.name)
         self.register_load_state_dict_pre_hook(_into)
         self.register_state_dict_post_hook(_out)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module gives."""
-        call = _plain if self.signature is None else _signed(self.signature, self.name)
-        answer = call(self, *args, **kwargs)
+        answer = self.run(self, *args, **kwargs)
         if self._prints():
             self._print((args, kwargs), answer)
         return answer
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        inside = self.__dict__.get("_modules", {}).get("module")
+        own = inside is None or name in self.__dict__ or name == "module" or hasattr(type(self), name)
+        if own or not hasattr(inside, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(inside, name, value)
 
     def _prints(self) -> bool:
         if self.sink is None or (self.times is not None and self.printed >= self.times):
@@ -255,7 +270,12 @@ class Tracker(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """A stream cannot be pickled or copied with the model; standard output is found again."""
-        return {**self.__dict__, "sink": None if hasattr(self.sink, "write") else self.sink}
+        kept = {name: value for name, value in self.__dict__.items() if name != "run"}
+        return {**kept, "sink": None if hasattr(self.sink, "write") else self.sink}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.run = _plain if self.signature is None else _signed(self.signature, self.name)
 
 
 def _plain(tracker: Tracker, *args: Any, **kwargs: Any) -> Any:
@@ -285,11 +305,20 @@ def _rank() -> int:
 
 def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Before loading: the names that the module inside has without the tracker."""
-    for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}module.")]:
+    for key in [key for key in state if key.startswith(prefix)]:
         state[f"{prefix}module.{key.removeprefix(prefix)}"] = state.pop(key)
+    versions: dict[str, Any] = getattr(state, "_metadata", {})
+    root = prefix.removesuffix(".")
+    for path in [path for path in versions if path == root or path.startswith(prefix)]:
+        versions.setdefault(f"{prefix}module.{path.removeprefix(root).removeprefix('.')}".rstrip("."), versions[path])
 
 
-def _out(tracker: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _out(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """After saving: the same names again."""
     for key in [key for key in state if key.startswith(f"{prefix}module.")]:
         state[prefix + key.removeprefix(f"{prefix}module.")] = state.pop(key)
+    versions: dict[str, Any] = getattr(state, "_metadata", {})
+    root = prefix.removesuffix(".")
+    for path in [path for path in versions if path == f"{prefix}module" or path.startswith(f"{prefix}module.")]:
+        inner = path.removeprefix(f"{prefix}module").removeprefix(".")
+        versions[f"{root}.{inner}".strip(".")] = versions.pop(path)
