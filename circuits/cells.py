@@ -35,7 +35,9 @@ class Cell:
     def open(self) -> bool:
         """Whether it may still be given a name: nothing is known of it, or only how it came from such an axis."""
         origin = self.root.origin
-        return origin is None or (isinstance(origin, Affine | Primed | Seen) and origin.base.open)
+        if isinstance(origin, Seen):
+            return origin.label(self.root.size) is None
+        return origin is None or (isinstance(origin, Affine | Primed) and origin.base.open)
 
     def label(self) -> str | None:
         """The name to show, or None where there is none."""

@@ -5,17 +5,26 @@ sizes all different are `test_naming`'s. An axis without a name is written `_`.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import trace
 from circuits.boxes import Value
 from circuits.rules.registry import RULES
+
+
+@pytest.fixture(autouse=True)
+def uncached() -> Iterator[None]:
+    """Torch remembers what each operation does to symbols: slow, and of no use where a trace is one operation."""
+    with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        yield
+
 
 Case = tuple[Callable[..., Any], str, str]
 
