@@ -4,7 +4,6 @@ A `TorchFunctionMode` sees the torch calls; what it does not see comes through `
 references, so recording keeps none alive. What the events mean is `building`'s business.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,10 +15,11 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 from torch.overrides import TorchFunctionMode
 
 from circuits import recording
-from circuits.events import Call, Enter, Event, Leave, Lift, Record
+from circuits.events import Call, Enter, Event, Leave, Record
 from circuits.frames import caller
 from circuits.kinds import ITERATE, KINDS, OPEN, OPENED, SKIP, kind, mutates, operation_name, returning
-from circuits.structure import Wire, describe, leaves
+from circuits.structure import Struct, Wire, describe, describe_all, leaves
+from circuits.values import Values
 
 
 class Listener(TorchFunctionMode):
@@ -49,9 +49,7 @@ class Listener(TorchFunctionMode):
         self.failing = False
         self.failed_in: list[str] = []
         self.stack: list[Enter] = []
-        self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-        self._named: dict[int, tuple[nn.Module, str, str]] | None = None
-        self._below: dict[str, tuple[nn.Module, str]] = {}
+        self.values = Values(self.record, self.stack, self._tell)
 
     @contextmanager
     def muted(self) -> Iterator[None]:
@@ -61,69 +59,6 @@ class Listener(TorchFunctionMode):
             yield
         finally:
             self.mute = before
-
-    # Values
-
-    def number(self, tensor: Tensor) -> int:
-        """The number of a tensor that is read."""
-        known = self._numbers.get(id(tensor))
-        if known is not None and known[0]() is tensor:
-            return known[1]
-        return self._meet(tensor)
-
-    def made(self, tensor: Tensor, role: str = "made", name: str = "") -> int:
-        """A new number for a tensor that was just made, or changed in place."""
-        number = self.record.add(tensor, role, name)
-        self._numbers[id(tensor)] = (weakref.ref(tensor), number)
-        return number
-
-    def _meet(self, tensor: Tensor) -> int:
-        """A number for a tensor nobody made under our eyes: seen through a transform, a parameter, or a constant."""
-        if functorch.is_functorch_wrapped_tensor(tensor):
-            source = self.number(functorch.get_unwrapped(tensor))
-            number = self.made(tensor)
-            dim = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else None
-            self._tell(Lift(number, source, dim, functorch.maybe_get_level(tensor)))
-            return number
-        owner = self._owner(tensor)
-        if owner is not None:
-            module, name, role = owner
-            number = self.made(tensor, role, name)
-            self.record.state[number] = (module, name)
-            self.record.names[id(tensor)] = name
-            return number
-        number = self.made(tensor, "constant")
-        self.record.constants[number] = self.record.originals.get(id(tensor), tensor)
-        return number
-
-    def _owner(self, tensor: Tensor) -> tuple[nn.Module, str, str] | None:
-        """Whose parameter or buffer a tensor is: (module, dotted name from it, role)."""
-        for box in reversed(self.stack):
-            module = box.module
-            if module is None:
-                continue
-            for role, held in (("parameter", module._parameters), ("buffer", module._buffers)):
-                for name, value in held.items():
-                    if value is tensor:
-                        root, path = self._from_root(box.path)
-                        return root, f"{path}{name}", role
-        if self._named is None:
-            self._named = {}
-            for _, root in self.record.roots:
-                whose = self.record.originals.get(id(root), root)
-                for role, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
-                    for name, value in named:
-                        self._named.setdefault(id(value), (whose, name, role))
-        return self._named.get(id(tensor))
-
-    def _from_root(self, path: str) -> tuple[nn.Module, str]:
-        """The outermost module around a path, and what leads from there to its parameters: `blocks.0.`."""
-        if path not in self._below:
-            roots = reversed(self.record.roots)
-            prefix, root = next((prefix, root) for prefix, root in roots if _lies_in(path, prefix))
-            inner = path.removeprefix(prefix).removeprefix(".") if prefix else path
-            self._below[path] = self.record.originals.get(id(root), root), f"{inner}." if inner else ""
-        return self._below[path]
 
     # Torch calls
 
@@ -145,12 +80,12 @@ class Listener(TorchFunctionMode):
     def _call(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
     ) -> Any:
-        number = self.number
+        wire = self.values.wire
         self.failing = False
         event = Call(
             function,
-            tuple([describe(arg, number) for arg in args]),
-            {name: describe(arg, number) for name, arg in kwargs.items()} if kwargs else kwargs,
+            describe_all(args, wire),
+            {name: describe(arg, wire) for name, arg in kwargs.items()} if kwargs else kwargs,
             pattern,
             caller() if self.places else "",
         )
@@ -165,7 +100,7 @@ class Listener(TorchFunctionMode):
             raise
         finally:
             self.inside = before
-        event.result = describe(answer, self.made)
+        event.result = describe(answer, self.values.made)
         if answer is None and mutates(function) and args and isinstance(args[0], Tensor):
             event.result = None
             self._overwrite(event, args[0])
@@ -180,7 +115,7 @@ class Listener(TorchFunctionMode):
     def _overwrite(self, event: Call, tensor: Tensor) -> None:
         """`x[i] = y` gives nothing back, but x is another value afterwards: as if the call had returned it."""
         event.function = returning(event.function)
-        event.result = describe(tensor, self.made)
+        event.result = describe(tensor, self.values.made)
 
     def _whole(self, level: int) -> None:
         """A box in whose inside a transform ran is run as a whole."""
@@ -278,8 +213,8 @@ class Listener(TorchFunctionMode):
         return self._box("circuit", label, path, module, args, kwargs, lambda: run(self.definitions), enter)
 
     def _tensors(self, circuit: Any, held: list[Any], names: dict[str, Any]) -> dict[str, Any]:
-        found = {f"{place}": describe(value, self.number) for place, value in enumerate(held)}
-        return found | {name: describe(names.get(name), self.number) for name in circuit.optional}
+        found = {f"{place}": describe(value, self.values.wire) for place, value in enumerate(held)}
+        return found | {name: describe(names.get(name), self.values.wire) for name in circuit.optional}
 
     def _retell(self, box: Enter) -> None:
         """The box just told of turned out to be a circuit."""
@@ -301,15 +236,15 @@ class Listener(TorchFunctionMode):
     ) -> Any:  # fmt: skip
         outermost = not self.stack
         self.failing = False
-        number = self.number if not outermost else self._argument
+        wire = self.values.argument if outermost else self.values.wire
         level = functorch.maybe_current_level() or 0
         box = Enter(
             kind,
             label,
             path,
             module,
-            describe(args, number),
-            describe(kwargs, number),
+            Struct(tuple, (), describe_all(args, wire)) if args else args,
+            describe(kwargs, wire) if kwargs else kwargs,
             level,
             caller() if self.places else "",
         )
@@ -325,7 +260,7 @@ class Listener(TorchFunctionMode):
                 self._failed()
             self._end(Leave(None, failed=True), None)
             raise
-        self._end(Leave(describe(answer, self.number)), answer)
+        self._end(Leave(describe(answer, self.values.wire)), answer)
         return answer
 
     def _end(self, event: Leave, answer: Any) -> None:
@@ -343,22 +278,6 @@ class Listener(TorchFunctionMode):
             box.function = function
 
         return self._box("function", label, "", None, args, kwargs, lambda: function(*args, **kwargs), prepare)
-
-    def _argument(self, tensor: Tensor) -> int:
-        """A tensor that comes in from outside the run."""
-        known = self._numbers.get(id(tensor))
-        if known is not None and known[0]() is tensor:
-            return known[1]
-        if functorch.is_functorch_wrapped_tensor(tensor):
-            return self._meet_lifted(tensor)
-        return self.made(tensor, "input")
-
-    def _meet_lifted(self, tensor: Tensor) -> int:
-        source = self._argument(functorch.get_unwrapped(tensor))
-        number = self.made(tensor, "input")
-        dim = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else None
-        self._tell(Lift(number, source, dim, functorch.maybe_get_level(tensor)))
-        return number
 
     def verb(
         self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
@@ -404,7 +323,7 @@ class Listener(TorchFunctionMode):
             self.mute = False
             answer = function(*inner_args, **inner_kwargs)
             self.mute = True
-            inside[:] = [describe(answer, self.number)]
+            inside[:] = [describe(answer, self.values.wire)]
             return answer
 
         level = functorch.maybe_current_level() or 0
@@ -414,8 +333,8 @@ class Listener(TorchFunctionMode):
             f"vmap {_called(function)}",
             "",
             None,
-            describe(args, self.number),
-            describe(kwargs, self.number),
+            describe(args, self.values.wire),
+            describe(kwargs, self.values.wire),
             level,
             "",
         )
@@ -425,7 +344,7 @@ class Listener(TorchFunctionMode):
         try:
             answer = call(watched)
             self._whole(level + 1)
-            self._tell(Leave(describe(answer, self.made), inside[0] if inside else None, out_dims), answer)
+            self._tell(Leave(describe(answer, self.values.made), inside[0] if inside else None, out_dims), answer)
         except BaseException as error:
             if not self.failing:
                 box.error = _brief(error)
@@ -440,10 +359,6 @@ class Listener(TorchFunctionMode):
     def show(self, size: Any) -> str:
         """A size in a message."""
         return self.written(size)
-
-
-def _lies_in(path: str, prefix: str) -> bool:
-    return not prefix or path == prefix or path.startswith(f"{prefix}.")
 
 
 def _called(function: Any) -> str:

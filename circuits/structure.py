@@ -7,11 +7,12 @@ description back into a value; `bind` says which tensor of a value stands at whi
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
+from torch.nn import Parameter
 
 from circuits.errors import CircuitError
 
@@ -41,20 +42,34 @@ _ATOMS = frozenset(
 )
 
 
-def describe(value: Any, number: Callable[[Tensor], int]) -> Any:
-    """`value` with a `Wire` for each tensor, numbered by `number`; what holds no tensor stays as it is."""
+def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire]) -> tuple[Any, ...]:
+    """Several values described; the ordinary ones without a further call, since this runs for every torch call."""
+    return tuple(
+        [
+            wire(value)
+            if (kind := type(value)) is Tensor or kind is Parameter
+            else value
+            if kind in _ATOMS
+            else describe(value, wire)
+            for value in values
+        ]
+    )
+
+
+def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
+    """`value` with a `Wire` for each tensor, given by `wire`; what holds no tensor stays as it is."""
     kind = type(value)
     if kind in _ATOMS:
         return value
     if kind is Tensor or isinstance(value, Tensor):
-        return Wire(number(value))
+        return wire(value)
     if kind is SymInt or kind is SymFloat or kind is SymBool:
         return Scalar(value)
     split = _split(value, kind)
     if split is None:
         return value
     keys, parts = split
-    described = tuple([describe(part, number) for part in parts])
+    described = describe_all(parts, wire)
     if all(new is old for new, old in zip(described, parts, strict=True)) and not dataclasses.is_dataclass(value):
         return value if kind is tuple or kind is slice or not parts else Struct(kind, keys, described)
     return Struct(kind, keys, described)
@@ -117,19 +132,20 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.
 def convert(value: Any, new: Callable[[Tensor], Any]) -> Any:
     """`value` with every tensor in it replaced."""
     found: list[Tensor] = []
-
-    def number(tensor: Tensor) -> int:
-        found.append(tensor)
-        return len(found) - 1
-
-    return change(describe(value, number), lambda wire: new(found[wire.number]), lambda scalar: scalar.expression)
+    described = describe(value, lambda tensor: _kept(found, tensor))
+    return change(described, lambda wire: new(found[wire.number]), lambda scalar: scalar.expression)
 
 
 def tensors(value: Any) -> list[Tensor]:
     """Every tensor in a value, in order."""
     found: list[Tensor] = []
-    describe(value, lambda tensor: found.append(tensor) or 0)
+    describe(value, lambda tensor: _kept(found, tensor))
     return found
+
+
+def _kept(found: list[Tensor], tensor: Tensor) -> Wire:
+    found.append(tensor)
+    return Wire(len(found) - 1)
 
 
 def change(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any], make: bool = True) -> Any:

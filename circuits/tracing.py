@@ -43,6 +43,7 @@ from circuits.symbols import Sizes, Symbols, multiple_of, name_of
 
 def trace(
     target: Any,
+    /,
     *args: Any,
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,

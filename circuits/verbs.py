@@ -36,7 +36,10 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
     if not isinstance(pattern, str):
         raise SignatureError("einsum takes its tensors first and its pattern last: einsum(x, w, 'y m, m k -> y k')")
     _agree(pattern, tensors)
-    return _tell(einsum, pattern, tensors_and_pattern, {}, lambda: einops.einsum(*tensors, _plain(pattern)))
+    return _tell(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, _plain(pattern)))
+
+
+_einops_einsum: Callable[..., Tensor] = einops.einsum
 
 
 def rearrange(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Tensor:
