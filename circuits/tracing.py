@@ -59,10 +59,9 @@ def trace(
     Circuits with a kernel are shown by their definition. CircuitError where the run asks for a number that only data
     can give (`if x.item()`), or a part of the model cannot be copied; an error of the model's own code goes through.
 
-    >>> print(trace(torch.nn.Linear(4, 3), axes="b m"))
-    Linear      b m -> b 3  b 4 -> b 3  15 params
-      linear    b m -> b 3  b 4 -> b 3  weight, bias: 15 params
-    m = 4, fixed
+    >>> print(trace(torch.nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
+    Linear    b m -> b 3  b 4 -> b 3  15 params
+      linear  b m -> b 3  b 4 -> b 3  weight, bias: 15 params
     """
     target = uncompiled(target)
     if not callable(target):

@@ -79,9 +79,9 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
     >>> with track(model, to=None) as seen:
     ...     _ = model(torch.ones(2, 4))
     >>> print(seen)
-    Sequential  2 4 -> 2 3  15 params
-      0 linear  2 4 -> 2 3  15 params
-      1 relu    2 3 -> 2 3
+    Sequential    2 4 -> 2 3  15 params
+      0 linear    2 4 -> 2 3  15 params
+      1 relu      2 3 -> 2 3
     """
     target = uncompiled(target)
     found = None if isinstance(target, nn.Module) else find_circuit(target)
