@@ -1,11 +1,13 @@
 """The tracker table: one row a box, indented as the boxes are nested.
 
 A row has what the box is, its axes by name, its sizes, its learned numbers, and notes. A module that is one operation
-takes one row; neighbours alike but for their names take one row with a count.
+takes one row; neighbours alike but for their names take one row with a count (`×12`), and so do several neighbours that
+come again in turn, bracketed in the notes.
 """
 
 import html as markup
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +17,7 @@ from rich.table import Table
 
 from circuits.boxes import Box, Fixed, Value
 
-_DTYPES = {"float32": "", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,24 @@ def rows(box: Box, depth: int | None = None) -> list[Row]:
 def _add_inside(box: Box, level: int, depth: int | None, seen: set[str], found: list[Row]) -> None:
     if depth is not None and level > depth:
         return
-    for inner, times in _alike(box.boxes):
-        found.append(row(inner, level, times, seen, box.path))
-        if not _is_one_operation(inner):
-            _add_inside(inner, level + 1, depth, seen, found)
+    for turn, times in _turns(box.boxes):
+        first = len(found)
+        for inner in turn:
+            found.append(row(inner, level, times, seen, box.path))
+            if not _is_one_operation(inner):
+                _add_inside(inner, level + 1, depth, seen, found)
+        if times > 1:
+            _mark(found, first, times)
+
+
+def _mark(found: list[Row], first: int, times: int) -> None:
+    """Say how often rows come: a count on the one, a bracket beside several."""
+    last = len(found) - 1
+    single = all(row.depth > found[first].depth for row in found[first + 1 :])
+    for place in range(first, first + 1 if single else last + 1):
+        bracket = "" if single else " ┐" if place == first else "┘" if place == last else "│"
+        mark = f"×{times}{bracket}" if place == first else bracket
+        found[place] = replace(found[place], notes=f"{mark} {found[place].notes}".strip())
 
 
 def row(
@@ -62,10 +78,10 @@ def row(
     module around it. An opened box is never shown as the one operation inside it.
     """
     shown = box if opened or not _is_one_operation(box) else replace(box.boxes[0], name=box.name)
-    notes = [f"×{times}"] if times > 1 else []
-    notes += _dtype_notes(box) + ([f"failed: {box.error}"] if box.error else [])
+    notes = _dtype_notes(shown, box) + ([f"failed: {box.error}"] if box.error else [])
+    notes += ["* mapped"] if box.kind == "transform" and any(value.mapped for value in _all_values(box)) else []
     inputs = _data(shown)
-    failed = any([inner.error for inner in box.walk()])
+    failed = any(inner.error for inner in box.walk())
     axes = flow([str(value) for value in inputs], [str(value) for value in box.outputs], failed)
     sizes = flow([value.shape for value in inputs], [value.shape for value in box.outputs], failed)
     return Row(
@@ -92,8 +108,8 @@ def line(row: Row, opened: bool) -> str:
 
 
 def _what(box: Box) -> str:
-    name = f"{box.name} " if box.name else ""
-    return f"{name}{box.label}: {box.signature}" if box.signature is not None else f"{name}{box.label}"
+    words = f"{box.name} {box.label.rpartition('<locals>.')[2]}".strip()
+    return f"{words}: {box.signature}" if box.signature is not None else words
 
 
 def _data(box: Box) -> list[Value]:
@@ -116,7 +132,7 @@ def _parameters(box: Box, times: int, seen: set[str] | None, within: str) -> str
     if not count:
         return ""
     if box.kind == "operation":
-        names = [value.name.removeprefix(f"{within}.") for value in box.parameters]
+        names = _relative([value.name for value in box.parameters], within)
         shown = ", ".join(names if len(names) < 4 else [*names[:2], f"… {len(names)} tensors"])
         return f"{shown}: {count:,} params"
     if seen is not None and box.path:
@@ -127,9 +143,30 @@ def _parameters(box: Box, times: int, seen: set[str] | None, within: str) -> str
     return f"{times} × {count:,} params" if several else f"{count:,} params"
 
 
-def _dtype_notes(box: Box) -> list[str]:
-    words = [str(value.dtype).removeprefix("torch.") for value in box.outputs]
-    return list(dict.fromkeys([short for short in [_DTYPES.get(word, word) for word in words] if short]))
+def _relative(names: Sequence[str], within: str) -> list[str]:
+    """Parameters as the module calls them that reads them; without one, as what they have in common does."""
+    if within:
+        return [name.removeprefix(f"{within}.") for name in names]
+    while all("." in name for name in names) and len({name.partition(".")[0] for name in names}) == 1:
+        names = [name.partition(".")[2] for name in names]
+    return list(names)
+
+
+def _all_values(box: Box) -> Iterator[Value]:
+    return (value for inner in box.walk() for value in (*inner.inputs, *inner.outputs))
+
+
+def _dtype_notes(shown: Box, box: Box) -> list[str]:
+    """The numbers that go in and come out, where they are not all float32: `bf16`, `int64 -> fp32`."""
+    into, out = [list(dict.fromkeys(map(_dtype, values))) for values in (_data(shown), box.outputs)]
+    if set(into + out) <= {"fp32"}:
+        return []
+    return [", ".join(out)] if into == out or not into else [f"{', '.join(into)} -> {', '.join(out)}".strip()]
+
+
+def _dtype(value: Value) -> str:
+    word = str(value.dtype).removeprefix("torch.")
+    return _DTYPES.get(word, word)
 
 
 def _named_sizes(box: Box) -> Iterator[str]:
@@ -142,33 +179,54 @@ def _named_sizes(box: Box) -> Iterator[str]:
     return iter([f"{axis}={size}" for axis, size in told.items()])
 
 
-def _alike(boxes: Sequence[Box]) -> Iterator[tuple[Box, int]]:
-    """Neighbours alike, as one and how many: one module called again, or a row of modules numbered `blocks.0…11`."""
+def _turns(boxes: Sequence[Box]) -> Iterator[tuple[list[Box], int]]:
+    """Neighbours alike, as the ones to show and how many times they come: the turn that covers most boxes wins.
+
+    A turn is a module called again, the next of modules numbered `blocks.0`, `blocks.1`, or several boxes with such a
+    module among them.
+    """
+    shapes = [_shape(box) for box in boxes]
     place = 0
     while place < len(boxes):
-        first, shape = boxes[place], _shape(boxes[place])
-        count = 1
-        while (
-            place + count < len(boxes)
-            and _follows(boxes[place + count - 1], boxes[place + count])
-            and _shape(boxes[place + count]) == shape
-        ):
-            count += 1
-        last = boxes[place + count - 1]
-        yield (
-            (first if last.name == first.name else replace(first, name=f"{first.name}…{last.name.rpartition('.')[2]}")),
-            count,
+        length, times = max(
+            [(length, _times(boxes, shapes, place, length)) for length in range(1, _LONGEST + 1)],
+            key=lambda turn: (turn[0] * turn[1] if turn[1] > 1 else 1, -turn[0]),
         )
-        place += count
+        length = length if times > 1 else 1
+        last = place + (times - 1) * length
+        yield [_spanning(boxes[place + step], boxes[last + step]) for step in range(length)], times
+        place += length * times
 
 
-def _follows(box: Box, after: Box) -> bool:
-    """Whether `after` is the same module again, or the one with the next number."""
-    if not box.path or box.kind == "operation":
-        return False
+_LONGEST = 8
+"""How many neighbours may come again in turn."""
+
+
+def _times(boxes: Sequence[Box], shapes: Sequence[Any], place: int, length: int) -> int:
+    """How often the boxes from here on come in turn."""
+    times = 1
+    while place + length * (times + 1) <= len(boxes):
+        before, after = place + length * (times - 1), place + length * times
+        pairs = [(boxes[before + step], boxes[after + step]) for step in range(length)]
+        alike = all(shapes[before + step] == shapes[after + step] for step in range(length))
+        if not alike or not all(_follows(*pair, length) for pair in pairs) or not any(pair[0].path for pair in pairs):
+            return times
+        times += 1
+    return times
+
+
+def _follows(box: Box, after: Box, length: int) -> bool:
+    """Whether `after` is the same module again or the next by number; operations have no names to compare."""
+    if box.kind == "operation" or box.path == after.path:
+        return box.kind == after.kind and (length > 1 or bool(box.path))
     (stem, _, number), (stem_after, _, number_after) = box.path.rpartition("."), after.path.rpartition(".")
-    following = number.isdigit() and number_after.isdigit() and int(number_after) == int(number) + 1
-    return box.path == after.path or (stem == stem_after and following)
+    numbered = number.isdigit() and number_after.isdigit()
+    return stem == stem_after and numbered and int(number) < int(number_after) <= int(number) + length
+
+
+def _spanning(first: Box, last: Box) -> Box:
+    """The first of a row of boxes, named for all of them: `blocks.0…11`."""
+    return first if last.name == first.name else replace(first, name=f"{first.name}…{last.name.rpartition('.')[2]}")
 
 
 def _shape(box: Box) -> tuple[Any, ...]:
@@ -204,9 +262,14 @@ def markdown(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) ->
     lines = ["| " + " | ".join(_TITLES) + " |", "|" + " --- |" * len(_TITLES)]
     for words in _lines(box, fixed, depth):
         indent = len(words[0]) - len(words[0].lstrip())
-        first = "&nbsp;" * 2 * indent + words[0].lstrip()
-        lines.append("| " + " | ".join([word.replace("|", "\\|") for word in (first, *words[1:])]) + " |")
+        first = "&nbsp;" * 2 * indent + _escaped(words[0].lstrip())
+        lines.append("| " + " | ".join([first, *map(_escaped, words[1:])]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _escaped(words: str) -> str:
+    """Text that Markdown leaves alone: `2*h` is no emphasis."""
+    return re.sub(r"([\\`*_|\[\]])", r"\\\1", markup.escape(words, quote=False))
 
 
 def html(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) -> str:
