@@ -9,6 +9,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointFunction
 
 RECORD, SKIP, OPEN, ITERATE = range(4)
 
@@ -26,7 +27,7 @@ _ASKED = (
 )
 _QUESTIONS = frozenset(_ASKED.split())
 OPENED: dict[Any, Callable[..., Any]] = {}
-"""Python functions of torch whose bodies are recorded, not they themselves."""
+"""Functions of torch whose bodies are recorded, not they themselves."""
 
 
 def _closed(*_: Any) -> bool:
@@ -42,7 +43,13 @@ def _open(function: types.FunctionType) -> Callable[..., Any]:
     return opened
 
 
+def _uncheckpointed(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    """What a checkpoint gives; its gradient too, but for the memory it saves."""
+    return run(*args)
+
+
 OPENED[F.multi_head_attention_forward] = _open(F.multi_head_attention_forward)
+OPENED[CheckpointFunction] = _uncheckpointed
 KINDS: dict[Any, int] = dict.fromkeys(OPENED, OPEN)
 KINDS[Tensor.__iter__] = ITERATE
 

@@ -78,7 +78,7 @@ def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
 def _split(value: Any, kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
     """The keys and parts of a container; None for anything that is not one."""
     if isinstance(value, (tuple, list)):
-        return (), tuple(value)
+        return getattr(value, "_fields", ()), tuple(value)
     if isinstance(value, Mapping):
         return tuple(value.keys()), tuple(value.values())
     if kind is slice:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -125,7 +126,7 @@ class _Copier:
         """A fake copy of a module; ties among its parameters stay."""
         if id(module) not in self.copies:
             try:
-                with self.listener.muted(), FakeCopyMode(self.mode):
+                with self.listener.muted(), temporarily_clear_interpreter_stack(), FakeCopyMode(self.mode):
                     copied = copy.deepcopy(module, self.memo)
             except Exception as error:
                 raise CircuitError(f"{_uncopied(module)} cannot be copied, so it cannot be traced: {error}") from error

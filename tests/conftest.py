@@ -1,13 +1,30 @@
-"""What every test stands on: golden texts, a seed for each test, and one torch thread for each worker."""
+"""What every test stands on: golden texts, a seed for each test, one torch thread for each worker.
 
+And `agree`, which records a call and holds the record against a plain run of the same code.
+"""
+
+import copy
+import dataclasses
+import io
+import json
 import os
 import random
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from torch import nn
+from torch._dynamo import eval_frame
+from torch._functorch import apis
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import _get_current_function_mode_stack
+
+from circuits import Diagram, trace, track
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -45,3 +62,150 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+def leaves(value: Any) -> list[Any]:
+    """The tensors and plain values in nested tuples, lists, dicts and dataclasses."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [leaf for field in dataclasses.fields(value) for leaf in leaves(getattr(value, field.name))]
+    if isinstance(value, dict):
+        return [leaf for part in value.values() for leaf in leaves(part)]
+    if isinstance(value, (tuple, list)):
+        return [leaf for part in value for leaf in leaves(part)]
+    return [value]
+
+
+def same(one: Any, other: Any) -> None:
+    """Two answers are one, bit for bit."""
+    mine, others = leaves(one), leaves(other)
+    assert len(mine) == len(others)
+    for a, b in zip(mine, others, strict=True):
+        if isinstance(a, torch.Tensor):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            assert a.is_meta or torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+        else:
+            assert a == b
+
+
+def portrait(model: nn.Module) -> dict[str, Any]:
+    """All of a model that a recording must leave as it was."""
+    state = model.state_dict(keep_vars=True)
+    modules = list(model.modules())
+    return {
+        "state": {name: value.detach().clone() for name, value in state.items() if isinstance(value, torch.Tensor)},
+        "identity": {name: id(value) for name, value in state.items()},
+        "modes": [module.training for module in modules],
+        "hooks": [
+            (list(each._forward_hooks), list(each._forward_pre_hooks), list(each._backward_hooks)) for each in modules
+        ],
+        "attributes": [sorted(each.__dict__) for each in modules],
+        "classes": [type(each) for each in modules],
+        "gradients": [(each.requires_grad, each.grad) for each in model.parameters()],
+        "fakes": [name for each in modules for name, value in vars(each).items() if isinstance(value, FakeTensor)],
+        "random": torch.get_rng_state(),
+        "doors": doors(),
+    }
+
+
+def doors() -> tuple[Any, ...]:
+    """What a recording replaces in torch while it lasts."""
+    watched = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
+    return (
+        *watched,
+        torch.overrides.has_torch_function,
+        len(_get_current_function_mode_stack()),
+        eval_frame._stance.stance,
+    )
+
+
+def unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Two portraits are of one model that nothing happened to."""
+    assert not after["fakes"]
+    assert torch.equal(before.pop("random"), after.pop("random"))
+    old, new = before.pop("state"), after.pop("state")
+    assert old.keys() == new.keys()
+    for name, value in old.items():
+        assert value.is_meta or torch.equal(value, new[name]), name
+    assert before == after
+
+
+def gradients(run: Callable[..., Any], model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
+    """What a run gives, and the gradients of a sum that weighs every number of it differently."""
+    args, kwargs = copy.deepcopy((args, kwargs))
+    floating = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    inputs = [leaf.requires_grad_() for leaf in floating]
+    torch.manual_seed(7)
+    answer = run(*args, **kwargs)
+    made = [leaf for leaf in leaves(answer) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    weights = [torch.arange(1, each.numel() + 1).reshape(each.shape).float().cos() for each in made]
+    if made:
+        torch.stack(
+            [(each.float() * weight).sum() for each, weight in zip(made, weights, strict=True)]
+        ).sum().backward()
+    parameters = list(model.parameters())
+    found = [None if each.grad is None else each.grad.clone() for each in (*inputs, *parameters)]
+    for parameter in parameters:
+        parameter.grad = None
+    return answer, found
+
+
+@dataclass
+class Agreement:
+    """Record a call in one way, and hold the diagram, the record and the model against a plain run."""
+
+    way: str
+
+    def record(self, model: Any, *args: Any, **kwargs: Any) -> Diagram:
+        """The diagram of one call; the model is as if nothing had happened, or as after a plain call."""
+        args, kwargs = copy.deepcopy((args, kwargs))
+        before = portrait(model)
+        if self.way == "trace":
+            diagram = trace(model, *args, **kwargs)
+            unchanged(before, portrait(model))
+            return diagram
+        plain, after, seen = self._plainly(model, args, kwargs), portrait(model), io.StringIO()
+        model.load_state_dict(before["state"])
+        torch.manual_seed(7)
+        with track(model, to=seen) as runs:
+            same(plain, model(*copy.deepcopy(args), **copy.deepcopy(kwargs)))
+        unchanged(after, portrait(model))
+        model.load_state_dict(before["state"])
+        assert len(runs) == 1
+        assert seen.getvalue()
+        return runs.diagram
+
+    @staticmethod
+    def _plainly(model: Any, args: Any, kwargs: Any) -> Any:
+        torch.manual_seed(7)
+        return model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> Diagram:
+        """Record, run the diagram, and compare values bit for bit, gradients, and the state left behind."""
+        diagram = self.record(model, *args, **kwargs)
+        no_machine_names(diagram)
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        answer, expected = gradients(model, model, args, kwargs)
+        left = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(state)
+        again, found = gradients(diagram, model, args, kwargs)
+        same(answer, again)
+        same(left, dict(model.state_dict()))
+        model.load_state_dict(state)
+        assert [each is None for each in found] == [each is None for each in expected]
+        for mine, other in zip(found, expected, strict=True):
+            if mine is not None:
+                torch.testing.assert_close(mine, other)
+        return diagram
+
+
+def no_machine_names(diagram: Diagram) -> None:
+    """No text of a diagram shows a symbol that torch made up."""
+    texts = [str(diagram), json.dumps(diagram.to_dict()), diagram.to_markdown(), diagram._repr_html_()]
+    for text in [*texts, *[str(guard) for guard in diagram.guards], *[str(note) for note in diagram.fixed]]:
+        assert re.search(r"\b(s|u|zuf)\d+\b", text) is None, text
+
+
+@pytest.fixture(params=["trace", "track"])
+def agree(request: pytest.FixtureRequest) -> Agreement:
+    """Both ways to record, each against a plain run."""
+    return Agreement(request.param)
