@@ -71,7 +71,8 @@ class Cell:
 class Scope:
     """The letters of one circuit, or of the run outside any: in it each stands for one size.
 
-    `reserved` are letters that only the outputs of the circuit have, whose sizes are known when it ends.
+    `reserved` are letters that only the outputs of the circuit have, whose sizes are known when it ends. Until then
+    nobody is given one, but a prime may guess at it.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
@@ -89,6 +90,18 @@ class Scope:
         if cell.open and self.admits(name, cell.root.size):
             cell.root.origin = self.letter(name, cell.root.size)
 
+    def open_reserved(self) -> None:
+        """From here on the reserved letters can be given; primes that guessed at them are guessed anew."""
+        for name in self.reserved:
+            self.sizes.pop(name, None)
+        self.reserved = set()
+
+    def rename(self, cell: Cell, name: str) -> None:
+        """The same, also for an axis that bears a prime which nobody gave it."""
+        if isinstance(cell.root.origin, Primed) and self.admits(name, cell.root.size):
+            cell.root.origin = self.letter(name, cell.root.size)
+        self.name(cell, name)
+
     def letter(self, name: str, size: Any) -> "Letter":
         """This letter, which from now on stands for this size."""
         if size is not None:
@@ -98,7 +111,7 @@ class Scope:
     def primed(self, name: str, size: Any, taken: Iterable[str] = ()) -> str:
         """The letter with the fewest primes that can stand for this size and is not taken."""
         word = f"{name}'"
-        while word in taken or not self.admits(word, size):
+        while word in taken or not same_size(self.sizes.get(word, size), size):
             word += "'"
         self.sizes.setdefault(word, size)
         return word

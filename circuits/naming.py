@@ -89,6 +89,7 @@ class Meeting:
         self.sizes = dict(sizes or {})
         self.rest: list[Cell] = []
         self.first = not scope.sizes
+        self.name = scope.name
 
     # Tensors that come in
 
@@ -127,7 +128,7 @@ class Meeting:
         """What a letter stands for here; it names an axis that nobody named, and joins what it stood for before."""
         known = self.cells.setdefault(name, cell)
         unify(known, cell)
-        self.scope.name(cell, name)
+        self.name(cell, name)
         return self._inside(name, cell.root.size)
 
     def _inside(self, name: str, size: Any) -> Cell:
@@ -200,8 +201,9 @@ class Meeting:
     def close(self, axes: Axes, cells: Sequence[Cell]) -> list[Cell]:
         """Name the cells of an output inside, as far as they have no name; its cells outside."""
         if self.inside is not None:
-            self.inside.reserved.clear()
+            self.inside.open_reserved()
             within = Meeting(self.inside)
+            within.name = self.inside.rename
             within.cells, within.rest = self.inner, [self.inside.see(cell) for cell in self.rest]
             within.read(axes, cells)
         return self.write(axes, [cell.root.size for cell in cells])

@@ -119,7 +119,7 @@ LINEAR: list[Case] = [
     (lambda x, y: torch.einsum("ij,jk", x, y), "y k, k x", "y x"),
     (lambda x: torch.einsum("ii->i", x), "y y", "y"),
     (lambda x, y: torch.tensordot(x, y, 1), "y k, k x", "y x"),
-    (lambda x, y: torch.tensordot(x, y, dims=([1], [1])), "y k, x k", "y x"),
+    (lambda x, y: torch.tensordot(x, y, ([1], [1])), "y k, x k", "y x"),  # pyright: ignore[reportArgumentType]
     (lambda x, y, w: F.bilinear(x, y, w), "b y, b x, k y x", "b k"),
     (nn.Bilinear(6, 5, 4), "b 6, b 5", "b _"),
     (torch.cdist, "b y k, b x k", "b y x"),

@@ -4,7 +4,7 @@ An operation without a rule gives its outputs axes without names: a box with siz
 """
 
 from circuits.naming import Names
-from circuits.rules import (  # noqa: F401  (each registers its rules)
+from circuits.rules import (
     attending,
     elementwise,
     indexing,
@@ -17,6 +17,9 @@ from circuits.rules import (  # noqa: F401  (each registers its rules)
     windows,
 )
 from circuits.rules.registry import RULES, Note, Operation
+
+FAMILIES = (attending, elementwise, indexing, joining, linear, moving, normalising, reductions, shapes, windows)
+"""The files whose rules are registered."""
 
 
 def name_outputs(operation: Operation, names: Names) -> Note:
@@ -34,4 +37,4 @@ def name_outputs(operation: Operation, names: Names) -> Note:
     return note
 
 
-__all__ = ["Note", "Operation", "name_outputs"]
+__all__ = ["FAMILIES", "Note", "Operation", "name_outputs"]

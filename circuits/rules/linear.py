@@ -28,20 +28,22 @@ def linear(operation: Operation, names: Names) -> None:
 @rule("matmul mm bmm mv dot vdot", also=[torch.Tensor.__matmul__])
 def matmul(operation: Operation, names: Names) -> None:
     """The last axis of the first meets the last but one of the second."""
-    multiply(*operation.inputs[:2], operation.outputs[0], names)
+    first, second = operation.inputs
+    multiply(first, second, operation.outputs[0], names)
 
 
 @rule("rmatmul", also=[torch.Tensor.__rmatmul__])
 def matmul_from_the_right(operation: Operation, names: Names) -> None:
     """`other @ self`."""
-    multiply(*operation.inputs[1::-1], operation.outputs[0], names)
+    second, first = operation.inputs
+    multiply(first, second, operation.outputs[0], names)
 
 
 @rule("addmm addmv baddbmm")
 def matmul_and_add(operation: Operation, names: Names) -> None:
     """The last two tensors are multiplied, the first is added."""
-    added, *two = operation.inputs[:3]
-    multiply(*two, operation.outputs[0], names)
+    added, first, second = operation.inputs
+    multiply(first, second, operation.outputs[0], names)
     _add(added, operation.outputs[0], names)
 
 

@@ -89,7 +89,7 @@ Note = str | Over | None
 Rule = Callable[[Operation, Names], Note]
 RULES: dict[Any, Rule] = {}
 
-_OWNERS = (torch, torch.Tensor, F, torch._C._nn, torch._VF, torch.special, torch.linalg)
+_OWNERS = (torch, torch.Tensor, F, torch._VF, torch.special, torch.linalg)
 
 
 def spelled(*names: str, slots: bool = False) -> Iterator[Callable[..., Any]]:
