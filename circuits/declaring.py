@@ -266,4 +266,4 @@ def _derived(term: Term) -> tuple[Derived, ...]:
 
 def has_rest(axes: Axes) -> bool:
     """Whether a tensor may have more axes, in front, than are named."""
-    return bool(axes) and isinstance(axes[0], Rest)
+    return len(axes) > 0 and isinstance(axes[0], Rest)
