@@ -200,8 +200,12 @@ def test_a_mask_broadcasts_over_leading_axes(lead: tuple[int, ...], shape: tuple
     )
 
 
+EMPTY_BATCHES = torch.__version__ >= "2.12"
+"""torch 2.11's fused operator divides by the number of heads and kills the process if there are none."""
+
+
 @given(
-    lead=st.lists(st.integers(0, 3), max_size=3),
+    lead=st.lists(st.integers(0 if EMPTY_BATCHES else 1, 3), max_size=3),
     sizes=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5)),
     masked=st.sampled_from(list(MASKS)),
     causal=st.booleans(),
