@@ -5,7 +5,7 @@ references, so recording keeps none alive. What the events mean is `building`'s 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -371,6 +371,18 @@ def _called(function: Any) -> str:
 def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nobody who records this thread hears what follows."""
+    with ExitStack() as stack:
+        listener: Any = recording.current()
+        while isinstance(listener, Listener):
+            stack.enter_context(listener.muted())
+            listener = listener.outer
+        stack.enter_context(recording.by(None))
+        yield
 
 
 def uncompiled(target: Any) -> Any:

@@ -36,7 +36,7 @@ from circuits.errors import CircuitError
 from circuits.events import Call, Event
 from circuits.frames import is_users
 from circuits.kinds import operation_name
-from circuits.listening import Listener, uncompiled
+from circuits.listening import Listener, uncompiled, unheard
 from circuits.signature import Axes, Number, Rest, parse_axes, show_axes
 from circuits.structure import convert, tensors, wires
 from circuits.symbols import Sizes, Symbols, multiple_of, name_of
@@ -73,9 +73,10 @@ def trace(
     listener.written = symbols.text
     listener.told = partial(_refuse_unknown, listener, symbols)
     copier = _Copier(mode, listener)
-    run = copier.target(target)
+    with unheard():
+        run = copier.target(target)
     symbols.taken |= {size for parameter in _parameters(target) for size in parameter.shape}
-    with torch.random.fork_rng(devices=[]), _translated(symbols), mode, enable_python_dispatcher():
+    with unheard(), torch.random.fork_rng(devices=[]), _translated(symbols), mode, enable_python_dispatcher():
         given = _inputs(target, axes, symbols, sizes or {}, args, kwargs, copier)
         bound = _bind(target, given.args, given.kwargs)
         _run(listener, target, run, bound)
