@@ -16,6 +16,7 @@ from circuits import circuit, einsum, rearrange, reduce, repeat, trace
 from circuits.boxes import Box, Value, size_text
 from circuits.cells import Cell, Letter, Scope, divided, group, labels, scaled, shifted, total, unify
 from circuits.diagram import Diagram
+from circuits.naming import Names
 from circuits.signature import parse_axes
 
 
@@ -451,3 +452,11 @@ def test_einops_patterns_of_any_form() -> None:
 @pytest.mark.parametrize("name", ["b'", "h_1", "Ωmega"])
 def test_any_letter_of_the_grammar_is_a_name(name: str) -> None:
     assert shown(trace(torch.relu, axes=f"{name} m").outputs) == f"{name} m"
+
+
+def test_a_cell_of_another_size_is_never_put_on_a_value() -> None:
+    names = Names()
+    names.shapes[0] = (3, 4)
+    scope = names.scope
+    assert labels(names.put(0, [named("y", 3, scope), named("x", 5, scope)])) == ("y", None)
+    assert labels(names.put(0, [named("y", 3, scope)])) == (None, None)

@@ -303,6 +303,13 @@ INDEXING: list[Case] = [
     (lambda x, y: x.clone().index_put_((y.long(),), x), "b m, b", "b m"),
 ]
 
+# Before torch 2.12 quantile cannot run on tensors without numbers at all.
+QUANTILES: list[Case] = [
+    (lambda x: torch.quantile(x, 0.5, 0), "b m", "m"),
+    (lambda x, q: torch.quantile(x, q, 1), "b m, n", "n b"),
+]
+QUANTILES = QUANTILES if torch.__version__ >= "2.12" else []
+
 REDUCTIONS: list[Case] = [
     (torch.sum, "b m", ""),
     (lambda x: x.sum(0), "b m", "m"),
@@ -322,8 +329,7 @@ REDUCTIONS: list[Case] = [
     (lambda x: x.median(0), "b m", "m, m"),
     (lambda x: torch.mode(x), "b m", "b, b"),
     (lambda x: x.kthvalue(1, 0), "b m", "m, m"),
-    (lambda x: torch.quantile(x, 0.5, 0), "b m", "m"),
-    (lambda x, q: torch.quantile(x, q, 1), "b m, n", "n b"),
+    *QUANTILES,
     (lambda x: (x > 0).any(0), "b m", "m"),
     (lambda x: x.prod(1), "b m", "b"),
     (lambda x: x.trace(), "y y", ""),
@@ -427,3 +433,19 @@ def test_a_rule_that_stumbles_leaves_sizes(monkeypatch: pytest.MonkeyPatch) -> N
 def test_notes_say_over_which_axis() -> None:
     diagram = trace(lambda x: torch.cat([x.softmax(-1), x[:, :1]], 1).sum(0), axes="b m", sizes={"m": 3})
     assert [box.label for box in diagram.boxes] == ["softmax over m", "index [:, :1]", "cat over m+1", "sum over b"]
+
+
+def test_what_a_normalisation_learned_has_the_axis_of_the_channels() -> None:
+    diagram = trace(nn.BatchNorm2d(12).eval(), axes="b c h w", sizes=dict.fromkeys("bchw", 12))
+    learned = [value for value in diagram.boxes[-1].inputs if value.role in ("parameter", "buffer")]
+    assert shown(tuple(learned)) == "c, c, c, c"
+
+
+def test_of_axes_of_size_one_it_is_not_told_which_is_left() -> None:
+    sizes = {"b": 1, "y": 1, "m": 4}
+    assert shown(trace(lambda x: x.reshape(1, 4), axes="b y m", sizes=sizes).outputs) == "_ m"
+    assert shown(trace(lambda x: x.reshape(1, 1, 2, 2), axes="b y m", sizes=sizes).outputs) == "b y _ _"
+
+
+def test_axes_laid_end_to_end_are_not_one_axis_though_their_sizes_agree() -> None:
+    assert shown(trace(lambda x: torch.cat([x, weight(12, 5)]), axes="b 5", sizes={"b": 12}).outputs) == "b+12 _"
