@@ -3,6 +3,7 @@
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """
 
+from circuits.boxes import Box, Value
 from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
@@ -12,6 +13,7 @@ from circuits.tracking import Seen, Tracker, track
 from circuits.verbs import einsum, rearrange, reduce, repeat
 
 __all__ = [
+    "Box",
     "Circuit",
     "CircuitError",
     "Diagram",
@@ -20,6 +22,7 @@ __all__ = [
     "Signature",
     "SignatureError",
     "Tracker",
+    "Value",
     "check",
     "checks",
     "circuit",
