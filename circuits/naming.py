@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from circuits.cells import Affine, Cell, Letter, Scope, group, labels, parts, prime, quotient, same_size, scaled, unify
+from circuits.cells import Affine, Cell, Letter, Scope, labels, quotient, same_size
 from circuits.cells import Group as Grouped
+from circuits.deriving import group, parts, prime, scaled, unify
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Signature, Term, parse_axes
 from circuits.terms import solve
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from circuits import circuit, einsum, rearrange, reduce, repeat, trace
 from circuits.boxes import Box, Value, size_text
-from circuits.cells import Cell, Letter, Scope, divided, group, labels, scaled, shifted, total, unify
+from circuits.cells import Cell, Letter, Scope, labels
+from circuits.deriving import divided, group, scaled, shifted, total, unify
 from circuits.diagram import Diagram
 from circuits.naming import Names
 from circuits.signature import parse_axes
@@ -158,7 +159,7 @@ def follow(plan: list[tuple[int, int, int, int, int]], *given: Tensor) -> list[T
     for step, first, second, i, j in plan:
         try:
             made = STEPS[step](found[-1 - first % len(found)], found[-1 - second % len(found)], i, j)
-        except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, ZeroDivisionError):
+        except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, ArithmeticError, AssertionError):
             continue
         if made.numel() and math.prod(made.shape) < 10**7:
             found.append(made)

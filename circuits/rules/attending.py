@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from circuits.cells import Cell, same_size, unify
+from circuits.cells import Cell, same_size
+from circuits.deriving import unify
 from circuits.naming import Names
 from circuits.rules.registry import Operation, rule
 

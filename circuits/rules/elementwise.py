@@ -2,7 +2,8 @@
 
 import torch
 
-from circuits.cells import Cell, same_size, unify
+from circuits.cells import Cell, same_size
+from circuits.deriving import unify
 from circuits.kinds import returning
 from circuits.naming import Names
 from circuits.rules.registry import Operation, rule

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from circuits.cells import Cell, reached, scaled, shifted, unify
+from circuits.cells import Cell
+from circuits.deriving import reached, scaled, shifted, unify
 from circuits.naming import Names
 from circuits.rules.elementwise import meet
 from circuits.rules.registry import Note, Operation, axis, over, plain, rule

@@ -2,7 +2,8 @@
 
 import torch
 
-from circuits.cells import Cell, divided, total, unify
+from circuits.cells import Cell
+from circuits.deriving import divided, total, unify
 from circuits.naming import Names
 from circuits.rules.registry import Note, Operation, axis, over, rule
 

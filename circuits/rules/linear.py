@@ -2,7 +2,8 @@
 
 import torch
 
-from circuits.cells import Cell, prime, same_size, unify
+from circuits.cells import Cell, same_size
+from circuits.deriving import prime, unify
 from circuits.naming import Names, follow
 from circuits.rules.elementwise import meet
 from circuits.rules.registry import Note, Operation, axes, rule

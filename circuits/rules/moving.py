@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from circuits.cells import Cell, prime, same_size, scaled, unify
+from circuits.cells import Cell, same_size
+from circuits.deriving import prime, scaled, unify
 from circuits.naming import Names
 from circuits.rules.registry import Operation, axes, axis, rule
 

@@ -1,6 +1,6 @@
 """Operations that work along some axes and keep them all: softmax and its like, sorting, normalisations."""
 
-from circuits.cells import divided, unify
+from circuits.deriving import divided, unify
 from circuits.naming import Names
 from circuits.rules.registry import Note, Operation, axis, over, rule
 

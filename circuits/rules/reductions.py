@@ -2,7 +2,8 @@
 
 import torch
 
-from circuits.cells import Cell, unify
+from circuits.cells import Cell
+from circuits.deriving import unify
 from circuits.naming import Names
 from circuits.rules.elementwise import meet
 from circuits.rules.registry import Note, Operation, axes, over, rule

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from circuits.cells import Cell, Group, group, parts, quotient, same_size
+from circuits.cells import Cell, Group, quotient, same_size
+from circuits.deriving import group, parts
 from circuits.naming import Names
 from circuits.rules.registry import Operation, rule
 

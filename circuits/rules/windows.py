@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from circuits.cells import Cell, reached, same_size, scaled, shifted, unify
+from circuits.cells import Cell, same_size
+from circuits.deriving import reached, scaled, shifted, unify
 from circuits.naming import Names
 from circuits.rules.registry import Note, Operation, Rule, axis, over, rule
 
