@@ -94,7 +94,7 @@ def rebuild(kind: type, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
     if kind is slice:
         return slice(*parts)
     if issubclass(kind, (tuple, list)):
-        return kind(*parts) if hasattr(kind, "_fields") or kind.__module__ == "torch.return_types" else kind(parts)
+        return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
     if issubclass(kind, dict) and not dataclasses.is_dataclass(kind):
         made = kind()
         made.update(zip(keys, parts, strict=True))

@@ -145,8 +145,11 @@ class _Printer:
     def _left(self, draft: Draft, answer: Any) -> None:
         """A box closes: alone with one operation it is one line; failed, it is told unless something in it was."""
         if [each for each, *_ in self.waiting][:1] == [draft]:
-            self._line(draft, self.waiting[0][1], answer)
-            self.waiting.clear()
+            if draft.event.error:
+                self._flush()
+            else:
+                self._line(draft, self.waiting[0][1], answer)
+                self.waiting.clear()
             return
         self._flush()
         if draft.event.error:

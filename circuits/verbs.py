@@ -49,7 +49,7 @@ def rearrange(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> 
     >>> rearrange(torch.ones(20, 64), "y (h k) -> h y k", k=16).shape
     torch.Size([4, 20, 16])
     """
-    run = lambda: einops.rearrange(tensor, _plain(pattern), **sizes)  # noqa: E731
+    run = lambda: einops.rearrange(tensor, _plain(pattern), **_named(sizes))  # noqa: E731
     return _tell(rearrange, pattern, (tensor, pattern), sizes, run)
 
 
@@ -60,7 +60,7 @@ def reduce(tensor: Tensor | Sequence[Tensor], pattern: str, reduction: Any, **si
     >>> reduce(torch.ones(4, 6), "y x -> y", "sum")
     tensor([6., 6., 6., 6.])
     """
-    run = lambda: einops.reduce(tensor, _plain(pattern), reduction, **sizes)  # noqa: E731
+    run = lambda: einops.reduce(tensor, _plain(pattern), reduction, **_named(sizes))  # noqa: E731
     return _tell(reduce, pattern, (tensor, pattern, reduction), sizes, run)
 
 
@@ -72,7 +72,7 @@ def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Ten
     tensor([[0, 1],
             [0, 1]])
     """
-    run = lambda: einops.repeat(tensor, _plain(pattern), **sizes)  # noqa: E731
+    run = lambda: einops.repeat(tensor, _plain(pattern), **_named(sizes))  # noqa: E731
     return _tell(repeat, pattern, (tensor, pattern), sizes, run)
 
 
@@ -90,6 +90,11 @@ def _tell(
 def _plain(pattern: str) -> str:
     """The pattern in einops' spelling, which has no primes."""
     return pattern.replace("'", "Prime") if "'" in pattern else pattern
+
+
+def _named(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Sizes by the same names: `**{"h'": 2}`."""
+    return {_plain(name): size for name, size in sizes.items()}
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,8 @@ def _refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
         extra = len(shape) - len(operand.names)
         if extra < 0 or (extra > 0 and not operand.rest):
             more = " or more" if operand.rest else ""
-            text = f"{text}\n{line}    has {len(shape)} axes, {len(operand.names)}{more} belong here"
+            axes = "axis" if len(shape) == 1 else "axes"
+            text = f"{text}\n{line}    has {len(shape)} {axes}, {len(operand.names)}{more} belong here"
             continue
         if operand.rest:
             if lead is not None and shape[:extra] != lead:

@@ -116,7 +116,7 @@ def a_generator_of_layers(layer: nn.Module, x: Tensor) -> Any:
 def results_with_several_parts(layer: nn.Module, x: Tensor) -> Any:
     values, places = x.topk(3)
     largest, ordered = x.max(1), x.sort(-1)
-    return values, places, largest.values, largest.indices, ordered.values, x.gather(1, places)
+    return ordered, values, places, largest.values, largest.indices, ordered.values, x.gather(1, places)
 
 
 @program

@@ -1,0 +1,176 @@
+"""Tracker: a module that prints what goes through another, and is otherwise that other."""
+
+import copy
+import io
+import logging
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuits import CircuitError, ShapeError, Tracker, circuit, trace, track
+
+
+def lines(make: Callable[..., Tracker], *calls: tuple[Any, ...]) -> list[str]:
+    """What a tracker prints for some calls."""
+    printed: list[str] = []
+    tracker = make(to=printed.append)
+    for args in calls:
+        tracker(*args)
+    return printed
+
+
+def convolution(**options: Any) -> Tracker:
+    return Tracker(nn.Conv2d(33, 32, 4, stride=3), "Cq", "b c h w -> b k h' w'", **options)
+
+
+IMAGE = torch.rand(1, 33, 16, 16)
+
+
+def test_a_line_a_call_as_the_notebook_prints_it() -> None:
+    assert lines(lambda **o: Tracker(nn.Conv2d(33, 32, 4, stride=3), "Cq", **o), (IMAGE,)) == [
+        "Cq: \t 1 33 16 16 -> 1 32 5 5"
+    ]
+    assert lines(convolution, (IMAGE,), (IMAGE[:, :, :7],)) == [
+        "Cq: \t 1 33 16 16 -> 1 32 5 5 \t b c h w -> b k h' w'",
+        "Cq: \t 1 33 7 16 -> 1 32 2 5 \t b c h w -> b k h' w'",
+    ]
+
+
+def test_standard_output_is_where_lines_go(capsys: Any) -> None:
+    Tracker(nn.ReLU())(torch.rand(2, 3))
+    assert capsys.readouterr().out == "ReLU: \t 2 3 -> 2 3\n"
+
+
+def test_several_inputs_and_outputs_nested_too() -> None:
+    x = torch.rand(2, 5, 16)
+    assert lines(lambda **o: Tracker(nn.MultiheadAttention(16, 4, batch_first=True), **o), (x, x, x)) == [
+        "MultiheadAttention: \t 2 5 16, 2 5 16, 2 5 16 -> 2 5 16, 2 5 5"
+    ]
+    assert lines(lambda **o: Tracker(nn.LSTM(16, 3), **o), (x, (torch.rand(1, 5, 3), torch.rand(1, 5, 3)))) == [
+        "LSTM: \t 2 5 16, 1 5 3, 1 5 3 -> 2 5 3, 1 5 3, 1 5 3"
+    ]
+
+
+def test_a_circuit_inside_tells_its_own_axes() -> None:
+    class Twice(nn.Module):
+        @circuit("y m -> y m")
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2
+
+    assert lines(lambda **o: Tracker(Twice(), **o), (torch.rand(2, 3),)) == ["Twice: \t 2 3 -> 2 3 \t y m -> y m"]
+
+
+@pytest.mark.parametrize("image", [torch.rand(33, 16, 16), torch.rand(33)])
+def test_a_signature_is_checked_under_the_trackers_name(image: Tensor) -> None:
+    with pytest.raises(ShapeError, match=r"^Cq: b c h w -> b k h' w'"):
+        convolution(to=None)(image)
+
+
+def test_the_state_of_a_model_does_not_know_its_trackers() -> None:
+    def layers(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        inner = wrap(nn.Sequential(nn.BatchNorm1d(4), wrap(nn.Linear(4, 4))))
+        return nn.Sequential(inner, nn.ReLU(), wrap(wrap(nn.Linear(4, 2))))
+
+    plain, tracked = layers(lambda module: module), layers(lambda module: Tracker(module, to=None))
+    mine, theirs = plain.state_dict(), tracked.state_dict()
+    assert list(mine) == list(theirs)
+    assert mine._metadata == theirs._metadata
+    tracked.load_state_dict(mine, strict=True)
+    assert torch.equal(plain.eval()(torch.ones(3, 4)), tracked.eval()(torch.ones(3, 4)))
+    tracked.train()(torch.randn(3, 4))
+    plain.load_state_dict(tracked.state_dict(), strict=True)
+    assert torch.equal(plain(torch.ones(3, 4)), tracked.eval()(torch.ones(3, 4)))
+    alone = Tracker(nn.Linear(4, 4))
+    alone.load_state_dict(nn.Linear(4, 4).state_dict())
+    parallel = Tracker(nn.DataParallel(nn.Linear(4, 4)))
+    parallel.load_state_dict(parallel.state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        tracked.load_state_dict({"0.0.weight": torch.ones(4)})
+
+
+def test_attributes_are_those_of_the_module_inside() -> None:
+    inner = nn.Linear(4, 3)
+    tracker, weight = Tracker(inner, to=None), nn.Parameter(torch.ones(3, 4))
+    assert tracker.weight is inner.weight
+    assert (tracker.in_features, tracker.bias.shape) == (4, (3,))
+    tracker.weight = weight
+    assert inner.weight is weight
+    assert list(dict(tracker.named_parameters())) == ["module.weight", "module.bias"]
+    tracker.note = "mine"
+    assert not hasattr(inner, "note")
+    tracker.to(torch.float64).train(False)
+    assert (inner.weight.dtype, inner.training) == (torch.float64, False)
+    with pytest.raises(AttributeError, match="nothing"):
+        tracker.nothing  # noqa: B018
+
+
+def test_hooks_of_the_module_inside_run() -> None:
+    inner = nn.ReLU()
+    inner.register_forward_hook(lambda module, args, answer: answer + 1)
+    assert torch.equal(Tracker(inner, to=None)(torch.zeros(2)), torch.ones(2))
+
+
+def test_how_often_and_by_whom_lines_are_printed(monkeypatch: Any, caplog: Any) -> None:
+    x = torch.rand(2)
+    assert len(lines(lambda **o: Tracker(nn.ReLU(), times=2, **o), (x,), (x,), (x,))) == 2
+    assert len(lines(lambda **o: Tracker(nn.ReLU(), rank=0, **o), (x,))) == 1
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    assert lines(lambda **o: Tracker(nn.ReLU(), rank=0, **o), (x,)) == []
+    assert len(lines(lambda **o: Tracker(nn.ReLU(), **o), (x,))) == 1
+    with caplog.at_level(logging.INFO):
+        Tracker(nn.ReLU(), to=logging.getLogger("circuits.test"))(x)
+    assert [record.getMessage() for record in caplog.records] == ["ReLU: \t 2 -> 2"]
+    with pytest.raises(CircuitError, match="not to int"):
+        Tracker(nn.ReLU(), to=3)(x)  # type: ignore[arg-type]
+
+
+def test_values_of_small_tensors() -> None:
+    found = lines(lambda **o: Tracker(nn.Softmax(-1), values=4, **o), (torch.zeros(2, 2),), (torch.zeros(3, 3),))
+    assert found == ["Softmax: \t 2 2 -> 2 2", "[[0.5000, 0.5000],\n [0.5000, 0.5000]]", "Softmax: \t 3 3 -> 3 3"]
+
+
+def again(tracker: nn.Module) -> list[Callable[[], nn.Module]]:
+    def saved() -> nn.Module:
+        file = io.BytesIO()
+        torch.save(tracker, file)
+        file.seek(0)
+        return torch.load(file, weights_only=False)
+
+    return [lambda: copy.deepcopy(tracker), lambda: pickle.loads(pickle.dumps(tracker)), saved]
+
+
+def test_copied_pickled_and_saved(capsys: Any) -> None:
+    tracker = Tracker(nn.Linear(4, 3), "L", "b m -> b k", times=2)
+    for make in again(tracker):
+        copied, x = make(), torch.rand(2, 4)
+        assert torch.equal(copied(x), tracker.module(x))
+        assert capsys.readouterr().out == "L: \t 2 4 -> 2 3 \t b m -> b k\n"
+        with pytest.raises(ShapeError, match="L: b m -> b k"):
+            copied(torch.rand(4))
+    silent = [make() for make in again(Tracker(nn.ReLU(), to=io.StringIO()))]
+    assert all(torch.equal(each(torch.ones(2)), torch.ones(2)) for each in silent)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("signature", [None, "b m -> b k"])
+def test_compiled_whole(signature: str | None) -> None:
+    tracker = Tracker(nn.Linear(4, 3), "L", signature)
+    compiled, x = torch.compile(tracker, backend="eager", fullgraph=True), torch.rand(2, 4)
+    assert torch.equal(compiled(x), tracker.module(x))
+
+
+def test_in_a_record_it_is_a_box_and_prints_nothing_itself(capsys: Any) -> None:
+    model = nn.Sequential(convolution(), nn.ReLU())
+    diagram, images = trace(model, axes="b 33 h w"), torch.rand(2, 33, 16, 16)
+    assert diagram.inputs[0].axes == ("b", "c", "h", "w")
+    assert diagram.outputs[0].axes[1] == "k"
+    with track(model, to=None) as seen:
+        model(images)
+    assert capsys.readouterr().out == ""
+    assert [box.label for box in seen.diagram.walk()] == [box.label for box in diagram.walk()]
+    assert torch.equal(diagram(images), seen.diagram(images))
