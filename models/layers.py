@@ -262,14 +262,17 @@ def channels_last(image: Tensor) -> Tensor:
     """The image itself, with the channels of a pixel side by side in memory: the layout convolutions are fast in.
 
     The kernel copies, so that a single channel, too, has the strides by which torch chooses a convolution. It goes by
-    way of a rearrangement, which torch.vmap can follow where it cannot `memory_format`.
+    way of a rearrangement, which torch.vmap can follow where it cannot `memory_format`. Doubles stay as they are: on
+    CPU nothing is faster for them, and torch.vmap of a gradient fails.
     """
     return image
 
 
 @channels_last.kernel
 def _(image: Tensor) -> Tensor:
-    """One copy."""
+    """One copy, but for doubles."""
+    if image.dtype == torch.float64:
+        return image
     copied = rearrange(image, "b c h w -> b h w c").clone(memory_format=torch.contiguous_format)
     return rearrange(copied, "b h w c -> b c h w")
 

@@ -243,6 +243,7 @@ def test_layouts_change_nothing_but_memory(c: int) -> None:
     assert channels_first(last).is_contiguous()
     images = torch.randn(3, 2, c, 5, 4)
     assert torch.equal(torch.vmap(channels_last)(images), images)
+    assert channels_last(image.double()).is_contiguous()
     with definitions():
         assert channels_last(image) is image
 

@@ -1,0 +1,142 @@
+"""The identity residual network: three blocks of residual units, each normed and activated before it is convolved.
+
+Convolutions have no bias unless asked for, as in He et al.; the figure's L₊ gives the strided ones one. In each block
+the first unit strides and changes the channels, and the norm before it stands on both of its ways, as the figure draws.
+
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 26; He et al. 2016, Identity Mappings in Deep Residual
+Networks; for the initialisation, He et al. 2015, Delving Deep into Rectifiers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from circuits import CircuitError, circuit, reduce
+from models.layers import NormActivate, ResidualConnection, channels_last
+
+
+class Block(nn.Module):
+    """One unit that strides by s and takes n0 channels to n1, then N-1 that keep them (Figure 26, below).
+
+    Each unit goes through a bottleneck of n1/4 channels, and each has its own weights. Alone, a block's convolutions
+    begin as nn.Conv2d's do; in the network, as it says.
+
+    Parameters, with n = n1/4: 5 n0 n + 2 n0 + (17N - 4)n² + (12N - 8)n, and (6N + 4)n more with `bias=True`. Raises
+    CircuitError where n1 is no multiple of 4, or N or s is less than 1.
+
+    >>> Block(s=2, N=3, n0=64, n1=128)(torch.rand(5, 64, 8, 8)).shape
+    torch.Size([5, 128, 4, 4])
+    """
+
+    def __init__(
+        self,
+        s: int,
+        N: int,
+        n0: int,
+        n1: int,
+        *,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if n1 % 4 or n1 < 4:
+            raise CircuitError(f"Block: its bottleneck has a quarter of n1 channels; n1 may be 4, 8, 12, ..., not {n1}")
+        if N < 1 or s < 1:
+            raise CircuitError(f"Block: it has at least one unit, which strides by at least 1, not N={N}, s={s}")
+        self.s, self.n0, self.n1 = s, n0, n1
+        n = n1 // 4
+
+        def convolution(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn.Conv2d:
+            return nn.Conv2d(
+                inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias, device=device, dtype=dtype
+            )
+
+        def norm_activate(channels: int) -> NormActivate:
+            return NormActivate(channels, device=device, dtype=dtype)
+
+        def residual(*first: nn.Module, connection: nn.Module | None = None) -> ResidualConnection:
+            rest = (norm_activate(n), convolution(n, n, 3), norm_activate(n), convolution(n, n1))
+            return ResidualConnection(nn.Sequential(*first, *rest), connection)
+
+        strided = residual(convolution(n0, n, 1, s), connection=convolution(n0, n1, 1, s))
+        plain = [residual(norm_activate(n1), convolution(n1, n)) for _ in range(N - 1)]
+        self.norm_activate = norm_activate(n0)
+        self.strided = circuit("b n0 h w -> b n1 h/s w/s", fixed={"n0": n0, "n1": n1, "s": s})(strided)
+        self.plain = nn.ModuleList(circuit("b n1 h w -> b n1 h w", fixed={"n1": n1})(unit) for unit in plain)
+
+    @circuit("b n0 h w -> b n1 h/s w/s", fixed="n0 n1 s")
+    def forward(self, image: Tensor) -> Tensor:
+        """Through every unit; raises ShapeError where s does not divide h and w."""
+        image = self.strided(self.norm_activate(image))
+        for unit in self.plain:
+            image = unit(image)
+        return image
+
+
+class IdentityResNet(nn.Module):
+    """What an image shows: the probability of each of k classes (Figure 26).
+
+    `units` is the figure's N, `channels` are its n1 to n4, of which all but the first are multiples of 4. h and w are
+    multiples of 4, since two of the three blocks halve them. With units=18 and three channels in this is the
+    pre-activation ResNet-164. Weights of convolutions begin normal, with variance 2 by the outputs of one input, biases
+    at 0, norms as the identity (He et al.); the last weight as nn.Linear's, uniform within ±(n4)^-½, its bias at 0.
+
+    Parameters: 9c n1 of the first convolution, those of three Blocks, 2 n4 of the last norm, and (n4 + 1)k; n1 and the
+    Blocks' biases more with `bias=True`. With all but N as drawn that is 92,736N + 34,010: 312,218 for the
+    figure, 314,698 with biases, 1,703,258 with 18 units, 10,327,706 with 111.
+
+    Raises CircuitError where units or channels cannot be.
+
+    >>> IdentityResNet()(torch.rand(5, 3, 32, 32)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        units: int = 3,
+        channels: Sequence[int] = (16, 64, 128, 256),
+        classes: int = 10,
+        in_channels: int = 3,
+        *,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if len(channels) != 4:
+            raise CircuitError(f"IdentityResNet: channels are four numbers, n1 to n4, not {len(channels)}")
+        self.classes, self.in_channels = classes, in_channels
+        n1, n2, n3, n4 = channels
+        self.convolution = nn.Conv2d(in_channels, n1, 3, padding=1, bias=bias, device=device, dtype=dtype)
+        self.blocks = nn.ModuleList(
+            Block(s, units, before, after, bias=bias, device=device, dtype=dtype)
+            for s, before, after in ((1, n1, n2), (2, n2, n3), (2, n3, n4))
+        )
+        self.norm_activate = NormActivate(n4, device=device, dtype=dtype)
+        self.linear = nn.Linear(n4, classes, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every weight anew, and forget what the norms have seen."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d | nn.Linear):
+                module.reset_parameters()
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
+    def forward(self, image: Tensor) -> Tensor:
+        """The probability of each class; raises ShapeError unless h and w are multiples of 4."""
+        return self.logits(image).softmax(-1)
+
+    @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
+    def logits(self, image: Tensor) -> Tensor:
+        """The logarithm of each class's probability, up to one number shared by them all."""
+        image = self.convolution(channels_last(image))
+        for block in self.blocks:
+            image = block(image)
+        return self.linear(reduce(self.norm_activate(image), "b n h w -> b n", "mean"))
