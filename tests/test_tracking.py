@@ -13,7 +13,7 @@ from torch._dynamo import eval_frame
 from torch._functorch import apis
 from torch.overrides import _get_current_function_mode_stack
 
-from circuits import CircuitError, circuit, recording, track
+from circuits import CircuitError, circuit, einsum, recording, trace, track
 
 
 def doors() -> tuple[Any, ...]:
@@ -54,18 +54,25 @@ def printed(run: Callable[[], Any], target: Any, **options: Any) -> str:
 
 
 def test_a_run_is_printed_as_it_happens(golden: Any) -> None:
-    inner, x = nn.Sequential(model(), nn.MultiheadAttention(4, 2, batch_first=True)), torch.rand(2, 3, 4)
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = model()
+            self.rows = nn.Parameter(torch.ones(3, 4))
+
+        @circuit("b y m -> b y x")
+        def forward(self, x: Tensor) -> Tensor:
+            return einsum(self.layers(x), self.rows, "b y m, x m -> b y x").softmax(-1)
 
     class Attends(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = inner
+            self.scores = Scores()
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.inner[0](x)
-            return torch.vmap(torch.cos)(self.inner[1](y, y, y)[0]) + x
+            return torch.vmap(torch.cos)(self.scores(x) @ x) + x
 
-    whole = Attends()
+    whole, x = Attends(), torch.rand(2, 3, 4)
     golden("tracing/printed.txt", printed(lambda: whole(x), whole))
     golden("tracing/printed_to_depth_1.txt", printed(lambda: whole(x), whole, depth=1))
 
@@ -277,6 +284,34 @@ def test_training_goes_on_as_without_a_tracker() -> None:
         return found
 
     assert losses(True) == losses(False)
+
+
+def test_nothing_is_compiled_while_a_run_is_recorded() -> None:
+    compiled: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    layer, function = torch.compile(nn.Linear(4, 4), backend=backend), torch.compile(torch.sin, backend=backend)
+
+    class Compiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return function(self.layer(x))
+
+    whole, x = Compiled(), torch.rand(2, 4)
+    whole.compile(backend=backend)
+    with track(whole, to=None) as seen:
+        whole(x)
+    for diagram in (seen.diagram, trace(whole, x)):
+        assert [box.label for box in diagram.walk() if box.kind == "operation"] == ["linear", "sin"]
+    assert not compiled
+    whole(x)
+    assert compiled
 
 
 # Threads -------------------------------------------------------------------------------------------------------------
