@@ -1,0 +1,150 @@
+"""The UNet: down four scales, and up again beside what each scale had saved; the class of every pixel.
+
+Padded, so that h and w come out as they went in. The figure saves C₁ to C₄ and loads C₄, C₃ and C₂ only; Ronneberger's
+network loads all four, and so does ours unless asked. The figure ends with the last convolution, which is `logits`;
+Ronneberger's softmax over the classes makes `forward`.
+
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 27; Ronneberger et al. 2015, U-Net: Convolutional Networks
+for Biomedical Image Segmentation.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from circuits import CircuitError, circuit
+from models.layers import DoubleConvolution, channels_first, channels_last, he_normal
+
+
+class DownScaleBlock(nn.Module):
+    """A double convolution, which is saved, and the largest of every 2 by 2 of it (Figure 27).
+
+    Parameters: 9(c0 + c1)c1 + 2c1, which begin as DoubleConvolution's do.
+
+    >>> half, saved = DownScaleBlock(1, 64)(torch.rand(5, 1, 16, 16))
+    >>> half.shape, saved.shape
+    (torch.Size([5, 64, 8, 8]), torch.Size([5, 64, 16, 16]))
+    """
+
+    def __init__(
+        self, c0: int, c1: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.c0, self.c1 = c0, c1
+        self.double_convolution = DoubleConvolution(c0, c1, device=device, dtype=dtype)
+        self.downscale = nn.MaxPool2d(2)
+
+    @circuit("b c0 h w -> b c1 h/2 w/2, b c1 h w", fixed="c0 c1", multiples={"h": 2, "w": 2})
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The half-sized image, and the saved one."""
+        saved = self.double_convolution(image)
+        return self.downscale(saved), saved
+
+
+class UpScaleBlock(nn.Module):
+    """What came and what was saved, side by side through a double convolution, then to twice the size (Figure 27).
+
+    Parameters: 27 c1² + 2 c1 as DoubleConvolution's, and 4 c1 c0 + c0 of the upscaling, whose weight begins normal with
+    variance 2 by c1, the inputs of one output, and whose bias begins at 0.
+
+    >>> image, saved = torch.rand(2, 5, 128, 8, 8)
+    >>> UpScaleBlock(128, 64)(image, saved).shape
+    torch.Size([5, 64, 16, 16])
+    """
+
+    def __init__(
+        self, c1: int, c0: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.c1, self.c0 = c1, c0
+        self.double_convolution = DoubleConvolution(2 * c1, c1, device=device, dtype=dtype)
+        self.upscale = nn.ConvTranspose2d(c1, c0, 2, 2, device=device, dtype=dtype)
+        he_normal(self.upscale)
+
+    @circuit("b c1 h w, b c1 h w -> b c0 2*h 2*w", fixed="c0 c1")
+    def forward(self, image: Tensor, saved: Tensor) -> Tensor:
+        """The image at twice the size."""
+        return self.upscale(self.double_convolution(torch.cat((image, saved), 1)))
+
+
+class UNet(nn.Module):
+    """What every pixel shows: the probability of each of k classes (Figure 27, with all four saved images loaded).
+
+    `channels` is the number at full size; each of the four scales below has twice as many as the one above. h and w are
+    multiples of 16. `loads` is 4, or 3 where C₁ stays unread. Weights begin normal, with variance 2 by the inputs of
+    one output, as Ronneberger and He have it, and biases at 0.
+
+    Parameters, with n channels, c in and k classes: 7574n² + 107n + 9cn + (n + 1)k, and with three loads
+    7547n² + 105n + 9cn + (n + 1)k: 31,030,658 for one channel in and two classes.
+
+    >>> UNet(classes=3, channels=4)(torch.rand(5, 1, 32, 48)).shape
+    torch.Size([5, 3, 32, 48])
+    """
+
+    def __init__(
+        self,
+        classes: int = 2,
+        channels: int = 64,
+        in_channels: int = 1,
+        *,
+        loads: int = 4,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if loads not in (3, 4):
+            raise CircuitError(f"UNet: it loads 4 of its saved images, or 3 as drawn, not {loads}")
+        self.classes, self.in_channels = classes, in_channels
+        c = [in_channels, *(channels * 2**i for i in range(5))]
+        self.down = nn.ModuleList(DownScaleBlock(c[i - 1], c[i], device=device, dtype=dtype) for i in (1, 2, 3, 4))
+        self.middle = DoubleConvolution(c[4], c[5], device=device, dtype=dtype)
+        self.middle_upscale = nn.ConvTranspose2d(c[5], c[4], 2, 2, device=device, dtype=dtype)
+        self.up = nn.ModuleList(UpScaleBlock(c[i], c[i - 1], device=device, dtype=dtype) for i in (4, 3, 2))
+        self.top = DoubleConvolution(2 * c[1], c[1], device=device, dtype=dtype) if loads == 4 else None
+        self.convolution = nn.Conv2d(c[1], classes, 1, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    @classmethod
+    def as_drawn(
+        cls,
+        classes: int = 2,
+        channels: int = 64,
+        in_channels: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """The figure to the letter: three loads, and twice the channels, as its legend has them.
+
+        Parameters as UNet's with three loads and n = 2 `channels`: 123,664,898.
+
+        >>> sum(parameter.numel() for parameter in UNet.as_drawn(device="meta").parameters())
+        123664898
+        """
+        return cls(classes, 2 * channels, in_channels, loads=3, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw every weight anew."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                he_normal(module)
+
+    @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
+    def forward(self, image: Tensor) -> Tensor:
+        """The probability of each class at each pixel; raises ShapeError unless h and w are multiples of 16."""
+        return self.logits(image).softmax(-3)
+
+    @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
+    def logits(self, image: Tensor) -> Tensor:
+        """The logarithm of each class's probability, up to one number for each pixel."""
+        image, memory = channels_last(image), []
+        for block in self.down:
+            image, saved = block(image)
+            memory.append(saved)
+        image = self.middle_upscale(self.middle(image))
+        for block in self.up:
+            image = block(image, memory.pop())
+        if self.top is not None:
+            image = self.top(torch.cat((image, memory.pop()), 1))
+        return channels_first(self.convolution(image))
