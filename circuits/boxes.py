@@ -105,7 +105,8 @@ class Box:
     `kind` says what it is: a decorated circuit, an undecorated module or function, one torch operation or einops
     verb, or a transform such as vmap. `name` is what its parent calls it, `path` a module's dotted path from the
     model, `label` the class, the circuit, or the operation with its pattern. `inputs` and `outputs` are the tensors
-    that go in and come out; `parameters` the learned ones of a module and all inside it, or those that an operation reads.
+    that go in and come out; `parameters` the learned ones of a module and all inside it, or those that an operation
+    reads.
     `mutates` numbers the values that an in-place operation overwrites; `where` is the line of the call if known;
     `error` is set where a run failed. A box with a `call` is run by it, any other by the boxes inside it.
     """

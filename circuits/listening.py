@@ -203,7 +203,9 @@ class Listener(TorchFunctionMode):
             self._retell(top)
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
-        path = self.record.paths.get(id(owner), [""])[0] if module is not None else ""
+        if module is not None and id(module) not in self.record.paths:
+            self._register(type(module).__name__ if self.stack or self.record.roots else "", module)
+        path = self.record.paths[id(module)][0] if module is not None else ""
         label = circuit.name
 
         def enter(box: Enter) -> None:

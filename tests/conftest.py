@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportPrivateImportUsage=false
 """What every test stands on: golden texts, a seed for each test, one torch thread for each worker.
 
 And `agree`, which records a call and holds the record against a plain run of the same code.

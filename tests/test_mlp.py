@@ -122,3 +122,12 @@ def test_the_table_tells_the_figures_story() -> None:
     table = str(trace(MLP()))
     for part in ("28 28 -> 10", "669,706", "softmax over k"):
         assert part in table
+
+
+def test_a_traced_method_names_the_modules_below_its_owner() -> None:
+    """Also where the method is called by a function that is traced."""
+    model = MLP(4, 4, m=3, k=2)
+    for diagram in (trace(model.logits), trace(lambda x: model.logits(x) + 1, torch.rand(4, 4))):
+        named = [box for box in diagram.walk() if box.kind == "module" and box.label == "Linear"]
+        assert [box.path.split(".")[-1] for box in named] == ["0", "2", "4"]
+        assert [box.parameter_count for box in named] == [51, 12, 8]

@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 """Modules of every make, recorded and run again: the record lists what they hold, and the model is left as it was."""
 
 import collections

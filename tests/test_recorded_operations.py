@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportIncompatibleMethodOverride=false
 """Programs of plain torch calls, recorded and run again: every one equals itself, bit for bit, gradients too."""
 
 import contextlib

@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportCallIssue=false, reportIndexIssue=false
 """A diagram is a program: it runs at other sizes, on other parameters, and says when it cannot."""
 
 import math

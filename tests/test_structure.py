@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportAttributeAccessIssue=false
 """Descriptions of nested values: filled again they are the value, and a value that does not fit is refused by place."""
 
 import collections

@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
 """trace: free sizes have the user's names, what cannot be traced is refused in plain words, and nothing is touched."""
 
 import math
@@ -258,7 +260,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "sizes_unknown": lambda: trace(dot, sizes={"k": 3}),
     "sizes_of_given_tensors": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), sizes={"b": 3}),
     "sizes_negative": lambda: trace(dot, sizes={"m": -1}),
-    "sizes_text": lambda: trace(dot, sizes={"m": "8"}),  # type: ignore[dict-item]
+    "sizes_text": lambda: trace(dot, sizes={"m": "8"}),
     "axes_too_many_tensors": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b 8, c"),
     "axes_too_many_names": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b c 8"),
     "axes_another_number": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b 9"),

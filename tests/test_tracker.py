@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
 """Tracker: a module that prints what goes through another, and is otherwise that other."""
 
 import copy

@@ -1,3 +1,5 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportCallIssue=false
 """einsum, rearrange, reduce, repeat: what einops gives, with primes, and no size stretched over another."""
 
 import random
