@@ -21,17 +21,6 @@ Numbers = dict[Any, Any]
 """What each symbol stands for: an axis' size, or a number read out of a tensor."""
 
 
-class _Arithmetic(PythonReferenceAnalysis):
-    """Python's own arithmetic; torch leaves a division of whole numbers to sympy, whose floats are no floats."""
-
-    @staticmethod
-    def int_truediv(a: Any, b: Any) -> Any:
-        return a / b
-
-    truediv = int_truediv
-    truncdiv = int_truediv
-
-
 def evaluate(expression: Any, numbers: Mapping[Any, Any]) -> Any:
     """A size, float or condition with its symbols replaced by `numbers`; exactly what Python's own arithmetic gives.
 
@@ -48,7 +37,7 @@ def evaluate(expression: Any, numbers: Mapping[Any, Any]) -> Any:
         exact = expression.xreplace({symbol: sympy.sympify(number) for symbol, number in numbers.items()})
         if exact.is_Rational:
             return int(exact) if exact.is_Integer else exact
-    found = sympy_interp(_Arithmetic, {s: numbers[s] for s in expression.free_symbols}, expression)
+    found = sympy_interp(PythonReferenceAnalysis, {s: numbers[s] for s in expression.free_symbols}, expression)
     if not isinstance(found, sympy.Basic):
         return found
     return bool(found) if found.is_Boolean else int(found) if found.is_Integer else float(found)

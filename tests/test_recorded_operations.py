@@ -293,9 +293,14 @@ def the_input_the_parameter_nothing(layer: nn.Linear, x: Tensor) -> Any:
 @program
 def an_error_that_is_caught(layer: nn.Module, x: Tensor) -> Any:
     with contextlib.suppress(RuntimeError):
-        torch.vmap(lambda a: a @ torch.ones(3))(x)
-    with contextlib.suppress(RuntimeError):
         layer(x[:, :3])
+    return layer(x)
+
+
+@program
+def an_error_that_is_caught_in_a_map(layer: nn.Module, x: Tensor) -> Any:
+    with contextlib.suppress(RuntimeError):
+        torch.vmap(lambda a: a @ torch.ones(3))(x)
     return layer(x)
 
 
