@@ -15,12 +15,20 @@ from torch import nn
 
 from circuits import CircuitError, Diagram, find_circuit, trace
 from models.attention import MultiHeadAttention, attention
+from models.conv_attention import ConvAttention
 from models.mlp import MLP
+from models.resnet import IdentityResNet
+from models.unet import UNet
+from models.visual_attention import VisualAttention
 
 ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "mlp": (MLP, {}),
     "attention": (MultiHeadAttention, {"m": 128, "k": 16, "h": 4}),
     "scaled_dot_product_attention": (lambda: attention, {}),
+    "resnet": (IdentityResNet, {}),
+    "unet": (UNet, {}),
+    "visual_attention": (VisualAttention, {"c": 33, "k": 8, "heads": 4, "kernel": 3, "stride": 3}),
+    "conv_attention": (ConvAttention, {}),
 }
 """By name: what makes a model, and its arguments at default size."""
 
