@@ -81,7 +81,7 @@ def row(
     notes = _dtype_notes(shown, box) + ([f"failed: {box.error}"] if box.error else [])
     notes += ["* mapped"] if box.kind == "transform" and any(value.mapped for value in _all_values(box)) else []
     inputs = _data(shown)
-    failed = any(inner.error for inner in box.walk())
+    failed = not box.outputs and any(inner.error for inner in box.walk())
     axes = flow([str(value) for value in inputs], [str(value) for value in box.outputs], failed)
     sizes = flow([value.shape for value in inputs], [value.shape for value in box.outputs], failed)
     return Row(
