@@ -102,7 +102,8 @@ class Diagram:
                 numbers.update([running.solve(expression, numbers[symbol]) or (symbol, numbers[symbol])])
         tensors.update(self.constants)
         for number, (module, name) in self.state.items():
-            tensors[number] = parameters[name] if name in parameters else _attribute(module, name)
+            full = self._names.get(number, name)
+            tensors[number] = parameters[full] if full in parameters else _attribute(module, name)
         for call, spent in self._program:
             running.step(call, tensors, numbers, self.modules)
             for number in spent:
@@ -111,12 +112,19 @@ class Diagram:
 
     def _know(self, names: Iterable[str]) -> None:
         """CircuitError if one of these is no parameter or buffer of what was recorded."""
-        known = {name for _, name in self.state.values()}
-        for root in {id(module): module for module, _ in self.state.values()}.values():
+        known = set(self._names.values())
+        roots = [module for number, (module, name) in self.state.items() if self._names.get(number) == name]
+        for root in {id(module): module for module in roots}.values():
             known |= {name for name, _ in (*root.named_parameters(), *root.named_buffers())}
         unknown = [name for name in names if name not in known]
         if unknown:
             raise CircuitError(f"{self.name} has no parameter or buffer {', '.join(unknown)}")
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """The name of each parameter and buffer that the run read."""
+        values = [value for box in self.walk() for value in box.inputs]
+        return {value.number: value.name for value in values if value.number in self.state}
 
     @cached_property
     def _program(self) -> tuple[tuple[Call, tuple[int, ...]], ...]:

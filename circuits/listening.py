@@ -4,6 +4,7 @@ A `TorchFunctionMode` sees the torch calls; what it does not see comes through `
 references, so recording keeps none alive. What the events mean is `building`'s business.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -150,12 +151,10 @@ class Listener(TorchFunctionMode):
             return call(module, *args, **kwargs)
         if not self.stack and self.target is not None and module is not self.target:
             return call(module, *args, **kwargs)
-        prefix = None
         if id(module) not in self.record.paths:
             if self.replace is not None and id(module) not in self.record.originals:
                 return self.replace(module)(*args, **kwargs)
-            prefix = type(module).__name__ if self.stack or self.record.roots else ""
-            self._register(prefix, module)
+            self._register(module)
         elif not self.stack:
             self.record.roots.append((self.record.paths[id(module)][0], module))
         paths = self.record.paths[id(module)]
@@ -163,7 +162,9 @@ class Listener(TorchFunctionMode):
             "module", type(module).__name__, paths[0], module, args, kwargs, lambda: call(module, *args, **kwargs)
         )
 
-    def _register(self, prefix: str, root: nn.Module) -> None:
+    def _register(self, root: nn.Module) -> None:
+        """Learn the paths below a module met outside any other; all but the first begin with a name of their own."""
+        prefix = self._free_name(type(root).__name__) if self.stack or self.record.roots else ""
         self.record.roots.append((prefix, root))
         for path, module in root.named_modules(remove_duplicate=False):
             full = f"{prefix}.{path}" if prefix and path else prefix or path
@@ -173,6 +174,12 @@ class Listener(TorchFunctionMode):
             plain = getattr(module, "_orig_mod", None)
             if isinstance(plain, nn.Module):
                 self.record.paths.setdefault(id(plain), []).append(full)
+
+    def _free_name(self, name: str) -> str:
+        """`Linear`, or `Linear2` where that is taken."""
+        taken = {path.partition(".")[0] for paths in self.record.paths.values() for path in paths}
+        numbered = (f"{name}{count}" for count in itertools.count(2))
+        return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
     def circuit(
         self,
@@ -204,7 +211,7 @@ class Listener(TorchFunctionMode):
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
         if module is not None and id(module) not in self.record.paths:
-            self._register(type(module).__name__ if self.stack or self.record.roots else "", module)
+            self._register(module)
         path = self.record.paths[id(module)][0] if module is not None else ""
         label = circuit.name
 

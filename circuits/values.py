@@ -21,7 +21,7 @@ class Values:
         self.stack = stack
         self.tell = tell
         self._wires: dict[int, tuple[weakref.ref[Tensor], Wire]] = {}
-        self._named: dict[int, tuple[nn.Module, str, str]] | None = None
+        self._named: dict[int, tuple[nn.Module, str, str, str]] | None = None
         self._below: dict[str, tuple[nn.Module, str]] = {}
 
     def wire(self, tensor: Tensor) -> Wire:
@@ -52,9 +52,9 @@ class Values:
             return self._lifted(tensor, self.wire(functorch.get_unwrapped(tensor)), "made")
         owner = self._owner(tensor)
         if owner is not None:
-            module, name, role = owner
+            module, inner, name, role = owner
             wire = self.made(tensor, role, name)
-            self.record.state[wire.number] = (module, name)
+            self.record.state[wire.number] = (module, inner)
             self.record.names[id(tensor)] = name
             return wire
         wire = self.made(tensor, "constant")
@@ -68,8 +68,8 @@ class Values:
         self.tell(Lift(wire.number, source.number, dim, functorch.maybe_get_level(tensor)))
         return wire
 
-    def _owner(self, tensor: Tensor) -> tuple[nn.Module, str, str] | None:
-        """Whose parameter or buffer a tensor is: (module, dotted name from it, role)."""
+    def _owner(self, tensor: Tensor) -> tuple[nn.Module, str, str, str] | None:
+        """Whose parameter or buffer a tensor is: (module, dotted name from it, name in the run, role)."""
         for box in reversed(self.stack):
             module = box.module
             if module is None:
@@ -78,14 +78,15 @@ class Values:
                 for name, value in held.items():
                     if value is tensor:
                         root, path = self._from_root(box.path)
-                        return root, f"{path}{name}", role
+                        return root, f"{path}{name}", f"{box.path}.{name}" if box.path else name, role
         if self._named is None:
             self._named = {}
-            for _, root in self.record.roots:
+            for prefix, root in self.record.roots:
                 whose = self.record.originals.get(id(root), root)
                 for role, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
                     for name, value in named:
-                        self._named.setdefault(id(value), (whose, name, role))
+                        full = f"{prefix}.{name}" if prefix else name
+                        self._named.setdefault(id(value), (whose, name, full, role))
         return self._named.get(id(tensor))
 
     def _from_root(self, path: str) -> tuple[nn.Module, str]:

@@ -346,3 +346,21 @@ def test_sizes_are_computed_with_as_python_does(a: int, b: int) -> None:
     assert evaluate(h * w + 2 * h - w, given_sizes) == a * b + 2 * a - b
     assert evaluate(sympy.Ge(h, w), given_sizes) is (a >= b)
     assert type(evaluate(h / 2, {h: 2 * a})) is int
+
+
+def test_modules_of_one_class_in_a_function_are_told_apart() -> None:
+    """Neither is inside another, so nothing but their order names them."""
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    x = torch.rand(2, 4)
+    diagram = trace(lambda x: second(first(x)), x)
+    assert torch.equal(diagram(x), second(first(x)))
+    assert diagram.box.parameter_count == 40
+    assert [value.name for value in diagram.parameters] == [
+        "Linear.weight",
+        "Linear.bias",
+        "Linear2.weight",
+        "Linear2.bias",
+    ]
+    bias = torch.ones(4)
+    expected = torch.nn.functional.linear(first(x), second.weight, bias)
+    assert torch.equal(diagram.run((x,), {}, {"Linear2.bias": bias}), expected)
