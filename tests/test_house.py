@@ -111,7 +111,7 @@ case "$1 ${{2-}}" in
     *) exec {sys.executable} "$@" ;;
 esac
 """
-TORCH, PINS, THE_PROJECT = "torch==", "--requirement", "--editable"
+TORCH, PINS, THE_PROJECT, PEERS = "torch==", "pins.txt", "--editable", "peers.txt"
 
 Env = Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
 
@@ -121,7 +121,7 @@ def copy(tmp_path: Path) -> Path:
     """What scripts/env needs, in a folder of its own whose name has a space."""
     folder = tmp_path / "a copy"
     (folder / "scripts").mkdir(parents=True)
-    for name in ("pyproject.toml", "scripts/env", "scripts/pins.txt"):
+    for name in ("pyproject.toml", "scripts/env", "scripts/pins.txt", "scripts/peers.txt"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
@@ -143,14 +143,14 @@ def env(copy: Path, tmp_path: Path) -> Env:
 
 
 def steps(commands: list[str]) -> list[str]:
-    return [next(kind for kind in (TORCH, PINS, THE_PROJECT) if kind in command) for command in commands]
+    return [next(kind for kind in (TORCH, PINS, THE_PROJECT, PEERS) if kind in command) for command in commands]
 
 
 def test_env_makes_the_environment_once_and_runs_the_command_in_it(env: Env, copy: Path) -> None:
     answer, commands = env("bash", "-c", 'echo "$VIRTUAL_ENV"; command -v python; exit 7')
     assert answer.returncode == 7
     assert answer.stdout.splitlines() == [f"{copy}/.venv", f"{copy}/.venv/bin/python"]
-    assert steps(commands) == [TORCH, PINS, THE_PROJECT]
+    assert steps(commands) == [TORCH, PINS, THE_PROJECT, PEERS]
     answer, commands = env()
     assert (commands, answer.stderr) == ([], "")
 
@@ -159,8 +159,9 @@ def test_env_makes_the_environment_once_and_runs_the_command_in_it(env: Env, cop
     ("file", "expected"),
     [
         ("pyproject.toml", [THE_PROJECT]),
-        ("scripts/pins.txt", [TORCH, PINS, THE_PROJECT]),
-        ("scripts/env", [TORCH, PINS, THE_PROJECT]),
+        ("scripts/pins.txt", [TORCH, PINS, THE_PROJECT, PEERS]),
+        ("scripts/env", [TORCH, PINS, THE_PROJECT, PEERS]),
+        ("scripts/peers.txt", [PEERS]),
     ],
 )
 def test_env_remakes_what_a_changed_file_decides(file: str, expected: list[str], env: Env, copy: Path) -> None:
@@ -174,7 +175,7 @@ def test_env_remakes_what_a_changed_file_decides(file: str, expected: list[str],
 def test_env_remakes_for_another_torch(env: Env) -> None:
     env()
     _, commands = env(TORCH="gpu")
-    assert steps(commands) == [TORCH, PINS, THE_PROJECT]
+    assert steps(commands) == [TORCH, PINS, THE_PROJECT, PEERS]
     assert "+cpu" not in commands[0]
 
 
@@ -184,15 +185,23 @@ def test_env_does_not_trust_an_environment_that_was_cut_short(interrupted: str, 
     assert failed.returncode == 1
     answer, commands = env()
     assert answer.returncode == 0
-    assert steps(commands)[-1] == THE_PROJECT
+    assert steps(commands)[-2:] == [THE_PROJECT, PEERS]
     assert (TORCH in steps(commands)) == (interrupted == PINS)
+
+
+def test_env_goes_on_without_peers_and_tries_them_once(env: Env) -> None:
+    answer, commands = env(REFUSE=PEERS)
+    assert answer.returncode == 0
+    assert steps(commands) == [TORCH, PINS, THE_PROJECT, PEERS]
+    assert "the peers of scripts/peers.txt did not install" in answer.stderr
+    assert env()[1] == []
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the registry's torch for macOS is a CPU build already")
 def test_env_asks_pytorchs_own_index_where_the_usual_one_has_no_cpu_build(env: Env) -> None:
     answer, commands = env(REFUSE="no-compile torch==")
     assert answer.returncode == 0
-    assert steps(commands) == [TORCH, TORCH, PINS, THE_PROJECT]
+    assert steps(commands) == [TORCH, TORCH, PINS, THE_PROJECT, PEERS]
     assert "--index-url https://download.pytorch.org/whl/cpu" in commands[1]
 
 
@@ -204,7 +213,7 @@ def test_two_runs_at_once_make_one_environment(copy: Path, env: Env, tmp_path: P
     errors = b"".join(process.communicate(timeout=60)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert b"waiting" in errors
-    assert steps((tmp_path / "calls").read_text().splitlines()) == [TORCH, PINS, THE_PROJECT]
+    assert steps((tmp_path / "calls").read_text().splitlines()) == [TORCH, PINS, THE_PROJECT, PEERS]
 
 
 @pytest.mark.parametrize(
