@@ -1,0 +1,62 @@
+"""The kernel of attention: torch's fused operator, with the care that it needs to be fast and free of NaN.
+
+Its fused forms want four axes, the last of each tensor contiguous, and no mask where `is_causal` says as much. With
+fewer axes (one example, as under torch.vmap) it takes its plain form, which has every derivative. The fused forms have
+first derivatives in reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and for many
+models at once, run the definition (`with definitions():`).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.masks import band, barred, both, is_bool, refuse_reach
+
+
+def fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    causal: bool,
+    window: int | None,
+    start: int,
+    dropout: float,
+    **heads: bool,
+) -> Tensor:
+    """F.scaled_dot_product_attention of `... y k`, `... x k` and `... x k`; `heads` are options that go to it."""
+    if query.ndim > 4:
+        lead = query.shape[:-3]
+        query, key, value = (each.flatten(0, -4) for each in (query, key, value))
+        if mask is not None and mask.ndim > 2:
+            mask = mask.expand(*lead, *mask.shape[-3:]).flatten(0, -4)
+        return fused_attention(
+            query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout, **heads
+        ).unflatten(0, lead)
+    refuse_reach(window, start)
+    if window is not None and start >= window:  # no query sees the keys before these
+        first = start - window + 1
+        key, value, start = key[..., first:, :], value[..., first:, :], window - 1
+        mask = None if mask is None else mask[..., first:]
+    query, key, value = (each if each.stride(-1) == 1 else each.contiguous() for each in (query, key, value))
+    if mask is None and window is None and start == 0:
+        return F.scaled_dot_product_attention(query, key, value, None, dropout, causal, **heads)
+    y, x = query.shape[-2], key.shape[-2]
+    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys, in decoding: it sees all
+    seen = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
+    mask = seen if mask is None else _joined(mask, seen, query)
+    if mask is None:
+        return F.scaled_dot_product_attention(query, key, value, None, dropout, **heads)
+    alone = barred(mask).all(-1, keepdim=True)
+    mask = mask.masked_fill(alone, 1)  # 1 lets a row through, as True or as a number; its answer is replaced below
+    if mask.ndim == 3 < query.ndim:
+        mask = mask[None]
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, **heads).masked_fill(alone, 0)
+
+
+def _joined(mask: Tensor, seen: Tensor | None, query: Tensor) -> Tensor:
+    """The mask in the query's dtype, once where it was repeated over heads, and what positions bar barred in it."""
+    mask = mask if is_bool(mask) else mask.to(query.dtype)
+    if mask.ndim > 2 and mask.stride(-3) == 0 and is_bool(mask):
+        mask = mask[..., :1, :, :]  # without gradients one is enough
+    return mask if seen is None else both(mask, seen)
