@@ -19,6 +19,7 @@ from models.conv_attention import ConvAttention
 from models.mlp import MLP
 from models.resnet import IdentityResNet
 from models.unet import UNet
+from models.vision_transformer import VisionTransformer
 from models.visual_attention import VisualAttention
 
 ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
@@ -28,6 +29,7 @@ ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "resnet": (IdentityResNet, {}),
     "unet": (UNet, {}),
     "visual_attention": (VisualAttention, {"c": 33, "k": 8, "heads": 4, "kernel": 3, "stride": 3}),
+    "vision_transformer": (VisionTransformer, {}),
     "conv_attention": (ConvAttention, {}),
 }
 """By name: what makes a model, and its arguments at default size."""
