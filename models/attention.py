@@ -25,6 +25,7 @@ from models.cache import KeyValueCache
 from models.fused import fused_attention
 from models.masks import band, both, softmax_or_zeros
 from models.positions import RotaryPositions
+from models.weights import savable
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})
@@ -107,6 +108,7 @@ def _(
     )
 
 
+@savable
 class MultiHeadAttention(nn.Module):
     """Attention in h heads at once, each with its own learned view, k wide, of target and source (Figure 21).
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, einsum, rearrange
+from models.weights import savable
 
 
 @circuit("... y k, ... x k, ... x v -> ... y v")
@@ -33,6 +34,7 @@ def squared_error(answer: Tensor, right: Tensor) -> Tensor:
     return einsum(error, error, "... n, ... n -> ...") / 2
 
 
+@savable
 class ConvAttention(nn.Module):
     """How far n numbers, read off an image of i by j, are from the right ones; the example's sizes are the defaults.
 

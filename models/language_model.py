@@ -19,8 +19,10 @@ from models.cache import KeyValueCache
 from models.generation import extend, refuse_choice, refuse_extent
 from models.positions import LearnedPositions, RotaryPositions
 from models.transformer_layers import EncoderLayer
+from models.weights import savable
 
 
+@savable
 class LanguageModel(nn.Module):
     """Which of v tokens comes next, after each of x: `vocabulary` is v.
 
@@ -97,7 +99,7 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(module.weight, std=0.02 * (2 * len(self.layers)) ** -0.5 if adds_up else 0.02)
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif not any(module.children()):
+            elif not list(module.children()):
                 reset: Any = getattr(module, "reset_parameters", lambda: None)
                 reset()
 

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, Signature, circuit, rearrange
+from models.weights import savable
 
 
+@savable
 class Linear(nn.Module):
     """A learned linear map from some named axes to others, at every index of whatever leads: `Linear("m -> h k", ...)`.
 
@@ -97,6 +99,7 @@ def _sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(sides[0]), tuple(sides[1])
 
 
+@savable
 class NormActivate(nn.Module):
     """A norm over n channels, then an activation: the pink box of Figure 26.
 
@@ -129,6 +132,7 @@ class NormActivate(nn.Module):
         return self.activation(self.norm(image))
 
 
+@savable
 class ResidualConnection(nn.Module):
     """What the mainline makes of a tensor, plus the tensor itself, or what the connection makes of it (Figure 26).
 
@@ -155,6 +159,7 @@ class ResidualConnection(nn.Module):
         return main + other
 
 
+@savable
 class DoubleConvolution(nn.Module):
     """Two 3 by 3 convolutions that keep h and w, an activation after each: the pink box of Figure 27.
 
@@ -204,6 +209,7 @@ class DoubleConvolution(nn.Module):
         return self.second_activation(self.second(image))
 
 
+@savable
 class FeedForward(nn.Module):
     """Two linear maps with an activation between, at every index of whatever leads: m to f and back (Figure 24).
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from circuits import circuit, rearrange
+from models.weights import savable
 
 
+@savable
 class MLP(nn.Module):
     """What an image of x by y shows: the probability of each of k classes (Figure 19).
 

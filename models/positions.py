@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
+from models.weights import savable
 
 
+@savable
 class SinusoidalPositions(nn.Module):
     """Adds sines and cosines of the position: column 2i gets sin(p / 10000^(2i/m)), column 2i + 1 its cosine.
 
@@ -37,6 +39,7 @@ class SinusoidalPositions(nn.Module):
         return input + waves[:, : self.m].to(input.dtype)
 
 
+@savable
 class LearnedPositions(nn.Module):
     """Adds a learned vector to each of up to x_max positions.
 
@@ -78,6 +81,7 @@ class LearnedPositions(nn.Module):
         return f"x_max={self.weight.shape[0]}, m={self.m}"
 
 
+@savable
 class RotaryPositions(nn.Module):
     """Turns each vector by its position: entries i and i + k/2 are a point in a plane, turned by p / base^(2i/k).
 
@@ -120,9 +124,9 @@ def _angles(input: Tensor, start: int, width: int, base: float) -> Tensor:
     """
     _refuse_before_first(start)
     precise = torch.float64 if input.dtype == torch.float64 else torch.float32
-    pair = torch.arange(0, width, 2, device=input.device, dtype=precise)
+    frequency = base ** (torch.arange(0, -width, -2, device=input.device, dtype=precise) / width)
     position = torch.arange(start, start + input.shape[-2], device=input.device, dtype=precise)
-    return position[:, None] * base ** (-pair / width)
+    return position[:, None] * frequency
 
 
 def _refuse_before_first(start: int) -> None:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, reduce
 from models.layers import NormActivate, ResidualConnection, channels_last
+from models.weights import savable
 
 
+@savable
 class Block(nn.Module):
     """One unit that strides by s and takes n0 channels to n1, then N-1 that keep them (Figure 26, below).
 
@@ -75,6 +77,7 @@ class Block(nn.Module):
         return image
 
 
+@savable
 class IdentityResNet(nn.Module):
     """What an image shows: the probability of each of k classes (Figure 26).
 

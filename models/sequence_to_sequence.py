@@ -17,8 +17,10 @@ from models.generation import extend, refuse_choice, refuse_extent
 from models.positions import SinusoidalPositions
 from models.transformer import Transformer, glorot_uniform
 from models.transformer_layers import DecoderCache
+from models.weights import savable
 
 
+@savable
 class SequenceToSequence(nn.Module):
     """Which of v tokens comes next, after each of y target tokens, given x source tokens: `vocabulary` is v.
 

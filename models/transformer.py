@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 from models.attention import MultiHeadAttention
+from models.torch_transformers import refuse_unlike, stack_settings
 from models.transformer_layers import DecoderCache, DecoderLayer, EncoderLayer
+from models.weights import savable
 
 __all__ = ["Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "Transformer"]
 
 
+@savable
 class Encoder(nn.Module):
     """`depth` EncoderLayers, and a norm after the last.
 
@@ -79,9 +82,10 @@ class Encoder(nn.Module):
     @classmethod
     def from_torch(cls, theirs: nn.TransformerEncoder) -> Self:
         """A copy of torch's stack, which gives equal outputs; all else is as in EncoderLayer.from_torch."""
-        return _stack_from_torch(cls, EncoderLayer, theirs, nn.TransformerEncoderLayer)
+        return _stack_from_torch(cls, EncoderLayer, theirs)
 
 
+@savable
 class Decoder(nn.Module):
     """`depth` DecoderLayers, which all ask one memory, and a norm after the last.
 
@@ -154,9 +158,10 @@ class Decoder(nn.Module):
     @classmethod
     def from_torch(cls, theirs: nn.TransformerDecoder) -> Self:
         """A copy of torch's stack, which gives equal outputs; all else is as in DecoderLayer.from_torch."""
-        return _stack_from_torch(cls, DecoderLayer, theirs, nn.TransformerDecoderLayer)
+        return _stack_from_torch(cls, DecoderLayer, theirs)
 
 
+@savable
 class Transformer(nn.Module):
     """Each of y target vectors with what it finds before it and in all x source vectors: the paper's Figure 1, inside.
 
@@ -256,14 +261,12 @@ class Transformer(nn.Module):
         Shapes and masks are as in EncoderLayer.from_torch. Raises CircuitError for a model whose parts were changed so
         that ours has no equal.
         """
-        for part, kind in ((theirs.encoder, nn.TransformerEncoder), (theirs.decoder, nn.TransformerDecoder)):
-            if type(part) is not kind:
-                raise CircuitError(
-                    f"Transformer.from_torch: nn.Transformer with a {type(part).__name__} has no equal here;"
-                    f" nn.{kind.__name__} has"
-                )
         encoder, decoder = Encoder.from_torch(theirs.encoder), Decoder.from_torch(theirs.decoder)
-        ours = cls(encoder.m, 1, 1, 1, 1, 1, device="meta")
+        settings, others = (stack_settings(each) for each in (theirs.encoder, theirs.decoder))
+        depths = {"encoder_depth": settings.pop("depth"), "decoder_depth": others.pop("depth")}
+        refuse_unlike("from_torch: nn.Transformer with an encoder and a decoder", settings, others)
+        settings |= depths | {"device": "meta"}
+        ours = cls(**settings)
         ours.encoder, ours.decoder = encoder, decoder
         return ours.train(theirs.training)
 
@@ -278,7 +281,7 @@ def glorot_uniform(model: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif not any(module.children()):
+        elif not list(module.children()):
             reset: Any = getattr(module, "reset_parameters", lambda: None)
             reset()
     for module in model.modules():
@@ -295,22 +298,11 @@ def _refuse_shallow(name: str, depth: int) -> None:
         raise CircuitError(f"{name}: depth is {depth}; it may be 1 or more")
 
 
-def _stack_from_torch(cls: Any, layer: Any, theirs: Any, kind: type[nn.Module]) -> Any:
+def _stack_from_torch(cls: Any, layer: Any, theirs: Any) -> Any:
     """The stack whose layers and norm are copies of torch's."""
-    title = f"{cls.__name__}.from_torch: nn.{type(theirs).__name__}"
-    strange = [each for each in theirs.layers if type(each) is not kind]
-    if strange or not len(theirs.layers):
-        what = f"a layer of class {type(strange[0]).__name__}" if strange else "no layers"
-        raise CircuitError(f"{title} with {what} has no equal here")
-    if theirs.norm is not None and type(theirs.norm) is not nn.LayerNorm:
-        raise CircuitError(f"{title} with a norm of class {type(theirs.norm).__name__} has no equal here")
-    layers = [layer.from_torch(each) for each in theirs.layers]
-    ours = cls(layers[0].m, 1, 1, 1, len(layers), final_norm=theirs.norm is not None, device="meta")
-    ours.layers = nn.ModuleList(layers)
-    if theirs.norm is not None:
-        weight, bias = theirs.norm.weight, theirs.norm.bias
-        ours.norm = nn.LayerNorm(
-            ours.m, theirs.norm.eps, bias=bias is not None, device=weight.device, dtype=weight.dtype
-        )
-        ours.norm.load_state_dict(theirs.norm.state_dict())
+    settings = stack_settings(theirs)
+    ours = cls(**settings | {"device": "meta"})
+    ours.layers = nn.ModuleList(layer.from_torch(each) for each in theirs.layers)
+    if ours.norm is not None:
+        ours.norm.to_empty(device=settings["device"]).load_state_dict(theirs.norm.state_dict())
     return ours.train(theirs.training)

@@ -8,10 +8,9 @@ al. 2020, On Layer Normalization in the Transformer Architecture, for norms befo
 TMLR 2024, section 3.2.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +21,11 @@ from models.attention import MultiHeadAttention
 from models.cache import KeyValueCache
 from models.layers import FeedForward
 from models.positions import RotaryPositions
+from models.torch_transformers import layer_settings
+from models.weights import savable
 
 
+@savable
 class EncoderLayer(nn.Module):
     """Each of x vectors asks all of them, then goes by itself through the feed-forward box.
 
@@ -101,7 +103,7 @@ class EncoderLayer(nn.Module):
         Ours always takes `... x m`, whatever `batch_first` says of theirs, and a bool mask with the opposite meaning.
         Raises CircuitError for a layer whose parts were changed so that ours has no equal.
         """
-        ours = cls(**_settings(theirs, (theirs.self_attn,), (theirs.norm1, theirs.norm2)))
+        ours = cls(**layer_settings(theirs))
         ours.attention = MultiHeadAttention.from_torch(theirs.self_attn)
         ours.attention_norm.load_state_dict(theirs.norm1.state_dict())
         ours.feed_forward.L1.load_state_dict(theirs.linear1.state_dict())
@@ -119,6 +121,7 @@ class DecoderCache:
     remembered: tuple[Tensor, Tensor]
 
 
+@savable
 class DecoderLayer(nn.Module):
     """Each of y vectors asks itself and those before it, then the memory's x, then goes through the feed-forward box.
 
@@ -227,9 +230,9 @@ class DecoderLayer(nn.Module):
 
         Shapes, masks and errors are as in EncoderLayer.from_torch.
         """
-        attentions = (theirs.self_attn, theirs.multihead_attn)
-        ours = cls(**_settings(theirs, attentions, (theirs.norm1, theirs.norm2, theirs.norm3)))
-        ours.attention, ours.memory_attention = (MultiHeadAttention.from_torch(each) for each in attentions)
+        ours = cls(**layer_settings(theirs))
+        ours.attention = MultiHeadAttention.from_torch(theirs.self_attn)
+        ours.memory_attention = MultiHeadAttention.from_torch(theirs.multihead_attn)
         ours.attention_norm.load_state_dict(theirs.norm1.state_dict())
         ours.memory_attention_norm.load_state_dict(theirs.norm2.state_dict())
         ours.feed_forward.L1.load_state_dict(theirs.linear1.state_dict())
@@ -241,49 +244,3 @@ class DecoderLayer(nn.Module):
 def _some(found: Tensor, layer: EncoderLayer | DecoderLayer) -> Tensor:
     """What a box answers; in training, without some of its numbers."""
     return F.dropout(found, layer.dropout, layer.training) if layer.dropout else found
-
-
-def _settings(
-    theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer,
-    attentions: tuple[nn.MultiheadAttention, ...],
-    norms: tuple[nn.Module, ...],
-) -> dict[str, Any]:
-    """The arguments that make a layer like torch's; raises CircuitError where its parts have no equal here."""
-    title = f"from_torch: nn.{type(theirs).__name__}"
-    strange = [type(norm).__name__ for norm in norms if type(norm) is not nn.LayerNorm]
-    if strange:
-        raise CircuitError(f"{title} with a norm of class {strange[0]} has no equal here, where all are nn.LayerNorm")
-    dropouts = [module.p for module in theirs.children() if isinstance(module, nn.Dropout)]
-    boxes = (theirs.linear1, theirs.linear2, *norms)
-    values = {
-        "h": {attention.num_heads for attention in attentions},
-        "dropout": {*dropouts, *(attention.dropout for attention in attentions)},
-        "eps": {norm.eps for norm in norms},
-        "bias": {*(box.bias is not None for box in boxes), *(each.in_proj_bias is not None for each in attentions)},
-    }
-    for name, several in values.items():
-        if len(several) > 1:
-            said = " and ".join(f"{value}" for value in sorted(several))
-            raise CircuitError(f"{title} with {name} of {said} has no equal here, where one layer has one")
-    return {name: only.pop() for name, only in values.items()} | {
-        "m": theirs.linear1.in_features,
-        "k": attentions[0].head_dim,
-        "f": theirs.linear1.out_features,
-        "activation": _activation(title, theirs.activation),
-        "norm_first": theirs.norm_first,
-        "device": theirs.linear1.weight.device,
-        "dtype": theirs.linear1.weight.dtype,
-    }
-
-
-_ACTIVATIONS: dict[Any, Callable[[], nn.Module]] = {F.relu: nn.ReLU, torch.relu: nn.ReLU, F.gelu: nn.GELU}
-
-
-def _activation(title: str, function: Any) -> Callable[[], nn.Module]:
-    """What makes the module for torch's activation, which is a function or a module."""
-    if isinstance(function, nn.Module):
-        return lambda: copy.deepcopy(function)
-    if function not in _ACTIVATIONS:
-        name = getattr(function, "__name__", f"{function}")
-        raise CircuitError(f"{title} with activation {name} has no equal here; it may be relu, gelu, or an nn.Module")
-    return _ACTIVATIONS[function]

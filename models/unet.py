@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 from models.layers import DoubleConvolution, channels_first, channels_last, he_normal
+from models.weights import savable
 
 
+@savable
 class DownScaleBlock(nn.Module):
     """A double convolution, which is saved, and the largest of every 2 by 2 of it (Figure 27).
 
@@ -42,6 +44,7 @@ class DownScaleBlock(nn.Module):
         return self.downscale(saved), saved
 
 
+@savable
 class UpScaleBlock(nn.Module):
     """What came and what was saved, side by side through a double convolution, then to twice the size (Figure 27).
 
@@ -68,6 +71,7 @@ class UpScaleBlock(nn.Module):
         return self.upscale(self.double_convolution(torch.cat((image, saved), 1)))
 
 
+@savable
 class UNet(nn.Module):
     """What every pixel shows: the probability of each of k classes (Figure 27, with all four saved images loaded).
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit, rearrange, repeat
 from models.attention import attention
 from models.layers import channels_first, channels_last
+from models.weights import savable
 
 
+@savable
 class VisualAttention(nn.Module):
     """What each window of an image finds in the windows of another, in h heads at once (Figure 28).
 
