@@ -14,6 +14,7 @@ from models.resnet import IdentityResNet
 from models.sequence_to_sequence import SequenceToSequence
 from models.transformer import Transformer
 from models.unet import UNet
+from models.vision_transformer import VisionTransformer
 from models.visual_attention import VisualAttention
 from models.weights import load, savable, save
 
@@ -26,6 +27,7 @@ __all__ = [
     "SequenceToSequence",
     "Transformer",
     "UNet",
+    "VisionTransformer",
     "VisualAttention",
     "WeightsError",
     "load",

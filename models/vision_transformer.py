@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit, rearrange, reduce, repeat
 from models import vision_weights
 from models.transformer import EncoderLayer
+from models.weights import savable
 
 STANDARD: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
@@ -34,6 +35,7 @@ STANDARD: Mapping[str, Mapping[str, int]] = MappingProxyType(
 """The sizes that have a name, tiny to huge: Dosovitskiy et al., Table 1; Touvron et al., Table 1."""
 
 
+@savable
 class Patches(nn.Module):
     """A vector for each patch of an image, p by p, from all that stands in it: the learned map L.
 
@@ -65,6 +67,7 @@ class Patches(nn.Module):
         return self.L(rearrange(image, "b c (i p) (j q) -> b (i j) (c p q)", p=self.p, q=self.p))
 
 
+@savable
 class VisionTransformer(nn.Module):
     """What an image shows: the probability of each of n classes (Dosovitskiy et al., Figure 1).
 
