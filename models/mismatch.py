@@ -4,11 +4,13 @@ The axis names of a weight are those that a trace of the model gives it, `(h k) 
 size, and where the model cannot be traced there are sizes alone.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, trace
@@ -83,11 +85,24 @@ def _same_shape(here: Tensor, there: Any) -> bool:
 def _axes(model: nn.Module) -> dict[str, str]:
     """The axes of each parameter and buffer, as text, where at least one of them has a name."""
     try:
-        boxes = [*trace(model).walk()]
+        boxes = [*trace(_on_meta(model)).walk()]
     except Exception:  # what a model does to be untraceable is not what the caller asked about
         return {}
     values = [value for box in boxes for value in box.inputs if value.role in ("parameter", "buffer")]
     return {value.name: f"{value}" for value in reversed(values) if any(value.axes)}
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy without numbers, which can be traced where half of the model is on meta already."""
+    tensors = [*model.parameters(), *model.buffers()]
+    empty = [torch.empty_like(each, device="meta") for each in tensors]
+    return copy.deepcopy(
+        model,
+        {
+            id(each): nn.Parameter(new, each.requires_grad) if isinstance(each, nn.Parameter) else new
+            for each, new in zip(tensors, empty, strict=True)
+        },
+    )
 
 
 def _prefixed(own: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:

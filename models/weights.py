@@ -125,14 +125,15 @@ def _untied(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
     """Raise CircuitError where a model holds other weights than one made anew, which could not take them."""
+    state = {name: value.to("meta") for name, value in model.state_dict().items()}
     try:
-        made.load_state_dict(model.state_dict(), assign=True)
+        made.load_state_dict(state)
     except WeightsError as error:
         raise CircuitError(
             f"models.save: this {type(model).__name__} has changed since it was made, and a file would make it as it"
             f" was; save its state_dict with safetensors, or make a class of it. A new {error}"
         ) from None
-    lost = [name for name, value in (*made.named_parameters(), *made.named_buffers()) if value.is_meta]
+    lost = [name for name, _ in made.named_buffers() if name not in state]
     if lost:
         raise CircuitError(
             f"models.save: {', '.join(lost)} of this {type(model).__name__} would not be in the file; a buffer is, if"
