@@ -7,10 +7,12 @@ from circuits.boxes import Box, Value
 from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
+from circuits.folding import fold, transposed, unfold
 from circuits.signature import Signature
 from circuits.tracing import trace
 from circuits.tracking import Seen, Tracker, track
 from circuits.verbs import einsum, rearrange, reduce, repeat
+from circuits.windows import Window
 
 __all__ = [
     "Box",
@@ -23,15 +25,19 @@ __all__ = [
     "SignatureError",
     "Tracker",
     "Value",
+    "Window",
     "check",
     "checks",
     "circuit",
     "definitions",
     "einsum",
     "find_circuit",
+    "fold",
     "rearrange",
     "reduce",
     "repeat",
     "trace",
     "track",
+    "transposed",
+    "unfold",
 ]

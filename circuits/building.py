@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from circuits import events, verbs
+from circuits import events, folding, verbs
 from circuits.boxes import Box, Call, Fixed, Size, Value
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
@@ -386,7 +386,7 @@ def _paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:
             yield from _paths(part, f"{path}.{key}" if path else str(key))
 
 
-_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, einops.rearrange}
+_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, folding.unfold, folding.fold, einops.rearrange}
 
 
 def signature_of(target: Any) -> inspect.Signature | None:

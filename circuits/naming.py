@@ -272,9 +272,10 @@ def read_axes(text: str) -> Axes:
 def follow(pattern: str, inputs: Sequence[int], sizes: dict[str, Any], outputs: Sequence[int], names: Names) -> None:
     """An einops pattern: its letters name what nobody has named, and join what the letters join.
 
-    ValueError where the pattern is written in a way that is not known here; then nothing is named.
+    What stands behind a colon, the maps of windows, tells no names. ValueError where the pattern is written in a way
+    that is not known here; then nothing is named.
     """
-    left, right = pattern.split("->")
+    left, right = pattern.partition(":")[0].split("->")
     meeting = Meeting(names.scope, sizes=sizes)
     sides = [read_axes(axes) for axes in left.split(",")]
     result = read_axes(right)
