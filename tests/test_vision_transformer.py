@@ -1,0 +1,662 @@
+# A submodule or a buffer is a Tensor or a Module to pyright.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+import copy
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchinfo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from circuits import CircuitError, ShapeError, definitions, find_circuit, trace
+from models.vision_transformer import STANDARD, Patches, VisionTransformer
+from tests import peers
+
+both_ways = pytest.mark.parametrize("way", [nullcontext, definitions], ids=["kernel", "definition"])
+both_reads = pytest.mark.parametrize("class_token", [True, False], ids=["class token", "mean"])
+both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+SMALL: Mapping[str, int] = {"m": 12, "k": 3, "h": 4, "f": 20, "depth": 2, "classes": 5, "in_channels": 2}
+
+
+def small(**changes: Any) -> VisionTransformer:
+    """A model to compute with: 2 by 3 patches."""
+    options: dict[str, Any] = {"image_size": (8, 12), "patch_size": 4, **SMALL}
+    return VisionTransformer(**options | changes)
+
+
+def stirred(model: nn.Module) -> Any:
+    """With parameters that are all other than they begin: heads that are not 0, norms that are not the identity."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def gradients(output: Tensor, model: nn.Module) -> dict[str, Tensor]:
+    """Of a sum that weighs every number differently, by name."""
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad((output * weights).sum(), parameters), strict=True))
+
+
+def by_loops(model: VisionTransformer, image: Tensor, p: int, h: int) -> Tensor:
+    """The model's logits from its weights alone: every patch cut out, every head and every layer by itself."""
+    w = dict(model.named_parameters())
+    rows, columns = (range(0, size, p) for size in image.shape[-2:])
+    cut = [image[:, :, a : a + p, b : b + p].reshape(len(image), -1) for a in rows for b in columns]
+    tokens = [patch @ w["patches.L.weight"].T + w["patches.L.bias"] for patch in cut]
+    if "class_token" in w:
+        tokens.insert(0, w["class_token"].expand(len(image), -1))
+    data = torch.stack([token + position for token, position in zip(tokens, w["positions"], strict=True)], 1)
+
+    def norm(name: str, data: Tensor) -> Tensor:
+        spread = (data - data.mean(-1, keepdim=True)) / (data.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
+        return spread * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(name: str, data: Tensor) -> Tensor:
+        return data @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    for n in range(len(model.layers)):
+        at, normed = f"layers.{n}", norm(f"layers.{n}.attention_norm", data)
+        query, key, value = (linear(f"{at}.attention.{box}", normed).chunk(h, -1) for box in ("Lq", "Lk", "Lv"))
+        heads = [
+            ((q @ k.mT) / math.sqrt(q.shape[-1])).softmax(-1) @ v for q, k, v in zip(query, key, value, strict=True)
+        ]
+        data = data + linear(f"{at}.attention.Lo", torch.cat(heads, -1))
+        units = linear(f"{at}.feed_forward.L1", norm(f"{at}.feed_forward_norm", data))
+        data = data + linear(f"{at}.feed_forward.L2", units * (1 + torch.erf(units / math.sqrt(2))) / 2)
+    return linear("head", norm("norm", data[:, 0] if "class_token" in w else data.mean(1)))
+
+
+# --- Against plain code -----------------------------------------------------------------------------------------------
+
+
+@both_ways
+@both_reads
+@both_types
+def test_the_model_by_loops(way: Any, class_token: bool, dtype: torch.dtype) -> None:
+    """Values and the gradient of every parameter."""
+    model = stirred(small(class_token=class_token, dtype=dtype))
+    image = torch.randn(3, 2, 8, 12, dtype=dtype)
+    expected = by_loops(model, image, 4, 4)
+    with way():
+        logits = model.logits(image)
+        torch.testing.assert_close(model(image), expected.softmax(-1))
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(gradients(logits, model), gradients(expected, model))
+
+
+def test_patches_are_a_strided_convolution() -> None:
+    patches, image = Patches(3, 7, 2, dtype=torch.float64), torch.randn(4, 2, 6, 15, dtype=torch.float64)
+    weight = patches.L.weight.view(7, 2, 3, 3)
+    torch.testing.assert_close(patches(image), F.conv2d(image, weight, patches.L.bias, 3).flatten(2).mT)
+
+
+@both_reads
+def test_the_parts_are_the_whole(class_token: bool) -> None:
+    """What is embedded, encoded, read and normed, one after another."""
+    model, image = stirred(small(class_token=class_token)), torch.randn(3, 2, 8, 12)
+    tokens = model.embed(image)
+    torch.testing.assert_close(tokens[:, -6:], model.patches(image) + model.positions[-6:])
+    if class_token:
+        torch.testing.assert_close(tokens[:, 0], (model.class_token + model.positions[0]).expand(3, -1))
+    for layer in model.layers:
+        tokens = layer(tokens)
+    torch.testing.assert_close(model.encode(image), tokens)
+    read = model.norm(tokens)[:, 0] if class_token else model.norm(tokens.mean(1))
+    torch.testing.assert_close(model.features(image), read)
+    torch.testing.assert_close(model.logits(image), model.head(read))
+
+
+def test_without_positions_the_mean_forgets_where_the_patches_were() -> None:
+    """Turned upside down by whole patches, an image looks the same to it; with positions, or a class token's, not."""
+    model, image = stirred(small(class_token=False, dtype=torch.float64)), torch.randn(3, 2, 8, 12, dtype=torch.float64)
+    turned = torch.cat((image[:, :, 4:], image[:, :, :4]), 2)
+    assert (model.logits(turned) - model.logits(image)).abs().max() > 1e-3
+    with torch.no_grad():
+        model.positions.zero_()
+    torch.testing.assert_close(model.logits(turned), model.logits(image))
+
+
+# --- Parameters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "parameters"),
+    [
+        ("Ti/16", 224, 5_717_416),
+        ("S/16", 224, 22_050_664),
+        ("B/16", 224, 86_567_656),
+        ("B/32", 224, 88_224_232),
+        ("L/16", 224, 304_326_632),
+        ("L/32", 224, 306_535_400),
+        ("H/14", 518, 633_470_440),
+    ],
+)
+def test_parameters_of_known_models(name: str, image_size: int, parameters: int) -> None:
+    """As published: Ti and S with DeiT's weights, the others with torchvision's."""
+    assert count(VisionTransformer.standard(name, image_size, device="meta")) == parameters
+
+
+def test_vit_b_16_is_what_there_is_by_default() -> None:
+    default, named = VisionTransformer(device="meta"), VisionTransformer.standard("B/16", device="meta")
+    assert count(default) == 86_567_656
+    assert repr(default) == repr(named)
+
+
+@settings(max_examples=15)
+@given(sizes=st.fixed_dictionaries({name: st.integers(1, 5) for name in SMALL}), data=st.data())
+def test_parameters_are_as_many_as_the_formula_says(sizes: dict[str, int], data: st.DataObject) -> None:
+    p, i, j = (data.draw(st.integers(1, 4)) for _ in range(3))
+    class_token = data.draw(st.booleans())
+    model = small(image_size=(i * p, j * p), patch_size=p, **sizes, class_token=class_token, device="meta")
+    m, k, h, f, depth, n, c = (sizes[name] for name in SMALL)
+    x = i * j + class_token
+    layer = 4 * m * h * k + 2 * m * f + 3 * h * k + f + 6 * m
+    assert count(model) == c * p * p * m + m + x * m + class_token * m + depth * layer + 2 * m + (m + 1) * n
+
+
+def test_torchinfo_counts_the_same() -> None:
+    summary = torchinfo.summary(small(), input_size=(2, 2, 8, 12), verbose=0)
+    assert summary.total_params == count(small())
+
+
+@both_reads
+def test_names_of_the_state_are_a_promise(class_token: bool) -> None:
+    boxes = ["attention.Lq", "attention.Lk", "attention.Lv", "attention.Lo", "attention_norm"]
+    boxes += ["feed_forward.L1", "feed_forward.L2", "feed_forward_norm"]
+    names = [*["class_token"][:class_token], "positions"]
+    named = ["patches.L", *(f"layers.{n}.{box}" for n in range(2) for box in boxes), "norm", "head"]
+    names += [f"{box}.{each}" for box in named for each in ("weight", "bias")]
+    assert list(small(class_token=class_token, device="meta").state_dict()) == names
+
+
+# --- Shapes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["forward", "logits", "features", "encode", "embed"])
+@both_reads
+def test_shapes_by_the_signature(name: str, class_token: bool) -> None:
+    """Every axis a prime of its own, and nothing computed."""
+    sizes = {"b": 2, "c": 3, "i": 5, "p": 7, "j": 11, "n": 13, "m": 17, "x": 55 + class_token}
+    model = VisionTransformer(
+        (5 * 7, 11 * 7), 7, m=17, k=19, h=23, f=29, depth=2, classes=13, in_channels=3, class_token=class_token,
+        device="meta",
+    )  # fmt: skip
+    found = find_circuit(getattr(model, name))
+    assert found is not None
+    given, expected = str(found.signature).split(" -> ")
+    assert given == "b c (i p) (j p)"
+    image = torch.empty(2, 3, 5 * 7, 11 * 7, device="meta")
+    assert list(getattr(model, name)(image).shape) == [sizes[axis] for axis in expected.split()]
+
+
+def test_an_empty_batch_and_a_single_patch_are_images() -> None:
+    assert small()(torch.rand(0, 2, 8, 12)).shape == (0, 5)
+    assert small(image_size=4, depth=1)(torch.rand(1, 2, 4, 4)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((2, 2, 8, 16), r"\(j p\) is 16 here, but 12: j is 3 \(fixed by VisionTransformer.j\), p is 4"),
+        ((2, 2, 10, 12), r"\(i p\) is 10 here, but 8"),
+        ((2, 3, 8, 12), "c is 3 here, but 2"),
+        ((2, 8, 12), "forward"),
+    ],
+)
+def test_an_image_of_another_size_is_named(shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(ShapeError, match=said):
+        small()(torch.rand(shape))
+
+
+def test_patches_fill_an_image() -> None:
+    with pytest.raises(ShapeError, match=r"\(j p\) is 13 here, which gives no whole j: p is 4 \(fixed by Patches.p\)"):
+        Patches(4, 8)(torch.rand(2, 3, 8, 13))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image_size": (30, 32)}, "patches 4 by 4 do not fill 30 rows; it may have 28 or 32"),
+        ({"image_size": (32, 2)}, "patches 4 by 4 do not fill 2 columns; it may have 4"),
+        ({"image_size": 0}, "do not fill 0 rows"),
+        ({"patch_size": 0}, "patch_size is 0; it may be 1 or more"),
+        ({"depth": 0}, "depth is 0"),
+        ({"classes": 0}, "classes is 0"),
+    ],
+)
+def test_models_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(CircuitError, match=said):
+        small(**options)
+
+
+@pytest.mark.parametrize("name", ["XL/16", "B", "B/", "16", "B/x", "B/0"])
+def test_a_size_without_a_name_is_refused(name: str) -> None:
+    with pytest.raises(CircuitError, match=r"Ti, S, B, L, H|patch_size is 0"):
+        VisionTransformer.standard(name, device="meta")
+
+
+# --- In training code -------------------------------------------------------------------------------------------------
+
+
+@both_reads
+def test_a_step_of_training_lowers_the_loss(class_token: bool) -> None:
+    model = small(class_token=class_token)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    images, classes, losses = torch.randn(6, 2, 8, 12), torch.arange(6) % 5, []
+    for _ in range(4):
+        loss = F.cross_entropy(model.logits(images), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(5))
+    assert losses[0] > losses[1] > losses[2] > losses[3]
+
+
+def test_images_do_not_see_each_other() -> None:
+    model = stirred(small(dtype=torch.float64)).eval()
+    images, order = torch.randn(5, 2, 8, 12, dtype=torch.float64), torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(model(images[order]), model(images)[order])
+    torch.testing.assert_close(model(images), torch.cat([model(image[None]) for image in images]))
+
+
+def test_any_layout_comes_in() -> None:
+    model, images = stirred(small()), torch.randn(3, 2, 8, 12)
+    torch.testing.assert_close(model(images.contiguous(memory_format=torch.channels_last)), model(images))
+    torch.testing.assert_close(model(images.mT.contiguous().mT), model(images))
+
+
+def test_dropout_is_for_training() -> None:
+    model, images = stirred(small(dropout=0.5, depth=1)), torch.randn(3, 2, 8, 12)
+    kept = copy.deepcopy(model)
+    kept.dropout = 0.0
+    tokens, whole = model.embed(images), kept.embed(images)
+    left = tokens.ne(0)
+    assert 0.3 < left.float().mean() < 0.7
+    torch.testing.assert_close(tokens[left], 2 * whole[left])
+    assert not torch.equal(model.logits(images), model.logits(images))
+    assert torch.equal(model.eval().logits(images), kept.eval().logits(images))
+
+
+def test_it_is_the_same_under_a_seed() -> None:
+    made = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        made.append(small())
+    for one, other in zip(made[0].state_dict().values(), made[1].state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_it_begins_as_it_says() -> None:
+    model = VisionTransformer(64, 4, m=128, k=16, h=4, f=256, depth=2, classes=10)
+    state = model.state_dict()
+    for name, value in state.items():
+        if name.endswith("bias") or name in ("class_token", "head.weight"):
+            assert value.eq(0).all(), name
+        elif "norm" in name:
+            assert value.eq(1).all(), name
+        elif name.startswith("layers"):
+            bound = math.sqrt(6 / sum(value.shape))
+            assert 0.99 * bound < value.abs().max() <= bound, name
+            assert value.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), name
+    patches = state["patches.L.weight"]
+    assert patches.std().item() == pytest.approx(48**-0.5, rel=0.05)
+    assert 1.9 / 0.88 < patches.abs().max() * 48**0.5 <= 2 / 0.879
+    assert state["positions"].std().item() == pytest.approx(0.02, rel=0.05)
+    torch.testing.assert_close(model(torch.randn(3, 3, 64, 64)), torch.full((3, 10), 0.1))
+
+
+def test_built_on_meta_and_made_later() -> None:
+    later = small(device="meta").to_empty(device="cpu")
+    torch.manual_seed(7)
+    later.reset_parameters()
+    here = small()
+    torch.manual_seed(7)
+    here.reset_parameters()
+    for one, other in zip(later.state_dict().values(), here.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert {each.dtype for each in small(dtype=torch.float64, device="meta").parameters()} == {torch.float64}
+
+
+def test_copies_pickles_and_states() -> None:
+    model, images = stirred(small()).eval(), torch.randn(2, 2, 8, 12)
+    saved = io.BytesIO()
+    torch.save(model.state_dict(), saved)
+    saved.seek(0)
+    loaded = small().eval()
+    loaded.load_state_dict(torch.load(saved))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), loaded):
+        assert torch.equal(other(images), model(images))
+        assert other.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
+@both_types
+def test_it_maps_over_batches_and_differentiates_per_image(dtype: torch.dtype) -> None:
+    model = stirred(small(dtype=dtype)).eval()
+    images = torch.randn(3, 2, 2, 8, 12, dtype=dtype)
+    torch.testing.assert_close(torch.vmap(model)(images), torch.stack([model(each) for each in images]))
+    weights: dict[str, Tensor] = dict(model.named_parameters())
+
+    def loss(weights: dict[str, Tensor], image: Tensor) -> Tensor:
+        return torch.func.functional_call(model, weights, image[None])[0, 0]
+
+    each = torch.vmap(torch.func.grad(loss), (None, 0))(weights, images[0])
+    for index, image in enumerate(images[0]):
+        expected = torch.autograd.grad(loss(weights, image), list(weights.values()))
+        torch.testing.assert_close([each[name][index] for name in weights], list(expected))
+
+
+def test_it_exports_with_any_number_of_images() -> None:
+    model = stirred(small()).eval()
+    program = torch.export.export(model, (torch.randn(3, 2, 8, 12),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    images = torch.randn(5, 2, 8, 12)
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("make", "backend", "dynamic"),
+    [
+        (lambda: small(depth=1), "aot_eager", False),
+        pytest.param(lambda: small(class_token=False), "aot_eager", True, marks=pytest.mark.slow),
+        pytest.param(small, "inductor", False, marks=pytest.mark.slow),
+        pytest.param(small, "inductor", True, marks=pytest.mark.slow),
+    ],
+    ids=["layer", "mean", "code", "code of any size"],
+)
+def test_it_compiles_into_one_graph(make: Callable[..., VisionTransformer], backend: str, dynamic: bool) -> None:
+    """Forward and backward."""
+    model = stirred(make().double())
+    images = torch.randn(3, 2, 8, 12, dtype=torch.float64)
+    ours = copy.deepcopy(model)
+    compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic, backend=backend)
+    expected, answer = model(images), compiled(images)
+    torch.testing.assert_close(answer, expected)
+    torch.testing.assert_close(gradients(answer, ours), gradients(expected, model))
+
+
+def test_it_runs_under_autocast() -> None:
+    """bfloat16 keeps 8 bits: the tolerance is a few units of its last place for probabilities."""
+    model, images = stirred(small()), torch.randn(2, 2, 8, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = model(images)
+        F.cross_entropy(model.logits(images).float(), torch.tensor([0, 1])).backward()
+    torch.testing.assert_close(answer.float(), model(images), rtol=0, atol=0.03)
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+
+
+# --- Its table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_tells_the_models_story() -> None:
+    table = str(trace(VisionTransformer(depth=2, device="meta")))
+    lines = table.splitlines()
+    assert re.search(r"b c \(i p\) \(j p\) -> b n .* b 3 224 224 -> b 1000 .* 15,688,936 params", lines[0])
+    (layers,) = [line for line in lines if "EncoderLayer" in line]
+    assert re.search(r"layers\.0…1 EncoderLayer.* b x m -> b x m .* 2 × 7,087,872 params", layers)
+    assert "fixed by" not in table
+    for text in ("patches Patches", "positions: 151,296 params", "class_token: 768 params", "softmax over n"):
+        assert sum(text in line for line in lines) == 1, text
+
+
+def test_the_table_is_the_model() -> None:
+    model = stirred(small(dtype=torch.float64))
+    diagram, images = trace(model), torch.randn(3, 2, 8, 12, dtype=torch.float64)
+    with definitions():
+        expected = model(images)
+    torch.testing.assert_close(diagram(images), expected)
+    torch.testing.assert_close(model(images), expected)
+
+
+# --- Against timm and Hugging Face ------------------------------------------------------------------------------------
+
+
+def timms(**options: Any) -> Any:
+    """timm's model, of the sizes of `small` with square images."""
+    sizes = {"img_size": 8, "patch_size": 4, "in_chans": 2, "num_classes": 5, "embed_dim": 12, "num_heads": 4}
+    return stirred(peers.timm().models.VisionTransformer(**{**sizes, "depth": 2, "mlp_ratio": 2, **options}))
+
+
+def hugging_faces(kind: str = "ViTForImageClassification", options: Any = None, **config: Any) -> Any:
+    """Hugging Face's, of the same."""
+    theirs = peers.peer("transformers.models.vit")
+    sizes = {"image_size": 8, "patch_size": 4, "num_channels": 2, "num_labels": 5, "hidden_size": 12}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, **config}
+    return stirred(getattr(theirs, kind)(theirs.ViTConfig(**sizes), **options or {}))
+
+
+def earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names that transformers had before 5, as files of that time hold them."""
+    changes = [
+        (r"layers\.(\d+)\.attention\.q_proj", r"encoder.layer.\1.attention.attention.query"),
+        (r"layers\.(\d+)\.attention\.k_proj", r"encoder.layer.\1.attention.attention.key"),
+        (r"layers\.(\d+)\.attention\.v_proj", r"encoder.layer.\1.attention.attention.value"),
+        (r"layers\.(\d+)\.attention\.o_proj", r"encoder.layer.\1.attention.output.dense"),
+        (r"layers\.(\d+)\.mlp\.fc1", r"encoder.layer.\1.intermediate.dense"),
+        (r"layers\.(\d+)\.mlp\.fc2", r"encoder.layer.\1.output.dense"),
+        (r"layers\.(\d+)\.layernorm", r"encoder.layer.\1.layernorm"),
+    ]
+    named = {}
+    for name, value in state.items():
+        for old, new in changes:
+            name = re.sub(old, new, name)
+        named[name] = value
+    return named
+
+
+def of(theirs: nn.Module) -> dict[str, Tensor]:
+    """The gradients of a model of theirs as a state dict of theirs."""
+    return {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}
+
+
+def held(
+    ours: VisionTransformer, theirs: nn.Module, image: Tensor, answer: Callable[[Tensor], Tensor], back: Any
+) -> None:
+    """Equal logits, and equal gradients of every parameter, theirs brought `back` under our names."""
+    logits, expected = ours.logits(image), answer(image)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(ours(image), expected.softmax(-1))
+    weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view_as(expected)
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(gradients(logits, ours), dict(back(of(theirs)).state_dict()))
+
+
+@both_types
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"class_token": False, "global_pool": "avg"}, {"class_token": False, "global_pool": "avg", "fc_norm": True}],
+    ids=["class token", "mean", "mean, said"],
+)
+def test_it_is_timms(options: dict[str, Any], dtype: torch.dtype) -> None:
+    theirs = timms(**options).to(dtype)
+    bring = lambda state: VisionTransformer.from_timm(state, k=3)  # noqa: E731
+    ours = bring(theirs.state_dict())
+    assert count(ours) == count(theirs)
+    held(ours, theirs, torch.randn(3, 2, 8, 8, dtype=dtype), theirs, bring)
+
+
+def test_its_encoding_is_timms() -> None:
+    """The vectors of the patches, too, which the class of an image does not show."""
+    theirs, image = timms().double(), torch.randn(3, 2, 8, 8, dtype=torch.float64)
+    ours = VisionTransformer.from_timm(theirs.state_dict(), k=3)
+    torch.testing.assert_close(ours.norm(ours.encode(image)), theirs.forward_features(image))
+    torch.testing.assert_close(ours.features(image), theirs.forward_head(theirs.forward_features(image), True))
+
+
+@pytest.mark.parametrize("size", [(8, 16), (16, 8)])
+def test_an_oblong_image_of_timms(size: tuple[int, int]) -> None:
+    theirs, image = timms(img_size=size), torch.randn(3, 2, *size)
+    with pytest.raises(CircuitError, match=r"8 patches make no square; give image_size=\(rows, columns\)"):
+        VisionTransformer.from_timm(theirs.state_dict(), k=3)
+    with pytest.raises(CircuitError, match="an image of 8 has 4 patches; the weights are for 8"):
+        VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=8)
+    ours = VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=size)
+    torch.testing.assert_close(ours.logits(image), theirs(image))
+
+
+@both_types
+@pytest.mark.parametrize("names", [dict, earlier], ids=["today", "before 5"])
+def test_it_is_hugging_faces(names: Callable[[Any], dict[str, Tensor]], dtype: torch.dtype) -> None:
+    theirs = hugging_faces().to(dtype)
+    bring = lambda state: VisionTransformer.from_huggingface(names(state), k=3)  # noqa: E731
+    ours = bring(theirs.state_dict())
+    assert ours.norm.eps == theirs.config.layer_norm_eps == 1e-12
+    assert count(ours) == count(theirs)
+    held(ours, theirs, torch.randn(3, 2, 8, 8, dtype=dtype), lambda image: theirs(image).logits, bring)
+
+
+def test_hugging_faces_heads_may_be_of_any_width() -> None:
+    """There k is a number of its own, and h heads need not be as wide as a vector."""
+    theirs, image = hugging_faces(head_dim=5), torch.randn(3, 2, 8, 8)
+    if theirs.vit.layers[0].attention.q_proj.out_features != 20:
+        pytest.skip("these transformers have no head_dim")
+    ours = VisionTransformer.from_huggingface(theirs.state_dict(), k=5)
+    assert ours.layers[0].attention.h == 4
+    torch.testing.assert_close(ours.logits(image), theirs(image).logits)
+
+
+@pytest.mark.parametrize("names", [dict, earlier], ids=["today", "before 5"])
+def test_a_model_without_a_head_gets_a_new_one(names: Callable[[Any], dict[str, Tensor]]) -> None:
+    image = torch.randn(3, 2, 8, 8)
+    theirs = hugging_faces("ViTModel", {"add_pooling_layer": False})
+    with pytest.raises(CircuitError, match=r"missing     classifier.bias\n(.*\n)+.* with classes="):
+        VisionTransformer.from_huggingface(names(theirs.state_dict()), k=3)
+    ours = VisionTransformer.from_huggingface(names(theirs.state_dict()), k=3, classes=7)
+    torch.testing.assert_close(ours.norm(ours.encode(image)), theirs(image).last_hidden_state)
+    torch.testing.assert_close(ours(image), torch.full((3, 7), 1 / 7))
+
+
+@pytest.mark.parametrize("classes", [0, 5])
+def test_a_new_head_for_timms(classes: int) -> None:
+    theirs, image = timms(num_classes=classes), torch.randn(3, 2, 8, 8)
+    ours = VisionTransformer.from_timm(theirs.state_dict(), k=3, classes=7)
+    assert ours.head.weight.eq(0).all()
+    torch.testing.assert_close(ours.features(image), theirs.forward_head(theirs.forward_features(image), True))
+    if not classes:
+        with pytest.raises(CircuitError, match=r"missing     head.bias\n  missing     head.weight\n.* classes="):
+            VisionTransformer.from_timm(theirs.state_dict(), k=3)
+
+
+@both_reads
+def test_weights_go_out_to_timm(class_token: bool) -> None:
+    """Into a model of theirs that had others; and back in, bit for bit."""
+    ours, image = stirred(small(image_size=8, f=24, class_token=class_token)), torch.randn(3, 2, 8, 8)
+    theirs = timms(**{} if class_token else {"class_token": False, "global_pool": "avg"})
+    theirs.load_state_dict(ours.to_timm())
+    torch.testing.assert_close(theirs(image), ours.logits(image))
+    back = VisionTransformer.from_timm(ours.to_timm(), k=3).state_dict()
+    assert all(torch.equal(value, back[name]) for name, value in ours.state_dict().items())
+
+
+def test_weights_go_out_to_hugging_face() -> None:
+    ours, image = stirred(small(image_size=8, f=24, eps=1e-12)), torch.randn(3, 2, 8, 8)
+    theirs = hugging_faces()
+    theirs.load_state_dict(ours.to_huggingface())
+    torch.testing.assert_close(theirs(image).logits, ours.logits(image))
+    with pytest.raises(CircuitError, match="theirs has a class token, and this model has none"):
+        small(class_token=False).to_huggingface()
+
+
+@pytest.mark.slow
+def test_vit_b_16_is_timms_and_hugging_faces() -> None:
+    """At full size, where sums of 768 numbers in another order differ by some units of float32's last place.
+
+    Gradients by 1e-4 of the largest of their tensor, for the same reason.
+    """
+    theirs = stirred_a_little(peers.timm().create_model("vit_base_patch16_224"))
+    image, ours = torch.randn(2, 3, 224, 224), VisionTransformer.from_timm(theirs.state_dict())
+    logits, expected = ours.logits(image), theirs(image)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    found, weights = gradients(logits, ours), torch.linspace(-1, 1, expected.numel()).view_as(expected)
+    (expected * weights).sum().backward()
+    for name, gradient in VisionTransformer.from_timm(of(theirs)).state_dict().items():
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-4 * gradient.abs().max().item(), msg=name)
+    vit = peers.peer("transformers.models.vit")
+    others = vit.ViTForImageClassification(vit.ViTConfig(num_labels=1000, layer_norm_eps=1e-6)).eval()
+    others.load_state_dict(ours.to_huggingface())
+    with torch.no_grad():
+        torch.testing.assert_close(others(image).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def stirred_a_little(model: nn.Module) -> Any:
+    """As `stirred`, but by so little that numbers keep their size through twelve layers."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    return model
+
+
+# --- Weights of something else ----------------------------------------------------------------------------------------
+
+
+def state(**changes: Tensor) -> dict[str, Tensor]:
+    """A state dict as timm's, some of it other."""
+    found = small(image_size=8).to_timm()
+    return {name: value for name, value in {**found, **changes}.items() if value.numel()}
+
+
+GONE = torch.empty(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (state(**{"norm.weight": GONE}), "  missing     norm.weight"),
+        (state(**{"blocks.1.attn.qkv.bias": GONE}), "  missing     blocks.1.attn.qkv.bias"),
+        (state(**{"blocks.0.ls1.gamma": torch.ones(12)}), "  unexpected  blocks.0.ls1.gamma"),
+        (state(**{"blocks.3.norm1.bias": torch.ones(12)}), "  missing     blocks.2.attn.proj.bias"),
+        (state(cls_token=GONE), "  missing     fc_norm.bias\n  missing     fc_norm.weight\n  unexpected  norm.bias"),
+        (state(**{"fc_norm.weight": torch.ones(12)}), "  unexpected  fc_norm.weight"),
+        ({}, "  missing     and 3 more"),
+        (state(**{"norm.weight": torch.ones(11)}), r"norm.weight has other axes\n(.*\n)*.*m is 11 here, but 12"),
+        (state(**{"blocks.1.attn.qkv.bias": torch.ones(35)}), r"qkv.bias has other axes\n(.*\n)*.*35 here, but 36"),
+        (state(pos_embed=torch.ones(5, 12)), "pos_embed has other axes"),
+        (state(**{"patch_embed.proj.weight": torch.ones(12, 2, 4, 2)}), "patches are 4 by 2; ours are as high as wide"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_named(given: dict[str, Tensor], said: str) -> None:
+    with pytest.raises(CircuitError, match=said) as caught:
+        VisionTransformer.from_timm(given, k=3)
+    assert str(caught.value).startswith("VisionTransformer.from_timm: ")
+
+
+def test_the_width_of_a_head_is_known_for_standard_sizes_only() -> None:
+    for name, sizes in STANDARD.items():
+        made = VisionTransformer.standard(f"{name}/8", 8, depth=1, classes=2, f=8)
+        found = VisionTransformer.from_timm(made.to_timm()).layers[0].attention
+        assert (found.k, found.h) == (sizes["k"], sizes["h"])
+    for k in (None, 5):
+        with pytest.raises(CircuitError, match="how wide a head is, no weight says: give k=, a divisor of 12"):
+            VisionTransformer.from_timm(state(), k=k)
+
+
+@both_types
+def test_weights_are_copied_as_they_are(dtype: torch.dtype) -> None:
+    """Type, values, and no memory in common; nothing random is drawn."""
+    given = {name: value.to(dtype) for name, value in state().items()}
+    before = torch.get_rng_state()
+    ours = VisionTransformer.from_timm(given, k=3, dropout=0.5)
+    assert torch.equal(before, torch.get_rng_state())
+    assert {parameter.dtype for parameter in ours.parameters()} == {dtype}
+    assert all(parameter.requires_grad for parameter in ours.parameters())
+    assert ours.layers[0].dropout == 0.5
+    kept = ours.norm.bias.clone()
+    given["norm.bias"].add_(1)
+    assert torch.equal(ours.norm.bias, kept)
