@@ -202,8 +202,8 @@ class VisionTransformer(nn.Module):
         many begins at 0. Without a class token theirs, too, has to norm the mean once it is taken, which is what timm
         builds for `class_token=False, global_pool="avg"`.
 
-        Raises CircuitError for weights that are missing, that have no place here or other axes, all by their names, and
-        where image_size or k has to be given.
+        Raises WeightsError for weights that are missing, that have no place here or other axes, all by their names, and
+        CircuitError where image_size or k has to be given.
         """
         table = vision_weights.timm_table(state)
         return cls._with(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuits import CircuitError, ShapeError, check, rearrange
+from circuits import ShapeError, check, rearrange
+from models.mismatch import MOST, WeightsError
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,6 @@ EARLIER = _changed(HUGGING_FACE, _EARLIER)
 _OURS = {"m c p q": "m (c p q)", "1 1 m": "m", "1 x m": "x m"}
 """Where our axes are others than theirs."""
 
-_SHOWN = 16
-"""How many names of a kind an error lists."""
-
 
 def timm_table(state: Mapping[str, Tensor]) -> Table:
     """The names of a state dict of timm's."""
@@ -146,7 +144,7 @@ def hugging_face_table(state: Mapping[str, Tensor]) -> Table:
 def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | None) -> Weights:
     """The tensors of a state dict under our names; with `classes`, the head is not theirs but zeros for so many.
 
-    Raises CircuitError, which begins with `name`, for tensors that are missing, have no place here, or other axes.
+    Raises WeightsError, which begins with `name`, for tensors that are missing, have no place here, or other axes.
     """
     depth = _depth(table, state)
     parts = list(_parts(table, depth))
@@ -196,18 +194,17 @@ def _depth(table: Table, state: Mapping[str, Tensor]) -> int:
 
 
 def _compare(name: str, expected: Set[str], given: Set[str], head: Set[str]) -> None:
-    """Raise CircuitError unless two sets of names are one."""
+    """Raise WeightsError unless two sets of names are one."""
     missing, unexpected = sorted(expected - given), sorted(given - expected)
     if not missing and not unexpected:
         return
-    lines = [f"{name}: these are not the weights of such a model"]
+    lines = [f"{name} cannot take these weights:"]
     for what, them in (("missing", missing), ("unexpected", unexpected)):
-        lines += [f"  {what:10}  {each}" for each in them[:_SHOWN]]
-        if len(them) > _SHOWN:
-            lines.append(f"  {what:10}  and {len(them) - _SHOWN} more")
+        more = [f"and {len(them) - MOST} more"] if len(them) > MOST else []
+        lines += [f"  {what:<12}{each}" for each in (*them[:MOST], *more)]
     if any(each in head for each in missing):
-        lines.append("  a head of its own, which begins at 0, it has with classes=")
-    raise CircuitError("\n".join(lines))
+        lines.append("  with classes= it has a new head, which begins at 0")
+    raise WeightsError("\n".join(lines))
 
 
 def _measure(name: str, part: Part, tensor: Tensor, sizes: dict[str, int]) -> None:
@@ -216,4 +213,4 @@ def _measure(name: str, part: Part, tensor: Tensor, sizes: dict[str, int]) -> No
     try:
         sizes.update(check(tensor, part.axes, **{axis: sizes[axis] for axis in names if axis in sizes}))
     except ShapeError as error:
-        raise CircuitError(f"{name}: {part.name} has other axes\n{error}") from None
+        raise WeightsError(f"{name} cannot take {part.name}, which has other axes\n{error}") from None
