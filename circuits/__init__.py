@@ -4,6 +4,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """
 
 from circuits.boxes import Box, Value
+from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
@@ -26,6 +27,7 @@ __all__ = [
     "Tracker",
     "Value",
     "Window",
+    "broadcast",
     "check",
     "checks",
     "circuit",

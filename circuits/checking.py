@@ -128,7 +128,7 @@ def circuit(
             of_class = isinstance(thing, type)
             what = f"the class {thing.__name__}; decorate its forward" if of_class else type(thing).__name__
             raise SignatureError(f"a circuit is a function, a method or a module, not {what}")
-        return _checked(declare(thing, text, options, _name(thing), where))
+        return checked(declare(thing, text, options, _name(thing), where))
 
     return decorate
 
@@ -138,7 +138,7 @@ def _name(function: Callable[..., Any]) -> str:
     return name.split("<locals>.")[-1]
 
 
-def _checked(spec: Circuit) -> Any:
+def checked(spec: Circuit) -> Any:
     """The function that checks, then runs; its text can be seen in a traceback."""
     parameters = parameters_of(spec.definition)
     prefix = prefix_of(parameters)
@@ -155,11 +155,11 @@ def _checked(spec: Circuit) -> Any:
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     scope: dict[str, Any] = {}
     exec(compile(text, filename, "exec"), calling.__dict__, scope)
-    checked, run = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
-    functools.update_wrapper(checked, spec.definition)
-    checked.circuit = spec
-    checked.kernel = functools.partial(_register, spec, run)
-    return checked
+    found, run = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
+    functools.update_wrapper(found, spec.definition)
+    found.circuit = spec
+    found.kernel = functools.partial(_register, spec, run)
+    return found
 
 
 def _register(spec: Circuit, run: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,7 +186,7 @@ def _sign(module: nn.Module, text: str, options: Options, where: str) -> nn.Modu
 @functools.cache
 def _signed(base: type[nn.Module], text: str, options: Options, where: str) -> type[nn.Module]:
     """The subclass of `base` whose forward has this signature; what it pickles and copies to is signed again."""
-    forward = _checked(declare(base.forward, text, options, f"{base.__name__}.forward", where))
+    forward = checked(declare(base.forward, text, options, f"{base.__name__}.forward", where))
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         make, given, *state = super(signed, self).__reduce_ex__(protocol)
