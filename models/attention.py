@@ -218,7 +218,8 @@ class MultiHeadAttention(nn.Module):
     def cache(self, x: int, batch: Sequence[int] = ()) -> KeyValueCache:
         """An empty cache for up to x source vectors, on the device and in the dtype that their keys will have."""
         device, dtype = self.Lk.weight.device, self.Lk.weight.dtype
-        if torch.is_autocast_enabled(device.type):
+        known = dtype != torch.float64 and torch.amp.is_autocast_available(device.type)  # autocast leaves doubles alone
+        if known and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         return KeyValueCache(x, self.k, self.g, batch, device=device, dtype=dtype)
 

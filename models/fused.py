@@ -6,10 +6,15 @@ first derivatives in reverse only, and torch.vmap runs them in a loop: for other
 models at once, run the definition (`with definitions():`).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from circuits import einsum, repeat
 from models.masks import band, barred, both, is_bool, refuse_reach
+
+STORED = 512
+"""Up to so many keys a bfloat16 model trains faster on CPU with its weights stored."""
 
 
 def fused_attention(
@@ -39,19 +44,20 @@ def fused_attention(
         key, value, start = key[..., first:, :], value[..., first:, :], window - 1
         mask = None if mask is None else mask[..., first:]
     query, key, value = (each if each.stride(-1) == 1 else each.contiguous() for each in (query, key, value))
+    attend = _stored if _trains_stored(query, key, value) else F.scaled_dot_product_attention
     if mask is None and window is None and start == 0:
-        return F.scaled_dot_product_attention(query, key, value, None, dropout, causal, **heads)
+        return attend(query, key, value, None, dropout, causal, **heads)
     y, x = query.shape[-2], key.shape[-2]
     latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys, in decoding: it sees all
     seen = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
     mask = seen if mask is None else _joined(mask, seen, query)
     if mask is None:
-        return F.scaled_dot_product_attention(query, key, value, None, dropout, **heads)
+        return attend(query, key, value, None, dropout, **heads)
     alone = barred(mask).all(-1, keepdim=True)
     mask = mask.masked_fill(alone, 1)  # 1 lets a row through, as True or as a number; its answer is replaced below
     if mask.ndim == 3 < query.ndim:
         mask = mask[None]
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, **heads).masked_fill(alone, 0)
+    return attend(query, key, value, mask, dropout, **heads).masked_fill(alone, 0)
 
 
 def _joined(mask: Tensor, seen: Tensor | None, query: Tensor) -> Tensor:
@@ -60,3 +66,32 @@ def _joined(mask: Tensor, seen: Tensor | None, query: Tensor) -> Tensor:
     if mask.ndim > 2 and mask.stride(-3) == 0 and is_bool(mask):
         mask = mask[..., :1, :, :]  # without gradients one is enough
     return mask if seen is None else both(mask, seen)
+
+
+def _trains_stored(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether gradients are asked for where the fused operator's are slow."""
+    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    asked = query.requires_grad or key.requires_grad or value.requires_grad
+    return asked and not torch.compiler.is_exporting() and key.shape[-2] <= STORED
+
+
+def _stored(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    causal: bool = False,
+    *,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What F.scaled_dot_product_attention gives, by two products; the queries are scaled, since scores are more."""
+    if enable_gqa:
+        n = query.shape[-3] // key.shape[-3]
+        key, value = (repeat(each, "... g x k -> ... (g n) x k", n=n) for each in (key, value))
+    score = einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")
+    if causal:
+        mask = band(*score.shape[-2:], causal=True, window=None, start=0, device=score.device)
+    weight = (score if mask is None else both(score, mask)).softmax(-1)
+    return einsum(F.dropout(weight, dropout) if dropout else weight, value, "... y x, ... x k -> ... y k")

@@ -6,24 +6,35 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, definitions, trace
 from models.attention import MultiHeadAttention, attention, grouped_attention
+from models.positions import RotaryPositions
 
 # --- Oracles: slower, plainer, and written without anything of ours -------------------------------------------------
 
 
-def by_loops(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+def by_loops(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    start: int = 0,
+) -> Tensor:
     """Attention of one example, number by number."""
     rows, query, key, value = [], query.detach(), key.detach(), value.detach()
     for i in range(len(query)):
         shares, mixed = [], torch.zeros_like(query[i])
         for j in range(len(key)):
             score = float(sum(query[i, a] * key[j, a] for a in range(query.shape[1]))) / math.sqrt(query.shape[1])
-            if causal and j > i:
+            if causal and j > start + i:
+                score = -math.inf
+            if window is not None and (j <= start + i - window or j >= start + i + window):
                 score = -math.inf
             if mask is not None and mask.dtype == torch.bool:
                 score = score if mask[i, j] else -math.inf
@@ -85,6 +96,56 @@ def test_attention_number_by_number(way: Any, name: str, causal: bool, y: int, x
     with way():
         answer = attention(query, key, value, mask, causal=causal)
     torch.testing.assert_close(answer, by_loops(query, key, value, mask, causal))
+
+
+REACHES: list[dict[str, Any]] = [
+    {"window": 1},
+    {"window": 2, "causal": True},
+    {"window": 3, "start": 2},
+    {"window": 100, "causal": True},
+    {"start": 3, "causal": True},
+    {"start": 5},
+    {"window": 2, "start": 4},
+    {"window": 2, "start": 4, "causal": True},
+    {"window": 1, "start": 30},
+]
+"""How far a query sees, and from where; in some, rows see nothing."""
+
+
+@both_ways
+@pytest.mark.parametrize("reach", REACHES, ids=str)
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize(("y", "x"), [(3, 5), (5, 4)])
+def test_windows_and_starts_number_by_number(way: Any, name: str, reach: dict[str, Any], y: int, x: int) -> None:
+    query, key, value = tensors((y, 3), (x, 3), (x, 3))
+    mask = MASKS[name](y, x, torch.float64)
+    with way():
+        answer = attention(query, key, value, mask, **reach)
+    torch.testing.assert_close(answer, by_loops(query, key, value, mask, **reach))
+
+
+@both_ways
+def test_a_causal_window_is_mistrals_and_a_plain_one_longformers(way: Any) -> None:
+    """Equal scores: a row is the mean of what it sees, itself and w - 1 before, or w - 1 on either side."""
+    scores, numbers = torch.zeros(6, 1), torch.eye(6)
+    with way():
+        causal = attention(scores.expand(6, 6), scores.expand(6, 6), numbers, causal=True, window=3)
+        plain = attention(scores.expand(6, 6), scores.expand(6, 6), numbers, window=3)
+    assert causal.gt(0).int().tolist() == [[int(i - 3 < j <= i) for j in range(6)] for i in range(6)]
+    assert plain.gt(0).int().tolist() == [[int(i - 2 <= j <= i + 2) for j in range(6)] for i in range(6)]
+
+
+@both_ways
+@pytest.mark.parametrize("lead", [(), (2, 3)])
+def test_what_no_query_can_reach_is_refused(way: Any, lead: tuple[int, ...]) -> None:
+    data = torch.randn(*lead, 4, 2)
+    with way():
+        with pytest.raises(CircuitError, match="window of 0 lets a query see nothing; it may be 1"):
+            attention(data, data, data, window=0)
+        with pytest.raises(CircuitError, match="window of -3"):
+            attention(data, data, data, window=-3, start=9)
+        with pytest.raises(CircuitError, match="stands at position -1; it may be 0"):
+            attention(data, data, data, start=-1)
 
 
 def test_two_einsums_are_the_papers_first_version() -> None:
@@ -200,6 +261,47 @@ def test_a_mask_broadcasts_over_leading_axes(lead: tuple[int, ...], shape: tuple
     )
 
 
+@settings(max_examples=50)
+@given(
+    lead=st.sampled_from([(), (2,), (2, 2), (2, 1, 2)]),
+    sizes=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3), st.integers(1, 2), st.integers(1, 3)),
+    masked=st.sampled_from(list(MASKS)),
+    causal=st.booleans(),
+    window=st.none() | st.integers(1, 8),
+    start=st.integers(0, 8),
+)
+def test_kernel_is_definition_with_any_reach(
+    lead: tuple[int, ...],
+    sizes: tuple[int, int, int, int, int],
+    masked: str,
+    causal: bool,
+    window: int | None,
+    start: int,
+) -> None:
+    y, x, k, g, n = sizes
+    mask = MASKS[masked](y, x, torch.float64)
+    reach: dict[str, Any] = {"causal": causal, "window": window, "start": start}
+    inputs = tensors((*lead, g * n, y, k), (*lead, g, x, k), (*lead, g, x, k))
+    masks = [] if mask is None else [mask.expand(g * n, y, x).clone().requires_grad_(mask.is_floating_point())]
+    assert_kernel_is_definition(grouped_attention, [*inputs, *masks], **reach)
+
+
+@pytest.mark.parametrize("masked", MASKS)
+@pytest.mark.parametrize("reach", [{}, {"causal": True}, {"window": 4}, {"causal": True, "start": 3}], ids=str)
+@pytest.mark.parametrize("n", [1, 2])
+def test_training_in_bfloat16_is_training_in_float32(masked: str, reach: dict[str, Any], n: int) -> None:
+    """bfloat16 keeps 8 bits: weights, values and gradients near 1 are right to a few units of their last place."""
+    inputs = tensors((2, 2 * n, 9, 8), (2, 2, 12, 8), (2, 2, 12, 8), dtype=torch.bfloat16)
+    mask = MASKS[masked](9, 12, torch.bfloat16)
+    mask = mask if mask is None else mask.expand(2 * n, 9, 12)
+    ours = value_and_gradients(grouped_attention, inputs, mask=mask, **reach)
+    precise = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    mask = mask.float() if mask is not None and mask.is_floating_point() else mask
+    for mine, other in zip(ours, value_and_gradients(grouped_attention, precise, mask=mask, **reach), strict=True):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine.float(), other, rtol=2**-5, atol=2**-5)
+
+
 EMPTY_BATCHES = torch.__version__ >= "2.12"
 """torch 2.11's fused operator divides by the number of heads and kills the process if there are none."""
 
@@ -283,6 +385,28 @@ def test_causal_needs_no_mask(spy: Spy) -> None:
     assert [tensor.shape for tensor in inputs] == [(3, 4, 5, 2), (3, 2, 5, 2), (3, 2, 5, 2)]
 
 
+def test_one_query_after_all_keys_needs_no_mask_and_no_keys_beyond_its_window(spy: Spy) -> None:
+    query, keys = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 9, 4)
+    answers = [attention(query, keys, keys, causal=True, start=8, window=window) for window in (None, 9, 4)]
+    assert [(mask, causal) for _, mask, causal in spy.calls] == [(None, False)] * 3
+    assert [inputs[1].shape[-2] for inputs, *_ in spy.calls] == [9, 9, 4]
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
+    torch.testing.assert_close(answers[2], attention(query, keys[..., 5:, :], keys[..., 5:, :]))
+
+
+@pytest.mark.parametrize("groups", [None, 2])
+def test_a_short_bfloat16_model_trains_without_the_fused_operator(spy: Spy, groups: int | None) -> None:
+    """On CPU its backward is slow in bfloat16; without gradients, and for long sequences, it is what runs."""
+    model = MultiHeadAttention(8, 4, 2, groups=groups and 1, dtype=torch.bfloat16)
+    for length, calls in ((512, 0), (513, 1)):
+        data = torch.randn(length, 8, dtype=torch.bfloat16)
+        model(data, data, causal=True)
+        assert len(spy.calls) == calls
+    with torch.no_grad():
+        model(data[:5], data[:5])
+    assert len(spy.calls) == 2
+
+
 @pytest.mark.parametrize("groups", [None, 2])
 def test_a_mask_for_all_heads_is_not_copied_for_each(spy: Spy, groups: int | None) -> None:
     mask = torch.ones(3, 5, 5, dtype=torch.bool)
@@ -303,6 +427,14 @@ def test_gradients_are_right(way: Any, name: str, causal: bool) -> None:
     mask = MASKS[name](3, 4, torch.float64)
     with way():
         assert torch.autograd.gradcheck(lambda *each: attention(*each, mask=mask, causal=causal), inputs)
+
+
+@both_ways
+@pytest.mark.parametrize("reach", REACHES[1:8:3], ids=str)
+def test_gradients_are_right_with_any_reach(way: Any, reach: dict[str, Any]) -> None:
+    inputs = tensors((1, 1, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2))
+    with way():
+        assert torch.autograd.gradcheck(lambda *each: attention(*each, **reach), inputs)
 
 
 def test_second_derivatives_are_right_in_the_definition() -> None:
@@ -426,6 +558,56 @@ def test_multi_head_attention_head_by_head(way: Any, groups: int | None, bias: b
         for shared, own, masks in cases:
             answer = model(target, source, shared, head_mask=own, causal=causal)
             torch.testing.assert_close(answer, head_by_head(model, target, source, masks, causal))
+
+
+@both_ways
+@pytest.mark.parametrize("groups", [None, 1, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_rotary_and_window_head_by_head(way: Any, groups: int | None, causal: bool) -> None:
+    """Each head's queries and keys turned by hand, then the loops; the values stay as they are."""
+    turn = RotaryPositions(4)
+    model = MultiHeadAttention(6, 4, 2, groups=groups, rotary=turn, window=2, dtype=torch.float64)
+    target, source = tensors((5, 6), (4, 6))
+    heads = []
+    for h in range(2):
+        g = h * model.g // 2
+        query = target @ model.Lq.weight[h * 4 : h * 4 + 4].T
+        key, value = (source @ box.weight[g * 4 : g * 4 + 4].T for box in (model.Lk, model.Lv))
+        heads.append(by_loops(turn(query), turn(key), value, causal=causal, window=2))
+    with way():
+        answer = model(target, source, causal=causal)
+    torch.testing.assert_close(answer, torch.cat(heads, -1) @ model.Lo.weight.T)
+
+
+def test_rotary_heads_see_distances_alone() -> None:
+    """Without a mask, vectors moved along by one find what they found before."""
+    model = MultiHeadAttention(6, 4, 2, rotary=RotaryPositions(4), dtype=torch.float64)
+    data = torch.randn(5, 6, dtype=torch.float64)
+    here = model.recall(data, *model.remember(data))
+    torch.testing.assert_close(model.recall(data, *model.remember(data, start=9), start=9), here)
+    torch.testing.assert_close(model(data, data), here)
+    assert not torch.allclose(model.recall(data, *model.remember(data, start=9), start=8), here)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "words"),
+    [
+        ((6, 4, 2), {"rotary": RotaryPositions(6)}, "heads are 4 wide, rotary turns what is 6 wide"),
+        ((6, 4, 2), {"window": 0}, "window is 0; it may be 1 or more"),
+        ((0, 4, 2), {}, "m is 0"),
+        ((6, -4, 2), {}, "k is -4"),
+        ((6, 4, 0), {}, "h is 0"),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused(sizes: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(CircuitError, match=words):
+        MultiHeadAttention(*sizes, **options)
+
+
+def test_names_of_the_state_are_a_promise() -> None:
+    model = MultiHeadAttention(6, 4, 2, bias=True, rotary=RotaryPositions(4), window=3)
+    names = [f"{box}.{name}" for box in ("Lq", "Lk", "Lv", "Lo") for name in ("weight", "bias")]
+    assert list(model.state_dict()) == names
 
 
 @pytest.mark.parametrize("groups", [None, 2])
@@ -571,6 +753,30 @@ def test_it_is_one_graph(way: Any, groups: int | None, dynamic: bool) -> None:
             target, source, mask = torch.randn(b, y, 12), torch.randn(b, x, 12), torch.rand(y, x) < 0.5
             expected = model(target, source, mask, causal=True)
             torch.testing.assert_close(compiled(target, source, mask, causal=True), expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotary_and_window_are_one_graph_with_their_gradients(backend: str, dtype: torch.dtype) -> None:
+    torch.compiler.reset()
+    model = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3, dtype=dtype)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+    for x in (5, 7):
+        data, wanted = torch.randn(2, x, 12, dtype=dtype), [*model.parameters()]
+        expected = torch.autograd.grad(model(data, data, causal=True).square().sum(), wanted)
+        ours = torch.autograd.grad(compiled(data, data, causal=True).square().sum(), wanted)
+        torch.testing.assert_close(ours, expected)
+
+
+def test_rotary_and_window_export_and_map() -> None:
+    model = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3)
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(
+        model, (torch.randn(2, 5, 12), torch.randn(2, 7, 12)), dynamic_shapes={"target": free, "source": free}
+    )
+    target, source = torch.randn(3, 9, 12), torch.randn(3, 4, 12)
+    torch.testing.assert_close(program.module()(target, source), model(target, source))
+    torch.testing.assert_close(torch.vmap(model)(target, source), model(target, source))
 
 
 @pytest.mark.slow
