@@ -1,320 +1,59 @@
-"""Measure what the library costs: `python -m scripts.bench checks`, or `tracking`.
+"""Measure what the library costs, and how fast its models are: `python -m scripts.bench checks`, `tracking`, `models`.
 
-Times are of one process on one thread; what is compared is run in turn, in small blocks, so that a busy machine slows
-all alike, and ratios are taken block by block. Shown are the median and the quartiles.
+Times are of one process, on one thread unless told; what is compared is run in turn, in small blocks, so that a busy
+machine slows all alike, and ratios are taken block by block. Shown are the median and the quartiles.
 """
 
-import io
 import os
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-import torch.nn.functional as F
-import torchinfo
 import typer
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
 
-from circuits import circuit, track
+from scripts.benches import checks, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.callback()
-def settle() -> None:
-    """Measure what the library costs."""
-    torch.set_num_threads(1)
+def settle(threads: Annotated[int, typer.Option(min=1, help="How many threads torch computes with.")] = 1) -> None:
+    """Measure what the library costs, and how fast its models are."""
+    torch.set_num_threads(threads)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A median with its quartiles."""
-
-    low: float
-    middle: float
-    high: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> "Spread":
-        """Of some measurements.
-
-        >>> Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
-        Spread(low=2.0, middle=3.0, high=4.0)
-        """
-        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(low, middle, high)
-
-    def show(self, unit: str = "") -> str:
-        """The median, and the quartiles in brackets."""
-        return f"{self.middle:.2f}{unit} ({self.low:.2f} to {self.high:.2f})"
+def _console() -> Console:
+    return Console(width=None if os.isatty(1) else 160)
 
 
-def interleaved(functions: Mapping[str, Callable[[], object]], blocks: int, calls: int) -> dict[str, list[float]]:
-    """Seconds a call of each function, block by block, in an order that turns."""
-    names = list(functions)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for block in range(blocks):
-        turn = block % len(names)
-        for name in names[turn:] + names[:turn]:
-            function = functions[name]
-            start = time.perf_counter()
-            for _ in range(calls):
-                function()
-            times[name].append((time.perf_counter() - start) / calls)
-    return times
-
-
-@dataclass(frozen=True)
-class Case:
-    """One function written without a check, with asserts by hand, and with each checker; and its arguments."""
-
-    title: str
-    variants: Mapping[str, Callable[..., Any]]
-    arguments: tuple[Any, ...]
-
-
-def attention_bare(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """No work at all, so that the check is what is timed."""
-    return query
-
-
-def attention_by_hand(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What a careful author writes for `... y k, ... x k, ... x k -> ... y k`."""
-    assert query.ndim >= 2  # noqa: S101
-    assert key.ndim >= 2  # noqa: S101
-    assert query.shape[:-2] == key.shape[:-2]  # noqa: S101
-    assert query.shape[-1] == key.shape[-1]  # noqa: S101
-    assert key.shape == value.shape  # noqa: S101
-    result = attention_bare(query, key, value)
-    assert result.shape == query.shape  # noqa: S101
-    return result
-
-
-def linear_bare(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """No work at all; gives a tensor of the right shape for these arguments."""
-    return x
-
-
-def linear_by_hand(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What a careful author writes for `b m, k m, k -> b k`, with as many k as m."""
-    assert x.ndim == 2  # noqa: S101
-    assert weight.ndim == 2  # noqa: S101
-    assert bias.ndim == 1  # noqa: S101
-    assert x.shape[1] == weight.shape[1]  # noqa: S101
-    assert weight.shape[0] == bias.shape[0]  # noqa: S101
-    result = linear_bare(x, weight, bias)
-    assert result.ndim == 2  # noqa: S101
-    assert result.shape[0] == x.shape[0]  # noqa: S101
-    assert result.shape[1] == weight.shape[0]  # noqa: S101
-    return result
-
-
-def cases() -> tuple[list[Case], list[str]]:
-    """What is measured, and which peers are not installed."""
-    ours: dict[str, Any] = {
-        "attention": circuit("... y k, ... x k, ... x k -> ... y k")(attention_bare),
-        "linear": circuit("b m, k m, k -> b k")(linear_bare),
-    }
-    peers, missing = installed_peers()
-    query, key = torch.rand(2, 4, 20, 16), torch.rand(2, 4, 22, 16)
-    found = [
-        Case(
-            "attention",
-            {"bare": attention_bare, "by hand": attention_by_hand, "circuit": ours["attention"]}
-            | {name: peer["attention"] for name, peer in peers.items()},
-            (query, key, torch.rand(2, 4, 22, 16)),
-        ),
-        Case(
-            "linear",
-            {"bare": linear_bare, "by hand": linear_by_hand, "circuit": ours["linear"]}
-            | {name: peer["linear"] for name, peer in peers.items()},
-            (torch.rand(8, 16), torch.rand(16, 16), torch.rand(16)),
-        ),
-    ]
-    return found, missing
-
-
-def installed_peers() -> tuple[dict[str, dict[str, Callable[..., Any]]], list[str]]:
-    """The other checkers, on the same functions; those not installed by name."""
-    peers: dict[str, dict[str, Callable[..., Any]]] = {}
-    missing: list[str] = []
-    for name, make in (("jaxtyping+beartype", with_jaxtyping), ("eincheck", with_eincheck)):
-        try:
-            peers[name] = make()
-        except ImportError:
-            missing.append(name)
-    return peers, missing
-
-
-def with_jaxtyping() -> dict[str, Callable[..., Any]]:
-    """The functions checked by jaxtyping and beartype."""
-    from beartype import beartype
-    from jaxtyping import Float, jaxtyped
-
-    y, x, out = Float[Tensor, "*r y k"], Float[Tensor, "*r x k"], Float[Tensor, "*r y k"]
-
-    def attention(query: y, key: x, value: x) -> out:  # pyright: ignore[reportInvalidTypeForm]
-        return query
-
-    def linear(
-        x: Float[Tensor, "b m"],  # noqa: F722
-        weight: Float[Tensor, "k m"],  # noqa: F722
-        bias: Float[Tensor, "k"],  # noqa: F821
-    ) -> Float[Tensor, "b k"]:  # noqa: F722
-        return x
-
-    checked = jaxtyped(typechecker=beartype)
-    return {"attention": checked(attention), "linear": checked(linear)}
-
-
-def with_eincheck() -> dict[str, Callable[..., Any]]:
-    """The functions checked by eincheck."""
-    from eincheck import check_func
-
-    return {
-        "attention": check_func("*r y k, *r x k, *r x k -> *r y k")(attention_bare),
-        "linear": check_func("b m, k m, k -> b k")(linear_bare),
-    }
-
-
-def bound(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], object]:
-    """A call without arguments of its own; for every variant the same one more call."""
-    return lambda: function(*arguments)
-
-
-def added(times: Mapping[str, list[float]], name: str) -> list[float]:
-    """Seconds that a variant adds to the bare function, block by block."""
-    return [mine - bare for mine, bare in zip(times[name], times["bare"], strict=True)]
-
-
-def report(title: str, times: Mapping[str, list[float]]) -> Table:
-    """One line a variant: what it adds, and how that compares with the asserts by hand."""
-    table = Table(title=title)
-    for column in ("check", "adds, microseconds", "times what asserts by hand add"):
-        table.add_column(column, justify="left" if column == "check" else "right")
-    hand = added(times, "by hand")
-    for name in times:
-        if name != "bare":
-            mine = added(times, name)
-            ratios = [a / b for a, b in zip(mine, hand, strict=True)]
-            table.add_row(name, Spread.of([1e6 * each for each in mine]).show(), Spread.of(ratios).show("×"))
-    return table
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """A little real work, so that torch.compile has a graph."""
-    return (query @ key.mT).softmax(-1) @ value
-
-
-def compiled(case: Case, blocks: int, calls: int) -> Table:
-    """A function under torch.compile with and without a signature: what is left of the check."""
-    torch._dynamo.reset()
-    functions = {"bare": attend, "circuit": circuit("... y k, ... x k, ... x k -> ... y k")(attend)}
-    made = {name: bound(torch.compile(f, backend="eager"), case.arguments) for name, f in functions.items()}
-    for call in made.values():
-        call()
-    times = interleaved(made, blocks, calls)
-    table = Table(title=f"{case.title} under torch.compile: a whole call")
-    for column in ("function", "microseconds", "times the bare function"):
-        table.add_column(column, justify="left" if column == "function" else "right")
-    for name in functions:
-        ratios = [mine / bare for mine, bare in zip(times[name], times["bare"], strict=True)]
-        table.add_row(name, Spread.of([1e6 * each for each in times[name]]).show(), Spread.of(ratios).show("×"))
-    return table
-
-
-@app.command()
-def checks(
+@app.command("checks")
+def _(
     blocks: Annotated[int, typer.Option(help="How often every variant has its turn.")] = 300,
     calls: Annotated[int, typer.Option(help="How many calls make a turn.")] = 300,
 ) -> None:
     """What a checked call costs beside asserts by hand and other checkers."""
-    console = Console(width=None if os.isatty(1) else 100)
-    found, missing = cases()
-    for name in missing:
-        console.print(f"{name} is not installed, so it is not measured (pip install neural-circuit-diagrams[bench])")
-    for case in found:
-        slow = {name: bound(function, case.arguments) for name, function in case.variants.items()}
-        fast = {name: slow[name] for name in ("bare", "by hand", "circuit")}
-        times = interleaved(fast, blocks, calls)
-        console.print(report(f"{case.title}: what a check adds to a call", times))
-        times = interleaved(slow, blocks, max(1, calls // 10))
-        console.print(report(f"{case.title}, with other checkers in the turn", times))
-    console.print(compiled(found[0], blocks, max(1, calls // 10)))
+    checks.measure(_console(), blocks, calls)
 
 
-class Block(nn.Module):
-    """A transformer block of m channels in h heads, in plain torch."""
-
-    def __init__(self, m: int, h: int) -> None:
-        super().__init__()
-        self.h = h
-        self.norms = nn.ModuleList([nn.LayerNorm(m), nn.LayerNorm(m)])
-        self.inward, self.outward = nn.Linear(m, 3 * m), nn.Linear(m, m)
-        self.up, self.down = nn.Linear(m, 4 * m), nn.Linear(4 * m, m)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, m = x.shape
-        query, key, value = self.inward(self.norms[0](x)).reshape(b, n, 3, self.h, m // self.h).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.outward(mixed.transpose(1, 2).reshape(b, n, m))
-        return x + self.down(F.gelu(self.up(self.norms[1](x))))
-
-
-class SmallTransformer(nn.Module):
-    """A vision transformer of six blocks on images of 32 by 32: 146 boxes."""
-
-    def __init__(self, m: int = 64, h: int = 4, depth: int = 6) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, m, 4, 4)
-        self.positions = nn.Parameter(torch.randn(64, m))
-        self.blocks = nn.Sequential(*[Block(m, h) for _ in range(depth)])
-        self.norm, self.head = nn.LayerNorm(m), nn.Linear(m, 10)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.patches(image).flatten(2).transpose(1, 2) + self.positions
-        return self.head(self.norm(self.blocks(x)).mean(1))
-
-
-def tracked(model: nn.Module, to: Any) -> Callable[[Tensor], object]:
-    """A forward pass that is recorded, and printed to `to` if that is a stream."""
-
-    def run(image: Tensor) -> object:
-        with track(model, to=to):
-            return model(image)
-
-    return run
-
-
-@app.command()
-def tracking(blocks: Annotated[int, typer.Option(help="How often every variant has its turn.")] = 30) -> None:
+@app.command("tracking")
+def _(blocks: Annotated[int, typer.Option(help="How often every variant has its turn.")] = 30) -> None:
     """What `track` costs on a small vision transformer, beside the forward pass alone and torchinfo's summary."""
-    console = Console(width=None if os.isatty(1) else 100)
-    model = SmallTransformer().eval()
-    for batch in (1, 8):
-        image = torch.randn(batch, 3, 32, 32)
-        variants: dict[str, Callable[[Tensor], object]] = {
-            "forward": model,
-            "track, printing nothing": tracked(model, None),
-            "track, printing": tracked(model, io.StringIO()),
-            "torchinfo.summary": lambda image: str(torchinfo.summary(model, input_data=image, verbose=0)),
-        }
-        with torch.no_grad():
-            calls = {name: bound(function, (image,)) for name, function in variants.items()}
-            interleaved(calls, 2, 1)
-            times = interleaved(calls, blocks, 1)
-        table = Table(title=f"a small vision transformer, batch {batch}: a whole call")
-        for column in ("variant", "milliseconds", "times the forward pass"):
-            table.add_column(column, justify="left" if column == "variant" else "right")
-        for name in variants:
-            ratios = [mine / plain for mine, plain in zip(times[name], times["forward"], strict=True)]
-            table.add_row(name, Spread.of([1e3 * each for each in times[name]]).show(), Spread.of(ratios).show("×"))
-        console.print(table)
+    tracking.measure(_console(), blocks)
+
+
+@app.command("models")
+def _(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"Which of {', '.join(models.PAIRS)}; all unless told.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="About how long each comparison may take.")] = 10.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """How fast each model is beside the implementation it replaces, and how much memory both take."""
+    try:
+        models.measure(_console(), names or [*models.PAIRS], seconds, torch.device(device))
+    except KeyError as error:
+        raise typer.BadParameter(f"no model is named {error}; there are {', '.join(models.PAIRS)}") from None
 
 
 if __name__ == "__main__":

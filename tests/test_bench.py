@@ -6,7 +6,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from scripts.bench import Case, Spread, app, cases, interleaved
+from scripts.bench import app
+from scripts.benches.checks import Case, cases
+from scripts.benches.memory import peak
+from scripts.benches.pairs import PAIRS
+from scripts.benches.timing import Spread, interleaved
 
 
 def test_the_checks_are_measured() -> None:
@@ -31,6 +35,40 @@ def test_tracking_is_measured() -> None:
     assert ran.exit_code == 0, ran.output
     for words in ("batch 1", "batch 8", "track, printing nothing", "torchinfo.summary"):
         assert words in ran.output
+
+
+def test_models_are_measured() -> None:
+    threads = torch.get_num_threads()
+    ran = CliRunner().invoke(app, ["models", "mlp", "--seconds", "0"])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    for words in ("nn.Sequential", "float32", "bfloat16", "forward", "and backward"):
+        assert words in ran.output
+    assert CliRunner().invoke(app, ["models", "cat"]).exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_is_timed_is_the_same_model(name: str) -> None:
+    """Outputs are compared before they are timed; here the gradients of all parameters are, in sum."""
+    try:
+        pair = PAIRS[name]()
+    except ImportError as error:
+        pytest.skip(f"{error.name} is not installed")
+    sums = []
+    for model, call in ((pair.ours, pair.call_ours), (pair.theirs, pair.call_theirs)):
+        model.double().eval()
+        inputs = [each.double() if each.is_floating_point() else each for each in pair.inputs]
+        output = call(model, *inputs)
+        output.backward(torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output))
+        sums.append(sum(each.grad.square().sum() for each in model.parameters() if each.grad is not None))
+    torch.testing.assert_close(sums[0], sums[1])
+
+
+def test_the_peak_of_memory_is_what_a_call_takes() -> None:
+    """A hundred MiB that a call makes and lets go, within a tenth."""
+    taken = peak(lambda: torch.ones(25 * 2**20).sum(), torch.device("cpu"))
+    assert taken is None or 90 * 2**20 < taken < 110 * 2**20
 
 
 @pytest.mark.parametrize("case", cases()[0], ids=lambda case: case.title)
