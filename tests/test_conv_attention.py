@@ -1,11 +1,8 @@
-import copy
 import math
-import pickle
 from typing import Any
 
 import pytest
 import torch
-import torchinfo
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -251,12 +248,10 @@ def test_it_is_torchs_operators_with_the_softmax_along_the_other_axis() -> None:
 # --- A module among modules -------------------------------------------------------------------------------------------
 
 
-def test_shapes_are_the_signatures() -> None:
+def test_what_is_convolved_has_the_axes_it_says() -> None:
     """Every axis a prime of its own, and nothing computed."""
     model = ConvAttention(13, 17, 3, 5, 7, 11, 19, device="meta")
     image = torch.empty(2, 23, 13, 17, device="meta")
-    assert model(image, torch.empty(2, 23, 19, device="meta")).shape == (2, 23)
-    assert model.logits(image).shape == (2, 23, 19)
     assert model.convolved(image).shape == (2, 23, 11, 13)
 
 
@@ -268,12 +263,6 @@ def test_index_then_apply_is_apply_then_index(lead: list[int]) -> None:
     assert losses.shape == tuple(lead)
     for image, right, loss in zip(images.reshape(-1, 4, 5), rights.reshape(-1, 2), losses.reshape(-1), strict=True):
         torch.testing.assert_close(model(image, right), loss)
-
-
-def test_shuffling_a_batch_shuffles_the_losses() -> None:
-    model, order = ConvAttention(4, 5, n=2).eval(), torch.tensor([2, 0, 3, 1])
-    images, rights = torch.randn(4, 4, 5), torch.randn(4, 2)
-    torch.testing.assert_close(model(images[order], rights[order]), model(images, rights)[order])
 
 
 def test_it_maps_over_images() -> None:
@@ -289,9 +278,7 @@ def test_parameters_are_as_many_as_the_formula_says(sizes: tuple[int, ...], more
 
 
 def test_the_example_has_21_parameters() -> None:
-    model = ConvAttention()
-    assert sum(each.numel() for each in model.parameters()) == 21
-    assert torchinfo.summary(model, [(5, 3, 3), (5, 1)], verbose=0).total_params == 21
+    assert sum(each.numel() for each in ConvAttention().parameters()) == 21
 
 
 def test_names_and_axes_of_weights_stay() -> None:
@@ -327,33 +314,6 @@ def test_a_classifier_of_ten_learns() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-
-
-def test_copies_are_equal_and_apart() -> None:
-    model, image, right = ConvAttention(), torch.randn(2, 3, 3), torch.randn(2, 1)
-    restored = ConvAttention()
-    restored.load_state_dict(model.state_dict())
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), restored):
-        assert torch.equal(other(image, right), model(image, right))
-        with torch.no_grad():
-            other.L.bias.add_(1)
-        assert not torch.equal(other.L.bias, model.L.bias)
-
-
-def test_it_is_made_where_and_as_it_is_asked() -> None:
-    model = ConvAttention(device="meta", dtype=torch.float16)
-    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float16)}
-    made = model.to_empty(device="cpu").double()
-    made.load_state_dict(example().state_dict())
-    torch.testing.assert_close(made(exact(X), exact([Y])), exact(0.5))
-
-
-def test_it_runs_under_autocast() -> None:
-    """bfloat16 keeps 8 bits: the tolerance is a few units of its last place for numbers around 1."""
-    model, image = ConvAttention(6, 7, 2, 3, 4, 4, 3), torch.rand(2, 6, 7)
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = model.logits(image)
-    torch.testing.assert_close(answer.float(), model.logits(image), rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["i", "j", "p", "q", "k", "v", "n"])
@@ -413,8 +373,3 @@ def test_the_table_names_the_axis_of_the_softmax() -> None:
     table = str(trace(ConvAttention()))
     for part in ("3 3, 1 -> ()", "21 params", "y k, x k -> x y", "softmax over y", "x y, x v -> y v", "(y v) -> n"):
         assert part in table
-
-
-def test_the_diagram_runs() -> None:
-    model, image, right = ConvAttention(4, 5, n=2), torch.randn(4, 5), torch.randn(2)
-    torch.testing.assert_close(trace(model)(image, right), model(image, right))

@@ -30,13 +30,6 @@ def test_an_image_that_is_not_square_keeps_its_axes_apart() -> None:
     torch.testing.assert_close(model(image), by_hand(model, image))
 
 
-def test_fault_1_of_the_notebook_forward_gives_probabilities_not_a_module() -> None:
-    answer = MLP()(torch.rand(1, 28, 28))
-    assert isinstance(answer, Tensor)
-    assert answer.shape == (1, 10)
-    torch.testing.assert_close(answer.sum(-1), torch.ones(1))
-
-
 def test_logits_stop_before_the_softmax() -> None:
     model, images = MLP(), torch.rand(3, 28, 28)
     torch.testing.assert_close(model.logits(images).log_softmax(-1), model(images).log())
@@ -78,12 +71,6 @@ def test_index_then_apply_is_apply_then_index(lead: list[int]) -> None:
 def test_another_size_of_image_is_refused(shape: tuple[int, ...], name: str) -> None:
     with pytest.raises(ShapeError, match=f"MLP.{name}"):
         getattr(MLP(), name)(torch.rand(shape))
-
-
-def test_it_is_made_where_and_as_it_is_asked() -> None:
-    assert {p.device.type for p in MLP(device="meta").parameters()} == {"meta"}
-    assert {p.dtype for p in MLP(dtype=torch.float64).parameters()} == {torch.float64}
-    assert MLP(device="meta")(torch.rand(2, 28, 28, device="meta")).shape == (2, 10)
 
 
 def test_gradients_are_right() -> None:

@@ -1,6 +1,4 @@
-import copy
 import math
-import pickle
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,7 +6,6 @@ import einops
 import pytest
 import torch
 import torch.nn.functional as F
-import torchinfo
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -145,13 +142,6 @@ def test_the_answer_is_as_large_as_the_target_whatever_the_sizes(data: st.DataOb
     assert answer.shape == (3, 2, i, j)
 
 
-def test_fault_6_of_the_notebook_no_rows_are_lost() -> None:
-    """Its cell promises `cY, cX -> cY`, and gives 15 by 15 for 16 by 16."""
-    target, source = torch.rand(1, 33, 16, 16), torch.rand(1, 33, 16, 16)
-    assert Notebook(33, 8, 4, 3, 3)(target, source).shape == (1, 33, 15, 15)
-    assert VisualAttention(33, 8, 4, 3, 3)(target, source).shape == (1, 33, 16, 16)
-
-
 @windows
 def test_every_place_asks_answers_and_gets_an_answer(kernel: int, stride: int) -> None:
     """Not by a bias alone: there is none, and yet no number of the answer, or of a gradient, is zero."""
@@ -280,12 +270,6 @@ def test_gradients_are_right() -> None:
 # --- Examples and their order -----------------------------------------------------------------------------------------
 
 
-def test_shuffling_a_batch_shuffles_the_answers() -> None:
-    model, order = VisualAttention(3, 4, 2, 3, 2).eval(), torch.tensor([2, 0, 3, 1])
-    target, source = torch.randn(4, 3, 8, 7), torch.randn(4, 3, 6, 9)
-    torch.testing.assert_close(model(target[order], source[order]), model(target, source)[order])
-
-
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
 def test_it_maps_over_batches_and_models() -> None:
     model, other = VisualAttention(3, 4, 2, 3, 2), VisualAttention(3, 4, 2, 3, 2)
@@ -319,12 +303,6 @@ def test_parameters_are_as_many_as_the_formula_says(
 ) -> None:
     model, w = VisualAttention(c, k, h, *geometry, bias=bias), geometry[0]
     assert sum(each.numel() for each in model.parameters()) == 4 * c * h * k * w * w + bias * (3 * h * k + c)
-
-
-def test_torchinfo_counts_the_same_parameters() -> None:
-    model = VisualAttention(3, 4, 2, 3, 2, bias=True)
-    found = torchinfo.summary(model, [(1, 3, 8, 8), (1, 3, 8, 8)], verbose=0)
-    assert found.total_params == sum(each.numel() for each in model.parameters())
 
 
 def test_names_and_axes_of_weights_stay() -> None:
@@ -374,34 +352,6 @@ def test_dropout_is_for_training_alone() -> None:
     assert not torch.equal(model(image, image), model(image, image))
     model.eval()
     assert torch.equal(model(image, image), model(image, image))
-
-
-def test_copies_are_equal_and_apart() -> None:
-    model, image = VisualAttention(3, 4, 2, 3, 2, bias=True), torch.randn(2, 3, 8, 8)
-    restored = VisualAttention(3, 4, 2, 3, 2, bias=True)
-    restored.load_state_dict(model.state_dict())
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), restored):
-        assert torch.equal(other(image, image), model(image, image))
-        with torch.no_grad():
-            other.Cq.weight.add_(1)
-        assert not torch.equal(other.Cq.weight, model.Cq.weight)
-
-
-def test_it_is_made_where_and_as_it_is_asked() -> None:
-    model = VisualAttention(3, 4, 2, 3, 2, bias=True, device="meta", dtype=torch.float16)
-    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float16)}
-    made = model.to_empty(device="cpu").float()
-    made.load_state_dict(VisualAttention(3, 4, 2, 3, 2, bias=True).state_dict())
-    assert made(torch.rand(1, 3, 5, 5), torch.rand(1, 3, 5, 5)).isfinite().all()
-
-
-def test_it_runs_under_autocast() -> None:
-    """bfloat16 keeps 8 bits: the tolerance is a few units of its last place for numbers around 1."""
-    model, image = VisualAttention(3, 4, 2, 3, 2), torch.randn(2, 3, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = model(image, image)
-    assert answer.dtype == torch.bfloat16
-    torch.testing.assert_close(answer.float(), model(image, image), rtol=0, atol=0.03)
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------
