@@ -9,6 +9,7 @@ from circuits.checking import Circuit, check, checks, circuit, definitions, find
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.folding import fold, transposed, unfold
+from circuits.linear import LinearMap, as_linear
 from circuits.signature import Signature
 from circuits.tracing import trace
 from circuits.tracking import Seen, Tracker, track
@@ -20,6 +21,7 @@ __all__ = [
     "Circuit",
     "CircuitError",
     "Diagram",
+    "LinearMap",
     "Seen",
     "ShapeError",
     "Signature",
@@ -27,6 +29,7 @@ __all__ = [
     "Tracker",
     "Value",
     "Window",
+    "as_linear",
     "broadcast",
     "check",
     "checks",

@@ -60,6 +60,7 @@ def broadcast(
 
     Source: Figures 10, 11 and 12, Definition 2.14.
 
+    >>> import torch
     >>> from circuits import circuit
     >>> total = circuit("a, d -> ")(lambda x, y: x.sum() * y.sum())
     >>> broadcast(total, "a c, d -> c")(torch.ones(3, 2), torch.ones(4))
@@ -97,7 +98,7 @@ def _lift(
     def lifted(*args: Any, **kwargs: Any) -> Any:
         return lift(f, args, kwargs)
 
-    _dress(lifted, f, parameters_of(f))
+    _dress(lifted, f, parameters_of(circuit.definition)[bool(circuit.owner) :])
     return checked(declare(lifted, text, options, circuit.name, where))
 
 
@@ -134,7 +135,7 @@ def _module(f: nn.Module, lift: Lift, options: Options, where: str, again: tuple
         return lift(lambda *given, **named: functional_call(self.module, state, given, named), args, kwargs)
 
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    _dress(forward, f.forward, (this, *parameters_of(f.forward)))
+    _dress(forward, f.forward, (this, *parameters_of(lift.circuit.definition)[1:]))
 
     def reduce(self: Broadcast, protocol: Any) -> Any:
         return _lift, (self.module, *again, where), self.__dict__
