@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import models
 from circuits import CircuitError, ShapeError, definitions, find_circuit, trace
 from models.vision_transformer import STANDARD, Patches, VisionTransformer
 from tests import peers
@@ -345,6 +347,17 @@ def test_copies_pickles_and_states() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), loaded):
         assert torch.equal(other(images), model(images))
         assert other.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_file_holds_it(tmp_path: Path) -> None:
+    """What `models.save` writes, `models.load` makes again, also of a model with another's weights."""
+    images = torch.randn(2, 2, 8, 8)
+    for model in (stirred(small(image_size=(8, 8), class_token=False)), VisionTransformer.from_timm(state(), k=3)):
+        models.save(model, tmp_path / "model.safetensors")
+        again = models.load(tmp_path / "model.safetensors")
+        assert isinstance(again, VisionTransformer)
+        assert repr(again) == repr(model)
+        assert torch.equal(again.logits(images), model.logits(images))
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
