@@ -158,8 +158,8 @@ class LanguageModel(nn.Module):
         vectors = self.embedding(tokens)
         if self.positions is not None:
             vectors = self.positions(vectors, caches[0].length if caches else 0)
-        if self.dropout:
-            vectors = F.dropout(vectors, self.dropout, self.training)
+        if self.dropout and self.training:
+            vectors = F.dropout(vectors, self.dropout)
         for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
             vectors = layer(vectors, causal=True, cache=cache)
         return self.norm(vectors)

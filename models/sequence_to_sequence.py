@@ -144,7 +144,7 @@ class SequenceToSequence(nn.Module):
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """A vector for each token at its position; the first stands at `start`."""
         vectors = self.positions(self.embedding(tokens) * self.m**0.5, start)
-        return F.dropout(vectors, self.dropout, self.training) if self.dropout else vectors
+        return F.dropout(vectors, self.dropout) if self.dropout and self.training else vectors
 
     def _encode(self, source: Tensor) -> Tensor:
         """The memory: a vector for each source token, with what it finds in the others."""

@@ -243,4 +243,4 @@ class DecoderLayer(nn.Module):
 
 def _some(found: Tensor, layer: EncoderLayer | DecoderLayer) -> Tensor:
     """What a box answers; in training, without some of its numbers."""
-    return F.dropout(found, layer.dropout, layer.training) if layer.dropout else found
+    return F.dropout(found, layer.dropout) if layer.dropout and layer.training else found

@@ -16,8 +16,11 @@ from torch import nn
 from circuits import CircuitError, Diagram, find_circuit, trace
 from models.attention import MultiHeadAttention, attention
 from models.conv_attention import ConvAttention
+from models.language_model import LanguageModel
 from models.mlp import MLP
 from models.resnet import IdentityResNet
+from models.sequence_to_sequence import SequenceToSequence
+from models.transformer import DecoderLayer, EncoderLayer, Transformer
 from models.unet import UNet
 from models.vision_transformer import VisionTransformer
 from models.visual_attention import VisualAttention
@@ -26,6 +29,11 @@ ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "mlp": (MLP, {}),
     "attention": (MultiHeadAttention, {"m": 128, "k": 16, "h": 4}),
     "scaled_dot_product_attention": (lambda: attention, {}),
+    "encoder_layer": (EncoderLayer, {"m": 512, "k": 64, "h": 8, "f": 2048}),
+    "decoder_layer": (DecoderLayer, {"m": 512, "k": 64, "h": 8, "f": 2048}),
+    "transformer": (Transformer, {}),
+    "sequence_to_sequence": (SequenceToSequence, {"vocabulary": 37000}),
+    "language_model": (LanguageModel, {"vocabulary": 256, "m": 384, "k": 64, "h": 6, "f": 1536, "depth": 6}),
     "resnet": (IdentityResNet, {}),
     "unet": (UNet, {}),
     "visual_attention": (VisualAttention, {"c": 33, "k": 8, "heads": 4, "kernel": 3, "stride": 3}),
