@@ -26,8 +26,8 @@ def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
     """What every window sees: `unfold(image, "... c h w -> ... c h' w' i j", rows, columns)`.
 
     The axes of the windows go, and their windows and places come, where the pattern puts them; the others stay. Without
-    padding the result is a view of the tensor. Raises SignatureError where the pattern and the windows disagree, and
-    ShapeError for a tensor that is not as the pattern says, or shorter than a window.
+    padding the result is a view of the tensor, but not in compiled code. Raises SignatureError where the pattern and
+    the windows disagree, and ShapeError for a tensor that is not as the pattern says, or shorter than a window.
 
     >>> window = Window.parse("h -> h' i<3: 2*h' + i - 1")
     >>> unfold(torch.arange(1, 6), "h -> h' i", window)
@@ -131,7 +131,11 @@ def _read(pattern: str, whole: Any, parts: Any, names: tuple[str, ...]) -> Plan:
     twice = any(len({*side}) < len(side) for side in (*sides, seen))
     if not names:
         raise SignatureError(f"no window was given\n{point(pattern)}")
-    if rests[0] != rests[1] or not plain or twice or not {*axes} <= {*sides[0]} or {*seen} != {*sides[1]}:
+    lost = [name for name in axes if name not in sides[0]]
+    if lost:
+        there = f"there {'are' if len(sides[0]) > 1 else 'is'} {' '.join(sides[0])}" if sides[0] else "there are none"
+        raise SignatureError(f"a window looks at axis {lost[0]}; {there}\n{point(pattern)}")
+    if rests[0] != rests[1] or not plain or twice or {*seen} != {*sides[1]}:
         there = show_axes(whole) or "nothing"
         wanted = f"{'... ' if rests[0] else ''}{' '.join(seen)}"
         raise SignatureError(f"windows make of {there} the axes {wanted}, in any order, each once\n{point(pattern)}")
@@ -172,10 +176,26 @@ def _unfolded(tensor: Tensor, pattern: str, windows: tuple[Window, ...]) -> Tens
         window.count(tensor.shape[dim])
     tensor = pad(tensor, dims, windows)
     for window, dim in zip(windows, dims):  # noqa: B905
-        tensor = tensor.unfold(dim, window.reach, window.stride)
-        if window.dilation > 1:
-            tensor = tensor[..., :: window.dilation]
-    return tensor.permute(*range(lead), *[lead + place for place in plan.order])
+        tensor = _seen(tensor, dim, window)
+    seen = tensor.permute(*range(lead), *[lead + place for place in plan.order])
+    # A compiled graph that ends in an overlapping view of what it made has a wrong gradient, in torch 2.13.
+    return seen.clone() if torch.compiler.is_compiling() else seen
+
+
+def _seen(tensor: Tensor, dim: int, window: Window) -> Tensor:
+    """One axis through its windows, whose places come last: a view, unless their number is a symbol."""
+    if not isinstance(window.reach, int):
+        count = (tensor.shape[dim] - window.reach) // window.stride + 1
+        seen = tensor.index_select(dim, _starting(window, count, tensor.device).flatten())
+        return seen.unflatten(dim, (count, window.size)).movedim(dim + 1, -1)
+    seen = tensor.unfold(dim, window.reach, window.stride)
+    return seen[..., :: window.dilation] if window.dilation > 1 else seen
+
+
+def _starting(window: Window, count: int, device: torch.device) -> Tensor:
+    """Which place of the padded axis each place of each window is."""
+    starts = window.stride * torch.arange(count, device=device)
+    return starts[:, None] + window.dilation * torch.arange(window.size, device=device)
 
 
 def pad(tensor: Tensor, dims: list[int], windows: tuple[Window, ...], value: float = 0.0) -> Tensor:
@@ -260,8 +280,7 @@ def _index(windows: tuple[Window, ...], counts: Any, ends: list[int], lengths: l
     many = len(windows)
     index = torch.zeros((), dtype=torch.long, device=device)
     for number, window in enumerate(windows):
-        starts = window.stride * torch.arange(counts[number], device=device)
-        place = starts[:, None] + window.dilation * torch.arange(window.size, device=device)
+        place = _starting(window, counts[number], device)
         if window.mode != "zeros":
             place = _inside(place - window.before, ends[number], window.mode)
         view = [1] * (2 * many)

@@ -227,13 +227,19 @@ def _names(axes: str) -> tuple[str, ...]:
 
 
 def _scaled(factor: int, name: str) -> str:
-    return name if factor == 1 else f"{factor}*{name}"
+    return name if factor == 1 else f"{_shown(factor)}*{name}"
 
 
 def _signed(number: int) -> str:
     if number == 0:
         return ""
-    return f" + {number}" if number > 0 else f" - {-number}"
+    return f" + {_shown(number)}" if number > 0 else f" - {_shown(-number)}"
+
+
+def _shown(number: int) -> str:
+    """A number, which may be a symbol while something records."""
+    text = recording.show(number)
+    return text if text.isalnum() else f"({text})"
 
 
 def each(number: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
