@@ -95,12 +95,22 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        mode = _mode_of_a_new_file(beside)
         save_file(tensors, beside, metadata)
+        beside.chmod(mode)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         beside.replace(path)
+    except SafetensorError as error:
+        raise CircuitError(f"models.save: {path} cannot be written: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _mode_of_a_new_file(path: Path) -> int:
+    """Who may read a new file, as this process has it; safetensors from 0.8 on lets its owner alone."""
+    path.touch()
+    return path.stat().st_mode & 0o777
 
 
 def _untied(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -168,6 +178,8 @@ def load(
     state: dict[str, Tensor] = {}
     for name, tensor in file.tensors.items():
         tensor = tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
+        if name in parameters and not (tensor.is_floating_point() or tensor.is_complex()):
+            raise CircuitError(f"{path}: {name} is of {tensor.dtype}, which no parameter can be")
         state[name] = nn.Parameter(tensor, parameters[name].requires_grad) if name in parameters else tensor
     state |= {name: state[first] for name, first in file.tied.items()}
     try:

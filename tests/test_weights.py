@@ -280,6 +280,17 @@ def test_a_file_is_whole_or_is_not(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_a_folder_that_is_not_there_is_told(path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        models.save(small(), path.parent / "nowhere" / path.name)
+
+
+def test_a_file_may_be_read_by_whoever_may_read_any_new_file(path: Path) -> None:
+    models.save(small(), path)
+    (path.parent / "plain").touch()
+    assert path.stat().st_mode == (path.parent / "plain").stat().st_mode
+
+
 # --- What cannot be read ----------------------------------------------------------------------------------------------
 
 
@@ -351,6 +362,14 @@ def test_metadata_that_is_not_ours_is_refused(changes: dict[str, str], said: str
     models.save(small(), path)
     rewritten(path, **changes)
     with pytest.raises(CircuitError, match=said):
+        models.load(path)
+
+
+def test_a_parameter_of_integers_is_refused(path: Path) -> None:
+    model = small()
+    models.save(model, path)
+    save_file({name: value.long() for name, value in model.state_dict().items()}, path, metadata(path))
+    with pytest.raises(CircuitError, match=r"Lk\.weight is of torch\.int64, which no parameter can be"):
         models.load(path)
 
 
