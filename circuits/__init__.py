@@ -9,7 +9,8 @@ from circuits.checking import Circuit, check, checks, circuit, definitions, find
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.folding import fold, transposed, unfold
-from circuits.linear import LinearMap, as_linear
+from circuits.linear import LinearMap
+from circuits.linearity import as_linear
 from circuits.signature import Signature
 from circuits.tracing import trace
 from circuits.tracking import Seen, Tracker, track

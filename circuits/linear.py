@@ -5,32 +5,22 @@ only renumbers wires: nothing is computed until a map is called or its tensor is
 whose order of contraction opt_einsum chooses where three or more tensors meet. An identity, a unit or a diagonal is
 wires alone.
 
-Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4, Figures 17 and 18; D. Smith and J. Gray, opt_einsum,
-JOSS 2018, which torch.einsum asks for its path.
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4, Figures 17 and 18.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from circuits import verbs
-from circuits.checking import checked, find_circuit
+from circuits.checking import checked
 from circuits.declaring import Circuit, Options, declare
-from circuits.errors import CircuitError, ShapeError, SignatureError, point
-from circuits.signature import Axes, Axis, Rest, Signature
-
-Wires = tuple[int, ...]
-
-
-class Wire(NamedTuple):
-    """How long an axis is, and what it is called where nobody else is."""
-
-    size: int
-    name: str
+from circuits.errors import ShapeError, SignatureError, point
+from circuits.signature import Axis, Signature
+from circuits.wiring import Wire, Wires, contract, fresh, sides_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +48,7 @@ class LinearMap:
     sizes: Mapping[int, Wire]
 
     def __init__(self, tensor: Tensor, signature: str) -> None:
-        inputs, outputs = _sides(signature)
+        inputs, outputs = sides_of(signature)
         if tensor.ndim != len(inputs) + len(outputs):
             raise ShapeError(
                 f"LinearMap: {signature} has {len(inputs) + len(outputs)} axes, the tensor {tensor.ndim}: "
@@ -109,7 +99,7 @@ class LinearMap:
         >>> LinearMap.identity("a b -> b", a=2, b=3)(torch.ones(2, 3))
         tensor([2., 2., 2.])
         """
-        inputs, outputs = _sides(text if "->" in text else f"{text} -> {text}")
+        inputs, outputs = sides_of(text if "->" in text else f"{text} -> {text}")
         names = list(dict.fromkeys([*inputs, *outputs]))
         _all_sizes(names, sizes)
         wires = [names.index(name) for name in (*inputs, *outputs)]
@@ -150,7 +140,7 @@ class LinearMap:
     @property
     def tensor(self) -> Tensor:
         """The dense tensor, axes in, then axes out."""
-        return _contract(self.factors, self.wires, self._names, self.sizes)
+        return contract(self.factors, self.wires, self._names, self.sizes)
 
     def merged(self) -> Self:
         """The same map of one tensor."""
@@ -167,9 +157,9 @@ class LinearMap:
         found: dict[int, str] = {}
         for name, wire in zip((*self.inputs, *self.outputs), self.wires, strict=True):
             if wire not in found:
-                found[wire] = _fresh(name, found)
+                found[wire] = fresh(name, found)
         for wire, (_, name) in self.sizes.items():
-            found.setdefault(wire, _fresh(name, found))
+            found.setdefault(wire, fresh(name, found))
         return found
 
     # Calling it
@@ -188,7 +178,7 @@ class LinearMap:
         names, count = self._names, len(self.inputs)
 
         def apply(tensor: Tensor) -> Tensor:
-            return _contract(self.factors, self.wires[count:], names, self.sizes, (tensor, self.wires[:count]))
+            return contract(self.factors, self.wires[count:], names, self.sizes, (tensor, self.wires[:count]))
 
         text, body = f"... {' '.join(self.inputs)} -> ... {' '.join(self.outputs)}", apply
         if not count:
@@ -306,7 +296,7 @@ class LinearMap:
 
     def named(self, text: str) -> Self:
         """The same wires by other names, in the order they stand: `f.named("a -> b' c")`."""
-        inputs, outputs = _sides(text)
+        inputs, outputs = sides_of(text)
         if (len(inputs), len(outputs)) != (len(self.inputs), len(self.outputs)):
             raise SignatureError(f"LinearMap: {text} has not the wires of {self.signature}")
         called = {
@@ -316,7 +306,7 @@ class LinearMap:
 
     def ordered(self, text: str) -> Self:
         """The same map with the wires of each side in another order: `f.ordered("a -> c b")`."""
-        inputs, outputs = _sides(text)
+        inputs, outputs = sides_of(text)
         if sorted(inputs) != sorted(self.inputs) or sorted(outputs) != sorted(self.outputs):
             raise SignatureError(f"LinearMap: {text} has not the axes of {self.signature}")
         wires = [self._in[self.inputs.index(name)] for name in inputs]
@@ -381,61 +371,6 @@ class LinearMap:
         return self._of(factors, (), (), (), sizes), [same[wire] for wire in ends]
 
 
-def _contract(
-    factors: Sequence[tuple[Tensor, Wires]],
-    wires: Wires,
-    names: Mapping[int, str],
-    sizes: Mapping[int, Wire],
-    argument: tuple[Tensor, Wires] | None = None,
-) -> Tensor:
-    """One einsum over all factors, and an argument with leading axes, whose result has these wires.
-
-    A wire that ends twice there needs the identity between its ends; one on no tensor at all, ones to sum or repeat.
-    """
-    operands = [*factors] if argument is None else [argument, *factors]
-    like = operands[0][0] if operands else torch.empty(())
-    names, ends = dict(names), []
-    for wire in wires:
-        if wire in ends:
-            end = max(names) + 1
-            names[end] = _fresh(f"{names[wire]}'", names)
-            operands.append((torch.eye(sizes[wire].size, dtype=like.dtype, device=like.device), (wire, end)))
-            wire = end
-        ends.append(wire)
-    present = {wire for _, each in operands for wire in each}
-    for wire, (size, _) in sizes.items():
-        if wire not in present:
-            operands.append((torch.ones(size, dtype=like.dtype, device=like.device), (wire,)))
-    if not operands:
-        return torch.ones(())
-    texts = [" ".join([names[wire] for wire in each]) for _, each in operands]
-    result = " ".join([names[wire] for wire in ends])
-    if argument is not None:
-        texts[0], result = f"... {texts[0]}", f"... {result}"
-    return verbs.einsum(*[tensor for tensor, _ in operands], f"{', '.join(texts)} -> {result}")
-
-
-def _fresh(name: str, names: Mapping[int, str]) -> str:
-    while name in names.values():
-        name = f"{name}'"
-    return name
-
-
-def _sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names on each side of a map's text: one tensor in, one out, each axis a name."""
-    signature = Signature.parse(text)
-    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
-        raise SignatureError(f"LinearMap: a linear map has one tensor in and one out\n{point(text)}")
-    return _plain(signature.inputs[0], text), _plain(signature.outputs[0], text)
-
-
-def _plain(axes: Axes, text: str) -> tuple[str, ...]:
-    odd = next((term for term in axes if not isinstance(term, Axis)), None)
-    if odd is not None:
-        raise SignatureError(f"LinearMap: the axes of a linear map are names, not '{odd}'\n{point(text)}")
-    return tuple([str(term) for term in axes])
-
-
 def _all_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> None:
     """SignatureError unless exactly these names have a size."""
     wrong = [name for name in names if name not in sizes] + [name for name in sizes if name not in names]
@@ -449,66 +384,4 @@ def _same_size(one: LinearMap, name: str, size: int, two: LinearMap, other: str,
         raise ShapeError(f"LinearMap: {name} is {size} and {other} is {its} in {where}; they cannot meet")
 
 
-def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
-    """The linear map that a circuit of one tensor is: its Jacobian at zero, for these sizes of its axes.
-
-    `...` stands for no axes here. Where autograd is on, gradients go on to what `f` is made of. Raises CircuitError,
-    with the numbers, where `f` is not linear: zero must go to zero, sums to sums, multiples to multiples.
-
-    >>> from circuits import circuit
-    >>> as_linear(circuit("a -> ")(lambda x: x.sum()), a=3).tensor
-    tensor([1., 1., 1.])
-    """
-    circuit = find_circuit(f)
-    if circuit is None:
-        raise SignatureError(
-            f"as_linear takes a circuit, and {f!r} has no signature; give it one, circuit('a -> b')(f)"
-        )
-    sides = [
-        tuple([axes[1:] if axes[:1] == (Rest(),) else axes for axes in side])
-        for side in (circuit.signature.inputs, circuit.signature.outputs)
-    ]
-    text = str(Signature(sides[0], sides[1]))
-    inputs, _ = _sides(text)
-    known = {name: size for name, size in circuit.fixed.items() if isinstance(size, int)} | sizes
-    if isinstance(f, torch.nn.Module):
-        known |= {name: f.__dict__[by] for name, by in circuit.fixed.items() if isinstance(by, str)}
-    missing = [name for name in inputs if name not in known]
-    if missing:
-        raise CircuitError(f"as_linear: {circuit.name} needs the size of {missing[0]}: as_linear(f, {missing[0]}=3)")
-    like = next(iter(f.parameters()), None) if isinstance(f, torch.nn.Module) else None
-    like = torch.empty(()) if like is None else like
-    zero = torch.zeros([known[name] for name in inputs], dtype=like.dtype, device=like.device)
-    wrong = nonlinearity(f, torch.randn_like(zero), torch.randn_like(zero))
-    if wrong:
-        raise CircuitError(f"as_linear: {circuit.title} is not linear: {wrong}")
-    grown: Any = torch.autograd.functional.jacobian(f, zero, create_graph=torch.is_grad_enabled())
-    count = grown.ndim - len(inputs)
-    return LinearMap(grown.permute(*range(count, grown.ndim), *range(count)), text)
-
-
-def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
-    """In what `f` is not linear, by its values at x and y; nothing, if it may be.
-
-    >>> nonlinearity(lambda x: x + 1, torch.ones(2), torch.ones(2))
-    'it takes zero to 1.0'
-    """
-    with torch.no_grad():
-        here, there = f(x), f(y)
-        scale = 1 + max(_largest(here), _largest(there))
-        near = 1e3 * torch.finfo(here.dtype).eps
-        nothing = _largest(f(torch.zeros_like(x)))
-        if nothing > near * scale:
-            return f"it takes zero to {nothing:.4}"
-        for a, b in ((1.0, 1.0), (-1.0, 1.0), (64.0, -0.5)):
-            off = _largest(f(a * x + b * y) - (a * here + b * there))
-            if off > near * scale * max(abs(a), abs(b)):
-                return f"f({a:g} x + {b:g} y) is not {a:g} f(x) + {b:g} f(y), by {off:.4}"
-    return ""
-
-
-def _largest(tensor: Tensor) -> float:
-    return tensor.abs().max().item() if tensor.numel() else 0.0
-
-
-__all__ = ["LinearMap", "as_linear", "nonlinearity"]
+__all__ = ["LinearMap"]

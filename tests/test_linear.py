@@ -23,7 +23,7 @@ from circuits import (
     find_circuit,
     trace,
 )
-from circuits.linear import nonlinearity
+from circuits.linearity import nonlinearity
 from models.attention import attention
 
 SIZES = st.integers(0, 4)
