@@ -1,45 +1,27 @@
-"""Other people's implementations, imported where they are installed; a test that asks for an absent one is skipped.
+"""Other people's implementations, imported where they are installed; a test that asks for an absent one is skipped."""
 
-timm imports torchvision, which has no build for CPU here. It uses one class of it and some names for loading images,
-none of which a model needs: while timm is being imported, empty modules stand in for torchvision, and then they go.
-"""
-
-import functools
 import importlib
 import importlib.util
-import sys
-from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
-from torch import nn
 
-
-class FrozenBatchNorm2d(nn.Module):
-    """What timm looks for in models, and finds in none of those here."""
+import scripts.peers
 
 
 def peer(name: str) -> Any:
-    """A package by name, or what is in it; skips the test that asks where it is not installed."""
-    return pytest.importorskip(name, reason=f"{name.partition('.')[0]} is not installed")
+    """A package by name, or what is in it; one that is installed and does not import is an error."""
+    _skip_without(name.partition(".")[0])
+    return importlib.import_module(name)
 
 
-@functools.cache
 def timm() -> Any:
     """timm, with or without torchvision."""
-    if importlib.util.find_spec("torchvision") is None and importlib.util.find_spec("timm") is not None:
-        with mock.patch.dict(sys.modules):
-            sys.modules.update(_torchvision())
-            importlib.import_module("timm")
-            found = {name: module for name, module in sys.modules.items() if name.partition(".")[0] != "torchvision"}
-        sys.modules.update(found)
-    return peer("timm")
+    _skip_without("timm")
+    return scripts.peers.timm()
 
 
-def _torchvision() -> dict[str, ModuleType]:
-    """Modules that have every name."""
-    names = ("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".datasets.utils")
-    modules: dict[str, Any] = {f"torchvision{name}": mock.MagicMock(__spec__=None) for name in names}
-    modules["torchvision.ops.misc"].FrozenBatchNorm2d = FrozenBatchNorm2d
-    return modules
+def _skip_without(package: str) -> None:
+    """Skip the test that asks for a package which is not installed."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
