@@ -384,13 +384,14 @@ def test_it_exports_with_any_number_of_images() -> None:
     torch.testing.assert_close(program.module()(images), model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "backend", "dynamic"),
     [
         (lambda: small(depth=1), "aot_eager", False),
-        pytest.param(lambda: small(class_token=False), "aot_eager", True, marks=pytest.mark.slow),
-        pytest.param(small, "inductor", False, marks=pytest.mark.slow),
-        pytest.param(small, "inductor", True, marks=pytest.mark.slow),
+        (lambda: small(class_token=False), "aot_eager", True),
+        (small, "inductor", False),
+        (small, "inductor", True),
     ],
     ids=["layer", "mean", "code", "code of any size"],
 )
