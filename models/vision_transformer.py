@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
     """What an image shows: the probability of each of n classes (Dosovitskiy et al., Figure 1).
 
     The image is `image_size`, rows and columns, in patches of `patch_size` both ways: i by j of them, x vectors with
-    the class token. The encoder has `depth` layers of h heads, each k wide, and f units, activated. What is left out is ViT-B/16.
+    the class token. The encoder has `depth` layers of h heads, each k wide, and f units. What is left out is ViT-B/16.
     In training `dropout` is the probability of EncoderLayer's, and that of a number of the vectors that go in.
 
     Weights begin as in the paper's code: linear maps uniform within ±√(6 / (inputs + outputs)), Patches as it says,
