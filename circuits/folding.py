@@ -259,9 +259,10 @@ def _ends(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict
             shown = recording.show(size)
             raise ShapeError(f"{window.place} is {shown} here, but windows {window.window} have {window.size} places")
         end = window.least(count) if window.axis not in sizes else sizes[window.axis]
-        if window.count(end) != count:
+        if end < 0 or window.count(end) != count:
+            has = recording.show(window.count(end)) if end >= 0 else "no"
             raise ShapeError(
-                f"{window.axis} is {recording.show(end)} here, which has {recording.show(window.count(end))} windows"
+                f"{window.axis} is {recording.show(end)} here, which has {has} windows"
                 f" {window.window}; there are {recording.show(count)}: {window.axis} may be {_choice(window, count)}"
             )
         ends.append(end)
@@ -271,6 +272,8 @@ def _ends(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict
 def _choice(window: Window, count: int) -> str:
     """The sizes that have so many windows, in words."""
     least = window.least(count)
+    if least < 0:
+        return f"0 to {recording.show(least + window.stride - 1)}"
     last = f" to {recording.show(least + window.stride - 1)}" if window.stride > 1 else ""
     return f"{recording.show(least)}{last}"
 

@@ -143,11 +143,13 @@ class Window:
     def least(self, count: int) -> int:
         """The smallest size of an axis that has so many windows; ShapeError where none has.
 
+        Below 0 where padding alone holds so many, as the arithmetic of `output_padding` wants it.
+
         >>> Window.parse("h -> h' i<3: 2*h' + i - 1").least(4)
         7
         """
         least = (count - 1) * self.stride + self.reach - self.before - self.after
-        if count < 1 or least < 0:
+        if count < 1 or least + self.stride <= 0:
             shown = recording.show(count)
             raise ShapeError(f"no axis {self.axis} has {shown} windows {self.window} of {self}")
         return least
@@ -155,7 +157,7 @@ class Window:
     def sizes(self, count: int) -> range:
         """Every size of an axis that has so many windows, since sizes are rounded down: as many as the stride."""
         least = self.least(count)
-        return range(least, least + self.stride)
+        return range(max(least, 0), least + self.stride)
 
     def output_padding(self, size: int) -> int:
         """What a transposed convolution must add at the end to give exactly this size: the places no window reads.

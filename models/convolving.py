@@ -17,7 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits import circuit, einsum, fold, rearrange, transposed, unfold
-from models.space import Number, Padding, border, even, flat, longer, space, spread, unpadded, windows_over
+from models.space import (
+    Number,
+    Padding,
+    border,
+    even,
+    flat,
+    longer,
+    space,
+    spread,
+    unpadded,
+    windows_over,
+    within,
+)
 
 Step = tuple[Callable[..., Tensor], str]
 """A verb and its pattern."""
@@ -30,9 +42,10 @@ _TURNED: dict[Callable[..., Tensor], Callable[..., Tensor]] = {rearrange: rearra
 def _steps(n: int, g: str) -> tuple[Step, ...]:
     """A convolution over n axes: look through windows, then meet the weight; where g is named, each group its own."""
     axes, windows, places = space(n)
+    g = f"{g} " if g else ""
     steps: tuple[Step, ...] = (
-        (unfold, f"... {g} c {axes} -> ... {g} c {windows} {places}"),
-        (einsum, f"... {g} c {windows} {places}, {g} k c {places} -> ... {g} k {windows}"),
+        (unfold, f"... {g}c {axes} -> ... {g}c {windows} {places}"),
+        (einsum, f"... {g}c {windows} {places}, {g}k c {places} -> ... {g}k {windows}"),
     )
     if not g:
         return steps
@@ -165,7 +178,7 @@ def _transposed_convolution(n: int, g: str) -> Callable[..., Tensor]:
         """torch's operator; what it cannot pad is taken from the padded answer."""
         groups = weight.shape[0] if g else 1
         kernels = weight.flatten(0, 1) if g else weight
-        if output_padding != 0:
+        if not within(output_padding, stride):
             windows = windows_over(n, weight.shape[-n:], stride, padding, dilation, mode)
             longer(windows, image.shape[-n:], output_padding)
         run = partial(flat, n + 1, _TRANSPOSED[n], image, kernels)
@@ -177,8 +190,7 @@ def _transposed_convolution(n: int, g: str) -> Callable[..., Tensor]:
             return answer if bias is None else answer + spread(bias, n)
         except RuntimeError:
             windows = windows_over(n, weight.shape[-n:], stride, padding, dilation, mode)
-            for window, count in zip(windows, image.shape[-n:], strict=True):
-                window.least(count)
+            longer(windows, image.shape[-n:], output_padding)
             raise
 
     return made

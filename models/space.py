@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from circuits import CircuitError, Window, fold, rearrange
+from circuits import CircuitError, ShapeError, Window, fold, rearrange
 
 Number = int | Sequence[int]
 """One number for all axes of space, or one for each."""
@@ -54,8 +54,23 @@ def longer(windows: tuple[Window, ...], counts: Sequence[int], output_padding: N
         if not 0 <= extra < window.stride:
             what = f"0 to {window.stride - 1}, less than the stride" if window.stride > 1 else "0 at a stride of 1"
             raise CircuitError(f"the output padding of {window.axis} is {extra}; it may be {what}")
-        sizes[window.axis] = window.least(count) + extra
+        size = window.least(count) + extra
+        if size < 1:
+            raise ShapeError(f"{window.axis} would be {size}: that is all the padding of {window} leaves")
+        sizes[window.axis] = size
     return sizes
+
+
+def within(numbers: Number, bounds: Number) -> bool:
+    """Whether each number is 0 or more and less than its bound, as an output padding is than its stride.
+
+    >>> within((0, 1), 2), within(1, (1, 2))
+    (True, False)
+    """
+    if isinstance(numbers, int):
+        return 0 <= numbers < (bounds if isinstance(bounds, int) else min(bounds))
+    several = (bounds,) * len(numbers) if isinstance(bounds, int) else bounds
+    return len(several) == len(numbers) and all(0 <= number < bound for number, bound in zip(numbers, several))  # noqa: B905
 
 
 def spread(bias: Tensor, n: int) -> Tensor:

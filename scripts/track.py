@@ -16,6 +16,7 @@ from torch import nn
 from circuits import CircuitError, Diagram, find_circuit, trace
 from models.attention import MultiHeadAttention, attention
 from models.conv_attention import ConvAttention
+from models.convolution import Convolution
 from models.language_model import LanguageModel
 from models.mlp import MLP
 from models.resnet import IdentityResNet
@@ -24,6 +25,12 @@ from models.transformer import DecoderLayer, EncoderLayer, Transformer
 from models.unet import UNet
 from models.vision_transformer import VisionTransformer
 from models.visual_attention import VisualAttention
+
+
+def _convolution(c: int = 3, k: int = 16, kernel: int = 3, stride: int = 2, padding: int = 1) -> Convolution:
+    """A convolution of images."""
+    return Convolution("c h w -> k h' w'", c=c, k=k, kernel=kernel, stride=stride, padding=padding)
+
 
 ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "mlp": (MLP, {}),
@@ -39,6 +46,7 @@ ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "visual_attention": (VisualAttention, {"c": 33, "k": 8, "heads": 4, "kernel": 3, "stride": 3}),
     "vision_transformer": (VisionTransformer, {}),
     "conv_attention": (ConvAttention, {}),
+    "convolution": (_convolution, {}),
 }
 """By name: what makes a model, and its arguments at default size."""
 
