@@ -368,6 +368,17 @@ def test_generating_with_a_cache_is_generating_without(variant: str, lead: tuple
     assert grown.unique().numel() > 2  # a model that repeats itself would show nothing
 
 
+@every_variant
+def test_reading_in_pieces_is_reading_at_once(variant: str) -> None:
+    """The vectors themselves, which the likeliest token may hide."""
+    model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (2, 9))
+    layers: Any = model.layers
+    with torch.no_grad():
+        caches = [layer.attention.cache(9, (2,)) for layer in layers]
+        parts = [model._read(piece, caches) for piece in tokens.split([4, 1, 3, 1], -1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model._read(tokens))
+
+
 def test_no_position_is_read_twice() -> None:
     model, seen = small(), []
     model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
@@ -478,6 +489,13 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str, 
     """Also where nothing is to be generated."""
     with pytest.raises(CircuitError, match=said):
         small().generate(**{"tokens": torch.zeros(2, 1, dtype=torch.long), "count": count} | settings)
+
+
+def test_what_has_ended_stays_ended() -> None:
+    """Each token is the one after the last, so that without a care the sequence that stopped would go on."""
+    begun = torch.tensor([[1], [3], [0]])
+    grown = extend(begun, 9, lambda tokens: torch.eye(9)[(tokens[..., -1] + 1) % 9], stop=4)
+    assert grown.tolist() == [[1, 2, 3, 4, 4], [3, 4, 4, 4, 4], [0, 1, 2, 3, 4]]
 
 
 def test_extend_remembers_nothing_by_itself() -> None:
