@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "checkpoint.json"
 SLOTS = ("a.safetensors", "b.safetensors")
 

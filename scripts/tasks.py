@@ -1,0 +1,221 @@
+"""What can be trained: for each name its data, its model, what is made small and what is reported.
+
+Every model is one of `models`, at a size that learns its task on two cores in minutes; only the network around visual
+attention is made here. A new task is one more entry in TASKS.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from circuits import circuit, reduce
+from models.conv_attention import ConvAttention
+from models.language_model import LanguageModel
+from models.layers import DoubleConvolution
+from models.mlp import MLP
+from models.resnet import Block as ResNetBlock
+from models.resnet import IdentityResNet
+from models.sequence_to_sequence import SequenceToSequence
+from models.transformer_layers import DecoderLayer, EncoderLayer
+from models.unet import DownScaleBlock, UNet, UpScaleBlock
+from models.vision_transformer import VisionTransformer
+from models.visual_attention import VisualAttention
+from scripts.data import CANVASES, IMAGES, PICTURES, SEQUENCES, TEXTS, Examples, shifted, warped
+from scripts.scores import (
+    ACCURACY,
+    BITS,
+    EXACT,
+    OVERLAP,
+    Score,
+    character_cross_entropy,
+    pixel_cross_entropy,
+    smoothed_cross_entropy,
+    token_cross_entropy,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a name on the command line stands for."""
+
+    data: Mapping[str, Callable[[], Examples]]
+    """By the name that --data takes; the first is the default."""
+    model: Callable[[Examples], nn.Module]
+    """An untrained model of the right size for the examples."""
+    varied: Callable[[Tensor], Tensor]
+    """Training inputs, changed in a random way that leaves their targets true."""
+    loss: Callable[[Any, Tensor, Tensor], Tensor]
+    """Of model, inputs and targets: one number, to be made small."""
+    score: Score
+    blocks: tuple[type[nn.Module], ...]
+    """The modules that --checkpointing runs twice, so as not to store what happens inside."""
+    epochs: int
+    batch: int
+    lr: float
+    decay: float
+
+
+# --- The network around visual attention ------------------------------------------------------------------------------
+
+
+class VisualRecogniser(nn.Module):
+    """What an image shows, by windows of patches that look at each other: visual attention, and little else.
+
+    A patch convolution, the block of Figure 28, the mean over places, a linear map; rectified units before and after
+    the block. Nothing says where a patch stands but what stands beside it in a window.
+
+    Parameters: (pp + 1)c of the patches, 36ck of the block, (c + 1)n of the linear map, for patches p by p and
+    k = `heads` times the width of one. Weights begin as torch's do.
+
+    >>> import torch
+    >>> VisualRecogniser(patch=4, c=32, k=8, heads=4, classes=10).logits(torch.rand(5, 1, 28, 28)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(self, patch: int, c: int, k: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.p, self.n = patch, classes
+        self.patches = nn.Conv2d(1, c, patch, patch)
+        self.attention = VisualAttention(c, k, heads, kernel=3)
+        self.linear = nn.Linear(c, classes)
+
+    @circuit("b 1 (i p) (j p) -> b n", fixed="p n")
+    def forward(self, image: Tensor) -> Tensor:
+        """The probability of each class."""
+        return self.logits(image).softmax(-1)
+
+    @circuit("b 1 (i p) (j p) -> b n", fixed="p n")
+    def logits(self, image: Tensor) -> Tensor:
+        """The logarithm of each class's probability, up to one number shared by them all."""
+        patches = self.patches(image).relu()
+        found = self.attention(patches, patches).relu()
+        return self.linear(reduce(found, "b c i j -> b c", "mean"))
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+def side(examples: Examples) -> int:
+    """How many pixels an image is high and wide."""
+    return examples.inputs.shape[-1]
+
+
+def unvaried(inputs: Tensor) -> Tensor:
+    """The inputs as they are."""
+    return inputs
+
+
+TASKS: Mapping[str, Task] = {
+    "mlp": Task(
+        data=IMAGES,
+        model=lambda examples: MLP(*examples.inputs.shape[1:], k=examples.classes),
+        varied=lambda images: shifted(images, images.shape[-1] // 28),
+        loss=smoothed_cross_entropy,
+        score=ACCURACY,
+        blocks=(nn.Sequential,),
+        epochs=20,
+        batch=64,
+        lr=1e-3,
+        decay=0.05,
+    ),
+    "resnet": Task(
+        data=PICTURES,
+        model=lambda examples: IdentityResNet(2, (16, 32, 64, 128), examples.classes, in_channels=1),
+        varied=warped,
+        loss=smoothed_cross_entropy,
+        score=ACCURACY,
+        blocks=(ResNetBlock,),
+        epochs=16,
+        batch=64,
+        lr=1e-2,
+        decay=0.05,
+    ),
+    "unet": Task(
+        data=CANVASES,
+        model=lambda examples: UNet(examples.classes, channels=8),
+        varied=unvaried,
+        loss=pixel_cross_entropy,
+        score=OVERLAP,
+        blocks=(DownScaleBlock, UpScaleBlock, DoubleConvolution),
+        epochs=20,
+        batch=16,
+        lr=2e-3,
+        decay=0.05,
+    ),
+    "vision_transformer": Task(
+        data=PICTURES,
+        model=lambda examples: VisionTransformer(
+            side(examples),
+            side(examples) // 7,
+            m=64,
+            k=16,
+            h=4,
+            f=128,
+            depth=4,
+            classes=examples.classes,
+            in_channels=1,
+        ),
+        varied=warped,
+        loss=smoothed_cross_entropy,
+        score=ACCURACY,
+        blocks=(EncoderLayer,),
+        epochs=20,
+        batch=64,
+        lr=2e-3,
+        decay=0.05,
+    ),
+    "visual_attention": Task(
+        data=PICTURES,
+        model=lambda examples: VisualRecogniser(side(examples) // 7, c=64, k=16, heads=4, classes=examples.classes),
+        varied=warped,
+        loss=smoothed_cross_entropy,
+        score=ACCURACY,
+        blocks=(VisualAttention,),
+        epochs=20,
+        batch=64,
+        lr=5e-3,
+        decay=0.05,
+    ),
+    "conv_attention": Task(
+        data=IMAGES,
+        model=lambda examples: ConvAttention(
+            side(examples), side(examples), side(examples) // 5, side(examples) // 5, k=32, v=64, n=examples.classes
+        ),
+        varied=lambda images: shifted(images, images.shape[-1] // 28),
+        loss=smoothed_cross_entropy,
+        score=ACCURACY,
+        blocks=(),
+        epochs=20,
+        batch=64,
+        lr=1e-2,
+        decay=0.05,
+    ),
+    "language_model": Task(
+        data=TEXTS,
+        model=lambda examples: LanguageModel(examples.classes, m=128, k=32, h=4, f=512, depth=3),
+        varied=unvaried,
+        loss=character_cross_entropy,
+        score=BITS,
+        blocks=(EncoderLayer,),
+        epochs=6,
+        batch=4,
+        lr=2e-3,
+        decay=0.1,
+    ),
+    "sequence_to_sequence": Task(
+        data=SEQUENCES,
+        model=lambda examples: SequenceToSequence(
+            examples.classes + 1, m=64, k=16, h=4, f=256, encoder_depth=2, decoder_depth=2, dropout=0.0
+        ),
+        varied=unvaried,
+        loss=token_cross_entropy,
+        score=EXACT,
+        blocks=(EncoderLayer, DecoderLayer),
+        epochs=4,
+        batch=128,
+        lr=2e-3,
+        decay=0.05,
+    ),
+}
