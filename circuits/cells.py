@@ -151,8 +151,9 @@ class Group:
     sources: tuple[Cell, ...]
 
     def label(self, size: Any) -> str | None:
-        """`(h k)`."""
+        """`(h k)`; of a part that is known to be a group itself by now, its parts."""
         words = [part.label() or number(part.root.size) for part in self.sources]
+        words = [word and word.strip("()") for word in words]
         named = any(part.label() is not None for part in self.sources)
         return f"({' '.join([word for word in words if word])})" if named and all(words) else None
 

@@ -36,7 +36,12 @@ def group(cells: Sequence[Cell], size: Any) -> Cell:
     """The axis that these axes make when they are read as one, the last running fastest."""
     if len(cells) == 1:
         return cells[0]
-    return Cell(size, Group(tuple([part for cell in cells for part in parts(cell, Group) or (cell.root,)])))
+    return Cell(size, grouped(cells))
+
+
+def grouped(cells: Sequence[Cell]) -> Group:
+    """These axes as one group: of those that are groups themselves, the parts."""
+    return Group(tuple([part for cell in cells for part in parts(cell, Group) or (cell.root,)]))
 
 
 def parts(cell: Cell, kind: type[Group] | type[Sum]) -> tuple[Cell, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from circuits.cells import Affine, Cell, Letter, Scope, labels, quotient, same_size
 from circuits.cells import Group as Grouped
-from circuits.deriving import group, parts, prime, scaled, unify
+from circuits.deriving import group, grouped, parts, prime, scaled, unify
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Signature, Term, parse_axes
 from circuits.terms import solve
 
@@ -146,7 +146,7 @@ class Meeting:
         if len(pieces) != len(term.terms):
             pieces = self._split(term, cell.root.size)
             if cell.open and pieces:
-                cell.root.origin = Grouped(pieces)
+                cell.root.origin = grouped(pieces)
         inside = [self._read(part, piece) for part, piece in zip(term.terms, pieces, strict=bool(pieces))]
         if self.inside is None:
             return cell
@@ -154,11 +154,15 @@ class Meeting:
         return group(inside, cell.root.size)
 
     def _split(self, term: Group, size: Any) -> tuple[Cell, ...]:
-        """Cells for the parts of a group, sizes solved where all but one are known; none where more are not."""
+        """Cells for the parts of a group, sizes solved where all but one are known; none where more are not.
+
+        Parts that have all been read are themselves, also where how long each is was never told.
+        """
         known = [self._known(part) for part in term.terms]
         missing = [place for place, each in enumerate(known) if each is None]
         if len(missing) > 1:
-            return ()
+            read = [self.cells[str(part)] for part in term.terms if str(part) in self.cells]
+            return tuple(read) if len(read) == len(term.terms) else ()
         if missing:
             product: Any = 1
             for each in known:

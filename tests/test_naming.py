@@ -239,6 +239,17 @@ def test_a_group_shows_the_size_of_a_part_without_a_name() -> None:
     assert group([Cell(4), Cell(16)], 64).label() is None
 
 
+def test_parts_of_unknown_size_are_grouped_anew() -> None:
+    """Nothing says how long i and p are, only that together they make the image's side."""
+
+    @circuit("b (i p) (j p) -> b (i j) (p p)")
+    def patches(image: Tensor) -> Tensor:
+        return rearrange(image, "b (i p) (j q) -> b (i j) (p q)", p=4, q=4)
+
+    box = trace(patches).box.boxes[0]
+    assert (shown(box.inputs), shown(box.outputs)) == ("b (i p) (j p)", "b (i j) (p p)")
+
+
 def test_of_two_axes_of_one_name_the_second_bears_a_prime() -> None:
     scope = Scope()
     scope.letter("y'", 7)
