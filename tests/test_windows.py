@@ -173,12 +173,12 @@ def test_the_count_is_that_of_the_loop(case: tuple[Window, int]) -> None:
 def test_the_sizes_with_a_count_are_all_of_them(window: Window, count: int) -> None:
     plain = Window("h", "h'", "i", window.size, window.stride, window.dilation, window.before, window.after)
     everywhere = [size for size in range(80) if len(read(plain, size)) == count]
-    if plain.reach - plain.before - plain.after + (count - 1) * plain.stride < 0:
+    if not everywhere:
         with pytest.raises(ShapeError, match=f"no axis h has {count} windows"):
             plain.sizes(count)
         return
     assert list(plain.sizes(count)) == everywhere
-    assert plain.least(count) == everywhere[0]
+    assert max(plain.least(count), 0) == everywhere[0]
     for size in everywhere:
         assert plain.least(count) + plain.output_padding(size) == size
 
