@@ -3,6 +3,7 @@
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """
 
+from circuits import laws
 from circuits.boxes import Box, Value
 from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
@@ -11,6 +12,7 @@ from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.folding import fold, transposed, unfold
 from circuits.linear import LinearMap
 from circuits.linearity import as_linear
+from circuits.reversing import Halves, backward, forward_backward
 from circuits.signature import Signature
 from circuits.tracing import trace
 from circuits.tracking import Seen, Tracker, track
@@ -22,6 +24,7 @@ __all__ = [
     "Circuit",
     "CircuitError",
     "Diagram",
+    "Halves",
     "LinearMap",
     "Seen",
     "ShapeError",
@@ -31,6 +34,7 @@ __all__ = [
     "Value",
     "Window",
     "as_linear",
+    "backward",
     "broadcast",
     "check",
     "checks",
@@ -39,6 +43,8 @@ __all__ = [
     "einsum",
     "find_circuit",
     "fold",
+    "forward_backward",
+    "laws",
     "rearrange",
     "reduce",
     "repeat",
