@@ -108,7 +108,8 @@ class Box:
     that go in and come out; `parameters` the learned ones of a module and all inside it, or those that an operation
     reads.
     `mutates` numbers the values that an in-place operation overwrites; `where` is the line of the call if known;
-    `error` is set where a run failed. A box with a `call` is run by it, any other by the boxes inside it.
+    `error` is set where a run failed. A box with a `call` is run by it, any other by the boxes inside it. `reverse` is
+    the backward circuit that somebody wrote for a circuit, called as the circuit was.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -124,6 +125,7 @@ class Box:
     mutates: tuple[int, ...] = ()
     where: str = ""
     error: str = ""
+    reverse: Call | None = None
 
     @property
     def parameter_count(self) -> int:

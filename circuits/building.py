@@ -260,7 +260,15 @@ class Builder:
             call=self._whole(draft, scalar) if event.whole and scalar is not None else None,
             where=event.where,
             error=event.error,
+            reverse=self._by_hand(draft, scalar) if circuit is not None and scalar is not None else None,
         )
+
+    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call | None:
+        """The backward circuit that was written for a circuit, and what the circuit was given."""
+        event, function = draft.event, draft.event.circuit.body.backward
+        if function is None:
+            return None
+        return Call(function, _final(event.args, scalar), _final(event.kwargs, scalar), _final(draft.result, scalar))
 
     def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
         event = draft.event

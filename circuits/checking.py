@@ -48,6 +48,14 @@ class Checked(Protocol[P, R_co]):
         """Let `function`, which has the same parameters, run in place of the definition."""
         ...
 
+    def backward(self, function: Function) -> Function:
+        """Let `function` be the backward circuit.
+
+        It takes what the definition takes, then the cotangents of what that gives, and gives those of the tensors that
+        went in, in order (None for one that has none).
+        """
+        ...
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     @overload
@@ -170,6 +178,12 @@ def _register(spec: Circuit, run: Callable[..., None], kernel: Callable[..., Any
     spec.body.kernel = kernel
     run(kernel)
     return kernel
+
+
+def _reverse(spec: Circuit, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `function` be the backward circuit: it takes what the circuit takes, then the cotangents of what that gives."""
+    spec.body.backward = function
+    return function
 
 
 def _sign(module: nn.Module, text: str, options: Options, where: str) -> nn.Module:

@@ -19,9 +19,10 @@ from circuits.terms import unknown
 
 @dataclass(eq=False)
 class Body:
-    """The one thing about a circuit that changes: a kernel may be registered after it is declared."""
+    """What changes about a circuit: a kernel and a backward circuit may be registered after it is declared."""
 
     kernel: Callable[..., Any] | None = None
+    backward: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,13 @@ class Diagram:
         """Every learned tensor, once."""
         return self.box.parameters
 
+    @property
+    def opaque(self) -> tuple[Box, ...]:
+        """The boxes of a backward circuit that have no rule, and ask torch for the vector-Jacobian product."""
+        return tuple(
+            [box for box in self.walk() if box.call is not None and getattr(box.call.function, "opaque", False)]
+        )
+
     def walk(self) -> Iterator[Box]:
         """Every box, outermost first, in the order of the run."""
         return self.box.walk()

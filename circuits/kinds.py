@@ -9,6 +9,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils.checkpoint import CheckpointFunction
 
 RECORD, SKIP, OPEN, ITERATE = range(4)
@@ -100,6 +101,8 @@ def returning(function: Any) -> Any:
 def operation_name(function: Any) -> str:
     """What to call a torch callable: `add`, `index`, `T`."""
     name = getattr(function, "__name__", type(function).__name__)
+    if isinstance(function, OpOverload):
+        name = name.partition(".")[0]
     if name in ("__get__", "__set__"):
         return ("set " if name == "__set__" else "") + (_attribute(function) or name)
     if name in ("__getitem__", "__setitem__"):

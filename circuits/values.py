@@ -46,6 +46,10 @@ class Values:
         self._wires[id(tensor)] = weakref.ref(tensor), wire
         return wire
 
+    def bind(self, tensor: Tensor, number: int) -> None:
+        """Let a tensor be known as a value that is there already."""
+        self._wires[id(tensor)] = weakref.ref(tensor), Wire(number)
+
     def _meet(self, tensor: Tensor) -> Wire:
         """A wire for a tensor nobody made under our eyes: seen through a transform, a parameter, or a constant."""
         if functorch.is_functorch_wrapped_tensor(tensor):

@@ -3,6 +3,10 @@
 An operation without a rule gives its outputs axes without names: a box with sizes, never an error.
 """
 
+from typing import Any
+
+from torch._ops import OpOverload
+
 from circuits.naming import Names
 from circuits.rules import (
     attending,
@@ -16,15 +20,23 @@ from circuits.rules import (
     shapes,
     windows,
 )
-from circuits.rules.registry import RULES, Note, Operation
+from circuits.rules.registry import RULES, Note, Operation, spelled
 
 FAMILIES = (attending, elementwise, indexing, joining, linear, moving, normalising, reductions, shapes, windows)
 """The files whose rules are registered."""
 
 
+def _public(function: Any) -> Any:
+    """The torch function that an ATen operation is called by; None if there is none."""
+    if not isinstance(function, OpOverload):
+        return None
+    name = function._schema.name.partition("::")[2]
+    return next(spelled(name.removeprefix("_"), name), None)
+
+
 def name_outputs(operation: Operation, names: Names) -> Note:
     """Give every output of an operation its cells; the note its rule has for the label."""
-    found = RULES.get(operation.function)
+    found = RULES.get(operation.function) or RULES.get(_public(operation.function))
     note: Note = None
     if found is not None:
         try:

@@ -1,0 +1,275 @@
+"""`backward` and `forward_backward`: the way there and the way back as diagrams.
+
+Both begin with the same two boxes, the recorded circuit and its reverse. `backward` runs one after the other;
+`forward_backward` cuts between them, and what crosses the cut is what is saved.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+
+from circuits.boxes import Box, Size, Value
+from circuits.diagram import Diagram
+from circuits.errors import CircuitError
+from circuits.reversing.bench import Bench
+from circuits.reversing.forward import Forward
+from circuits.reversing.ports import flow, inside, ported
+from circuits.reversing.walk import Walk, needed
+from circuits.structure import Struct, Wire, wires
+from circuits.tracing import trace
+
+
+def backward(
+    f: Any,
+    /,
+    *inputs: Any,
+    wrt: str | Sequence[str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    axes: str | None = None,
+    **kwargs: Any,
+) -> Diagram:
+    """The diagram of the vector-Jacobian product of a circuit, a module, a function, or a diagram.
+
+    It takes the tensors that the forward takes, then the cotangents of its floating outputs, and gives a dict with the
+    cotangent of each floating input by the name of its parameter and of each learned tensor by its dotted name.
+    `wrt` names those to give, buffers too. The other arguments are those of `trace`; a diagram takes none.
+
+    CircuitError where a gradient cannot be known: an in-place change, hidden from autograd, of a value that gradients
+    flow through, say. What has no rule is a box `∂name` that asks torch, listed by `.opaque`.
+
+    >>> gradient = backward(lambda x: x.log() / 2.0, torch.ones(()))
+    >>> gradient(torch.tensor(4.0), torch.tensor(1.0))
+    {'x': tensor(0.1250)}
+    """
+    made = _made(f, inputs, wrt, sizes, axes, kwargs)
+    diagram = made.diagram
+    box = Box("function", "", f"∂{diagram.name}", inputs=(*made.inputs, *made.cotangents), outputs=made.answers,
+              parameters=made.forward.parameters)  # fmt: skip
+    boxes = ported([made.forward, *made.reverse], wires(made.result), made.more)
+    return made.assembled(replace(box, boxes=boxes), _arguments(diagram, made.cotangents), made.result)
+
+
+class Halves(NamedTuple):
+    """A circuit with its tape, and its reverse: `outputs, saved = forward(*inputs)`, `reverse(saved, *cotangents)`."""
+
+    forward: Diagram
+    reverse: Diagram
+
+    @property
+    def saved(self) -> tuple[Value, ...]:
+        """What is kept in between, in the order of the tape; parameters are not, they stay where they are."""
+        return self.reverse.inputs[: len(wires(self.reverse.arguments.parts[0]))]
+
+    @property
+    def bytes(self) -> Size:
+        """How much memory that takes: a number, or a formula in the axes that are free."""
+        return sum([prod(value.sizes) * value.dtype.itemsize for value in self.saved])
+
+
+def forward_backward(
+    f: Any,
+    /,
+    *inputs: Any,
+    wrt: str | Sequence[str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    axes: str | None = None,
+    **kwargs: Any,
+) -> Halves:
+    """`backward` cut in two where the way there ends: `forward`, which also gives what it saves, and `reverse`.
+
+    `forward(*inputs)` gives `outputs, saved`, and `reverse(saved, *cotangents)` what `backward` gives. The halves tell
+    what is `saved`, its axes and its `bytes`. Differentiate `backward(f)`, not the halves: `reverse` takes what was
+    saved as given.
+
+    >>> halves = forward_backward(lambda x: x.sin(), torch.zeros(3))
+    >>> outputs, saved = halves.forward(torch.zeros(3))
+    >>> halves.reverse(saved, torch.ones(3)), halves.bytes
+    ({'x': tensor([1., 1., 1.])}, 12)
+    """
+    made = _made(f, inputs, wrt, sizes, axes, kwargs)
+    diagram = made.diagram
+    back = {value.number for value in made.cotangents}
+    there = [n for n in flow(made.reverse).read if n not in back and n not in diagram.state and n not in made.constants]
+    values = {**inside([made.forward]), **{value.number: value for value in made.more[id(made.forward)]}}
+    values |= {value.number: value for value in made.inputs}
+    saved = tuple([values[number] for number in dict.fromkeys([*there, *_given(made, values)])])
+    tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
+    result = Struct(tuple, (), (diagram.result, tape))
+    (first,) = ported([made.forward], wires(result), made.more)
+    forward = made.assembled(first, diagram.arguments, result, diagram.binder)
+    box = Box("function", "", f"∂{diagram.name}", inputs=(*saved, *made.cotangents), outputs=made.answers,
+              boxes=ported(made.reverse, wires(made.result), made.more))  # fmt: skip
+    names = ["saved", *[value.name for value in made.cotangents]]
+    parts = (tape, *[Wire(value.number) for value in made.cotangents])
+    reverse = made.assembled(box, Struct(dict, tuple(names), parts), made.result, _binder(names, {}))
+    return Halves(forward, reverse)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The two boxes of a circuit and its reverse, and what goes in and comes out."""
+
+    diagram: Diagram
+    bench: Bench
+    forward: Box
+    reverse: tuple[Box, ...]
+    more: Mapping[int, Sequence[Value]]
+    inputs: tuple[Value, ...]
+    cotangents: tuple[Value, ...]
+    answers: tuple[Value, ...]
+    result: Struct
+
+    @property
+    def constants(self) -> Mapping[int, torch.Tensor]:
+        """Tensors that were there before, or that the code writes out."""
+        held = self.bench.listener.record.constants
+        return {number: tensor for number, tensor in held.items() if not hasattr(tensor, "fake_mode")}
+
+    def assembled(self, box: Box, arguments: Any, result: Any, binder: inspect.Signature | None = None) -> Diagram:
+        """A diagram of a box that is made of these."""
+        return replace(
+            self.diagram,
+            box=box,
+            arguments=arguments,
+            result=result,
+            guards=tuple(dict.fromkeys([*self.diagram.guards, *self.bench.guards()])),
+            fixed=(*self.diagram.fixed, *self.bench.fixed()),
+            constants=self.constants,
+            binder=binder if binder is not None else _binder(arguments.keys, _defaults(arguments)),
+        )
+
+
+def _made(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) -> Made:
+    """Record, go there, come back."""
+    if isinstance(f, Diagram):
+        if inputs or kwargs or sizes or axes:
+            raise CircuitError(f"{f.name} is a diagram: it was recorded with its inputs and sizes, and takes no others")
+        diagram = f
+    else:
+        diagram = trace(f, *inputs, sizes=sizes, axes=axes, **kwargs)
+    if diagram.failed:
+        raise CircuitError(f"{diagram.name}: the recorded run failed, so it cannot be reversed")
+    asked = _asked(diagram, wrt)
+    bench = Bench(diagram)
+    with bench.open():
+        way = Forward(bench, [value.number for value in asked.values()])
+        there = way.run(diagram.box)
+        walk = Walk(bench, way.tape, way.active)
+        cotangents = _cotangents(bench, walk, way)
+        back = walk.back(there)
+        result, zeros = _result(bench, walk, asked)
+    boxes, _ = needed([*back, *zeros], wires(result))
+    pairs = zip(wires(result), asked.values(), strict=True)
+    answers = tuple([replace(value, number=number, role="made", name="") for number, value in pairs])
+    return Made(diagram, bench, there, boxes, way.more, diagram.inputs, cotangents, answers, result)
+
+
+def _asked(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, Value]:
+    """The values whose cotangents are asked for, by name; an input goes before a parameter of its name."""
+    known: dict[str, Value] = {}
+    for value in (*diagram.inputs, *diagram.parameters):
+        if value.dtype.is_floating_point or value.dtype.is_complex:
+            name = value.name if value.name not in known else f"{diagram.name}.{value.name}"
+            if value.role == "input" or value.role == "parameter":
+                known[name] = value
+    if wrt is None:
+        return known
+    for box in diagram.walk():
+        for value in box.inputs:
+            if value.role == "buffer" and value.dtype.is_floating_point:
+                known.setdefault(value.name, value)
+    names = [wrt] if isinstance(wrt, str) else list(wrt)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise CircuitError(f"wrt: {diagram.name} has no floating {', '.join(unknown)}; there are {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def _cotangents(bench: Bench, walk: Walk, way: Forward) -> tuple[Value, ...]:
+    """The cotangents of the floating outputs, which go in."""
+    outputs = {value.number: value for value in bench.diagram.outputs}
+    numbers = [
+        number for number in dict.fromkeys(wires(bench.diagram.result)) if outputs[number].dtype.is_floating_point
+    ]
+    names = _names(len(numbers), {value.name for value in bench.diagram.inputs})
+    found = []
+    for number, name in zip(numbers, names, strict=True):
+        value = outputs[number]
+        with bench.listener.muted():
+            fake = bench.empty(value)
+        wire = bench.listener.values.made(fake, "input", name)
+        bench.fakes[wire.number] = fake
+        walk.seed(way.tape.now.get(number, number), fake)
+        found.append(replace(value, number=wire.number, role="input", name=name))
+    return tuple(found)
+
+
+def _names(count: int, taken: set[str]) -> list[str]:
+    """`cotangent`, or `cotangent_1`, `cotangent_2`; none that is taken."""
+    free = (f"cotangent_{place}" for place in range(1, 10**6))
+    names = ["cotangent"] if count == 1 and "cotangent" not in taken else []
+    while len(names) < count:
+        names += [name for name in [next(free)] if name not in taken]
+    return names
+
+
+def _result(bench: Bench, walk: Walk, asked: Mapping[str, Value]) -> tuple[Struct, list[Box]]:
+    """The answer, a dict by name; zeros for what nothing flows to."""
+    found, boxes = [], []
+    for value in asked.values():
+        cotangent = walk.cotangents.get(value.number)
+        if cotangent is None:
+            boxes.append(_zeros(bench, walk, value))
+            cotangent = walk.cotangents[value.number]
+        found.append(Wire(bench.wire(cotangent)))
+    return Struct(dict, tuple(asked), tuple(found)), boxes
+
+
+def _zeros(bench: Bench, walk: Walk, value: Value) -> Box:
+    def run() -> None:
+        sizes = [bench.size(size) for size in value.sizes]
+        walk.seed(value.number, torch.zeros(sizes, dtype=value.dtype, device=bench.device))
+
+    (box,) = bench.record("zeros", {}, run).boxes
+    return replace(box, outputs=(replace(box.outputs[0], axes=value.axes),))
+
+
+def _given(made: Made, values: Mapping[int, Value]) -> Iterable[int]:
+    """What is given back untouched, and so is on the tape: nothing, as cotangents come after it."""
+    return ()
+
+
+# How it is called ----------------------------------------------------------------------------------------------------
+
+
+def _arguments(diagram: Diagram, cotangents: Sequence[Value]) -> Struct:
+    """The tensors of the forward by the names of its parameters, then the cotangents, then what is no tensor."""
+    given = dict(zip(diagram.arguments.keys, diagram.arguments.parts, strict=True))
+    tensors = {_word(name): part for name, part in given.items() if wires(part)}
+    back = {value.name: Wire(value.number) for value in cotangents}
+    others = {name: part for name, part in given.items() if not wires(part) and name.isidentifier()}
+    named = tensors | back | others
+    return Struct(dict, tuple(named), tuple(named.values()))
+
+
+def _word(name: str) -> str:
+    """A name that a parameter can bear: `rest_0` for `rest.0`."""
+    word = name.replace(".", "_")
+    return word if word.isidentifier() else f"input_{word}"
+
+
+def _defaults(arguments: Struct) -> dict[str, Any]:
+    """What holds no tensor may be left out: the diagram was recorded with it."""
+    return {name: part for name, part in zip(arguments.keys, arguments.parts, strict=True) if not wires(part)}
+
+
+def _binder(names: Iterable[str], defaults: Mapping[str, Any]) -> inspect.Signature:
+    kinds = inspect.Parameter
+    placed = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in names if name not in defaults]
+    return inspect.Signature(
+        [*placed, *[kinds(name, kinds.KEYWORD_ONLY, default=default) for name, default in defaults.items()]]
+    )
