@@ -63,7 +63,8 @@ PYTHON = [block for block in BLOCKS if block.kind == "python"]
 COMMANDS = [line for block in BLOCKS if block.kind == "bash" for line in block.text.splitlines()]
 
 
-def test_every_python_block_does_what_it_shows() -> None:
+def test_every_python_block_does_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # what it writes stays there
     names: dict[str, Any] = {"__name__": "readme"}
     assert PYTHON
     for block in PYTHON:
