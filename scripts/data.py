@@ -107,13 +107,13 @@ def with_channel(load: Callable[[], Examples]) -> Callable[[], Examples]:
 PICTURES: Mapping[str, Callable[[], Examples]] = {name: with_channel(load) for name, load in IMAGES.items()}
 """Images of 1 by h by w."""
 
-CANVAS, PIECE, PIECES = 48, 10, 12
+CANVAS, PIECE, PIECES = 48, 6, 10
 
 
-def cluttered(count: int = 2000) -> Examples:
-    """Canvases of 48 by 48 with two MNIST digits, apart, among 12 pieces of others; the class of every pixel.
+def kinds(count: int = 4000) -> Examples:
+    """Canvases of 48 by 48 with two MNIST digits, apart, among 10 pieces of others; the class of every pixel.
 
-    A pixel's class is 0, or one more than the digit whose ink, above a half, is there. A piece is 10 by 10 from the
+    A pixel's class is 0, or one more than the digit whose ink, above a half, is there. A piece is 6 by 6 from the
     middle of a digit, so its strokes are as bright and as thick as those that are looked for. The images are dealt into
     40 blocks; a canvas draws on one block, which is its source.
     """
@@ -121,36 +121,38 @@ def cluttered(count: int = 2000) -> Examples:
     draw = torch.Generator().manual_seed(0)
     blocks = torch.randperm(len(images), generator=draw).view(40, -1)
     sources = torch.arange(count) % len(blocks)
-    canvases = [_canvas(images, blocks[source], draw) for source in sources.tolist()]
-    inputs, targets = (torch.stack(side) for side in zip(*canvases, strict=True))
-    return Examples("cluttered", inputs[:, None], targets, 11, sources)
+    order = torch.rand(count, blocks.shape[1], generator=draw).argsort(-1)[:, : PIECES + 2]
+    shown = blocks[sources].gather(-1, order)
+    pieces = images.inputs[shown[:, 2:], 4:24, 4:24].flatten(-2)
+    pieces = pieces.gather(-1, _squares(count, PIECES, PIECE, 20, draw))
+    places = _squares(count, PIECES, PIECE, CANVAS, draw)
+    canvases = torch.zeros(count, CANVAS**2).scatter_reduce(-1, places.flatten(1), pieces.flatten(1), "amax")
+    inks, left = torch.zeros(count, 2, CANVAS**2), torch.arange(count)
+    while len(left):  # until no two digits touch
+        places = _squares(len(left), 2, 28, CANVAS, draw)
+        inks[left] = torch.zeros(len(left), 2, CANVAS**2).scatter(
+            -1, places, images.inputs[shown[left, :2]].flatten(-2)
+        )
+        left = left[inks[left].prod(1).any(-1)]
+    classes = (inks > 0.5) * (images.targets[shown[:, :2]] + 1)[..., None]
+    inputs, targets = torch.maximum(canvases, inks.amax(1)), classes.sum(1)
+    return Examples("kinds", inputs.view(-1, 1, CANVAS, CANVAS), targets.view(-1, CANVAS, CANVAS), 11, sources)
 
 
-def _canvas(images: Examples, block: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One canvas from a block of images, and the class of each of its pixels."""
-    canvas, shown = torch.zeros(CANVAS, CANVAS), block[torch.randperm(len(block), generator=draw)]
-    places, cuts = (_corners(PIECES, PIECE, within, draw) for within in (CANVAS, 20))
-    for image, place, cut in zip(images.inputs[shown[2 : PIECES + 2], 4:24, 4:24], places, cuts, strict=True):
-        square = canvas[_square(place, PIECE)]
-        torch.maximum(square, image[_square(cut, PIECE)], out=square)
-    inks = torch.ones(2, CANVAS, CANVAS)
-    while inks.prod(0).any():  # until they do not touch
-        inks = torch.zeros(2, CANVAS, CANVAS)
-        for ink, image, place in zip(inks, images.inputs[shown[:2]], _corners(2, 28, CANVAS, draw), strict=True):
-            ink[_square(place, 28)] = image
-    kinds = (inks > 0.5) * (images.targets[shown[:2]] + 1)[:, None, None]
-    return torch.maximum(canvas, inks.amax(0)), kinds.sum(0)
+def _squares(count: int, each: int, size: int, within: int, draw: torch.Generator) -> Tensor:
+    """Squares that lie somewhere in a larger one, which is read row by row: the places of their pixels in it."""
+    row, column = torch.randint(within - size + 1, (2, count, each, 1, 1), generator=draw)
+    step = torch.arange(size)
+    return ((row + step[:, None]) * within + column + step).flatten(-2)
 
 
-def _corners(count: int, size: int, within: int, draw: torch.Generator) -> list[list[int]]:
-    """First row and column of each of so many squares that lie somewhere in a larger one."""
-    return torch.randint(within - size + 1, (count, 2), generator=draw).tolist()
+def cluttered(count: int = 4000) -> Examples:
+    """The same canvases, where a pixel's class is 1 for the ink of a digit, else 0.
 
-
-def _square(corner: list[int], size: int) -> tuple[slice, slice]:
-    """Its rows and columns."""
-    row, column = corner
-    return slice(row, row + size), slice(column, column + size)
+    Ink alone, wherever it is above a half, finds digits with an IoU of 0.67; 0.81 in the mean with what is no digit.
+    """
+    examples = kinds(count)
+    return replace(examples, name="cluttered", targets=(examples.targets > 0).long(), classes=2)
 
 
 # --- Text and sequences -----------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def sequences(name: str, answer: Callable[[Tensor], Tensor], count: int = 20000)
     return loaded
 
 
-CANVASES: Mapping[str, Callable[[], Examples]] = {"cluttered": cluttered}
+CANVASES: Mapping[str, Callable[[], Examples]] = {"cluttered": cluttered, "kinds": kinds}
 TEXTS: Mapping[str, Callable[[], Examples]] = {"topics": topics}
 SEQUENCES: Mapping[str, Callable[[], Examples]] = {
     "reversing": sequences("reversing", lambda rows: rows.flip(-1)),

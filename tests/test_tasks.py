@@ -25,9 +25,9 @@ DATA = [(name, key) for name, task in TASKS.items() for key in task.data]
 
 
 @cache
-def some(load: Callable[[], Examples], count: int = 60) -> Examples:
+def some(load: Callable[..., Examples], count: int = 60) -> Examples:
     """A few examples, from as many sources as there are; of a text the first letters."""
-    examples = data.cluttered(count) if load is data.cluttered else load()
+    examples = load(count) if load in (data.cluttered, data.kinds) else load()
     which = torch.arange(count) * (len(examples) // count)
     inputs, targets = examples.inputs[which], examples.targets[which]
     if load is data.topics:
