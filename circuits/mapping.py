@@ -17,13 +17,14 @@ from torch.utils import _pytree
 
 from circuits.declaring import Circuit
 from circuits.errors import CircuitError
-from circuits.lifting import Move, Plan
+from circuits.lifting import Plan
+from circuits.standing import Gap, Ranks, Stand, Standing, restoring, standing
 
 Randomness = Literal["error", "different", "same"]
 
 
 class Lift:
-    """Runs a plan. A level is one lifted axis of a call: first those that `...` stands for, then those with names."""
+    """Runs a plan. How the tensors of a call stand is worked out once for their numbers of axes, then remembered."""
 
     def __init__(self, circuit: Circuit, plan: Plan, chunk_size: int | None, randomness: Randomness) -> None:
         self.circuit = circuit
@@ -31,96 +32,61 @@ class Lift:
         self.chunk_size = chunk_size
         self.randomness: Randomness = randomness
         self.front = plan.front and randomness != "same"
-        self.moves = (*plan.inputs, *plan.optional.values())
-        self.places = [_place(circuit, name) for name in (*circuit.inputs, *plan.optional)]
-        self.leader = next((at for at, move in enumerate(plan.inputs) if move.rest and plan.leads), None)
+        self.places = tuple([_place(circuit, name) for name in (*circuit.inputs, *plan.optional)])
+        self.known: dict[Ranks, Standing] = {}
+        self.ways_back: dict[tuple[int, int], tuple[int, ...] | None] = {}
 
     def __call__(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The answer of `f` at every index."""
 
         def run(*tensors: Any) -> Any:
             new_args, new_kwargs = list(args), dict(kwargs)
-            for place, tensor in zip(self.places, tensors, strict=True):
+            for place, tensor in zip(self.places, tensors):  # noqa: B905  (as many: they were read off these places)
                 if isinstance(place, str):
                     new_kwargs[place] = tensor
                 else:
                     new_args[place] = tensor
             return f(*new_args, **new_kwargs)
 
-        given = [kwargs[place] if isinstance(place, str) else args[place] for place in self.places]
-        tensors = [self.ordered(each, move) for each, move in zip(given, self.moves, strict=True)]
-        stands = self.stands(tensors)
-        sizes = _sizes(tensors, stands)
+        tensors = [kwargs[place] if isinstance(place, str) else args[place] for place in self.places]
+        stands = self.standing(tuple([each.ndim if isinstance(each, Tensor) else None for each in tensors]))
+        for at, order in enumerate(stands.orders):
+            if order is not None:
+                tensors[at] = tensors[at].permute(order)
+        sizes = [tensors[at].shape[place] for at, place in stands.sizes]
         if not sizes:
             answer = run(*tensors)
         elif self.front:
             answer = self.at_the_front(run, tensors, stands, sizes)
         else:
-            answer = self.mapped(run, tensors, stands, sizes)
+            answer = self.mapped(run, tensors, stands.stands, sizes)
         return self.back(answer)
 
-    def ordered(self, tensor: Any, move: Move) -> Any:
-        """A tensor in normal order, where it has to be; what is none as it is."""
-        if not isinstance(tensor, Tensor) or (move.keeps and not self.front):
-            return tensor
-        order = move.order(tensor.ndim, self.plan.leads)
-        return tensor if order == tuple(range(tensor.ndim)) else tensor.permute(order)
+    def standing(self, ranks: Ranks) -> Standing:
+        """How tensors of these ranks stand; torch.compile and torch.export see it worked out, not remembered."""
+        if torch.compiler.is_compiling():
+            return standing(self.plan, self.front, ranks)
+        if ranks not in self.known:
+            self.known[ranks] = standing(self.plan, self.front, ranks)
+        return self.known[ranks]
 
-    def stands(self, tensors: Sequence[Any]) -> list[list[int | None]]:
-        """Where each level stands on each tensor, None where it lacks it and is shared."""
-        count = 0
-        if self.leader is not None:
-            count = tensors[self.leader].ndim - self.moves[self.leader].named
-        found = []
-        for tensor, move in zip(tensors, self.moves, strict=True):
-            if not isinstance(tensor, Tensor):
-                found.append([None] * (count + len(move.lifted)))
-                continue
-            rest = tensor.ndim - move.named if move.rest and self.leader is not None else 0
-            stand: list[int | None] = [None] * (count - rest) + list(range(rest))
-            for place in move.lifted:
-                here = place is not None and (tensor.ndim + place if move.keeps and not self.front else rest)
-                rest += place is not None
-                stand.append(None if place is None else here)
-            found.append(stand)
-        return found
-
-    def at_the_front(
-        self, run: Callable[..., Any], tensors: Sequence[Any], stands: list[list[int | None]], sizes: list[Any]
-    ) -> Any:
+    def at_the_front(self, run: Callable[..., Any], tensors: Sequence[Any], stands: Standing, sizes: list[Any]) -> Any:
         """One run over all indexes, which the circuit's own `...` takes; or one for each chunk."""
         if self.chunk_size is None:
-            return run(*self.filled(tensors, stands, sizes))
+            return run(*_filled(tensors, stands.gaps, sizes))
         answers = []
         for start in range(0, max(1, sizes[0]), self.chunk_size):
             length = min(self.chunk_size, sizes[0] - start)
             now = [
                 each if stand[0] is None or each.shape[0] != sizes[0] else each.narrow(0, start, length)
-                for each, stand in zip(tensors, stands, strict=True)
+                for each, stand in zip(tensors, stands.stands, strict=True)
             ]
-            answers.append(run(*self.filled(now, stands, [length, *sizes[1:]])))
+            answers.append(run(*_filled(now, stands.gaps, [length, *sizes[1:]])))
         leaves = zip(*[_pytree.tree_leaves(answer) for answer in answers], strict=True)
         return _pytree.tree_unflatten([torch.cat(each) for each in leaves], _pytree.tree_structure(answers[0]))
 
-    def filled(self, tensors: Sequence[Any], stands: list[list[int | None]], sizes: list[Any]) -> list[Any]:
-        """Every tensor whose `...` takes the levels given those that it lacks, without a copy.
-
-        An optional tensor is given a 1, since it only has to broadcast.
-        """
-        found = []
-        for at, (tensor, move, stand) in enumerate(zip(tensors, self.moves, stands, strict=True)):
-            whole = at < len(self.plan.inputs)
-            if not move.loose or tensor is None or None not in stand or not (whole or tensor.ndim > len(move.own)):
-                found.append(tensor)
-                continue
-            own = tensor.shape[tensor.ndim - len(move.own) :]
-            for level, place in enumerate(stand):
-                tensor = tensor.unsqueeze(level) if place is None else tensor
-            found.append(tensor.expand(*sizes, *own) if whole else tensor)
-        return found
-
     def mapped(
-        self, run: Callable[..., Any], tensors: Sequence[Any], stands: list[list[int | None]], sizes: list[Any]
+        self, run: Callable[..., Any], tensors: Sequence[Any], stands: tuple[Stand, ...], sizes: list[Any]
     ) -> Any:
         """torch.vmap over one level after another, the first the outermost."""
         if 0 in sizes:
@@ -141,7 +107,7 @@ class Lift:
             raise
 
     def of_nothing(
-        self, run: Callable[..., Any], tensors: Sequence[Any], stands: list[list[int | None]], sizes: list[Any]
+        self, run: Callable[..., Any], tensors: Sequence[Any], stands: tuple[Stand, ...], sizes: list[Any]
     ) -> Any:
         """The answer where a level is empty: that at a single index, with no index left of it.
 
@@ -157,12 +123,22 @@ class Lift:
     def back(self, answer: Any) -> Any:
         """The answers with their axes where the lifted signature has them."""
         if isinstance(answer, Tensor):
-            return _restored(answer, self.plan.outputs[0], self.plan.leads)
+            return self.restored(0, answer)
         leaves, structure = _pytree.tree_flatten(answer)
         if len(leaves) == len(self.plan.outputs):
-            moved = zip(leaves, self.plan.outputs, strict=True)
-            leaves = [_restored(each, move, self.plan.leads) for each, move in moved]
+            leaves = [self.restored(number, each) for number, each in enumerate(leaves)]
         return _pytree.tree_unflatten(leaves, structure)
+
+    def restored(self, number: int, tensor: Tensor) -> Tensor:
+        """An output in normal order as the lifted signature has it."""
+        which = (number, tensor.ndim)
+        if torch.compiler.is_compiling():
+            way = restoring(self.plan.outputs[number], tensor.ndim, self.plan.leads)
+        elif which in self.ways_back:
+            way = self.ways_back[which]
+        else:
+            way = self.ways_back[which] = restoring(self.plan.outputs[number], tensor.ndim, self.plan.leads)
+        return tensor if way is None else tensor.permute(way)
 
 
 def _place(circuit: Circuit, name: str) -> int | str:
@@ -173,16 +149,21 @@ def _place(circuit: Circuit, name: str) -> int | str:
     return circuit.parameters.index(stem) if stem in circuit.parameters else stem
 
 
-def _sizes(tensors: Sequence[Any], stands: list[list[int | None]]) -> list[Any]:
-    """How long each level is, read off the first tensor that has it."""
-    found = []
-    for level in range(len(stands[0]) if stands else 0):
-        at = next(at for at, stand in enumerate(stands) if stand[level] is not None)
-        found.append(tensors[at].shape[stands[at][level]])
+def _filled(tensors: Sequence[Any], gaps: tuple[Gap | None, ...], sizes: list[Any]) -> list[Any]:
+    """Every tensor whose `...` takes the levels given those that it lacks, without a copy."""
+    found = [*tensors]
+    for place, gap in enumerate(gaps):
+        if gap is None:
+            continue
+        tensor = found[place]
+        own = tensor.shape[tensor.ndim - gap.own :]
+        for level in gap.at:
+            tensor = tensor.unsqueeze(level)
+        found[place] = tensor.expand(*sizes, *own) if gap.whole else tensor
     return found
 
 
-def _stretched(tensor: Any, stand: list[int | None], sizes: list[Any]) -> Any:
+def _stretched(tensor: Any, stand: Stand, sizes: list[Any]) -> Any:
     """An optional tensor whose `...` only has to broadcast, as long as the level it stands for."""
     if not isinstance(tensor, Tensor):
         return tensor
@@ -199,14 +180,6 @@ def _taken(stand: list[int | None]) -> int | None:
     if place is not None:
         stand[:] = [each - (each > place) if each is not None else None for each in stand]
     return place
-
-
-def _restored(tensor: Tensor, move: Move, leads: bool) -> Tensor:
-    """A tensor in normal order as the lifted signature has it."""
-    order = move.order(tensor.ndim, leads)
-    if order == tuple(range(tensor.ndim)):
-        return tensor
-    return tensor.permute([order.index(place) for place in range(tensor.ndim)])
 
 
 def refuse_operation(name: str, error: RuntimeError) -> None:
