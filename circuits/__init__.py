@@ -12,6 +12,7 @@ from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.folding import fold, transposed, unfold
 from circuits.linear import LinearMap
 from circuits.linearity import as_linear
+from circuits.listing import listing
 from circuits.reversing import Halves, backward, forward_backward
 from circuits.signature import Signature
 from circuits.tracing import trace
@@ -45,6 +46,7 @@ __all__ = [
     "fold",
     "forward_backward",
     "laws",
+    "listing",
     "rearrange",
     "reduce",
     "repeat",
