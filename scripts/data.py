@@ -60,7 +60,7 @@ def parts(sources: Tensor, seed: int) -> Parts:
     >>> [len(part) for part in parts(torch.arange(5000), seed=0)]
     [3000, 1000, 1000]
     >>> [len(part) for part in parts(torch.tensor([7, 7, 7, 5, 5, 4, 4, 4, 2, 2]), seed=0)]
-    [6, 2, 2]
+    [5, 3, 2]
     """
     _, which, counts = sources.unique(return_inverse=True, return_counts=True)
     order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(seed))

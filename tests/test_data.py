@@ -138,7 +138,7 @@ def test_text_is_read_on_from_window_to_window() -> None:
 
 
 def test_what_is_held_out_is_not_also_learned() -> None:
-    """Topics quote each other: taken as they are, a sixth of these pieces of 60 characters are learned too."""
+    """Topics quote each other: taken as they are, an eighth of such pieces of 60 characters are learned too."""
     examples = text()
     train, *held = (
         {tuple(row[start : start + 60]) for row in examples.inputs[part].tolist() for start in range(196)}

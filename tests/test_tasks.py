@@ -1,5 +1,6 @@
 """Every task of scripts.train at a size that takes moments; slow: at its own size, to the score it is there for."""
 
+import doctest
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from circuits import trace
-from scripts import data, train
+from scripts import checkpoint, data, recompute, scores, tasks, train
 from scripts.data import Examples
 from scripts.tasks import TASKS, Task
 from scripts.train import Plan, Run, fit, settle
@@ -79,6 +81,11 @@ def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str
 def test_each_model_has_a_table(name: str) -> None:
     model = TASKS[name].model(small(name).data["few"]())
     assert f"{trace(model)}".startswith(f"{type(model).__name__}: ")
+
+
+@pytest.mark.parametrize("module", [checkpoint, data, recompute, scores, tasks, train])
+def test_examples_in_docstrings_are_right(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 # --- Each learns, and goes on where it was killed ---------------------------------------------------------------------
