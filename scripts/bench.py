@@ -1,4 +1,5 @@
-"""Measure what the library costs, and how fast its models are: `python -m scripts.bench checks`, `tracking`, `models`.
+"""Measure what the library costs, and how fast its models are: `python -m scripts.bench checks`, `tracking`,
+`broadcast`, `models`.
 
 Times are of one process, on one thread unless told; what is compared is run in turn, in small blocks, so that a busy
 machine slows all alike, and ratios are taken block by block. Shown are the median and the quartiles.
@@ -11,7 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
-from scripts.benches import checks, models, tracking
+from scripts.benches import broadcasting, checks, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -39,6 +40,15 @@ def _(
 def _(blocks: Annotated[int, typer.Option(help="How often every variant has its turn.")] = 30) -> None:
     """What `track` costs on a small vision transformer, beside the forward pass alone and torchinfo's summary."""
     tracking.measure(_console(), blocks)
+
+
+@app.command("broadcast")
+def _(
+    seconds: Annotated[float, typer.Option(min=0, help="About how long each size may take.")] = 5.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Attention lifted over batch and heads, beside einsum, torch.vmap, the fused operator by hand, and einx."""
+    broadcasting.measure(_console(), seconds, torch.device(device))
 
 
 @app.command("models")

@@ -7,6 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from scripts.bench import app
+from scripts.benches import broadcasting
 from scripts.benches.checks import Case, cases
 from scripts.benches.memory import peak
 from scripts.benches.pairs import PAIRS
@@ -35,6 +36,25 @@ def test_tracking_is_measured() -> None:
     assert ran.exit_code == 0, ran.output
     for words in ("batch 1", "batch 8", "track, printing nothing", "torchinfo.summary"):
         assert words in ran.output
+
+
+def test_broadcasting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(broadcasting, "SIZES", ((2, 5, 4, 3),))
+    ran = CliRunner().invoke(app, ["broadcast", "--seconds", "0"])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    for words in ("b=2 and h=3", "fused by hand", "torch.vmap, nested", "einx"):
+        assert words in ran.output
+
+
+def test_ways_that_differ_are_not_timed() -> None:
+    tensors = torch.randn(3, 2, 5, 4, 3)
+    broadcasting.agree(broadcasting.ways(), *tensors)
+    with pytest.raises(AssertionError, match="unscaled"):
+        broadcasting.agree(
+            {"unscaled": lambda query, key, value: broadcasting.by_fused(2 * query, key, value)}, *tensors
+        )
 
 
 def test_models_are_measured() -> None:
