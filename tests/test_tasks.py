@@ -115,6 +115,17 @@ def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, 
         assert torch.equal(resumed.model.state_dict()[key], tensor), key
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_runs_in_bfloat16(name: str, tmp_path: Path) -> None:
+    """With a rate of 0, so that rounding is all that can tell the losses apart: a number has three digits."""
+    losses = []
+    for amp in (True, False):
+        run = Run(plan(name, amp=amp, epochs=1, lr=0.0), tmp_path, resume=False)
+        assert fit(run, Console(quiet=True)) >= 0
+        losses.append(run.record.history[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
 # --- Activation checkpointing -----------------------------------------------------------------------------------------
 
 
