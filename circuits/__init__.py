@@ -10,6 +10,7 @@ from circuits.checking import Circuit, check, checks, circuit, definitions, find
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.folding import fold, transposed, unfold
+from circuits.jacobian import jacobian
 from circuits.linear import LinearMap
 from circuits.linearity import as_linear
 from circuits.listing import listing
@@ -45,6 +46,7 @@ __all__ = [
     "find_circuit",
     "fold",
     "forward_backward",
+    "jacobian",
     "laws",
     "listing",
     "rearrange",

@@ -54,6 +54,12 @@ class Call:
         names = (*weights, *_paths(arguments(args, kwargs, binder)))
         return cls(run, form, names, tuple(found), len(weights))
 
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What is given by place and by name; a tensor that is given twice is two."""
+        _, args, kwargs = change(self.form, lambda wire: self.tensors[wire.number], lambda scalar: scalar.expression)
+        return args, kwargs
+
     def __call__(self, *given: Tensor) -> Any:
         """What comes out for these tensors instead."""
         weights, args, kwargs = change(self.form, lambda wire: given[wire.number], lambda scalar: scalar.expression)
