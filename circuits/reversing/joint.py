@@ -139,7 +139,7 @@ class Made:
             guards=tuple(dict.fromkeys([*self.diagram.guards, *self.bench.guards()])),
             fixed=(*self.diagram.fixed, *self.bench.fixed()),
             constants=self.constants,
-            binder=binder if binder is not None else _binder(arguments.keys, _defaults(arguments)),
+            binder=binder if binder is not None else _named(arguments),
         )
 
 
@@ -265,6 +265,13 @@ def _word(name: str) -> str:
 def _defaults(arguments: Struct) -> dict[str, Any]:
     """What holds no tensor may be left out: the diagram was recorded with it."""
     return {name: part for name, part in zip(arguments.keys, arguments.parts, strict=True) if not wires(part)}
+
+
+def _named(arguments: Struct) -> inspect.Signature | None:
+    """The parameters that arguments are bound to; None for those of a function that does not say how its are called."""
+    if not all(name.isidentifier() for name in arguments.keys):
+        return None
+    return _binder(arguments.keys, _defaults(arguments))
 
 
 def _binder(names: Iterable[str], defaults: Mapping[str, Any]) -> inspect.Signature:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuits import verbs
 from circuits.naming import read_axes
-from circuits.reversing.registry import fit, reverses
+from circuits.reversing.registry import fit, is_one, reverses
 from circuits.terms import Rest
 
 # Contractions ---------------------------------------------------------------------------------------------------------
@@ -75,8 +75,8 @@ def _one(place: int, dy: Tensor, given: list[Tensor], sides: list[list[str]], ou
     else:
         cotangent = einsum(*[tensor for tensor, _ in met], pattern)
     rest = like.ndim - len([axis for axis in side if axis != "..."])
-    found = _copied(cotangent, like, side, kept, rest)
-    return fit(found, like)  # type: ignore[return-value]
+    found: Any = fit(_copied(cotangent, like, side, kept, rest), like)
+    return found.expand(like.shape) if any(map(is_one, found.shape)) else found
 
 
 def _copied(cotangent: Tensor, like: Tensor, side: list[str], kept: list[str], rest: int) -> Tensor:

@@ -236,7 +236,10 @@ class Lowering(TorchDispatchMode):
         if not torch.is_grad_enabled() and self.bench.wire(target) in self.active:
             with torch.enable_grad(), self:
                 made = made.detach() + (target - target.detach())
+        before = self.bench.wire(target)
         self.bench.known(target, self.bench.wire(made))
+        if before not in self.given:
+            self.bench.put(before, target)
         self.stands[id(target)] = made
         self.changed = True
         return target
