@@ -167,6 +167,7 @@ def checked(spec: Circuit) -> Any:
     functools.update_wrapper(found, spec.definition)
     found.circuit = spec
     found.kernel = functools.partial(_register, spec, run)
+    found.backward = functools.partial(_reverse, spec)
     return found
 
 

@@ -96,8 +96,16 @@ def row(
 
 def flow(inputs: Sequence[str], outputs: Sequence[str], failed: bool = False) -> str:
     """`y m, x m -> y m`."""
-    left, right = [", ".join([words or "()" for words in side]) for side in (inputs, outputs)]
+    left, right = [", ".join([words or "()" for words in _few(side)]) for side in (inputs, outputs)]
     return f"{left} -> {'?' if failed else right}".strip()
+
+
+def _few(words: Sequence[str]) -> Sequence[str]:
+    """Not more tensors than can be read: the first ones, and how many there are besides."""
+    return words if len(words) <= _MOST else [*words[: _MOST - 2], f"… {len(words) - _MOST + 2} more"]
+
+
+_MOST = 8
 
 
 def line(row: Row, opened: bool) -> str:

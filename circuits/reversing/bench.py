@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
+from circuits import recording
 from circuits.boxes import Box, Fixed, Value
 from circuits.building import Builder
 from circuits.cells import Cell, Letter, Scope
@@ -42,6 +43,7 @@ class Bench:
         self.listener.written = self.symbols.text
         self.mode = FakeTensorMode(shape_env=self.symbols.env, allow_non_fake_inputs=True)
         self.fakes: dict[int, Tensor] = {}
+        self.inside: Any = None
         self.copies: dict[int, nn.Module] = {}
         self._memo: dict[int, Any] = {}
         self._raw: dict[Any, Any] = {}
@@ -54,13 +56,14 @@ class Bench:
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Fake tensors are made and heard inside the `with`, and nobody else hears of them."""
-        with unheard(), torch.random.fork_rng(devices=[]), self.mode, enable_python_dispatcher():
+        with unheard(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode, enable_python_dispatcher():
             self._read_tensors()
             with watched(self.listener):
                 yield
 
     def _inside(self) -> str:
-        return operation_name(self.listener.inside) if self.listener.inside is not None else ""
+        inside = self.listener.inside or self.inside
+        return operation_name(inside) if inside is not None else ""
 
     # What the diagram has
 
@@ -195,6 +198,16 @@ class Bench:
         self.hear(label, run)
         return self.freeze(known)
 
+    @contextlib.contextmanager
+    def silently(self, function: Any) -> Iterator[None]:
+        """A function of the diagram is run; nobody hears it, and what it asks of sizes it has asked before."""
+        self.inside = function
+        try:
+            with self.listener.muted(), recording.by(None):
+                yield
+        finally:
+            self.inside = None
+
     def hear(self, label: str, run: Callable[[], Any]) -> None:
         """Note what `run` does, to be frozen or forgotten."""
         self.forget()
@@ -216,22 +229,25 @@ class Bench:
         return self.builder.freeze(root, self.raw)
 
     def _name(self, known: Mapping[int, Axes]) -> None:
-        """Say what the axes of some values are called."""
+        """Say what the axes of some values are called; letters first, whose sizes tell how groups are made."""
         names = self.builder.names
         self.builder._learn_shapes()
-        meeting = names.meet()
-        letters: dict[str, Cell] = {}
-        for number, axes in known.items():
-            cells = names.fresh(names.shapes[number])
-            for place, axis in enumerate(axes[: len(cells)]):
-                if axis is None:
-                    continue
-                try:
-                    meeting.read(read_axes(axis), [cells[place]])
-                    cells[place] = cells[place].root
-                except (ValueError, CircuitError):
-                    cells[place] = letters.setdefault(axis, Cell(cells[place].size, Letter(axis, names.scope)))
-            names.put(number, cells)
+        meeting, letters = names.meet(), dict[str, Cell]()
+        cells = {number: names.fresh(names.shapes[number]) for number in known}
+        named = [
+            (axis, number, place)
+            for number, axes in known.items()
+            for place, axis in enumerate(axes[: len(cells[number])])
+            if axis is not None
+        ]
+        for axis, number, place in sorted(named, key=lambda each: not each[0].isidentifier()):
+            cell = cells[number][place]
+            with contextlib.suppress(ValueError, CircuitError):
+                meeting.read(read_axes(axis), [cell])
+            if cell.label() != axis:
+                cells[number][place] = letters.setdefault(axis, Cell(cell.size, Letter(axis, names.scope)))
+        for number, each in cells.items():
+            names.put(number, each)
 
     def raw(self, number: Any) -> Any:
         """The expression of a new number in the symbols of the diagram."""

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits import recording
 from circuits.boxes import Box, Call, Value
 from circuits.errors import CircuitError
 from circuits.kinds import operation_name
@@ -144,7 +143,7 @@ class Forward:
 
     def _plainly(self, call: Call) -> Any:
         """What a call gives on the fakes, heard by nobody."""
-        with self.bench.listener.muted(), recording.by(None), _as_recorded(call):
+        with self.bench.silently(call.function), _as_recorded(call):
             args, kwargs = self.bench.fill(Struct(tuple, (), (call.args, call.kwargs)))
             return self._function(call)(*args, **kwargs)
 
@@ -240,7 +239,7 @@ class Forward:
         results: dict[int, Tensor] = {}
 
         def run() -> None:
-            with self.bench.listener.muted(), recording.by(None), _as_recorded(now), _below(box), lowering:
+            with self.bench.silently(now.function), _as_recorded(now), _below(box), lowering:
                 collect(now.result, lowering.answer(self._function(now), apart), results, {})
                 lowering.settle(results)
 

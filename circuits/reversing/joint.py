@@ -96,7 +96,7 @@ def forward_backward(
     there = [n for n in flow(made.reverse).read if n not in back and n not in diagram.state and n not in made.constants]
     values = {**inside([made.forward]), **{value.number: value for value in made.more[id(made.forward)]}}
     values |= {value.number: value for value in made.inputs}
-    saved = tuple([values[number] for number in dict.fromkeys([*there, *_given(made, values)])])
+    saved = tuple([values[number] for number in sorted(there)])
     tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
     result = Struct(tuple, (), (diagram.result, tape))
     (first,) = ported([made.forward], wires(result), made.more)
@@ -159,10 +159,10 @@ def _made(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) -> 
         way = Forward(bench, [value.number for value in asked.values()])
         there = way.run(diagram.box)
         walk = Walk(bench, way.tape, way.active)
-        cotangents = _cotangents(bench, walk, way)
+        cotangents, added = _cotangents(bench, walk, way)
         back = walk.back(there)
         result, zeros = _result(bench, walk, asked)
-    boxes, _ = needed([*back, *zeros], wires(result))
+    boxes, _ = needed([*added, *back, *zeros], wires(result))
     pairs = zip(wires(result), asked.values(), strict=True)
     answers = tuple([replace(value, number=number, role="made", name="") for number, value in pairs])
     return Made(diagram, bench, there, boxes, way.more, diagram.inputs, cotangents, answers, result)
@@ -189,23 +189,22 @@ def _asked(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, Value
     return {name: known[name] for name in names}
 
 
-def _cotangents(bench: Bench, walk: Walk, way: Forward) -> tuple[Value, ...]:
-    """The cotangents of the floating outputs, which go in."""
+def _cotangents(bench: Bench, walk: Walk, way: Forward) -> tuple[tuple[Value, ...], list[Box]]:
+    """The cotangents of the floating outputs, which go in, one for each; those of one value are added."""
     outputs = {value.number: value for value in bench.diagram.outputs}
-    numbers = [
-        number for number in dict.fromkeys(wires(bench.diagram.result)) if outputs[number].dtype.is_floating_point
-    ]
+    numbers = [number for number in wires(bench.diagram.result) if outputs[number].dtype.is_floating_point]
     names = _names(len(numbers), {value.name for value in bench.diagram.inputs})
-    found = []
+    found: list[Value] = []
+    boxes: list[Box] = []
     for number, name in zip(numbers, names, strict=True):
         value = outputs[number]
         with bench.listener.muted():
             fake = bench.empty(value)
         wire = bench.listener.values.made(fake, "input", name)
         bench.fakes[wire.number] = fake
-        walk.seed(way.tape.now.get(number, number), fake)
+        boxes += walk.seed(way.tape.now.get(number, number), fake, value.axes)
         found.append(replace(value, number=wire.number, role="input", name=name))
-    return tuple(found)
+    return tuple(found), boxes
 
 
 def _names(count: int, taken: set[str]) -> list[str]:
@@ -232,15 +231,10 @@ def _result(bench: Bench, walk: Walk, asked: Mapping[str, Value]) -> tuple[Struc
 def _zeros(bench: Bench, walk: Walk, value: Value) -> Box:
     def run() -> None:
         sizes = [bench.size(size) for size in value.sizes]
-        walk.seed(value.number, torch.zeros(sizes, dtype=value.dtype, device=bench.device))
+        walk.seed(value.number, torch.zeros(sizes, dtype=value.dtype, device=bench.device), value.axes)
 
     (box,) = bench.record("zeros", {}, run).boxes
     return replace(box, outputs=(replace(box.outputs[0], axes=value.axes),))
-
-
-def _given(made: Made, values: Mapping[int, Value]) -> Iterable[int]:
-    """What is given back untouched, and so is on the tape: nothing, as cotangents come after it."""
-    return ()
 
 
 # How it is called ----------------------------------------------------------------------------------------------------

@@ -31,10 +31,15 @@ class Walk:
         self.cotangents: dict[int, Tensor] = {}
         self.primal: dict[int, int] = {}
 
-    def seed(self, number: int, cotangent: Tensor) -> None:
-        """An output of the way there has this cotangent."""
+    def seed(self, number: int, cotangent: Tensor, axes: Axes) -> list[Box]:
+        """An output of the way there has this cotangent, perhaps besides another: then both are added."""
         self.primal[self.bench.wire(cotangent)] = number
-        self.cotangents[number] = cotangent
+        other = self.cotangents.get(number)
+        if other is None:
+            self.cotangents[number] = cotangent
+            return []
+        known = {self.bench.wire(other): axes, self.bench.wire(cotangent): axes}
+        return list(self.bench.record("add", known, lambda: self._give(number, other + cotangent, fresh=True)).boxes)
 
     def back(self, box: Box) -> list[Box]:
         """What reverses a box: nothing if no cotangent reaches it."""
@@ -80,22 +85,28 @@ class Walk:
         values = _axes(box)
         known = dict(values)
         known |= {copy: values[number] for number, copy in self.tape.kept.items() if number in values}
-        for number, cotangent in self.cotangents.items():
-            if number in values:
-                known[self.bench.wire(cotangent)] = values[number]
+        there = {number: self.cotangents[number] for number in values if number in self.cotangents}
+        known |= {self.bench.wire(cotangent): values[number] for number, cotangent in there.items()}
         return known
 
     def _forced(self, made: Box, box: Box) -> Box:
-        """A cotangent has the axes of its primal."""
+        """A cotangent has the axes of its primal; around the reverse all are called as they are around the box."""
         axes = _axes(box)
 
-        def named(values: tuple[Value, ...]) -> tuple[Value, ...]:
-            return tuple(
-                [replace(value, axes=axes.get(self.primal.get(value.number, -1), value.axes)) for value in values]
-            )
+        def known(value: Value) -> Axes:
+            return axes.get(self.primal.get(value.number, value.number), value.axes)
 
-        boxes = tuple([self._forced(inner, box) for inner in made.boxes])
-        return replace(made, inputs=named(made.inputs), outputs=named(made.outputs), boxes=boxes)
+        def within(inner: Box) -> Box:
+            inputs, outputs = [
+                tuple([replace(value, axes=_either(known(value), value.axes)) for value in values])
+                for values in (inner.inputs, inner.outputs)
+            ]
+            return replace(inner, inputs=inputs, outputs=outputs, boxes=tuple(map(within, inner.boxes)))
+
+        inputs, outputs = [
+            tuple([replace(value, axes=known(value)) for value in values]) for values in (made.inputs, made.outputs)
+        ]
+        return replace(made, inputs=inputs, outputs=outputs, boxes=tuple(map(within, made.boxes)))
 
     # Rules
 
@@ -137,7 +148,13 @@ class Walk:
             if self.bench.fakes[number].is_floating_point() or self.bench.fakes[number].is_complex():
                 back.append(self.cotangents.get(number))
         args, kwargs = self._filled(step.arguments["args"]), self._filled(step.arguments["kwargs"])
-        found = pullback(args, kwargs, tuple(back))
+        try:
+            found = pullback(args, kwargs, tuple(back))
+        except RuntimeError as error:
+            brief = str(error).splitlines()[0]
+            raise CircuitError(
+                f"{step.name} has no rule, and torch cannot reverse it at these sizes: {brief}"
+            ) from error
         floating = [n for part in step.arguments.values() for n in wires(part) if _differs(self.bench.fakes[n])]
         for number, cotangent in zip(floating, found, strict=True):
             self._hand_out(step.name, Wire(number), cotangent)
@@ -152,7 +169,7 @@ class Walk:
         found = found if isinstance(found, (tuple, list)) else (found,)
         if len(found) != len(places):
             raise CircuitError(
-                f"the backward circuit of {box.label} gives {len(found)} cotangents, but {len(places)} tensors went in"
+                f"the backward circuit of {box.label} gives {len(found)} of the {len(places)} cotangents of what went in"
             )
         for place, cotangent in zip(places, found, strict=True):
             self._hand_out(box.label, place, cotangent)
@@ -178,6 +195,11 @@ class Walk:
             cotangent = self.cotangents[number] + cotangent
         self.cotangents[number] = cotangent
         self.primal.setdefault(self.bench.wire(cotangent), number)
+
+
+def _either(axes: Axes, others: Axes) -> Axes:
+    """Axes by the names that one gives, or else the other."""
+    return tuple([axis or other for axis, other in zip(axes, others, strict=False)])
 
 
 def _axes(box: Box) -> dict[int, Axes]:
