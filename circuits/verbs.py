@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits import recording
+from circuits.contracting import contracted, equation
 from circuits.errors import ShapeError, SignatureError, point
 from circuits.signature import Signature, show_axes
 from circuits.terms import Axis, Group, Rest
@@ -36,6 +37,10 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
     if not isinstance(pattern, str):
         raise SignatureError("einsum takes its tensors first and its pattern last: einsum(x, w, 'y m, m k -> y k')")
     _agree(pattern, tensors)
+    if len(tensors) > 2 and not recording.active and not torch.compiler.is_compiling():
+        found = contracted(_plan(pattern).equation, tensors)
+        if found is not None:
+            return found
     return _tell(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, _plain(pattern)))
 
 
@@ -110,11 +115,12 @@ class Operand:
 class Plan:
     """What must agree in an einsum: each tensor's axes, and pairs of places (tensor, place, tensor, place).
 
-    Places count from the right, so that `...` moves none.
+    Places count from the right, so that `...` moves none. `equation` is the pattern as torch.einsum has it.
     """
 
     operands: tuple[Operand, ...]
     pairs: tuple[tuple[int, int, int, int], ...]
+    equation: str
 
 
 _plans: dict[str, Plan] = {}
@@ -132,7 +138,8 @@ def _read(pattern: str) -> Plan:
     first: dict[str, tuple[int, int]] = {}
     pairs: list[tuple[int, int, int, int]] = []
     operands = []
-    for tensor, axes in enumerate(Signature.parse(pattern).inputs):
+    signature = Signature.parse(pattern)
+    for tensor, axes in enumerate(signature.inputs):
         named = axes[1:] if axes and isinstance(axes[0], Rest) else axes
         for place, term in enumerate(reversed(named), start=1):
             if not isinstance(term, Axis):
@@ -142,7 +149,7 @@ def _read(pattern: str) -> Plan:
             if before != (tensor, -place):
                 pairs.append((*before, tensor, -place))
         operands.append(Operand(show_axes(axes), tuple([str(term) for term in named]), len(named) < len(axes)))
-    return Plan(tuple(operands), tuple(pairs))
+    return Plan(tuple(operands), tuple(pairs), equation(signature))
 
 
 def _agree(pattern: str, tensors: Sequence[Tensor]) -> None:

@@ -20,6 +20,7 @@ from circuits import (
     as_linear,
     broadcast,
     circuit,
+    einsum,
     find_circuit,
     trace,
 )
@@ -300,6 +301,34 @@ def test_a_chain_is_one_einsum_in_the_best_order(monkeypatch: pytest.MonkeyPatch
     assert asked[0][1].opt_cost < 2 * (40 * 50 + 50 * 60 + 60 * 70) + 1
     a, b, c = [tensor for tensor, _ in chain.factors]
     torch.testing.assert_close(found, x @ a @ b @ c)
+    torch.testing.assert_close(chain(2 * x), 2 * found)
+    assert len(asked) == 1
+    chain(torch.randn(3, 40, dtype=torch.float64))
+    assert len(asked) == 2
+    with torch.backends.opt_einsum.flags(strategy="greedy"):
+        torch.testing.assert_close(chain(x), found)
+    assert len(asked) == 3
+    with torch.backends.opt_einsum.flags(enabled=False):
+        torch.testing.assert_close(chain(x), found)
+    assert len(asked) == 3
+
+
+@given(chain=chains())
+def test_a_remembered_order_gives_what_torch_gives(chain: Any) -> None:
+    """Values, gradients, and under vmap, by einsum itself, which the maps call; the second call has its order."""
+    maps, text, _ = chain
+    tensors = [f.tensor.requires_grad_() for f in maps]
+    left, result = text.split("->")
+    pattern = f"{', '.join(' '.join(axes) for axes in left.split(','))} -> {' '.join(result)}"
+    expected = torch.einsum(text, *tensors)
+    for _ in range(2):
+        found = einsum(*tensors, pattern)
+        torch.testing.assert_close(found, expected)
+        ours, theirs = (torch.autograd.grad(each.sin().sum(), tensors, retain_graph=True) for each in (found, expected))
+        torch.testing.assert_close(ours, theirs)
+    many = torch.stack([tensors[0], -tensors[0]])
+    lifted = torch.vmap(lambda first: einsum(first, *tensors[1:], pattern))(many)
+    torch.testing.assert_close(lifted, torch.stack([expected, -expected]))
 
 
 def test_wires_alone_cost_no_tensor() -> None:
