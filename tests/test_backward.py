@@ -1,5 +1,5 @@
 # A submodule or a buffer is a Tensor or a Module to pyright.
-# pyright: reportCallIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
 """Backward circuits: diagrams of gradients that print, run, and give what autograd gives, for whole models too."""
 
 import math
@@ -44,6 +44,12 @@ def r(*shape: int) -> Tensor:
 
 def ones(*shape: int) -> Tensor:
     return torch.ones(shape, dtype=torch.float64)
+
+
+def vjp(f: Callable[..., Any], *inputs: Tensor) -> tuple[Any, Callable[..., Any]]:
+    """torch's own: what a function gives, and how cotangents go back."""
+    answer, pull, *_ = torch.func.vjp(f, *inputs)
+    return answer, pull
 
 
 def cotangents(outputs: Any) -> list[Tensor]:
@@ -268,7 +274,7 @@ def test_a_tied_weight_has_one_cotangent_the_sum_of_both() -> None:
 def test_a_gradient_runs_at_new_sizes(y: int, x: int, k: int) -> None:
     inputs, back = (r(3, y, k), r(3, x, k), r(3, x, k)), r(3, y, k)
     diagram = backward(attend)
-    _, pull = torch.func.vjp(attend.circuit.definition, *[each[0] for each in inputs])
+    _, pull = vjp(attend.circuit.definition, *[each[0] for each in inputs])
     found = diagram(*[each[0] for each in inputs], back[0])
     torch.testing.assert_close(tuple(found.values()), pull(back[0]))
 
@@ -279,7 +285,7 @@ def test_a_convolutional_gradient_runs_at_new_sizes(size: tuple[int, ...]) -> No
     diagram = backward(model)
     assert diagram.fixed == ()
     image = r(size[0], 1, *size[1:])
-    answer, pull = torch.func.vjp(model, image)
+    answer, pull = vjp(model, image)
     (back,) = cotangents(answer)
     torch.testing.assert_close(diagram(image, back)["image"], pull(back)[0])
 
@@ -302,7 +308,7 @@ def test_a_recorded_run_can_be_reversed() -> None:
         model(x)
     back = r(2, 3)
     found = backward(seen.diagram)(x, back)
-    _, pull = torch.func.vjp(model, x)
+    _, pull = vjp(model, x)
     torch.testing.assert_close(found["input"], pull(back)[0])
 
 
@@ -321,7 +327,8 @@ def test_wrt_picks_by_name_and_what_nobody_asked_for_is_not_computed() -> None:
 
 
 def test_a_buffer_only_where_asked_for() -> None:
-    model, x, back = nn.BatchNorm1d(3).double().eval(), r(4, 3), r(4, 3)
+    model: Any = nn.BatchNorm1d(3).double().eval()
+    x, back = r(4, 3), r(4, 3)
     assert list(backward(model, x)(x, back)) == ["input", "weight", "bias"]
     found = backward(model, x, wrt="running_mean")(x, back)["running_mean"]
     torch.testing.assert_close(found, -back.sum(0) * model.weight / (model.running_var + model.eps).sqrt())
@@ -547,7 +554,7 @@ class Straight(torch.autograd.Function):
     """Rounds, and goes back by a slope of its own."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return x.round()
 
@@ -584,7 +591,7 @@ def test_a_mapped_function_goes_back_through_the_map() -> None:
         return torch.vmap(lambda row: F.linear(row, w).softmax(-1))(x)
 
     x, w, back = r(3, 4), r(5, 4), r(3, 5)
-    _, pull = torch.func.vjp(f, x, w)
+    _, pull = vjp(f, x, w)
     torch.testing.assert_close(tuple(backward(f, x, w)(x, w, back).values()), pull(back))
 
 
@@ -623,7 +630,7 @@ def test_forward_and_reverse_with_the_tape_between() -> None:
     forward, reverse = forward_backward(attend)
     query, key, value, back = r(5, 4), r(7, 4), r(7, 4), r(5, 4)
     answer, saved = forward(query, key, value)
-    expected, pull = torch.func.vjp(attend.circuit.definition, query, key, value)
+    expected, pull = vjp(attend.circuit.definition, query, key, value)
     torch.testing.assert_close(answer, expected)
     torch.testing.assert_close(tuple(reverse(saved, back).values()), pull(back))
 
@@ -679,10 +686,10 @@ def test_the_gradient_of_a_gradient_of_a_whole_model() -> None:
     def slope(source: Tensor, weight: Tensor) -> Tensor:
         state = {**dict(model.named_parameters()), "Lq.weight": weight}
         run = lambda target: torch.func.functional_call(model, state, (target, source))  # noqa: E731
-        return torch.func.vjp(run, target)[1](back)[0]
+        return vjp(run, target)[1](back)[0]
 
     weigh = r(3, 4)
-    _, pull = torch.func.vjp(slope, source, model.Lq.weight.detach())
+    _, pull = vjp(slope, source, model.Lq.weight.detach())
     found = again(target, source, back, weigh)
     torch.testing.assert_close(tuple(found.values()), pull(weigh))
 
@@ -723,7 +730,7 @@ def test_a_backward_circuit_written_by_hand_is_what_runs() -> None:
     (reverse,) = [box for box in diagram.walk() if box.label == "∂matmul"]
     assert [box.label.split("'")[1] for box in reverse.boxes] == ["a c, b c -> a b", "a b, a c -> b c"]
     a, b, back = r(2, 3), r(3, 4), r(2, 4)
-    _, pull = torch.func.vjp(lambda a, b: (a @ b).exp(), a, b)
+    _, pull = vjp(lambda a, b: (a @ b).exp(), a, b)
     torch.testing.assert_close(tuple(diagram(a, b, back).values()), pull(back))
 
 
@@ -736,7 +743,7 @@ def test_a_hand_written_circuit_is_taken_at_its_word() -> None:
 def test_a_hand_written_circuit_is_reversed_in_turn() -> None:
     a, b, back, slopes = r(2, 3), r(3, 4), r(2, 4), (r(2, 3), r(3, 4))
     again = backward(backward(matmul, a, b))
-    _, pull = torch.func.vjp(lambda a, b, back: (back @ b.mT, a.mT @ back), a, b, back)
+    _, pull = vjp(lambda a, b, back: (back @ b.mT, a.mT @ back), a, b, back)
     torch.testing.assert_close(tuple(again(a, b, back, *slopes).values()), pull(slopes))
 
 
@@ -803,5 +810,5 @@ def test_random_programs_their_gradients_and_the_gradients_of_these(program: Pro
 def test_attention_with_its_kernel_is_reversed_by_its_definition() -> None:
     query, key, value, back = r(2, 5, 4), r(2, 7, 4), r(2, 7, 4), r(2, 5, 4)
     diagram = backward(attention, query, key, value)
-    _, pull = torch.func.vjp(attention.circuit.definition, query, key, value)
+    _, pull = vjp(attention.circuit.definition, query, key, value)
     torch.testing.assert_close(tuple(diagram(query, key, value, back).values()), pull(back))

@@ -1,5 +1,6 @@
 """Every reverse rule against autograd in float64: the gradient, and the gradient of the gradient."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -542,3 +543,127 @@ def test_a_rule_is_registered_once() -> None:
         defines("dropout")(lambda x: x)
     assert isinstance(RULES["mul"], Rule)
     assert not set(RULES) & set(DEFINITIONS)
+
+
+# Planted defects -----------------------------------------------------------------------------------------------------
+
+Planted = tuple[str, Callable[..., Any], Callable[..., Any], Callable[[], tuple[Tensor, ...]]]
+
+
+def wrong_linear(dy: Tensor, x: Tensor, weight: Tensor, bias: Any) -> Any:
+    twice = einsum(dy, x, "... o, ... i -> o i") * 2
+    return {"x": einsum(dy, weight, "... o, o i -> ... i"), "weight": twice}
+
+
+def wrong_stride(dy: Tensor, x: Tensor, weight: Tensor, stride: Any) -> Any:
+    back = F.conv_transpose1d(dy, weight, stride=[each + 1 for each in stride])
+    return {"x": back[..., : x.shape[-1]]}
+
+
+def wrong_group(dy: Tensor, x: Tensor, weight: Tensor) -> Any:
+    return {"weight": torch.zeros_like(weight) + (dy.sum() * x.mean())}
+
+
+PLANTED: dict[str, Planted] = {
+    "a missing transpose": (
+        "mm",
+        lambda dy, x, mat2: {"x": dy @ mat2, "mat2": x.mT @ dy},
+        torch.mm,
+        lambda: (r(3, 3), r(3, 3)),
+    ),
+    "the wrong one of two": (
+        "matmul",
+        lambda dy, x, other: {"x": dy @ x, "other": dy @ other},
+        torch.matmul,
+        lambda: (r(3, 3), r(3, 3)),
+    ),
+    "twice the weight": ("linear", wrong_linear, F.linear, lambda: (r(2, 4), r(3, 4), r(3))),
+    "a sum over the wrong axis": (
+        "sum",
+        lambda dy, x: dy.unsqueeze(0) * torch.ones_like(x),
+        lambda x: x.sum(1),
+        lambda: (r(3, 3),),
+    ),
+    "a mean not shared out": ("mean", lambda dy, x: dy.expand(x.shape), lambda x: x.mean(), lambda: (r(3, 4),)),
+    "softmax without its second term": ("softmax", lambda dy, y: dy * y, lambda x: x.softmax(1), lambda: (r(3, 4),)),
+    "softmax summed over another axis": (
+        "softmax",
+        lambda dy, y: y * (dy - (dy * y).sum(0, keepdim=True)),
+        lambda x: x.softmax(1),
+        lambda: (r(3, 4),),
+    ),
+    "log_softmax by the wrong sign": (
+        "log_softmax",
+        lambda dy, y, dim: dy + y.exp() * dy.sum(dim, keepdim=True),
+        lambda x: x.log_softmax(1),
+        lambda: (r(3, 4),),
+    ),
+    "a slope at the answer": ("sin", lambda dy, y: dy * y.cos(), torch.sin, lambda: (r(3),)),
+    "a slope at the input": ("tanh", lambda dy, x: dy * (1 - x * x), torch.tanh, lambda: (r(3),)),
+    "a lost minus": ("neg", lambda dy: dy, torch.neg, lambda: (r(3),)),
+    "the other of a difference": ("sub", lambda dy: {"x": dy, "other": dy}, torch.sub, lambda: (r(3), r(3))),
+    "a product by itself": (
+        "mul",
+        lambda dy, x, other: {"x": dy * x, "other": dy * other},
+        torch.mul,
+        lambda: (r(3), r(3)),
+    ),
+    "a quotient once": (
+        "div",
+        lambda dy, x, other: {"x": dy / other, "other": -dy * x / other},
+        torch.div,
+        lambda: (r(3), positive(3)),
+    ),
+    "a power too many": ("pow", lambda dy, x, exponent: dy * exponent * x**exponent, lambda x: x**3, lambda: (r(3),)),
+    "relu at the other side": ("relu", lambda dy, y: dy.masked_fill(y > 0, 0), torch.relu, lambda: (r(5),)),
+    "norm without its mean": (
+        "layer_norm",
+        lambda dy, x: dy * x.var(-1, keepdim=True, correction=0).add(1e-5).rsqrt(),
+        lambda x: F.layer_norm(x, (4,)),
+        lambda: (r(3, 4),),
+    ),
+    "a convolution by the wrong stride": (
+        "conv1d",
+        wrong_stride,
+        lambda x, w: F.conv1d(x, w, stride=2),
+        lambda: (r(1, 2, 7), r(2, 2, 3)),
+    ),
+    "a weight that all share": ("conv1d", wrong_group, F.conv1d, lambda: (r(1, 2, 5), r(2, 2, 3))),
+    "an index put for added": (
+        "index",
+        lambda dy, x, indices: torch.zeros_like(x).index_put(tuple(indices), dy),
+        lambda x: x[ROWS],
+        lambda: (r(4, 2),),
+    ),
+    "a permutation for its inverse": (
+        "permute",
+        lambda dy, dims: dy.permute(list(dims)),
+        lambda x: x.permute(1, 2, 0),
+        lambda: (r(3, 3, 3),),
+    ),
+    "a roll the same way": (
+        "roll",
+        lambda dy, shifts, dims: dy.roll(shifts, dims),
+        lambda x: x.roll(1, 0),
+        lambda: (r(3, 2),),
+    ),
+    "parts in the wrong order": (
+        "cat",
+        lambda dy, dim: {"tensors": list(dy.chunk(2, dim))[::-1]},
+        lambda a, b: torch.cat([a, b], 1),
+        lambda: (r(2, 3), r(2, 3)),
+    ),
+    "a maximum to all": ("amax", lambda dy, x: dy.expand(x.shape), lambda x: x.amax((0, 1)), lambda: (r(3, 3),)),
+    "a running sum forwards": ("cumsum", lambda dy, dim: dy.cumsum(dim), lambda x: x.cumsum(0), lambda: (r(4),)),
+    "a detached value watched": ("detach", lambda dy: dy, lambda x: x.detach() * x, lambda: (r(3),)),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation, rule, f, given = PLANTED[name]
+    inputs = given()
+    agree(f, *inputs)
+    monkeypatch.setitem(RULES, operation, Rule(rule, tuple(inspect.signature(rule).parameters)))
+    with pytest.raises(AssertionError, match="not close"):
+        agree(f, *inputs)

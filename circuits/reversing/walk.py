@@ -169,7 +169,8 @@ class Walk:
         found = found if isinstance(found, (tuple, list)) else (found,)
         if len(found) != len(places):
             raise CircuitError(
-                f"the backward circuit of {box.label} gives {len(found)} of the {len(places)} cotangents of what went in"
+                f"the backward circuit of {box.label} gives {len(found)} of the {len(places)} cotangents of what "
+                "went in"
             )
         for place, cotangent in zip(places, found, strict=True):
             self._hand_out(box.label, place, cotangent)
