@@ -1,14 +1,17 @@
 """The kernel of attention: torch's fused operator, with the care that it needs to be fast and free of NaN.
 
 Its fused forms want four axes, the last of each tensor contiguous, and no mask where `is_causal` says as much. With
-fewer axes (one example, as under torch.vmap) it takes its plain form, which has every derivative. The fused forms have
-first derivatives in reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and for many
-models at once, run the definition (`with definitions():`).
+fewer axes (one example, as under torch.vmap) it takes its plain form, which has every derivative: such tensors get the
+missing axes only where no derivative can be asked for and nothing is mapped. The fused forms have first derivatives in
+reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and for many models at once, run the
+definition (`with definitions():`).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
 
 from circuits import einsum, repeat
 from models.masks import band, barred, both, is_bool, refuse_reach
@@ -38,6 +41,12 @@ def fused_attention(
         return fused_attention(
             query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout, **heads
         ).unflatten(0, lead)
+    if query.ndim < 4 and _is_final(query, key, value, mask):
+        missing = 4 - query.ndim
+        query, key, value = (each[(None,) * missing] for each in (query, key, value))
+        return fused_attention(
+            query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout, **heads
+        ).flatten(0, missing)
     refuse_reach(window, start)
     if window is not None and start >= window:  # no query sees the keys before these
         first = start - window + 1
@@ -58,6 +67,20 @@ def fused_attention(
     if mask.ndim == 3 < query.ndim:
         mask = mask[None]
     return attend(query, key, value, mask, dropout, **heads).masked_fill(alone, 0)
+
+
+def _is_final(*tensors: Tensor | None) -> bool:
+    """Whether no transform is under way: no gradient is recorded, nothing is mapped, no tangent is carried along.
+
+    torch.compile cannot see what is mapped, and keeps the plain form.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    given = [each for each in tensors if each is not None]
+    if torch.is_grad_enabled() and any(each.requires_grad for each in given):
+        return False
+    mapped = any(functorch.is_functorch_wrapped_tensor(each) for each in given)
+    return not mapped and all(forward_ad.unpack_dual(each).tangent is None for each in given)
 
 
 def _joined(mask: Tensor, seen: Tensor | None, query: Tensor) -> Tensor:

@@ -124,7 +124,8 @@ class NormActivate(nn.Module):
         super().__init__()
         self.n = n
         self.norm = norm(n).to(device=device, dtype=dtype)
-        self.activation = _activation(activation, in_place=type(self.norm) in (nn.BatchNorm2d, nn.GroupNorm))
+        in_place = type(self.norm) in (nn.BatchNorm2d, nn.GroupNorm)
+        self.activation = _activation(activation, in_place=in_place).to(device=device, dtype=dtype)
 
     @circuit("b n h w -> b n h w", fixed="n")
     def forward(self, image: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ class DoubleConvolution(nn.Module):
 
         def activate() -> nn.Module:
             if norm is None:
-                return _activation(activation, in_place=True)
+                return _activation(activation, in_place=True).to(device=device, dtype=dtype)
             return NormActivate(c1, norm, activation, device=device, dtype=dtype)
 
         self.first, self.first_activation = convolution(c0), activate()
@@ -213,8 +214,9 @@ class DoubleConvolution(nn.Module):
 class FeedForward(nn.Module):
     """Two linear maps with an activation between, at every index of whatever leads: m to f and back (Figure 24).
 
-    In training `dropout` is the probability that one of the f units is left out. Weights and biases begin as
-    nn.Linear's do, uniform within ±(inputs of the map)^-½. Parameters: 2mf, and m + f biases.
+    In training `dropout` is the probability that one of the f units is left out. Without gradients nn.ReLU works in
+    place. Weights and biases begin as nn.Linear's do, uniform within ±(inputs of the map)^-½. Parameters: 2mf, and
+    m + f biases.
 
     >>> FeedForward(m=128, f=512)(torch.rand(20, 128)).shape
     torch.Size([20, 128])
@@ -234,16 +236,32 @@ class FeedForward(nn.Module):
         super().__init__()
         self.m, self.f, self.dropout = m, f, dropout
         self.L1 = nn.Linear(m, f, bias, device, dtype)
-        self.activation = _activation(activation, in_place=False)
+        self.activation = _hidden(activation).to(device=device, dtype=dtype)
         self.L2 = nn.Linear(f, m, bias, device, dtype)
 
     @circuit("... m -> ... m", fixed="m")
     def forward(self, input: Tensor) -> Tensor:
         """Each vector by itself through both maps."""
         units = self.activation(self.L1(input))
-        if self.dropout:
-            units = F.dropout(units, self.dropout, self.training)
+        if self.dropout and self.training:
+            units = F.dropout(units, self.dropout)
         return self.L2(units)
+
+
+class _HiddenReLU(nn.ReLU):
+    """nn.ReLU, in place while no gradients are recorded: hooks that ask for them would refuse it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Each number, but not below 0."""
+        return F.relu(input, inplace=not torch.is_grad_enabled())
+
+    def _get_name(self) -> str:
+        return "ReLU"
+
+
+def _hidden(make: Callable[[], nn.Module]) -> nn.Module:
+    """The activation between two linear maps, whose input is new and nobody's."""
+    return _HiddenReLU() if make is nn.ReLU else make()
 
 
 def _activation(make: Callable[[], nn.Module], *, in_place: bool) -> nn.Module:

@@ -76,25 +76,36 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(m, f, activation, bias=bias, dropout=dropout, device=device, dtype=dtype)
         self.feed_forward_norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype)
 
-    @circuit("... x m -> ... x m", fixed="m h", optional={"mask": "... x x'", "head_mask": "... h x x'"})
+    @circuit(
+        "... x m -> ... x m",
+        fixed="m h",
+        optional={"mask": "... x x'", "head_mask": "... h x x'", "source": "... x'' m"},
+    )
     def forward(
         self,
-        source: Tensor,
+        target: Tensor,
         mask: Tensor | None = None,
         *,
+        source: Tensor | None = None,
         head_mask: Tensor | None = None,
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """The vectors, each with what it finds in the others; masks and cache as in MultiHeadAttention."""
+        """The vectors, each with what it finds in the others; masks and cache as in MultiHeadAttention.
+
+        With a `source` they ask that in their own place: where only some vectors of a layer are read, those alone need
+        be its target.
+        """
         if self.norm_first:
-            normed = self.attention_norm(source)
-            found = self.attention(normed, normed, mask, head_mask=head_mask, causal=causal, cache=cache)
-            source = source + _some(found, self)
-            return source + _some(self.feed_forward(self.feed_forward_norm(source)), self)
-        found = self.attention(source, source, mask, head_mask=head_mask, causal=causal, cache=cache)
-        source = self.attention_norm(source + _some(found, self))
-        return self.feed_forward_norm(source + _some(self.feed_forward(source), self))
+            normed = self.attention_norm(target)
+            asked = normed if source is None else self.attention_norm(source)
+            found = self.attention(normed, asked, mask, head_mask=head_mask, causal=causal, cache=cache)
+            target = target + _some(found, self)
+            return target + _some(self.feed_forward(self.feed_forward_norm(target)), self)
+        asked = target if source is None else source
+        found = self.attention(target, asked, mask, head_mask=head_mask, causal=causal, cache=cache)
+        target = self.attention_norm(target + _some(found, self))
+        return self.feed_forward_norm(target + _some(self.feed_forward(target), self))
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerEncoderLayer) -> Self:

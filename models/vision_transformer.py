@@ -154,6 +154,17 @@ class VisionTransformer(nn.Module):
         tokens = self.encode(image)
         return self.norm(reduce(tokens, "b x m -> b m", "mean") if self.class_token is None else tokens[:, 0])
 
+    @features.kernel  # pyright: ignore[reportFunctionMemberAccess]
+    def _(self, image: Tensor) -> Tensor:
+        """In the last layer only the class token asks: nobody reads what the patches would find there."""
+        if self.class_token is None:
+            return self.norm(reduce(self.encode(image), "b x m -> b m", "mean"))
+        tokens = self.embed(image)
+        *layers, last = self.layers
+        for layer in layers:
+            tokens = layer(tokens)
+        return self.norm(last(tokens[:, :1], source=tokens)[:, 0])
+
     @circuit("b c (i p) (j p) -> b x m", fixed="c i j p x m")
     def encode(self, image: Tensor) -> Tensor:
         """The vectors of the class token, if any, and of the patches, row by row, before the last norm."""

@@ -377,6 +377,35 @@ def test_the_kernel_gets_four_axes_the_last_contiguous(spy: Spy) -> None:
     assert mask.ndim == 4
 
 
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("masked", MASKS)
+def test_one_example_gets_four_axes_where_no_derivative_is_asked_for(
+    spy: Spy, lead: tuple[int, ...], masked: str
+) -> None:
+    inputs = tensors((*lead, 5, 6), (*lead, 7, 6), (*lead, 7, 6))
+    mask = MASKS[masked](5, 7, torch.float64)
+    expected = attention(*inputs, mask)
+    with torch.no_grad():
+        answer = attention(*inputs, mask)
+    assert [given[0].ndim for given, *_ in spy.calls] == [len(lead) + 2, 4]
+    torch.testing.assert_close(answer, expected)
+
+
+def test_one_example_keeps_its_axes_under_every_transform(spy: Spy) -> None:
+    """A map, a derivative, a derivative of a mask alone, a tangent: torch's plain form has them all."""
+    query, key = torch.randn(4, 5, 6), torch.randn(4, 7, 6)
+    with torch.no_grad():
+        torch.vmap(attention)(query, key, key)
+        torch.func.jvp(lambda query: attention(query, key[0], key[0]), (query[0],), (query[1],))
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(query[0], query[1])
+            tangent = torch.autograd.forward_ad.unpack_dual(attention(dual, key[0], key[0])).tangent
+    assert tangent is not None
+    torch.func.grad(lambda query: attention(query, key[0], key[0]).sum())(query[0])
+    attention(query[0], key[0], key[0], torch.zeros(5, 7, requires_grad=True)).sum().backward()
+    assert [given[0].ndim for given, *_ in spy.calls] == [2] * 5
+
+
 def test_causal_needs_no_mask(spy: Spy) -> None:
     MultiHeadAttention(6, 2, 4, groups=2)(torch.randn(3, 5, 6), torch.randn(3, 5, 6), causal=True)
     ((inputs, mask, causal),) = spy.calls

@@ -231,6 +231,33 @@ def test_feed_forward_drops_units_in_training_only() -> None:
     torch.testing.assert_close(model.eval()(data), model.L2(model.L1(data).relu()))
 
 
+def test_feed_forward_changes_in_place_only_what_nobody_needs() -> None:
+    """Without gradients the units; with them nothing, which a hook on a gradient could not bear; never the input."""
+    model, data = FeedForward(6, 11), torch.randn(2, 5, 6)
+    given, units = data.clone(), []
+    model.L1.register_forward_hook(lambda _, __, output: units.append((output, output.clone())))
+    with torch.no_grad():
+        expected = model.L2(model.L1(data).relu())
+        units.clear()
+        torch.testing.assert_close(model(data), expected)
+    assert torch.equal(units[0][0], units[0][1].relu())
+    model.L1.register_full_backward_hook(lambda _, __, gradient: units.append(gradient))
+    answer = model(data.requires_grad_())
+    answer.sum().backward()
+    torch.testing.assert_close(answer, expected)
+    assert torch.equal(units[1][0], units[1][1])
+    assert len(units) == 3
+    assert torch.equal(data, given)
+
+
+@pytest.mark.parametrize(
+    "make", [partial(FeedForward, 6, 11, nn.PReLU), partial(NormActivate, 6, activation=nn.PReLU)], ids=str
+)
+def test_a_learned_activation_is_made_where_and_as_it_is_asked(make: Callable[..., nn.Module]) -> None:
+    model = make(device="meta", dtype=torch.float64)
+    assert {(each.device.type, each.dtype) for each in model.parameters()} == {("meta", torch.float64)}
+
+
 # --- Layouts ----------------------------------------------------------------------------------------------------------
 
 

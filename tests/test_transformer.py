@@ -443,6 +443,22 @@ def test_a_stack_decodes_in_pieces() -> None:
         torch.testing.assert_close(torch.cat(parts, 1), decoder(target, memory))
 
 
+@pytest.mark.parametrize("norm_first", [False, True], ids=["norms after", "norms first"])
+def test_a_layer_of_some_vectors_is_the_same_of_all(norm_first: bool) -> None:
+    """What is read of a layer, and nothing else, is its target; all are its source. Gradients too."""
+    layer = stirred(EncoderLayer(6, 4, 2, 8, norm_first=norm_first, dtype=torch.float64))
+    source = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+    mask = (torch.rand(3, 5, 5) < 0.5) | torch.eye(5, dtype=torch.bool)
+    head_mask = torch.randn(2, 5, 5, dtype=torch.float64)
+    whole = layer(source, mask, head_mask=head_mask)[:, 1:3]
+    some = layer(source[:, 1:3], mask[:, 1:3], head_mask=head_mask[:, 1:3], source=source)
+    torch.testing.assert_close(some, whole)
+    wanted = [source, *layer.parameters()]
+    weights = torch.randn_like(whole)
+    found, expected = (torch.autograd.grad((each * weights).sum(), wanted) for each in (some, whole))
+    torch.testing.assert_close(found, expected)
+
+
 def test_layers_pass_on_what_is_attentions() -> None:
     layer = EncoderLayer(12, 4, 4, 20, groups=2, rotary=RotaryPositions(4), window=3, dropout=0.25)
     attention = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3, bias=True)

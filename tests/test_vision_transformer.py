@@ -124,6 +124,22 @@ def test_the_parts_are_the_whole(class_token: bool) -> None:
     torch.testing.assert_close(model.logits(image), model.head(read))
 
 
+@both_reads
+def test_the_last_layer_computes_what_is_read(class_token: bool) -> None:
+    """The class token alone; in the definition, in an encoding and for a mean, all. Each layer is called once."""
+    model, image = small(class_token=class_token), torch.randn(3, 2, 8, 12)
+    sizes: list[tuple[int, ...]] = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda _, __, output: sizes.append(tuple(output.shape)))
+    x = 6 + class_token
+    model(image)
+    assert sizes == [(3, x, 12), (3, 1 if class_token else x, 12)]
+    with definitions():
+        model(image)
+    model.encode(image)
+    assert sizes[2:] == [(3, x, 12)] * 4
+
+
 def test_without_positions_the_mean_forgets_where_the_patches_were() -> None:
     """Turned upside down by whole patches, an image looks the same to it; with positions, or a class token's, not."""
     model, image = stirred(small(class_token=False, dtype=torch.float64)), torch.randn(3, 2, 8, 12, dtype=torch.float64)
