@@ -7,9 +7,11 @@ before the softmax, which is what a loss wants. `save` writes a model to a file,
 
 from models.attention import MultiHeadAttention
 from models.conv_attention import ConvAttention
+from models.convolution import Convolution, SeparableConvolution, TransposedConvolution
 from models.language_model import LanguageModel
 from models.mismatch import WeightsError
 from models.mlp import MLP
+from models.pooling import max_pool_over, mean_pool_over
 from models.resnet import IdentityResNet
 from models.sequence_to_sequence import SequenceToSequence
 from models.transformer import Transformer
@@ -21,16 +23,21 @@ from models.weights import load, savable, save
 __all__ = [
     "MLP",
     "ConvAttention",
+    "Convolution",
     "IdentityResNet",
     "LanguageModel",
     "MultiHeadAttention",
+    "SeparableConvolution",
     "SequenceToSequence",
     "Transformer",
+    "TransposedConvolution",
     "UNet",
     "VisionTransformer",
     "VisualAttention",
     "WeightsError",
     "load",
+    "max_pool_over",
+    "mean_pool_over",
     "savable",
     "save",
 ]

@@ -1,7 +1,8 @@
 """Learned convolutions, as modules: strided, dilated, grouped, depthwise-separable, transposed, over any axes of space.
 
 Each says in its text what it takes to what: `Convolution("c h w -> k h' w'", ...)`, with any axes before the channels.
-Weights are laid out, named and begun as in nn.Conv2d and nn.ConvTranspose2d, whose state dicts they load.
+Weights are laid out, named and begun as in nn.Conv2d and nn.ConvTranspose2d, whose state dicts they load. With more
+than three axes of space the definition runs, since torch has no operator.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3; Dumoulin and Visin 2016, A guide to convolution
 arithmetic for deep learning; for separable convolutions, Chollet 2017, Xception.
@@ -21,9 +22,11 @@ from models.convolving import (
     grouped_transposed_convolution_over,
     transposed_convolution_over,
 )
-from models.space import Number, Padding, even, space, windows_over
+from models.space import Number, Padding, even, settled, space, windows_over
+from models.weights import savable
 
 
+@savable
 class Convolution(nn.Module):
     """A learned convolution from the first axis of a text to that on its right, over the axes of space behind them.
 
@@ -58,10 +61,10 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         c, k, n, signature = _read("Convolution", text, channels, groups)
-        padding = _same(n, kernel, dilation) if padding == "same" else padding
-        windows = windows_over(n, kernel, stride, padding, dilation, mode)
+        border: Padding = _same(n, kernel, dilation) if padding == "same" else settled(padding)
+        windows = windows_over(n, kernel, stride, border, dilation, mode)
         self.text, self.sizes, self.groups = text, channels, groups
-        self.stride, self.padding, self.dilation, self.mode = stride, padding, dilation, mode
+        self.stride, self.padding, self.dilation, self.mode = settled(stride), border, settled(dilation), mode
         self.kernel = tuple([window.size for window in windows])
         self.weight = nn.Parameter(torch.empty(k, c // groups, *self.kernel, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(k, device=device, dtype=dtype)) if bias else None
@@ -111,6 +114,7 @@ class Convolution(nn.Module):
         return _described(self, {"padding": 0})
 
 
+@savable
 class TransposedConvolution(nn.Module):
     """A learned transposed convolution: each place of the image writes a window, and what windows write is added up.
 
@@ -145,9 +149,10 @@ class TransposedConvolution(nn.Module):
     ) -> None:
         super().__init__()
         k, c, n, signature = _read("TransposedConvolution", text, channels, groups)
+        padding = settled(padding)
         self.windows = windows_over(n, kernel, stride, padding, dilation, mode)
-        self.text, self.sizes, self.groups, self.output_padding = text, channels, groups, output_padding
-        self.stride, self.padding, self.dilation, self.mode = stride, padding, dilation, mode
+        self.text, self.sizes, self.groups, self.output_padding = text, channels, groups, settled(output_padding)
+        self.stride, self.padding, self.dilation, self.mode = settled(stride), padding, settled(dilation), mode
         self.kernel = tuple([window.size for window in self.windows])
         self.weight = nn.Parameter(torch.empty(k, c // groups, *self.kernel, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(c, device=device, dtype=dtype)) if bias else None
@@ -210,6 +215,7 @@ class TransposedConvolution(nn.Module):
         return _described(self, {"padding": 0, "output_padding": 0})
 
 
+@savable
 class SeparableConvolution(nn.Module):
     """A convolution of each channel by itself, then a linear map over the channels at each place (Chollet 2017).
 

@@ -9,6 +9,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3; Dumoulin and
 arithmetic for deep learning.
 """
 
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -254,3 +255,12 @@ transposed_convolution1d, transposed_convolution2d, transposed_convolution3d = (
 grouped_transposed_convolution1d, grouped_transposed_convolution2d, grouped_transposed_convolution3d = (
     grouped_transposed_convolution_over(n) for n in (1, 2, 3)
 )
+
+
+def __getattr__(name: str) -> Callable[..., Tensor]:
+    """The circuits over other numbers of axes, by their names: so pickle finds them."""
+    found = re.fullmatch(r"(grouped_)?(transposed_)?convolution([1-9]\d*)d", name)
+    if found is None:
+        raise AttributeError(f"models.convolving has no {name}")
+    make = _transposed_convolution if found[2] else _convolution
+    return make(int(found[3]), "g" if found[1] else "")

@@ -78,6 +78,15 @@ def spread(bias: Tensor, n: int) -> Tensor:
     return rearrange(bias, f"c -> c{' 1' * n}")
 
 
+def settled(numbers: Any) -> Any:
+    """The same numbers in tuples, however they came: as lists from a file, say.
+
+    >>> settled([1, [0, 2]])
+    (1, (0, 2))
+    """
+    return numbers if isinstance(numbers, int) else tuple([settled(one) for one in numbers])
+
+
 def even(padding: Padding) -> bool:
     """Whether as much is padded before each axis as after it, said by one number."""
     return isinstance(padding, int) or all(isinstance(one, int) for one in padding)

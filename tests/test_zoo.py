@@ -56,6 +56,25 @@ MODELS = {
         r"Ck\.bias",
     ),
     "conv attention": Entry(partial(models.ConvAttention, 5, 6, 2, 3, 7, 4, 2)),
+    "convolution": Entry(
+        partial(
+            models.Convolution, "c h w -> k h w", c=4, k=6, kernel=(2, 3), padding="same", groups=2, mode="reflect"
+        ),
+        {"h": 7, "w": 9},
+    ),
+    "convolution of the past": Entry(
+        partial(models.Convolution, "c x -> k x", c=3, k=5, kernel=2, dilation=3, padding=[(3, 0)]), {"x": 8}
+    ),
+    "convolution over four axes": Entry(
+        partial(models.Convolution, "c t d h w -> k t d h w", c=2, k=3, kernel=1), {"t": 2, "d": 3, "h": 4, "w": 5}
+    ),
+    "transposed convolution": Entry(
+        partial(models.TransposedConvolution, "k h w -> c 2*h 2*w", k=6, c=4, kernel=2, stride=2, groups=2),
+        {"h": 5, "w": 3},
+    ),
+    "separable convolution": Entry(
+        partial(models.SeparableConvolution, "c h w -> k h w", c=4, k=6, kernel=3, padding=1), {"h": 5, "w": 3}
+    ),
     "encoder": Entry(partial(Encoder, m=6, k=5, h=2, f=8, depth=2), {"x": 7}, r"Lk\.bias"),
     "decoder": Entry(partial(Decoder, m=6, k=5, h=2, f=8, depth=2), {"y": 5, "x": 7}, r"Lk\.bias"),
     "transformer": Entry(
