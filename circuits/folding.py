@@ -43,7 +43,8 @@ def fold(tensor: Tensor, pattern: str, *windows: Window, **sizes: int) -> Tensor
 
     The transpose of `unfold` with the same windows. An axis without a size is the shortest that has so many windows.
     Padding takes what it gave: what is written on zeros is dropped, on a copied place it is added to that place.
-    Raises SignatureError as `unfold` does, and ShapeError for a size that has another number of windows.
+    CUDA adds in no fixed order, unless torch.use_deterministic_algorithms asks for one. Raises SignatureError as
+    `unfold` does, and ShapeError for a size that has another number of windows.
 
     >>> window = Window.parse("h -> h' i<3: 2*h' + i - 1")
     >>> fold(torch.ones(3, 3), "h' i -> h", window)

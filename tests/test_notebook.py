@@ -10,14 +10,23 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable
 from contextlib import redirect_stdout
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import ShapeError, Tracker, circuit, definitions, einsum, rearrange
+from circuits import (
+    LinearMap,
+    ShapeError,
+    SignatureError,
+    Tracker,
+    broadcast,
+    circuit,
+    definitions,
+    einsum,
+    rearrange,
+)
 from models.attention import MultiHeadAttention, attention
 from models.layers import DoubleConvolution, NormActivate, ResidualConnection
 from models.mlp import MLP
@@ -88,7 +97,7 @@ def G(vector: Tensor) -> Tensor:
     return vector.square().sum() + torch.ones(2)
 
 
-def lifted_by_a_loop(columns: Tensor) -> Tensor:
+def at_each_column(columns: Tensor) -> Tensor:
     """G at every column: the cell's definition of broadcasting, with the column that the loop is at."""
     answers = torch.zeros(2, columns.shape[1])
     for j in range(columns.shape[1]):
@@ -98,7 +107,7 @@ def lifted_by_a_loop(columns: Tensor) -> Tensor:
 
 def test_figure_10_index_then_apply_is_apply_then_index() -> None:
     columns = torch.rand(3, 4)
-    for lifted in (lifted_by_a_loop, torch.vmap(G, -1, -1)):
+    for lifted in (broadcast(G, "a c -> 2 c"), at_each_column, torch.vmap(G, -1, -1)):
         answers = lifted(columns)
         assert answers.shape == (2, 4)
         for j in range(4):
@@ -115,8 +124,8 @@ def test_fault_2_every_column_is_written_at_once() -> None:
     assert theirs.count_nonzero(0).tolist() == [0, 0, 2, 0]
     expected = torch.stack([G(column) for column in columns.T], -1)
     assert expected.ne(0).all()
-    torch.testing.assert_close(lifted_by_a_loop(columns), expected)
-    torch.testing.assert_close(torch.vmap(G, -1, -1)(columns), expected)
+    torch.testing.assert_close(broadcast(G, "a c -> 2 c")(columns), expected)
+    torch.testing.assert_close(at_each_column(columns), expected)
 
 
 @circuit("a, d -> 2")
@@ -125,39 +134,32 @@ def H(first: Tensor, second: Tensor) -> Tensor:
     return first.abs().sum() + second.abs().sum() + torch.ones(2)
 
 
-def H_at_each(rows: Tensor, second: Tensor) -> Tensor:
-    """H at every row: the cell's definition of inner broadcasting, c a, d -> c b."""
-    answers = torch.zeros(rows.shape[0], 2)
-    for i in range(rows.shape[0]):
-        answers[i, :] = H(rows[i, :], second)
-    return answers
-
-
 def test_figure_11_inner_broadcasting() -> None:
     rows, second = torch.rand(4, 3), torch.rand(3)
-    for lifted in (H_at_each, torch.vmap(H, (0, None), 0)):
+    for lifted in (broadcast(H, "c a, d -> c 2"), torch.vmap(H, (0, None), 0)):
         answers = lifted(rows, second)
         assert answers.shape == (4, 2)
         for i in range(4):
             assert torch.allclose(answers[i, :], H(rows[i, :], second))
 
 
-@pytest.mark.parametrize("lift", [lambda: H_at_each, lambda: torch.vmap(H, (0, None), 0)], ids=["loop", "vmap"])
-def test_fault_3_a_signature_that_promises_other_axes_is_refused(lift: Callable[[], Callable[..., Tensor]]) -> None:
-    """The cell's docstring says c a, d -> c d, and d is 3; what comes is c b, and b is 2."""
+def test_fault_3_a_signature_that_promises_other_axes_is_refused() -> None:
+    """The cell's docstring says c a, d -> c d, and d is 3; what comes is c b, and b is 2.
+
+    Lifted so, H is refused before any call; a function that promises it, at its first.
+    """
     rows, second = torch.rand(4, 3), torch.rand(3)
+    with pytest.raises(SignatureError, match="axis 2 of the output is missing"):
+        broadcast(H, "c a, d -> c d")
+    lifted = broadcast(H, "c a, d -> c 2")
 
     @circuit("c a, d -> c d")
     def promised(rows: Tensor, second: Tensor) -> Tensor:
-        return lift()(rows, second)
-
-    @circuit("c a, d -> c 2")
-    def kept(rows: Tensor, second: Tensor) -> Tensor:
-        return lift()(rows, second)
+        return lifted(rows, second)
 
     with pytest.raises(ShapeError, match="d is 2 here, but 3"):
         promised(rows, second)
-    assert kept(rows, second).shape == (4, 2)
+    assert lifted(rows, second).shape == (4, 2)
 
 
 def test_figure_12_elementwise_operations() -> None:
@@ -165,8 +167,13 @@ def test_figure_12_elementwise_operations() -> None:
     def square(number: Tensor) -> Tensor:
         return number**2
 
+    @circuit(" -> ")
+    def one(number: Tensor) -> Tensor:
+        return number**2
+
     vector = torch.rand(3)
     for i in range(3):
+        assert torch.allclose(one(vector[i]), broadcast(one, "a -> a")(vector)[i])
         assert torch.allclose(square(vector[i]), torch.vmap(square)(vector)[i])
         assert torch.allclose(square(vector[i]), square(vector)[i])
 
@@ -179,30 +186,34 @@ def test_figure_17_scores_step_by_step_are_one_einsum() -> None:
     x, y, k, h = 5, 3, 4, 2
     query, key = torch.rand(y, k, h), torch.rand(x, k, h)
     turned = rearrange(key, "x k h -> k x h")
-    outer = torch.einsum("ykh,lxh->yklxh", query, turned)
-    steps = outer.diagonal(dim1=1, dim2=2).sum(-1) / math.sqrt(k)
-    torch.testing.assert_close(steps, einsum(query, key, "y k h, x k h -> y x h") * k**-0.5)
+    outer = LinearMap(query, "-> y k h").outer(LinearMap(turned, "-> k' x h'"))
+    diagonal = outer >> LinearMap.diagonal("k", k).named("k k' -> k") >> LinearMap.diagonal("h", h)
+    steps = (diagonal >> LinearMap.identity("k ->", k=k)).ordered("-> y x h")() * k**-0.5
+    expected = einsum(query, key, "y k h, x k h -> y x h") * k**-0.5
+    torch.testing.assert_close(steps, expected)
+    theirs = torch.einsum("ykh,lxh->yklxh", query, turned).diagonal(dim1=1, dim2=2).sum(-1) / math.sqrt(k)
+    torch.testing.assert_close(theirs, expected)
 
 
 def test_figure_18_a_linear_map_is_transposed_in_two_ways() -> None:
-    """By broadcasting, and by an outer product with the unit."""
+    """By broadcasting, and by an outer product with the unit; and by bending the wire, which is both."""
     a, b, c = 3, 4, 5
-    F, data = torch.rand(a, b, c), torch.rand(b, a)
-
-    @circuit("a -> b c")
-    def apply(vector: Tensor) -> Tensor:
-        return einsum(vector, F, "a, a b c -> b c")
-
-    by_broadcasting = torch.vmap(apply)(data).diagonal(dim1=0, dim2=1).sum(-1)
-    transposed = torch.einsum("uv,abc->uvabc", torch.eye(b), F).diagonal(dim1=1, dim2=3).sum(-1)
-    by_linearity = einsum(data, transposed, "b a, b a c -> c")
+    F, data = LinearMap(torch.rand(a, b, c), "a -> b c"), torch.rand(b, a)
+    at_each_row = LinearMap(broadcast(F, "b' a -> b' b c")(data), "-> b' b c")
+    by_broadcasting = (at_each_row >> LinearMap.diagonal("b", b).named("b' b -> b")).tensor.sum(0)
+    by_unit = LinearMap.unit("b", b).transpose("b'").outer(F.named("a -> b'' c"))
+    by_linearity = (by_unit >> LinearMap.inner_product("b", b).named("b b'' ->")).named("b a -> c")(data)
     assert torch.allclose(by_broadcasting, by_linearity)
+    assert torch.allclose(by_broadcasting, F.transpose("b")(data))
+    theirs = torch.vmap(F)(data).diagonal(dim1=0, dim2=1).sum(-1)
+    assert torch.allclose(by_linearity, theirs)
 
 
 def test_figure_18_the_unit_then_an_inner_product_is_the_identity() -> None:
     vector = torch.rand(4)
-    bent = einsum(vector, torch.eye(4), "b0, b1 b2 -> b0 b1 b2")
-    assert torch.allclose(vector, bent.diagonal(dim1=0, dim2=1).sum(-1))
+    bent = LinearMap(vector, "-> b0").outer(LinearMap.unit("b", 4).named("-> b1 b2"))
+    straight = bent >> LinearMap.inner_product("b", 4).named("b0 b1 ->")
+    assert torch.allclose(vector, straight())
 
 
 # --- 3.1 and 3.2 ------------------------------------------------------------------------------------------------------
