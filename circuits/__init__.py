@@ -14,7 +14,7 @@ from circuits.jacobian import jacobian
 from circuits.linear import LinearMap
 from circuits.linearity import as_linear
 from circuits.listing import listing
-from circuits.reversing import Halves, backward, forward_backward
+from circuits.reversing import Halves, backward, forward_backward, simplify
 from circuits.signature import Signature
 from circuits.tracing import trace
 from circuits.tracking import Seen, Tracker, track
@@ -52,6 +52,7 @@ __all__ = [
     "rearrange",
     "reduce",
     "repeat",
+    "simplify",
     "trace",
     "track",
     "transposed",

@@ -14,7 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuits import CircuitError, Diagram, ShapeError, backward, circuit, einsum, forward_backward, trace, track
+from circuits import (
+    CircuitError,
+    Diagram,
+    ShapeError,
+    backward,
+    circuit,
+    einsum,
+    forward_backward,
+    rearrange,
+    simplify,
+    trace,
+    track,
+)
 from circuits.structure import tensors
 from models.attention import MultiHeadAttention, attention
 from models.conv_attention import ConvAttention
@@ -783,6 +795,73 @@ def follow(program: Program, x: Tensor, y: Tensor) -> Tensor:
     for arity, which, first, second in program:
         values.append(ONE[which](values[first]) if arity == 1 else TWO[which](values[first], values[second]))
     return torch.stack(values[2:]).sum(0)
+
+
+def calls(diagram: Diagram) -> list[str]:
+    return [box.label for box in diagram.walk() if box.call is not None]
+
+
+def test_what_nobody_reads_and_what_is_there_already_goes() -> None:
+    diagram = backward(lambda x: x.exp() * x.exp(), r(3))
+    assert calls(simplify(diagram)) == ["exp", "mul", "∂exp", "add"]
+    x, back = r(3), r(3)
+    assert torch.equal(simplify(diagram)(x, back)["x"], diagram(x, back)["x"])
+
+
+UNCHANGED: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "transposes": (lambda x: x.mT.transpose(0, 1).exp(), ["exp"]),
+    "permutations": (lambda x: x[None].permute(2, 0, 1).permute(1, 2, 0).exp(), ["index [None]", "exp"]),
+    "rearranged and back": (lambda x: rearrange(rearrange(x, "a b -> b a"), "b a -> a b").exp(), ["exp"]),
+    "another transpose stays": (lambda x: x.T.flip(0).T.exp(), ["T", "flip", "T", "exp"]),
+    "copies and views": (lambda x: x.clone().reshape(x.shape).contiguous().exp() * 1, ["exp"]),
+    "another shape stays": (lambda x: x.reshape(-1).reshape(x.shape).exp(), ["reshape", "reshape", "exp"]),
+    "another number stays": (lambda x: (x * 1.5).exp(), ["mul", "exp"]),
+}
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_what_changes_nothing_goes(name: str) -> None:
+    f, expected = UNCHANGED[name]
+    x = r(3, 4)
+    diagram = trace(f, x)
+    assert calls(simplify(diagram)) == expected
+    assert torch.equal(simplify(diagram)(x), f(x))
+
+
+def test_what_draws_or_writes_stays() -> None:
+    def f(x: Tensor) -> Tensor:
+        y = F.dropout(x, 0.5) - F.dropout(x, 0.5)
+        return y + torch.rand_like(x) - torch.rand_like(x)
+
+    diagram = trace(f, ones(100))
+    assert len(calls(simplify(diagram))) == len(calls(diagram))
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double()
+    forgetful = simplify(backward(model, r(4, 3), wrt="1.bias"))
+    forgetful(r(4, 3), r(4, 2))
+    module: Any = model[0]
+    assert module.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("name", ["MultiHeadAttention", "IdentityResNet", "LanguageModel"])
+def test_a_simplified_gradient_is_the_gradient(name: str) -> None:
+    model, *inputs = ZOO[name]()
+    model = model.double().eval()
+    diagram = backward(model, *inputs)
+    smaller = simplify(diagram)
+    assert len(calls(smaller)) < len(calls(diagram))
+    back = cotangents(model(*inputs))
+    found, expected = smaller(*inputs, *back), diagram(*inputs, *back)
+    assert found.keys() == expected.keys()
+    for name, slope in found.items():
+        assert torch.equal(slope, expected[name])
+
+
+@given(programs(), st.integers(1, 3), st.integers(1, 4))
+@settings(max_examples=10)
+def test_a_simplified_program_gives_the_same_numbers(program: Program, a: int, b: int) -> None:
+    x, y = r(a, b), r(a, b)
+    diagram = trace(lambda x, y: follow(program, x, y), x, y)
+    assert torch.equal(simplify(diagram)(x.clone(), y.clone()), diagram(x.clone(), y.clone()))
 
 
 @given(programs(), st.integers(1, 3), st.integers(1, 4))

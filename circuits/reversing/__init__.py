@@ -1,9 +1,32 @@
 """Backward circuits: the gradient of a diagram is a diagram. The walk, and one file of rules per family."""
 
-from circuits.reversing import attending, linear, normalising, pointwise, pooling, reducing, structural, windows
+from circuits.reversing import (
+    attending,
+    bending,
+    indexing,
+    linear,
+    normalising,
+    pointwise,
+    pooling,
+    reducing,
+    structural,
+    windows,
+)
 from circuits.reversing.joint import Halves, backward, forward_backward
+from circuits.reversing.simplifying import simplify
 
-FAMILIES = (attending, linear, normalising, pointwise, pooling, reducing, structural, windows)
+FAMILIES = (
+    attending,
+    bending,
+    indexing,
+    linear,
+    normalising,
+    pointwise,
+    pooling,
+    reducing,
+    structural,
+    windows,
+)
 """The files whose rules are registered."""
 
-__all__ = ["FAMILIES", "Halves", "backward", "forward_backward"]
+__all__ = ["FAMILIES", "Halves", "backward", "forward_backward", "simplify"]

@@ -1,0 +1,256 @@
+"""simplify: the same diagram with less in it. What nobody reads goes, what is reckoned twice is reckoned once.
+
+Only operations that do nothing but give an answer are touched: what draws random numbers, writes, or keeps statistics
+stays where it is. The meaning does not change, nor the numbers: no rewrite reorders arithmetic.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from circuits import verbs
+from circuits.boxes import Box, Call, Value
+from circuits.diagram import Diagram
+from circuits.kinds import mutates, operation_name
+from circuits.reversing.bench import renumbered
+from circuits.reversing.ports import flow, inside
+from circuits.reversing.registry import RULES
+from circuits.structure import Scalar, Struct, Wire, change, wires
+
+
+def simplify(diagram: Diagram) -> Diagram:
+    """The diagram without boxes that nobody reads, equal boxes as one, and without what changes nothing.
+
+    What goes: boxes whose results nobody reads; the second of two boxes that do the same with the same values; views
+    and copies that leave a tensor as it is, a product with 1, a transpose that undoes another.
+
+    >>> from circuits import backward
+    >>> twice = backward(lambda x: x.exp() * x.exp(), torch.ones(2))
+    >>> [len([box for box in each.walk() if box.call]) for each in (twice, simplify(twice))]
+    [8, 4]
+    """
+    found = _Simplifier(diagram)
+    boxes = found.merged(diagram.box.boxes)
+    result = change(diagram.result, found.wire, _same, make=False)
+    boxes, _ = _needed(boxes, set(wires(result)))
+    values = found.values | inside([diagram.box])
+    outputs = [values[found.now(value.number)] for value in diagram.outputs]
+    box = replace(
+        diagram.box,
+        boxes=tuple(_ported(boxes, set(wires(result)), found.values)),
+        outputs=tuple([replace(new, axes=old.axes) for old, new in zip(diagram.outputs, outputs, strict=True)]),
+    )
+    return replace(diagram, box=box, result=result)
+
+
+class _Simplifier:
+    """Goes through boxes in order; `numbers` says which earlier value stands for one that went."""
+
+    def __init__(self, diagram: Diagram) -> None:
+        self.numbers: dict[int, int] = {}
+        self.seen: dict[Any, Any] = {}
+        self.made_by: dict[int, Call] = {}
+        self.values: dict[int, Value] = {value.number: value for value in diagram.inputs}
+        self.quiet = not any(box.mutates for box in diagram.walk())
+
+    def now(self, number: int) -> int:
+        """The value that stands for this one."""
+        return self.numbers.get(number, number)
+
+    def wire(self, wire: Wire) -> Wire:
+        """The same for a wire."""
+        return Wire(self.now(wire.number))
+
+    def merged(self, boxes: Sequence[Box]) -> list[Box]:
+        """The boxes without those whose answer is there already."""
+        found = []
+        for box in boxes:
+            if box.call is None:
+                inner = self.merged(box.boxes)
+                if inner:
+                    found.append(replace(renumbered(replace(box, boxes=()), self.numbers), boxes=tuple(inner)))
+                continue
+            made = renumbered(box, self.numbers)
+            for value in (*made.inputs, *made.outputs):
+                self.values.setdefault(value.number, value)
+            if not (self.quiet and is_pure(made) and self._known(made)):
+                found.append(made)
+        return found
+
+    def _known(self, box: Box) -> bool:
+        """Whether what a box gives is there already; then that stands for it."""
+        call: Any = box.call
+        same = self._unchanged(box)
+        if same is not None:
+            self.numbers[box.outputs[0].number] = same
+            return True
+        key = (call.function, _key(call.args), _key(call.kwargs), call.autocast, call.gradient)
+        before = self.seen.setdefault(key, call.result)
+        if before is call.result:
+            for number in wires(call.result):
+                self.made_by[number] = call
+            return False
+        self.numbers |= dict(zip(wires(call.result), wires(before), strict=True))
+        return True
+
+    def _unchanged(self, box: Box) -> int | None:
+        """The value that a box gives as it took it."""
+        call: Any = box.call
+        if len(box.outputs) != 1 or not call.args.parts or not isinstance(call.args.parts[0], Wire):
+            return None
+        source = call.args.parts[0].number
+        value, out = self.values[source], box.outputs[0]
+        alike = (value.sizes, value.dtype) == (out.sizes, out.dtype)
+        name, rest = operation_name(call.function), call.args.parts[1:]
+        if alike and (name in _SAME_SHAPE or (name in ("mul", "div") and rest in ((1,), (1.0,)))):
+            return source
+        before = self.made_by.get(source)
+        if before is not None and len(wires(before.args)) == 1 and _undoes(call, before, len(out.sizes)):
+            return before.args.parts[0].number
+        return None
+
+
+_SAME_SHAPE = frozenset({"alias", "clone", "reshape", "view", "flatten", "expand", "contiguous", "to", "broadcast_to"})
+"""What leaves a tensor as it is if its shape and dtype stay."""
+
+_NOT_PURE = frozenset(
+    [
+        "native_dropout",
+        "bernoulli",
+        "rand_like",
+        "randn_like",
+        "batch_norm",
+        "native_batch_norm",
+        "instance_norm",
+        "copy",
+        "fill",
+        "zero",
+    ]
+)
+_MAKING = frozenset(["zeros", "ones", "full", "empty", "arange", "scalar_tensor", "new_zeros", "new_ones"])
+
+
+def is_pure(box: Box) -> bool:
+    """Whether a box does nothing but give an answer, the same each time."""
+    call: Any = box.call
+    if box.mutates or isinstance(call.function, str) or box.boxes:
+        return False
+    function, name = call.function, operation_name(call.function)
+    if "out" in _names(call.kwargs) or "inplace" in _names(call.kwargs) or name in _NOT_PURE or mutates(function):
+        return False
+    if isinstance(function, OpOverload):
+        return not function._schema.is_mutable and torch.Tag.nondeterministic_seeded not in function.tags
+    if True in [part for part in call.args.parts if isinstance(part, bool)] and name in _BY_FLAG:
+        return False
+    return function in RULES or name in RULES or name in _MAKING or name in _NAMES
+
+
+_BY_FLAG = frozenset(["relu", "relu6", "elu", "selu", "celu", "leaky_relu", "silu", "hardtanh", "threshold", "mish"])
+"""Functions that write in place if a flag among their arguments says so."""
+_NAMES = frozenset(
+    [
+        "index",
+        "or",
+        "and",
+        "invert",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "mT",
+        "T",
+        "truediv",
+        "pow",
+        "logical_not",
+        "argmax",
+    ]
+)
+"""Operations without a rule of their own, or by another name than ATen's."""
+
+
+def _names(kwargs: Any) -> tuple[Any, ...]:
+    return kwargs.keys if isinstance(kwargs, Struct) else tuple(kwargs)
+
+
+def _key(description: Any) -> Any:
+    """A description that can be looked up; 1, 1.0 and True are three."""
+    if isinstance(description, Struct):
+        return (description.kind, description.keys, tuple([_key(part) for part in description.parts]))
+    if isinstance(description, (tuple, list)) and not isinstance(description, (Wire, Scalar)):
+        return (type(description), tuple([_key(part) for part in description]))
+    if isinstance(description, dict):
+        return (dict, tuple([(name, _key(part)) for name, part in description.items()]))
+    if isinstance(description, slice):
+        return (slice, _key((description.start, description.stop, description.step)))
+    try:
+        hash(description)
+    except TypeError:
+        return id(description)
+    return (type(description), description)
+
+
+def _undoes(call: Call, before: Call, rank: int) -> bool:
+    """Whether a transpose undoes the one before it."""
+    if call.function is verbs.rearrange and before.function is verbs.rearrange:
+        first, second = [[side.split() for side in each.args.parts[1].split("->")] for each in (before, call)]
+        return first == second[::-1]
+    orders = [_order(each, rank) for each in (before, call)]
+    if orders[0] is None or orders[1] is None:
+        return False
+    return [orders[0][place] for place in orders[1]] == list(range(rank))
+
+
+def _order(call: Call, rank: int) -> list[int] | None:
+    """The order in which a transpose puts the axes; None for another operation."""
+    name, rest = operation_name(call.function), call.args.parts[1:]
+    order = list(range(rank))
+    if name == "permute" and rest:
+        dims = rest[0] if isinstance(rest[0], (tuple, list)) else getattr(rest[0], "parts", rest)
+        return [dim % rank for dim in dims]
+    if name in ("mT", "adjoint") and not rest:
+        order[-2:] = order[:-3:-1]
+        return order
+    if name in ("transpose", "swapaxes") and len(rest) == 2:
+        first, second = [dim % rank for dim in rest]
+        order[first], order[second] = second, first
+        return order
+    return order[::-1] if name in ("T", "t", "numpy_T") and not rest else None
+
+
+def _needed(boxes: Sequence[Box], wanted: set[int]) -> tuple[list[Box], set[int]]:
+    """The boxes that somebody reads, and those that do more than give an answer."""
+    alive, kept = set(wanted), []
+    for box in reversed(boxes):
+        if box.call is None:
+            inner, alive = _needed(box.boxes, alive)
+            if inner:
+                kept.append(replace(box, boxes=tuple(inner)))
+        elif not is_pure(box) or alive & set(wires(box.call.result)):
+            alive |= {*wires(box.call.args), *wires(box.call.kwargs)}
+            kept.append(box)
+    return kept[::-1], alive
+
+
+def _ported(boxes: Sequence[Box], asked: set[int], values: Mapping[int, Value]) -> list[Box]:
+    """Boxes with just what goes in and out of each now."""
+    later, found = set(asked), []
+    for box in reversed(boxes):
+        here = flow([box])
+        if box.call is None:
+            known = {**values, **inside(box.boxes), **inside([box])}
+            into = [number for number in here.read if number in known]
+            out = [number for number in here.made if number in later and number in known]
+            ports = [tuple([known[number] for number in numbers]) for numbers in (into, out)]
+            box = replace(box, inputs=ports[0], outputs=ports[1], boxes=tuple(_ported(box.boxes, set(out), values)))
+        later |= set(here.read)
+        found.append(box)
+    return found[::-1]
+
+
+def _same(scalar: Scalar) -> Scalar:
+    return scalar
