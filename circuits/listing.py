@@ -163,7 +163,7 @@ class _Listing:
         into = list(_lifted(box)) if box.kind == "transform" else into
         yield from opening(indent, [], [self._typed(value, told) for value in into])
         yield from self._body(box, f"{indent}  ", told)
-        out = [self.names[value.number] for value in box.outputs if value.number in self.names]
+        out = [self.names.get(value.number, "_") for value in box.outputs]
         ends = "?" if _fails(box) else out[0] if len(out) == 1 else f"({', '.join(out)})"
         yield f"{indent}}}" if box.kind == "transform" else f"{indent}  in {ends} }}"
 

@@ -108,7 +108,8 @@ def test_the_network_is_the_module() -> None:
     inputs: Any = (image, state["C.weight"][0, 0], *looked, state["L.weight"], state["L.bias"], right)
     torch.testing.assert_close(by_hand.network(*inputs), model(image, right))
     one: Any = torch.ones((), dtype=torch.float64)
-    found = by_hand.network_gradient(*inputs, one)
+    gradient: Any = by_hand.network_gradient
+    found = gradient(*inputs, one)
     rules = backward(model, image, right)(image, right, one)
     torch.testing.assert_close(found[0], rules["image"])
     torch.testing.assert_close(found[1], rules["C.weight"][0, 0])
