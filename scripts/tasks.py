@@ -66,8 +66,8 @@ class VisualRecogniser(nn.Module):
     A patch convolution, the block of Figure 28, the mean over places, a linear map; rectified units before and after
     the block. Nothing says where a patch stands but what stands beside it in a window.
 
-    Parameters: (pp + 1)c of the patches, 36ck of the block, (c + 1)n of the linear map, for patches p by p and
-    k = `heads` times the width of one. Weights begin as torch's do.
+    Patches are p by p, and the block has h heads, each k wide, and windows of 3 by 3. Weights begin as torch's do.
+    Parameters: (pp + 1)c of the patches, 36chk of the block, (c + 1)n of the linear map.
 
     >>> import torch
     >>> VisualRecogniser(patch=4, c=32, k=8, heads=4, classes=10).logits(torch.rand(5, 1, 28, 28)).shape
@@ -148,11 +148,11 @@ TASKS: Mapping[str, Task] = {
         data=PICTURES,
         model=lambda examples: VisionTransformer(
             side(examples),
-            side(examples) // 7,
-            m=64,
-            k=16,
+            side(examples) // 4,
+            m=128,
+            k=32,
             h=4,
-            f=128,
+            f=256,
             depth=3,
             classes=examples.classes,
             in_channels=1,
@@ -162,8 +162,8 @@ TASKS: Mapping[str, Task] = {
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(EncoderLayer,),
-        epochs=20,
-        batch=32,
+        epochs=40,
+        batch=64,
         lr=2e-3,
         decay=0.05,
     ),

@@ -83,6 +83,18 @@ def test_each_model_has_a_table(name: str) -> None:
     assert f"{trace(model)}".startswith(f"{type(model).__name__}: ")
 
 
+def test_the_network_around_visual_attention_is_as_it_says() -> None:
+    p, c, k, h, n = 4, 6, 5, 3, 10
+    model = tasks.VisualRecogniser(p, c, k, h, n)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == (p * p + 1) * c + 36 * c * h * k + (c + 1) * n
+    image = torch.rand(2, 1, 12, 16)
+    patches = torch.relu(model.patches(image))
+    places = torch.relu(model.attention(patches, patches)).flatten(2)
+    torch.testing.assert_close(model.logits(image), sum(model.linear(place) for place in places.unbind(-1)) / 12)
+    torch.testing.assert_close(model(image).sum(-1), torch.ones(2))
+
+
 @pytest.mark.parametrize("module", [checkpoint, data, recompute, scores, tasks, train])
 def test_examples_in_docstrings_are_right(module: ModuleType) -> None:
     assert doctest.testmod(module).failed == 0
