@@ -40,7 +40,7 @@ def listing(
     an operation makes, and gives its arguments in the order of the code. An axis says its size where it first stands,
     `y=20`; one that nobody named is its size. `_` is what nobody reads; an operation that ends in `_` overwrites its
     first argument. A module that is one operation is the line of that operation. A value has one name, inside a box
-    and outside; a star marks an axis that torch.vmap hides.
+    and outside; seen by torch.vmap it has a prime, and an axis that is hidden there a star.
 
     The other arguments are those of `trace`; a diagram takes none. `level="aten"` lists what torch's `make_fx` sees of
     a call instead: kernels as they run, and what torch.func's grad, vjp, jacrev and vmap do, to any order. CircuitError
@@ -104,7 +104,8 @@ class _Listing:
         """What a box reads, then what is in it, then what it makes; nobody knows what of it leaves a transform."""
         if _is_leaf(box):
             for value in box.inputs:
-                self._call(value.number, value.name)
+                lifted = hidden and value.number not in self.names and value.name
+                self._call(value.number, another(value.name, self.names.values()) if lifted else value.name)
             for number in _read(box):
                 self._call(number)
         for inner in box.boxes:

@@ -72,6 +72,10 @@ def mapped(x: Tensor, w: Tensor) -> Tensor:
     return torch.vmap(lambda row: (row * w).sum(-1))(x)
 
 
+def pairs(x: Tensor, y: Tensor) -> Tensor:
+    return torch.vmap(lambda a: torch.vmap(lambda b: (a - b).square().sum())(y))(x)
+
+
 FIXED = torch.arange(6.0).view(2, 3)
 
 TEXTS: dict[str, Callable[[], str]] = {
@@ -88,6 +92,7 @@ TEXTS: dict[str, Callable[[], str]] = {
     "names_and_answers": lambda: listing(Scaled(), torch.ones(3), state={"h": torch.zeros(2, 2)}),
     "in_place": lambda: listing(in_place, torch.ones(3, 4)),
     "mapped": lambda: listing(mapped, torch.ones(3, 4), torch.ones(4)),
+    "mapped_over_pairs": lambda: listing(pairs, torch.ones(3, 4), torch.ones(5, 4)),
     "mapped_inline": lambda: listing(mapped, torch.ones(3, 4), torch.ones(4), inside="inline"),
     "dtypes": lambda: listing(lambda x: [(x > 0).to(each) for each in DTYPES], torch.ones(3)),
     "held": lambda: listing(lambda x: torch.cat([x @ FIXED.T, x], dim=-1).to(torch.bfloat16), torch.ones(3)),
