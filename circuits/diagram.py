@@ -15,7 +15,7 @@ from typing import Any
 import sympy
 from torch import Tensor, nn
 
-from circuits import running, table
+from circuits import running, straight, table
 from circuits.boxes import Box, Call, Fixed, Value
 from circuits.errors import CircuitError
 from circuits.signature import Signature
@@ -116,6 +116,24 @@ class Diagram:
             for number in spent:
                 tensors.pop(number, None)
         return running.fill(self.result, tensors, numbers)
+
+    def function(self) -> Callable[..., Any]:
+        """A plain function that does the same, written out line by line; its text is its docstring.
+
+        It takes the tensors in their order and asks nothing of their sizes. `torch.compile` takes it whole.
+
+        >>> from circuits import trace
+        >>> from torch import ones
+        >>> halved = trace(lambda x: x / 2.0, ones(3)).function()
+        >>> halved(ones(3))
+        tensor([0.5000, 0.5000, 0.5000])
+        """
+        if self.failed:
+            raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
+        return straight.function_of(
+            self.name, self.arguments, self.result, self.inputs, self._program, self.state, self.constants,
+            self.modules, self.symbols,
+        )  # fmt: skip
 
     def _know(self, names: Iterable[str]) -> None:
         """CircuitError if one of these is no parameter or buffer of what was recorded."""

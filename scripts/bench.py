@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
-from scripts.benches import broadcasting, checks, models, tracking
+from scripts.benches import backward, broadcasting, checks, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -64,6 +64,21 @@ def _(
         models.measure(_console(), names or [*models.PAIRS], seconds, torch.device(device))
     except KeyError as error:
         raise typer.BadParameter(f"no model is named {error}; there are {', '.join(models.PAIRS)}") from None
+
+
+@app.command("backward")
+def _(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"Which of {', '.join(backward.SUBJECTS)}; all unless told.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="About how long each comparison may take.")] = 10.0,
+    ways: Annotated[str, typer.Option(help="plain, compiled, or both with a comma.")] = "plain,compiled",
+) -> None:
+    """How fast backward circuits are beside autograd, compiled by inductor and not, and how much memory both take."""
+    try:
+        backward.measure(_console(), names or [*backward.SUBJECTS], seconds, ways.split(","))
+    except KeyError as error:
+        raise typer.BadParameter(f"no circuit is named {error}; there are {', '.join(backward.SUBJECTS)}") from None
 
 
 if __name__ == "__main__":

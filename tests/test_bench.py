@@ -67,6 +67,17 @@ def test_models_are_measured() -> None:
     assert CliRunner().invoke(app, ["models", "cat"]).exit_code == 2
 
 
+def test_backward_circuits_are_measured() -> None:
+    """Their gradients are compared with autograd's before they are timed."""
+    threads = torch.get_num_threads()
+    ran = CliRunner().invoke(app, ["backward", "mlp", "--seconds", "0", "--ways", "plain"])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    for words in ("mlp", "autograd", "backward", "forward and reverse", "plain"):
+        assert words in ran.output
+    assert CliRunner().invoke(app, ["backward", "cat"]).exit_code == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_what_is_timed_is_the_same_model(name: str) -> None:
