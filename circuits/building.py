@@ -165,7 +165,7 @@ class Builder:
         text = getattr(module, "pattern", None)
         if isinstance(text, str) and type(module).__module__.startswith("einops.layers") and numbers:
             sizes = {name: size for name, size in getattr(module, "axes_lengths", {}).items() if isinstance(size, int)}
-            draft.note = f"'{text}'"
+            draft.note = quoted(text)
             try:
                 follow(text, [number for number, _ in draft.inputs][:1], sizes, numbers, self.names)
             except (ValueError, IndexError):
@@ -220,7 +220,7 @@ class Builder:
                 follow(event.pattern, inputs, sizes, outputs, self.names)
             except (ValueError, IndexError):
                 self.names.put(outputs[0], self.names.fresh(self.names.shapes[outputs[0]]))
-            return f"'{event.pattern}'"
+            return quoted(event.pattern)
         args, kwargs = event.args, event.kwargs
         if self.size is not same:
             parts = Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))
@@ -443,3 +443,12 @@ def _module_at(record: Record, path: str) -> Callable[..., Any]:
             )
             return getattr(module, method) if method else module
     raise CircuitError(f"no module stands at '{path}'")
+
+
+def quoted(pattern: str) -> str:
+    """A pattern in quotes, double where it has primes: they read as quotes.
+
+    >>> quoted("a b -> b a"), quoted("h -> h'")
+    ("'a b -> b a'", '"h -> h\\'"')
+    """
+    return f'"{pattern}"' if "'" in pattern else f"'{pattern}'"

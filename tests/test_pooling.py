@@ -115,5 +115,5 @@ def test_what_does_not_fit_is_refused(way: Any, pool: Any) -> None:
 
 def test_a_table_shows_the_window_and_the_reduction() -> None:
     text = str(trace(lambda image: max_pool2d(image, 2), axes="c h w", sizes={"h": 8, "w": 6}))
-    assert "unfold '... h w -> ... h' w' i j: 2*h' + i, 2*w' + j'" in text
+    assert "unfold \"... h w -> ... h' w' i j: 2*h' + i, 2*w' + j\"" in text
     assert "8 6 -> c 4 3 2 2" in text

@@ -189,7 +189,7 @@ def test_under_vmap_grad_and_export() -> None:
 def test_a_verb_is_one_box_with_its_pattern() -> None:
     diagram = trace(all_four, X, WEIGHT)
     assert [box.label for box in diagram.boxes] == [
-        "einsum 'y m, m d' -> y d''",
+        "einsum \"y m, m d' -> y d'\"",
         "rearrange 'y (h k) -> h y k'",
         "reduce 'h y k -> h y'",
         "repeat 'h y -> h y n'",
