@@ -69,12 +69,15 @@ class LearnedPositions(nn.Module):
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
         """Each vector plus that of its position; raises CircuitError where the last stands beyond all learned ones."""
         _refuse_before_first(start)
-        stop = start + input.shape[-2]
-        if stop > self.weight.shape[0]:
-            raise CircuitError(
-                f"LearnedPositions: {input.shape[-2]} vectors from position {start} on, {self.weight.shape[0]} learned"
-            )
-        return input + self.weight[start:stop]
+        length, learned = input.shape[-2], self.weight.shape[0]
+        if start + length > learned:
+            if isinstance(length, torch.SymInt):  # while a diagram is recorded a free size is some larger number
+                raise CircuitError(
+                    f"LearnedPositions: {learned} positions are learned, which is not enough for a length that may be"
+                    f' any; give it a size up to {learned}, as in trace(model, sizes={{"x": {learned}}})'
+                )
+            raise CircuitError(f"LearnedPositions: {length} vectors from position {start} on, {learned} learned")
+        return input + self.weight[start : start + length]
 
     def extra_repr(self) -> str:
         """What stands in the brackets of `repr`."""

@@ -382,27 +382,31 @@ def test_the_kernel_gets_four_axes_the_last_contiguous(spy: Spy) -> None:
 def test_one_example_gets_four_axes_where_no_derivative_is_asked_for(
     spy: Spy, lead: tuple[int, ...], masked: str
 ) -> None:
-    inputs = tensors((*lead, 5, 6), (*lead, 7, 6), (*lead, 7, 6))
+    query, key, value = tensors((*lead, 5, 6), (*lead, 7, 6), (*lead, 7, 6))
     mask = MASKS[masked](5, 7, torch.float64)
-    expected = attention(*inputs, mask)
+    expected = attention(query, key, value, mask)
     with torch.no_grad():
-        answer = attention(*inputs, mask)
+        answer = attention(query, key, value, mask)
     assert [given[0].ndim for given, *_ in spy.calls] == [len(lead) + 2, 4]
     torch.testing.assert_close(answer, expected)
 
 
 def test_one_example_keeps_its_axes_under_every_transform(spy: Spy) -> None:
     """A map, a derivative, a derivative of a mask alone, a tangent: torch's plain form has them all."""
-    query, key = torch.randn(4, 5, 6), torch.randn(4, 7, 6)
+
+    def asked(query: Tensor) -> Tensor:
+        return attention(query, key, key)
+
+    query, key = torch.randn(4, 5, 6), torch.randn(7, 6)
     with torch.no_grad():
-        torch.vmap(attention)(query, key, key)
-        torch.func.jvp(lambda query: attention(query, key[0], key[0]), (query[0],), (query[1],))
+        torch.vmap(asked)(query)
+        torch.func.jvp(asked, (query[0],), (query[1],))
         with torch.autograd.forward_ad.dual_level():
             dual = torch.autograd.forward_ad.make_dual(query[0], query[1])
-            tangent = torch.autograd.forward_ad.unpack_dual(attention(dual, key[0], key[0])).tangent
+            tangent = torch.autograd.forward_ad.unpack_dual(asked(dual)).tangent
     assert tangent is not None
-    torch.func.grad(lambda query: attention(query, key[0], key[0]).sum())(query[0])
-    attention(query[0], key[0], key[0], torch.zeros(5, 7, requires_grad=True)).sum().backward()
+    torch.func.grad(lambda query: asked(query).sum())(query[0])
+    attention(query[0], key, key, torch.zeros(5, 7, requires_grad=True)).sum().backward()
     assert [given[0].ndim for given, *_ in spy.calls] == [2] * 5
 
 

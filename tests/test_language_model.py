@@ -1,14 +1,11 @@
 import copy
 import math
-import pickle
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-import torchinfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -221,13 +218,6 @@ def test_parameters_are_as_many_as_the_formula_says(
     assert count(model) == v * m + depth * layer + (2 * m if bias else m) + (x or 0) * m + (not tied) * v * m
 
 
-@every_variant
-def test_torchinfo_counts_the_same(variant: str) -> None:
-    model = small(variant)
-    summary = torchinfo.summary(model, input_data=torch.randint(11, (2, 5)), verbose=0)
-    assert summary.total_params == count(model)
-
-
 def test_names_of_the_state_are_a_promise() -> None:
     boxes = [f"attention.L{each}" for each in "qkvo"] + ["attention_norm", "feed_forward.L1", "feed_forward.L2"]
     boxes.append("feed_forward_norm")
@@ -300,6 +290,14 @@ def test_learned_positions_end() -> None:
         model.generate(tokens, 8)
 
 
+def test_a_diagram_has_no_more_tokens_than_positions() -> None:
+    """A free length is longer than those learned here; what would do is said in the user's words."""
+    model = small("learned")
+    with pytest.raises(CircuitError, match=r'16 positions .* give it a size up to 16, as in .* sizes=\{"x": 16\}'):
+        trace(model)
+    assert "16 -> 16 11" in str(trace(model, sizes={"x": 16}))
+
+
 # --- What sees what ---------------------------------------------------------------------------------------------------
 
 
@@ -332,14 +330,6 @@ def test_its_jacobian_by_the_embedded_text_is_triangular() -> None:
     jacobian = torch.autograd.functional.jacobian(logits, vectors).abs().sum((1, 3))
     assert jacobian.triu(1).eq(0).all()
     assert jacobian[torch.ones(6, 6).tril().bool()].gt(0).all()
-
-
-@every_variant
-def test_texts_do_not_see_each_other(variant: str) -> None:
-    model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (5, 7))
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(model(tokens[order]), model(tokens)[order])
-    torch.testing.assert_close(model(tokens), torch.stack([model(each) for each in tokens]))
 
 
 def test_with_rotary_positions_only_distances_count() -> None:
@@ -539,44 +529,8 @@ def test_dropout_is_for_training_alone() -> None:
     assert zeros[0] == pytest.approx(0.5, abs=0.03)
 
 
-def test_it_is_the_same_under_a_seed() -> None:
-    states = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        states.append(LanguageModel(**SMALL).state_dict())
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-
-
+@pytest.mark.slow
 @every_variant
-def test_built_on_meta_and_made_later(variant: str) -> None:
-    made = partial(LanguageModel, **SMALL, **VARIANTS[variant])
-    later, here = made(device="meta"), made()
-    assert {each.device.type for each in later.parameters()} == {"meta"}
-    later = later.to_empty(device="cpu")
-    for parameter in later.parameters():
-        parameter.data.fill_(torch.nan)
-    for model in (later, here):
-        torch.manual_seed(7)
-        model.reset_parameters()
-    torch.testing.assert_close(later.state_dict(), here.state_dict(), rtol=0, atol=0)
-    tokens = torch.randint(11, (2, 5))
-    assert torch.equal(later(tokens), here(tokens))
-    assert {each.dtype for each in made(dtype=torch.float64).parameters()} == {torch.float64}
-
-
-@every_variant
-def test_copies_and_pickles(variant: str) -> None:
-    model, tokens = small(variant), torch.randint(11, (2, 5))
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other(tokens), model(tokens))
-        assert other.state_dict().keys() == model.state_dict().keys()
-        with pytest.raises(ShapeError, match="tokens"):
-            other(torch.rand(2, 5))
-
-
-@pytest.mark.parametrize(
-    "variant", [each if each == "rotary" else pytest.param(each, marks=pytest.mark.slow) for each in VARIANTS]
-)
 def test_it_compiles_into_one_graph(variant: str) -> None:
     """Forward and backward."""
     torch.compiler.reset()
@@ -601,17 +555,11 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
 
 
 @every_variant
-def test_it_runs_under_autocast(variant: str) -> None:
-    """bfloat16 keeps 8 bits: the tolerance for probabilities is some units of its last place."""
+def test_it_generates_under_autocast(variant: str) -> None:
+    """The caches hold what autocast makes of keys and values."""
     model, tokens = LanguageModel(**SMALL, **VARIANTS[variant]), torch.randint(11, (2, 5))
     with torch.autocast("cpu", torch.bfloat16):
-        answer = model.logits(tokens)
-        grown = model.generate(tokens, 6)
-    assert answer.dtype == torch.bfloat16
-    torch.testing.assert_close(answer.float(), model.logits(tokens), rtol=0, atol=0.02)
-    assert grown.shape == (2, 11)
-    answer.float().sum().backward()
-    assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+        assert model.generate(tokens, 6).shape == (2, 11)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -657,17 +605,6 @@ class LogitsOf(nn.Module):
         return self.model.logits(tokens)
 
 
-@every_variant
-def test_kernels_are_definitions(variant: str) -> None:
-    model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (2, 7))
-    answer = model.logits(tokens)
-    ours = gradients(answer, model)
-    with definitions():
-        expected = model.logits(tokens)
-        torch.testing.assert_close(answer, expected)
-        torch.testing.assert_close(ours, gradients(expected, model))
-
-
 def test_it_exports_with_any_length() -> None:
     model, free = small(), torch.export.Dim.DYNAMIC
     program = torch.export.export(model, (torch.randint(11, (2, 5)),), dynamic_shapes={"tokens": {0: free, 1: free}})
@@ -679,17 +616,9 @@ def test_it_exports_with_any_length() -> None:
 
 
 def test_the_table_tells_the_models_story() -> None:
-    table = str(trace(LanguageModel(50257, 768, 64, 12, 3072, 12, learned_positions=1024, device="meta").eval()))
+    table = str(trace(LanguageModel(50257, 768, 64, 12, 3072, 3, learned_positions=1024, device="meta").eval()))
     lines = table.splitlines()
     assert "x -> x 50257" in lines[0]
-    assert "124,439,808 params" in lines[0]
-    assert "×12" in table
+    assert f"{124_439_808 - 9 * 7_087_872:,} params" in lines[0]
+    assert "×3" in table
     assert "softmax over v" in lines[-1]
-
-
-@every_variant
-def test_the_table_is_the_model(variant: str) -> None:
-    model: Callable[..., Any] = small(variant, dtype=torch.float64).eval()
-    diagram, tokens = trace(model, sizes={"x": 6}), torch.randint(11, (6,))
-    with definitions():
-        torch.testing.assert_close(diagram(tokens), model(tokens))

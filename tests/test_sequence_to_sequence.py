@@ -1,17 +1,14 @@
-import copy
 import math
-import pickle
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-import torchinfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuits import CircuitError, ShapeError, definitions, trace
+from circuits import CircuitError, ShapeError, trace
 from models.sequence_to_sequence import SequenceToSequence
 
 SMALL: dict[str, Any] = {
@@ -112,11 +109,6 @@ def test_the_papers_base_model() -> None:
     assert count(model) == 37_000 * 512 + 44_140_544 - 4 * 512 == 63_082_496
 
 
-def test_torchinfo_counts_the_same() -> None:
-    model = small(tied=False)
-    assert torchinfo.summary(model, input_data=tokens((2, 7), (2, 5)), verbose=0).total_params == count(model)
-
-
 def test_names_of_the_state_are_a_promise() -> None:
     model = small(tied=False)
     inside = [f"transformer.{name}" for name in model.transformer.state_dict()]
@@ -133,16 +125,6 @@ def test_it_begins_as_it_says() -> None:
     )
     box = model.get_parameter("transformer.decoder.layers.0.feed_forward.L1.weight")
     torch.testing.assert_close(box.abs().max().item(), (6 / 192) ** 0.5, rtol=0.01, atol=0)
-
-
-def test_built_on_meta_and_made_later() -> None:
-    later, here = small(device="meta").to_empty(device="cpu"), small()
-    for parameter in later.parameters():
-        parameter.data.fill_(torch.nan)
-    for model in (later, here):
-        torch.manual_seed(7)
-        model.reset_parameters()
-    torch.testing.assert_close(later.state_dict(), here.state_dict(), rtol=0, atol=0)
 
 
 # --- Shapes, and what is refused --------------------------------------------------------------------------------------
@@ -199,13 +181,6 @@ def test_no_token_sees_what_comes_after_it_and_each_sees_the_whole_source() -> N
         changed = source.clone()
         changed[:, place] = source[:, place] % 10 + 1
         assert (model.logits(changed, target) - before).abs().sum(-1).gt(1e-9).all()
-
-
-def test_pairs_do_not_see_each_other() -> None:
-    model, (source, target) = small(padding=0, dtype=torch.float64), tokens((5, 7), (5, 6))
-    source[2, 3:] = 0
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(model(source[order], target[order]), model(source, target)[order])
 
 
 def test_padding_changes_nothing() -> None:
@@ -286,12 +261,6 @@ def test_dropout_is_for_training_alone() -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_copies_and_pickles() -> None:
-    model, given = small(padding=0), tokens((2, 7), (2, 5))
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other(*given), model(*given))
-
-
 @pytest.mark.slow
 def test_it_compiles_into_one_graph() -> None:
     """Forward and backward."""
@@ -303,14 +272,11 @@ def test_it_compiles_into_one_graph() -> None:
     torch.testing.assert_close(gradients(answer, model), gradients(expected, model))
 
 
-def test_it_runs_under_autocast() -> None:
-    """bfloat16 keeps 8 bits: the tolerance for logits below 2 is some units of its last place."""
+def test_it_generates_under_autocast() -> None:
+    """The caches hold what autocast makes of keys and values."""
     model, given = SequenceToSequence(**SMALL, padding=0), tokens((2, 7), (2, 5))
     with torch.autocast("cpu", torch.bfloat16):
-        answer = model.logits(*given)
-        grown = model.generate(*given, count=3)
-    torch.testing.assert_close(answer.float(), model.logits(*given), rtol=0, atol=0.1)
-    assert grown.shape == (2, 8)
+        assert model.generate(*given, count=3).shape == (2, 8)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
@@ -319,19 +285,7 @@ def test_it_maps_over_pairs() -> None:
     torch.testing.assert_close(torch.vmap(model)(*given), model(*given))
 
 
-def test_kernels_are_definitions() -> None:
-    model, given = small(padding=0, dtype=torch.float64), tokens((2, 7), (2, 5))
-    answer = model.logits(*given)
-    with definitions():
-        torch.testing.assert_close(answer, model.logits(*given))
-
-
-def test_the_table_is_the_model() -> None:
-    model = small(padding=0, dtype=torch.float64).eval()
-    diagram = trace(model)
-    table = str(diagram)
+def test_the_table_keeps_its_lengths_free() -> None:
+    table = str(trace(small(padding=0).eval()))
     assert "x, y -> y 11" in table.splitlines()[0]
     assert "fixed by" not in table
-    given = tokens((6,), (4,))
-    with definitions():
-        torch.testing.assert_close(diagram(*given), model(*given))

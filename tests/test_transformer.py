@@ -1,12 +1,10 @@
 import copy
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-import torchinfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -312,12 +310,6 @@ def test_parameters_are_as_many_as_the_formula_says(
     assert count(model) == sum(both)
 
 
-@every_kind
-def test_torchinfo_counts_the_same(kind: str) -> None:
-    model = KINDS[kind](**SMALL)
-    assert torchinfo.summary(model, input_data=inputs(kind, 2), verbose=0).total_params == count(model)
-
-
 def test_names_of_the_state_are_a_promise() -> None:
     attention = [f"{box}.{kind}" for box in ("Lq", "Lk", "Lv", "Lo") for kind in ("weight", "bias")]
     norm = ["weight", "bias"]
@@ -381,15 +373,6 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 # --- What sees what ---------------------------------------------------------------------------------------------------
-
-
-@every_kind
-def test_examples_do_not_see_each_other(kind: str) -> None:
-    model, given = stirred(KINDS[kind](**SMALL, dtype=torch.float64)), inputs(kind, 5, dtype=torch.float64)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(model(*(each[order] for each in given)), model(*given)[order])
-    one_by_one = torch.stack([model(*each) for each in zip(*given, strict=True)])
-    torch.testing.assert_close(model(*given), one_by_one)
 
 
 def test_an_encoder_does_not_know_the_order_of_its_source() -> None:
@@ -494,49 +477,13 @@ def test_a_step_of_training_lowers_the_loss(kind: str) -> None:
     assert losses == sorted(losses, reverse=True)
 
 
-def test_it_is_the_same_under_a_seed() -> None:
-    states = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        states.append(KINDS["Transformer"](**SMALL).state_dict())
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-
-
-def test_built_on_meta_and_made_later() -> None:
-    later: Any = KINDS["Transformer"](**SMALL, device="meta")
-    assert {each.device.type for each in later.parameters()} == {"meta"}
-    later = later.to_empty(device="cpu")
-    for parameter in later.parameters():
-        parameter.data.fill_(torch.nan)
-    here: Any = KINDS["Transformer"](**SMALL)
-    for model in (later, here):
-        torch.manual_seed(7)
-        model.reset_parameters()
-    torch.testing.assert_close(later.state_dict(), here.state_dict(), rtol=0, atol=0)
-
-
+@pytest.mark.slow
 @every_kind
-def test_copies_and_pickles(kind: str) -> None:
-    model, given = stirred(KINDS[kind](**SMALL)), inputs(kind, 2)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other(*given), model(*given))
-        assert other.state_dict().keys() == model.state_dict().keys()
-        with pytest.raises(ShapeError, match="m is 11 here"):
-            other(*inputs(kind, 2, m=11))
-
-
-@pytest.mark.parametrize(
-    ("kind", "norm_first"),
-    [
-        ("EncoderLayer", True),
-        *(pytest.param(kind, first, marks=pytest.mark.slow) for kind in KINDS for first in (False, True)),
-    ],
-)
-def test_it_compiles_into_one_graph(kind: str, norm_first: bool) -> None:
+def test_with_norms_first_it_compiles_into_one_graph(kind: str) -> None:
     """Forward and backward."""
     torch.compiler.reset()
     model, given = (
-        stirred(KINDS[kind](**SMALL, norm_first=norm_first, dtype=torch.float64)),
+        stirred(KINDS[kind](**SMALL, norm_first=True, dtype=torch.float64)),
         inputs(kind, 2, dtype=torch.float64),
     )
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -558,17 +505,6 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
         ours, wanted = gradients(answer, model), gradients(expected, model)
         largest = max(each.abs().max().item() for each in wanted.values())
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5 * largest)
-
-
-@every_kind
-def test_it_runs_under_autocast(kind: str) -> None:
-    """bfloat16 keeps 8 bits: the tolerance is a few units of its last place for numbers around 1, as norms leave."""
-    model, given = KINDS[kind](**SMALL), inputs(kind, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = model(*given)
-    torch.testing.assert_close(answer.float(), model(*given), rtol=0, atol=0.06)
-    answer.float().sum().backward()
-    assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
@@ -594,17 +530,6 @@ def test_derivatives_first_and_second_are_right(kind: str, norm_first: bool) -> 
         assert torch.autograd.gradgradcheck(model, given)
 
 
-@every_kind
-def test_kernels_are_definitions(kind: str) -> None:
-    model, given = stirred(KINDS[kind](**SMALL, dtype=torch.float64)), inputs(kind, 2, dtype=torch.float64)
-    answer = model(*given)
-    ours = gradients(answer, model)
-    with definitions():
-        expected = model(*given)
-        torch.testing.assert_close(answer, expected)
-        torch.testing.assert_close(ours, gradients(expected, model))
-
-
 def test_it_exports_with_any_lengths() -> None:
     model = stirred(KINDS["Transformer"](**SMALL))
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
@@ -619,11 +544,12 @@ def test_it_exports_with_any_lengths() -> None:
 
 
 def test_the_table_tells_the_figures_story() -> None:
-    table = str(trace(Transformer().eval()))
+    model = Transformer(encoder_depth=2, decoder_depth=3, device="meta").eval()
+    table = str(trace(model))
     lines = table.splitlines()
     assert "x 512, y 512 -> y 512" in lines[0]
-    assert "44,140,544 params" in lines[0]
-    assert table.count("×6") == 2
+    assert f"{count(model):,} params" in lines[0]
+    assert (table.count("×2"), table.count("×3")) == (1, 1)
     assert "softmax over x" in table
     assert "fixed by" not in table
     for part in (
@@ -633,12 +559,3 @@ def test_the_table_tells_the_figures_story() -> None:
         "feed_forward FeedForward",
     ):
         assert part in table
-
-
-@every_kind
-def test_the_table_is_the_model(kind: str) -> None:
-    model = stirred(KINDS[kind](**SMALL, dtype=torch.float64)).eval()
-    diagram = trace(model)
-    given = inputs(kind, dtype=torch.float64, x=6, y=3)
-    with definitions():
-        torch.testing.assert_close(diagram(*given), model(*given))

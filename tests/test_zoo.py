@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import models
 from circuits import Circuit, definitions, find_circuit, trace
-from models.transformer import Decoder, Encoder
+from models.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +75,8 @@ MODELS = {
     "separable convolution": Entry(
         partial(models.SeparableConvolution, "c h w -> k h w", c=4, k=6, kernel=3, padding=1), {"h": 5, "w": 3}
     ),
+    "encoder layer": Entry(partial(EncoderLayer, m=6, k=5, h=2, f=8), {"x": 7}, r"Lk\.bias"),
+    "decoder layer": Entry(partial(DecoderLayer, m=6, k=5, h=2, f=8, norm_first=True), {"y": 5, "x": 7}, r"Lk\.bias"),
     "encoder": Entry(partial(Encoder, m=6, k=5, h=2, f=8, depth=2), {"x": 7}, r"Lk\.bias"),
     "decoder": Entry(partial(Decoder, m=6, k=5, h=2, f=8, depth=2), {"y": 5, "x": 7}, r"Lk\.bias"),
     "transformer": Entry(
@@ -90,7 +92,7 @@ MODELS = {
         tokens=13,
     ),
     "sequence to sequence": Entry(
-        partial(models.SequenceToSequence, 13, m=6, k=5, h=2, f=8, encoder_depth=1, decoder_depth=1),
+        partial(models.SequenceToSequence, 13, m=6, k=5, h=2, f=8, encoder_depth=1, decoder_depth=1, padding=0),
         {"x": 7, "y": 5},
         r"Lk\.bias",
         tokens=13,
