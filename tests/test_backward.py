@@ -675,6 +675,43 @@ def test_halves_of_a_model_with_dropout_agree_on_the_mask() -> None:
     assert torch.equal(reverse(saved, ones(50))["x"], answer)
 
 
+def test_what_is_recomputed_is_not_saved() -> None:
+    sizes = {"y": 5, "x": 7, "k": 4}
+    plain, thrifty = forward_backward(attend, sizes=sizes), forward_backward(attend, recompute="softmax", sizes=sizes)
+    bare = forward_backward(attend, recompute=["softmax", "mul", "einsum"], sizes=sizes)
+    assert plain.bytes == thrifty.bytes == 4 * (5 * 4 + 2 * 7 * 4 + 5 * 7)
+    assert bare.bytes == 4 * (5 * 4 + 2 * 7 * 4)
+    assert [box.label.split()[0] for box in bare.reverse.boxes] == ["einsum", "mul", "softmax", "∂attend"]
+    query, key, value, back = torch.randn(5, 4), torch.randn(7, 4), torch.randn(7, 4), torch.randn(5, 4)
+    expected = backward(attend, sizes=sizes)(query, key, value, back)
+    for halves in (plain, thrifty, bare):
+        _, saved = halves.forward(query, key, value)
+        assert halves.bytes == sum(each.numel() * each.element_size() for each in saved)
+        found = halves.reverse(saved, back)
+        for name, slope in found.items():
+            assert torch.equal(slope, expected[name])
+
+
+def test_what_cannot_be_recomputed_is_refused() -> None:
+    with pytest.raises(CircuitError, match="attend has no relu; there are einsum, mul, softmax"):
+        forward_backward(attend, recompute="relu")
+    with pytest.raises(CircuitError, match="native_dropout may give another answer"):
+        forward_backward(lambda x: F.dropout(x.exp(), 0.5), r(3), recompute="native_dropout")
+
+
+def test_halves_give_the_results_as_they_stand_at_the_end() -> None:
+    def f(x: Tensor) -> Tensor:
+        y = x * 2
+        row = y[0]
+        y.mul_(x)
+        return row
+
+    x, back = r(3, 4), r(4)
+    answer, saved = (halves := forward_backward(f, x)).forward(x)
+    torch.testing.assert_close(answer, 2 * x[0] ** 2)
+    torch.testing.assert_close(halves.reverse(saved, back)["x"][0], 4 * x[0] * back)
+
+
 # Gradients of gradients ----------------------------------------------------------------------------------------------
 
 

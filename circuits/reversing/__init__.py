@@ -12,7 +12,8 @@ from circuits.reversing import (
     structural,
     windows,
 )
-from circuits.reversing.joint import Halves, backward, forward_backward
+from circuits.reversing.cutting import Halves, forward_backward
+from circuits.reversing.joint import backward
 from circuits.reversing.simplifying import simplify
 
 FAMILIES = (

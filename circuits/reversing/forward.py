@@ -71,7 +71,7 @@ class Forward:
         made = replace(box, inputs=inputs, outputs=renumbered(box, self.tape.now).outputs, boxes=tuple(boxes))
         if hand is not None:
             self.active = around | {value.number for value in made.outputs if value.dtype.is_floating_point}
-            self.tape.hand[id(made)] = replace(hand, result=change(hand.result, self._now, _same, make=False))
+            self.tape.hand[id(made)] = replace(hand, result=change(hand.result, self.now, _same, make=False))
             self.touched |= {value.number for value in (*inputs, *made.outputs)}
         self._more(made)
         return made
@@ -87,12 +87,13 @@ class Forward:
 
     # Where values stand
 
-    def _now(self, wire: Wire) -> Wire:
+    def now(self, wire: Wire) -> Wire:
+        """Where a value of the diagram stands by now."""
         return Wire(self.tape.now.get(wire.number, wire.number))
 
     def _described(self, call: Call) -> Call:
         """A call on the values as they are now."""
-        args, kwargs = (change(part, self._now, _same, make=False) for part in (call.args, call.kwargs))
+        args, kwargs = (change(part, self.now, _same, make=False) for part in (call.args, call.kwargs))
         return replace(call, args=args, kwargs=kwargs)
 
     def _flows(self, call: Call) -> bool:

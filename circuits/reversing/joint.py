@@ -1,25 +1,20 @@
-"""`backward` and `forward_backward`: the way there and the way back as diagrams.
-
-Both begin with the same two boxes, the recorded circuit and its reverse. `backward` runs one after the other;
-`forward_backward` cuts between them, and what crosses the cut is what is saved.
-"""
+"""`backward`: the way there and the way back, one after the other, as one diagram."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from circuits.boxes import Box, Size, Value
+from circuits.boxes import Box, Value
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.reversing.bench import Bench
 from circuits.reversing.forward import Forward
-from circuits.reversing.ports import flow, inside, ported
+from circuits.reversing.ports import ported
 from circuits.reversing.walk import Walk, needed
-from circuits.structure import Struct, Wire, wires
+from circuits.structure import Struct, Wire, change, wires
 from circuits.tracing import trace
 
 
@@ -45,7 +40,7 @@ def backward(
     >>> gradient(torch.tensor(4.0), torch.tensor(1.0))
     {'x': tensor(0.1250)}
     """
-    made = _made(f, inputs, wrt, sizes, axes, kwargs)
+    made = make(f, inputs, wrt, sizes, axes, kwargs)
     diagram = made.diagram
     box = Box("function", "", f"∂{diagram.name}", inputs=(*made.inputs, *made.cotangents), outputs=made.answers,
               parameters=made.forward.parameters)  # fmt: skip
@@ -53,65 +48,12 @@ def backward(
     return made.assembled(replace(box, boxes=boxes), _arguments(diagram, made.cotangents), made.result)
 
 
-class Halves(NamedTuple):
-    """A circuit with its tape, and its reverse: `outputs, saved = forward(*inputs)`, `reverse(saved, *cotangents)`."""
-
-    forward: Diagram
-    reverse: Diagram
-
-    @property
-    def saved(self) -> tuple[Value, ...]:
-        """What is kept in between, in the order of the tape; parameters are not, they stay where they are."""
-        return self.reverse.inputs[: len(wires(self.reverse.arguments.parts[0]))]
-
-    @property
-    def bytes(self) -> Size:
-        """How much memory that takes: a number, or a formula in the axes that are free."""
-        return sum([prod(value.sizes) * value.dtype.itemsize for value in self.saved])
-
-
-def forward_backward(
-    f: Any,
-    /,
-    *inputs: Any,
-    wrt: str | Sequence[str] | None = None,
-    sizes: Mapping[str, int] | None = None,
-    axes: str | None = None,
-    **kwargs: Any,
-) -> Halves:
-    """`backward` cut in two where the way there ends: `forward`, which also gives what it saves, and `reverse`.
-
-    `forward(*inputs)` gives `outputs, saved`, and `reverse(saved, *cotangents)` what `backward` gives. The halves tell
-    what is `saved`, its axes and its `bytes`. Differentiate `backward(f)`, not the halves: `reverse` takes what was
-    saved as given.
-
-    >>> halves = forward_backward(lambda x: x.sin(), torch.zeros(3))
-    >>> outputs, saved = halves.forward(torch.zeros(3))
-    >>> halves.reverse(saved, torch.ones(3)), halves.bytes
-    ({'x': tensor([1., 1., 1.])}, 12)
-    """
-    made = _made(f, inputs, wrt, sizes, axes, kwargs)
-    diagram = made.diagram
-    back = {value.number for value in made.cotangents}
-    there = [n for n in flow(made.reverse).read if n not in back and n not in diagram.state and n not in made.constants]
-    values = {**inside([made.forward]), **{value.number: value for value in made.more[id(made.forward)]}}
-    values |= {value.number: value for value in made.inputs}
-    saved = tuple([values[number] for number in sorted(there)])
-    tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
-    result = Struct(tuple, (), (diagram.result, tape))
-    (first,) = ported([made.forward], wires(result), made.more)
-    forward = made.assembled(first, diagram.arguments, result, diagram.binder)
-    box = Box("function", "", f"∂{diagram.name}", inputs=(*saved, *made.cotangents), outputs=made.answers,
-              boxes=ported(made.reverse, wires(made.result), made.more))  # fmt: skip
-    names = ["saved", *[value.name for value in made.cotangents]]
-    parts = (tape, *[Wire(value.number) for value in made.cotangents])
-    reverse = made.assembled(box, Struct(dict, tuple(names), parts), made.result, _binder(names, {}))
-    return Halves(forward, reverse)
-
-
 @dataclass(frozen=True)
 class Made:
-    """The two boxes of a circuit and its reverse, and what goes in and comes out."""
+    """The two boxes of a circuit and its reverse, and what goes in and comes out.
+
+    `outputs` says where the results of the circuit stand, `result` where the cotangents do that were asked for.
+    """
 
     diagram: Diagram
     bench: Bench
@@ -121,6 +63,7 @@ class Made:
     inputs: tuple[Value, ...]
     cotangents: tuple[Value, ...]
     answers: tuple[Value, ...]
+    outputs: Any
     result: Struct
 
     @property
@@ -143,7 +86,7 @@ class Made:
         )
 
 
-def _made(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) -> Made:
+def make(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) -> Made:
     """Record, go there, come back."""
     if isinstance(f, Diagram):
         if inputs or kwargs or sizes or axes:
@@ -165,7 +108,8 @@ def _made(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) -> 
     boxes, _ = needed([*added, *back, *zeros], wires(result))
     pairs = zip(wires(result), asked.values(), strict=True)
     answers = tuple([replace(value, number=number, role="made", name="") for number, value in pairs])
-    return Made(diagram, bench, there, boxes, way.more, diagram.inputs, cotangents, answers, result)
+    outputs = change(diagram.result, way.now, lambda scalar: scalar, make=False)
+    return Made(diagram, bench, there, boxes, way.more, diagram.inputs, cotangents, answers, outputs, result)
 
 
 def _asked(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, Value]:
@@ -265,10 +209,11 @@ def _named(arguments: Struct) -> inspect.Signature | None:
     """The parameters that arguments are bound to; None for those of a function that does not say how its are called."""
     if not all(name.isidentifier() for name in arguments.keys):
         return None
-    return _binder(arguments.keys, _defaults(arguments))
+    return bind_names(arguments.keys, _defaults(arguments))
 
 
-def _binder(names: Iterable[str], defaults: Mapping[str, Any]) -> inspect.Signature:
+def bind_names(names: Iterable[str], defaults: Mapping[str, Any]) -> inspect.Signature:
+    """Parameters of these names: by place, or by name where there is a default."""
     kinds = inspect.Parameter
     placed = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in names if name not in defaults]
     return inspect.Signature(
