@@ -38,7 +38,8 @@ def listing(
 
     First stand the parameters by their dotted names, then, after a semicolon, what goes in. Each line after names what
     an operation makes, and gives its arguments in the order of the code. An axis says its size where it first stands,
-    `y=20`; one that nobody named is its size. `_` is what nobody reads; an operation that ends in `_` overwrites its
+    `y=20`; one that nobody named is its size. `_` is what nobody reads, `?` what was not seen
+    being made (torch.func's, or after a failure); an operation that ends in `_` overwrites its
     first argument. A module that is one operation is the line of that operation. A value has one name, inside a box
     and outside; seen by torch.vmap it has a prime, and an axis that is hidden there a star.
 
