@@ -104,7 +104,7 @@ def equivariant(
                 slot.axes,
                 mine,
                 expected,
-                ("permuted, then applied", "applied, then permuted"),
+                (f"when {axis} is permuted before", "when it is permuted after"),
                 note,
             )
 
@@ -151,7 +151,15 @@ def shifting(
                 raise CircuitError(f"laws.shifting: {to} is {after.shape[place]} long, and nothing is left to compare")
             mine, its = (each.narrow(place, start, kept) for each, start in ((after, border), (before, border + moves)))
             note = f"{to} is counted from place {border}; {axis} was shifted by {by}"
-            agree(subject, slot.name, slot.axes, mine, its, ("shifted, then applied", "applied, then shifted"), note)
+            agree(
+                subject,
+                slot.name,
+                slot.axes,
+                mine,
+                its,
+                (f"when {axis} is shifted before", "when the output is shifted after"),
+                note,
+            )
 
 
 # --- What an index sees ----------------------------------------------------------------------------------------------
@@ -183,7 +191,8 @@ def _seen(subject: Subject, tensors: Mapping[str, Tensor], number: int, place: i
         ends = _places(subject, axes[name], source, tensor)
         for end in ends[level : level + 1] if source == "..." else ends:
             matrix = _by_gradient(subject, tensors, number, place, name, end)
-            found[name, end] = _by_trial(subject, tensors, number, place, name, end) if matrix is None else matrix
+            flat = matrix is None or not matrix.any()  # a step has a gradient, and it is zero
+            found[name, end] = _by_trial(subject, tensors, number, place, name, end) if flat else matrix
     return found
 
 
@@ -269,7 +278,11 @@ def _places(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[int
     if axis == "...":
         return list(range(ahead)) if axes[:1] == (Rest(),) else []
     led = axes[:1] == (Rest(),)
-    found = [place + (ahead - 1 if led else 0) for place, term in enumerate(axes) if f"{term}" == axis]
+    found = [
+        place + (ahead - 1 if led else 0)
+        for place, term in enumerate(axes)
+        if axis in (f"{term}", subject.twins.get(f"{term}"))
+    ]
     inside = [term for term in axes if axis in term.names and f"{term}" != axis]
     if inside and not found:
         raise CircuitError(

@@ -71,6 +71,7 @@ def _linear(subject: Subject, argument: str) -> None:
         for a, b in COMBINATIONS:
             found = at(a * x + b * y)
             expected = [a * mine + b * its for mine, its in zip(here, there, strict=True)]
-            words = (f"of {a:g} x + {b:g} y", f"by {a:g} f(x) + {b:g} f(y)") if a else ("of zeros", "for a linear map")
-            notes = [f"x and y are two draws of {argument}"] if a else [f"{argument} is zero"]
+            words = (f"for {a:g} x + {b:g} y", f"by {a:g} f(x) + {b:g} f(y)")
+            words = words if a else (f"where {argument} is zero", "for a linear map")
+            notes = [f"x and y are two draws of {argument}"] if a else []
             agree_all(subject, found, expected, words, *notes, room=max(1.0, abs(a)))

@@ -38,14 +38,29 @@ def shapes(
     leads: list[tuple[int, ...]] = [subject.lead]
     if led and "..." not in (sizes or {}):
         leads += [(), (*subject.lead, 53)]
-    if subject.module is not None:
-        subject.module.to("meta")
+    device = _weightless(subject)
     for optional, lead in itertools.product(subject.extremes(), leads):
-        tensors = {name: each.to("meta") for name, each in subject.tensors(optional, lead=lead).items()}
+        tensors = {name: each.to(device) for name, each in subject.tensors(optional, lead=lead).items()}
         with checks(False):
             found = subject(tensors)
         _promised(subject, found, lead)
         _refused(subject, tensors)
+
+
+def _weightless(subject: Subject) -> torch.device:
+    """The meta device, with the copy moved there; a function that holds tensors stays where these are."""
+    meta, home = torch.device("meta"), subject.device
+    if subject.module is not None:
+        subject.module.to(meta)
+        return meta
+    try:
+        with checks(False):
+            subject({name: each.to(meta) for name, each in subject.tensors().items()})
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta" not in f"{error}" and "device" not in f"{error}":
+            raise
+        return home
+    return meta
 
 
 def _promised(subject: Subject, found: Sequence[Tensor], lead: Sequence[int]) -> None:

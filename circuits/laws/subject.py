@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from circuits.calling import leaves
-from circuits.checking import find_circuit, fixed_sizes
+from circuits.checking import checks, find_circuit, fixed_sizes
 from circuits.declaring import has_rest
 from circuits.errors import CircuitError
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term
@@ -61,6 +61,7 @@ class Subject:
         self.optional = [name for name in circuit.optional if self.sources.get(name, name) is not None]
         self._refuse_unknown("inputs", self.sources, [slot.name for slot in circuit.slots])
         owner = owner_of(f)
+        self.twins: dict[str, str] = {}
         self._given: dict[str, Any] = dict(sizes or {})
         self._rest = lead
         self._fixed = fixed_sizes(circuit, owner) if owner is not None or not circuit.owner else {}
@@ -93,13 +94,15 @@ class Subject:
         taken = {*known.values(), *(rest or ()), *_numbers(tensors)}
         for start in range(skip, skip + 40):
             primes = (prime for prime in PRIMES[start:] if prime not in taken)
-            ahead = tuple(rest) if rest is not None else (next(primes),) * led
+            ahead = tuple(rest) if rest is not None else (next(primes),) if led else ()
             sizes = dict(known)
             for name in names:
                 if name not in sizes:
                     own = name.rstrip("'")
-                    same = own != name and own in sizes and self._only_optional(name)
-                    sizes[name] = sizes[own] if same else next(primes) * self._multiple(name, known)
+                    if own != name and own in sizes and self._only_optional(name):
+                        sizes[name], self.twins[name] = sizes[own], own
+                    else:
+                        sizes[name] = next(primes) * self._multiple(name, known)
             if _whole([*tensors, *self.circuit.signature.outputs], sizes):
                 return sizes, ahead
         raise CircuitError(
@@ -234,7 +237,7 @@ class Subject:
             return torch.float64
         self.dtype = torch.float64
         try:
-            with torch.no_grad():
+            with torch.no_grad(), checks(False):
                 self(self.tensors())
         except (RuntimeError, TypeError) as error:
             if "dtype" in f"{error}" or "Double" in f"{error}":

@@ -46,9 +46,7 @@ def suite(
     try:
         import pytest
     except ImportError as error:
-        raise CircuitError(
-            "laws.suite makes tests for pytest: pip install pytest, or call the laws yourself"
-        ) from error
+        raise CircuitError("laws.suite makes tests for pytest, which is not installed") from error
     cases = _cases(also)
     for name in without or {}:
         if name not in cases:
