@@ -13,13 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from circuits import (
-    CircuitError,
-    Diagram,
-    backward,
-    forward_backward,
-)
-from tests.test_zoo import stirred
+from circuits import CircuitError, Diagram, backward, definitions, forward_backward, trace
+from tests import peers
+from tests.test_zoo import MODELS, Entry, made, stirred
 
 # --- The oracle -------------------------------------------------------------------------------------------------------
 
@@ -366,4 +362,173 @@ FUNCTIONS: dict[str, Case] = {
 @every(FUNCTIONS)
 def test_torch_functions(case: Case) -> None:
     """What is rarely used is asked of torch, and listed."""
+    agree(case.make(), *case.inputs(), opaque=case.opaque)
+
+
+# --- The zoo ----------------------------------------------------------------------------------------------------------
+
+QUICK = ("mlp", "attention", "visual attention", "conv attention")
+"""Those whose backward circuit takes little time to make."""
+
+zoo = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+)
+
+
+def ready(entry: Entry, mode: bool = False) -> nn.Module:
+    return stirred(entry.make(dtype=torch.float64)).train(mode)
+
+
+@zoo
+def test_models_of_the_zoo(name: str) -> None:
+    """Nothing in them is without a rule; a module's gradients are found whatever kernel it runs."""
+    model = ready(MODELS[name])
+    agree(model, *made(MODELS[name], model, dtype=torch.float64, lead=()))
+
+
+@zoo
+def test_models_in_train_mode_with_a_batch(name: str) -> None:
+    """With a batch of 2: statistics of the batch, masks of dropout."""
+    model = ready(MODELS[name], mode=True)
+    agree(model, *made(MODELS[name], model, dtype=torch.float64, lead=(2,)))
+
+
+@zoo
+def test_models_with_axes_of_size_one(name: str) -> None:
+    """Where an axis has one index, what is stretched and what is not look alike."""
+    entry = MODELS[name]
+    model = ready(entry)
+    images = {"b", "h", "w", "i", "j", "u", "v"} & set(entry.sizes)
+    sizes = {axis: 1 if axis == "b" or not images else size for axis, size in entry.sizes.items()}
+    agree(model, *made(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=(1,)))
+
+
+@zoo
+def test_models_recorded_without_sizes_run_at_any(name: str) -> None:
+    """One backward circuit, made once; then at two sizes."""
+    entry = MODELS[name]
+    model = ready(entry)
+    joint, halves = backward(model), forward_backward(model)
+    assert labels(joint) == ()
+    for factor in (1, 2):
+        sizes = {axis: size * factor for axis, size in entry.sizes.items()}
+        inputs = made(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=())
+        wanted = asked(model, tuple(inputs))
+        gradients_near(joint(*inputs, *wanted.cotangents), wanted)
+        outputs, saved = halves.forward(*inputs)
+        near(floats(outputs), wanted.outputs)
+        gradients_near(halves.reverse(saved, *wanted.cotangents), wanted)
+
+
+@zoo
+def test_kernels_and_definitions_have_one_reverse(name: str) -> None:
+    model = ready(MODELS[name])
+    inputs = tuple(made(MODELS[name], model, dtype=torch.float64, lead=()))
+    with definitions():
+        joint, wanted = backward(model, *inputs), asked(model, inputs)
+        gradients_near(joint(*inputs, *wanted.cotangents), wanted)
+    gradients_near(joint(*inputs, *wanted.cotangents), wanted)
+
+
+# --- Models of peers --------------------------------------------------------------------------------------------------
+
+
+class Logits(nn.Module):
+    """A language model of transformers, which gives more than logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """What it says of the next token, or the last vectors."""
+        found = self.model(tokens, use_cache=False)
+        return found.logits if hasattr(found, "logits") else found.last_hidden_state
+
+
+def hugging(kind: str, **options: Any) -> Callable[[], nn.Module]:
+    """A small model of transformers."""
+
+    def make() -> nn.Module:
+        package = peers.peer("transformers")
+        config = getattr(package, f"{kind}Config")(**options)
+        cause = {"GPT2": "GPT2LMHeadModel", "Bert": "BertForMaskedLM", "T5": "T5EncoderModel"}
+        model = getattr(package, cause.get(kind, f"{kind}ForCausalLM"))(config)
+        return Logits(stirred(model.double()).eval())
+
+    return make
+
+
+def timm(name: str, **options: Any) -> Callable[[], nn.Module]:
+    """A small model of timm."""
+    return lambda: stirred(peers.timm().create_model(name, **options).double()).eval()
+
+
+def zoo_of_pytorchcv(name: str, **options: Any) -> Callable[[], nn.Module]:
+    """A small model of pytorchcv."""
+    return lambda: stirred(peers.peer("pytorchcv.model_provider").get_model(name, **options).double()).eval()
+
+
+small = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "num_hidden_layers": 2, "vocab_size": 11}
+TOKENS = torch.tensor([[1, 5, 2, 9], [0, 3, 3, 10]])
+
+PEERS: dict[str, Case] = {
+    "GPT-2": Case(hugging("GPT2", n_embd=8, n_head=2, n_layer=2, vocab_size=11, n_positions=8), lambda: (TOKENS,)),
+    "Llama": Case(hugging("Llama", **small, num_key_value_heads=1), lambda: (TOKENS,)),
+    "Mistral": Case(hugging("Mistral", **small, num_key_value_heads=1, sliding_window=2), lambda: (TOKENS,)),
+    "Bert": Case(hugging("Bert", **small, max_position_embeddings=8), lambda: (TOKENS,)),
+    "T5": Case(hugging("T5", d_model=8, d_kv=4, d_ff=12, num_layers=2, num_heads=2, vocab_size=11), lambda: (TOKENS,)),
+    "ViT": Case(
+        timm("vit_tiny_patch16_224", img_size=32, embed_dim=12, depth=2, num_heads=2, num_classes=3),
+        lambda: (r(1, 3, 32, 32),),
+    ),
+    "MLP-Mixer": Case(
+        timm("mixer_s32_224", img_size=64, embed_dim=8, num_blocks=2, num_classes=3), lambda: (r(2, 3, 64, 64),)
+    ),
+    "ConvNeXt": Case(
+        timm("convnext_atto", depths=(1, 1, 1, 1), dims=(4, 6, 8, 8), num_classes=3), lambda: (r(1, 3, 32, 32),)
+    ),
+    "ResNet-20": Case(zoo_of_pytorchcv("resnet20_cifar10"), lambda: (r(1, 3, 16, 16),)),
+    "pre-activation ResNet-20": Case(zoo_of_pytorchcv("preresnet20_cifar10"), lambda: (r(1, 3, 16, 16),)),
+    "DenseNet-40": Case(zoo_of_pytorchcv("densenet40_k12_cifar10"), lambda: (r(1, 3, 8, 8),)),
+    "nn.Transformer": Case(
+        layer(nn.Transformer, 8, 2, 1, 2, 12, dropout=0.0, batch_first=True), lambda: (r(2, 3, 8), r(2, 4, 8))
+    ),
+}
+
+
+@pytest.mark.slow
+@every(PEERS)
+def test_models_of_peers(case: Case) -> None:
+    """At least 95 of 100 of their boxes have rules; the rest is listed."""
+    model, inputs = case.make(), case.inputs()
+    joint = agree(model, *inputs, opaque=case.opaque)
+    assert covered(joint, trace(model, *inputs)) >= 0.95
+
+
+# --- What is odd ------------------------------------------------------------------------------------------------------
+
+
+def doubled_views(x: Tensor) -> Tensor:
+    """A view written in place, then what it is a view of."""
+    y = x * 2
+    y[:, 1].mul_(x[:, 0])
+    y.t()[2].copy_(x[:, 0])
+    return y.sin() + x
+
+
+ODD: dict[str, Case] = {
+    "views written in place": Case(lambda: doubled_views, lambda: (r(3, 4),)),
+    "outputs that are inputs": Case(lambda: lambda x, y: (x, x * y, y), lambda: (r(3), r(3))),
+    "one output twice": Case(lambda: lambda x: (x.exp(),) * 2, lambda: (r(3),)),
+    "an input that nothing reads": Case(lambda: lambda x, y: x.exp(), lambda: (r(3), r(2))),
+    "a region without gradient": Case(lambda: torch.no_grad()(lambda x: x * 2), lambda: (r(3),)),
+    "strides": Case(lambda: lambda x: x.reshape(-1).cumsum(0), lambda: (r(4, 3).t()[::2],)),
+    "nested": Case(lambda: lambda given: {"a": given["x"] * given["y"][0]}, lambda: ({"x": r(3), "y": [r(3), r(1)]},)),
+    "vmap": Case(lambda: lambda x, y: torch.func.vmap(torch.dot, in_dims=(0, None))(x, y), lambda: (r(4, 3), r(3))),
+}
+
+
+@every(ODD)
+def test_what_is_odd(case: Case) -> None:
     agree(case.make(), *case.inputs(), opaque=case.opaque)
