@@ -1,6 +1,7 @@
 # Lambdas stand for functions and modules alike, and pyright takes them for modules.
 # pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportOptionalOperand=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportOptionalOperand=false
 """Twenty-five mistakes, planted by hand, and the law that sees each.
 
 Every circuit is written once, with the mistake or without it, as `wrong` says. It runs either way, and mostly with the

@@ -1,6 +1,7 @@
 # Lambdas stand for functions and modules alike, and pyright takes them for modules.
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportOptionalOperand=false
+# pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportOptionalOperand=false
 """The laws hold of every circuit in `models`; what they are told, what they leave alone, and what they say.
 
 What they see is in test_defects, and how much of it in test_mutants.
