@@ -182,7 +182,7 @@ def _register(spec: Circuit, run: Callable[..., None], kernel: Callable[..., Any
 
 
 def _reverse(spec: Circuit, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let `function` be the backward circuit: it takes what the circuit takes, then the cotangents of what that gives."""
+    """Let `function` be the backward circuit: it takes what the circuit takes, then the cotangents of its answers."""
     spec.body.backward = function
     return function
 
