@@ -4,7 +4,8 @@ Each change runs in a process of its own, where the modules of `models` are made
 the laws look at the circuits of `subjects` that reach the changed line, until one does not hold. What no law sees is
 a survivor: it is listed in survivors.txt, with the reason why it is no fault, or the number of the killed falls.
 
-`python -m tests.test_mutants` runs all of them and prints the table; the test here runs a sample.
+`python -m tests.test_mutants` runs all of them and prints the table; the test here runs a sample. Neither is part of
+what a change must pass: a change takes seconds to judge, and there are thousands.
 """
 
 import ast
@@ -174,7 +175,7 @@ def reaches() -> Reached:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.mutants
 def test_laws_see_what_is_changed() -> None:
     """Of a sample, drawn anew with every change of the sources, nine in ten; and the rest are known."""
     sample = random.Random(0).sample(every(FILES, reaches()), 150)
