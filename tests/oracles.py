@@ -201,13 +201,16 @@ def feed_forward(module: Any, x: Tensor) -> Tensor:
     return linear(module.L2, activated(module.activation, linear(module.L1, x)))
 
 
-def encoder_layer(module: Any, x: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
-    """Both boxes with their norms before or after."""
+def encoder_layer(
+    module: Any, x: Tensor, mask: Tensor | None = None, *, source: Tensor | None = None, **options: Any
+) -> Tensor:
+    """Both boxes with their norms before or after; the source, if it is another, is normed as the target is."""
+    source = x if source is None else source
     if module.norm_first:
-        asking = normed(module.attention_norm, x)
-        x = x + multi_head(module.attention, asking, asking, mask, **options)
+        asking, answering = normed(module.attention_norm, x), normed(module.attention_norm, source)
+        x = x + multi_head(module.attention, asking, answering, mask, **options)
         return x + feed_forward(module.feed_forward, normed(module.feed_forward_norm, x))
-    x = normed(module.attention_norm, x + multi_head(module.attention, x, x, mask, **options))
+    x = normed(module.attention_norm, x + multi_head(module.attention, x, source, mask, **options))
     return normed(module.feed_forward_norm, x + feed_forward(module.feed_forward, x))
 
 

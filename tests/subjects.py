@@ -228,6 +228,7 @@ CIRCUITS: dict[str, Entry] = {
         lambda: layer(norm_first=True, groups=1, rotary=rotary(), window=3).eval(),
         oracles.encoder_layer,
         sizes={"x": 5},
+        inputs={"source": None},
         options={"causal": True},
         claims=(partial(laws.causal, axis="x", reach=3),),
     ),

@@ -57,6 +57,7 @@ def test_ways_that_differ_are_not_timed() -> None:
         )
 
 
+@pytest.mark.slow
 def test_models_are_measured() -> None:
     threads = torch.get_num_threads()
     ran = CliRunner().invoke(app, ["models", "mlp", "--seconds", "0"])
@@ -67,6 +68,7 @@ def test_models_are_measured() -> None:
     assert CliRunner().invoke(app, ["models", "cat"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_backward_circuits_are_measured() -> None:
     """Their gradients are compared with autograd's before they are timed."""
     threads = torch.get_num_threads()

@@ -60,6 +60,7 @@ def forward_backward(
     again, read = _again(made, [recompute] if isinstance(recompute, str) else recompute)
     values = {**inside([made.forward]), **{value.number: value for value in made.more[id(made.forward)]}}
     values |= {value.number: value for value in made.inputs}
+    read |= _tellers(made, [values[number] for number in read])
     saved = tuple([values[number] for number in sorted(read)])
     tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
     result = Struct(tuple, (), (made.outputs, tape))
@@ -72,6 +73,23 @@ def forward_backward(
     names = ("saved", *[value.name for value in made.cotangents])
     reverse = made.assembled(box, Struct(dict, names, (tape, *back)), made.result, bind_names(names, {}))
     return Halves(forward, reverse)
+
+
+def _tellers(made: Made, saved: Sequence[Value]) -> set[int]:
+    """The inputs to save for their sizes alone: free axes that the reverse could not tell from anything else."""
+    told = {axis for value in (*saved, *made.cotangents) for axis in _tells(value)}
+    found = set()
+    for value in made.inputs:
+        if not _tells(value) <= told:
+            found.add(value.number)
+            told |= _tells(value)
+    return found
+
+
+def _tells(value: Value) -> set[Any]:
+    """The free axes whose sizes a tensor tells: those of which one of its sizes is a multiple."""
+    sizes: list[Any] = [size for size in value.sizes if not isinstance(size, int) and len(size.free_symbols) == 1]
+    return {next(iter(size.free_symbols)) for size in sizes if size.as_coefficient(*size.free_symbols) is not None}
 
 
 def _again(made: Made, names: Sequence[str]) -> tuple[list[Box], set[int]]:
