@@ -133,7 +133,8 @@ def resnet() -> Pair:
     from pytorchcv.models.preresnet_cifar import preresnet164bn_cifar10
 
     theirs, ours = preresnet164bn_cifar10(), IdentityResNet(18)
-    for stage in (theirs.features.stage2, theirs.features.stage3):
+    features: Any = theirs.features
+    for stage in (features.stage2, features.stage3):
         body = stage.unit1.body
         body.conv1.conv.stride, body.conv2.conv.stride = (2, 2), (1, 1)
     _give(ours, theirs)
