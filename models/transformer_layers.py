@@ -96,6 +96,8 @@ class EncoderLayer(nn.Module):
         With a `source` they ask that in their own place: where only some vectors of a layer are read, those alone need
         be its target.
         """
+        if source is not None:
+            source = source.expand(*target.shape[:-2], -1, -1)  # one for a whole batch is as good as one for each
         if self.norm_first:
             normed = self.attention_norm(target)
             asked = normed if source is None else self.attention_norm(source)
