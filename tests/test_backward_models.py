@@ -484,9 +484,7 @@ PEERS: dict[str, Case] = {
         timm("vit_tiny_patch16_224", img_size=32, embed_dim=12, depth=2, num_heads=2, num_classes=3),
         lambda: (r(1, 3, 32, 32),),
     ),
-    "MLP-Mixer": Case(
-        timm("mixer_s32_224", img_size=64, embed_dim=8, num_blocks=2, num_classes=3), lambda: (r(2, 3, 64, 64),)
-    ),
+    "MLP-Mixer": Case(timm("mixer_s32_224", img_size=64, num_classes=3), lambda: (r(2, 3, 64, 64),)),
     "ConvNeXt": Case(
         timm("convnext_atto", depths=(1, 1, 1, 1), dims=(4, 6, 8, 8), num_classes=3), lambda: (r(1, 3, 32, 32),)
     ),
