@@ -4,8 +4,8 @@ A view is known by the path that leads to it. Where a value is written, the tens
 one, `overwritten` there, and whatever is read later is `viewed` anew in that.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,25 @@ def overwritten(base: Tensor, new: Tensor, path: Path) -> Tensor:
 
     recorder = recording.current() if recording.active else None
     return run() if recorder is None else recorder.verb(overwritten, "", (base, new, path), {}, run)
+
+
+_TURNS = {
+    getattr(owner, f"{name}_"): getattr(owner, name)
+    for owner in (Tensor, torch)
+    for name in ("as_strided", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unsqueeze")
+    if hasattr(owner, f"{name}_")
+}
+"""What turns a tensor in place, with what gives the turned one."""
+
+
+def turned(box: Box) -> Box:
+    """A call that turns a tensor in place as one that gives a view of it; another as it is."""
+    call: Any = box.call
+    function = _TURNS.get(call.function) if isinstance(call.function, Hashable) else None
+    if function is None:
+        return box
+    label = box.label.replace(operation_name(call.function), operation_name(function), 1)
+    return replace(box, label=label, call=replace(call, function=function), mutates=())
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,14 @@ class Bench:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Fake tensors are made and heard inside the `with`, and nobody else hears of them."""
-        with unheard(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode, enable_python_dispatcher():
+        """Fake tensors are made and heard inside the `with`, and nobody else hears of them.
+
+        Each call knows the autocast that it ran under, so the one around counts for nothing.
+        """
+        with (
+            unheard(), _uncast(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode,
+            enable_python_dispatcher(),
+        ):  # fmt: skip
             self._read_tensors()
             with watched(self.listener):
                 yield
@@ -265,6 +271,15 @@ class Bench:
             *free,
             *[sympy.Eq(sympy.Symbol(each.axis, integer=True, positive=True), each.size) for each in self.fixed()],
         )
+
+
+def _uncast() -> contextlib.ExitStack:
+    """Without any autocast inside the `with`."""
+    stack = contextlib.ExitStack()
+    for device in ("cpu", "cuda", "mps", "xpu"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
 
 
 def _symbols(size: Any) -> Iterable[Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuits.boxes import Box, Call, Value
 from circuits.errors import CircuitError
 from circuits.kinds import operation_name
-from circuits.reversing.aliases import Aliases
+from circuits.reversing.aliases import Aliases, turned
 from circuits.reversing.bench import Axes, Bench, renumbered
 from circuits.reversing.lowering import Lowering, Step, ThroughAView, packed
 from circuits.reversing.opaque import AutogradPullback, Pullback
@@ -112,6 +112,7 @@ class Forward:
     def _leaf(self, box: Box) -> list[Box]:
         if self.left and self.left[-1] is box.call:
             self.left.pop()
+        box = turned(box)
         now = self._described(box.call)  # type: ignore[arg-type]
         given = {number: self.bench.fakes[number] for number in _read(now)}
         versions = {number: fake._version for number, fake in given.items()}
@@ -300,7 +301,7 @@ def _below(box: Box) -> Iterator[None]:
 def _as_recorded(call: Call) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if call.autocast is not None:
-            stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1]))
+            stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1], cache_enabled=False))
         if not call.gradient:
             stack.enter_context(torch.no_grad())
         yield

@@ -30,8 +30,9 @@ def backward(
     """The diagram of the vector-Jacobian product of a circuit, a module, a function, or a diagram.
 
     It takes the tensors that the forward takes, then the cotangents of its floating outputs, and gives a dict with the
-    cotangent of each floating input by the name of its parameter and of each learned tensor by its dotted name.
-    `wrt` names those to give, buffers too. The other arguments are those of `trace`; a diagram takes none.
+    cotangent of each floating input by the name of its parameter and of each learned tensor by its dotted name; a tied
+    one by its first. `wrt` names those to give, buffers too, by any of their names. What is complex counts as floating,
+    and has the cotangents that torch gives it. The other arguments are those of `trace`; a diagram takes none.
 
     CircuitError where a gradient cannot be known: an in-place change, hidden from autograd, of a value that gradients
     flow through, say. What has no rule is a box `∂name` that asks torch, listed by `.opaque`.
@@ -116,7 +117,7 @@ def _asked(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, Value
     """The values whose cotangents are asked for, by name; an input goes before a parameter of its name."""
     known: dict[str, Value] = {}
     for value in (*diagram.inputs, *diagram.parameters):
-        if value.dtype.is_floating_point or value.dtype.is_complex:
+        if _floats(value):
             name = value.name if value.name not in known else f"{diagram.name}.{value.name}"
             if value.role == "input" or value.role == "parameter":
                 known[name] = value
@@ -124,19 +125,36 @@ def _asked(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, Value
         return known
     for box in diagram.walk():
         for value in box.inputs:
-            if value.role == "buffer" and value.dtype.is_floating_point:
+            if value.role == "buffer" and _floats(value):
                 known.setdefault(value.name, value)
     names = [wrt] if isinstance(wrt, str) else list(wrt)
-    unknown = [name for name in names if name not in known]
+    others = _other_names(diagram, known) if set(names) - set(known) else {}
+    unknown = [name for name in names if name not in known and name not in others]
     if unknown:
         raise CircuitError(f"wrt: {diagram.name} has no floating {', '.join(unknown)}; there are {', '.join(known)}")
-    return {name: known[name] for name in names}
+    return {name: known[name] for name in dict.fromkeys([others.get(name, name) for name in names])}
+
+
+def _other_names(diagram: Diagram, known: Mapping[str, Value]) -> dict[str, str]:
+    """The further names of tied parameters, each with the first, which `named_parameters` and a diagram call it by."""
+    found: dict[str, str] = {}
+    for first, value in known.items():
+        if value.number in diagram.state:
+            root, own = diagram.state[value.number]
+            tensors = (*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False))
+            tensor = dict(tensors).get(own)
+            found |= {f"{first.removesuffix(own)}{name}": first for name, each in tensors if each is tensor}
+    return {name: first for name, first in found.items() if name not in known}
+
+
+def _floats(value: Value) -> bool:
+    return value.dtype.is_floating_point or value.dtype.is_complex
 
 
 def _cotangents(bench: Bench, walk: Walk, way: Forward) -> tuple[tuple[Value, ...], list[Box]]:
-    """The cotangents of the floating outputs, which go in, one for each; those of one value are added."""
+    """The cotangents of the floating and complex outputs, which go in, one for each; those of one value are added."""
     outputs = {value.number: value for value in bench.diagram.outputs}
-    numbers = [number for number in wires(bench.diagram.result) if outputs[number].dtype.is_floating_point]
+    numbers = [number for number in wires(bench.diagram.result) if _floats(outputs[number])]
     names = _names(len(numbers), {value.name for value in bench.diagram.inputs})
     found: list[Value] = []
     boxes: list[Box] = []

@@ -125,7 +125,8 @@ class Lowering(TorchDispatchMode):
         if name.startswith("lift_fresh"):
             return self._constant(args[0], func(*args, **kwargs))
         if func._schema.is_mutable and name.endswith("_") and self._holds(args, kwargs):
-            return self._write(func, name, args, kwargs)
+            turns = torch.Tag.inplace_view in func.tags
+            return (self._turn if turns else self._write)(func, name, args, kwargs)
         if not self._flows(args, kwargs):
             return self._note(func, args, kwargs)[0]
         if name in RULES:
@@ -244,11 +245,39 @@ class Lowering(TorchDispatchMode):
         self.changed = True
         return target
 
+    def _turn(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """An operation that turns a tensor in place, and writes none of its numbers: the view that it becomes."""
+        target, before = args[0], self.bench.wire(args[0])
+        packet = getattr(torch.ops.aten, name[:-1], None)
+        functional = next((each for each in _overloads(packet) if _alike(each, func)), None)
+        if functional is None or before in self.given:
+            raise CircuitError(f"{name} changes what gradients flow through in place; compute a new value instead")
+        self.bench.fakes[before] = torch.ops.aten.alias.default(target)
+        made = self.__torch_dispatch__(functional, (), args, kwargs)
+        func(*args, **kwargs)
+        self.bench.known(self.bench.fakes[before], before)
+        self.bench.known(target, self.bench.wire(made))
+        self.stands[id(target)] = made
+        self.changed = True
+        return target
+
 
 def _apart(answer: Any, given: list[Tensor]) -> Any:
     """An answer in which nothing is the very tensor that was given."""
     same = {id(tensor) for tensor in given}
     return convert(answer, lambda tensor: torch.ops.aten.alias.default(tensor) if id(tensor) in same else tensor)
+
+
+def _overloads(packet: Any) -> list[Any]:
+    return [] if packet is None else [getattr(packet, name) for name in packet.overloads()]
+
+
+def _alike(func: Any, other: Any) -> bool:
+    """Whether two operations take the same arguments."""
+    mine, theirs = [
+        [(argument.name, f"{argument.type}") for argument in each._schema.arguments] for each in (func, other)
+    ]
+    return mine == theirs
 
 
 def _put(found: list[Tensor], tensor: Tensor) -> Wire:

@@ -75,8 +75,8 @@ def rms_norm(dy: Tensor, x: Tensor, normalized_shape: Any, weight: Tensor | None
 
 @reverses("batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional")
 def batch_norm(
-    dy: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
-    running_var: Tensor | None, training: bool, eps: Any,
+    dy: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, training: bool, eps: Any,
+    running_mean: Tensor | None = None, running_var: Tensor | None = None,
 ) -> Any:  # fmt: skip
     """Over all but the channels; by what is remembered, where it is not training."""
     dy = dy[0] if isinstance(dy, (tuple, list)) else dy
@@ -109,7 +109,7 @@ def instance_norm(
 ) -> Any:  # fmt: skip
     """Over the space of each channel of each image."""
     if not use_input_stats:
-        return batch_norm(dy, x, weight, bias, running_mean, running_var, False, eps)
+        return batch_norm(dy, x, weight, bias, False, eps, running_mean, running_var)
     dims = list(range(2, x.ndim))
     normal, scale = _scaled(x, dims, eps)
     g = dy if weight is None else dy * _channels(weight, x)

@@ -15,18 +15,23 @@ from circuits.structure import change, describe, tensors
 
 
 class Pullback:
-    """The vector-Jacobian product of one function by `torch.func.vjp`: runs it again, then back."""
+    """The vector-Jacobian product of one function by `torch.func.vjp`: runs it again, then back.
+
+    `asked` are the places, among the floating tensors of its arguments, of those whose cotangents it gives; all, if
+    None. Torch refuses some functions a derivative by what nobody asks for: the samples of a fractional pool, say.
+    """
 
     opaque = True
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, asked: tuple[int, ...] | None = None) -> None:
         self.function = function
         self.__name__ = f"∂{name}"
+        self.asked = asked
 
     def __call__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """The cotangents of the floating tensors among the arguments, in order."""
+        """The cotangents of the floating tensors among the arguments that are asked for, in order."""
         recorder = recording.current() if recording.active else None
         if recorder is None:
             return self.run(args, kwargs, cotangents)
@@ -36,6 +41,10 @@ class Pullback:
         """The vector-Jacobian product of this one."""
         return type(self)(self, self.__name__)
 
+    def of(self, asked: tuple[int, ...]) -> "Pullback":
+        """The same, for some of the floating tensors alone."""
+        return type(self)(self.function, self.__name__.removeprefix("∂"), asked)
+
     def run(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
@@ -43,6 +52,7 @@ class Pullback:
         given: list[Tensor] = []
         form = describe((args, kwargs), lambda tensor: _put(given, tensor))
         floating = [place for place, tensor in enumerate(given) if _floats(tensor)]
+        floating = floating if self.asked is None else [floating[place] for place in self.asked]
 
         def function(*moved: Tensor) -> tuple[Tensor, ...]:
             filled = list(given)

@@ -98,10 +98,16 @@ def permute(dy: Tensor, dims: Sequence[int]) -> Tensor:
     return dy.permute([order.index(d) for d in range(len(order))]) if order else dy
 
 
-@reverses("transpose swapaxes swapdims")
+@reverses("transpose swapdims")
 def transpose(dy: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two axes back."""
     return dy.transpose(dim0, dim1)
+
+
+@reverses("swapaxes")
+def swapaxes(dy: Tensor, axis0: int, axis1: int) -> Tensor:
+    """The same by numpy's name."""
+    return dy.transpose(axis0, axis1)
 
 
 @reverses("t numpy_T")

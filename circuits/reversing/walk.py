@@ -148,16 +148,17 @@ class Walk:
             if self.bench.fakes[number].is_floating_point() or self.bench.fakes[number].is_complex():
                 back.append(self.cotangents.get(number))
         args, kwargs = self._filled(step.arguments["args"]), self._filled(step.arguments["kwargs"])
+        floating = [n for part in step.arguments.values() for n in wires(part) if _differs(self.bench.fakes[n])]
+        asked = tuple([place for place, number in enumerate(floating) if number in self.active])
         try:
-            found = pullback(args, kwargs, tuple(back))
+            found = pullback.of(asked)(args, kwargs, tuple(back))
         except RuntimeError as error:
             brief = str(error).splitlines()[0]
             raise CircuitError(
                 f"{step.name} has no rule, and torch cannot reverse it at these sizes: {brief}"
             ) from error
-        floating = [n for part in step.arguments.values() for n in wires(part) if _differs(self.bench.fakes[n])]
-        for number, cotangent in zip(floating, found, strict=True):
-            self._hand_out(step.name, Wire(number), cotangent)
+        for place, cotangent in zip(asked, found, strict=True):
+            self._hand_out(step.name, Wire(floating[place]), cotangent)
 
     def _by_hand(self, box: Box) -> None:
         """The backward circuit that somebody wrote for a box."""
