@@ -99,6 +99,26 @@ class Call:
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """The backward circuit that somebody wrote for a circuit, with what the circuit was given and what it gave.
+
+    `args` and `kwargs` are all that the definition takes, what was left out by its default; `names` are the parameters
+    of `args`, of which the first `inputs` carry the signature's tensors. `owner` is whose method the circuit is, None
+    for a function, and `path` the dotted path if that is a module; `gradient` is whether autograd was watching.
+    """
+
+    function: Callable[..., Any]
+    owner: Any
+    path: str
+    names: tuple[str, ...]
+    inputs: int
+    args: Any
+    kwargs: Any
+    result: Any
+    gradient: bool = True
+
+
+@dataclass(frozen=True)
 class Box:
     """One node of a diagram.
 
@@ -109,7 +129,7 @@ class Box:
     reads.
     `mutates` numbers the values that an in-place operation overwrites; `where` is the line of the call if known;
     `error` is set where a run failed. A box with a `call` is run by it, any other by the boxes inside it. `reverse` is
-    the backward circuit that somebody wrote for a circuit, called as the circuit was.
+    the backward circuit that somebody wrote for a circuit.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -125,7 +145,7 @@ class Box:
     mutates: tuple[int, ...] = ()
     where: str = ""
     error: str = ""
-    reverse: Call | None = None
+    reverse: ByHand | None = None
 
     @property
     def parameter_count(self) -> int:

@@ -16,14 +16,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from circuits import events, folding, verbs
-from circuits.boxes import Box, Call, Fixed, Size, Value
+from circuits.boxes import Box, ByHand, Call, Fixed, Size, Value
+from circuits.declaring import Circuit, parameters_of
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.events import Enter, Event, Leave, Lift, Record
 from circuits.kinds import mutates, operation_name
 from circuits.naming import Cell, Meeting, Names, follow, labels
 from circuits.rules import Note, Operation, name_outputs
-from circuits.structure import Scalar, Struct, Wire, arguments, change, wires
+from circuits.structure import Scalar, Struct, Wire, arguments, attribute, change, wires
 from circuits.terms import Axes
 
 Port = tuple[int, list[Cell]]
@@ -68,6 +69,7 @@ class Builder:
         self.root: Draft | None = None
         self.eaten = 0
         self.argument_names: dict[int, str] = {}
+        self.unread: dict[str, int] = {}
 
     def fed(self) -> "Builder":
         """This builder, fed all that its record holds."""
@@ -263,12 +265,35 @@ class Builder:
             reverse=self._by_hand(draft, scalar) if circuit is not None and scalar is not None else None,
         )
 
-    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call | None:
+    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> ByHand | None:
         """The backward circuit that was written for a circuit, and what the circuit was given."""
-        event, function = draft.event, draft.event.circuit.body.backward
-        if function is None:
+        event, circuit = draft.event, draft.event.circuit
+        if circuit.body.backward is None:
             return None
-        return Call(function, _final(event.args, scalar), _final(event.kwargs, scalar), _final(draft.result, scalar))
+        owner = self.record.originals.get(id(event.owner), event.owner)
+        if isinstance(owner, nn.Module):
+            self._hold(owner, f"{event.path}." if event.path else "")
+        names, args, kwargs = _taken(circuit, *_unpack((event.args, event.kwargs)))
+        return ByHand(
+            circuit.body.backward,
+            owner,
+            event.path,
+            names,
+            len(circuit.inputs),
+            _final(Struct(tuple, (), args), scalar),
+            _final(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
+            _final(draft.result, scalar),
+            event.gradient or not self._watched,
+        )
+
+    def _hold(self, module: nn.Module, prefix: str) -> None:
+        """Say where every parameter and buffer of a module lives: what its definition leaves, its reverse may read."""
+        held = {id(attribute(*where)) for where in self.record.state.values()}
+        for role, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+            for name, tensor in named:
+                if id(tensor) not in held:
+                    number = self._unread(f"{prefix}{name}", tensor, role).number
+                    self.record.state[number] = (module, name)
 
     def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
         event = draft.event
@@ -290,15 +315,18 @@ class Builder:
 
     def _program(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
         """How to run an operation again. Where the whole run was without gradients, none of it says so."""
-        watched = self.root is None or self.root.event.gradient
         return Call(
             event.function,
             _final(Struct(tuple, (), event.args), scalar),
             _final(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
             _final(event.result, scalar),
             event.autocast,
-            event.gradient or not watched,
+            event.gradient or not self._watched,
         )
+
+    @property
+    def _watched(self) -> bool:
+        return self.root is None or self.root.event.gradient
 
     def _whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
         """How to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
@@ -344,10 +372,11 @@ class Builder:
                     read[full] = _unnamed(full, parameter) if brief else self._unread(full, parameter)
         return tuple(read.values())
 
-    def _unread(self, name: str, parameter: torch.Tensor) -> Value:
-        number = self.record.add(parameter, "parameter", name)
-        self._learn_shapes()
-        return self._value(number, self.names.of(number))
+    def _unread(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
+        if name not in self.unread:
+            self.unread[name] = self.record.add(tensor, role, name)
+            self._learn_shapes()
+        return self._value(self.unread[name], self.names.of(self.unread[name]))
 
 
 def _unnamed(name: str, parameter: torch.Tensor) -> Value:
@@ -361,6 +390,22 @@ def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
     if scalar is same:
         return description
     return change(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)
+
+
+def _taken(
+    circuit: Circuit, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]:
+    """All that a circuit's definition takes, defaults too, by place and by name; and what stands at each place."""
+    parameters = parameters_of(circuit.definition)[bool(circuit.owner) :]
+    bound = inspect.Signature(parameters).bind(*args, **kwargs)
+    bound.apply_defaults()
+    names: list[str] = []
+    for each in parameters:
+        if each.kind is each.VAR_POSITIONAL:
+            names += [f"{each.name}[{place}]" for place in range(len(bound.arguments[each.name]))]
+        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            names.append(each.name)
+    return tuple(names), bound.args, bound.kwargs
 
 
 def _below(path: str, parent: str) -> str:

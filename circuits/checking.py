@@ -6,6 +6,7 @@ the whole process, not for a thread: a thread-local on this path is what breaks 
 """
 
 import functools
+import inspect
 import linecache
 import sys
 import types
@@ -51,8 +52,9 @@ class Checked(Protocol[P, R_co]):
     def backward(self, function: Function) -> Function:
         """Let `function` be the backward circuit.
 
-        It takes what the definition takes, then the cotangents of what that gives, and gives those of the tensors that
-        went in, in order (None for one that has none).
+        It takes all that the definition takes, `self` first in a method, then the cotangents of what that gives. It
+        gives those of the signature's tensors in order, None for one that has none; and last, if gradients may flow to
+        more, a dict of theirs: optional tensors by their parameters' names, a module's parameters by their own.
         """
         ...
 
@@ -183,8 +185,28 @@ def _register(spec: Circuit, run: Callable[..., None], kernel: Callable[..., Any
 
 def _reverse(spec: Circuit, function: Callable[..., Any]) -> Callable[..., Any]:
     """Let `function` be the backward circuit: it takes what the circuit takes, then the cotangents of its answers."""
+    parameters = parameters_of(spec.definition)
+    places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    taken = [None] * max(len(places), len(spec.inputs) + bool(spec.owner))
+    named = dict.fromkeys([each.name for each in parameters if each.kind is each.KEYWORD_ONLY])
+    theirs = inspect.Signature(list(parameters_of(function)))
+    if not any(_fits(theirs, [*taken, *[None] * more], named) for more in range(1, len(spec.results) + 1)):
+        mine = ", ".join([each.name for each in parameters])
+        its = ", ".join(theirs.parameters)
+        raise SignatureError(
+            f"a backward circuit of {spec.name} takes ({mine}) and the cotangents of what that gives; "
+            f"this one takes ({its})"
+        )
     spec.body.backward = function
     return function
+
+
+def _fits(signature: inspect.Signature, args: list[None], kwargs: dict[str, None]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _sign(module: nn.Module, text: str, options: Options, where: str) -> nn.Module:

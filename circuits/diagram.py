@@ -19,7 +19,7 @@ from circuits import running, straight, table
 from circuits.boxes import Box, Call, Fixed, Value
 from circuits.errors import CircuitError
 from circuits.signature import Signature
-from circuits.structure import arguments, bind
+from circuits.structure import arguments, attribute, bind
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -110,7 +110,7 @@ class Diagram:
         tensors.update(self.constants)
         for number, (module, name) in self.state.items():
             full = self._names.get(number, name)
-            tensors[number] = parameters[full] if full in parameters else _attribute(module, name)
+            tensors[number] = parameters[full] if full in parameters else attribute(module, name)
         for call, spent in self._program:
             running.step(call, tensors, numbers, self.modules)
             for number in spent:
@@ -172,9 +172,3 @@ class Diagram:
     def to_dict(self) -> dict[str, Any]:
         """The diagram as plain data, ready for JSON: boxes nested, values by number, sizes as numbers or text."""
         return table.plain(self.box, self.fixed, self.guards)
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module

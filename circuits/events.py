@@ -57,6 +57,7 @@ class Enter(Event):
         "label",
         "level",
         "module",
+        "owner",
         "path",
         "tensors",
         "where",
@@ -69,6 +70,7 @@ class Enter(Event):
         self.kind, self.label, self.path, self.module = kind, label, path, module
         self.args, self.kwargs, self.level, self.where = args, kwargs, level, where
         self.circuit: Any = None
+        self.owner: Any = None
         self.function: Any = None
         self.tensors: dict[str, Any] = {}
         self.whole = False

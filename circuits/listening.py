@@ -205,7 +205,7 @@ class Listener(TorchFunctionMode):
             and top.circuit is None
             and self.record.events[-1] is top
         ):
-            top.circuit = circuit
+            top.circuit, top.owner = circuit, owner
             top.tensors = self._tensors(circuit, held, names)
             self._retell(top)
             return run(self.definitions)
@@ -216,7 +216,7 @@ class Listener(TorchFunctionMode):
         label = circuit.name
 
         def enter(box: Enter) -> None:
-            box.circuit = circuit
+            box.circuit, box.owner = circuit, owner
             box.tensors = self._tensors(circuit, held, names)
 
         return self._box("circuit", label, path, module, args, kwargs, lambda: run(self.definitions), enter)

@@ -143,6 +143,13 @@ def tensors(value: Any) -> list[Tensor]:
     return found
 
 
+def attribute(holder: Any, path: str) -> Any:
+    """What stands at a dotted path: `attribute(model, "0.weight")`."""
+    for name in path.split("."):
+        holder = getattr(holder, name)
+    return holder
+
+
 def _kept(found: list[Tensor], tensor: Tensor) -> Wire:
     found.append(tensor)
     return Wire(len(found) - 1)

@@ -1,14 +1,16 @@
 """Backward circuits written by hand, on random rectangular inputs: against autograd, and against the rules."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from circuits import CircuitError, backward
+from circuits import CircuitError, SignatureError, backward, circuit, einsum, listing, reduce
 from models import ConvAttention, by_hand
 
 CIRCUITS: dict[str, list[tuple[int, ...]]] = {
@@ -117,3 +119,286 @@ def test_the_network_is_the_module() -> None:
         torch.testing.assert_close(mine.T, rules[f"{name}.weight"])
     for mine, name in zip(found[5:], ("L.weight", "L.bias", "right"), strict=True):
         torch.testing.assert_close(mine, rules[name])
+
+
+# Methods of modules ---------------------------------------------------------------------------------------------------
+
+
+class Affine(nn.Module):
+    """A linear map with a bias; its backward circuit gives the cotangents of both."""
+
+    def __init__(self, m: int, n: int) -> None:
+        super().__init__()
+        self.m, self.n = m, n
+        self.weight = nn.Parameter(torch.randn(n, m, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.randn(n, dtype=torch.float64))
+
+    @circuit("... m -> ... n", fixed="m n")
+    def forward(self, x: Tensor) -> Tensor:
+        return einsum(x, self.weight, "... m, n m -> ... n") + self.bias
+
+    @forward.backward  # type: ignore[attr-defined]
+    @circuit("... m, ... n -> ... m, n m, n")
+    def gradient(self, x: Tensor, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        dweight, dbias = einsum(dy, x, "... n, ... m -> n m"), reduce(dy, "... n -> n", "sum")
+        return einsum(dy, self.weight, "... n, n m -> ... m"), {"weight": dweight, "bias": dbias}
+
+
+class Gated(nn.Module):
+    """Two linear maps inside, a buffer that only the way back reads, an optional tensor, a factor, another method."""
+
+    scale: Tensor
+    inverse: Tensor
+
+    def __init__(self, m: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(m, m, bias=False).double(), nn.Linear(m, m, bias=False).double()
+        self.register_buffer("scale", torch.tensor(0.5, dtype=torch.float64))
+        self.register_buffer("inverse", torch.tensor(2.0, dtype=torch.float64))
+
+    @circuit("... m -> ... m", optional={"more": "... m"})
+    def forward(self, x: Tensor, factor: float = 3.0, *, more: Tensor | None = None) -> Tensor:
+        found = self.second(self.first(x)) * self.scale * factor
+        return found if more is None else found + more
+
+    @forward.backward  # type: ignore[attr-defined]
+    def _(self, x: Tensor, factor: float, dy: Tensor, *, more: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        dsecond = dy * factor / self.inverse
+        dfirst = dsecond @ self.second.weight
+        given = {
+            "second.weight": einsum(dsecond, self.first(x), "... n, ... m -> n m"),
+            "first.weight": einsum(dfirst, x, "... n, ... m -> n m"),
+            "more": dy,
+        }
+        return dfirst @ self.first.weight, given
+
+    @circuit("... m -> ... m")
+    def one(self, x: Tensor) -> Tensor:
+        return self.first(x)
+
+    @one.backward  # type: ignore[attr-defined]
+    def _(self, x: Tensor, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return dy @ self.first.weight, {"first.weight": einsum(dy, x, "... n, ... m -> n m")}
+
+
+class Twice(nn.Module):
+    """One method used twice, and the whole module besides."""
+
+    def __init__(self, m: int) -> None:
+        super().__init__()
+        self.gated = Gated(m)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gated(self.gated.one(self.gated.one(x)).tanh())
+
+
+def affine_twice() -> nn.Module:
+    affine = Affine(3, 3)
+    return nn.Sequential(affine, nn.Tanh(), Affine(3, 3), affine)
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "one": lambda: Affine(3, 5),
+    "nested": lambda: nn.Sequential(Affine(3, 4), nn.Tanh(), nn.Sequential(nn.ReLU(), Affine(4, 2))),
+    "used twice": affine_twice,
+    "modules inside": lambda: Gated(3),
+    "two in a row": lambda: nn.Sequential(Gated(3), nn.Sigmoid(), Gated(3)),
+    "another method": lambda: Twice(3),
+}
+
+
+def by_autograd(f: Any, inputs: dict[str, Tensor], parameters: dict[str, Any], back: Tensor) -> dict[str, Tensor]:
+    """The cotangents of inputs and parameters, by name."""
+    asked = {name: each.clone().requires_grad_() for name, each in inputs.items()}
+    x, *_ = asked.values()
+    found = f(x, **{name: each for name, each in asked.items() if each is not x})
+    return dict(
+        zip(
+            [*asked, *parameters],
+            torch.autograd.grad(found, [*asked.values(), *parameters.values()], back),
+            strict=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_method_gives_the_cotangents_of_its_modules_parameters(name: str) -> None:
+    model = MODULES[name]()
+    x = rand(2, 4, 3)
+    back = torch.randn_like(model(x))
+    diagram = backward(model, x)
+    (first, *_) = diagram.inputs
+    found, expected = diagram(x, back), by_autograd(model, {first.name: x}, dict(model.named_parameters()), back)
+    torch.testing.assert_close(found, expected)
+    assert not diagram.opaque
+    reverses = {box.label for box in diagram.walk()}
+    assert reverses & {"∂Affine", "∂Gated"}
+
+
+def test_optional_tensors_and_numbers_go_to_the_reverse_as_they_came() -> None:
+    model, x, more, back = Gated(3), rand(4, 3), rand(4, 3), rand(4, 3)
+    expected = by_autograd(
+        lambda x, more: model(x, 2.0, more=more), {"x": x, "more": more}, dict(model.named_parameters()), back
+    )
+    found = backward(model, x, factor=2.0, more=more)(x, more, back)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_can_be_differentiated_again(name: str) -> None:
+    model = MODULES[name]()
+    x = rand(4, 3)
+    back = torch.randn_like(model(x))
+    first = backward(model, x)
+    asked = [x.clone().requires_grad_(), *model.parameters()]
+    gradients = torch.autograd.grad(model(asked[0]), asked, back, create_graph=True)
+    slopes = [torch.randn_like(each) for each in gradients]
+    weighed = [(each * slope).sum() for each, slope in zip(gradients, slopes, strict=True)]
+    expected = torch.autograd.grad(torch.stack(weighed).sum(), asked, allow_unused=True)
+    found = backward(first)(x, back, *slopes)
+    for key, its in zip(first(x, back), expected, strict=True):
+        torch.testing.assert_close(found[key], torch.zeros_like(found[key]) if its is None else its)
+
+
+def test_a_reverse_by_hand_reads_parameters_under_their_dotted_names() -> None:
+    text = listing(backward(nn.Sequential(Affine(3, 2), nn.Tanh()), rand(4, 3)), inside="inline")
+    lines = [line.strip().partition(" = ")[2] for line in text.splitlines()]
+    assert "einsum f 0.weight '... n, n m -> ... m'" in lines
+    assert "einsum f input '... n, ... m -> n m'" in lines
+    assert "reduce f '... n -> n' 'sum'" in lines
+
+
+def forgetful(model: Any, x: Tensor, dy: Tensor) -> Any:
+    return dy @ model.weight, {"weight": einsum(dy, x, "... n, ... m -> n m")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (forgetful, "the backward circuit of Affine is silent about 1.bias, which the definition reads"),
+        (lambda model, x, dy: dy @ model.weight, "is silent about 1.weight, 1.bias, which"),
+        (lambda model, x, dy: (dy @ model.weight, {"wait": dy}), "a cotangent of wait; there are weight, bias"),
+        (lambda model, x, dy: (dy, dy, {}), "gives 2 of the 1 cotangents of what went in"),
+        (lambda model, x, dy: {"bias": dy}, "gives 0 of the 1 cotangents of what went in"),
+        (lambda model, x, dy: (dy @ model.weight, {"weight": None, "bias": dy}), r"a cotangent of (4, 2) for a tensor"),
+    ],
+)
+def test_what_is_no_gradient_of_a_module_is_refused(wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Affine.forward.circuit.body, "backward", wrong)  # type: ignore[attr-defined]
+    with pytest.raises(CircuitError, match=re.escape(said)):
+        backward(nn.Sequential(nn.Tanh(), Affine(3, 2)), rand(4, 3))
+
+
+def test_none_says_that_a_parameter_has_no_cotangent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(model: Any, x: Tensor, dy: Tensor) -> Any:
+        return None, {"weight": None, "bias": dy.sum(0)}
+
+    monkeypatch.setattr(Affine.forward.circuit.body, "backward", given)  # type: ignore[attr-defined]
+    found = backward(Affine(3, 2), rand(4, 3))(rand(4, 3), torch.ones(4, 2).double())
+    assert [each.abs().sum() for each in found.values()] == [0, 0, 8]
+
+
+def test_a_tensor_that_is_no_argument_cannot_be_reversed_by_hand() -> None:
+    """What a function reads besides its arguments would get no gradient, and nobody would be told."""
+
+    def f(x: Tensor, weight: Tensor) -> Tensor:
+        @circuit("k -> k")
+        def scaled(x: Tensor) -> Tensor:
+            return x * weight
+
+        @scaled.backward
+        def _(x: Tensor, dy: Tensor) -> Tensor:
+            return dy * weight
+
+        return scaled(x)
+
+    with pytest.raises(CircuitError, match="the backward circuit of scaled is silent about weight"):
+        backward(f, rand(3), rand(3))
+
+
+# How it is called -----------------------------------------------------------------------------------------------------
+
+
+@circuit("k, k -> k")
+def weighed(x: Tensor, weight: Tensor) -> Tensor:
+    """Autograd would give other cotangents: whoever gives twice its was asked."""
+    return x * weight
+
+
+@weighed.backward
+def _(x: Tensor, weight: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    return 2 * dy * weight, 2 * dy * x
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, w: weighed(x, w),
+        lambda x, w: weighed(weight=w, x=x),
+        lambda x, w: weighed(x, weight=w),
+    ],
+)
+def test_arguments_by_name_and_by_place_are_one(f: Any) -> None:
+    x, w, back = rand(3), rand(3), rand(3)
+    found = backward(f, x, w)(x, w, back)
+    torch.testing.assert_close(found, {"x": 2 * back * w, "w": 2 * back * x})
+
+
+def test_unwatched_by_autograd_it_gives_nothing() -> None:
+    def f(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            weight = weighed(x, x)
+        return x * weight
+
+    x, back = rand(3), rand(3)
+    torch.testing.assert_close(backward(f, x)(x, back)["x"], back * x * x)
+
+
+def test_what_is_written_over_afterwards_is_read_as_it_was() -> None:
+    def f(x: Tensor) -> Tensor:
+        mine = x + 0
+        found = weighed(mine, x)
+        mine.mul_(3)
+        return found
+
+    x, back = rand(3), rand(3)
+    torch.testing.assert_close(backward(f, x)(x, back)["x"], 4 * back * x)
+
+
+def test_a_circuit_that_maps_over_an_axis_has_its_reverse_too() -> None:
+    @circuit("b k, k -> b")
+    def dots(x: Tensor, y: Tensor) -> Tensor:
+        return torch.vmap(lambda row: row @ y)(x)
+
+    @dots.backward
+    def _(x: Tensor, y: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * einsum(dz, y, "b, k -> b k"), 2 * einsum(dz, x, "b, b k -> k")
+
+    x, y, dz = rand(4, 3), rand(3), rand(4)
+    diagram = backward(lambda x, y: dots(x, y) * 1.0, x, y)
+    assert not diagram.opaque
+    torch.testing.assert_close(diagram(x, y, dz), {"x": 2 * torch.outer(dz, y), "y": 2 * dz @ x})
+
+
+class Plain:
+    """No module: what it holds is a number."""
+
+    factor = 3.0
+
+    @circuit("k -> k")
+    def times(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+    @times.backward
+    def _(self, x: Tensor, dy: Tensor) -> Tensor:
+        return 2 * dy * self.factor
+
+
+def test_a_method_of_what_is_no_module_gets_its_self() -> None:
+    x, back = rand(3), rand(3)
+    torch.testing.assert_close(backward(Plain().times, x)(x, back)["x"], 6 * back)
+
+
+def test_a_reverse_that_does_not_take_what_it_is_to_be_given_is_refused_at_once() -> None:
+    with pytest.raises(SignatureError, match=r"a backward circuit of weighed takes \(x, weight\) and the cotangents"):
+        weighed.backward(lambda x, dy: dy)

@@ -27,7 +27,7 @@ from circuits.kinds import operation_name
 from circuits.listening import Listener, unheard
 from circuits.naming import read_axes
 from circuits.running import evaluate
-from circuits.structure import Scalar, Wire, change
+from circuits.structure import Scalar, Wire, attribute, change
 from circuits.symbols import Sizes, Symbols, name_of
 
 Axes = tuple[str | None, ...]
@@ -88,9 +88,15 @@ class Bench:
 
     def _values(self) -> dict[int, Value]:
         found: dict[int, Value] = {}
+        owners: dict[int, str] = {}
         for box in self.diagram.walk():
             for value in (*box.inputs, *box.outputs, *box.parameters):
                 found.setdefault(value.number, value)
+            if box.reverse is not None:
+                owners[id(box.reverse.owner)] = box.reverse.path
+        for number, (module, name) in self.diagram.state.items():
+            if number not in found:
+                found[number] = _held(number, owners.get(id(module), ""), attribute(module, name), name)
         return found
 
     def _read_values(self) -> None:
@@ -110,7 +116,7 @@ class Bench:
         """Fakes for what is there before the run: inputs, parameters, buffers, constants."""
         values = self._values()
         for number, (module, path) in self.diagram.state.items():
-            tensor = _attribute(module, path)
+            tensor = attribute(module, path)
             self.listener.record.state[number] = (module, path)
             self.put(number, self.mode.from_tensor(tensor, static_shapes=True))
             self.known(tensor, number)
@@ -125,7 +131,7 @@ class Bench:
     @property
     def device(self) -> torch.device:
         """Where tensors are made that nothing says a place for: beside the first parameter."""
-        held = [_attribute(*where) for where in self.diagram.state.values()] or [*self.diagram.constants.values()]
+        held = [attribute(*where) for where in self.diagram.state.values()] or [*self.diagram.constants.values()]
         return held[0].device if held else torch.get_default_device()
 
     def empty(self, value: Value) -> Tensor:
@@ -185,7 +191,7 @@ class Bench:
         if id(owner) not in self.copies:
             with self.listener.muted(), FakeCopyMode(self.mode):
                 copied = copy.deepcopy(owner, self._memo)
-            numbers = {id(_attribute(*where)): number for number, where in self.diagram.state.items()}
+            numbers = {id(attribute(*where)): number for number, where in self.diagram.state.items()}
             pairs = [
                 (owner.named_parameters(), copied.named_parameters()),
                 (owner.named_buffers(), copied.named_buffers()),
@@ -193,9 +199,18 @@ class Bench:
             for (_, old), (_, new) in [pair for olds, news in pairs for pair in zip(olds, news, strict=True)]:
                 if id(old) in numbers:
                     self.known(new, numbers[id(old)])
+            for old, new in zip(owner.modules(), copied.modules(), strict=True):
+                self.listener.record.originals[id(new)] = old
             self.copies[id(owner)] = copied
         copied = self.copies[id(owner)]
         return copied if isinstance(module, nn.Module) else getattr(copied, module.__name__)
+
+    def owner(self, module: nn.Module, path: str) -> nn.Module:
+        """A module at this path, with fakes for its parameters; what is inside it is called by its path there."""
+        copied, paths = self.module(module), self.listener.record.paths
+        for name, inner in copied.named_modules() if id(copied) not in paths else ():
+            paths[id(inner)] = [".".join([word for word in (path, name) if word])]
+        return copied
 
     # Boxes
 
@@ -273,6 +288,13 @@ class Bench:
         )
 
 
+def _held(number: int, path: str, tensor: Tensor, name: str) -> Value:
+    """A parameter or buffer that no box reads, and a backward circuit by hand may."""
+    role = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+    full = f"{path}.{name}" if path else name
+    return Value(number, (None,) * tensor.ndim, tuple(tensor.shape), tensor.dtype, role, full)
+
+
 def _uncast() -> contextlib.ExitStack:
     """Without any autocast inside the `with`."""
     stack = contextlib.ExitStack()
@@ -284,12 +306,6 @@ def _uncast() -> contextlib.ExitStack:
 
 def _symbols(size: Any) -> Iterable[Any]:
     return getattr(size, "free_symbols", ())
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
 
 
 def renumbered(box: Box, numbers: Mapping[int, int]) -> Box:
@@ -306,14 +322,17 @@ def renumbered(box: Box, numbers: Mapping[int, int]) -> Box:
     def described(description: Any) -> Any:
         return change(description, wire, lambda scalar: scalar, make=False)
 
-    call = box.call
-    if call is not None:
-        call = replace(call, args=described(call.args), kwargs=described(call.kwargs), result=described(call.result))
+    def renewed(call: Any) -> Any:
+        if call is None:
+            return None
+        return replace(call, args=described(call.args), kwargs=described(call.kwargs), result=described(call.result))
+
     return replace(
         box,
         inputs=moved(box.inputs),
         outputs=moved(box.outputs),
         boxes=tuple([renumbered(inner, numbers) for inner in box.boxes]),
-        call=call,
+        call=renewed(box.call),
+        reverse=renewed(box.reverse),
         mutates=tuple([numbers.get(number, number) for number in box.mutates]),
     )

@@ -9,16 +9,17 @@ those inside.
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from circuits.boxes import Box, Call, Value
+from circuits.boxes import Box, ByHand, Call, Value
 from circuits.errors import CircuitError
 from circuits.kinds import operation_name
 from circuits.reversing.aliases import Aliases, turned
 from circuits.reversing.bench import Axes, Bench, renumbered
+from circuits.reversing.hand import reads
 from circuits.reversing.lowering import Lowering, Step, ThroughAView, packed
 from circuits.reversing.opaque import AutogradPullback, Pullback
 from circuits.reversing.ports import flow, inside, outside
@@ -26,18 +27,20 @@ from circuits.reversing.registry import RULES
 from circuits.running import collect
 from circuits.structure import Scalar, Struct, Wire, change, wires
 
+Described = TypeVar("Described", Call, ByHand)
+
 
 @dataclass
 class Tape:
     """What the way there leaves for the way back.
 
-    `steps` by the box they belong to, in order; `hand` the calls of boxes whose backward circuit is written by hand;
+    `steps` by the box they belong to, in order; `hand` the backward circuits of boxes that have one by hand;
     `now` where a value of the diagram stands under another number; `kept` the copies to read instead of values that
     are written over.
     """
 
     steps: dict[int, list[Step]] = field(default_factory=dict)
-    hand: dict[int, Call] = field(default_factory=dict)
+    hand: dict[int, ByHand] = field(default_factory=dict)
     now: dict[int, int] = field(default_factory=dict)
     kept: dict[int, int] = field(default_factory=dict)
 
@@ -57,24 +60,40 @@ class Forward:
 
     def run(self, box: Box) -> Box:
         """This box with what it takes to reverse it."""
+        hand = self._by_hand(box)
+        if hand is None:
+            return self._run(box)
+        around, self.active = self.active, set()
+        made = self._run(box)
+        hand = replace(hand, result=change(hand.result, self.now, _same, make=False))
+        made = replace(made, reverse=hand)
+        self.active = around | {value.number for value in made.outputs if _flowing(value)}
+        self.tape.hand[id(made)] = hand
+        self.touched |= {*wires(hand.args), *wires(hand.kwargs), *wires(hand.result), *reads(made)}
+        self._more(made) if made.call is None else self.boxes.append(made)
+        return made
+
+    def _run(self, box: Box) -> Box:
         if box.call is not None:
             made = self._leaf(box)
             return made[0] if len(made) == 1 else replace(box, boxes=tuple(made), call=None)
-        hand = box.reverse if box.reverse is not None and self._flows(self._described(box.reverse)) else None
         inputs = renumbered(replace(box, boxes=(), outputs=()), self.tape.now).inputs
-        around = self.active
-        if hand is not None:
-            hand, self.active = self._described(hand), set()
-        boxes = [
-            made for inner in box.boxes for made in (self._leaf(inner) if inner.call is not None else [self.run(inner)])
-        ]
+        boxes = [made for inner in box.boxes for made in self._inside(inner)]
         made = replace(box, inputs=inputs, outputs=renumbered(box, self.tape.now).outputs, boxes=tuple(boxes))
-        if hand is not None:
-            self.active = around | {value.number for value in made.outputs if value.dtype.is_floating_point}
-            self.tape.hand[id(made)] = replace(hand, result=change(hand.result, self.now, _same, make=False))
-            self.touched |= {value.number for value in (*inputs, *made.outputs)}
         self._more(made)
         return made
+
+    def _inside(self, box: Box) -> list[Box]:
+        return self._leaf(box) if box.call is not None and box.reverse is None else [self.run(box)]
+
+    def _by_hand(self, box: Box) -> ByHand | None:
+        """The backward circuit written for a box, if gradients flow through it and all that it reads is there."""
+        if box.reverse is None or not box.reverse.gradient:
+            return None
+        hand = self._described(box.reverse)
+        given = {*wires(hand.args), *wires(hand.kwargs)}
+        read = given | {self.tape.now.get(number, number) for number in reads(box)}
+        return hand if read & self.active and given <= self.bench.fakes.keys() else None
 
     def _more(self, box: Box) -> None:
         """Remember what is made in a box besides its outputs, as it is called around it."""
@@ -91,7 +110,7 @@ class Forward:
         """Where a value of the diagram stands by now."""
         return Wire(self.tape.now.get(wire.number, wire.number))
 
-    def _described(self, call: Call) -> Call:
+    def _described(self, call: Described) -> Described:
         """A call on the values as they are now."""
         args, kwargs = (change(part, self.now, _same, make=False) for part in (call.args, call.kwargs))
         return replace(call, args=args, kwargs=kwargs)
@@ -265,6 +284,10 @@ class Forward:
                     each: anew.new for each, number in places.items() if number == anew.old or each == anew.old
                 }
         return boxes
+
+
+def _flowing(value: Value) -> bool:
+    return value.dtype.is_floating_point or value.dtype.is_complex
 
 
 _OTHER = (("max",), ("min",), ("prod",), ("any",), ("all",))

@@ -19,6 +19,13 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from circuits.errors import CircuitError
+
+
+class RuleError(CircuitError):
+    """A reverse rule, registered or written by hand, gives what cannot be the cotangents of what it reverses."""
+
+
 Cotangents = Tensor | None | Mapping[str, Any]
 
 

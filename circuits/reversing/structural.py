@@ -28,6 +28,7 @@ def reduce(dy: Tensor, args: Any, kwargs: Any) -> Any:
     """Copied along what went; shared out, where the mean was taken."""
     x, pattern, reduction = args
     left, right = [side.strip() for side in pattern.split("->")]
+    left = left if "..." in right else _spelt(x, left)
     sizes = _sizes(x, left, kwargs)
     gone = [name for name in sizes if name not in _names(right)]
     found = verbs.repeat(dy, f"{right} -> {left}", **(_asked(right, sizes) | {name: sizes[name] for name in gone}))
@@ -64,6 +65,13 @@ def _sizes(x: Tensor, side: str, given: dict[str, Any]) -> dict[str, Any]:
                 )
         dim += spare if isinstance(term, Rest) else 1
     return {name: found[name] for name in dict.fromkeys(_names(side))}
+
+
+def _spelt(x: Tensor, side: str) -> str:
+    """A pattern's side with a name for each axis that its `...` stands for."""
+    spare = x.ndim - len([term for term in read_axes(side) if not isinstance(term, Rest)])
+    free = (f"rest{place}" for place in range(x.ndim + spare) if f"rest{place}" not in _names(side))
+    return side.replace("...", " ".join([name for name, _ in zip(free, range(spare), strict=False)]))
 
 
 def _product(sizes: Sequence[Any]) -> Any:

@@ -10,15 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from circuits.boxes import Box, Call, Value
+from circuits.boxes import Box, ByHand, Call, Value
 from circuits.errors import CircuitError
 from circuits.reversing.bench import Axes, Bench
 from circuits.reversing.forward import Tape
+from circuits.reversing.hand import cotangents, refuse_silence
 from circuits.reversing.lowering import Step
 from circuits.reversing.opaque import Pullback
 from circuits.reversing.ports import inside, outside
-from circuits.reversing.registry import zeros
-from circuits.structure import Struct, Wire, change, leaves, wires
+from circuits.reversing.registry import RuleError, zeros
+from circuits.structure import Struct, Wire, change, wires
 
 
 class Walk:
@@ -44,7 +45,9 @@ class Walk:
     def back(self, box: Box) -> list[Box]:
         """What reverses a box: nothing if no cotangent reaches it."""
         if id(box) in self.tape.hand:
-            return self._leaf(box, lambda: self._by_hand(box))
+            hand = self.tape.hand[id(box)]
+            reached = any(number in self.cotangents for number in wires(hand.result))
+            return self._leaf(box, lambda: self._by_hand(box, hand)) if reached else []
         if id(box) in self.tape.steps:
             steps = self.tape.steps[id(box)]
             reached = any(number in self.cotangents for step in steps for number in wires(step.result))
@@ -63,7 +66,8 @@ class Walk:
         """The reverse of one box, and the additions where its cotangents meet others."""
         outside, self.cotangents = self.cotangents, dict(self.cotangents)
         made_here = {value.number for value in box.outputs}
-        met = [value.number for value in box.inputs if value.number in outside and value.number not in made_here]
+        around = [value.number for value in (*box.inputs, *box.parameters)]
+        met = [number for number in around if number in outside and number not in made_here]
         for number in met:
             self.cotangents.pop(number, None)
         made = self.bench.record(f"∂{box.label}", self._known(box), run)
@@ -160,20 +164,12 @@ class Walk:
         for place, cotangent in zip(asked, found, strict=True):
             self._hand_out(step.name, Wire(floating[place]), cotangent)
 
-    def _by_hand(self, box: Box) -> None:
+    def _by_hand(self, box: Box, hand: ByHand) -> None:
         """The backward circuit that somebody wrote for a box."""
-        call = self.tape.hand[id(box)]
-        args, kwargs = self._filled(call.args), self._filled(call.kwargs)
-        back = [self._cotangent(number) for number in wires(call.result)]
-        found = call.function(*args, *[each for each in back if each is not None], **kwargs)  # type: ignore[operator]
-        places = [place for place in leaves(call.args) if isinstance(place, Wire)]
-        found = found if isinstance(found, (tuple, list)) else (found,)
-        if len(found) != len(places):
-            raise CircuitError(
-                f"the backward circuit of {box.label} gives {len(found)} of the {len(places)} cotangents of what "
-                "went in"
-            )
-        for place, cotangent in zip(places, found, strict=True):
+        back = [self._cotangent(number) for number in wires(hand.result)]
+        found = cotangents(self.bench, box, hand, self._filled, back)
+        refuse_silence(box, hand, found, self.active)
+        for place, cotangent in found:
             self._hand_out(box.label, place, cotangent)
 
     def _hand_out(self, name: str, places: Any, cotangent: Any) -> None:
@@ -186,7 +182,7 @@ class Walk:
             return
         fake = self.bench.fakes[places.number]
         if fake.ndim != cotangent.ndim or any(_unlike(a, b) for a, b in zip(fake.shape, cotangent.shape, strict=True)):
-            raise CircuitError(
+            raise RuleError(
                 f"the reverse of {name} gives a cotangent of {tuple(cotangent.shape)} for a tensor of "
                 f"{tuple(fake.shape)}"
             )
