@@ -680,8 +680,9 @@ def test_what_is_recomputed_is_not_saved() -> None:
     plain, thrifty = forward_backward(attend, sizes=sizes), forward_backward(attend, recompute="softmax", sizes=sizes)
     bare = forward_backward(attend, recompute=["softmax", "mul", "einsum"], sizes=sizes)
     assert plain.bytes == thrifty.bytes == 4 * (5 * 4 + 2 * 7 * 4 + 5 * 7)
-    assert bare.bytes == 4 * (5 * 4 + 2 * 7 * 4)
-    assert [box.label.split()[0] for box in bare.reverse.boxes] == ["einsum", "mul", "softmax", "∂attend"]
+    assert bare.bytes == 4 * (5 * 4 + 2 * 7 * 4 + 5)
+    again = ["einsum", "mul", "sub", "exp"]
+    assert [box.label.split()[0] for box in bare.reverse.boxes] == [*again, "∂attend"]
     query, key, value, back = torch.randn(5, 4), torch.randn(7, 4), torch.randn(7, 4), torch.randn(5, 4)
     expected = backward(attend, sizes=sizes)(query, key, value, back)
     for halves in (plain, thrifty, bare):
@@ -689,7 +690,7 @@ def test_what_is_recomputed_is_not_saved() -> None:
         assert halves.bytes == sum(each.numel() * each.element_size() for each in saved)
         found = halves.reverse(saved, back)
         for name, slope in found.items():
-            assert torch.equal(slope, expected[name])
+            torch.testing.assert_close(slope, expected[name])
 
 
 def test_what_cannot_be_recomputed_is_refused() -> None:
@@ -890,7 +891,7 @@ def test_a_simplified_gradient_is_the_gradient(name: str) -> None:
     found, expected = smaller(*inputs, *back), diagram(*inputs, *back)
     assert found.keys() == expected.keys()
     for name, slope in found.items():
-        assert torch.equal(slope, expected[name])
+        torch.testing.assert_close(slope, expected[name], rtol=1e-12, atol=1e-12)  # contractions in another order
 
 
 @given(programs(), st.integers(1, 3), st.integers(1, 4))

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 from circuits.boxes import Box, Size, Value
 from circuits.diagram import Diagram
-from circuits.errors import CircuitError
 from circuits.reversing.joint import Made, bind_names, make
-from circuits.reversing.ports import flow, inside, ported
-from circuits.reversing.simplifying import is_pure
+from circuits.reversing.ports import inside, ported
+from circuits.reversing.recomputing import again
 from circuits.structure import Struct, Wire, wires
 
 
@@ -43,9 +42,14 @@ def forward_backward(
     """`backward` cut in two where the way there ends: `forward`, which also gives what it saves, and `reverse`.
 
     `forward(*inputs)` gives `outputs, saved`, and `reverse(saved, *cotangents)` what `backward` gives. The halves tell
-    what is `saved`, its axes and its `bytes`. `recompute` names operations (`"softmax"`) whose answers are reckoned
-    again on the way back from what they were reckoned from, and not saved. Differentiate `backward(f)`, not the
-    halves: `reverse` takes what was saved as given.
+    what is `saved`, its axes and its `bytes`. Differentiate `backward(f)`, not the halves: `reverse` takes what was
+    saved as given.
+
+    `recompute` names what is reckoned again on the way back, from what it was reckoned from, and not saved: operations
+    (`"softmax"`), modules by their paths and circuits by their names with all that is in them (what draws random
+    numbers is saved still), or tensors by the axes they have (`"y x"`). A softmax whose scores are reckoned again too
+    is had of these and of one saved number a row. Attention with `recompute="y x"` goes back as FlashAttention does:
+    five contractions, and what is saved are queries, keys, values, the answer, and the logsumexp of each row.
 
     CircuitError where `recompute` names what is not there, or what would give another answer the second time.
 
@@ -57,16 +61,16 @@ def forward_backward(
     """
     made = make(f, inputs, wrt, sizes, axes, kwargs)
     diagram, back = made.diagram, [Wire(value.number) for value in made.cotangents]
-    again, read = _again(made, [recompute] if isinstance(recompute, str) else recompute)
-    values = {**inside([made.forward]), **{value.number: value for value in made.more[id(made.forward)]}}
+    cut = again(made, [recompute] if isinstance(recompute, str) else recompute)
+    values = {**inside([cut.forward]), **{value.number: value for value in cut.more[id(cut.forward)]}}
     values |= {value.number: value for value in made.inputs}
-    read |= _tellers(made, [values[number] for number in read])
+    read = cut.saved | _tellers(made, [values[number] for number in cut.saved])
     saved = tuple([values[number] for number in sorted(read)])
     tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
     result = Struct(tuple, (), (made.outputs, tape))
-    (first,) = ported([made.forward], wires(result), made.more)
+    (first,) = ported([cut.forward], wires(result), cut.more)
     forward = made.assembled(first, diagram.arguments, result, diagram.binder)
-    boxes = ported([*again, *made.reverse], wires(made.result), made.more)
+    boxes = ported([*cut.boxes, *cut.reverse], wires(made.result), cut.more)
     box = Box(
         "function", "", f"∂{diagram.name}", inputs=(*saved, *made.cotangents), outputs=made.answers, boxes=boxes
     )  # fmt: skip
@@ -90,27 +94,3 @@ def _tells(value: Value) -> set[Any]:
     """The free axes whose sizes a tensor tells: those of which one of its sizes is a multiple."""
     sizes: list[Any] = [size for size in value.sizes if not isinstance(size, int) and len(size.free_symbols) == 1]
     return {next(iter(size.free_symbols)) for size in sizes if size.as_coefficient(*size.free_symbols) is not None}
-
-
-def _again(made: Made, names: Sequence[str]) -> tuple[list[Box], set[int]]:
-    """The boxes of the way there that run again on the way back, and what must be saved for these and the reverse."""
-    there = {*made.diagram.state, *made.constants, *[value.number for value in made.cotangents]}
-    wanted = {number for number in flow(made.reverse).read if number not in there}
-    calls = [box for box in made.forward.walk() if box.call is not None]
-    words = {box.label.split()[0] for box in calls}
-    unknown = [name for name in names if name not in words]
-    if unknown:
-        raise CircuitError(
-            f"recompute: {made.diagram.name} has no {', '.join(unknown)}; there are {', '.join(sorted(words))}"
-        )
-    again: list[Box] = []
-    for box in reversed(calls):
-        call: Any = box.call
-        if box.label.split()[0] not in names or not wanted & set(wires(call.result)):
-            continue
-        if not is_pure(box):
-            raise CircuitError(f"recompute: {box.label} may give another answer the second time, so it is to be saved")
-        wanted -= set(wires(call.result))
-        wanted |= {number for part in (call.args, call.kwargs) for number in wires(part) if number not in there}
-        again.insert(0, box)
-    return again, wanted

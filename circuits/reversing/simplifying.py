@@ -1,7 +1,7 @@
 """simplify: the same diagram with less in it. What nobody reads goes, what is reckoned twice is reckoned once.
 
 Only operations that do nothing but give an answer are touched: what draws random numbers, writes, or keeps statistics
-stays where it is. The meaning does not change, nor the numbers: no rewrite reorders arithmetic.
+stays where it is. The meaning does not change. The numbers change by rounding where contractions are joined.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from circuits import verbs
 from circuits.boxes import Box, Call, Value
 from circuits.diagram import Diagram
 from circuits.kinds import mutates, operation_name
 from circuits.reversing.bench import renumbered
+from circuits.reversing.contractions import order_of
+from circuits.reversing.fusing import fused
 from circuits.reversing.ports import flow, inside
 from circuits.reversing.registry import RULES
 from circuits.structure import Scalar, Struct, Wire, change, wires
@@ -25,7 +26,10 @@ def simplify(diagram: Diagram) -> Diagram:
     """The diagram without boxes that nobody reads, equal boxes as one, and without what changes nothing.
 
     What goes: boxes whose results nobody reads; the second of two boxes that do the same with the same values; views
-    and copies that leave a tensor as it is, a product with 1, a transpose that undoes another.
+    and copies that leave a tensor as it is, a product with 1, a transpose that undoes another. An einsum of an einsum
+    becomes one where nobody else reads what is in between, both stand in one circuit or module, and that costs no more
+    at any size; it reads tensors themselves and not their transposes. A sum of a product is had from a contraction
+    that is there, where that takes less: in attention's backward, the sum of P∘dP from O.
 
     >>> from circuits import backward
     >>> twice = backward(lambda x: x.exp() * x.exp(), torch.ones(2))
@@ -36,6 +40,8 @@ def simplify(diagram: Diagram) -> Diagram:
     boxes = found.merged(diagram.box.boxes)
     result = change(diagram.result, found.wire, _same, make=False)
     boxes, _ = _needed(boxes, set(wires(result)))
+    if found.quiet:
+        boxes, _ = _needed(fused(boxes, found.values, wires(result)), set(wires(result)))
     values = found.values | inside([diagram.box])
     outputs = [values[found.now(value.number)] for value in diagram.outputs]
     box = replace(
@@ -130,7 +136,8 @@ _NOT_PURE = frozenset(
         "zero",
     ]
 )
-_MAKING = frozenset(["zeros", "ones", "full", "empty", "arange", "scalar_tensor", "new_zeros", "new_ones"])
+MAKING = frozenset(["zeros", "ones", "full", "empty", "arange", "scalar_tensor", "new_zeros", "new_ones"])
+"""Operations that make a tensor of plain numbers."""
 
 
 def is_pure(box: Box) -> bool:
@@ -145,7 +152,7 @@ def is_pure(box: Box) -> bool:
         return not function._schema.is_mutable and torch.Tag.nondeterministic_seeded not in function.tags
     if True in [part for part in call.args.parts if isinstance(part, bool)] and name in _BY_FLAG:
         return False
-    return function in RULES or name in RULES or name in _MAKING or name in _NAMES
+    return function in RULES or name in RULES or name in MAKING or name in _NAMES
 
 
 _BY_FLAG = frozenset(["relu", "relu6", "elu", "selu", "celu", "leaky_relu", "silu", "hardtanh", "threshold", "mish"])
@@ -196,30 +203,8 @@ def _key(description: Any) -> Any:
 
 def _undoes(call: Call, before: Call, rank: int) -> bool:
     """Whether a transpose undoes the one before it."""
-    if call.function is verbs.rearrange and before.function is verbs.rearrange:
-        first, second = [[side.split() for side in each.args.parts[1].split("->")] for each in (before, call)]
-        return first == second[::-1]
-    orders = [_order(each, rank) for each in (before, call)]
-    if orders[0] is None or orders[1] is None:
-        return False
-    return [orders[0][place] for place in orders[1]] == list(range(rank))
-
-
-def _order(call: Call, rank: int) -> list[int] | None:
-    """The order in which a transpose puts the axes; None for another operation."""
-    name, rest = operation_name(call.function), call.args.parts[1:]
-    order = list(range(rank))
-    if name == "permute" and rest:
-        dims = rest[0] if isinstance(rest[0], (tuple, list)) else getattr(rest[0], "parts", rest)
-        return [dim % rank for dim in dims]
-    if name in ("mT", "adjoint") and not rest:
-        order[-2:] = order[:-3:-1]
-        return order
-    if name in ("transpose", "swapaxes") and len(rest) == 2:
-        first, second = [dim % rank for dim in rest]
-        order[first], order[second] = second, first
-        return order
-    return order[::-1] if name in ("T", "t", "numpy_T") and not rest else None
+    first, second = order_of(before, rank), order_of(call, rank)
+    return first is not None and second is not None and [first[place] for place in second] == list(range(rank))
 
 
 def _needed(boxes: Sequence[Box], wanted: set[int]) -> tuple[list[Box], set[int]]:

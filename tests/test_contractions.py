@@ -1,0 +1,246 @@
+"""Rewrites of contractions: each is run beside what it stands for, in float64, on random numbers."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from circuits import Diagram, backward, circuit, einsum, rearrange, simplify, trace
+from models import MultiHeadAttention
+from models.attention import attention
+
+
+def r(*shape: int) -> Tensor:
+    """Random numbers of this shape."""
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def calls(diagram: Diagram) -> list[str]:
+    return [box.label for box in diagram.walk() if box.call is not None]
+
+
+def same(diagram: Diagram, *inputs: Tensor) -> list[str]:
+    """What is left of a diagram, which gives the same; sums in another order differ by rounding."""
+    smaller = simplify(diagram)
+    found, wanted = smaller(*inputs), diagram(*inputs)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    return calls(smaller)
+
+
+Rewrite = tuple[Callable[..., Any], list[tuple[int, ...]], list[str]]
+
+REWRITES: dict[str, Rewrite] = {
+    "an einsum of an einsum is one": (
+        lambda x, w, u: einsum(einsum(x, w, "b i, i j -> b j"), u, "b j, j k -> b k"),
+        [(5, 3), (3, 4), (4, 2)], ["einsum 'b i, i j, j k -> b k'"],
+    ),
+    "on either side": (
+        lambda x, w, u: einsum(u, einsum(x, w, "b i, i j -> b j"), "j k, b j -> k b"),
+        [(5, 3), (3, 4), (4, 2)], ["einsum 'j k, b i, i j -> k b'"],
+    ),
+    "letters that mean something else outside": (
+        lambda x, w, u: einsum(einsum(x, w, "i b, b j -> i j"), u, "b i, i k -> b k"),
+        [(5, 3), (3, 4), (4, 2)], ["einsum 'i b, b j, j k -> i k'"],
+    ),
+    "torch's own einsum too": (
+        lambda x, w, u: torch.einsum("...j,jk->...k", torch.einsum("...i,ij->...j", x, w), u),
+        [(2, 5, 3), (3, 4), (4, 2)], ["einsum 'a b i, i j, j k -> a b k'"],
+    ),
+    "what is read twice stays": (
+        lambda x, w: einsum(y := einsum(x, w, "b i, i j -> b j"), y, "b j, c j -> b c"),
+        [(5, 3), (3, 4)], ["einsum 'b i, i j -> b j'", "einsum 'b j, c j -> b c'"],
+    ),
+    "what is given back stays": (
+        lambda x, w, u: (y := einsum(x, w, "b i, i j -> b j"), einsum(y, u, "b j, j k -> b k")),
+        [(5, 3), (3, 4), (4, 2)], ["einsum 'b i, i j -> b j'", "einsum 'b j, j k -> b k'"],
+    ),
+    "a transpose is read through": (
+        lambda x, w: einsum(x.mT, w, "i b, i j -> b j"), [(5, 3), (3, 4)], ["einsum 'b i, i j -> b j'"]
+    ),
+    "a permutation is read through, and twice": (
+        lambda x, w: einsum(x.permute(2, 0, 1).transpose(1, 2), w, "i b a, i j -> a b j"),
+        [(2, 5, 3), (3, 4)], ["einsum 'a b i, i j -> a b j'"],
+    ),
+    "a rearrangement is read through": (
+        lambda x, w: einsum(rearrange(x, "... b i -> i ... b"), w, "i a b, i j -> a b j"),
+        [(2, 5, 3), (3, 4)], ["einsum 'a b i, i j -> a b j'"],
+    ),
+    "a group is not": (
+        lambda x, w: einsum(rearrange(x, "a b i -> (a b) i"), w, "b i, i j -> b j"),
+        [(2, 5, 3), (3, 4)], ["rearrange 'a b i -> (a b) i'", "einsum 'b i, i j -> b j'"],
+    ),
+    "the transpose of an einsum is an einsum": (
+        lambda x, w: einsum(x, w, "b i, i j -> b j").mT, [(5, 3), (3, 4)], ["einsum 'b i, i j -> j b'"]
+    ),
+    "an outer product that is summed at once": (
+        lambda x, y, z: einsum(einsum(x, y, "a, b -> a b"), z, "a b, b -> a"),
+        [(5,), (4,), (4,)], ["einsum 'a, b, b -> a'"],
+    ),
+    "a diagonal stays": (
+        lambda x, y: einsum(einsum(x, y, "a b, b c -> a c"), "a a -> a"),
+        [(4, 5), (5, 4)], ["einsum 'a b, b c -> a c'", "einsum 'a a -> a'"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_both_sides_of_every_rewrite(name: str) -> None:
+    f, shapes, expected = REWRITES[name]
+    inputs = [r(*shape) for shape in shapes]
+    assert same(trace(f, *inputs), *inputs) == expected
+
+
+def test_a_dearer_order_is_chosen_nowhere() -> None:
+    """What is cheap from the left is dear from the right; a joined einsum takes the cheap order by itself."""
+    x, w, u = r(2, 50), r(50, 60), r(60, 40)
+    (label,) = same(
+        trace(lambda x, w, u: einsum(x, einsum(w, u, "i j, j k -> i k"), "b i, i k -> b k"), x, w, u), x, w, u
+    )
+    assert label == "einsum 'b i, i j, j k -> b k'"
+
+
+def test_free_axes_are_joined_only_where_no_size_makes_it_dearer() -> None:
+    @circuit("b i, i j, j k -> b k")
+    def chain(x: Tensor, w: Tensor, u: Tensor) -> Tensor:
+        return einsum(einsum(x, w, "b i, i j -> b j"), u, "b j, j k -> b k")
+
+    diagram = simplify(trace(chain))
+    assert calls(diagram) == ["einsum 'b i, i j, j k -> b k'"]
+    for sizes in ((2, 3, 4, 5), (7, 3, 2, 2)):
+        x, w, u = r(*sizes[:2]), r(*sizes[1:3]), r(*sizes[2:])
+        torch.testing.assert_close(diagram(x, w, u), x @ w @ u)
+
+
+def test_circuits_keep_their_boxes() -> None:
+    """A contraction is not drawn out of one circuit into another."""
+
+    @circuit("b i, i j -> b j")
+    def layer(x: Tensor, w: Tensor) -> Tensor:
+        return einsum(x, w, "b i, i j -> b j")
+
+    diagram = trace(lambda x, w, u: layer(layer(x, w), u), x := r(5, 3), w := r(3, 4), u := r(4, 2))
+    assert same(diagram, x, w, u) == ["einsum 'b i, i j -> b j'"] * 2
+
+
+AXES = "abcde"
+SIZES = dict(zip(AXES, (2, 3, 1, 4, 2), strict=True))
+
+
+@st.composite
+def chains(draw: Any) -> list[tuple[tuple[int, ...], tuple[str, ...], str]]:
+    """Einsums of earlier tensors: which, their axes, and the axes of the answer. Tensors 0, 1, 2 are given."""
+    ranks = [2, 2, 3]
+    steps = []
+    for _ in range(draw(st.integers(2, 4))):
+        which = tuple(draw(st.lists(st.integers(0, len(ranks) - 1), min_size=1, max_size=2)))
+        sides = tuple("".join(draw(st.permutations(AXES))[: ranks[each]]) for each in which)
+        told = sorted(set("".join(sides)))
+        out = "".join(draw(st.permutations(told))[: draw(st.integers(1, min(3, len(told))))])
+        steps.append((which, sides, out))
+        ranks.append(len(out))
+    return steps
+
+
+@given(chains())
+@settings(max_examples=40)
+def test_random_chains_of_einsums_and_their_gradients(steps: list[Any]) -> None:
+    """All axes have size 3, so that every tensor fits every place."""
+
+    def f(*given: Tensor) -> Tensor:
+        values = list(given)
+        for which, sides, out in steps:
+            pattern = f"{', '.join([' '.join(side) for side in sides])} -> {' '.join(out)}"
+            values.append(einsum(*[values[each] for each in which], pattern))
+        return values[-1]
+
+    inputs = r(3, 3), r(3, 3), r(3, 3, 3)
+    diagram = trace(f, *inputs)
+    left = same(diagram, *inputs)
+    assert len(left) <= len(calls(diagram))
+    gradient = backward(f, *inputs)
+    back = torch.randn_like(f(*inputs))
+    smaller = simplify(gradient)(*inputs, back)
+    leaves = [each.clone().requires_grad_() for each in inputs]
+    wanted = torch.autograd.grad(f(*leaves), leaves, back, allow_unused=True)
+    for mine, theirs in zip(smaller.values(), wanted, strict=True):
+        torch.testing.assert_close(mine, torch.zeros_like(mine) if theirs is None else theirs, rtol=1e-9, atol=1e-9)
+
+
+# The sum of a product -------------------------------------------------------------------------------------------------
+
+
+def sums(diagram: Diagram) -> list[str]:
+    return [str(value) for box in diagram.walk() if box.label.startswith("sum") for value in box.inputs]
+
+
+def test_the_row_sum_is_had_from_the_answer_where_that_is_there_and_shorter() -> None:
+    """The answer is read by the weight after it, so it is there; without that weight nobody asks for it."""
+    projected = lambda q, k, v, w: attention.circuit.definition(q, k, v) @ w  # noqa: E731
+    inputs, back = (r(6, 3), r(7, 3), r(7, 3), r(3, 2)), r(6, 2)
+    gradient = backward(projected, *inputs)
+    same(gradient, *inputs, back)
+    assert [len(each.split()) for each in sums(gradient)] == [2]
+    shapes = lambda diagram: [  # noqa: E731
+        value.shape for box in diagram.walk() if box.label.startswith("sum") for value in box.inputs
+    ]
+    assert shapes(gradient) == ["6 7"]
+    assert shapes(simplify(gradient)) == ["6 3"]
+    alone = backward(attention, *inputs[:3])
+    assert shapes(simplify(alone)) == ["6 7"]
+    wide = backward(projected, r(6, 3), r(5, 3), r(5, 3), r(3, 2))
+    assert shapes(simplify(wide)) == ["6 5"]
+
+
+def test_the_row_sums_of_every_head() -> None:
+    torch.manual_seed(0)
+    model = MultiHeadAttention(m=6, k=2, h=3).double()
+    target, source, back = r(5, 6), r(8, 6), r(5, 6)
+    gradient = backward(model, target, source)
+    same(gradient, target, source, back)
+    shapes = {
+        value.shape for box in simplify(gradient).walk() if box.label.startswith("sum over k") for value in box.inputs
+    }
+    assert shapes == {"3 5 2"}
+
+
+@pytest.mark.parametrize("keepdim", [True, False])
+def test_sums_over_other_axes_are_left_alone(keepdim: bool) -> None:
+    """Only a sum over an axis that the two contractions share is had from the other one."""
+
+    def f(p: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        answer = einsum(p, v, "y x, x k -> y k")
+        met = einsum(g, v, "y k, x k -> y x")
+        return answer, (p * met).sum(1, keepdim=keepdim), (p * met).sum(0, keepdim=keepdim)
+
+    inputs = r(5, 9), r(5, 2), r(9, 2)
+    diagram = trace(f, *inputs)
+    same(diagram, *inputs)
+    shapes = [value.shape for box in simplify(diagram).walk() if box.label.startswith("sum") for value in box.inputs]
+    assert shapes == ["5 2", "5 9"]
+
+
+def test_a_linear_layer_comes_out_as_two_contractions_and_a_sum() -> None:
+    model = nn.Linear(4, 3).double()
+    left = same(backward(model, r(5, 4)), r(5, 4), r(5, 3))
+    assert sorted([label.split()[0].strip("∂") for label in left]) == ["einsum", "einsum", "sum"]
+
+
+def test_a_matrix_chain_and_its_gradient_of_a_gradient() -> None:
+    f = lambda a, b, c: einsum(a, b, c, "i j, j k, k l -> i l").tanh()  # noqa: E731
+    inputs, back = (r(2, 3), r(3, 4), r(4, 5)), r(2, 5)
+    second = backward(backward(f, *inputs))
+    same(second, *inputs, back, *[torch.randn_like(each) for each in inputs])
+
+
+def test_orders_of_transposes() -> None:
+    """Every order of three axes, by permute, read through by an einsum."""
+    x, w = r(2, 3, 4), r(2, 3, 4)
+    for order in itertools.permutations(range(3)):
+        words = " ".join(["abc"[place] for place in order])
+        f = lambda x, w, order=order, words=words: einsum(x.permute(order), w, f"{words}, a b c -> a c")  # noqa: E731
+        assert same(trace(f, x, w), x, w) == ["einsum 'a b c, a b c -> a c'"]
