@@ -1,5 +1,6 @@
 """How fast backward circuits run beside autograd, compiled and not, and how much memory both take."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from circuits import backward, einsum, forward_backward
+from circuits import CircuitError, Halves, backward, einsum, forward_backward, simplify
 from models import MLP, MultiHeadAttention
 from scripts.benches.memory import peak
 from scripts.benches.timing import Spread, interleaved
@@ -74,15 +75,28 @@ def by_autograd(model: nn.Module, called: Callable[..., Tensor]) -> Callable[...
 
 
 def by_circuits(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Callable[..., dict[str, Tensor]]]:
-    """The same by the joint circuit and by its two halves, written out as functions."""
-    joint, halves = backward(model, *inputs), forward_backward(model, *inputs)
-    forward, reverse = halves.forward.function(), halves.reverse.function()
+    """The same by the simplified joint circuit and by its two halves, written out as functions.
 
-    def cut(*given: Tensor) -> dict[str, Tensor]:
+    Where there is attention, also by halves that save nothing with an axis for each query and key.
+    """
+    found = {
+        "backward": simplify(backward(model, *inputs)).function(),
+        "forward and reverse": _cut(forward_backward(model, *inputs)),
+    }
+    with contextlib.suppress(CircuitError):  # nothing has axes of these names
+        found["recomputing y x"] = _cut(forward_backward(model, *inputs, recompute="y x"))
+    return found
+
+
+def _cut(halves: Halves) -> Callable[..., dict[str, Tensor]]:
+    """One half after the other."""
+    forward, reverse = simplify(halves.forward).function(), simplify(halves.reverse).function()
+
+    def run(*given: Tensor) -> dict[str, Tensor]:
         *own, cotangent = given
         return reverse(forward(*own)[1], cotangent)
 
-    return {"backward": joint.function(), "forward and reverse": cut}
+    return run
 
 
 def measure(console: Console, names: Sequence[str], seconds: float, compiles: Sequence[str]) -> None:
