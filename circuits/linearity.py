@@ -3,8 +3,8 @@
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,31 @@ def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
     return LinearMap(grown.permute(*range(count, grown.ndim), *range(count)), text)
 
 
+COMBINATIONS = ((0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (64.0, -0.5))
+"""Numbers a, b for which a linear f takes a x + b y to a f(x) + b f(y)."""
+
+
+class Combined(NamedTuple):
+    """What f makes of a x + b y, and what it makes of both by themselves, combined: one and the same for a linear f."""
+
+    a: float
+    b: float
+    found: list[Tensor]
+    expected: list[Tensor]
+
+
+def combined(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -> Iterator[Combined]:
+    """The two sides of linearity, for one pair of numbers after another; where both are 0, zero must go to zero.
+
+    >>> [[both.found[0].item(), both.expected[0].item()] for both in combined(lambda x: [x + 1], *torch.ones(2))]
+    [[1.0, 0.0], [3.0, 4.0], [1.0, 0.0], [64.5, 127.0]]
+    """
+    here, there = f(x), f(y)
+    for a, b in COMBINATIONS:
+        both = [a * mine + b * its for mine, its in zip(here, there, strict=True)]
+        yield Combined(a, b, list(f(a * x + b * y)), both)
+
+
 def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
     """In what `f` is not linear, by its values at x and y; nothing, if it may be.
 
@@ -61,16 +86,12 @@ def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
     'it takes zero to 1.0'
     """
     with torch.no_grad():
-        here, there = f(x), f(y)
-        scale = 1 + max(_largest(here), _largest(there))
-        near = 1e3 * torch.finfo(here.dtype).eps
-        nothing = _largest(f(torch.zeros_like(x)))
-        if nothing > near * scale:
-            return f"it takes zero to {nothing:.4}"
-        for a, b in ((1.0, 1.0), (-1.0, 1.0), (64.0, -0.5)):
-            off = _largest(f(a * x + b * y) - (a * here + b * there))
-            if off > near * scale * max(abs(a), abs(b)):
-                return f"f({a:g} x + {b:g} y) is not {a:g} f(x) + {b:g} f(y), by {off:.4}"
+        scale = 1 + max(_largest(f(x)), _largest(f(y)))
+        for a, b, (found,), (expected,) in combined(lambda value: [f(value)], x, y):
+            off = _largest(found - expected)
+            if off > 1e3 * torch.finfo(found.dtype).eps * scale * max(1.0, abs(a)):
+                what = f"f({a:g} x + {b:g} y) is not {a:g} f(x) + {b:g} f(y), by {off:.4}"
+                return what if a else f"it takes zero to {off:.4}"
     return ""
 
 
@@ -78,4 +99,4 @@ def _largest(tensor: Tensor) -> float:
     return tensor.abs().max().item() if tensor.numel() else 0.0
 
 
-__all__ = ["as_linear", "nonlinearity"]
+__all__ = ["as_linear", "combined", "nonlinearity"]

@@ -8,9 +8,7 @@ from torch import Tensor
 from circuits.errors import CircuitError
 from circuits.laws.comparing import agree_all
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject
-
-COMBINATIONS = ((0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (64.0, -0.5))
-"""Numbers a, b for which a x + b y must go to a f(x) + b f(y)."""
+from circuits.linearity import combined
 
 
 def linear(
@@ -67,10 +65,7 @@ def _linear(subject: Subject, argument: str) -> None:
         def at(value: Tensor, one: dict[str, Tensor] = one) -> list[Tensor]:
             return subject({**one, argument: value})
 
-        here, there = at(x), at(y)
-        for a, b in COMBINATIONS:
-            found = at(a * x + b * y)
-            expected = [a * mine + b * its for mine, its in zip(here, there, strict=True)]
+        for a, b, found, expected in combined(at, x, y):
             words = (f"for {a:g} x + {b:g} y", f"by {a:g} f(x) + {b:g} f(y)")
             words = words if a else (f"where {argument} is zero", "for a linear map")
             notes = [f"x and y are two draws of {argument}"] if a else []
