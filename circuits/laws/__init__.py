@@ -13,6 +13,7 @@ mean.
 
 from circuits.laws.dependence import causal, equivariant, independent, shifting
 from circuits.laws.linearity import linear, multilinear
+from circuits.laws.reversing import backward_rule
 from circuits.laws.running import compiles, equals, gradcheck, kernel
 from circuits.laws.shaping import broadcasting, shapes
 from circuits.laws.subject import DoesNotApply
@@ -20,6 +21,7 @@ from circuits.laws.suites import suite
 
 __all__ = [
     "DoesNotApply",
+    "backward_rule",
     "broadcasting",
     "causal",
     "compiles",

@@ -11,11 +11,13 @@ from torch.func import functional_call
 
 from circuits import recording
 from circuits.checking import definitions
-from circuits.declaring import parameters_of
+from circuits.declaring import Circuit, parameters_of
 from circuits.laws.comparing import agree_all, agree_by_name, fail
+from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 
 
+@small
 def kernel(
     f: Any,
     /,
@@ -37,7 +39,7 @@ def kernel(
     >>> kernel(double)
     """
     subject = Subject("kernel", f, sizes, inputs, seed, arguments)
-    if not _has_kernel(subject):
+    if not any(circuit.has_kernel for circuit in circuits_in(subject)):
         raise DoesNotApply(f"laws.kernel: no circuit with a kernel runs in {subject.circuit.title}")
     for dtype in dtypes:
         twin = subject if dtype == subject.dtype else subject.to(dtype)
@@ -53,16 +55,15 @@ def kernel(
                 agree_by_name(twin, gradients, theirs, words, note, room=10.0)
 
 
-class _Kernels:
-    """A recorder that notes which circuits with a kernel run, and lets them."""
+class _Circuits:
+    """A recorder that notes which circuits run, and lets them."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.found: list[Circuit] = []
 
     def circuit(self, circuit: Any, owner: Any, args: Any, kwargs: Any, run: Callable[[bool], Any]) -> Any:
         """Note it."""
-        if circuit.has_kernel:
-            self.found.append(circuit.name)
+        self.found.append(circuit)
         return run(False)
 
     def verb(self, function: Any, pattern: str, args: Any, kwargs: Any, run: Callable[[], Any]) -> Any:
@@ -74,12 +75,13 @@ class _Kernels:
         return f"{size}"
 
 
-def _has_kernel(subject: Subject) -> bool:
-    noted = _Kernels()
+def circuits_in(subject: Subject) -> list[Circuit]:
+    """The circuits that run in one, itself among them."""
+    noted = _Circuits()
     with recording.by(noted), torch.no_grad():
         for optional in subject.extremes():
             subject(subject.tensors(optional))
-    return bool(noted.found)
+    return noted.found
 
 
 def _transposed(tensor: Tensor) -> Tensor:
@@ -108,6 +110,7 @@ def _floats(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+@small
 def equals(
     f: Any,
     /,
@@ -138,6 +141,7 @@ def equals(
         agree_by_name(subject, gradients, theirs, words, *notes)
 
 
+@small
 def gradcheck(
     f: Any,
     /,
