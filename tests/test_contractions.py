@@ -77,6 +77,14 @@ REWRITES: dict[str, Rewrite] = {
     "the transpose of an einsum is an einsum": (
         lambda x, w: einsum(x, w, "b i, i j -> b j").mT, [(5, 3), (3, 4)], ["einsum 'b i, i j -> j b'"]
     ),
+    "what is read as it is and transposed stays": (
+        lambda x, w: (y := einsum(x, w, "b i, i j -> b j")).exp() + y.mT,
+        [(4, 3), (3, 4)], ["einsum 'b i, i j -> b j'", "exp", "mT", "add"],
+    ),
+    "a sum that makes it cheaper is taken first": (
+        lambda x, w: einsum(einsum(x, "a b -> a"), w, "a, a c -> c"),
+        [(5, 4), (5, 6)], ["einsum 'a b -> a'", "einsum 'a, a c -> c'"],
+    ),
     "an outer product that is summed at once": (
         lambda x, y, z: einsum(einsum(x, y, "a, b -> a b"), z, "a b, b -> a"),
         [(5,), (4,), (4,)], ["einsum 'a, b, b -> a'"],
@@ -222,6 +230,18 @@ def test_sums_over_other_axes_are_left_alone(keepdim: bool) -> None:
     same(diagram, *inputs)
     shapes = [value.shape for box in simplify(diagram).walk() if box.label.startswith("sum") for value in box.inputs]
     assert shapes == ["5 2", "5 9"]
+
+
+def test_a_sum_keeps_its_axis_where_it_was() -> None:
+    """What is summed is axis 0 of the one and axis 1 of the other: an axis of size 1 would stand elsewhere."""
+
+    def f(p: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        answer = einsum(p, v, "x y, x k -> y k")
+        met = p * einsum(g, v, "y k, x k -> x y")
+        return answer, met.sum(0, keepdim=True), met.sum(0)
+
+    inputs = r(9, 5), r(5, 2), r(9, 2)
+    assert same(trace(f, *inputs), *inputs).count("sum over k") == 1
 
 
 def test_a_linear_layer_comes_out_as_two_contractions_and_a_sum() -> None:

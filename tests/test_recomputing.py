@@ -62,6 +62,11 @@ def test_identity_11_with_weights_from_one_statistic_a_row_by_five_and_saves_not
         agree(halves, attention.circuit.definition, inputs, back)
 
 
+def test_an_answer_that_would_run_again_itself_is_not_asked_for_its_sums() -> None:
+    halves = forward_backward(attention, recompute=["einsum", "mul", "softmax"])
+    assert (contractions(halves.reverse), tape(halves)) == (5, ["y k", "x k", "x k", "y 1"])
+
+
 @given(y=st.integers(1, 5), x=st.integers(1, 6), k=st.integers(1, 4), kind=st.sampled_from(["causal", "window", "bool",
        "floating", "blind", "plain"]))  # fmt: skip
 @settings(max_examples=12)

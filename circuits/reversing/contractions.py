@@ -126,11 +126,11 @@ def numel(value: Value, at: Mapping[Any, int]) -> int:
     return prod([int(evaluate(size, at)) for size in value.sizes])
 
 
-def _cost(read: Contraction, values: Values, at: Mapping[Any, int]) -> tuple[int, int]:
-    """Operations in the best order, and the largest tensor that is made."""
+def _cost(read: Contraction, values: Values, at: Mapping[Any, int]) -> int:
+    """Operations in the best order."""
     shapes = [tuple([int(evaluate(size, at)) for size in values[number].sizes]) for number in read.tensors]
     _, found = opt_einsum.contract_path(read.spelt(), *shapes, shapes=True, optimize="optimal")
-    return int(found.opt_cost), int(found.largest_intermediate)
+    return int(found.opt_cost)
 
 
 # An einsum of an einsum -----------------------------------------------------------------------------------------------
@@ -151,16 +151,12 @@ def joined(outer: Contraction, inner: Contraction, made: int) -> Contraction:
     )
 
 
-def not_dearer(whole: Contraction, parts: Sequence[Contraction], values: Values, between: Value) -> bool:
-    """Whether one einsum takes no more operations, and makes nothing larger, than two with a tensor in between."""
+def not_dearer(whole: Contraction, parts: Sequence[Contraction], values: Values) -> bool:
+    """Whether one einsum takes no more operations than several, at any of the sizes that are tried."""
     if len(whole.tensors) > MANY:
         return False
-    for at in samples([values[number] for number in whole.tensors]):
-        cost, largest = _cost(whole, values, at)
-        apart = [_cost(part, {**values, between.number: between}, at) for part in parts]
-        if cost > sum([each for each, _ in apart]) or largest > max([numel(between, at), *[m for _, m in apart]]):
-            return False
-    return True
+    tried = samples([values[number] for number in whole.tensors])
+    return all(_cost(whole, values, at) <= sum([_cost(part, values, at) for part in parts]) for at in tried)
 
 
 def transposed(outer: Contraction, made: int, source: int, order: Sequence[int]) -> Contraction:

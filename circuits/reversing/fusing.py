@@ -21,15 +21,14 @@ from circuits.structure import Wire, wires
 
 
 def fused(boxes: Sequence[Box], values: dict[int, Value], asked: Iterable[int]) -> list[Box]:
-    """Boxes with fewer contractions, and those that nobody reads any more; `values` gets those that are new.
+    """Boxes with fewer contractions, beside those that nobody reads any more; `values` gets those that are new.
 
-    `asked` are the values that are read after the last box.
+    `asked` are the values that are read after the last box. Of the boxes given somebody reads every one.
     """
     calls = [each for box in boxes for each in box.walk() if each.call is not None]
-    alive = Counter([*asked, *[number for box in calls for number in _read(box)]])
     stands = {}
     for found in row_sums(calls, values):
-        if alive[found.answer] and _takes_less(found, values):
+        if _takes_less(found, values):
             stands[id(found.box)] = exchanged(found, values, max(values) + 1)
             values.update({value.number: value for each in stands[id(found.box)] for value in each.outputs})
     boxes = replaced(boxes, stands) if stands else boxes
@@ -91,10 +90,8 @@ class _Fuser:
         inner = contraction(before, self.values)
         if inner is None or self.reads[number] != 1 or before.call.gradient != box.call.gradient:  # type: ignore[union-attr]
             return None
-        if self.values[number].dtype != box.outputs[0].dtype:
-            return None
         whole = joined(read, inner, number)
-        return whole if not_dearer(whole, [read, inner], self.values, self.values[number]) else None
+        return whole if not_dearer(whole, [read, inner], self.values) else None
 
     def _transpose(self, box: Box, home: int) -> Box | None:
         """The transpose of an einsum that nobody else reads, as an einsum."""

@@ -84,7 +84,7 @@ def _exchanged(
     left = [each for each in other.out if each not in gone]
     for g, v in ((0, 1), (1, 0)):
         given, met = other.letters[g], other.tensors[v]
-        if gone & set(given) or [each for each in given if each in left] != left:
+        if [each for each in given if each in left] != left:
             continue
         places = tuple([place for place, each in enumerate(given) if each not in left])
         if len(box.outputs[0].sizes) == len(other.out) and (set(places) != dims or len(given) != len(other.out)):
