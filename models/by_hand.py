@@ -1,8 +1,9 @@
 """Backward circuits written by hand, step by step: four layers, three convolutions of signals, and a whole network.
 
-Each circuit bears its gradient, registered with `@f.backward`, which is what `backward(f)` then runs. They are the
-steps of the documents, right also where the documents lean on their numbers: on symmetric matrices, on signals longer
-than what slides along them, on kernels of odd length. Inputs may have any sizes.
+Each circuit bears its gradient, registered with `@f.backward`, which is what `backward(f)` then runs and what
+`laws.backward_rule(f)` holds to autograd. They are the steps of the documents, right also where
+the documents lean on their numbers: on symmetric matrices, on signals longer than what slides along them, on kernels
+of odd length. Inputs may have any sizes.
 
 Source: three worked examples of backpropagation, whose numbers stand in tests/test_seeds.py.
 """

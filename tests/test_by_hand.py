@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuits import CircuitError, SignatureError, backward, circuit, einsum, listing, reduce
+from circuits import CircuitError, SignatureError, backward, circuit, einsum, laws, listing, reduce
 from models import ConvAttention, by_hand
 
 CIRCUITS: dict[str, list[tuple[int, ...]]] = {
@@ -119,6 +119,19 @@ def test_the_network_is_the_module() -> None:
         torch.testing.assert_close(mine.T, rules[f"{name}.weight"])
     for mine, name in zip(found[5:], ("L.weight", "L.bias", "right"), strict=True):
         torch.testing.assert_close(mine, rules[name])
+
+
+SIZES: dict[str, dict[str, int]] = {
+    "correlated": {"i": 7, "j": 5, "p": 3, "q": 2},
+    "network": {"i": 7, "j": 5, "p": 3, "q": 2, "m": 4, "y": 5},
+}
+
+
+@pytest.mark.parametrize("name", [*CIRCUITS, *SIGNALS])
+def test_the_law_holds_of_each(name: str) -> None:
+    """From their signatures alone, first derivatives and second."""
+    told: Any = {"sizes": SIZES[name]} if name in SIZES else {}
+    laws.backward_rule(getattr(by_hand, name), **told)
 
 
 # Methods of modules ---------------------------------------------------------------------------------------------------
@@ -233,6 +246,22 @@ def test_a_method_gives_the_cotangents_of_its_modules_parameters(name: str) -> N
     assert not diagram.opaque
     reverses = {box.label for box in diagram.walk()}
     assert reverses & {"∂Affine", "∂Gated"}
+
+
+@pytest.mark.parametrize(
+    ("f", "told"),
+    [
+        (Affine(3, 5), {}),
+        (circuit("... 3 -> ... 3")(affine_twice()), {}),
+        (circuit("... 3 -> ... 3")(nn.Sequential(Gated(3), nn.Sigmoid(), Gated(3))), {}),
+        (circuit("... 3 -> ... 3")(Twice(3)), {}),
+        (Gated(3), {"factor": 2.0, "sizes": {"m": 3}}),
+        (Gated(3).one, {"sizes": {"m": 3}}),
+    ],
+    ids=["one", "used twice", "two in a row", "another method", "optional", "a method alone"],
+)
+def test_the_law_holds_of_modules(f: Any, told: Any) -> None:
+    laws.backward_rule(f, **told)
 
 
 def test_optional_tensors_and_numbers_go_to_the_reverse_as_they_came() -> None:
