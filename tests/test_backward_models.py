@@ -2,9 +2,13 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 """Backward circuits of whole models, ours and others', against torch's vector-Jacobian product in float64."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from circuits import CircuitError, Diagram, backward, definitions, forward_backward, trace
-from tests import peers
+import models
+from circuits import CircuitError, Diagram, backward, definitions, find_circuit, forward_backward, trace
+from circuits.laws.subject import Subject, owner_of
+from models import by_hand, cache, convolving
+from tests import peers, subjects
 from tests.test_zoo import MODELS, Entry, made, stirred
 
 # --- The oracle -------------------------------------------------------------------------------------------------------
@@ -40,28 +47,44 @@ class Wanted:
     parameters: dict[str, Tensor]
 
 
+class Method(nn.Module):
+    """A method of a module as a module of its own."""
+
+    def __init__(self, method: Any) -> None:
+        super().__init__()
+        self.owner, self.method = method.__self__, method.__name__
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """What the method gives."""
+        return getattr(self.owner, self.method)(*args, **options)
+
+
 def asked(f: Any, inputs: tuple[Any, ...], **options: Any) -> Wanted:
     """By torch.func.vjp, from the seed 5; parameters and statistics of a module stay as they are."""
-    weights = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
-    buffers = dict(f.named_buffers()) if isinstance(f, nn.Module) else {}
-    leaves, form = tree_flatten(copied(inputs))
+    module = f if isinstance(f, nn.Module) else Method(f) if owner_of(f) is not None else None
+    prefix = "" if module is f else "owner."
+    weights = dict(module.named_parameters()) if module is not None else {}
+    buffers = dict(module.named_buffers()) if module is not None else {}
+    leaves, form = tree_flatten(copied((inputs, options)))
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
     def pure(given: list[Tensor], held: dict[str, Tensor]) -> list[Tensor]:
         filled = list(leaves)
         for place, tensor in zip(places, given, strict=True):
             filled[place] = tensor
-        args = tree_unflatten(filled, form)
-        if isinstance(f, nn.Module):
-            return floats(torch.func.functional_call(f, (held, copied(buffers)), args, options))
-        return floats(f(*args, **options))
+        args, named = tree_unflatten(filled, form)
+        if module is not None:
+            answer = torch.func.functional_call(module, (held, copied(buffers)), tuple(args), named)
+        else:
+            answer = f(*args, **named)
+        return [*floats(answer), torch.zeros(())]  # vjp wants something to come out
 
     torch.manual_seed(5)
-    outputs, pull, *_ = torch.func.vjp(pure, [leaves[place] for place in places], copied(weights))
+    (*outputs, nothing), pull, *_ = torch.func.vjp(pure, [leaves[place] for place in places], copied(weights))
     torch.manual_seed(6)
     cotangents = [torch.randn_like(each) for each in outputs]
-    found, held = pull(cotangents)
-    return Wanted(outputs, cotangents, found, held)
+    found, held = pull([*cotangents, nothing])
+    return Wanted(outputs, cotangents, found, {name.removeprefix(prefix): each for name, each in held.items()})
 
 
 def near(found: Any, wanted: Any, said: str = "", tolerance: float = 1e-9) -> None:
@@ -165,14 +188,14 @@ LAYERS: dict[str, Case] = {
     "ConvTranspose1d": Case(layer(nn.ConvTranspose1d, 4, 2, 3, stride=2, output_padding=1), lambda: (r(2, 4, 5),)),
     "ConvTranspose2d": Case(layer(nn.ConvTranspose2d, 4, 6, 3, stride=2, groups=2), lambda: (r(1, 4, 3, 4),)),
     "ConvTranspose3d": Case(layer(nn.ConvTranspose3d, 2, 2, 2, padding=1), lambda: (r(1, 2, 3, 3, 3),)),
-    "RNN": Case(layer(nn.RNN, 3, 4, num_layers=2, bidirectional=True), lambda: (r(5, 2, 3),)),
-    "LSTM": Case(layer(nn.LSTM, 3, 4, num_layers=2, batch_first=True), lambda: (r(2, 5, 3), (r(2, 2, 4), r(2, 2, 4)))),
-    "LSTM, projected": Case(layer(nn.LSTM, 3, 4, proj_size=2), lambda: (r(5, 3),)),
-    "GRU": Case(layer(nn.GRU, 3, 4, bidirectional=True), lambda: (r(5, 2, 3), r(2, 2, 4))),
+    "RNN": Case(layer(nn.RNN, 3, 4, num_layers=2, bidirectional=True), lambda: (r(3, 2, 3),)),
+    "LSTM": Case(layer(nn.LSTM, 3, 4, num_layers=2, batch_first=True), lambda: (r(2, 3, 3), (r(2, 2, 4), r(2, 2, 4)))),
+    "LSTM, projected": Case(layer(nn.LSTM, 3, 4, proj_size=2), lambda: (r(3, 3),)),
+    "GRU": Case(layer(nn.GRU, 3, 4, bidirectional=True), lambda: (r(3, 2, 3), r(2, 2, 4))),
     "LSTMCell": Case(layer(nn.LSTMCell, 3, 4), lambda: (r(2, 3), (r(2, 4), r(2, 4)))),
     "GRUCell": Case(layer(nn.GRUCell, 3, 4), lambda: (r(3),)),
     "Embedding": Case(layer(nn.Embedding, 5, 3, padding_idx=1), lambda: (torch.tensor([[0, 1], [4, 0]]),)),
-    "EmbeddingBag": Case(layer(nn.EmbeddingBag, 5, 3), lambda: (torch.tensor([[0, 1], [4, 0]]),), ("∂_embedding_bag",)),
+    "EmbeddingBag": Case(layer(nn.EmbeddingBag, 5, 3), lambda: (torch.tensor([[0, 1], [4, 0]]),)),
     "BatchNorm1d, train": Case(layer(nn.BatchNorm1d, 3, train=True), lambda: (r(5, 3),)),
     "BatchNorm2d, train": Case(layer(nn.BatchNorm2d, 3, train=True), lambda: (r(2, 3, 4, 5),)),
     "BatchNorm2d": Case(layer(nn.BatchNorm2d, 3), lambda: (r(1, 3, 1, 5),)),
@@ -240,7 +263,10 @@ LAYERS: dict[str, Case] = {
 
 @every(LAYERS)
 def test_torch_layers(case: Case) -> None:
-    agree(case.make(), *case.inputs(), opaque=case.opaque, **case.options)
+    """All that torch's layers do has rules, but for those that say here what they ask torch for."""
+    model, inputs = case.make(), case.inputs()
+    joint = agree(model, *inputs, opaque=case.opaque, **case.options)
+    assert not joint.opaque or covered(joint, trace(model, *inputs, **case.options)) >= 0.95
 
 
 REFUSED: dict[str, Case] = {
@@ -429,6 +455,83 @@ def test_kernels_and_definitions_have_one_reverse(name: str) -> None:
         joint, wanted = backward(model, *inputs), asked(model, inputs)
         gradients_near(joint(*inputs, *wanted.cotangents), wanted)
     gradients_near(joint(*inputs, *wanted.cotangents), wanted)
+
+
+# --- Every circuit of the repository ----------------------------------------------------------------------------------
+
+SPACE = {"d": 4, "h": 3, "w": 5, "d'": 2, "h'": 3, "w'": 2, "l": 2, "i": 3, "j": 2}
+GROUPED = {"g": 2, "c": 2, "k": 3, "...": (2,)}
+
+
+def convolved(kind: str, n: int, *axes: str) -> subjects.Entry:
+    """A convolution that `subjects` lacks, at small sizes."""
+    sizes = {axis: size for axis, size in (SPACE | GROUPED).items() if axis in axes}
+    return subjects.Entry(partial(getattr(convolving, f"{kind}_over"), n), sizes=sizes, options={"padding": 1})
+
+
+CIRCUITS = subjects.CIRCUITS | {
+    "grouped convolution 1d": convolved("grouped_convolution", 1, *"gckwj"),
+    "grouped convolution 3d": convolved("grouped_convolution", 3, *"gckdhwlij"),
+    "transposed convolution 3d": convolved("transposed_convolution", 3, *"ckd'h'w'lij"),
+    "grouped transposed convolution 2d": convolved("grouped_transposed_convolution", 2, *"gckh'w'ij"),
+    "grouped transposed convolution 3d": convolved("grouped_transposed_convolution", 3, *"gckd'h'w'lij"),
+}
+"""Every circuit of `models`; those written by hand have tests of their own."""
+
+LONG = re.compile(
+    "multi-head|^attention,|attention, many|remember|recall|steps|coder|transformer|model|sequence|vision|resnet|unet"
+    r"|block|visual|rotary|conv attention|normed|onvolution(?!, same)( \dd|,|$)"
+)
+"""The names of those whose backward circuit takes long to make."""
+
+
+def marked(names: Iterable[str], long: re.Pattern[str]) -> Any:
+    """A test for each name; a slow one for those that take long."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=pytest.mark.slow if long.search(name) else ()) for name in names]
+    )
+
+
+@marked(CIRCUITS, LONG)
+def test_circuits_of_the_repository(name: str) -> None:
+    """Cut in two; without optional tensors, then with all. A method's diagram has the parameters that it reads."""
+    entry = CIRCUITS[name]
+    subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
+    for given in subject.extremes():
+        inputs, options = subject.bound(subject.tensors(given))
+        wanted = asked(subject.f, tuple(inputs), **options)
+        halves = forward_backward(subject.f, *inputs, **options)
+        assert labels(halves.reverse) == ()
+        torch.manual_seed(5)
+        outputs, saved = halves.forward(*copied(inputs), **copied(options))
+        near(floats(outputs), wanted.outputs, "outputs")
+        found = halves.reverse(saved, *wanted.cotangents)
+        unread = {name: each for name, each in wanted.parameters.items() if name not in found}
+        assert not (unread and isinstance(subject.f, nn.Module))
+        assert not any(each.any() for each in unread.values())
+        read = {name: each for name, each in wanted.parameters.items() if name in found}
+        gradients_near(found, replace(wanted, parameters=read))
+
+
+def circuits_in(module: ModuleType) -> set[str]:
+    """The titles of the circuits that a module of `models` defines, functions and methods."""
+    own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
+    classes = [each for each in own if isinstance(each, type)]
+    functions = [each for each in own if not isinstance(each, type)]
+    functions += [each for kind in classes for each in vars(kind).values() if callable(each)]
+    return {found.title for each in functions if (found := find_circuit(each)) is not None}
+
+
+def test_no_circuit_is_left_out() -> None:
+    """What is written by hand is in test_by_hand; a cache is for inference, and its gradient is in test_backward_edges.
+
+    The Linear of `layers` and what `joined` makes have a signature for each instance, not one for all.
+    """
+    made = [find_circuit(entry.make()) for entry in CIRCUITS.values()]
+    tested = {found.title for found in made if found is not None}
+    files = [import_module(f"models.{each.name}") for each in iter_modules(models.__path__)]
+    written = set().union(*[circuits_in(file) for file in files if file not in (by_hand, cache)])
+    assert written - tested == set()
 
 
 # --- Models of peers --------------------------------------------------------------------------------------------------

@@ -43,10 +43,12 @@ def agree(f: Callable[..., Any], *given: Tensor, order: int = 2, opaque: tuple[s
     same(list(again.values()), wanted)
 
 
-def same(found: Any, wanted: Any) -> None:
+def same(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
+    """To 1e-9: what is reckoned in single precision on the way shows."""
     assert len(found) == len(wanted)
     for mine, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, torch.zeros_like(mine) if theirs is None else theirs)
+        theirs = torch.zeros_like(mine) if theirs is None else theirs
+        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
 def r(*shape: int) -> Tensor:
@@ -202,7 +204,7 @@ WITHIN = "asin acos atanh"
 ABOVE = "log log2 log10 log1p sqrt rsqrt"
 ACTIVATIONS = (
     "relu relu6 elu selu celu leaky_relu gelu silu mish softplus softsign tanhshrink softshrink hardshrink hardtanh "
-    "hardsigmoid hardswish logsigmoid glu"
+    "hardswish logsigmoid glu"
 )
 
 
@@ -223,7 +225,16 @@ def test_functions_of_a_number_above_nought(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACTIVATIONS.split())
 def test_activations(name: str) -> None:
-    agree(getattr(F, name), r(3, 4) * 3, order=1 if name == "hardsigmoid" else 2)  # torch has no second slope for it
+    agree(getattr(F, name), r(3, 4) * 3)
+
+
+def test_the_hard_sigmoid_is_what_its_definition_says() -> None:
+    """Torch takes the sixth in its slope in single precision, and has no second slope."""
+    x, back = r(3, 4) * 3, r(3, 4)
+    leaf = x.clone().requires_grad_()
+    found = [*backward(F.hardsigmoid, x)(x, back).values()]
+    same(found, torch.autograd.grad(F.relu6(leaf + 3) / 6, leaf, back))
+    same(found, torch.autograd.grad(F.hardsigmoid(leaf), leaf, back), tolerance=1e-7)
 
 
 SETTINGS: dict[str, Case] = {
@@ -291,6 +302,7 @@ REDUCTIONS: dict[str, Case] = {
     "norm": (lambda x: x.norm() + x.norm(dim=1).sum(), lambda: (r(3, 4),)),
     "norm of other powers": (lambda x: torch.linalg.vector_norm(x, 3, dim=1), lambda: (r(3, 4),)),
     "norm, the largest": (lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1), lambda: (r(3, 4),)),
+    "norm, the largest with equals": (lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1), lambda: (TIES,)),
     "norm, absolute": (lambda x: torch.linalg.vector_norm(x, 1, dim=1), lambda: (r(3, 4),)),
     "normalised": (F.normalize, lambda: (r(3, 4),)),
     "cosine": (F.cosine_similarity, lambda: (r(3, 4), r(3, 4))),
@@ -305,6 +317,32 @@ REDUCTIONS: dict[str, Case] = {
 @every(REDUCTIONS)
 def test_reductions(case: Case) -> None:
     agree(case[0], *case[1]())
+
+
+OF_A_NUMBER: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda x: x.sum(0) * x,
+    "mean": lambda x: x.mean(-1, keepdim=True) * x,
+    "var": lambda x: x.var(0, correction=0) + x,
+    "amax": lambda x: x.amax(0) * x,
+    "max": lambda x: x.max(0).values * x,
+    "prod": lambda x: x.prod(0) * x,
+    "norm": lambda x: x.norm(dim=0) * x,
+    "cumsum": lambda x: x.cumsum(0) * x,
+    "cumprod": lambda x: x.cumprod(0) * x,
+    "logsumexp": lambda x: x.logsumexp(0) * x,
+    "softmax": lambda x: x.softmax(0) * x,
+    "sort": lambda x: x.sort(0).values * x,
+    "topk": lambda x: x.topk(1).values * x,
+    "gather": lambda x: x.gather(0, torch.tensor(0)) * x,
+    "index_select": lambda x: x.index_select(0, torch.tensor([0])) * x,
+    "transpose": lambda x: x.transpose(0, -1) * x,
+}
+
+
+@pytest.mark.parametrize("name", OF_A_NUMBER)
+def test_a_number_is_taken_for_a_vector_of_one(name: str) -> None:
+    """Torch lets an axis be named where there is none."""
+    agree(OF_A_NUMBER[name], r())
 
 
 NORMALISATIONS: dict[str, Case] = {
@@ -408,6 +446,7 @@ SHAPES: dict[str, Case] = {
     "unflatten": (lambda x: x.unflatten(1, (2, 2)), lambda: (r(3, 4),)),
     "permute": (lambda x: x.permute(2, 0, -2), lambda: (r(3, 4, 2),)),
     "transpose": (lambda x: x.transpose(0, 1) @ x.T.mT, lambda: (r(3, 3),)),
+    "transpose by other names": (lambda x: x.swapaxes(0, 2) * x.swapdims(-1, 0), lambda: (r(3, 2, 4),)),
     "movedim": (lambda x: x.movedim((0, 1), (-1, 0)), lambda: (r(3, 4, 2),)),
     "squeeze": (lambda x: x.squeeze().unsqueeze(0), lambda: (r(1, 3, 1),)),
     "expand": (lambda x: x[:, None].expand(3, 5, 4) * x[:, None], lambda: (r(3, 4),)),
@@ -440,6 +479,7 @@ SHAPES: dict[str, Case] = {
 }
 
 ROWS, PLACES = torch.tensor([0, 0, 2]), torch.tensor([[0, 1], [1, 2], [3, 0]])
+BAGS, STARTS = torch.tensor([0, 1, 4, 0, 2, 4]), torch.tensor([0, 2, 2, 6])
 
 INDICES: dict[str, Case] = {
     "slices": (lambda x: x[1:, None, ::2, ...], lambda: (r(3, 4),)),
@@ -466,8 +506,19 @@ INDICES: dict[str, Case] = {
     "embedding": (lambda w: F.embedding(PLACES, w), lambda: (r(4, 5),)),
     "embedding, padded": (lambda w: F.embedding(PLACES, w, padding_idx=0), lambda: (r(4, 5),)),
     "embedding, by how often": (lambda w: F.embedding(PLACES, w, scale_grad_by_freq=True), lambda: (r(4, 5),)),
+    "bags, a padded one": (
+        lambda w: F.embedding_bag(BAGS, w, STARTS, mode="mean", padding_idx=4), lambda: (r(5, 3),),
+    ),
+    "bags, the largest": (lambda w: F.embedding_bag(BAGS, w, STARTS, mode="max"), lambda: (r(5, 3),)),
+    "bags, the end told": (
+        lambda w: F.embedding_bag(BAGS, w, STARTS, mode="sum", include_last_offset=True), lambda: (r(5, 3),),
+    ),
+    "bags, weighed": (
+        lambda w, s: F.embedding_bag(BAGS, w, STARTS, mode="sum", per_sample_weights=s, padding_idx=0),
+        lambda: (r(5, 3), r(6)),
+    ),
     "one_hot": (lambda x: F.one_hot(ROWS, 4) * x, lambda: (r(3, 4),)),
-}
+}  # fmt: skip
 
 
 @every(SHAPES)
@@ -477,7 +528,79 @@ def test_shapes(case: Case) -> None:
 
 @every(INDICES)
 def test_indices(case: Case) -> None:
-    agree(case[0], *case[1](), order=1 if case is INDICES["embedding, by how often"] else 2)
+    """Of bags, and of rows scaled by how often they are read, torch has no second slope."""
+    once = [each for name, each in INDICES.items() if "by how often" in name or "bags" in name]
+    agree(case[0], *case[1](), order=1 if case in once else 2)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_bags_twice(mode: str) -> None:
+    """The second slope of bags, and of their square, is that of rows read, and added up by hand."""
+
+    def by_rows(w: Tensor) -> Tensor:
+        rows = [w[BAGS[start:end]] for start, end in ((0, 2), (2, 2), (2, 6))]
+        return torch.stack([each.sum(0) / (max(1, len(each)) if mode == "mean" else 1) for each in rows]).square()
+
+    w, back, slope = r(5, 3), r(3, 3), r(5, 3)
+    gradients = [
+        backward(backward(f, w))(w, back, slope)
+        for f in (lambda w: F.embedding_bag(BAGS, w, STARTS[:-1], mode=mode).square(), by_rows)
+    ]
+    same(list(gradients[0].values()), list(gradients[1].values()))
+
+
+def test_bags_scaled_by_how_often_ask_torch() -> None:
+    def f(w: Tensor) -> Tensor:
+        return F.embedding_bag(BAGS, w, STARTS, mode="sum", scale_grad_by_freq=True)
+
+    agree(f, r(5, 3), order=1, opaque=("∂_embedding_bag",))
+
+
+# What is turned in place ---------------------------------------------------------------------------------------------
+
+
+def transposed_in_place(x: Tensor) -> Tensor:
+    y = x * 2
+    y.transpose_(0, 1)
+    return y.swapaxes_(0, 1).sin() @ x.swapaxes(0, 1)
+
+
+def stretched_in_place(x: Tensor) -> Tensor:
+    y = x * 2
+    return y.unsqueeze_(0).squeeze_(0).t_() @ x
+
+
+def turned_then_written(x: Tensor) -> Tensor:
+    """A view that is turned and then written: what it is a view of has it where it stood."""
+    y = x * 2
+    z = y.t()
+    z.t_()
+    z[1].mul_(x[0])
+    return y.sin() * z
+
+
+def strided_in_place(x: Tensor) -> Tensor:
+    return (x * 2).as_strided_((3, 2), (1, 2)) * 2
+
+
+def cut_off_in_place(x: Tensor) -> Tensor:
+    y = x * 2
+    z = y + x
+    return z * y.detach_()
+
+
+@pytest.mark.parametrize("f", [transposed_in_place, stretched_in_place, turned_then_written, cut_off_in_place])
+def test_what_is_turned_in_place_goes_on_as_a_view(f: Callable[[Tensor], Tensor]) -> None:
+    agree(f, r(3, 4))
+
+
+def test_strides_set_in_place_ask_torch() -> None:
+    agree(strided_in_place, r(3, 4), opaque=("∂as_strided",))
+
+
+def test_what_is_resized_in_place_is_refused_by_name() -> None:
+    with pytest.raises(CircuitError, match="resize_ changes what gradients flow through in place"):
+        backward(lambda x: (x * 2).resize_(2, 6), r(3, 4))
 
 
 SEEN = torch.tensor([[True, False, True], [False, True, True]])
@@ -528,6 +651,33 @@ def test_a_complex_value_on_the_way_asks_torch() -> None:
     agree(lambda x: torch.fft.rfft(x).abs(), r(5), opaque=("∂abs", "∂_fft_r2c"))
 
 
+WINDOW = torch.hann_window(8, dtype=torch.float64)
+
+
+def test_short_time_fourier_transforms_ask_torch_for_what_is_complex() -> None:
+    """Torch turns the spectrum in place on its way, inside one call."""
+
+    def there(x: Tensor, w: Tensor) -> Tensor:
+        return torch.view_as_real(torch.stft(x, 8, 4, window=w, return_complex=True))
+
+    def and_back(x: Tensor) -> Tensor:
+        return torch.istft(torch.stft(x, 8, 4, window=WINDOW, return_complex=True) * 2, 8, 4, window=WINDOW)
+
+    agree(there, r(2, 40), WINDOW, opaque=("∂view_as_real", "∂transpose", "∂_fft_r2c"))
+    spectrum = ("∂_fft_c2r", "∂transpose", "∂unsqueeze", "∂mul", "∂squeeze", "∂_fft_r2c")
+    agree(and_back, r(40), opaque=spectrum)
+
+
+def test_torch_is_not_asked_for_what_gradients_do_not_flow_through() -> None:
+    """By the samples of a fractional pool torch has no derivative, and nobody wants one."""
+    samples = torch.rand(1, 2, 2, dtype=torch.float64)
+
+    def pooled(x: Tensor) -> Tensor:
+        return F.fractional_max_pool2d(x, 2, output_size=3, _random_samples=samples)
+
+    agree(pooled, r(1, 2, 6, 6), order=1, opaque=("∂fractional_max_pool2d",))
+
+
 def test_what_draws_and_has_no_rule_is_refused_by_name() -> None:
     with pytest.raises(CircuitError, match="_sample_dirichlet draws random numbers"):
         backward(lambda x: torch.ops.aten._sample_dirichlet(x), positive(3, 4))
@@ -542,6 +692,32 @@ def test_a_rule_is_registered_once() -> None:
     with pytest.raises(ValueError, match="dropout has two definitions"):
         defines("dropout")(lambda x: x)
     assert isinstance(RULES["mul"], Rule)
+
+
+def differentiable(name: str) -> list[Any]:
+    """The overloads of an operation that give tensors from tensors, and write to none."""
+    packet = getattr(torch.ops.aten, name)
+    found = [getattr(packet, each)._schema for each in packet.overloads()]
+    return [
+        each for each in found
+        if not each.is_mutable and "Dimname" not in f"{each}" and "Dict" not in f"{each}"
+        and any("Tensor" in f"{a.type}" for a in each.arguments) and any("Tensor" in f"{a.type}" for a in each.returns)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if isinstance(name, str)])
+def test_a_rule_asks_for_what_its_operation_has(name: str) -> None:
+    """Each parameter of a rule is an argument of every overload, or has a default."""
+    parameters = inspect.signature(RULES[name].function).parameters.values()
+    asked = {each.name for each in parameters if each.default is each.empty} - {"dy", "y"}
+    for schema in differentiable(name):
+        if (name, schema.overload_name) in (("where", ""), ("einsum", "sublist")):
+            continue  # the one gives integers, the other is no operation of its own
+        had = {"x" if each.name in ("self", "input") else each.name for each in schema.arguments}
+        assert asked <= had, schema
+
+
+def test_rules_and_definitions_are_of_different_operations() -> None:
     assert not set(RULES) & set(DEFINITIONS)
 
 

@@ -53,10 +53,10 @@ def overwritten(base: Tensor, new: Tensor, path: Path) -> Tensor:
 _TURNS = {
     getattr(owner, f"{name}_"): getattr(owner, name)
     for owner in (Tensor, torch)
-    for name in ("as_strided", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unsqueeze")
+    for name in ("as_strided", "detach", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unsqueeze")
     if hasattr(owner, f"{name}_")
 }
-"""What turns a tensor in place, with what gives the turned one."""
+"""What turns a tensor in place, or cuts it off from its past, with what gives the tensor that it becomes."""
 
 
 def turned(box: Box) -> Box:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits.reversing.aliases import overwritten, viewed
+from circuits.reversing.opaque import Pullback
 from circuits.reversing.registry import count, fit, place, reverses, zeros
 
 # Pieces ---------------------------------------------------------------------------------------------------------------
@@ -223,3 +224,30 @@ def embedding(dy: Tensor, weight: Tensor, indices: Tensor, padding_idx: Any, sca
         often = often.index_add(0, rows, torch.ones(rows.shape, dtype=dy.dtype, device=dy.device))
         back = back / often.index_select(0, rows).unsqueeze(-1)
     return {"weight": zeros(weight).index_add(0, rows, back)}
+
+
+@reverses("_embedding_bag _embedding_bag_forward_only")
+def embedding_bag(
+    dy: Any, y: Any, weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool, mode: int,
+    per_sample_weights: Tensor | None, include_last_offset: bool, padding_idx: int,
+) -> Any:  # fmt: skip
+    """Each row gets what was read of it: weighed in a sum, shared out in a mean, for a maximum where it was found.
+
+    How torch scales by frequency in a bag is its own secret, so there it is asked.
+    """
+    dy = dy[0]
+    if scale_grad_by_freq:
+        whole = (weight, indices, offsets, True, mode, False, per_sample_weights, include_last_offset, padding_idx)
+        found = Pullback(torch.ops.aten._embedding_bag.default, "_embedding_bag")(whole, {}, (dy,))
+        return dict(zip(("weight", "per_sample_weights"), found, strict=False))
+    places = torch.arange(indices.shape[0], dtype=offsets.dtype, device=dy.device)
+    bags, used = torch.searchsorted(offsets, places, right=True) - 1, indices != padding_idx
+    held = torch.zeros([dy.shape[0]], dtype=dy.dtype, device=dy.device).index_add(0, bags, used.to(dy.dtype))
+    if mode == 2:
+        return {"weight": zeros(weight).scatter_add(0, y[3], dy.masked_fill((held == 0).unsqueeze(-1), 0))}
+    shares = dy / held.clamp(min=1).unsqueeze(-1) if mode == 1 else dy
+    back = shares.index_select(0, bags).masked_fill(~used.unsqueeze(-1), 0)
+    if per_sample_weights is None:
+        return {"weight": zeros(weight).index_add(0, indices, back)}
+    weighed = zeros(weight).index_add(0, indices, back * per_sample_weights.unsqueeze(-1))
+    return {"weight": weighed, "per_sample_weights": (weight.index_select(0, indices) * back).sum(-1)}

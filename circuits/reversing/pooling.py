@@ -143,5 +143,5 @@ def _adapted(dy: Tensor, dim: int, size: Any, parts: Any) -> Tensor:
     part = torch.arange(parts, device=dy.device).unsqueeze(1)
     place = torch.arange(size, device=dy.device)
     member = (place >= part * size // parts) & (place < ((part + 1) * size + parts - 1) // parts)
-    shares = member / member.sum(1, keepdim=True)
-    return (dy.movedim(dim, -1) @ shares.to(dy.dtype)).movedim(-1, dim)
+    shares = member.to(dy.dtype) / member.sum(1, keepdim=True)
+    return (dy.movedim(dim, -1) @ shares).movedim(-1, dim)

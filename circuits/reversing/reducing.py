@@ -124,7 +124,7 @@ def vector_norm(
     if power == 1:
         return back * x.sign()
     if power in (float("inf"), float("-inf")):
-        most = x.abs() == wide
+        most = (x.abs() == wide).to(dy.dtype)
         return back * x.sign() * (most / most.sum(places(dim, x.ndim), keepdim=True))
     flat = wide == 0
     scaled = back / wide.masked_fill(flat, 1).pow(power - 1)

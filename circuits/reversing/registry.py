@@ -100,8 +100,8 @@ def place(dim: int, rank: int) -> int:
 
 
 def places(dim: Any, rank: int) -> list[int]:
-    """The places of one axis or several; of all, if none is given."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    """The places of one axis or several; of all, if none is given. A number has none, whatever is given."""
+    if rank == 0 or dim is None or (not isinstance(dim, int) and len(dim) == 0):
         return list(range(rank))
     return [place(each, rank) for each in ([dim] if isinstance(dim, int) else dim)]
 

@@ -80,8 +80,8 @@ class Over:
 
 
 def over(cells: Sequence[Cell], dims: Iterable[int]) -> Over | None:
-    """That note, if there are such axes."""
-    found = tuple(dims)
+    """That note, if there are such axes; a number has none, though torch takes it for a vector of one."""
+    found = tuple(dims) if cells else ()
     return Over(tuple(cells), found) if found else None
 
 
