@@ -18,11 +18,20 @@ As torch.testing.assert_close has it, but for float32, where a sum over a few hu
 """
 
 
+class Broken(AssertionError):
+    """A law that does not hold: of which subject, and what was found."""
+
+    subject: Subject
+    what: str
+
+
 def fail(subject: Subject, *lines: str) -> NoReturn:
     """AssertionError: the law and the circuit, what was found, and how to find it again."""
     head = f"laws.{subject.law}: {subject.circuit.title}"
     said = [*lines, subject.said(), f"declared at {subject.circuit.where}"]
-    raise AssertionError("\n  ".join([head, *said]))
+    broken = Broken("\n  ".join([head, *said]))
+    broken.subject, broken.what = subject, " ".join(lines)
+    raise broken
 
 
 def agree(

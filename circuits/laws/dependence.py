@@ -12,6 +12,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitError
 from circuits.laws.comparing import agree, fail, results
+from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 from circuits.signature import Axes, Rest
 
@@ -19,6 +20,7 @@ Allowed = Callable[[int, int], bool]
 """Whether index i of the output may depend on index j of the input."""
 
 
+@small
 def independent(
     f: Any,
     /,
@@ -42,6 +44,7 @@ def independent(
     _depends(subject, axis, of or axis, lambda i, j: i == j, "of which it may see the same index alone")
 
 
+@small
 def causal(
     f: Any,
     /,
@@ -67,6 +70,7 @@ def causal(
     _depends(subject, axis, of or axis, lambda i, j: j <= i and (reach is None or i - j < reach), said, edges=True)
 
 
+@small
 def equivariant(
     f: Any,
     /,
@@ -109,6 +113,7 @@ def equivariant(
             )
 
 
+@small
 def shifting(
     f: Any,
     /,

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from circuits.errors import CircuitError
 from circuits.laws.comparing import agree_all
+from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject
 from circuits.linearity import combined
 
 
+@small
 def linear(
     f: Any,
     /,
@@ -30,6 +32,7 @@ def linear(
     _linear(subject, argument or subject.circuit.inputs[0])
 
 
+@small
 def multilinear(
     f: Any,
     /,

@@ -12,11 +12,13 @@ from circuits.checking import checks
 from circuits.declaring import Circuit, Slot, has_rest
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.laws.comparing import agree, fail, results
+from circuits.laws.shrinking import small
 from circuits.laws.subject import PRIMES, DoesNotApply, Sizes, Source, Subject
 from circuits.signature import Axes, Rest, Signature, Term, show_axes
 from circuits.terms import unknown
 
 
+@small
 def shapes(
     f: Any,
     /,
@@ -112,6 +114,7 @@ def _text(sizes: Sequence[Any]) -> str:
     return " ".join([f"{size}" for size in sizes]) or "one number"
 
 
+@small
 def broadcasting(
     f: Any,
     /,

@@ -102,7 +102,7 @@ class Subject:
                     if own != name and own in sizes and self._only_optional(name):
                         sizes[name], self.twins[name] = sizes[own], own
                     else:
-                        sizes[name] = next(primes) * self._multiple(name, known)
+                        sizes[name] = next(primes) * self.multiple(name, known)
             if _whole([*tensors, *self.circuit.signature.outputs], sizes):
                 return sizes, ahead
         raise CircuitError(
@@ -113,7 +113,11 @@ class Subject:
         """Whether an axis stands in optional tensors alone: a mask's x' is x until something is said."""
         return not any(name in term.names for axes in self.circuit.signature.inputs for term in axes)
 
-    def _multiple(self, name: str, known: Mapping[str, int]) -> int:
+    def is_free(self, name: str) -> bool:
+        """Whether nobody said what size an axis has: not the caller, not the circuit, and no other axis."""
+        return name not in {**self._given, **self._fixed, **self.twins} and (name != "..." or self._rest is None)
+
+    def multiple(self, name: str, known: Mapping[str, int]) -> int:
         """What an axis must divide by: what its circuit says, and each divisor that stands after it."""
         multiple = self.circuit.multiples.get(name, 1)
         for axes in (*self.circuit.signature.inputs, *self.circuit.signature.outputs):
