@@ -109,15 +109,24 @@ def _passed_by(node: ast.AST) -> bool:
     """What raises, documents, or says where and in which precision."""
     if isinstance(node, ast.Raise) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
         return True
-    if isinstance(node, ast.If | ast.For) and all(isinstance(each, ast.Raise | ast.If) for each in node.body):
-        inner = [part for each in node.body if isinstance(each, ast.If) for part in each.body]
-        return all(isinstance(each, ast.Raise) for each in inner) and (bool(inner) or isinstance(node, ast.If))
+    if isinstance(node, ast.If | ast.For) and _refuses(node):
+        return True
     if isinstance(node, ast.ExceptHandler):
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         called = ast.unparse(node.value.func)
         return bool(re.search(r"refuse|super\(\)|reset_parameters|_possible|he_normal|_begin", called))
     return isinstance(node, ast.keyword) and (node.arg in ("device", "dtype") or _names_alone(node))
+
+
+def _refuses(node: ast.stmt) -> bool:
+    """Whether a statement only refuses: it raises, perhaps under conditions, and says what."""
+    if isinstance(node, ast.Raise):
+        return True
+    if not isinstance(node, ast.If | ast.For) or any(not _refuses(each) for each in node.orelse):
+        return False
+    *before, last = node.body
+    return _refuses(last) and all(_refuses(each) or isinstance(each, ast.Assign) for each in before)
 
 
 def _names_alone(node: ast.keyword) -> bool:
