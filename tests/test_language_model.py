@@ -159,6 +159,7 @@ def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
     torch.testing.assert_close(answer, expected)
     wanted = ours_of(dict(zip(dict(theirs.named_parameters()), gradients(expected, theirs), strict=True)))
     found = dict(zip(dict(ours.named_parameters()), gradients(answer, ours), strict=True))
+    # Sums over 21 tokens in another order, through norms that lose a digit of single precision.
     torch.testing.assert_close(found, {name: wanted[name] for name in found}, rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.generate(tokens, 8), grown_by(theirs, tokens))
 
@@ -550,7 +551,8 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
     for b, x in ((2, 5), (3, 4)):
         tokens = torch.randint(11, (b, x))
         expected, answer = model(tokens), compiled(tokens)
-        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)  # sums in another order, through norms
+        # Sums in another order, through norms; a gradient goes through each of them once more.
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(gradients(answer, model), gradients(expected, model), rtol=1e-3, atol=1e-5)
 
 
@@ -570,11 +572,11 @@ def test_it_generates_in_its_own_dtype(dtype: torch.dtype) -> None:
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
 @every_variant
 def test_it_maps_over_texts_and_models(variant: str) -> None:
-    model, other, tokens = small(variant), small(variant), torch.randint(11, (3, 5))
+    model, other, tokens = small(variant).double(), small(variant).double(), torch.randint(11, (3, 5))
     torch.testing.assert_close(torch.vmap(model)(tokens), model(tokens))
     stacked = {name: torch.stack([value, other.state_dict()[name]]) for name, value in model.state_dict().items()}
     both = torch.vmap(lambda state: torch.func.functional_call(model, state, (tokens,)))(stacked)
-    torch.testing.assert_close(both, torch.stack([model(tokens), other(tokens)]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(both, torch.stack([model(tokens), other(tokens)]))
 
 
 def test_second_derivatives_are_right() -> None:

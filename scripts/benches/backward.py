@@ -137,7 +137,10 @@ def compare(model: nn.Module, given: tuple[Tensor, ...], seconds: float, how: st
 
 
 def agree(answers: dict[str, dict[str, Tensor]]) -> None:
-    """AssertionError unless all give the same gradients: else the times compare nothing."""
+    """AssertionError unless all give the same gradients: else the times compare nothing.
+
+    To 1e-4 of the largest number: float32, sums in another order, and norms that lose a digit each.
+    """
     wanted = answers.pop("autograd")
     scale = max(each.abs().max().item() for each in wanted.values())
     for found in answers.values():
