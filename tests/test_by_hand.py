@@ -63,20 +63,6 @@ def test_signals_of_every_length(name: str, a: int, b: int) -> None:
     agree(name, [rand(a), rand(b)])
 
 
-@pytest.mark.parametrize("name", [*CIRCUITS, *SIGNALS])
-def test_they_can_be_differentiated_again(name: str) -> None:
-    circuit: Any = getattr(by_hand, name)
-    inputs = [rand(*sizes) for sizes in CIRCUITS.get(name, [(5,), (2,)])]
-    first = backward(circuit, *inputs)
-    inputs.append(torch.randn_like(circuit(*inputs)))
-    outputs = first(*inputs)
-    cotangents = [torch.randn_like(each) for each in outputs.values()]
-    expected = torch.func.vjp(lambda *given: tuple(first(*given).values()), *inputs)[1](tuple(cotangents))
-    found = backward(first)(*inputs, *cotangents)
-    for mine, other in zip(found.values(), expected, strict=True):
-        torch.testing.assert_close(mine, other)
-
-
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -271,22 +257,6 @@ def test_optional_tensors_and_numbers_go_to_the_reverse_as_they_came() -> None:
     )
     found = backward(model, x, factor=2.0, more=more)(x, more, back)
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_modules_can_be_differentiated_again(name: str) -> None:
-    model = MODULES[name]()
-    x = rand(4, 3)
-    back = torch.randn_like(model(x))
-    first = backward(model, x)
-    asked = [x.clone().requires_grad_(), *model.parameters()]
-    gradients = torch.autograd.grad(model(asked[0]), asked, back, create_graph=True)
-    slopes = [torch.randn_like(each) for each in gradients]
-    weighed = [(each * slope).sum() for each, slope in zip(gradients, slopes, strict=True)]
-    expected = torch.autograd.grad(torch.stack(weighed).sum(), asked, allow_unused=True)
-    found = backward(first)(x, back, *slopes)
-    for key, its in zip(first(x, back), expected, strict=True):
-        torch.testing.assert_close(found[key], torch.zeros_like(found[key]) if its is None else its)
 
 
 def test_a_reverse_by_hand_reads_parameters_under_their_dotted_names() -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import Window, backward, circuit, einsum, fold, laws, reduce, unfold, verbs
+from circuits.laws.subject import Subject
 from circuits.reversing import forward, walk
 from circuits.reversing.registry import RULES, Rule, zeros
 from models import by_hand
@@ -159,6 +160,12 @@ WRONG: dict[str, Wrong] = {
 }  # fmt: skip
 
 
+def at_one_size(f: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """What a law is told, and the sizes that it would take: what is wrong is not to be made smaller here."""
+    subject = Subject("backward_rule", f, told.get("sizes"), told.get("inputs"), 0, {})
+    return {**told, "sizes": {**subject.sizes, **({"...": subject.lead} if subject.lead else {})}}
+
+
 def says(of: str) -> str:
     """How a law begins that names this cotangent, of the first order or the second."""
     return rf"laws.backward_rule: .*\n  (differentiated again, )?the cotangent of {re.escape(of)}[\[ ]"
@@ -175,10 +182,11 @@ def test_a_wrong_rule_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) ->
     """The rule in its place agrees with autograd; the wrong one does not."""
     wrong = WRONG[defect]
     f = circuit(wrong.text)(wrong.function)
-    laws.backward_rule(f, **wrong.told)
+    told = at_one_size(f, wrong.told)
+    laws.backward_rule(f, **told)
     monkeypatch.setitem(RULES, wrong.name, planted(wrong.rule))
     with pytest.raises(AssertionError, match=says(wrong.of)):
-        laws.backward_rule(f, **wrong.told)
+        laws.backward_rule(f, **told)
 
 
 # Written by hand -----------------------------------------------------------------------------------------------------
@@ -365,11 +373,12 @@ def test_a_wrong_backward_by_hand_is_caught(defect: str, monkeypatch: pytest.Mon
     """The one that it has agrees with autograd; the wrong one does not."""
     case = BY_HAND[defect]
     f = case.make()
-    laws.backward_rule(f, **case.told)
+    told = at_one_size(f, case.told)
+    laws.backward_rule(f, **told)
     spec: Any = f.forward.circuit if isinstance(f, nn.Module) else f.circuit
     monkeypatch.setattr(spec.body, "backward", case.wrong)
     with pytest.raises(AssertionError, match=case.says):
-        laws.backward_rule(f, **case.told)
+        laws.backward_rule(f, **told)
 
 
 # What is around them -------------------------------------------------------------------------------------------------
@@ -448,10 +457,11 @@ MACHINES: dict[str, Machine] = {
 @pytest.mark.parametrize("defect", MACHINES)
 def test_a_wrong_walk_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = MACHINES[defect]
-    laws.backward_rule(case.f)
+    told = at_one_size(case.f, {})
+    laws.backward_rule(case.f, **told)
     monkeypatch.setattr(case.holder, case.name, case.wrong)
     with pytest.raises(AssertionError, match="|".join([says(name) for name in case.of])):
-        laws.backward_rule(case.f)
+        laws.backward_rule(case.f, **told)
 
 
 def test_a_factor_that_changed_is_read_as_it_was() -> None:

@@ -13,6 +13,7 @@ from circuits.diagram import Diagram
 from circuits.errors import CircuitError, SignatureError
 from circuits.laws.comparing import agree, fail
 from circuits.laws.running import circuits_in
+from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 from circuits.reversing import backward
 from circuits.signature import Axes, parse_axes
@@ -20,6 +21,7 @@ from circuits.structure import attribute, wires
 from circuits.tracing import trace
 
 
+@small
 def backward_rule(
     f: Any,
     /,
@@ -44,6 +46,7 @@ def backward_rule(
     _hold(Subject("backward_rule", f, sizes, inputs, seed, arguments))
 
 
+@small
 def backward_by_hand(
     f: Any,
     /,
