@@ -33,6 +33,9 @@ FAR_APART = (64, 4096)
 MANY = 6
 """A contraction of more tensors is not made."""
 
+LETTERS = len(string.ascii_letters)
+"""Nor one of more axes: torch.einsum has no letters for them."""
+
 
 @dataclass(frozen=True)
 class Contraction:
@@ -153,7 +156,7 @@ def joined(outer: Contraction, inner: Contraction, made: int) -> Contraction:
 
 def not_dearer(whole: Contraction, parts: Sequence[Contraction], values: Values) -> bool:
     """Whether one einsum takes no more operations than several, at any of the sizes that are tried."""
-    if len(whole.tensors) > MANY:
+    if len(whole.tensors) > MANY or len(set(itertools.chain(*whole.letters))) > LETTERS:
         return False
     tried = samples([values[number] for number in whole.tensors])
     return all(_cost(whole, values, at) <= sum([_cost(part, values, at) for part in parts]) for at in tried)
@@ -176,16 +179,21 @@ def order_of(call: Call, rank: int) -> list[int] | None:
     if call.function is verbs.rearrange:
         return _order_of_pattern(rest[0], rank)
     if name == "permute" and rest:
-        dims = rest[0] if isinstance(rest[0], (tuple, list)) else getattr(rest[0], "parts", rest)
-        return [dim % rank for dim in dims]
-    if name in ("mT", "adjoint") and not rest:
+        return places_of(rest[0] if len(rest) == 1 else rest, rank)
+    if name == "mT" and not rest:
         order[-2:] = order[:-3:-1]
         return order
-    if name in ("transpose", "swapaxes") and len(rest) == 2:
-        first, second = [dim % rank for dim in rest]
-        order[first], order[second] = second, first
+    if name in ("transpose", "swapaxes") and len(rest) == 2 and rank and (pair := places_of(rest, rank)):
+        order[pair[0]], order[pair[1]] = pair[1], pair[0]
         return order
     return order[::-1] if name in ("T", "t", "numpy_T") and not rest else None
+
+
+def places_of(dims: Any, rank: int) -> list[int] | None:
+    """Dimensions, counted from either end: one number, or several in a row; None for what is no such thing."""
+    dims = dims.parts if isinstance(dims, Struct) else dims
+    dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+    return [dim % max(rank, 1) for dim in dims] if all(type(dim) is int for dim in dims) else None
 
 
 def _order_of_pattern(pattern: str, rank: int) -> list[int] | None:
@@ -209,7 +217,7 @@ def written(read: Contraction, box: Box, values: Values) -> Box:
         for letter, axis in zip(axes, value.axes, strict=True):
             if axis is not None and axis.isidentifier() and axis not in names.values():
                 names.setdefault(letter, axis)
-    others = (letter for letter in string.ascii_lowercase if letter not in names.values())
+    others = (letter for letter in string.ascii_letters if letter not in names.values())
     unnamed = [letter for letter in dict.fromkeys(itertools.chain(*read.letters)) if letter not in names]
     names |= {letter: next(others) for letter in unnamed}
     sides = [" ".join([names[each] for each in axes]) for axes in (*read.letters, read.out)]
