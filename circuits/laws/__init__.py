@@ -12,8 +12,9 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.3 and 2.4: wha
 mean.
 """
 
-from circuits.laws.dependence import causal, equivariant, independent, shifting
+from circuits.laws.dependence import causal, independent
 from circuits.laws.linearity import linear, multilinear
+from circuits.laws.moving import equivariant, shifting
 from circuits.laws.reversing import backward_rule
 from circuits.laws.running import compiles, equals, gradcheck, kernel
 from circuits.laws.shaping import broadcasting, shapes

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from circuits.declaring import Slot
+from circuits.errors import CircuitError
 from circuits.laws.subject import Subject
 from circuits.signature import Axes, Rest
 
@@ -108,6 +109,25 @@ def agree_by_name(
         mine = torch.zeros_like(its) if mine is None else mine
         its = torch.zeros_like(mine) if its is None else its
         agree(subject, f"the gradient of {name}", axes.get(name), mine, its, words, *notes, room=room)
+
+
+def places(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[int]:
+    """Where an axis stands in a tensor; for `...`, all that it stands for."""
+    ahead = tensor.ndim - len(axes) + 1
+    if axis == "...":
+        return list(range(ahead)) if axes[:1] == (Rest(),) else []
+    led = axes[:1] == (Rest(),)
+    found = [
+        place + (ahead - 1 if led else 0)
+        for place, term in enumerate(axes)
+        if axis in (f"{term}", subject.twins.get(f"{term}"))
+    ]
+    inside = [term for term in axes if axis in term.names and f"{term}" != axis]
+    if inside and not found:
+        raise CircuitError(
+            f"laws.{subject.law}: {axis} stands inside {inside[0]} of {subject.circuit.title}; name that"
+        )
+    return found
 
 
 def at(axes: Axes | None, index: Sequence[int]) -> str:

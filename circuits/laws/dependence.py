@@ -1,20 +1,18 @@
-"""Laws of dependence: what one index of the output may see of the input, and what a permutation or a shift changes.
+"""Laws of dependence: what one index of the output may see of the input.
 
 Dependence is read off the Jacobian, row by row: the gradient of a random sum of all that stands at one index of the
 output. Inputs that are not floating have none; there one index is drawn anew, and what else changes is told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuits.errors import CircuitError
-from circuits.laws.comparing import agree, fail, results
+from circuits.laws.comparing import fail, places, results
 from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
-from circuits.signature import Axes, Rest
 
 Allowed = Callable[[int, int], bool]
 """Whether index i of the output may depend on index j of the input."""
@@ -70,103 +68,6 @@ def causal(
     _depends(subject, axis, of or axis, lambda i, j: j <= i and (reach is None or i - j < reach), said, edges=True)
 
 
-@small
-def equivariant(
-    f: Any,
-    /,
-    axis: str = "...",
-    *,
-    sizes: Sizes | None = None,
-    inputs: Mapping[str, Source] | None = None,
-    seed: int = 0,
-    **arguments: Any,
-) -> None:
-    """Permuting an axis of the inputs permutes it in the output; an output that lacks it stays as it is.
-
-    >>> from circuits import circuit
-    >>> equivariant(circuit("x m -> x m")(lambda x: x - x.mean(0)), "x")
-    """
-    subject = Subject("equivariant", f, sizes, inputs, seed, arguments)
-    for optional in subject.extremes():
-        tensors = subject.tensors(optional)
-        size = _size(subject, axis, tensors)
-        with seeded(seed):
-            order = torch.randperm(size)
-            order = order.roll(1) if torch.equal(order, torch.arange(size)) else order
-        changed = {
-            slot.name: _permuted(tensors[slot.name], _places(subject, slot.axes, axis, tensors[slot.name]), order)
-            for slot in subject.circuit.slots
-            if slot.name in tensors
-        }
-        answer, found = subject(tensors), subject(changed)
-        for slot, mine, its in zip(results(subject, len(found)), found, answer, strict=True):
-            expected = _permuted(its, _places(subject, slot.axes, axis, its), order)
-            note = f"{axis} in the order {' '.join([f'{i}' for i in order.tolist()])}"
-            agree(
-                subject,
-                slot.name,
-                slot.axes,
-                mine,
-                expected,
-                (f"when {axis} is permuted before", "when it is permuted after"),
-                note,
-            )
-
-
-@small
-def shifting(
-    f: Any,
-    /,
-    axis: str,
-    to: str | None = None,
-    *,
-    by: int = 1,
-    moves: int = 1,
-    border: int = 0,
-    sizes: Sizes | None = None,
-    inputs: Mapping[str, Source] | None = None,
-    seed: int = 0,
-    **arguments: Any,
-) -> None:
-    """Shifting an axis of the input `by` places shifts axis `to` of the output by `moves`, as windows do.
-
-    What comes out at either end, `border` places and those that were shifted in, is not compared. A convolution of
-    stride s moves by 1 when the input moves by s; its padding is a border.
-
-    >>> from circuits import circuit
-    >>> shifting(circuit("... x -> ... y")(lambda x: x[..., 1:] - x[..., :-1]), "x", "y")
-    """
-    subject = Subject("shifting", f, sizes, inputs, seed, arguments)
-    to = to or axis
-    longer = subject.tensors(sizes={**subject.sizes, axis: subject.sizes[axis] + by})
-    slots = [slot for slot in subject.circuit.slots if slot.name in longer]
-    moved = []
-    for start in (0, by):
-        parts = {}
-        for slot in slots:
-            part = longer[slot.name]
-            for place in _places(subject, slot.axes, axis, part):
-                part = part.narrow(place, start, subject.sizes[axis])
-            parts[slot.name] = part
-        moved.append(subject(parts))
-    for slot, before, after in zip(results(subject, len(moved[0])), *moved, strict=True):
-        for place in _places(subject, slot.axes, to, after):
-            kept = after.shape[place] - moves - 2 * border
-            if kept < 1:
-                raise CircuitError(f"laws.shifting: {to} is {after.shape[place]} long, and nothing is left to compare")
-            mine, its = (each.narrow(place, start, kept) for each, start in ((after, border), (before, border + moves)))
-            note = f"{to} is counted from place {border}; {axis} was shifted by {by}"
-            agree(
-                subject,
-                slot.name,
-                slot.axes,
-                mine,
-                its,
-                (f"when {axis} is shifted before", "when the output is shifted after"),
-                note,
-            )
-
-
 # --- What an index sees ----------------------------------------------------------------------------------------------
 
 
@@ -178,7 +79,7 @@ def _depends(subject: Subject, axis: str, source: str, allowed: Allowed, said: s
         with torch.no_grad():
             answer = subject(tensors)
         for number, (slot, result) in enumerate(zip(results(subject, len(answer)), answer, strict=True)):
-            for level, place in enumerate(_places(subject, slot.axes, axis, result)):
+            for level, place in enumerate(places(subject, slot.axes, axis, result)):
                 seen = _seen(subject, tensors, number, place, source, level)
                 looked |= bool(seen)
                 _judge(subject, (slot.name, axis), source, seen, allowed, said, edges)
@@ -193,7 +94,7 @@ def _seen(subject: Subject, tensors: Mapping[str, Tensor], number: int, place: i
     axes = {slot.name: slot.axes for slot in subject.circuit.slots}
     found = {}
     for name, tensor in tensors.items():
-        ends = _places(subject, axes[name], source, tensor)
+        ends = places(subject, axes[name], source, tensor)
         for end in ends[level : level + 1] if source == "..." else ends:
             matrix = _by_gradient(subject, tensors, number, place, name, end)
             flat = matrix is None or not matrix.any()  # a step has a gradient, and it is zero
@@ -275,37 +176,3 @@ def _judge(
             for j in {*may[:1], *may[-1:]}:
                 if together[i, j] <= least * together.max():
                     fail(subject, f"{name} at {axis}={i} does not depend on {source}={j}, {said}")
-
-
-def _places(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[int]:
-    """Where an axis stands in a tensor; for `...`, all that it stands for."""
-    ahead = tensor.ndim - len(axes) + 1
-    if axis == "...":
-        return list(range(ahead)) if axes[:1] == (Rest(),) else []
-    led = axes[:1] == (Rest(),)
-    found = [
-        place + (ahead - 1 if led else 0)
-        for place, term in enumerate(axes)
-        if axis in (f"{term}", subject.twins.get(f"{term}"))
-    ]
-    inside = [term for term in axes if axis in term.names and f"{term}" != axis]
-    if inside and not found:
-        raise CircuitError(
-            f"laws.{subject.law}: {axis} stands inside {inside[0]} of {subject.circuit.title}; name that"
-        )
-    return found
-
-
-def _size(subject: Subject, axis: str, tensors: Mapping[str, Tensor]) -> int:
-    """How long an axis of the inputs is."""
-    for slot in subject.circuit.slots:
-        places = _places(subject, slot.axes, axis, tensors[slot.name]) if slot.name in tensors else []
-        if places:
-            return tensors[slot.name].shape[places[0]]
-    raise DoesNotApply(f"laws.{subject.law}: no input has {axis} in {subject.circuit.title}")
-
-
-def _permuted(tensor: Tensor, places: Sequence[int], order: Tensor) -> Tensor:
-    for place in places:
-        tensor = tensor.index_select(place, order)
-    return tensor

@@ -6,19 +6,18 @@ its parameters are stirred: a bias that begins at 0 hides mistakes. The circuit 
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from circuits.calling import leaves
 from circuits.checking import checks, find_circuit, fixed_sizes
 from circuits.declaring import has_rest
 from circuits.errors import CircuitError
+from circuits.laws.copying import copied, method_of_copy, owner_of, seeded
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term
 
 Source = range | torch.dtype | Callable[[Sequence[int]], Tensor] | None
@@ -227,7 +226,7 @@ class Subject:
     def to(self, dtype: torch.dtype) -> "Subject":
         """The same in another precision."""
         other = copy.copy(self)
-        other.f = copy.deepcopy(self.f) if isinstance(self.f, nn.Module) else _method_of_copy(self.f)
+        other.f = copy.deepcopy(self.f) if isinstance(self.f, nn.Module) else method_of_copy(self.f)
         other.module = owner_of(other.f)
         if other.module is not None:
             other.module.to(dtype)
@@ -257,58 +256,6 @@ class Subject:
             + " ".join([f"{name}={size}" for name, size in {**names, **self.sizes}.items()])
             + f", seed {self.seed}"
         )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers from a seed inside the `with`; the caller's go on as if nothing had been drawn."""
-    if torch.cuda.is_initialized():
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-        return
-    before = torch.get_rng_state()  # torch.manual_seed asks every kind of device, which takes milliseconds
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-
-
-def owner_of(f: Any) -> Any:
-    """The module that a circuit belongs to, if any."""
-    owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-def copied(f: Any, law: str, seed: int) -> Any:
-    """A copy with no parameter or statistic where it began; a plain function is itself."""
-    owner = owner_of(f)
-    if owner is None:
-        return f
-    try:
-        other = _method_of_copy(f)
-    except Exception as error:
-        raise CircuitError(
-            f"laws.{law} works on a copy, and {type(owner).__name__} cannot be copied: {error}"
-        ) from error
-    with torch.no_grad(), seeded(seed):
-        for parameter in owner_of(other).parameters():
-            if parameter.is_floating_point() and not parameter.is_meta:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        for module in owner_of(other).modules():
-            if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 1.5)
-    return other
-
-
-def _method_of_copy(f: Any) -> Any:
-    """A copy of a module, or the same method of a copy of its module."""
-    owner = owner_of(f)
-    if owner is None or isinstance(f, nn.Module):
-        return copy.deepcopy(f) if owner is not None else f
-    return getattr(copy.deepcopy(owner), f.__name__)
 
 
 def _derived(axes: Axes) -> list[Derived]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from circuits.checking import find_circuit
 from circuits.errors import CircuitError
-from circuits.laws.dependence import causal, equivariant, independent, shifting
+from circuits.laws.dependence import causal, independent
 from circuits.laws.linearity import linear, multilinear
+from circuits.laws.moving import equivariant, shifting
 from circuits.laws.reversing import backward_by_hand
 from circuits.laws.running import compiles, equals, gradcheck, kernel
 from circuits.laws.shaping import broadcasting, shapes
