@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from circuits import CircuitError, ShapeError
 from circuits.laws.subject import Subject
@@ -83,6 +84,45 @@ def laid_out(f: Any, /, **told: Any) -> None:
     assert all(each.is_contiguous() for each in subject(subject.tensors()))
 
 
+def laid_out_last(f: Any, /, **told: Any) -> None:
+    """In single precision the channels of a pixel lie side by side in memory; doubles stay as they are."""
+    subject = _subject("laid_out_last", f, told)
+    tensors = subject.tensors()
+    (image,), (same,) = (
+        subject.to(torch.float32)({name: each.float() for name, each in tensors.items()}),
+        subject(tensors),
+    )
+    assert image.stride() == (image[0].numel(), 1, image.shape[3] * image.shape[1], image.shape[1])
+    assert same.is_contiguous()
+
+
+def mapped(f: Any, /, **told: Any) -> None:
+    """Without gradients too, a circuit has tangents, and torch.vmap lifts it."""
+    subject = _subject("mapped", f, told)
+    one, other = (subject.bound(subject.tensors(draw=draw)) for draw in (0, 1))
+    args, kwargs = one
+    with torch.no_grad(), forward_ad.dual_level():
+        duals = [forward_ad.make_dual(each, way) for each, way in zip(args, other[0], strict=True)]
+        tangent = forward_ad.unpack_dual(subject.f(*duals, **kwargs)).tangent
+        ahead, back = ([each + step * way for each, way in zip(args, other[0], strict=True)] for step in (1e-6, -1e-6))
+        torch.testing.assert_close(
+            tangent, (subject.f(*ahead, **kwargs) - subject.f(*back, **kwargs)) / 2e-6, rtol=1e-6, atol=1e-6
+        )
+        both = [torch.stack(each) for each in zip(args, other[0], strict=True)]
+        lifted = torch.vmap(lambda *given: subject.f(*given, **kwargs))(*both)
+        torch.testing.assert_close(lifted[1], subject.f(*other[0], **kwargs))
+
+
+def begins_normal(f: Any, /, deviations: Mapping[str, float], **_: Any) -> None:
+    """Weights begin normal with these deviations, and biases at 0."""
+    for name, each in module_of(f).named_parameters():
+        deviation = deviations.get(name, 0.0)
+        found = each.detach().square().mean().sqrt().item()
+        assert abs(found - deviation) <= 0.1 * deviation, (
+            f"{name} has the deviation {found}, and begins with {deviation}"
+        )
+
+
 def begins(f: Any, /, uniform: Callable[[nn.Module], Mapping[str, float]], **_: Any) -> None:
     """Weights begin uniform within these bounds, by module and name; a bound of 0 is a number that begins at 0."""
     module = module_of(f)
@@ -90,7 +130,7 @@ def begins(f: Any, /, uniform: Callable[[nn.Module], Mapping[str, float]], **_: 
     for name, bound in bounds.items():
         largest = parameters[name].abs().max().item()
         assert largest <= bound, f"{name} reaches {largest}, and begins within {bound}"
-        assert largest >= bound / 2, f"{name} reaches {largest} only, and begins within {bound}"
+        assert largest >= 0.75 * bound, f"{name} reaches {largest} only, and begins within {bound}"
 
 
 def cached(f: Any, /, **_: Any) -> None:

@@ -73,7 +73,7 @@ def mutants(file: str) -> Iterator[tuple[Mutant, ast.Module]]:
             ast.copy_location(other, site.node)
             ast.fix_missing_locations(other)
             line: int = site.node.lineno  # type: ignore[attr-defined]
-            key = Mutant(file, site.function, 0, _brief(site.node), _brief(other))
+            key = Mutant(file, site.function, 0, _brief(site.node), _after(site.node, other))
             seen[key] = seen.get(key, -1) + 1
             site.put(other)
             yield replace(key, line=line, number=seen[key]), tree
@@ -83,6 +83,14 @@ def mutants(file: str) -> Iterator[tuple[Mutant, ast.Module]]:
 def _brief(node: ast.AST) -> str:
     text = " ".join(ast.unparse(node).split())
     return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
+
+
+def _after(node: ast.AST, other: ast.AST) -> str:
+    """What stands there now; of a call that lost an option, that option."""
+    if isinstance(node, ast.Call) and isinstance(other, ast.Call) and len(other.keywords) < len(node.keywords):
+        (lost,) = [each.arg for each in node.keywords if each not in other.keywords]
+        return f"without {lost}"
+    return _brief(other)
 
 
 def _sites(tree: ast.AST, function: str = "") -> Iterator[_Site]:

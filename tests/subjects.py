@@ -111,12 +111,29 @@ half = partial(laws.kernel, dtypes=[torch.bfloat16])
 batch = partial(laws.independent, axis="b")
 
 
-class Steps(nn.Module):
-    """Attention that is asked one vector at a time, and remembers."""
+def loud(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Makes the same module with large weights, so that the likeliest token hangs on all before it."""
+
+    def made() -> nn.Module:
+        module = make()
+        with torch.no_grad():
+            for each in module.parameters():
+                each.mul_(6 if each.ndim > 1 else 1)
+        return module
+
+    return made
+
+
+class Within(nn.Module):
+    """What asks another module."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner, self.m = inner, inner.m
+
+
+class Steps(Within):
+    """Attention that is asked one vector at a time, and remembers."""
 
     @circuit("... x m -> ... x m", fixed="m")
     @torch.no_grad()
@@ -127,7 +144,37 @@ class Steps(nn.Module):
         return torch.cat([self.inner(each, each, causal=True, cache=cache) for each in pieces], -2)
 
 
-class Again(Steps):
+class Masked(Within):
+    """A layer that is asked one vector at a time, and told which of those before it each may see."""
+
+    @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'"})
+    @torch.no_grad()
+    def forward(self, target: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Each row of the mask in its turn."""
+        cache, answers = self.inner.cache(memory, target.shape[-2]), []
+        for place, each in enumerate(target.split(1, -2)):
+            row = None if mask is None else mask[..., place : place + 1, : place + 1]
+            answers.append(self.inner(each, memory, row, cache=cache))
+        return torch.cat(answers, -2)
+
+
+class MaskedHeads(Within):
+    """The same of attention, or of a layer with it, and with a mask for each head."""
+
+    @circuit("... x m -> ... x m", fixed="m", optional={"mask": "... x x'", "head_mask": "... 4 x x'"})
+    @torch.no_grad()
+    def forward(self, source: Tensor, mask: Tensor | None = None, *, head_mask: Tensor | None = None) -> Tensor:
+        """Each row of the masks in its turn."""
+        attend, answers = getattr(self.inner, "attention", self.inner), []
+        cache = attend.cache(source.shape[-2], source.shape[:-2])
+        for place, each in enumerate(source.split(1, -2)):
+            row, rows = (None if one is None else one[..., place : place + 1, : place + 1] for one in (mask, head_mask))
+            asked = (each, each) if attend is self.inner else (each,)
+            answers.append(self.inner(*asked, row, head_mask=rows, causal=True, cache=cache))
+        return torch.cat(answers, -2)
+
+
+class Again(Within):
     """The same, but every step is taken back once, and taken again."""
 
     @circuit("... x m -> ... x m", fixed="m")
@@ -224,7 +271,9 @@ pair = {"source": range(7), "target": range(7)}
 windows = {"i'": 3, "j'": 5, "u'": 2, "v'": 3}
 VISUAL = {"b": 2, "i": 6, "j": 11, "u": 4, "v": 7, **windows}
 DRAWN = {"broadcasting": "every call draws anew"}
-UNTIL = {"shapes": "numbers say when to stop", "broadcasting": "a sequence goes on until the last has stopped"}
+UNTIL = {"shapes": "numbers say when to stop"} | dict.fromkeys(
+    ("broadcasting", "independent"), "a sequence goes on until the last has stopped"
+)
 
 CIRCUITS: dict[str, Entry] = {
     # attention
@@ -245,6 +294,9 @@ CIRCUITS: dict[str, Entry] = {
     "attention, bool mask": Entry(lambda: attention.attention, oracles.attention, (half,), inputs=BOOL),
     "attention, one of each": Entry(
         lambda: attention.attention, oracles.attention, sizes={"y": 1, "x": 1, "k": 1, "...": (1, 1)}
+    ),
+    "attention, of one example": Entry(
+        lambda: attention.attention, oracles.attention, (claims.mapped,), sizes={"...": ()}, options={"causal": True}
     ),
     "attention, dropping": Entry(
         lambda: attention.attention,
@@ -284,6 +336,12 @@ CIRCUITS: dict[str, Entry] = {
         lambda: attention.attention,
         oracles.attention,
         sizes={"y": 2, "x": 7},
+        options={"causal": True, "window": 2, "start": 4},
+    ),
+    "attention, start beyond a window, few keys": Entry(
+        lambda: attention.attention,
+        oracles.attention,
+        sizes={"y": 2, "x": 5},
         options={"causal": True, "window": 2, "start": 4},
     ),
     "attention, start at a window": Entry(
@@ -340,6 +398,11 @@ CIRCUITS: dict[str, Entry] = {
     "steps taken back": Entry(
         lambda: Again(mha()), lambda module, x: oracles.multi_head(module.inner, x, x, causal=True), sizes={"x": 4}
     ),
+    "steps, masked": Entry(
+        lambda: MaskedHeads(mha()),
+        lambda module, x, mask=None, **masks: oracles.multi_head(module.inner, x, x, mask, causal=True, **masks),
+        sizes={"x": 4},
+    ),
     # transformers
     "feed-forward": Entry(of(layers.FeedForward, 6, 5), oracles.feed_forward, (partial(same, axis="..."),)),
     "feed-forward, GELU, dropping": Entry(
@@ -378,6 +441,11 @@ CIRCUITS: dict[str, Entry] = {
         )
         for first in (False, True)
     },
+    "encoder layer, steps, masked": Entry(
+        lambda: MaskedHeads(transformer.EncoderLayer(m=6, k=4, h=4, f=5)),
+        lambda module, x, mask=None, **masks: oracles.encoder_layer(module.inner, x, mask, causal=True, **masks),
+        sizes={"x": 4},
+    ),
     "encoder": Entry(
         of(transformer.Encoder, **small, depth=2), oracles.encoder, (partial(same, axis="x"),), offers="mask"
     ),
@@ -410,6 +478,16 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"y": 5, "x": 7},
         inputs={"mask": None, "memory_mask": None},
     ),
+    **{
+        f"decoder layer, steps, masked{', norm first' * first}": Entry(
+            lambda first=first: Masked(transformer.DecoderLayer(**small, norm_first=first)),
+            lambda module, target, memory, mask=None, first=first: oracles.decoder_layer(
+                module.inner, target, memory, mask, asked=Asked(norm_first=first)
+            ),
+            sizes={"y": 4, "x": 3},
+        )
+        for first in (False, True)
+    },
     "decoder": Entry(
         of(transformer.Decoder, **small, depth=2),
         oracles.decoder,
@@ -443,6 +521,7 @@ CIRCUITS: dict[str, Entry] = {
         partial(oracles.transformer, asked=replace(UNLIKE, dropout=0.4)),
         inputs={"source_mask": None, "target_mask": None, "memory_mask": None},
         without=DRAWN,
+        slow=True,
     ),
     "sines": Entry(
         of(positions.SinusoidalPositions, 5), lambda module, x, start: oracles.waves(x, start), options={"start": 3}
@@ -469,6 +548,8 @@ CIRCUITS: dict[str, Entry] = {
                 **small,
                 depth=1,
                 activation=nn.ReLU,
+                groups=1,
+                window=3,
                 learned_positions=9,
                 tied=False,
                 bias=False,
@@ -478,7 +559,7 @@ CIRCUITS: dict[str, Entry] = {
         ),
         partial(
             oracles.language_logits,
-            asked=replace(GPT, activation=oracles.relu, base=None, eps=0.1),
+            asked=replace(GPT, activation=oracles.relu, base=None, window=3, eps=0.1),
             tied=False,
         ),
         (claims.whole,),
@@ -493,7 +574,7 @@ CIRCUITS: dict[str, Entry] = {
         without=DRAWN,
     ),
     "language model, generating": Entry(
-        method(of(models.LanguageModel, 7, **small, depth=1, groups=1, window=4), "generate"),
+        method(loud(of(models.LanguageModel, 7, **small, depth=1, groups=1, window=4)), "generate"),
         partial(spoken, asked=replace(GPT, window=4)),
         (claims.whole,),
         sizes={"x": 3},
@@ -501,14 +582,14 @@ CIRCUITS: dict[str, Entry] = {
         options={"count": 4},
     ),
     "language model, generating, learned": Entry(
-        method(of(models.LanguageModel, 7, **small, depth=1, learned_positions=9), "generate"),
+        method(loud(of(models.LanguageModel, 7, **small, depth=1, learned_positions=9)), "generate"),
         partial(spoken, asked=replace(GPT, base=None)),
         sizes={"x": 3},
         inputs=tokens,
         options={"count": 4},
     ),
     "language model, stopping": Entry(
-        method(of(models.LanguageModel, 3, **small, depth=1), "generate"),
+        method(loud(of(models.LanguageModel, 3, **small, depth=1)), "generate"),
         spoken,
         sizes={"x": 2, "...": (5, 2)},
         inputs={"tokens": range(3)},
@@ -516,12 +597,12 @@ CIRCUITS: dict[str, Entry] = {
         without=UNTIL,
     ),
     "language model, drawing": Entry(
-        method(of(models.LanguageModel, 7, **small, depth=1), "generate"),
+        method(loud(of(models.LanguageModel, 7, **small, depth=1)), "generate"),
         spoken,
         (claims.drawn_by,),
         sizes={"x": 2, "...": (5,)},
         inputs=tokens,
-        options={"count": 9, "temperature": 0.7, "top_k": 5},
+        options={"count": 9, "temperature": 5.0, "top_k": 5},
         without=DRAWN,
     ),
     "sequence to sequence": Entry(
@@ -566,9 +647,12 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"x": 5, "y": 3},
         inputs=pair,
         without=DRAWN,
+        slow=True,
     ),
     "sequence to sequence, generating": Entry(
-        method(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, padding=2), "generate"),
+        method(
+            loud(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, padding=2)), "generate"
+        ),
         partial(translated, padding=2),
         (claims.whole,),
         sizes={"x": 5, "y": 2},
@@ -576,7 +660,7 @@ CIRCUITS: dict[str, Entry] = {
         options={"count": 4},
     ),
     "sequence to sequence, stopping": Entry(
-        method(of(models.SequenceToSequence, 3, **small, **unlike, encoder_depth=1, decoder_depth=2), "generate"),
+        method(loud(of(models.SequenceToSequence, 3, **small, **unlike, encoder_depth=1, decoder_depth=2)), "generate"),
         partial(translated, asked=UNLIKE),
         sizes={"x": 5, "y": 2, "...": (7,)},
         inputs={"source": range(3), "target": range(3)},
@@ -584,13 +668,14 @@ CIRCUITS: dict[str, Entry] = {
         without=UNTIL,
     ),
     "sequence to sequence, drawing": Entry(
-        method(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1), "generate"),
+        method(loud(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1)), "generate"),
         translated,
         (claims.drawn_by,),
         sizes={"x": 5, "y": 2},
         inputs=pair,
-        options={"count": 9, "temperature": 0.7, "top_k": 5},
+        options={"count": 9, "temperature": 5.0, "top_k": 5},
         without=DRAWN,
+        slow=True,
     ),
     "choose": Entry(lambda: generation.choose, lambda logits: logits.argmax(-1), (partial(same, axis="..."),)),
     "choose from one": Entry(
@@ -599,7 +684,7 @@ CIRCUITS: dict[str, Entry] = {
         options={"temperature": 0.5, "top_k": 1},
     ),
     "choose, cold": Entry(
-        lambda: generation.choose, lambda logits, temperature: logits.argmax(-1), options={"temperature": 1e-9}
+        lambda: generation.choose, lambda logits, temperature: logits.argmax(-1), options={"temperature": 1e-308}
     ),
     "choose, drawing": Entry(
         lambda: generation.choose,
@@ -718,6 +803,21 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "down": Entry(of(unet.DownScaleBlock, 2, 3), oracles.down, (batch,), sizes=images),
     "up": Entry(of(unet.UpScaleBlock, 3, 2), oracles.up, (batch,), sizes={"b": 2, "h": 3, "w": 4}),
+    "up, from many channels": Entry(
+        of(unet.UpScaleBlock, 12, 16),
+        oracles.up,
+        (
+            partial(
+                claims.begins_normal,
+                deviations={
+                    "upscale.weight": (2 / 12) ** 0.5,
+                    "double_convolution.first.weight": (2 / (9 * 24)) ** 0.5,
+                    "double_convolution.second.weight": (2 / (9 * 12)) ** 0.5,
+                },
+            ),
+        ),
+        sizes={"b": 1, "h": 1, "w": 2},
+    ),
     "unet": Entry(
         of(models.UNet, classes=3, channels=2, in_channels=3),
         softened(oracles.unet_logits, -3),
@@ -732,7 +832,7 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"b": 2, "h": 16, "w": 32},
         slow=True,
     ),
-    "channels last": Entry(lambda: layers.channels_last, lambda image: image, (laws.multilinear,)),
+    "channels last": Entry(lambda: layers.channels_last, lambda image: image, (laws.multilinear, claims.laid_out_last)),
     "channels first": Entry(lambda: layers.channels_first, lambda image: image, (laws.multilinear, claims.laid_out)),
     # linear maps and windows
     "linear": Entry(
@@ -997,20 +1097,29 @@ CIRCUITS: dict[str, Entry] = {
     "mean pool, far padding": Entry(
         lambda: pooling.mean_pool_over(2), sizes={"h": 5, "w": 7}, options={"size": 2, "padding": (2, 1)}
     ),
+    **{
+        f"{kind} pool, of one place, far": Entry(
+            lambda kind=kind: getattr(pooling, f"{kind}_pool_over")(1),
+            sizes={"w": 5, "...": (2,)},
+            options={"size": 1, "padding": 2, "stride": 3},
+            without={"gradcheck": "the largest number of a border is minus infinity"} if kind == "max" else {},
+        )
+        for kind in ("max", "mean")
+    },
     "mean pool, padding all around": Entry(
         lambda: pooling.mean_pool_over(1), sizes={"w": 5, "...": ()}, options={"size": (3,), "padding": 2, "stride": 1}
     ),
     # signals and the worked example
     **{
-        f"{mode} {kind}{', b longer' * longer}": Entry(
+        f"{mode} {kind} of {a} and {b}": Entry(
             lambda kind=kind, mode=mode: getattr(signals, f"{mode}_{kind}"),
             partial(oracles.signals if kind == "convolution" else oracles.correlated, mode=mode),
             (laws.multilinear,),
-            sizes={"a": 4, "b": 7} if longer else {"a": 7, "b": 4},
+            sizes={"a": a, "b": b},
         )
         for mode in ("full", "same", "valid")
         for kind in ("convolution", "correlation")
-        for longer in (False, True)
+        for a, b in ((7, 4), (4, 7), (8, 3), (3, 8))
     },
     "slid": Entry(
         lambda: signals.slid,
@@ -1072,7 +1181,7 @@ PARAMETERS = {
     "learned positions": 36,
     "rotary positions": 0,
     "language model": 688,
-    "language model, logits, untied": 408,
+    "language model, logits, untied": 360,
     "language model, logits, dropping": 371,
     "language model, generating": 315,
     "language model, generating, learned": 425,
@@ -1108,6 +1217,7 @@ PARAMETERS = {
     "resnet, logits, biased": 617,
     "down": 141,
     "up": 275,
+    "up, from many channels": 4696,
     "unet": 30573,
     "unet as drawn, logits": 30464,
     "linear": 245,
