@@ -2,6 +2,7 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 """Backward circuits of whole models, ours and others', against torch's vector-Jacobian product in float64."""
 
+import copy
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 import models
-from circuits import CircuitError, Diagram, backward, definitions, find_circuit, forward_backward, trace
+from circuits import CircuitError, Diagram, Halves, backward, definitions, find_circuit, forward_backward, trace
 from circuits.laws.subject import Subject, owner_of
 from models import by_hand, cache, convolving
 from tests import peers, subjects
@@ -63,6 +64,7 @@ def asked(f: Any, inputs: tuple[Any, ...], **options: Any) -> Wanted:
     """By torch.func.vjp, from the seed 5; parameters and statistics of a module stay as they are."""
     module = f if isinstance(f, nn.Module) else Method(f) if owner_of(f) is not None else None
     prefix = "" if module is f else "owner."
+    module = copy.deepcopy(module)  # functional_call does not put back what stands under two names
     weights = dict(module.named_parameters()) if module is not None else {}
     buffers = dict(module.named_buffers()) if module is not None else {}
     leaves, form = tree_flatten(copied((inputs, options)))
@@ -131,6 +133,23 @@ def agree(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), tolerance: float =
         gradients_near(halves.reverse(saved, *wanted.cotangents), wanted, tolerance=tolerance)
         assert sum(each.numel() * each.element_size() for each in saved) == halves.bytes
     return joint
+
+
+def cut_agrees(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), **options: Any) -> Halves:
+    """The form with a tape gives what torch gives. A method's diagram has the parameters that it reads, no others."""
+    wanted = asked(f, inputs, **options)
+    halves = forward_backward(f, *inputs, **options)
+    assert labels(halves.reverse) == opaque
+    torch.manual_seed(5)
+    outputs, saved = halves.forward(*copied(inputs), **copied(options))
+    near(floats(outputs), wanted.outputs, "outputs")
+    found = halves.reverse(saved, *wanted.cotangents)
+    unread = {name: each for name, each in wanted.parameters.items() if name not in found}
+    assert not (unread and isinstance(f, nn.Module))
+    assert not any(each.any() for each in unread.values())
+    read = {name: each for name, each in wanted.parameters.items() if name in found}
+    gradients_near(found, replace(wanted, parameters=read))
+    return halves
 
 
 def restored(f: Any, buffers: dict[str, Tensor]) -> None:
@@ -494,23 +513,12 @@ def marked(names: Iterable[str], long: re.Pattern[str]) -> Any:
 
 @marked(CIRCUITS, LONG)
 def test_circuits_of_the_repository(name: str) -> None:
-    """Cut in two; without optional tensors, then with all. A method's diagram has the parameters that it reads."""
+    """Cut in two; without optional tensors, then with all."""
     entry = CIRCUITS[name]
     subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
     for given in subject.extremes():
         inputs, options = subject.bound(subject.tensors(given))
-        wanted = asked(subject.f, tuple(inputs), **options)
-        halves = forward_backward(subject.f, *inputs, **options)
-        assert labels(halves.reverse) == ()
-        torch.manual_seed(5)
-        outputs, saved = halves.forward(*copied(inputs), **copied(options))
-        near(floats(outputs), wanted.outputs, "outputs")
-        found = halves.reverse(saved, *wanted.cotangents)
-        unread = {name: each for name, each in wanted.parameters.items() if name not in found}
-        assert not (unread and isinstance(subject.f, nn.Module))
-        assert not any(each.any() for each in unread.values())
-        read = {name: each for name, each in wanted.parameters.items() if name in found}
-        gradients_near(found, replace(wanted, parameters=read))
+        cut_agrees(subject.f, *inputs, **options)
 
 
 def circuits_in(module: ModuleType) -> set[str]:

@@ -21,7 +21,7 @@ from circuits.reversing.aliases import Aliases, turned
 from circuits.reversing.bench import Axes, Bench, renumbered
 from circuits.reversing.hand import reads
 from circuits.reversing.lowering import Lowering, Step, ThroughAView, packed
-from circuits.reversing.opaque import AutogradPullback, Pullback
+from circuits.reversing.opaque import AutogradPullback, Pullback, under
 from circuits.reversing.ports import flow, inside, outside
 from circuits.reversing.registry import RULES
 from circuits.running import collect
@@ -192,7 +192,7 @@ class Forward:
     # A call that gradients flow through
 
     def _lowered(self, box: Box, now: Call, made: Mapping[int, Tensor], written: Mapping[int, int]) -> list[Box]:
-        steps = None if written else self._own(now)
+        steps = None if written or _recast(now, self.bench.fakes, made) else self._own(now)
         if steps is None:
             lowering, results = self._heard(box, now, written)
             steps = lowering.steps
@@ -234,7 +234,8 @@ class Forward:
         owner = getattr(function, "__self__", None)
         arguments = packed(now.args, now.kwargs)
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-            return [Step(owner.__name__, AutogradPullback(function, owner.__name__), arguments, now.result)]
+            again = under(now.autocast, function)
+            return [Step(owner.__name__, AutogradPullback(again, owner.__name__), arguments, now.result)]
         if isinstance(function, Pullback):
             return [Step(name, function.again(), arguments, now.result)]
         if function in RULES and isinstance(now.args.parts[0], Wire) and now.args.parts[2:] not in _OTHER:
@@ -296,6 +297,14 @@ _OTHER = (("max",), ("min",), ("prod",), ("any",), ("all",))
 
 def _read(call: Call) -> tuple[int, ...]:
     return (*wires(call.args), *wires(call.kwargs))
+
+
+def _recast(call: Call, given: Mapping[int, Tensor], made: Mapping[int, Tensor]) -> bool:
+    """Whether autocast has a verb reckon in another dtype than that of what it is given."""
+    if call.autocast is None or call.function not in RULES:
+        return False
+    dtypes = {given[number].dtype for number in _read(call) if _floats(given[number])}
+    return dtypes != {fake.dtype for fake in made.values() if _floats(fake)}
 
 
 def _storage(tensor: Tensor) -> int:

@@ -5,7 +5,8 @@ A call runs once on fake tensors under a dispatch mode below autograd, which see
 is; another is replaced by its definition, or by what torch decomposes it into; what has no rule even then is opaque.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,7 +130,7 @@ class Lowering(TorchDispatchMode):
             return (self._turn if turns else self._write)(func, name, args, kwargs)
         if not self._flows(args, kwargs):
             return self._note(func, args, kwargs)[0]
-        if name in RULES:
+        if name in RULES and not self._recast(func, args, kwargs):
             return self._step(func, name, RULES[name], args, kwargs)
         return self._take_apart(func, name, args, kwargs)
 
@@ -178,6 +179,26 @@ class Lowering(TorchDispatchMode):
         self.steps.append(Step(name, rule, named(func, event.args, event.kwargs), event.result))
         return answer
 
+    def _recast(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Whether autocast is at work inside an operation (torch.einsum): then it is seen in the pieces alone."""
+        if self.call.autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
+            return False
+        given = {tensor.dtype for tensor in tensors((args, kwargs)) if _floats(tensor)}
+        with self._cast(func):
+            return given != {tensor.dtype for tensor in tensors(func.decompose(*args, **kwargs)) if _floats(tensor)}
+
+    @contextlib.contextmanager
+    def _cast(self, func: Any) -> Iterator[None]:
+        """Under the autocast of the call, which torch switches off for whoever sees an operation.
+
+        What autocast has cast for already does its work without it.
+        """
+        if self.call.autocast is None or _has_kernel(func, f"Autocast{self.call.autocast[0].upper()}"):
+            yield
+            return
+        with torch.autocast(self.call.autocast[0], dtype=self.call.autocast[1], cache_enabled=False):
+            yield
+
     def _opaque(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise CircuitError(f"{name} draws random numbers and has no reverse rule, so its gradient cannot be known")
@@ -195,11 +216,11 @@ class Lowering(TorchDispatchMode):
     def _take_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if name in DEFINITIONS:
             self.changed = True
-            with self:
+            with self, self._cast(func):
                 return DEFINITIONS[name](*args, **kwargs)
         if not any(_floats(tensor) for tensor in tensors(func(*args, **kwargs))):
             return self._note(func, args, kwargs)[0]
-        with self:
+        with self, self._cast(func):
             answer = func.decompose(*args, **kwargs)
         if answer is not NotImplemented:
             return answer
@@ -260,6 +281,10 @@ class Lowering(TorchDispatchMode):
         self.stands[id(target)] = made
         self.changed = True
         return target
+
+
+def _has_kernel(func: Any, key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
 
 
 def _apart(answer: Any, given: list[Tensor]) -> Any:

@@ -98,6 +98,18 @@ class AutogradPullback(Pullback):
         )
 
 
+def under(autocast: tuple[str, torch.dtype] | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that runs under this autocast, whatever it is called under."""
+    if autocast is None:
+        return function
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(autocast[0], dtype=autocast[1], cache_enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
+
 def _filled(outputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
     return tuple(
         [torch.zeros_like(out) if back is None else back for out, back in zip(outputs, cotangents, strict=True)]
