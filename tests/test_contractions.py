@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -264,3 +265,142 @@ def test_orders_of_transposes() -> None:
         words = " ".join(["abc"[place] for place in order])
         f = lambda x, w, order=order, words=words: einsum(x.permute(order), w, f"{words}, a b c -> a c")  # noqa: E731
         assert same(trace(f, x, w), x, w) == ["einsum 'a b c, a b c -> a c'"]
+
+
+# What only looks alike ------------------------------------------------------------------------------------------------
+
+
+def grids() -> Tensor:
+    return torch.arange(12.0, dtype=torch.float64).reshape(3, 4).cos()
+
+
+def written_by_flag(x: Tensor) -> Tensor:
+    return F.relu(x * 2, inplace=True) + x * 2
+
+
+def written_by_place(x: Tensor) -> Tensor:
+    return F.hardswish(x * 2, True) + x * 2
+
+
+def written_by_out(x: Tensor) -> Tensor:
+    doubled = x * 2
+    torch.add(x, 1, out=doubled)
+    return doubled + x * 2
+
+
+ALIKE: dict[str, tuple[Callable[..., Any], list[str]]] = {
+    "a quotient by 1 that is rounded": (lambda x: torch.div(x, 1, rounding_mode="floor"), ["div"]),
+    "a quotient by 1 that is not": (lambda x: torch.div(x, 1) + x, ["add"]),
+    "zeros of two signs": (
+        lambda x: (x.square() * 0.0).reciprocal().sign() - (x.square() * -0.0).reciprocal().sign(), [],
+    ),
+    "a product that a flag writes to": (written_by_flag, ["mul", "relu", "mul", "add"]),
+    "and one among the places": (written_by_place, ["mul", "hardswish", "mul", "add"]),
+    "and one where out says": (written_by_out, ["mul", "add", "mul", "add"]),
+    "a flag that says no": (lambda x: F.relu(x, inplace=False) + F.relu(x, inplace=False), ["relu", "add"]),
+    "a layout that a view asks for": (lambda x: x.mT.contiguous().view(-1), ["mT", "view"]),
+    "a layout that goes before": (lambda x: x.mT.mT.contiguous().view(12).exp(), ["view", "exp"]),
+    "a layout that strides ask for": (
+        lambda x: x.mT.contiguous().as_strided((2, 3), (3, 1)), ["mT", "contiguous", "as_strided"],
+    ),
+    "a transpose whose rank goes": (
+        lambda x: rearrange(x, "a b -> b a").sum(0), ["rearrange 'a b -> b a'", "sum over b"],
+    ),
+    "a transpose of several tensors": (
+        lambda x: rearrange(rearrange([x, x], "n a b -> a n b"), "a n b -> n a b").sum(), [],
+    ),
+    "a transpose by name": (lambda x: torch.t(torch.t(input=x)).exp(), ["t", "t", "exp"]),
+    "a number": (lambda x: x.sum().sum(0).transpose(0, -1).permute(()).softmax(0).exp(), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_only_looks_alike_stays(name: str) -> None:
+    f, left = ALIKE[name]
+    found = same(trace(f, grids()), grids())
+    assert found == left or not left
+
+
+def test_a_layout_that_an_input_has() -> None:
+    """A view fits what was laid out anew, and not the tensor that comes in."""
+    diagram = trace(lambda x: x.contiguous().view(-1) * 2, grids())
+    turned = torch.empty(4, 3, dtype=torch.float64).mT
+    assert same(diagram, turned.copy_(grids())) == ["view", "mul"]
+
+
+def test_an_adjoint_is_no_transpose() -> None:
+    z = torch.complex(r(3, 3), r(3, 3))
+    assert same(trace(lambda z: torch.einsum("ij,jk->ik", z.adjoint(), z), z), z) == ["adjoint", "einsum 'ij,jk->ik'"]
+
+
+Unwatched = tuple[Callable[..., Any], list[tuple[int, ...]]]
+
+
+def transposed_unwatched(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        turned, copied = x.mT, x.clone() * 1
+    return torch.einsum("ij,jk->ik", turned, x) + turned.mT @ x + copied * x
+
+
+def row_sum_of_an_unwatched_answer(p: Tensor, g: Tensor, v: Tensor) -> Any:
+    with torch.no_grad():
+        answer = einsum(p, v, "y x, x k -> y k")
+    return answer, (einsum(g, v, "y k, x k -> y x") * p).sum(-1)
+
+
+def row_sum_of_an_unwatched_product(p: Tensor, g: Tensor, v: Tensor) -> Any:
+    answer = einsum(p, v, "y x, x k -> y k")
+    with torch.no_grad():
+        met = einsum(g, v, "y k, x k -> y x") * p
+    return answer, met.sum(-1) + answer.sum()
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (transposed_unwatched, [(4, 4)]),
+        (row_sum_of_an_unwatched_answer, [(4, 9), (4, 2), (9, 2)]),
+        (row_sum_of_an_unwatched_product, [(4, 9), (4, 2), (9, 2)]),
+    ],
+)
+def test_gradients_flow_where_they_flowed(f: Callable[..., Any], shapes: list[tuple[int, ...]]) -> None:
+    """What ran unwatched by autograd is not replaced by what did not."""
+    inputs = [r(*shape).requires_grad_() for shape in shapes]
+    diagram = trace(f, *inputs)
+
+    def gradients(run: Callable[..., Any]) -> list[Tensor]:
+        found = run(*inputs)
+        total = sum([each.square().sum() for each in (found if isinstance(found, tuple) else (found,))])
+        return list(torch.autograd.grad(total, inputs, materialize_grads=True))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    torch.testing.assert_close(gradients(simplify(diagram)), gradients(f), rtol=1e-12, atol=1e-12)
+
+
+def test_a_row_sum_is_not_had_from_an_answer_that_comes_later() -> None:
+    def f(p: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        met = (einsum(g, v, "y k, x k -> y x") * p).sum(-1)
+        return met, einsum(p, v, "y x, x k -> y k")
+
+    inputs = r(4, 9), r(4, 2), r(9, 2)
+    assert "sum over x" in same(trace(f, *inputs), *inputs)
+
+
+def test_a_masked_row_sum_of_what_was_stretched_is_left_alone() -> None:
+    """The mask has an axis more than what it masks."""
+
+    def f(g: Tensor, v: Tensor, p: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        masked = p.masked_fill(mask, 0)
+        answer = einsum(masked, v, "y x, x k -> y k")
+        return answer, (einsum(g, v, "k, x k -> x").masked_fill(mask, 0) * p).sum(1)
+
+    inputs = r(2), r(9, 2), r(4, 9), r(4, 9) > 0
+    same(trace(f, *inputs), *inputs)
+
+
+def test_more_axes_than_there_are_letters_in_the_lower_case() -> None:
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        first = torch.einsum("...ab,...bc->...ac", x, x)
+        return torch.einsum("...ac,cd->...ad", first, y)
+
+    inputs = r(*[1] * 28, 2, 2), r(2, 2)
+    assert len(same(trace(f, *inputs), *inputs)) == 1

@@ -227,3 +227,19 @@ def test_a_transposed_weight_is_not_saved_at_all() -> None:
 def test_ramps_are_made_anew() -> None:
     halves = forward_backward(attention, r(5, 4), r(6, 4), r(6, 4), causal=True, recompute="y x")
     assert {value.dtype for value in halves.saved} == {torch.float64}
+
+
+def test_what_out_or_a_flag_writes_to_does_not_run_again() -> None:
+    def by_out(x: Tensor, m: Tensor) -> Tensor:
+        angle = m * 2
+        y = x * angle.sin()
+        torch.add(m, 1, out=angle)
+        return y * angle
+
+    def by_flag(x: Tensor, m: Tensor) -> Tensor:
+        angle = m * 2
+        return x * angle.sin() + F.relu(angle, True)
+
+    for f in (by_out, by_flag):
+        with pytest.raises(CircuitError, match="what sin reads is written over later"):
+            forward_backward(f, r(3), r(3), wrt="x", recompute="sin")

@@ -85,7 +85,7 @@ class _Fuser:
     def _wider(self, read: Contraction, box: Box, before: Box, number: int) -> Contraction | None:
         """A contraction that reads what a tensor was made of."""
         source = _transpose_of(before, self.values)
-        if source is not None and before.call.autocast is None:  # type: ignore[union-attr]
+        if source is not None and before.call.autocast is None and (before.call.gradient or not box.call.gradient):  # type: ignore[union-attr]
             return transposed(read, number, *source)
         inner = contraction(before, self.values)
         if inner is None or self.reads[number] != 1 or before.call.gradient != box.call.gradient:  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from circuits.kinds import operation_name
 from circuits.reversing.joint import Made
 from circuits.reversing.ports import flow, outside
 from circuits.reversing.rowsums import exchanged, operation, replaced, row_sums
-from circuits.reversing.simplifying import MAKING, is_pure
+from circuits.reversing.simplifying import MAKING, is_pure, written
 from circuits.structure import Wire, wires
 
 _VIEWS = frozenset(
@@ -78,7 +78,7 @@ class _Again:
         self.free = len(made.bench.listener.record.values)
         self.values = {number: value for box in (made.forward, *made.reverse) for number, value in _values(box).items()}
         fakes = made.bench.fakes
-        self.written = {_storage(fakes[number]) for box in self.calls for number in box.mutates if number in fakes}
+        self.written = {_storage(fakes[number]) for box in self.calls for number in written(box) if number in fakes}
         self.chosen = self._chosen(names)
 
     def number(self) -> int:

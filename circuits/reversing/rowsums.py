@@ -15,7 +15,7 @@ import torch
 
 from circuits.boxes import Box, Call, Value
 from circuits.kinds import operation_name
-from circuits.reversing.contractions import Contraction, Values, contraction
+from circuits.reversing.contractions import Contraction, Values, contraction, places_of
 from circuits.reversing.ports import inside
 from circuits.structure import Struct, Wire, wires
 
@@ -37,32 +37,51 @@ class RowSum:
 def row_sums(boxes: Iterable[Box], values: Values) -> Iterator[RowSum]:
     """Sums that can be had from a contraction that is there: Σ_x P·(G·V) = Σ_k G·(P·V).
 
-    Where m = P·dP is summed over x, dP a contraction of G and V, and another contraction gave O of P and V, in which
-    just the axes of x are summed: then the sum is that of G·O over the axes that the sum has not.
+    Where m = P·dP is summed over x, dP a contraction of G and V, and a contraction before the sum gave O of P and V, in
+    which just the axes of x are summed: then the sum is that of G·O over the axes that the sum has not. `boxes` are in
+    the order of the run. Autograd watches all of these, or none.
     """
-    made = {number: box for box in boxes if box.call is not None for number in wires(box.call.result)}
-    read = {number: found for number, box in made.items() if (found := contraction(box, values)) is not None}
-    for box in made.values():
+    made: dict[int, Box] = {}
+    read: dict[int, Contraction] = {}
+    for box in boxes:
         summed = _summed(box, values)
-        if summed is None or summed[0] not in made:
-            continue
-        product = made[summed[0]]
-        for factor, other in itertools.permutations(_factors(product, values), 2):
-            for met, contracted in [(factor, other), *_unmasked(factor, other, made)]:
-                if contracted in read and len(read[contracted].tensors) == 2:
-                    for found in _exchanged(box, met, read[contracted], read, summed[1], values):
-                        yield replace(found, factor=factor)
+        if summed is not None and summed[0] in made:
+            watched = {number for number in read if _watched(made[number]) == _watched(box)}
+            known = {number: read[number] for number in watched}
+            yield from _found(box, made, known, summed, values)
+        read_here = contraction(box, values)
+        for number in wires(box.call.result) if box.call is not None else ():
+            made[number] = box
+            if read_here is not None:
+                read[number] = read_here
 
 
-def _unmasked(factor: int, other: int, made: Mapping[int, Box]) -> Iterator[tuple[int, int]]:
+def _found(
+    box: Box, made: Mapping[int, Box], read: Mapping[int, Contraction], summed: tuple[int, set[int]], values: Values
+) -> Iterator[RowSum]:
+    product = made[summed[0]]
+    if _watched(product) != _watched(box):
+        return
+    for factor, other in itertools.permutations(_factors(product, values), 2):
+        for met, contracted in [(factor, other), *_unmasked(factor, other, made, values)]:
+            if contracted in read and len(read[contracted].tensors) == 2:
+                for found in _exchanged(box, met, read[contracted], read, summed[1], values):
+                    yield replace(found, factor=factor)
+
+
+def _watched(box: Box) -> bool:
+    return box.call is not None and box.call.gradient
+
+
+def _unmasked(factor: int, other: int, made: Mapping[int, Box], values: Values) -> Iterator[tuple[int, int]]:
     """Where one factor had its masked places set to 0, the product is that of the other one so masked, if it is there.
 
     In attention where a query may attend to nothing: the weights of its row were set to 0, as their cotangents are.
     """
     masked = _masked(made.get(other))
-    if masked is not None:
+    if masked is not None and values[masked[0]].sizes == values[other].sizes:
         for number, box in made.items():
-            if _masked(box) == (factor, masked[1]):
+            if _masked(box) == (factor, masked[1]) and values[number].sizes == values[factor].sizes:
                 yield number, masked[0]
 
 
@@ -109,10 +128,10 @@ def _summed(box: Box, values: Values) -> tuple[int, set[int]] | None:
     if not parts or not isinstance(parts[0], Wire) or len(parts) < 2 or parts[0].number not in values:
         return None
     rank = len(values[parts[0].number].sizes)
-    dims = parts[1] if isinstance(parts[1], (tuple, list)) else [parts[1]]
-    if not dims or any(type(dim) is not int for dim in dims) or box.outputs[0].dtype != values[parts[0].number].dtype:
+    dims = places_of(parts[1], rank)
+    if not dims or not rank or box.outputs[0].dtype != values[parts[0].number].dtype:
         return None
-    return parts[0].number, {dim % rank for dim in dims}
+    return parts[0].number, set(dims)
 
 
 def _factors(box: Box, values: Values) -> list[int]:

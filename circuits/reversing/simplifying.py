@@ -28,8 +28,9 @@ def simplify(diagram: Diagram) -> Diagram:
     What goes: boxes whose results nobody reads; the second of two boxes that do the same with the same values; views
     and copies that leave a tensor as it is, a product with 1, a transpose that undoes another. An einsum of an einsum
     becomes one where nobody else reads what is in between, both stand in one circuit or module, and that costs no more
-    at any size; it reads tensors themselves and not their transposes. A sum of a product is had from a contraction
-    that is there, where that takes less: in attention's backward, the sum of P∘dP from O.
+    (free axes are tried small and large); it reads tensors themselves and not their transposes. A sum of a product is
+    had from a contraction that is there before it, where that takes less: in attention's backward, the sum of P∘dP
+    from O. A view is taken by `reshape`, for what goes may have laid a tensor out anew.
 
     >>> from circuits import backward
     >>> twice = backward(lambda x: x.exp() * x.exp(), torch.ones(2))
@@ -60,7 +61,8 @@ class _Simplifier:
         self.seen: dict[Any, Any] = {}
         self.made_by: dict[int, Call] = {}
         self.values: dict[int, Value] = {value.number: value for value in diagram.inputs}
-        self.quiet = not any(box.mutates for box in diagram.walk())
+        self.quiet = not any(written(box) for box in diagram.walk())
+        self.laid_out = any(_reads_layout(box) for box in diagram.walk())
 
     def now(self, number: int) -> int:
         """The value that stands for this one."""
@@ -79,7 +81,7 @@ class _Simplifier:
                 if inner:
                     found.append(replace(renumbered(replace(box, boxes=()), self.numbers), boxes=tuple(inner)))
                 continue
-            made = renumbered(box, self.numbers)
+            made = renumbered(_reshaped(box) if self.quiet else box, self.numbers)
             for value in (*made.inputs, *made.outputs):
                 self.values.setdefault(value.number, value)
             if not (self.quiet and is_pure(made) and self._known(made)):
@@ -111,16 +113,52 @@ class _Simplifier:
         value, out = self.values[source], box.outputs[0]
         alike = (value.sizes, value.dtype) == (out.sizes, out.dtype)
         name, rest = operation_name(call.function), call.args.parts[1:]
-        if alike and (name in _SAME_SHAPE or (name in ("mul", "div") and rest in ((1,), (1.0,)))):
+        same = name in _SAME_SHAPE or (name in _SAME_NUMBERS and not self.laid_out) or _casts(call)
+        by_one = name in ("mul", "div") and rest in ((1,), (1.0,)) and not _named(call.kwargs)
+        if alike and (same or by_one) and self._passes(call):
             return source
         before = self.made_by.get(source)
-        if before is not None and len(wires(before.args)) == 1 and _undoes(call, before, len(out.sizes)):
-            return before.args.parts[0].number
-        return None
+        first = before.args.parts[0] if before is not None and before.args.parts else None
+        if before is None or not isinstance(first, Wire) or not (self._passes(call) and self._passes(before)):
+            return None
+        return first.number if _undoes(call, before, len(value.sizes)) else None
+
+    def _passes(self, call: Call) -> bool:
+        """Whether a gradient passes a call, or none comes to it: the call does not hold it back."""
+        before = self.made_by.get(call.args.parts[0].number)
+        return call.gradient or (before is not None and not before.gradient)
 
 
-_SAME_SHAPE = frozenset({"alias", "clone", "reshape", "view", "flatten", "expand", "contiguous", "to", "broadcast_to"})
+_SAME_SHAPE = frozenset({"alias", "reshape", "view", "flatten", "expand", "broadcast_to"})
 """What leaves a tensor as it is if its shape and dtype stay."""
+
+_SAME_NUMBERS = frozenset({"clone", "contiguous"})
+"""What leaves the numbers as they are, but may lay them out otherwise."""
+
+
+def _casts(call: Call) -> bool:
+    """Whether all that a call says is a dtype: no device, say."""
+    said = (*call.args.parts[1:], *_named(call.kwargs).values())
+    return operation_name(call.function) == "to" and all(isinstance(each, (torch.dtype, bool)) for each in said)
+
+
+def _reads_layout(box: Box) -> bool:
+    """Whether what a call gives depends on how its tensors lie in memory, or may: code that torch does not know."""
+    function: Any = box.call.function if box.call is not None else None
+    name = operation_name(function) if function is not None else ""
+    dtype = name == "view" and any(isinstance(part, torch.dtype) for part in box.call.args.parts)  # type: ignore[union-attr]
+    owner = getattr(function, "__self__", None)
+    own = isinstance(function, str) or (isinstance(owner, type) and issubclass(owner, torch.autograd.Function))
+    return own or dtype or name in ("as_strided", "view_as_complex") or getattr(function, "opaque", False)
+
+
+def _reshaped(box: Box) -> Box:
+    """A view as a reshape, which is one too wherever a view can be, and asks for no layout."""
+    call: Any = box.call
+    if operation_name(call.function) != "view" or _reads_layout(box):
+        return box
+    return replace(box, call=replace(call, function=torch.Tensor.reshape))
+
 
 _NOT_PURE = frozenset(
     [
@@ -140,22 +178,50 @@ MAKING = frozenset(["zeros", "ones", "full", "empty", "arange", "scalar_tensor",
 """Operations that make a tensor of plain numbers."""
 
 
+def written(box: Box) -> tuple[int, ...]:
+    """The tensors that a box writes to: in place, by a flag that asks for it, or where `out` says."""
+    call = box.call
+    if call is None or box.mutates:
+        return box.mutates
+    named = _named(call.kwargs)
+    flagged = operation_name(call.function) in _BY_FLAG and any(part is True for part in call.args.parts)
+    first = wires(call.args)[:1] if flagged or named.get("inplace") is True else ()
+    return (*first, *wires(named.get("out")))
+
+
 def is_pure(box: Box) -> bool:
     """Whether a box does nothing but give an answer, the same each time."""
     call: Any = box.call
-    if box.mutates or isinstance(call.function, str) or box.boxes:
+    if written(box) or isinstance(call.function, str) or box.boxes:
         return False
     function, name = call.function, operation_name(call.function)
-    if "out" in _names(call.kwargs) or "inplace" in _names(call.kwargs) or name in _NOT_PURE or mutates(function):
+    if name in _NOT_PURE or mutates(function):
         return False
     if isinstance(function, OpOverload):
         return not function._schema.is_mutable and torch.Tag.nondeterministic_seeded not in function.tags
-    if True in [part for part in call.args.parts if isinstance(part, bool)] and name in _BY_FLAG:
-        return False
     return function in RULES or name in RULES or name in MAKING or name in _NAMES
 
 
-_BY_FLAG = frozenset(["relu", "relu6", "elu", "selu", "celu", "leaky_relu", "silu", "hardtanh", "threshold", "mish"])
+_BY_FLAG = frozenset(
+    [
+        "relu",
+        "relu6",
+        "elu",
+        "selu",
+        "celu",
+        "leaky_relu",
+        "silu",
+        "hardtanh",
+        "hardswish",
+        "hardsigmoid",
+        "threshold",
+        "mish",
+        "rrelu",
+        "dropout",
+        "alpha_dropout",
+        "feature_dropout",
+    ]
+)
 """Functions that write in place if a flag among their arguments says so."""
 _NAMES = frozenset(
     [
@@ -180,12 +246,12 @@ _NAMES = frozenset(
 """Operations without a rule of their own, or by another name than ATen's."""
 
 
-def _names(kwargs: Any) -> tuple[Any, ...]:
-    return kwargs.keys if isinstance(kwargs, Struct) else tuple(kwargs)
+def _named(kwargs: Any) -> dict[str, Any]:
+    return dict(zip(kwargs.keys, kwargs.parts, strict=True) if isinstance(kwargs, Struct) else kwargs)
 
 
 def _key(description: Any) -> Any:
-    """A description that can be looked up; 1, 1.0 and True are three."""
+    """A description that can be looked up; 1, 1.0 and True are three, 0.0 and -0.0 are two."""
     if isinstance(description, Struct):
         return (description.kind, description.keys, tuple([_key(part) for part in description.parts]))
     if isinstance(description, (tuple, list)) and not isinstance(description, (Wire, Scalar)):
@@ -194,6 +260,8 @@ def _key(description: Any) -> Any:
         return (dict, tuple([(name, _key(part)) for name, part in description.items()]))
     if isinstance(description, slice):
         return (slice, _key((description.start, description.stop, description.step)))
+    if isinstance(description, (float, complex)):
+        return (type(description), repr(description))
     try:
         hash(description)
     except TypeError:
