@@ -283,7 +283,13 @@ def test_examples_do_not_see_each_other(entry: Entry) -> None:
     torch.testing.assert_close(torch.cat(alone), answer)
 
 
-@each
+LONG = ("resnet", "sequence to sequence", "visual attention", "transformer")
+"""Those that take seconds to record where their sizes are free."""
+
+
+@pytest.mark.parametrize(
+    "entry", [pytest.param(MODELS[name], id=name, marks=[pytest.mark.slow] * (name in LONG)) for name in MODELS]
+)
 def test_the_diagram_is_the_model(entry: Entry) -> None:
     """Recorded without sizes, of one example where a signature has `...`, and run at some."""
     model = stirred(entry.make(dtype=torch.float64)).eval()
