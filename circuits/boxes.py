@@ -127,6 +127,8 @@ class Box:
     model, `label` the class, the circuit, or the operation with its pattern. `inputs` and `outputs` are the tensors
     that go in and come out; `parameters` the learned ones of a module and all inside it, or those that an operation
     reads.
+    `given` is how a box with others inside was called, as `(args, kwargs)` without what has its default, None if
+    nobody knows; `inside` what the code in a transform gives, as it is seen there.
     `mutates` numbers the values that an in-place operation overwrites; `where` is the line of the call if known;
     `error` is set where a run failed. A box with a `call` is run by it, any other by the boxes inside it. `reverse` is
     the backward circuit that somebody wrote for a circuit.
@@ -146,6 +148,8 @@ class Box:
     where: str = ""
     error: str = ""
     reverse: ByHand | None = None
+    given: Any = None
+    inside: tuple[Value, ...] = ()
 
     @property
     def parameter_count(self) -> int:

@@ -24,7 +24,7 @@ from circuits.events import Enter, Event, Leave, Lift, Record
 from circuits.kinds import mutates, operation_name
 from circuits.naming import Cell, Meeting, Names, follow, labels
 from circuits.rules import Note, Operation, name_outputs
-from circuits.structure import Scalar, Struct, Wire, arguments, attribute, change, wires
+from circuits.structure import Scalar, Struct, Wire, arguments, attribute, change, wires, without_defaults
 from circuits.terms import Axes
 
 Port = tuple[int, list[Cell]]
@@ -47,6 +47,7 @@ class Draft:
     meeting: Meeting | None = None
     failed: bool = False
     result: Any = None
+    inside: list[Port] = field(default_factory=list)
     parent: "Draft | None" = None
 
 
@@ -156,6 +157,7 @@ class Builder:
             self.names.leave(draft.meeting, zip(signature.outputs, numbers, strict=False))
         elif draft.event.kind == "transform":
             self._unmap(event, numbers)
+            draft.inside = self._ports(wires(event.inside))
         else:
             self._einops_layer(draft, numbers)
         draft.outputs = self._ports(numbers)
@@ -263,7 +265,17 @@ class Builder:
             where=event.where,
             error=event.error,
             reverse=self._by_hand(draft, scalar) if circuit is not None and scalar is not None else None,
+            given=_final(self._said(event), scalar) if scalar is not None and event.kind != "function" else None,
+            inside=self._values(draft.inside),
         )
+
+    def _said(self, event: Enter) -> Any:
+        """How a box was called, but for what has its default."""
+        function = event.circuit.definition if event.circuit is not None else getattr(event.module, "forward", None)
+        parameters = parameters_of(function) if function is not None else ()
+        owned = event.circuit is not None and event.circuit.owner
+        args, kwargs = without_defaults(parameters[bool(owned) :], *_unpack((event.args, event.kwargs)))
+        return Struct(tuple, (), (Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))))
 
     def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> ByHand | None:
         """The backward circuit that was written for a circuit, and what the circuit was given."""

@@ -68,7 +68,7 @@ class Listener(TorchFunctionMode):
         sort = KINDS.get(func)
         if sort is None:
             sort = kind(func)
-        if sort == SKIP or not self.stack or self.mute:
+        if sort == SKIP or not self.stack or self.mute or (func is _WATCH and _is_watched_by_func(args[0])):
             return func(*args, **kwargs)
         if sort == OPEN:
             with self:
@@ -370,6 +370,14 @@ class Listener(TorchFunctionMode):
     def show(self, size: Any) -> str:
         """A size in a message."""
         return self.written(size)
+
+
+_WATCH = Tensor.requires_grad_
+
+
+def _is_watched_by_func(tensor: Any) -> bool:
+    """Whether it is torch.func's grad that watches a tensor, which changes nothing for the code."""
+    return functorch.is_gradtrackingtensor(tensor)
 
 
 def _called(function: Any) -> str:

@@ -5,6 +5,7 @@ It is the counterpart of a jaxpr: what goes in, every operation by what it makes
 Source: J. Bradbury et al., JAX, 2018, whose `make_jaxpr` prints functions so.
 """
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.graphs import graph_text
 from circuits.kinds import operation_name
-from circuits.structure import Struct, Wire, wires
+from circuits.structure import Struct, Wire, wires, without_defaults
 from circuits.tracing import trace
 from circuits.writing import another, argument_text, given_text, letters, opening, type_text
 
@@ -39,9 +40,10 @@ def listing(
     First stand the parameters by their dotted names, then, after a semicolon, what goes in. Each line after names what
     an operation makes, and gives its arguments in the order of the code. An axis says its size where it first stands,
     `y=20`; one that nobody named is its size. `_` is what nobody reads, `?` what was not seen
-    being made (torch.func's, or after a failure); an operation that ends in `_` overwrites its
-    first argument. A module that is one operation is the line of that operation. A value has one name, inside a box
-    and outside; seen by torch.vmap it has a prime, and an axis that is hidden there a star.
+    being made, or not made any more after a failure; an operation that ends in `_` overwrites its first argument. A box
+    with others inside has the arguments of its call but for defaults. A module that is one operation is the line of
+    that operation. A value has one name, inside a box and outside; seen by torch.vmap it has a prime, and an axis that
+    is hidden there a star. What torch.func's grad and vjp do on the way back is one line, `grad`.
 
     The other arguments are those of `trace`; a diagram takes none. `level="aten"` lists what torch's `make_fx` sees of
     a call instead: kernels as they run, and what torch.func's grad, vjp, jacrev and vmap do, to any order. CircuitError
@@ -77,6 +79,8 @@ class _Listing:
         self.symbols = dict(_ours(diagram))
         self.leaves = [box for box in diagram.box.walk() if _is_leaf(box)]
         self.read = {number for box in self.leaves for number in _read(box)} | set(wires(diagram.result))
+        transforms = [box for box in diagram.box.walk() if box.kind == "transform"]
+        self.read |= {value.number for box in transforms for value in box.inputs}
         self.literal = dict(_literals(diagram, self.leaves))
         met = [value for box in self.leaves for value in box.inputs] + list(diagram.outputs)
         before = {value.number: value for value in met if value.role in ("parameter", "buffer", "constant")}
@@ -111,6 +115,8 @@ class _Listing:
                 self._call(number)
         for inner in box.boxes:
             self._name_inside(inner, hidden or box.kind == "transform")
+        for value in box.inside:
+            self._call(value.number, another(value.name, self.names.values()) if value.name else "")
         for value in box.outputs:
             if hidden or value.number in self.read:
                 self._call(value.number)
@@ -152,22 +158,26 @@ class _Listing:
             words = self._words(box.inputs)
         else:
             args, kwargs = _unpacked(box.call)
+            if box.call.function in _WORDY:
+                args, kwargs = without_defaults(_WORDY[box.call.function], args, kwargs)
             words = given_text(args, kwargs, self.names, self.symbols)
         yield f"{indent}{self._makes(box, told)} = {_operation(box)}{words}{_failure(box)}"
 
     def _box(self, box: Box, indent: str, told: dict[str, str]) -> Iterator[str]:
         """A box by its name, and under it what is in it."""
         into = [value for value in box.inputs if value.role not in ("parameter", "buffer")]
-        yield f"{indent}{self._makes(box, told)} = {_called(box)}{self._words(into)}{_failure(box)}"
+        words = self._words(into) if box.given is None else self._given(box.given)
+        yield f"{indent}{self._makes(box, told)} = {_called(box)}{words}{_failure(box)}"
         if self.inside == "closed":
             return
         told, indent = dict(told), f"{indent}  "
         into = list(_lifted(box)) if box.kind == "transform" else into
         yield from opening(indent, [], [self._typed(value, told) for value in into])
         yield from self._body(box, f"{indent}  ", told)
-        out = [self.names.get(value.number, "_") for value in box.outputs]
+        given = box.inside if box.kind == "transform" else box.outputs
+        out = [self.names.get(value.number, "_") for value in given]
         ends = "?" if _fails(box) else out[0] if len(out) == 1 else f"({', '.join(out)})"
-        yield f"{indent}}}" if box.kind == "transform" else f"{indent}  in {ends} }}"
+        yield f"{indent}  in {ends} }}"
 
     def _makes(self, box: Box, told: dict[str, str]) -> str:
         if _fails(box):
@@ -175,6 +185,12 @@ class _Listing:
         values = {value.number: value for value in box.outputs}
         numbers = list(values) if box.call is None or box.boxes else list(_places(box.call.result))
         return " ".join([self._typed(values[each], told) if each in values else "_" for each in numbers]) or "_"
+
+    def _given(self, given: Any) -> str:
+        """How a box was called; a tensor that nobody reads there, and nobody makes any more, has no name."""
+        args, kwargs = given.parts
+        names = {number: self.names.get(number, "_") for number in wires(given)}
+        return given_text(args.parts, dict(zip(kwargs.keys, kwargs.parts, strict=True)), names, self.symbols)
 
     def _words(self, values: Iterable[Value]) -> str:
         return "".join([f" {self.names.get(value.number, '_')}" for value in values])
@@ -222,7 +238,7 @@ def _lifted(box: Box) -> Iterator[Value]:
     found: dict[int, Value] = {}
     leaves = [inner for inner in box.walk() if _is_leaf(inner)]
     made = {value.number for inner in box.walk() if inner is not box for value in inner.outputs}
-    for value in [value for inner in leaves for value in inner.inputs]:
+    for value in [*[value for inner in leaves for value in inner.inputs], *box.inside]:
         if value.number not in made and value.mapped:
             found.setdefault(value.number, value)
     return iter(found.values())
@@ -250,7 +266,7 @@ def _operation(box: Box) -> str:
 
 def _called(box: Box) -> str:
     """What a box with others in it is called: a module by its dotted name."""
-    if box.kind == "module" or (box.path and box.label.startswith("∂")):
+    if box.kind == "module" or box.path.startswith("∂"):
         return box.path or box.label
     return box.label.rpartition("<locals>.")[2].strip()
 
@@ -272,6 +288,12 @@ def _literals(diagram: Diagram, leaves: Iterable[Box]) -> Iterator[tuple[int, st
 
 _WRITTEN = (torch.tensor, torch.as_tensor, torch.scalar_tensor)
 """How code writes out a number as a tensor."""
+
+
+_WORDY: dict[Any, tuple[inspect.Parameter, ...]] = {
+    torch.autograd.grad: tuple(inspect.signature(torch.autograd.grad).parameters.values())
+}
+"""What torch.func calls with every keyword that there is; those with their default are left out."""
 
 
 def _ours(diagram: Diagram) -> Iterator[tuple[Any, Any]]:

@@ -129,6 +129,31 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.
     return named
 
 
+def without_defaults(
+    parameters: Iterable[inspect.Parameter], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, or their descriptions, but for those that are their parameters' defaults.
+
+    What comes after one that is left out is given by name.
+
+    >>> without_defaults(inspect.signature(lambda a, b=2, c=3, *, d=4: None).parameters.values(), (1, 2, 5), {"d": 4})
+    ((1,), {'c': 5})
+    """
+    named = {each.name: each for each in parameters}
+    places = [each for each in named.values() if each.kind is each.POSITIONAL_OR_KEYWORD][: len(args)]
+    pairs = list(zip(places, args, strict=False))
+    kept = next((place for place, (each, arg) in enumerate(pairs) if _is_same(each.default, arg)), len(args))
+    if len(args) > len(pairs):
+        kept = len(args)
+    later = {each.name: arg for each, arg in pairs[kept:]} | {**kwargs}
+    told = {name: arg for name, arg in later.items() if name not in named or not _is_same(named[name].default, arg)}
+    return args[:kept], told
+
+
+def _is_same(default: Any, value: Any) -> bool:
+    return type(default) is type(value) and type(value) in _ATOMS and default == value
+
+
 def convert(value: Any, new: Callable[[Tensor], Any]) -> Any:
     """`value` with every tensor in it replaced."""
     found: list[Tensor] = []

@@ -12,6 +12,9 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 from circuits.events import Enter, Event, Lift, Record
 from circuits.structure import Wire
 
+Known = tuple[weakref.ref[Tensor], Wire]
+"""A tensor, and the value that it is."""
+
 
 class Values:
     """The wires of the tensors of one run. `stack` holds the boxes that are open, `tell` takes events."""
@@ -20,7 +23,7 @@ class Values:
         self.record = record
         self.stack = stack
         self.tell = tell
-        self._wires: dict[int, tuple[weakref.ref[Tensor], Wire]] = {}
+        self._wires: dict[int, Known] = {}
         self._named: dict[int, tuple[nn.Module, str, str, str]] | None = None
         self._below: dict[str, tuple[nn.Module, str]] = {}
 
@@ -43,8 +46,18 @@ class Values:
     def made(self, tensor: Tensor, role: str = "made", name: str = "") -> Wire:
         """A new wire for a tensor that was just made, or changed in place."""
         wire = Wire(self.record.add(tensor, role, name))
+        before = self._wires.get(id(tensor))
         self._wires[id(tensor)] = weakref.ref(tensor), wire
+        while functorch.is_gradtrackingtensor(tensor):
+            tensor = self._leaves(functorch.get_unwrapped(tensor), wire, before)
         return wire
+
+    def _leaves(self, tensor: Tensor, wire: Wire, before: Known | None) -> Tensor:
+        """What leaves torch.func's grad is the tensor inside, which nobody makes: it is the value that it is in."""
+        known = self._wires.get(id(tensor))
+        if known is None or known[0]() is not tensor or (before is not None and known[1] == before[1]):
+            self._wires[id(tensor)] = weakref.ref(tensor), wire
+        return tensor
 
     def bind(self, tensor: Tensor, number: int) -> None:
         """Let a tensor be known as a value that is there already."""
@@ -66,7 +79,10 @@ class Values:
         return wire
 
     def _lifted(self, tensor: Tensor, source: Wire, role: str) -> Wire:
-        """A tensor that is another one, seen from inside a transform."""
+        """A tensor that is another one, seen from inside a transform: the same value, but for what vmap hides of it."""
+        if functorch.is_gradtrackingtensor(tensor):
+            self._wires[id(tensor)] = weakref.ref(tensor), source
+            return source
         wire = self.made(tensor, role)
         dim = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else None
         self.tell(Lift(wire.number, source.number, dim, functorch.maybe_get_level(tensor)))

@@ -1,5 +1,6 @@
 """Listings: golden texts, and each text run again by a small interpreter: it says all that running it takes."""
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -130,9 +131,126 @@ def test_a_run_that_failed_is_listed_up_to_what_failed() -> None:
     assert end == "  in ? }"
 
 
-def test_what_the_recorder_cannot_see_is_a_question_mark() -> None:
-    """torch.func.grad gives a tensor that no operation made: level="aten" sees how."""
-    assert listing(torch.func.grad(log2), TWO).splitlines()[-1] == "  in ? }"
+@pytest.mark.parametrize("order", range(1, 5))
+def test_a_gradient_by_torch_is_one_line_an_order(order: int) -> None:
+    """What torch.func gives is what its `grad` made; level="aten" says how."""
+    lines = listing(derivative(order), TWO).splitlines()
+    assert [line.split(" = ")[1] for line in lines[1:5]] == ["log x", "log 2.0", "div a b", GRADIENT.format("c")]
+    assert [line.split(" = ")[1] for line in lines[4:-1]] == [GRADIENT.format("cdef"[each]) for each in range(order)]
+    assert lines[-1] == f"  in {'cdefg'[order]} }}"
+
+
+GRADIENT = "grad ({},) (x,) retain_graph=False create_graph=True allow_unused=True"
+
+
+def test_each_run_gives_the_same_diagram_of_a_gradient() -> None:
+    """A diagram that holds a transform is run as a whole, and gives what it gives."""
+    diagram = trace(torch.func.grad(derivative(1)), TWO)
+    torch.testing.assert_close(diagram(TWO), -1 / (TWO**2 * math.log(2)))
+    mapped_gradient = trace(torch.vmap(derivative(1)), torch.ones(3).double())
+    torch.testing.assert_close(mapped_gradient(TWO.expand(3)), (1 / (TWO * math.log(2))).expand(3))
+
+
+FUNCTIONAL: dict[str, Callable[[], str]] = {
+    "gradients_used": lambda: listing(lambda x: torch.func.grad(log2)(x) * x + torch.func.grad(torch.sin)(x), TWO),
+    "gradient_and_value": lambda: listing(
+        torch.func.grad_and_value(lambda x, w: (x * w).sum(), argnums=1), ONES, HALVES
+    ),
+    "vjp": lambda: listing(lambda x, dy: torch.func.vjp(torch.sin, x)[1](dy), TWO, TWO / 3),
+    "gradient_mapped": lambda: listing(torch.vmap(torch.func.grad(lambda x: x.exp().sum())), torch.ones(2, 3)),
+    "mapped_back_as_it_came": lambda: listing(torch.vmap(lambda x: x), torch.ones(2, 3)),
+    "mapped_to_two": lambda: listing(torch.vmap(lambda x: (x.sum(), 2 * x), out_dims=(0, 1)), torch.ones(2, 3)),
+    "written_in_a_gradient": lambda: listing(torch.func.grad(written), ONES),
+}
+ONES, HALVES = torch.ones(3), torch.full((3,), 0.5)
+
+
+def written(x: Tensor) -> Tensor:
+    y = x * 2
+    y[0] = 1.0
+    return y.mul_(3).sum()
+
+
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        lambda x: torch.func.jvp(torch.sin, (x,), (x,)),
+        torch.func.jacrev(torch.sin),
+        torch.func.jacfwd(torch.sin),
+        torch.func.hessian(lambda x: x.sin().sum()),
+        torch.func.grad(lambda x: torch.func.jacrev(torch.sin)(x).sum()),
+        torch.vmap(torch.func.grad_and_value(torch.sin)),
+    ],
+    ids=["jvp", "jacrev", "jacfwd", "hessian", "grad of jacrev", "vmap of grad"],
+)
+def test_nor_have_forward_derivatives_and_jacobians(transformed: Any) -> None:
+    """How torch goes about them is its own, and another in each version: there is no golden text."""
+    assert "?" not in listing(transformed, ONES)
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL)
+def test_what_torch_func_does_has_no_question_mark(name: str, golden: Golden) -> None:
+    text = FUNCTIONAL[name]()
+    assert "?" not in text
+    golden(f"listing/{name}.txt", text + "\n")
+
+
+class Options(nn.Module):
+    """All kinds of arguments."""
+
+    def forward(self, x: Tensor, how: str = "up", *, by: float = 1.0, where: Any = None, more: Any = None) -> Tensor:
+        return (x * by).sin() if more is None else x * by + more["y"]
+
+
+@circuit("... a -> ... a", optional={"bias": "a"})
+def options(x: Tensor, power: int = 2, bias: Tensor | None = None, *, last: bool = False) -> Tensor:
+    return x**power if bias is None else x**power + bias
+
+
+def test_arguments_of_nested_boxes_are_shown_but_for_defaults() -> None:
+    """By place as far as nothing is left out, then by name; what has its default is no news."""
+    model = Options()
+
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        x = options(x) + options(x, 3) + options(x, bias=y) + options(x, 3, y, last=True)
+        x = model(x) + model(x, "down", by=2.0) + model(x, where=(1, slice(None)), more={"y": y})
+        return x + torch.vmap(lambda a, k: a * k, in_dims=(0, None))(x, 3)
+
+    lines = [line.split(" = ")[1] for line in listing(f, ONES, HALVES, inside="closed").splitlines()[1:-1]]
+    assert [line for line in lines if line.split()[0] in ("options", "Options", "Options2", "vmap", "mul")] == [
+        "options x",
+        "options x 3",
+        "options x bias=y",
+        "options x 3 y last=True",
+        "Options i",
+        "Options i 'down' by=2.0",
+        "Options i where=(1, :) more={y: y}",
+        "vmap q 3",
+    ]
+
+
+def test_numbers_of_nested_boxes_are_in_the_names_of_the_axes() -> None:
+    @circuit("y k -> y k")
+    def scaled(x: Tensor, by: float = 1.0) -> Tensor:
+        return x * by
+
+    @circuit("y k -> y k")
+    def outer(x: Tensor) -> Tensor:
+        return scaled(x, x.shape[-1] ** -0.5)
+
+    assert "a:f32[y k] = scaled x k**(-0.5)" in listing(outer)
+
+
+def test_arguments_stay_in_a_backward_circuit() -> None:
+    """The way there is the circuit's own, also where an in-place change gave its values other names."""
+
+    def f(x: Tensor) -> Tensor:
+        y = x * 2
+        y.add_(1)
+        return options(y, 3)
+
+    lines = [line.strip() for line in listing(backward(f, ONES)).splitlines()]
+    assert any(re.search(r"= options [a-z] 3$", line) for line in lines), lines
 
 
 @pytest.mark.parametrize("options", [{"level": "torch.ops"}, {"inside": "out"}])

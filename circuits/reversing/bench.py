@@ -331,6 +331,8 @@ def renumbered(box: Box, numbers: Mapping[int, int]) -> Box:
         box,
         inputs=moved(box.inputs),
         outputs=moved(box.outputs),
+        given=described(box.given),
+        inside=moved(box.inside),
         boxes=tuple([renumbered(inner, numbers) for inner in box.boxes]),
         call=renewed(box.call),
         reverse=renewed(box.reverse),

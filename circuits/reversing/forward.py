@@ -77,9 +77,9 @@ class Forward:
         if box.call is not None:
             made = self._leaf(box)
             return made[0] if len(made) == 1 else replace(box, boxes=tuple(made), call=None)
-        inputs = renumbered(replace(box, boxes=(), outputs=()), self.tape.now).inputs
+        entered = renumbered(replace(box, boxes=(), outputs=()), self.tape.now)
         boxes = [made for inner in box.boxes for made in self._inside(inner)]
-        made = replace(box, inputs=inputs, outputs=renumbered(box, self.tape.now).outputs, boxes=tuple(boxes))
+        made = replace(entered, reverse=box.reverse, outputs=renumbered(box, self.tape.now).outputs, boxes=tuple(boxes))
         self._more(made)
         return made
 
