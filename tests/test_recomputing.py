@@ -243,3 +243,19 @@ def test_what_out_or_a_flag_writes_to_does_not_run_again() -> None:
     for f in (by_out, by_flag):
         with pytest.raises(CircuitError, match="what sin reads is written over later"):
             forward_backward(f, r(3), r(3), wrt="x", recompute="sin")
+
+
+def test_what_was_written_over_before_runs_again() -> None:
+    """It is there as it was read."""
+
+    def f(x: Tensor, m: Tensor) -> Tensor:
+        angle = m * 2
+        angle.add_(1)
+        return x * angle.sin()
+
+    inputs, back = (r(3), r(3)), r(3)
+    halves = forward_backward(f, *inputs, wrt="x", recompute="sin")
+    outputs, saved = halves.forward(*inputs)
+    torch.testing.assert_close(outputs, f(*inputs))
+    torch.testing.assert_close(halves.reverse(saved, back)["x"], back * (inputs[1] * 2 + 1).sin())
+    assert "sin" in [box.label for box in halves.reverse.walk()]

@@ -78,7 +78,9 @@ class _Again:
         self.free = len(made.bench.listener.record.values)
         self.values = {number: value for box in (made.forward, *made.reverse) for number, value in _values(box).items()}
         fakes = made.bench.fakes
-        self.written = {_storage(fakes[number]) for box in self.calls for number in written(box) if number in fakes}
+        self.places = {id(box): place for place, box in enumerate(self.calls)}
+        writes = [(number, place) for place, box in enumerate(self.calls) for number in written(box)]
+        self.written = {_storage(fakes[number]): place for number, place in writes if number in fakes}
         self.chosen = self._chosen(names)
 
     def number(self) -> int:
@@ -126,9 +128,11 @@ class _Again:
             raise CircuitError(f"recompute: what {box.label} reads is written over later, so its answer is to be saved")
 
     def _is_written(self, box: Box) -> bool:
+        """Whether what a box reads is written over later, and so is not there when it runs again."""
         fakes = self.made.bench.fakes
         read = [number for part in (box.call.args, box.call.kwargs) for number in wires(part)]  # type: ignore[union-attr]
-        return any(_storage(fakes[number]) in self.written for number in read if number in fakes)
+        last = [self.written.get(_storage(fakes[number]), -1) for number in read if number in fakes]
+        return max(last, default=-1) > self.places[id(box)]
 
     def runs_again(self, box: Box) -> bool:
         """Whether it was named, is a view of all of a tensor, or a tensor of plain numbers, made of no other."""
