@@ -215,7 +215,8 @@ def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the 
     if isinstance(description, Wire):
         if not isinstance(value, Tensor):
             raise CircuitError(f"{where}: a tensor belongs here, {_shown(value)} came")
-        found[description.number] = value
+        if found.setdefault(description.number, value) is not value:
+            raise CircuitError(f"{where}: recorded with one tensor here and before, two came; record it again with two")
     elif isinstance(description, Scalar):
         found[description.expression] = value
     elif isinstance(description, Struct):

@@ -511,6 +511,21 @@ def test_complex_numbers_go_back_as_in_torch(name: str) -> None:
     assert complex_agree(f, *inputs()).opaque
 
 
+# --- One tensor twice -------------------------------------------------------------------------------------------------
+
+
+def test_one_tensor_given_twice_is_one_input() -> None:
+    """Its cotangent is the sum; two tensors at these places are refused."""
+    model, x, back = ready(MODELS["attention"]), r(3, 6), r(3, 6)
+    diagram = backward(model, x, x)
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(model(leaf, leaf), leaf, back)
+    near(diagram(x, x, back)["target"], wanted)
+    assert "source" not in diagram.result.keys
+    with pytest.raises(CircuitError, match="source: recorded with one tensor here and before, two came"):
+        diagram(x, r(3, 6), back)
+
+
 # --- Free axes and caches ---------------------------------------------------------------------------------------------
 
 
@@ -546,7 +561,6 @@ def test_what_is_written_in_a_cache_is_read_with_its_gradient() -> None:
 # --- Sizes 1, and nothing at all --------------------------------------------------------------------------------------
 
 CLASS = torch.tensor([2])
-HEADS = partial(layer, nn.MultiheadAttention, 6, 2, batch_first=True)
 
 ONES: dict[str, tuple[Callable[[], Any], Callable[[], list[tuple[Any, ...]]]]] = {
     "Linear": (layer(nn.Linear, 4, 1), lambda: [(r(1, 4),), (r(1, 1, 4),), (r(4),)]),
@@ -579,7 +593,10 @@ ONES: dict[str, tuple[Callable[[], Any], Callable[[], list[tuple[Any, ...]]]]] =
     "LayerNorm of one": (layer(nn.LayerNorm, 1), lambda: [(r(1, 1),), (r(3, 1),)]),
     "RMSNorm": (layer(nn.RMSNorm, 1), lambda: [(r(1, 1),), (r(3, 1),)]),
     "LocalResponseNorm": (layer(nn.LocalResponseNorm, 2), lambda: [(r(1, 5, 3),), (r(1, 1, 1),)]),
-    "MultiheadAttention": (HEADS(), lambda: [(r(1, 2, 6),) * 3, (r(2, 1, 6),) * 3]),
+    "MultiheadAttention": (
+        layer(nn.MultiheadAttention, 6, 2, batch_first=True),
+        lambda: [(r(1, 2, 6), r(1, 3, 6), r(1, 3, 6)), (r(2, 1, 6), r(2, 1, 6), r(2, 1, 6))],
+    ),
     "TransformerEncoderLayer": (
         layer(nn.TransformerEncoderLayer, 4, 2, 3, train=True, batch_first=True),
         lambda: [(r(1, 3, 4),), (r(2, 1, 4),)],
