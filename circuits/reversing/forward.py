@@ -20,8 +20,9 @@ from circuits.kinds import operation_name
 from circuits.reversing.aliases import Aliases, turned
 from circuits.reversing.bench import Axes, Bench, renumbered
 from circuits.reversing.hand import reads
-from circuits.reversing.lowering import Lowering, Step, ThroughAView, packed
+from circuits.reversing.lowering import Lowering, Step, ThroughAView
 from circuits.reversing.opaque import AutogradPullback, Pullback, under
+from circuits.reversing.operations import packed
 from circuits.reversing.ports import flow, inside, outside
 from circuits.reversing.registry import RULES
 from circuits.running import collect

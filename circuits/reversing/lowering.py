@@ -5,8 +5,7 @@ A call runs once on fake tensors under a dispatch mode below autograd, which see
 is; another is replaced by its definition, or by what torch decomposes it into; what has no rule even then is opaque.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from circuits.errors import CircuitError
 from circuits.events import Call as Heard
 from circuits.reversing.bench import Bench
 from circuits.reversing.opaque import Pullback
+from circuits.reversing.operations import casting, gives_tensors, in_new_tensors, named, packed, recasts
 from circuits.reversing.registry import DEFINITIONS, RULES, Rule
 from circuits.structure import Struct, Wire, change, convert, describe, describe_all, tensors, wires
 
@@ -121,7 +121,7 @@ class Lowering(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        if func.namespace == "prim" or not any(_holds_tensors(each.type) for each in func._schema.returns):
+        if func.namespace == "prim" or not gives_tensors(func):
             return func(*args, **kwargs)
         if name.startswith("lift_fresh"):
             return self._constant(args[0], func(*args, **kwargs))
@@ -130,7 +130,7 @@ class Lowering(TorchDispatchMode):
             return (self._turn if turns else self._write)(func, name, args, kwargs)
         if not self._flows(args, kwargs):
             return self._note(func, args, kwargs)[0]
-        if name in RULES and not self._recast(func, args, kwargs):
+        if name in RULES and not recasts(func, args, kwargs, self.call.autocast):
             return self._step(func, name, RULES[name], args, kwargs)
         return self._take_apart(func, name, args, kwargs)
 
@@ -179,26 +179,6 @@ class Lowering(TorchDispatchMode):
         self.steps.append(Step(name, rule, named(func, event.args, event.kwargs), event.result))
         return answer
 
-    def _recast(self, func: Any, args: Any, kwargs: Any) -> bool:
-        """Whether autocast is at work inside an operation (torch.einsum): then it is seen in the pieces alone."""
-        if self.call.autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
-            return False
-        given = {tensor.dtype for tensor in tensors((args, kwargs)) if _floats(tensor)}
-        with self._cast(func):
-            return given != {tensor.dtype for tensor in tensors(func.decompose(*args, **kwargs)) if _floats(tensor)}
-
-    @contextlib.contextmanager
-    def _cast(self, func: Any) -> Iterator[None]:
-        """Under the autocast of the call, which torch switches off for whoever sees an operation.
-
-        What autocast has cast for already does its work without it.
-        """
-        if self.call.autocast is None or _has_kernel(func, f"Autocast{self.call.autocast[0].upper()}"):
-            yield
-            return
-        with torch.autocast(self.call.autocast[0], dtype=self.call.autocast[1], cache_enabled=False):
-            yield
-
     def _opaque(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise CircuitError(f"{name} draws random numbers and has no reverse rule, so its gradient cannot be known")
@@ -216,11 +196,11 @@ class Lowering(TorchDispatchMode):
     def _take_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if name in DEFINITIONS:
             self.changed = True
-            with self, self._cast(func):
+            with self, casting(func, self.call.autocast):
                 return DEFINITIONS[name](*args, **kwargs)
         if not any(_floats(tensor) for tensor in tensors(func(*args, **kwargs))):
             return self._note(func, args, kwargs)[0]
-        with self, self._cast(func):
+        with self, casting(func, self.call.autocast):
             answer = func.decompose(*args, **kwargs)
         if answer is not NotImplemented:
             return answer
@@ -269,8 +249,7 @@ class Lowering(TorchDispatchMode):
     def _turn(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """An operation that turns a tensor in place, and writes none of its numbers: the view that it becomes."""
         target, before = args[0], self.bench.wire(args[0])
-        packet = getattr(torch.ops.aten, name[:-1], None)
-        functional = next((each for each in _overloads(packet) if _alike(each, func)), None)
+        functional = in_new_tensors(func)
         if functional is None or before in self.given:
             raise CircuitError(f"{name} changes what gradients flow through in place; compute a new value instead")
         self.bench.fakes[before] = torch.ops.aten.alias.default(target)
@@ -283,26 +262,10 @@ class Lowering(TorchDispatchMode):
         return target
 
 
-def _has_kernel(func: Any, key: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
-
-
 def _apart(answer: Any, given: list[Tensor]) -> Any:
     """An answer in which nothing is the very tensor that was given."""
     same = {id(tensor) for tensor in given}
     return convert(answer, lambda tensor: torch.ops.aten.alias.default(tensor) if id(tensor) in same else tensor)
-
-
-def _overloads(packet: Any) -> list[Any]:
-    return [] if packet is None else [getattr(packet, name) for name in packet.overloads()]
-
-
-def _alike(func: Any, other: Any) -> bool:
-    """Whether two operations take the same arguments."""
-    mine, theirs = [
-        [(argument.name, f"{argument.type}") for argument in each._schema.arguments] for each in (func, other)
-    ]
-    return mine == theirs
 
 
 def _put(found: list[Tensor], tensor: Tensor) -> Wire:
@@ -316,22 +279,3 @@ def _same(scalar: Any) -> Any:
 
 def _floats(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _holds_tensors(kind: Any) -> bool:
-    return "Tensor" in str(kind)
-
-
-def packed(args: Any, kwargs: Any) -> dict[str, Any]:
-    """The described arguments of a call as one step takes them whole."""
-    return {"args": args, "kwargs": kwargs}
-
-
-def named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of an ATen operation by name, defaults filled in, its first tensor as `x`."""
-    found: dict[str, Any] = {}
-    for place, argument in enumerate(func._schema.arguments):
-        word = "x" if argument.name in ("self", "input") else argument.name
-        given = place < len(args) and not argument.kwarg_only
-        found[word] = args[place] if given else kwargs.get(argument.name, argument.default_value)
-    return found
