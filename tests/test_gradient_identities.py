@@ -26,7 +26,7 @@ SIZE = st.integers(1, 5)
 FREE = st.integers(2, 6)
 SEED = st.integers(0, 2**31)
 
-rare, few, some = settings(max_examples=3), settings(max_examples=6), settings(max_examples=12)
+rare, few, some = settings(max_examples=2), settings(max_examples=4), settings(max_examples=8)
 
 
 def randn(*shape: int) -> Tensor:

@@ -177,13 +177,19 @@ def planted(wrong: Callable[..., Any]) -> Rule:
     return Rule(wrong, code.co_varnames[: code.co_argcount])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("defect", WRONG)
+def test_the_rule_in_its_place_holds(defect: str) -> None:
+    """What is caught below is the defect, not the function: by default test_reverse_rules says so."""
+    wrong = WRONG[defect]
+    laws.backward_rule(circuit(wrong.text)(wrong.function), **wrong.told)
+
+
 @pytest.mark.parametrize("defect", WRONG)
 def test_a_wrong_rule_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rule in its place agrees with autograd; the wrong one does not."""
     wrong = WRONG[defect]
     f = circuit(wrong.text)(wrong.function)
     told = at_one_size(f, wrong.told)
-    laws.backward_rule(f, **told)
     monkeypatch.setitem(RULES, wrong.name, planted(wrong.rule))
     with pytest.raises(AssertionError, match=says(wrong.of)):
         laws.backward_rule(f, **told)
@@ -236,6 +242,16 @@ def raised(x: Tensor) -> Tensor:
 @raised.backward
 def _(x: Tensor, dy: Tensor) -> Tensor:
     return dy * x.exp()
+
+
+@circuit("a, a -> a")
+def let_through(x: Tensor, gate: Tensor) -> Tensor:
+    return torch.where(gate > 0, x, 0 * x)
+
+
+@let_through.backward
+def _(x: Tensor, gate: Tensor, dy: Tensor) -> tuple[Tensor, None]:
+    return dy * (gate > 0), None
 
 
 class Affine(nn.Module):
@@ -368,13 +384,17 @@ BY_HAND: dict[str, ByHand] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("f", [softmax, pairs, normed, raised, let_through, Affine(5, 3)])
+def test_the_backward_circuits_that_are_replaced_hold(f: Any) -> None:
+    """Those of models.by_hand do in test_by_hand."""
+    laws.backward_rule(f)
+
+
 @pytest.mark.parametrize("defect", BY_HAND)
 def test_a_wrong_backward_by_hand_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that it has agrees with autograd; the wrong one does not."""
     case = BY_HAND[defect]
     f = case.make()
     told = at_one_size(f, case.told)
-    laws.backward_rule(f, **told)
     spec: Any = f.forward.circuit if isinstance(f, nn.Module) else f.circuit
     monkeypatch.setattr(spec.body, "backward", case.wrong)
     with pytest.raises(AssertionError, match=case.says):
@@ -382,16 +402,6 @@ def test_a_wrong_backward_by_hand_is_caught(defect: str, monkeypatch: pytest.Mon
 
 
 # What is around them -------------------------------------------------------------------------------------------------
-
-
-@circuit("a, a -> a")
-def let_through(x: Tensor, gate: Tensor) -> Tensor:
-    return torch.where(gate > 0, x, 0 * x)
-
-
-@let_through.backward
-def _(x: Tensor, gate: Tensor, dy: Tensor) -> tuple[Tensor, None]:
-    return dy * (gate > 0), None
 
 
 @circuit("a -> a")
