@@ -119,15 +119,25 @@ class Source:
         """The size of each free axis, off the inputs; then the symbols that torch knows them by."""
         pairs: list[tuple[Any, str]] = [(size, f"v{value.number}.shape[{place - value.mapped}]")
                  for value in inputs for place, size in enumerate(value.sizes) if place >= value.mapped]  # fmt: skip
-        pairs += [(expression, f"{self.symbol(symbol)}") for symbol, expression in raw.items()]
-        for size, actual in pairs:
-            symbols = list(getattr(size, "free_symbols", ()))
-            factor = size.as_coefficient(symbols[0]) if len(symbols) == 1 and size != symbols[0] else 1
-            if len(symbols) == 1 and factor is not None and symbols[0] not in self.known:
-                self.known.add(symbols[0])
-                ratio: Any = sympy.Rational(factor)
-                scaled = actual if ratio == 1 else f"{actual} * {ratio.q} // {ratio.p}"
-                self.lines.append(f"{self.symbol(symbols[0])} = {scaled}")
+        known = -1
+        while known < len(self.known):
+            known = len(self.known)
+            for size, actual in pairs:
+                self.solve(size, actual)
+        for symbol, expression in raw.items():
+            if symbol in self.known:
+                self.solve(expression, f"{self.symbol(symbol)}")
+
+    def solve(self, size: Any, actual: str) -> None:
+        """Write out the one symbol of a size that is not known yet, if the size is a multiple of it: k of h k."""
+        unknown = [symbol for symbol in getattr(size, "free_symbols", ()) if symbol not in self.known]
+        factor = size.as_coefficient(unknown[0]) if len(unknown) == 1 else None
+        if factor is not None:
+            over, under = factor.as_numer_denom()
+            times = "" if under == 1 else f" * {self.number(under)}"
+            by = "" if over == 1 else f" // {self.number(over)}"
+            self.known.add(unknown[0])
+            self.lines.append(f"{self.symbol(unknown[0])} = {actual}{times}{by}")
 
     def call(self, call: Call, modules: Mapping[str, Any]) -> None:
         """Run one call as it was recorded: in the same autocast, watched by autograd or not."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from circuits import backward, circuit, forward_backward, rearrange, trace
+from circuits import backward, circuit, einsum, forward_backward, rearrange, trace
 from circuits.running import evaluate
 from models import MLP, MultiHeadAttention, VisualAttention
 
@@ -31,6 +31,19 @@ def test_free_sizes_are_read_off_the_inputs() -> None:
     for size in (3, 5):
         x = torch.randn(4, 2 * size)
         assert torch.equal(function(x), apart(x))
+
+
+def test_a_free_axis_of_a_group_is_read_by_the_other_one() -> None:
+    """The input has h k; h is told by another tensor, which comes after it."""
+
+    @circuit("b (h k), h -> b k")
+    def mixed(x: Tensor, weight: Tensor) -> Tensor:
+        return einsum(rearrange(x, "b (h k) -> b h k", h=weight.shape[0]), weight, "b h k, h -> b k") * x.shape[-1]
+
+    function = trace(mixed).function()
+    for h, k in ((2, 3), (4, 5)):
+        x, weight = torch.randn(6, h * k), torch.randn(h)
+        assert torch.equal(function(x, weight), mixed(x, weight))
 
 
 @pytest.mark.parametrize(
