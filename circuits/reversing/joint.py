@@ -32,7 +32,8 @@ def backward(
     It takes the tensors that the forward takes, then the cotangents of its floating outputs, and gives a dict with the
     cotangent of each floating input by the name of its parameter and of each learned tensor by its dotted name; a tied
     one by its first. `wrt` names those to give, buffers too, by any of their names. What is complex counts as floating,
-    and has the cotangents that torch gives it. The other arguments are those of `trace`; a diagram takes none.
+    and has the cotangents that torch gives it. The other arguments are those of `trace`; a diagram takes none. A tensor
+    given twice is one input. Run, it changes what the circuit changes, as often: the statistics of a BatchNorm once.
 
     CircuitError where a gradient cannot be known: an in-place change, hidden from autograd, of a value that gradients
     flow through, say. What has no rule is a box `∂name` that asks torch, listed by `.opaque`.
