@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from circuits import CircuitError, ShapeError
+from circuits import CircuitError, ShapeError, trace
 from circuits.laws.subject import Subject
 
 
@@ -60,11 +60,14 @@ def offers(f: Any, /, names: str, **told: Any) -> None:
 
 
 def whole(f: Any, /, **told: Any) -> None:
-    """Tokens are whole numbers, and others are refused."""
+    """Tokens are whole numbers: others are refused, and a diagram of the module is made of such."""
     subject = _subject("whole", f, told)
     for name, tokens in subject.tensors().items():
         with pytest.raises(CircuitError):
             subject({**subject.tensors(), name: tokens.double()})
+    if isinstance(f, nn.Module):
+        names = [name for slot in subject.circuit.slots for term in slot.axes for name in term.names]
+        trace(f, sizes={name: subject.sizes[name] for name in names})
 
 
 def untouched(f: Any, /, **told: Any) -> None:

@@ -112,13 +112,13 @@ batch = partial(laws.independent, axis="b")
 
 
 def loud(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Makes the same module with large weights, so that the likeliest token hangs on all before it."""
+    """Makes the same module with large weights, so that the likeliest token hangs on all before it in its text."""
 
     def made() -> nn.Module:
         module = make()
         with torch.no_grad():
-            for each in module.parameters():
-                each.mul_(6 if each.ndim > 1 else 1)
+            for name, each in module.named_parameters():
+                each.mul_(6 if each.ndim > 1 and "memory" not in name else 1)
         return module
 
     return made
@@ -145,7 +145,7 @@ class Steps(Within):
 
 
 class Masked(Within):
-    """A layer that is asked one vector at a time, and told which of those before it each may see."""
+    """A layer, or layers, asked one vector at a time, and told which of those before it each may see."""
 
     @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'"})
     @torch.no_grad()
@@ -154,7 +154,8 @@ class Masked(Within):
         cache, answers = self.inner.cache(memory, target.shape[-2]), []
         for place, each in enumerate(target.split(1, -2)):
             row = None if mask is None else mask[..., place : place + 1, : place + 1]
-            answers.append(self.inner(each, memory, row, cache=cache))
+            held = {"caches" if isinstance(cache, list) else "cache": cache}
+            answers.append(self.inner(each, memory, row, **held))
         return torch.cat(answers, -2)
 
 
@@ -329,6 +330,16 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"y": 1, "x": 4, "...": (2, 3, 2)},
         options={"causal": True, "start": 3},
     ),
+    **{
+        f"attention, a mask of {axes} axes for many": Entry(
+            lambda: attention.attention,
+            oracles.attention,
+            sizes={"...": (2, 3, 2)},
+            inputs={"mask": lambda shape, axes=axes: torch.rand(tuple(shape)[-axes:]) < 0.5},
+            without={"independent": "one mask is for many"},
+        )
+        for axes in (2, 3)
+    },
     "attention, one early query": Entry(
         lambda: attention.attention, oracles.attention, sizes={"y": 1, "x": 5}, options={"causal": True, "start": 1}
     ),
@@ -488,6 +499,11 @@ CIRCUITS: dict[str, Entry] = {
         )
         for first in (False, True)
     },
+    "decoder, steps, masked": Entry(
+        lambda: Masked(transformer.Decoder(**small, depth=2)),
+        lambda module, target, memory, mask=None: oracles.decoder(module.inner, target, memory, mask, None),
+        sizes={"y": 4, "x": 3},
+    ),
     "decoder": Entry(
         of(transformer.Decoder, **small, depth=2),
         oracles.decoder,
@@ -655,14 +671,14 @@ CIRCUITS: dict[str, Entry] = {
         ),
         partial(translated, padding=2),
         (claims.whole,),
-        sizes={"x": 5, "y": 2},
+        sizes={"x": 5, "y": 2, "...": (12,)},
         inputs=pair,
         options={"count": 4},
     ),
     "sequence to sequence, stopping": Entry(
         method(loud(of(models.SequenceToSequence, 3, **small, **unlike, encoder_depth=1, decoder_depth=2)), "generate"),
         partial(translated, asked=UNLIKE),
-        sizes={"x": 5, "y": 2, "...": (7,)},
+        sizes={"x": 5, "y": 2, "...": (12,)},
         inputs={"source": range(3), "target": range(3)},
         options={"count": 5, "stop": 1},
         without=UNTIL,
@@ -671,7 +687,7 @@ CIRCUITS: dict[str, Entry] = {
         method(loud(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1)), "generate"),
         translated,
         (claims.drawn_by,),
-        sizes={"x": 5, "y": 2},
+        sizes={"x": 5, "y": 2, "...": (12,)},
         inputs=pair,
         options={"count": 9, "temperature": 5.0, "top_k": 5},
         without=DRAWN,
@@ -1098,13 +1114,14 @@ CIRCUITS: dict[str, Entry] = {
         lambda: pooling.mean_pool_over(2), sizes={"h": 5, "w": 7}, options={"size": 2, "padding": (2, 1)}
     ),
     **{
-        f"{kind} pool, of one place, far": Entry(
+        f"{kind} pool, of one place, far{', in a tuple' * several}": Entry(
             lambda kind=kind: getattr(pooling, f"{kind}_pool_over")(1),
             sizes={"w": 5, "...": (2,)},
-            options={"size": 1, "padding": 2, "stride": 3},
+            options={"size": (1,), "padding": (2,), "stride": 3} if several else {"size": 1, "padding": 2, "stride": 3},
             without={"gradcheck": "the largest number of a border is minus infinity"} if kind == "max" else {},
         )
         for kind in ("max", "mean")
+        for several in (False, True)
     },
     "mean pool, padding all around": Entry(
         lambda: pooling.mean_pool_over(1), sizes={"w": 5, "...": ()}, options={"size": (3,), "padding": 2, "stride": 1}

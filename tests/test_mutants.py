@@ -4,8 +4,12 @@ Each change runs in a process of its own, where the modules of `models` are made
 the laws look at the circuits of `subjects` that reach the changed line, until one does not hold. What no law sees is
 a survivor: it is listed in survivors.txt, with the reason why it is no fault, or the number of the killed falls.
 
-`python -m tests.test_mutants` runs all of them and prints the table; the test here runs a sample. Neither is part of
-what a change must pass: a change takes seconds to judge, and there are thousands.
+`python -m tests.test_mutants` runs all of them and prints the table, `python -m tests.test_mutants 650` a sample, which
+is always the same; files may be named too. The sample is what the test here runs. Neither is part of what a change must
+pass: a change takes seconds to judge, and there are thousands.
+
+Measured of the sample of 650, of 2,924 changes: 591 seen, 90.9 %. The 59 others change no value that a circuit gives,
+by survivors.txt: most are about memory, speed, or the words of a refusal.
 """
 
 import ast
@@ -33,6 +37,7 @@ from circuits import laws
 from tests.mutants import FILES, ROOT, Mutant, mutants
 
 SURVIVORS = Path(__file__).parent / "survivors.txt"
+SAMPLE = 650
 PATIENCE = 60
 """Seconds after which a change counts as seen: it does not end."""
 
@@ -133,11 +138,10 @@ def imported() -> frozenset[tuple[str, int]]:
 LAWS = (laws.shapes, laws.kernel, laws.broadcasting, laws.independent, laws.gradcheck)
 
 ORDER = (
-    "counted", "placed", "equals", "linear", "multilinear", "equivariant", "shifting", "begins", "cached", "drawn_by",
-    "laid_out", "offers", "pickled", "untouched", "whole", "causal", "independent", "kernel", "broadcasting", "shapes",
-    "gradcheck",
+    "equals", "linear", "multilinear", "equivariant", "shifting", "causal", "independent", "kernel", "broadcasting",
+    "shapes", "gradcheck",
 )  # fmt: skip
-"""The laws, the cheap ones that see most before the others."""
+"""The laws, the cheap ones that see most before the others; claims of our own come before them all."""
 
 STILLBORN = "no module"
 """What is said of a change with which `models` cannot even be imported: it counts neither as seen nor as missed."""
@@ -161,7 +165,7 @@ def judged(names: Sequence[str]) -> str:
         if called(law) not in circuits[name].without
         if law is not laws.gradcheck or circuits[name].reference is None
     ]
-    for law, name in sorted(cases, key=lambda case: ORDER.index(called(case[0]))):
+    for law, name in sorted(cases, key=lambda case: _cost(case[0])):
         entry = circuits[name]
         torch.manual_seed(0)
         try:
@@ -178,6 +182,10 @@ def judged(names: Sequence[str]) -> str:
 def called(law: Any) -> str:
     """The name of a law, with or without arguments."""
     return (law.func if isinstance(law, partial) else law).__name__
+
+
+def _cost(law: Any) -> int:
+    return ORDER.index(called(law)) if called(law) in ORDER else -1
 
 
 def quick(law: Any) -> Any:
@@ -226,13 +234,22 @@ def reaches() -> Reached:
 def test_laws_see_what_is_changed() -> None:
     """Of a sample nine in ten, and the rest are known."""
     known, left, judged_at_all = survivors(), [], 0
-    for mutant, tree, names in every(FILES, reaches())[:150]:
+    for mutant, tree, names in every(FILES, reaches())[:SAMPLE]:
         said = apart(partial(judged, names), (mutant.file, tree))
         judged_at_all += not said.startswith(STILLBORN)
         left += [f"{mutant}"] if not said else []
     unknown = [mutant for mutant in left if mutant not in known]
     assert not unknown, "\n".join(["no law sees:", *unknown])
     assert len(left) <= judged_at_all / 10
+
+
+@pytest.mark.slow
+def test_survivors_are_changes_of_what_stands_there() -> None:
+    """A line of survivors.txt that is no change any more has nothing to say."""
+    changes = {f"{mutant}" for file in FILES for mutant, _ in mutants(file)}
+    assert len(changes) > 2500
+    assert not [mutant for mutant in survivors() if mutant not in changes]
+    assert all(reason.startswith(("equal", "a name")) for reason in survivors().values())
 
 
 def main(words: Sequence[str]) -> None:
