@@ -404,3 +404,12 @@ def test_more_axes_than_there_are_letters_in_the_lower_case() -> None:
 
     inputs = r(*[1] * 28, 2, 2), r(2, 2)
     assert len(same(trace(f, *inputs), *inputs)) == 1
+
+
+def test_what_runs_whole_stays_whole() -> None:
+    @circuit("a b -> a b")
+    def twice(x: Tensor) -> Tensor:
+        return einsum(einsum(x, x, "a b, c b -> a c"), x * 1, "a c, c b -> a b").clone()
+
+    diagram = trace(lambda x: torch.vmap(twice)(x), r(2, 3, 4))
+    assert same(diagram, r(2, 3, 4)) == calls(diagram)

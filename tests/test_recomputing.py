@@ -259,3 +259,18 @@ def test_what_was_written_over_before_runs_again() -> None:
     torch.testing.assert_close(outputs, f(*inputs))
     torch.testing.assert_close(halves.reverse(saved, back)["x"], back * (inputs[1] * 2 + 1).sin())
     assert "sin" in [box.label for box in halves.reverse.walk()]
+
+
+@circuit("a b -> a b")
+def gate(x: Tensor) -> Tensor:
+    """What is mapped runs whole: a transform cannot be taken apart."""
+    return einsum(einsum(x, x, "a b, c b -> a c"), x.sin() * x.sin(), "a c, c b -> a b")
+
+
+@pytest.mark.parametrize("name", [(), "sin", "exp"])
+def test_a_circuit_that_is_mapped_is_cut_as_well(name: Any) -> None:
+    inputs, back = (r(2, 3, 4),), r(2, 3, 4)
+    whole = lambda x: torch.vmap(gate)(x)  # noqa: E731
+    agree(forward_backward(whole, *inputs), whole, inputs, back)
+    f = lambda x: torch.vmap(gate)(x.sin()) * x.exp()  # noqa: E731
+    agree(forward_backward(f, *inputs, recompute=name), f, inputs, back)

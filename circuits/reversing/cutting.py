@@ -62,7 +62,7 @@ def forward_backward(
     made = make(f, inputs, wrt, sizes, axes, kwargs)
     diagram, back = made.diagram, [Wire(value.number) for value in made.cotangents]
     cut = again(made, [recompute] if isinstance(recompute, str) else recompute)
-    values = {**inside([cut.forward]), **{value.number: value for value in cut.more[id(cut.forward)]}}
+    values = {**inside([cut.forward]), **{value.number: value for value in cut.more.get(id(cut.forward), ())}}
     values |= {value.number: value for value in made.inputs}
     read = cut.saved | _tellers(made, [values[number] for number in cut.saved])
     saved = tuple([values[number] for number in sorted(read)])

@@ -16,7 +16,7 @@ from circuits.reversing.contractions import (
     transposed,
     written,
 )
-from circuits.reversing.rowsums import RowSum, exchanged, replaced, row_sums
+from circuits.reversing.rowsums import RowSum, exchanged, ran, replaced, row_sums
 from circuits.structure import Wire, wires
 
 
@@ -25,7 +25,7 @@ def fused(boxes: Sequence[Box], values: dict[int, Value], asked: Iterable[int]) 
 
     `asked` are the values that are read after the last box. Of the boxes given somebody reads every one.
     """
-    calls = [each for box in boxes for each in box.walk() if each.call is not None]
+    calls = list(ran(boxes))
     stands = {}
     for found in row_sums(calls, values):
         if _takes_less(found, values):
@@ -45,7 +45,7 @@ class _Fuser:
 
     def __init__(self, boxes: Sequence[Box], values: dict[int, Value], asked: Iterable[int]) -> None:
         self.values = values
-        calls = [each for box in boxes for each in box.walk() if each.call is not None]
+        calls = list(ran(boxes))
         self.reads = Counter([*asked, *[number for box in calls for number in _read(box)]])
         self.made: dict[int, tuple[Box, int]] = {}
 

@@ -9,7 +9,7 @@ Source: T. Dao et al., FlashAttention, NeurIPS 2022, algorithm 4 and appendix B;
 with Sublinear Memory Cost, 2016.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from circuits.errors import CircuitError
 from circuits.kinds import operation_name
 from circuits.reversing.joint import Made
 from circuits.reversing.ports import flow, outside
-from circuits.reversing.rowsums import exchanged, operation, replaced, row_sums
+from circuits.reversing.rowsums import exchanged, operation, ran, replaced, row_sums
 from circuits.reversing.simplifying import MAKING, is_pure, written
 from circuits.structure import Wire, wires
 
@@ -73,7 +73,7 @@ class _Again:
     def __init__(self, made: Made, names: Sequence[str]) -> None:
         self.made = made
         self.there = {*made.diagram.state, *made.constants, *[value.number for value in made.cotangents]}
-        self.calls = [box for box in made.forward.walk() if box.call is not None]
+        self.calls = list(ran([made.forward]))
         self.statistics: dict[int, list[Box]] = {}
         self.free = len(made.bench.listener.record.values)
         self.values = {number: value for box in (made.forward, *made.reverse) for number, value in _values(box).items()}
@@ -98,10 +98,10 @@ class _Again:
         found: dict[int, Box] = {}
         for name in names:
             by_operation = [box for box in self.calls if name in (box.label, _word(box))]
-            around = [box for box in self.made.forward.walk() if box.call is None and name in (box.path, _word(box))]
+            around = [box for box in _opened(self.made.forward) if name in (box.path, _word(box))]
             axes = set(name.split())
             by_axes = [box for box in self.calls if any(axes <= set(value.axes) for value in box.outputs)]
-            inner = [each for box in around for each in box.walk() if each.call is not None]
+            inner = list(ran(around))
             chosen = by_operation or [box for box in inner or by_axes if is_pure(box) and not self._is_written(box)]
             if not by_operation and not inner and not by_axes:
                 self._refuse(name)
@@ -112,7 +112,7 @@ class _Again:
 
     def _refuse(self, name: str) -> None:
         words = sorted({_word(box) for box in self.calls})
-        boxes = [box.path or _word(box) for box in self.made.forward.walk() if box.call is None]
+        boxes = [box.path or _word(box) for box in _opened(self.made.forward)]
         boxes = [each for each in dict.fromkeys(boxes) if each != self.made.diagram.name]
         within = f"; and inside it {', '.join(boxes)}" if boxes else ""
         raise CircuitError(
@@ -159,7 +159,7 @@ class _Again:
     def without_row_sums(self, softmaxes: Sequence[Box]) -> tuple[Box, ...]:
         """The way back, where no row sum reads the weights of these: it is had of what they were contracted to."""
         weights = {number for box in softmaxes for number in wires(_result(box))}
-        reverse = [box for box in self.made.reverse for box in box.walk() if box.call is not None]
+        reverse = list(ran(self.made.reverse))
         again = {number for box in self.chosen.values() for number in wires(_result(box))}
         sums = row_sums([*self.calls, *reverse], self.values)
         found = {id(each.box): each for each in sums if each.factor in weights and each.answer not in again}
@@ -242,6 +242,14 @@ def _with(box: Box, after: Mapping[int, Sequence[Box]], more: dict[int, Sequence
 def _values(box: Box) -> dict[int, Value]:
     """Every value of a box and those inside it, as it is called where it is made."""
     return {value.number: value for each in box.walk() for value in (*each.inputs, *each.outputs)}
+
+
+def _opened(box: Box) -> Iterator[Box]:
+    """A box and those in it that run by what is in them."""
+    if box.call is None:
+        yield box
+        for inner in box.boxes:
+            yield from _opened(inner)
 
 
 def _word(box: Box) -> str:

@@ -169,6 +169,15 @@ def operation(
     return Box("operation", "", label, inputs=tuple(inputs), outputs=(output,), call=call)
 
 
+def ran(boxes: Iterable[Box]) -> Iterator[Box]:
+    """The boxes that run, in order: not what is in a box that runs whole, as one with a transform inside does."""
+    for box in boxes:
+        if box.call is not None:
+            yield box
+        else:
+            yield from ran(box.boxes)
+
+
 def replaced(boxes: Iterable[Box], stands: Mapping[int, Sequence[Box]]) -> list[Box]:
     """Boxes in which some, at whatever depth, are replaced by others."""
     found: list[Box] = []

@@ -30,13 +30,15 @@ def simplify(diagram: Diagram) -> Diagram:
     becomes one where nobody else reads what is in between, both stand in one circuit or module, and that costs no more
     (free axes are tried small and large); it reads tensors themselves and not their transposes. A sum of a product is
     had from a contraction that is there before it, where that takes less: in attention's backward, the sum of P∘dP
-    from O. A view is taken by `reshape`, for what goes may have laid a tensor out anew.
+    from O. What runs whole stays as it is. A view is taken by `reshape`, for what goes may have laid a tensor out anew.
 
     >>> from circuits import backward
     >>> twice = backward(lambda x: x.exp() * x.exp(), torch.ones(2))
     >>> [len([box for box in each.walk() if box.call]) for each in (twice, simplify(twice))]
     [8, 4]
     """
+    if diagram.box.call is not None:
+        return diagram
     found = _Simplifier(diagram)
     boxes = found.merged(diagram.box.boxes)
     result = change(diagram.result, found.wire, _same, make=False)
