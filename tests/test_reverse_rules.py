@@ -668,6 +668,37 @@ def test_short_time_fourier_transforms_ask_torch_for_what_is_complex() -> None:
     agree(and_back, r(40), opaque=spectrum)
 
 
+@torch.library.custom_op("circuits_tests::mul", mutates_args=())
+def doubled(x: Tensor, other: Tensor) -> Tensor:
+    """A product of a user's own, twice as large."""
+    return x * other * 2
+
+
+@doubled.register_fake
+def _(x: Tensor, other: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+doubled.register_autograd(
+    lambda ctx, back: (back * ctx.saved_tensors[1] * 2, back * ctx.saved_tensors[0] * 2),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+def test_an_operation_of_another_library_has_its_own_gradient() -> None:
+    """A rule is for ATen's operation of that name, not for all that are called so."""
+    agree(lambda x, y: doubled(x, y).sin(), r(3), r(3), order=1, opaque=("∂circuits_tests.mul",))
+    signs = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+    agree(lambda x: torch.copysign(x, signs), r(3), opaque=("∂copysign",))  # torch takes it apart into prims.where
+
+
+def test_what_torch_takes_apart_wrongly_is_asked_of_it_whole() -> None:
+    """In torch 2.13 the pieces of this loss give another number than the loss."""
+    classes = torch.tensor([[3, 0, -1, 1]])
+    opaque = ("∂multilabel_margin_loss_forward",)
+    agree(lambda x: F.multilabel_margin_loss(x, classes), r(1, 4), order=1, opaque=opaque)
+
+
 def test_torch_is_not_asked_for_what_gradients_do_not_flow_through() -> None:
     """By the samples of a fractional pool torch has no derivative, and nobody wants one."""
     samples = torch.rand(1, 2, 2, dtype=torch.float64)

@@ -18,8 +18,17 @@ from circuits.boxes import Call
 from circuits.errors import CircuitError
 from circuits.events import Call as Heard
 from circuits.reversing.bench import Bench
-from circuits.reversing.opaque import Pullback
-from circuits.reversing.operations import casting, gives_tensors, in_new_tensors, named, packed, recasts
+from circuits.reversing.opaque import AutogradPullback, Pullback
+from circuits.reversing.operations import (
+    MISTAKEN,
+    casting,
+    gives_tensors,
+    in_new_tensors,
+    name_of,
+    named,
+    packed,
+    recasts,
+)
 from circuits.reversing.registry import DEFINITIONS, RULES, Rule
 from circuits.structure import Struct, Wire, change, convert, describe, describe_all, tensors, wires
 
@@ -120,7 +129,7 @@ class Lowering(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name.partition("::")[2]
+        name = name_of(func)
         if func.namespace == "prim" or not gives_tensors(func):
             return func(*args, **kwargs)
         if name.startswith("lift_fresh"):
@@ -187,7 +196,8 @@ class Lowering(TorchDispatchMode):
         arguments = packed(
             Struct(tuple, (), event.args), Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values()))
         )
-        self.steps.append(Step(name, Pullback(func, name), arguments, event.result))
+        pullback = Pullback if func.namespace in ("aten", "prims") else AutogradPullback
+        self.steps.append(Step(name, pullback(func, name), arguments, event.result))
         return answer
 
     def _on_the_way(self, answer: Any) -> None:
@@ -204,7 +214,8 @@ class Lowering(TorchDispatchMode):
             answer = func.decompose(*args, **kwargs)
         if answer is not NotImplemented:
             return answer
-        found = self._tried(decomposition_table[func], args, kwargs) if func in decomposition_table else None
+        known = func in decomposition_table and name not in MISTAKEN
+        found = self._tried(decomposition_table[func], args, kwargs) if known else None
         return self._opaque(func, name, args, kwargs) if found is None else found
 
     def _tried(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

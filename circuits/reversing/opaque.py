@@ -73,7 +73,7 @@ class Pullback:
 
 
 class AutogradPullback(Pullback):
-    """The same by `torch.autograd.grad`, for `autograd.Function`s, whose gradient is their own."""
+    """The same by `torch.autograd.grad`, for functions and operations of a user's, whose gradient is their own."""
 
     def back(
         self, function: Callable[..., Any], inputs: list[Tensor], cotangents: tuple[Tensor | None, ...]

@@ -12,6 +12,15 @@ Autocast = tuple[str, torch.dtype] | None
 """The device type and dtype of the autocast that a call ran under."""
 
 
+MISTAKEN = frozenset({"multilabel_margin_loss_forward"})
+"""What torch takes apart into what gives other numbers (2.13): never taken apart."""
+
+
+def name_of(func: Any) -> str:
+    """What rules know an operation by: ATen's by its name, others (`prims.where`, a user's) with their library's."""
+    return func._schema.name.removeprefix("aten::").replace("::", ".")
+
+
 def packed(args: Any, kwargs: Any) -> dict[str, Any]:
     """The described arguments of a call as one step takes them whole."""
     return {"args": args, "kwargs": kwargs}
@@ -34,7 +43,7 @@ def gives_tensors(func: Any) -> bool:
 
 def in_new_tensors(func: Any) -> Any:
     """The operation that gives in a new tensor what this one (`transpose_`) makes of its first, if there is one."""
-    packet = getattr(torch.ops.aten, func._schema.name.partition("::")[2].removesuffix("_"), None)
+    packet = getattr(torch.ops.aten, name_of(func).removesuffix("_"), None)
     overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
     return next((each for each in overloads if _taken(each) == _taken(func)), None)
 
