@@ -128,7 +128,7 @@ def _differentiate(call: Call, places: list[int], numbers: int) -> tuple[Any, li
     forms: list[Any] = []
 
     def run(*moved: Tensor) -> tuple[Tensor, ...]:
-        given = list(call.tensors)
+        given = [tensor.clone() for tensor in call.tensors]  # a module may write to its buffers
         for place, tensor in zip(places, moved, strict=True):
             given[place] = tensor
         found: list[Tensor] = []

@@ -248,3 +248,14 @@ def test_what_has_no_derivative_is_refused_by_name() -> None:
         f"{jacobian(nn.Embedding(3, 2), torch.tensor([1]), wrt='weight')}"
         == "LinearMap('a b -> c d', a=3, b=2, c=1, d=2)"
     )
+
+
+def test_a_module_that_counts_is_left_as_it_was() -> None:
+    """A batch norm in training writes to its buffers: to copies of them here."""
+    norm, x = nn.BatchNorm1d(3).double(), torch.randn(4, 3, dtype=torch.float64)
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    found = jacobian(norm, x)
+    torch.testing.assert_close(dict(norm.named_buffers()), before)
+    wanted = torch.autograd.functional.jacobian(norm, x)
+    change = torch.randn_like(x)
+    torch.testing.assert_close(found(change), torch.einsum("abcd,cd->ab", wanted, change), rtol=1e-9, atol=1e-12)
