@@ -1,54 +1,27 @@
 """Turn the events of one run into a diagram: name the axes, nest the boxes, freeze.
 
 Events can be fed one at a time (a tracker prints as it goes) or all at once. A draft of a box holds cells, which may
-still learn their names; `freeze` reads them.
+still learn their names; `freezing` reads them.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import einops
 import sympy
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from circuits import events, folding, verbs
-from circuits.boxes import Box, ByHand, Call, Fixed, Size, Value
-from circuits.declaring import Circuit, parameters_of
+from circuits.boxes import Box, Fixed, Size
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.events import Enter, Event, Leave, Lift, Record
-from circuits.kinds import mutates, operation_name
-from circuits.naming import Cell, Meeting, Names, follow, labels
+from circuits.freezing import VERBS, Draft, Freezer, Port, same, unpacked
+from circuits.naming import Cell, Names, follow
 from circuits.rules import Note, Operation, name_outputs
-from circuits.structure import Scalar, Struct, Wire, arguments, attribute, change, wires, without_defaults
+from circuits.structure import Scalar, Struct, Wire, arguments, change, wires
 from circuits.terms import Axes
-
-Port = tuple[int, list[Cell]]
-
-
-def same(number: Any) -> Any:
-    """The expression of a number that is one."""
-    return number
-
-
-@dataclass(eq=False)
-class Draft:
-    """A box whose axes may still learn their names."""
-
-    event: Any
-    inputs: list[Port] = field(default_factory=list)
-    outputs: list[Port] = field(default_factory=list)
-    boxes: list["Draft"] = field(default_factory=list)
-    note: Note = None
-    meeting: Meeting | None = None
-    failed: bool = False
-    result: Any = None
-    inside: list[Port] = field(default_factory=list)
-    parent: "Draft | None" = None
 
 
 class Builder:
@@ -69,8 +42,7 @@ class Builder:
         self.open: list[Draft] = []
         self.root: Draft | None = None
         self.eaten = 0
-        self.argument_names: dict[int, str] = {}
-        self.unread: dict[str, int] = {}
+        self.freezer = Freezer(record, self.names, self._learn_shapes)
 
     def fed(self) -> "Builder":
         """This builder, fed all that its record holds."""
@@ -109,7 +81,7 @@ class Builder:
             draft.parent = self.open[-1]
             self.open[-1].boxes.append(draft)
         else:
-            self.root = draft
+            self.root = self.freezer.root = draft
             self._name_arguments(event)
         draft.inputs = self._ports(wires(Struct(tuple, (), (event.args, event.kwargs))))
         self.open.append(draft)
@@ -118,7 +90,7 @@ class Builder:
     def _name_arguments(self, event: Enter) -> None:
         """Name the run's own inputs by the parameters they came for, their axes by the signature or the caller."""
         for path, wire in _paths(_arguments(event, self.binder)):
-            self.argument_names.setdefault(wire, path)
+            self.freezer.argument_names.setdefault(wire, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
         for axes, number in zip(self.axes, numbers, strict=False):
             self.names.meet().read(axes, self.names.of(number))
@@ -181,8 +153,8 @@ class Builder:
         if event.dim is not None:
             self.names.levels[event.level] = cells.pop(event.dim)
         self.names.put(event.number, cells)
-        if event.source in self.argument_names:
-            self.argument_names[event.number] = self.argument_names[event.source]
+        if event.source in self.freezer.argument_names:
+            self.freezer.argument_names[event.number] = self.freezer.argument_names[event.source]
 
     def _unmap(self, event: Leave, numbers: tuple[int, ...]) -> None:
         """Outside vmap the axis is back, where `out_dims` puts it."""
@@ -218,7 +190,7 @@ class Builder:
 
     def _name_result(self, event: Any, inputs: tuple[int, ...]) -> Note:
         outputs = wires(event.result)
-        if event.pattern and event.function in _VERBS:
+        if event.pattern and event.function in VERBS:
             sizes = {name: self._plain(size) for name, size in event.kwargs.items()}
             try:
                 follow(event.pattern, inputs, sizes, outputs, self.names)
@@ -228,7 +200,7 @@ class Builder:
         args, kwargs = event.args, event.kwargs
         if self.size is not same:
             parts = Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))
-            args, kwargs = _unpack([change(part, lambda wire: wire, self._scalar, make=False) for part in parts])
+            args, kwargs = unpacked([change(part, lambda wire: wire, self._scalar, make=False) for part in parts])
         return name_outputs(Operation(event.function, args, kwargs, event.result), self.names)
 
     def _plain(self, size: Any) -> Any:
@@ -240,200 +212,14 @@ class Builder:
     def _ports(self, numbers: Sequence[int]) -> list[Port]:
         return [(number, self.names.of(number)) for number in dict.fromkeys(numbers)]
 
-    # Freezing
-
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
         """The finished box; `scalar` gives the expression of a symbolic number for running, None a box to look at."""
-        event = draft.event
-        if isinstance(event, events.Call):
-            return self._freeze_call(draft, scalar)
-        circuit = event.circuit
-        boxes = tuple([self.freeze(inner, scalar) for inner in draft.boxes])
-        return Box(
-            kind="circuit" if circuit is not None else event.kind,
-            name=self._name(draft),
-            label=circuit.name.removesuffix(".forward")
-            if circuit is not None
-            else event.label + (f" {draft.note}" if draft.note else ""),
-            path=event.path,
-            signature=circuit.signature if circuit is not None else None,
-            inputs=self._values(draft.inputs),
-            outputs=self._values(draft.outputs),
-            parameters=self._parameters(event, boxes, scalar is None),
-            boxes=boxes,
-            call=self._whole(draft, scalar) if event.whole and scalar is not None else None,
-            where=event.where,
-            error=event.error,
-            reverse=self._by_hand(draft, scalar) if circuit is not None and scalar is not None else None,
-            given=_final(self._said(event), scalar) if scalar is not None and event.kind != "function" else None,
-            inside=self._values(draft.inside),
-        )
-
-    def _said(self, event: Enter) -> Any:
-        """How a box was called, but for what has its default."""
-        function = event.circuit.definition if event.circuit is not None else getattr(event.module, "forward", None)
-        parameters = parameters_of(function) if function is not None else ()
-        owned = event.circuit is not None and event.circuit.owner
-        args, kwargs = without_defaults(parameters[bool(owned) :], *_unpack((event.args, event.kwargs)))
-        return Struct(tuple, (), (Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))))
-
-    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> ByHand | None:
-        """The backward circuit that was written for a circuit, and what the circuit was given."""
-        event, circuit = draft.event, draft.event.circuit
-        if circuit.body.backward is None:
-            return None
-        owner = self.record.originals.get(id(event.owner), event.owner)
-        if isinstance(owner, nn.Module):
-            self._hold(owner, f"{event.path}." if event.path else "")
-        names, args, kwargs = _taken(circuit, *_unpack((event.args, event.kwargs)))
-        return ByHand(
-            circuit.body.backward,
-            owner,
-            event.path,
-            names,
-            len(circuit.inputs),
-            _final(Struct(tuple, (), args), scalar),
-            _final(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
-            _final(draft.result, scalar),
-            event.gradient or not self._watched,
-        )
-
-    def _hold(self, module: nn.Module, prefix: str) -> None:
-        """Say where every parameter and buffer of a module lives: what its definition leaves, its reverse may read."""
-        held = {id(attribute(*where)) for where in self.record.state.values()}
-        for role, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
-            for name, tensor in named:
-                if id(tensor) not in held:
-                    number = self._unread(f"{prefix}{name}", tensor, role).number
-                    self.record.state[number] = (module, name)
-
-    def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
-        event = draft.event
-        verb = event.function in _VERBS
-        label = event.pattern if event.pattern and not verb else operation_name(event.function)
-        inputs = self._values(draft.inputs)
-        return Box(
-            kind="operation",
-            name="",
-            label=f"{label} {draft.note}" if draft.note else label,
-            inputs=inputs,
-            outputs=self._values(draft.outputs),
-            parameters=tuple([value for value in inputs if value.role == "parameter"]),
-            call=self._program(event, scalar) if scalar is not None and not event.error else None,
-            mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
-            where=event.where,
-            error=event.error,
-        )
-
-    def _program(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
-        """How to run an operation again. Where the whole run was without gradients, none of it says so."""
-        return Call(
-            event.function,
-            _final(Struct(tuple, (), event.args), scalar),
-            _final(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
-            _final(event.result, scalar),
-            event.autocast,
-            event.gradient or not self._watched,
-        )
-
-    @property
-    def _watched(self) -> bool:
-        return self.root is None or self.root.event.gradient
-
-    def _whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
-        """How to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
-        event = draft.event
-        function = event.path if event.kind == "module" else event.function or event.circuit.definition
-        if event.kind == "circuit" and event.module is not None:
-            function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
-        return Call(function, _final(event.args, scalar), _final(event.kwargs, scalar), _final(draft.result, scalar))
-
-    def _name(self, draft: Draft) -> str:
-        """A module's path below the module around it, with its other names if it has any."""
-        event = draft.event
-        roots = [prefix for prefix, _ in self.record.roots]
-        if draft.parent is None or not event.path or event.kind == "circuit" or event.path in roots:
-            return ""
-        around = draft.parent
-        while not around.event.path and around.parent is not None:
-            around = around.parent
-        paths = self.record.paths.get(id(event.module), [event.path])
-        return "=".join(dict.fromkeys([_below(path, around.event.path) for path in paths]))
-
-    def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
-        return tuple([self._value(number, cells) for number, cells in ports])
-
-    def _value(self, number: int, cells: Sequence[Cell]) -> Value:
-        _, dtype, role, name, levels = self.record.values[number]
-        mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
-        cells = [*mapped, *cells]
-        sizes = tuple([cell.root.size for cell in cells])
-        name = name or self.argument_names.get(number, "")
-        return Value(number, labels(cells), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
-
-    def _parameters(self, event: Enter, boxes: Sequence[Box], brief: bool) -> tuple[Value, ...]:
-        """A module's parameters, read or not, or those that the boxes inside a circuit read."""
-        read = {value.name: value for box in boxes for value in box.parameters}
-        if event.module is None or event.kind != "module":
-            return tuple(read.values())
-        if isinstance(event.module, nn.Module):
-            prefix = f"{event.path}." if event.path else ""
-            for name, parameter in event.module.named_parameters():
-                full = self.record.names.setdefault(id(parameter), prefix + name)
-                if full not in read:
-                    read[full] = _unnamed(full, parameter) if brief else self._unread(full, parameter)
-        return tuple(read.values())
-
-    def _unread(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
-        if name not in self.unread:
-            self.unread[name] = self.record.add(tensor, role, name)
-            self._learn_shapes()
-        return self._value(self.unread[name], self.names.of(self.unread[name]))
-
-
-def _unnamed(name: str, parameter: torch.Tensor) -> Value:
-    """A parameter of which only the size matters, in a box to look at."""
-    shape = tuple(parameter.shape)
-    return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name)
-
-
-def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
-    """A description with its symbolic numbers as expressions; as it is, if there can be none."""
-    if scalar is same:
-        return description
-    return change(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)
-
-
-def _taken(
-    circuit: Circuit, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]:
-    """All that a circuit's definition takes, defaults too, by place and by name; and what stands at each place."""
-    parameters = parameters_of(circuit.definition)[bool(circuit.owner) :]
-    bound = inspect.Signature(parameters).bind(*args, **kwargs)
-    bound.apply_defaults()
-    names: list[str] = []
-    for each in parameters:
-        if each.kind is each.VAR_POSITIONAL:
-            names += [f"{each.name}[{place}]" for place in range(len(bound.arguments[each.name]))]
-        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
-            names.append(each.name)
-    return tuple(names), bound.args, bound.kwargs
-
-
-def _below(path: str, parent: str) -> str:
-    return path.removeprefix(f"{parent}.") if parent else path
-
-
-def _unpack(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args, kwargs = described.parts if isinstance(described, Struct) else described
-    args = args.parts if isinstance(args, Struct) else args
-    kwargs = dict(zip(kwargs.keys, kwargs.parts, strict=True)) if isinstance(kwargs, Struct) else kwargs
-    return tuple(args), kwargs
+        return self.freezer.freeze(draft, scalar)
 
 
 def _arguments(event: Enter, binder: inspect.Signature | None) -> Struct:
     """What a call was given, by the names of its parameters; by place, if Python would refuse the call."""
-    args, kwargs = _unpack((event.args, event.kwargs))
+    args, kwargs = unpacked((event.args, event.kwargs))
     try:
         named = arguments(args, kwargs, binder)
     except TypeError:
@@ -449,9 +235,6 @@ def _paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:
         keys = description.keys or range(len(description.parts))
         for key, part in zip(keys, description.parts, strict=True):
             yield from _paths(part, f"{path}.{key}" if path else str(key))
-
-
-_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, folding.unfold, folding.fold, einops.rearrange}
 
 
 def signature_of(target: Any) -> inspect.Signature | None:

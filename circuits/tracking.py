@@ -20,12 +20,13 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 from torch.utils import _pytree
 
 from circuits import recording, table
-from circuits.building import Builder, Draft, assemble, signature_of
+from circuits.building import Builder, assemble, signature_of
 from circuits.checking import circuit, find_circuit
 from circuits.diagram import Diagram
 from circuits.doors import watched
 from circuits.errors import CircuitError
 from circuits.events import Call, Enter, Event, Leave
+from circuits.freezing import Draft
 from circuits.listening import Listener, uncompiled
 
 Sink = TextIO | logging.Logger | Callable[[str], object] | Literal["stdout"] | None
