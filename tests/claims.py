@@ -6,6 +6,7 @@ Each takes a circuit and what `subjects` tells every law; an AssertionError says
 import copy
 import inspect
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +105,8 @@ def mapped(f: Any, /, **told: Any) -> None:
     subject = _subject("mapped", f, told)
     one, other = (subject.bound(subject.tensors(draw=draw)) for draw in (0, 1))
     args, kwargs = one
-    with torch.no_grad(), forward_ad.dual_level():
+    with torch.no_grad(), forward_ad.dual_level(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch scripts its rules for tangents, and says not to
         duals = [forward_ad.make_dual(each, way) for each, way in zip(args, other[0], strict=True)]
         tangent = forward_ad.unpack_dual(subject.f(*duals, **kwargs)).tangent
         ahead, back = ([each + step * way for each, way in zip(args, other[0], strict=True)] for step in (1e-6, -1e-6))

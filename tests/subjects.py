@@ -496,6 +496,7 @@ CIRCUITS: dict[str, Entry] = {
                 module.inner, target, memory, mask, asked=Asked(norm_first=first)
             ),
             sizes={"y": 4, "x": 3},
+            slow=first,
         )
         for first in (False, True)
     },
@@ -503,6 +504,7 @@ CIRCUITS: dict[str, Entry] = {
         lambda: Masked(transformer.Decoder(**small, depth=2)),
         lambda module, target, memory, mask=None: oracles.decoder(module.inner, target, memory, mask, None),
         sizes={"y": 4, "x": 3},
+        slow=True,
     ),
     "decoder": Entry(
         of(transformer.Decoder, **small, depth=2),
@@ -620,6 +622,7 @@ CIRCUITS: dict[str, Entry] = {
         inputs=tokens,
         options={"count": 9, "temperature": 5.0, "top_k": 5},
         without=DRAWN,
+        slow=True,
     ),
     "sequence to sequence": Entry(
         of(
