@@ -143,8 +143,12 @@ def extremes(dy: Tensor, y: Tensor, x: Tensor, dim: Any, keepdim: bool) -> Tenso
 
 
 @reverses("max min")
-def extreme(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False, other: Any = None) -> Tensor:
-    """Of an axis to the one that was taken; of all in equal shares."""
+def extreme(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+    """Of an axis to the one that was taken; of all, and of two, in equal shares."""
+    if other is not None:
+        share = dy * 0.5
+        mine, its = [torch.where(a == b, share, dy.masked_fill(a != y, 0)) for a, b in ((x, other), (other, x))]
+        return {"x": fit(mine, x), "other": fit(its, other)}
     if dim is None:
         chosen = x == y
         return chosen * (dy / chosen.sum())

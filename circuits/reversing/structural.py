@@ -93,7 +93,9 @@ def _asked(side: str, sizes: dict[str, Any]) -> dict[str, Any]:
 # Shapes ---------------------------------------------------------------------------------------------------------------
 
 
-@reverses("view reshape _unsafe_view flatten unflatten squeeze unsqueeze ravel reshape_as view_copy _reshape_alias")
+@reverses(
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze ravel reshape_as view_copy _reshape_alias view_as"
+)
 def reshape(dy: Tensor, x: Tensor) -> Tensor:
     """Under the old shape."""
     return dy.reshape(x.shape)
@@ -143,7 +145,7 @@ def repeat(dy: Tensor, x: Tensor) -> Tensor:
     if lead:
         dy = dy.sum(list(range(lead)))
     for d in reversed(range(x.ndim)):
-        times = dy.shape[d] // x.shape[d]
+        times = dy.shape[d] // x.shape[d] if not isinstance(x.shape[d], int) or x.shape[d] else 1
         if not isinstance(times, int) or times != 1:
             dy = dy.reshape([*dy.shape[:d], times, x.shape[d], *dy.shape[d + 1 :]]).sum(d)
     return dy
