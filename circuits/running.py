@@ -71,6 +71,7 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
                     f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {solved[0]} gives"
                 )
             numbers.setdefault(*solved)
+    _solve_groups(name, present, tensors, numbers)
     for value in present:
         _compare(name, value, tensors[value.number], numbers)
     for guard in guards:
@@ -80,6 +81,27 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
                 f"{name}: recorded for sizes with {size_text(guard)}; {came} came. Record it again for those sizes."
             )
     return numbers
+
+
+def _solve_groups(name: str, values: Sequence[Value], tensors: Mapping[int, Tensor], numbers: Numbers) -> None:
+    """The axes of groups of which all others are known by now: k of `(h k)`."""
+    sizes: list[tuple[Value, Any, int]] = [
+        (value, size, actual)
+        for value in values
+        for size, actual in zip(value.sizes[value.mapped :], tensors[value.number].shape, strict=True)
+        if len(getattr(size, "free_symbols", ())) > 1
+    ]
+    before = -1
+    while before < len(numbers):
+        before = len(numbers)
+        for value, size, actual in sizes:
+            solved = solve(size.xreplace({symbol: sympy.Integer(number) for symbol, number in numbers.items()}), actual)
+            if solved is not None and not isinstance(solved[1], int):
+                raise ShapeError(
+                    f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {solved[0]} gives"
+                )
+            if solved is not None:
+                numbers.setdefault(*solved)
 
 
 def _compare(name: str, value: Value, tensor: Tensor, numbers: Numbers) -> None:

@@ -340,6 +340,11 @@ class Doubled(torch.autograd.Function):
 CAST: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[str, ...]]] = {
     "our einsum": (lambda x, w: einsum(x, w, "a b, b c -> a c").sin(), ()),
     "torch's": (lambda x, w: torch.einsum("ab,bc->ac", x, w).sin(), ()),
+    "of what was cast before": (
+        lambda x, w: einsum(einsum(x, w, "a b, b c -> a c").softmax(-1), w.sin(), "a c, b c -> a b"),
+        (),
+    ),
+    "of what was cast before, torch's": (lambda x, w: torch.einsum("ab,bc->ac", x @ w, w.T) * 2, ()),
     "of no product": (lambda x, w: torch.einsum("ab,b->ab", x, w[:, 0]).sin(), ()),
     "tensordot": (lambda x, w: torch.tensordot(x, w, 1).exp(), ()),
     "softmax": (lambda x, w: (x @ w).softmax(-1) * (x @ w), ()),

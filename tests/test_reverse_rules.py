@@ -500,6 +500,10 @@ INDICES: dict[str, Case] = {
     "scatter a number": (lambda x: x.scatter(1, PLACES, 2.0), lambda: (r(3, 4),)),
     "scatter_add": (lambda x, s: x.scatter_add(1, PLACES, s), lambda: (r(3, 4), r(3, 2))),
     "index_put": (lambda x, v: x.index_put((ROWS[1:],), v), lambda: (r(3, 4), r(4))),
+    "index_put, a number where a mask says": (
+        lambda x, v: x.exp().index_put((x > 0,), v) * x.sin().index_put((x[:, 0] > 0,), v, accumulate=True),
+        lambda: (r(3, 4), r()),
+    ),
     "index_put, added": (lambda x, v: x.index_put((ROWS,), v, accumulate=True), lambda: (r(3, 4), r(3, 4))),
     "index_add": (lambda x, v: x.index_add(0, ROWS, v, alpha=2), lambda: (r(3, 4), r(3, 4))),
     "index_copy": (lambda x, v: x.index_copy(0, ROWS[1:], v), lambda: (r(3, 4), r(2, 4))),

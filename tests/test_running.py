@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuits import CircuitError, ShapeError, circuit, einsum, trace, track
+from circuits import CircuitError, ShapeError, circuit, einsum, rearrange, trace, track
 from circuits.boxes import Call
 from circuits.running import evaluate, schedule
 from circuits.structure import Struct, Wire
@@ -364,3 +364,18 @@ def test_modules_of_one_class_in_a_function_are_told_apart() -> None:
     bias = torch.ones(4)
     expected = torch.nn.functional.linear(first(x), second.weight, bias)
     assert torch.equal(diagram.run((x,), {}, {"Linear2.bias": bias}), expected)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 4), (5, 2, 7)])
+def test_an_axis_of_a_group_is_told_by_the_others(sizes: tuple[int, int, int]) -> None:
+    """No input has k alone: it is what is left of (h k)."""
+
+    @circuit("b (h k), h -> b k")
+    def weighed(x: Tensor, weight: Tensor) -> Tensor:
+        return einsum(rearrange(x, "b (h k) -> b h k", h=weight.shape[0]), weight, "b h k, h -> b k")
+
+    b, h, k = sizes
+    diagram = trace(weighed)
+    equal(diagram, weighed, torch.randn(b, h * k), torch.randn(h))
+    with pytest.raises(ShapeError, match=r"x \[b h\*k\] has h\*k = \d+, which no whole k gives"):
+        diagram(torch.randn(b, h * k + 1), torch.randn(h))

@@ -145,8 +145,12 @@ def index(dy: Tensor, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
 
 
 @reverses("index_put _unsafe_index_put")
-def index_put(dy: Tensor, values: Tensor, indices: Sequence[Tensor | None], accumulate: bool) -> Any:
+def index_put(dy: Tensor, x: Tensor, values: Tensor, indices: Sequence[Tensor | None], accumulate: bool) -> Any:
     """What was put there, and what was there before unless it was added."""
+    if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and values.ndim == 0:
+        mask = indices[0].reshape([*indices[0].shape, *[1] * (x.ndim - indices[0].ndim)])
+        kept = dy if accumulate else dy.masked_fill(mask, 0)
+        return {"x": kept, "values": dy.masked_fill(~mask, 0).sum()}
     kept = dy if accumulate else torch.ops.aten.index_put.default(dy, list(indices), values.new_zeros(()))
     return {"x": kept, "values": fit(torch.ops.aten.index.Tensor(dy, list(indices)), values)}
 

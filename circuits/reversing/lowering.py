@@ -22,6 +22,7 @@ from circuits.reversing.opaque import AutogradPullback, Pullback
 from circuits.reversing.operations import (
     MISTAKEN,
     casting,
+    given_by,
     gives_tensors,
     in_new_tensors,
     name_of,
@@ -208,7 +209,7 @@ class Lowering(TorchDispatchMode):
             self.changed = True
             with self, casting(func, self.call.autocast):
                 return DEFINITIONS[name](*args, **kwargs)
-        if not any(_floats(tensor) for tensor in tensors(func(*args, **kwargs))):
+        if not any(_floats(tensor) for tensor in tensors(given_by(func, args, kwargs, self.call.autocast))):
             return self._note(func, args, kwargs)[0]
         with self, casting(func, self.call.autocast):
             answer = func.decompose(*args, **kwargs)

@@ -56,8 +56,15 @@ def recasts(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> bool:
     """Whether autocast is at work inside an operation (torch.einsum), which is then to be seen in its pieces alone."""
     if autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
         return False
+    return _dtypes((args, kwargs)) != _dtypes(given_by(func, args, kwargs, autocast))
+
+
+def given_by(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> Any:
+    """What an operation gives under an autocast, which may be at work inside it."""
+    if autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
+        return func(*args, **kwargs)
     with casting(func, autocast):
-        return _dtypes((args, kwargs)) != _dtypes(func.decompose(*args, **kwargs))
+        return func.decompose(*args, **kwargs)
 
 
 @contextlib.contextmanager
