@@ -776,7 +776,7 @@ def test_from_torch_refuses_by_name_what_the_figure_has_not(options: dict[str, A
 
 @both_ways
 @pytest.mark.parametrize("groups", [pytest.param(None, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_is_one_graph(way: Any, groups: int | None, dynamic: bool) -> None:
     torch.compiler.reset()
     model = MultiHeadAttention(12, 3, 4, groups=groups)

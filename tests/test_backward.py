@@ -261,11 +261,13 @@ class Unread(nn.Module):
         return self.layer(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_every_model_of_the_zoo_has_a_rule_for_all_it_does(name: str) -> None:
     model_agrees(*ZOO[name]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_modules_that_nobody_here_wrote(name: str) -> None:
     model_agrees(*OTHERS[name]())
@@ -291,7 +293,7 @@ def test_a_gradient_runs_at_new_sizes(y: int, x: int, k: int) -> None:
     torch.testing.assert_close(tuple(found.values()), pull(back[0]))
 
 
-@pytest.mark.parametrize("size", [(2, 32, 16), (3, 16, 48)])
+@pytest.mark.parametrize("size", [(2, 32, 16), pytest.param((3, 16, 48), marks=pytest.mark.slow)])
 def test_a_convolutional_gradient_runs_at_new_sizes(size: tuple[int, ...]) -> None:
     model = UNet(2, 2).double().eval()
     diagram = backward(model)

@@ -449,7 +449,9 @@ def test_models_with_axes_of_size_one(name: str) -> None:
     agree(model, *made(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=(1,)))
 
 
-@zoo
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("mlp", "conv attention") else pytest.mark.slow) for name in MODELS]
+)
 def test_models_recorded_without_sizes_run_at_any(name: str) -> None:
     """One backward circuit, made once; then at two sizes."""
     entry = MODELS[name]

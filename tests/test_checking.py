@@ -532,7 +532,11 @@ class TestSwitches:
 
     @pytest.mark.parametrize(
         ("value", "error"),
-        [("0", "RuntimeError"), ("", "ShapeError"), pytest.param("1", "ShapeError", marks=pytest.mark.slow)],
+        [
+            ("0", "RuntimeError"),
+            pytest.param("", "ShapeError", marks=pytest.mark.slow),
+            pytest.param("1", "ShapeError", marks=pytest.mark.slow),
+        ],
     )
     def test_the_environment_says_what_holds_from_the_start(self, value: str, error: str) -> None:
         program = """

@@ -130,6 +130,7 @@ def test_a_suite_is_a_test_with_a_case_for_each_law(where: str, fails: list[str]
     assert "no signature promises it; to claim it, also=[laws.causal]" in said
 
 
+@pytest.mark.slow
 def test_without_pytest_the_laws_are_there_and_a_suite_is_not() -> None:
     program = """
 import sys

@@ -352,7 +352,11 @@ CASES = {
 }
 
 EVERY = [
-    pytest.param(*case, id=f"{family}-{place}-{case[1]}")
+    pytest.param(
+        *case,
+        id=f"{family}-{place}-{case[1]}",
+        marks=[pytest.mark.slow] * ((family, place) in (("linear", 28), ("attention", 8))),  # seconds each
+    )
     for family, cases in CASES.items()
     for place, case in enumerate(cases)
 ]

@@ -77,7 +77,7 @@ def test_convolutions_at_new_sizes(shape: tuple[int, ...]) -> None:
     assert int(model[1].num_batches_tracked) == int(state["1.num_batches_tracked"]) + 2
 
 
-@pytest.mark.parametrize("length", [2, 5, 9])
+@pytest.mark.parametrize("length", [2, pytest.param(5, marks=pytest.mark.slow), 9])
 @pytest.mark.parametrize(
     "make",
     [

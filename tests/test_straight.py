@@ -50,7 +50,7 @@ def test_a_free_axis_of_a_group_is_read_by_the_other_one() -> None:
     "model",
     [
         MultiHeadAttention(m=6, k=4, h=2),
-        VisualAttention(c=3, k=5, heads=2, kernel=3, stride=2),
+        pytest.param(VisualAttention(c=3, k=5, heads=2, kernel=3, stride=2), marks=pytest.mark.slow),
         MLP(x=5, y=7, m=11, k=3),
     ],
     ids=lambda model: type(model).__name__,

@@ -23,6 +23,9 @@ from scripts.tasks import TASKS, Task
 from scripts.train import Plan, Run, fit, settle
 
 ROOT = Path(__file__).parent.parent
+DEEP = ("resnet", "visual_attention", "language_model", "sequence_to_sequence", "vision_transformer")
+"""Those whose tables take a second or more."""
+
 DATA = [(name, key) for name, task in TASKS.items() for key in task.data]
 
 
@@ -77,7 +80,7 @@ def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str
     assert float(task.score.text.format(task.score.total(tallies.double()).item()).rstrip("%")) >= 0
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in TASKS])
 def test_each_model_has_a_table(name: str) -> None:
     model = TASKS[name].model(small(name).data["few"]())
     assert f"{trace(model)}".startswith(f"{type(model).__name__}: ")

@@ -89,6 +89,7 @@ def test_a_mistake_is_told_in_words_and_ends_with_2(words: tuple[str, ...], said
     assert "Traceback" not in answer.output
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module() -> None:
     words = [sys.executable, "-m", "scripts.track", "mlp", "--depth", "0"]
     answer = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -156,6 +156,7 @@ def test_a_new_run_killed_in_its_first_epoch_leaves_the_old_one_whole(
     assert_same_end(finish(tmp_path, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_a_real_kill(tmp_path: Path) -> None:
     """SIGKILL to a process of its own, once it has saved something."""
     options = {"data": "digits", "epochs": 12, "batch": 256, "device": "cpu"}

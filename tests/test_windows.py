@@ -416,7 +416,7 @@ def test_they_map(verb: Any, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("verb", "shape"), INPUTS)
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_they_are_one_graph(verb: Any, shape: tuple[int, ...], dynamic: bool) -> None:
     torch._dynamo.reset()
     x = torch.randn(shape, requires_grad=True)

@@ -283,8 +283,11 @@ def test_examples_do_not_see_each_other(entry: Entry) -> None:
     torch.testing.assert_close(torch.cat(alone), answer)
 
 
-LONG = ("resnet", "sequence to sequence", "visual attention", "transformer")
-"""Those that take seconds to record where their sizes are free."""
+LONG = (
+    "resnet", "sequence to sequence", "visual attention", "transformer", "transposed convolution", "decoder",
+    "language model", "vision transformer", "vision transformer, mean", "convolution over four axes",
+)  # fmt: skip
+"""Those that take a second or more to record where their sizes are free."""
 
 
 @pytest.mark.parametrize(
