@@ -652,3 +652,16 @@ def test_models_of_the_zoo_at_one_example(name: str) -> None:
     """A batch of one, where a signature has one; the axes of size 1 are in test_backward_models."""
     model = ready(MODELS[name])
     cut_agrees(model, *made(MODELS[name], model, dtype=torch.float64, lead=(1,)))
+
+
+@pytest.mark.parametrize("std", [1.0, torch.full((3,), 0.5, dtype=torch.float64)], ids=["number", "tensor"])
+def test_what_is_drawn_around_a_tensor_sends_it_no_gradient(std: Any) -> None:
+    """As torch has it; the two draws are the same."""
+    x, back = r(3), r(3)
+    diagram = backward(lambda x: torch.normal(x, std) * x, x)
+    torch.manual_seed(4)
+    found = diagram(x, back)["x"]
+    torch.manual_seed(4)
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(torch.normal(leaf, std) * leaf, leaf, back)
+    near([found], [wanted])

@@ -104,6 +104,13 @@ def rrelu(
     return torch.where(x > 0, x, x * slope)
 
 
+@defines("normal")
+def normal(mean: Any, std: Any = 1.0, **options: Any) -> Tensor:
+    """Drawn numbers: no gradient flows to what they are drawn around, as torch has it."""
+    with torch.no_grad():
+        return torch.normal(mean, std, **options)
+
+
 @defines("_pad_circular")
 def pad_circular(x: Tensor, pad: Any) -> Tensor:
     """Each end is continued by the other."""
