@@ -513,7 +513,20 @@ def marked(names: Iterable[str], long: re.Pattern[str]) -> Any:
     )
 
 
-@marked(CIRCUITS, LONG)
+UNTRACED = ("language model, stopping", "sequence to sequence, stopping")
+"""Where only the numbers tell when to stop: a trace of them is refused."""
+
+
+@pytest.mark.parametrize("name", UNTRACED)
+def test_what_stops_by_its_numbers_cannot_be_reversed(name: str) -> None:
+    entry = CIRCUITS[name]
+    subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
+    inputs, options = subject.bound(subject.tensors(next(iter(subject.extremes()))))
+    with pytest.raises(CircuitError, match=r"only data can give: `if stop is not None and ended\.all"):
+        forward_backward(subject.f, *inputs, **options)
+
+
+@marked([name for name in CIRCUITS if name not in UNTRACED], LONG)
 def test_circuits_of_the_repository(name: str) -> None:
     """Cut in two; without optional tensors, then with all."""
     entry = CIRCUITS[name]
