@@ -182,4 +182,4 @@ def drawn_by(f: Any, /, **told: Any) -> None:
 def _subject(name: str, f: Any, told: Mapping[str, Any]) -> Subject:
     """What a law looks at."""
     options = dict(told)
-    return Subject(name, f, options.pop("sizes"), options.pop("inputs"), 0, options)
+    return Subject(name, f, options.pop("sizes"), options.pop("inputs"), options.pop("seed", 0), options)
