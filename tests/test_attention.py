@@ -789,7 +789,7 @@ def test_it_is_one_graph(way: Any, groups: int | None, dynamic: bool) -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_rotary_and_window_are_one_graph_with_their_gradients(backend: str, dtype: torch.dtype) -> None:
     torch.compiler.reset()
     model = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3, dtype=dtype)

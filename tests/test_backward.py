@@ -293,7 +293,8 @@ def test_a_gradient_runs_at_new_sizes(y: int, x: int, k: int) -> None:
     torch.testing.assert_close(tuple(found.values()), pull(back[0]))
 
 
-@pytest.mark.parametrize("size", [(2, 32, 16), pytest.param((3, 16, 48), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(2, 32, 16), (3, 16, 48)])
 def test_a_convolutional_gradient_runs_at_new_sizes(size: tuple[int, ...]) -> None:
     model = UNet(2, 2).double().eval()
     diagram = backward(model)

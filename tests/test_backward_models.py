@@ -182,9 +182,14 @@ class Case:
     tolerance: float = 1e-9
 
 
+MANY_STEPS = re.compile("RNN|LSTM|GRU|Transformer|Upsample, (cubic|trilinear)")
+"""The names of what is made of so many operations that it takes a second."""
+
+
 def every(cases: dict[str, Any]) -> Any:
     """A test for each case."""
-    return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
+    marks = {name: [pytest.mark.slow] * bool(MANY_STEPS.match(name)) for name in cases}
+    return pytest.mark.parametrize("case", [pytest.param(cases[name], id=name, marks=marks[name]) for name in cases])
 
 
 def layer(kind: Callable[..., nn.Module], *args: Any, train: bool = False, **options: Any) -> Callable[[], nn.Module]:

@@ -601,7 +601,7 @@ SUBJECTS: dict[str, Callable[[], tuple[Any, list[Tensor]]]] = {
 SLOW = ["module", "ellipsis"]
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mapped", "front", *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW]])
 def test_compiles_fullgraph(name: str, dynamic: bool) -> None:
     f, tensors = SUBJECTS[name]()

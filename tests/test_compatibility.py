@@ -179,7 +179,7 @@ def test_compile_trains(subject: Subject) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_bad_call_under_compile(subject: Subject, dynamic: bool) -> None:
     """The error is the eager one, word for word, also when a good call came first."""
     with pytest.raises(ShapeError) as eager:

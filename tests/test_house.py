@@ -28,7 +28,8 @@ def run(
 # --- packages ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("package", ["circuits", pytest.param("models", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["circuits", "models"])
 def test_import_from_elsewhere_finds_this_repository(package: str) -> None:
     answer = run(sys.executable, "-c", f"import {package}; print({package}.__file__)", cwd=Path("/"))
     assert answer.returncode == 0, answer.stderr

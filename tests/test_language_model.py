@@ -607,6 +607,7 @@ class LogitsOf(nn.Module):
         return self.model.logits(tokens)
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_length() -> None:
     model, free = small(), torch.export.Dim.DYNAMIC
     program = torch.export.export(model, (torch.randint(11, (2, 5)),), dynamic_shapes={"tokens": {0: free, 1: free}})

@@ -259,6 +259,7 @@ def test_it_maps_over_batches_and_differentiates_per_image(dtype: torch.dtype) -
         torch.testing.assert_close([each[name][index] for name in weights], list(expected))
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_number_of_images() -> None:
     model = stirred(small()).eval()
     program = torch.export.export(model, (torch.randn(3, 2, 8, 12),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

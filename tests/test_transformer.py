@@ -530,6 +530,7 @@ def test_derivatives_first_and_second_are_right(kind: str, norm_first: bool) -> 
         assert torch.autograd.gradgradcheck(model, given)
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_lengths() -> None:
     model = stirred(KINDS["Transformer"](**SMALL))
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}

@@ -442,6 +442,7 @@ def test_compiled_code_gives_the_same_values_and_gradients(way: Any, kernel: int
     torch.testing.assert_close(gradients(answer, wanted), gradients(expected, wanted))
 
 
+@pytest.mark.slow
 def test_it_exports_with_images_of_any_size() -> None:
     model, free = VisualAttention(3, 4, 2, 3, 2), dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
     program = torch.export.export(
