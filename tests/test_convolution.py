@@ -167,6 +167,8 @@ def test_a_transposed_convolution_is_torchs(way: Any, case: dict[str, Any], data
     image = randn(*case["lead"], g * case["k"], *space)
     weight, bias = randn(g * case["k"], case["c"], *case["kernel"]), randn(g * case["c"])
     if any(window.least(count) + extra < 1 for window, count, extra in zip(windows, space, more, strict=True)):
+        if 0 in case["lead"] and way is nullcontext:  # torch's operator gives nothing of no examples, whatever the size
+            return
         with way(), pytest.raises(ShapeError, match="that is all the padding of"):
             ours(case, image, weight, bias, turn=True, output_padding=more)
         return
