@@ -274,3 +274,15 @@ def test_a_circuit_that_is_mapped_is_cut_as_well(name: Any) -> None:
     agree(forward_backward(whole, *inputs), whole, inputs, back)
     f = lambda x: torch.vmap(gate)(x.sin()) * x.exp()  # noqa: E731
     agree(forward_backward(f, *inputs, recompute=name), f, inputs, back)
+
+
+def test_scores_after_many_branches_are_followed_back_once() -> None:
+    """Each sum of a tensor with itself has two ways back: 60 of them in a row have more than anybody can walk."""
+
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        for _ in range(60):
+            x = x.sin() + x
+        return einsum(x, y, "a k, b k -> a b").softmax(-1)
+
+    inputs, back = (r(3, 2), r(4, 2)), r(3, 4)
+    agree(forward_backward(f, *inputs, recompute=["add", "sin", "einsum", "softmax"]), f, inputs, back)

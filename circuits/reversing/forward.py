@@ -71,7 +71,10 @@ class Forward:
         self.active = around | {value.number for value in made.outputs if _flowing(value)}
         self.tape.hand[id(made)] = hand
         self.touched |= {*wires(hand.args), *wires(hand.kwargs), *wires(hand.result), *reads(made)}
-        self._more(made) if made.call is None else self.boxes.append(made)
+        if made.call is None:
+            self._more(made)
+        else:
+            self.boxes.append(made)
         return made
 
     def _run(self, box: Box) -> Box:

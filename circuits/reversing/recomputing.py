@@ -148,13 +148,13 @@ class _Again:
         """Whether a box is a softmax of scores that run again too, from tensors of other sizes than theirs."""
         if not _is_softmax(box) or id(box) not in self.chosen:
             return False
-        makes = {number: each for each in self.calls for number in wires(_result(each))}
-        left, kept = [box], list[int]()
+        makes = {number: each for each in self.chosen.values() for number in wires(_result(each))}
+        left, seen = [box], set[int]()
         while left:
-            for number in flow([left.pop()]).read:
-                again = number in makes and id(makes[number]) in self.chosen
-                (left if again else kept).append(makes[number] if again else number)  # type: ignore[arg-type]
-        return all(self.values[number].sizes != box.outputs[0].sizes for number in kept)
+            fresh = set(flow([left.pop()]).read) - seen
+            seen |= fresh
+            left += [makes[number] for number in fresh if number in makes]
+        return all(self.values[number].sizes != box.outputs[0].sizes for number in seen - makes.keys())
 
     def without_row_sums(self, softmaxes: Sequence[Box]) -> tuple[Box, ...]:
         """The way back, where no row sum reads the weights of these: it is had of what they were contracted to."""
