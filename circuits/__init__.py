@@ -3,23 +3,18 @@
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """
 
-from circuits import laws
-from circuits.boxes import Box, Value
+from circuits import laws, moved
+from circuits.algebra import LinearMap, as_linear
+from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
 from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
-from circuits.diagram import Diagram
+from circuits.diagram import Box, Diagram, Value
 from circuits.errors import CircuitError, ShapeError, SignatureError
-from circuits.folding import fold, transposed, unfold
-from circuits.jacobian import jacobian
-from circuits.linear import LinearMap
-from circuits.linearity import as_linear
-from circuits.listing import listing
-from circuits.reversing import Halves, backward, forward_backward, simplify
+from circuits.printing import listing
+from circuits.recording import Seen, Tracker, trace, track
 from circuits.signature import Signature
-from circuits.tracing import trace
-from circuits.tracking import Seen, Tracker, track
 from circuits.verbs import einsum, rearrange, reduce, repeat
-from circuits.windows import Window
+from circuits.windows import Window, fold, transposed, unfold
 
 __all__ = [
     "Box",
@@ -58,3 +53,5 @@ __all__ = [
     "transposed",
     "unfold",
 ]
+
+moved.alias_former_names()

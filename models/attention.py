@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, circuit, einsum, rearrange, repeat
-from models.cache import KeyValueCache
-from models.fused import fused_attention
-from models.masks import band, both, softmax_or_zeros
-from models.positions import RotaryPositions
-from models.weights import savable
+
+from .parts.cache import KeyValueCache
+from .parts.fused_attention import fused_attention
+from .parts.masks import band, both, softmax_or_zeros
+from .parts.positions import RotaryPositions
+from .weights.files import savable
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits import Window, circuit, einsum, fold, rearrange, reduce, unfold
-from models.signals import full_convolution, same_convolution, valid_convolution
+
+from .signals import full_convolution, same_convolution, valid_convolution
 
 # Four layers ----------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, einsum, rearrange
-from models.weights import savable
+
+from .weights.files import savable
 
 
 @circuit("... y k, ... x k, ... x v -> ... y v")

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, Signature, circuit, rearrange
-from models.convolving import (
+
+from .parts.convolve import (
     convolution_over,
     grouped_convolution_over,
     grouped_transposed_convolution_over,
     transposed_convolution_over,
 )
-from models.space import Number, Padding, even, settled, space, windows_over
-from models.weights import savable
+from .parts.space import Number, Padding, even, settled, space, windows_over
+from .weights.files import savable
 
 
 @savable

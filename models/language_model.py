@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
-from models.cache import KeyValueCache
-from models.generation import extend, refuse_choice, refuse_extent
-from models.positions import LearnedPositions, RotaryPositions
-from models.transformer_layers import EncoderLayer
-from models.weights import savable
+
+from .parts.cache import KeyValueCache
+from .parts.generation import extend, refuse_choice, refuse_extent
+from .parts.positions import LearnedPositions, RotaryPositions
+from .transformer_layers import EncoderLayer
+from .weights.files import savable
 
 
 @savable

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, Signature, circuit, rearrange
-from models.weights import savable
+
+from .weights.files import savable
 
 
 @savable

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from circuits import circuit, rearrange
-from models.weights import savable
+
+from .weights.files import savable
 
 
 @savable

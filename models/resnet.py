@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, reduce
-from models.layers import NormActivate, ResidualConnection, channels_last
-from models.weights import savable
+
+from .layers import NormActivate, ResidualConnection, channels_last
+from .weights.files import savable
 
 
 @savable

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, repeat
-from models.generation import extend, refuse_choice, refuse_extent
-from models.positions import SinusoidalPositions
-from models.transformer import Transformer, glorot_uniform
-from models.transformer_layers import DecoderCache
-from models.weights import savable
+
+from .parts.generation import extend, refuse_choice, refuse_extent
+from .parts.positions import SinusoidalPositions
+from .transformer import Transformer, glorot_uniform
+from .transformer_layers import DecoderCache
+from .weights.files import savable
 
 
 @savable

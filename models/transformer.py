@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
-from models.attention import MultiHeadAttention
-from models.torch_transformers import refuse_unlike, stack_settings
-from models.transformer_layers import DecoderCache, DecoderLayer, EncoderLayer
-from models.weights import savable
+
+from .attention import MultiHeadAttention
+from .transformer_layers import DecoderCache, DecoderLayer, EncoderLayer
+from .weights.files import savable
+from .weights.from_torch import refuse_unlike, stack_settings
 
 __all__ = ["Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "Transformer"]
 

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
-from models.attention import MultiHeadAttention
-from models.cache import KeyValueCache
-from models.layers import FeedForward
-from models.positions import RotaryPositions
-from models.torch_transformers import layer_settings
-from models.weights import savable
+
+from .attention import MultiHeadAttention
+from .layers import FeedForward
+from .parts.cache import KeyValueCache
+from .parts.positions import RotaryPositions
+from .weights.files import savable
+from .weights.from_torch import layer_settings
 
 
 @savable

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
-from models.layers import DoubleConvolution, channels_first, channels_last, he_normal
-from models.weights import savable
+
+from .layers import DoubleConvolution, channels_first, channels_last, he_normal
+from .weights.files import savable
 
 
 @savable

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, rearrange, reduce, repeat
-from models import vision_weights
-from models.transformer import EncoderLayer
-from models.weights import savable
+
+from .transformer import EncoderLayer
+from .weights import from_vision_peers
+from .weights.files import savable
 
 STANDARD: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
@@ -216,9 +217,9 @@ class VisionTransformer(nn.Module):
         Raises WeightsError for weights that are missing, that have no place here or other axes, all by their names, and
         CircuitError where image_size or k has to be given.
         """
-        table = vision_weights.timm_table(state)
+        table = from_vision_peers.timm_table(state)
         return cls._with(
-            vision_weights.read("VisionTransformer.from_timm", table, state, classes), image_size, k, options
+            from_vision_peers.read("VisionTransformer.from_timm", table, state, classes), image_size, k, options
         )
 
     @classmethod
@@ -236,14 +237,14 @@ class VisionTransformer(nn.Module):
         By the names of transformers 5, or of those before. Arguments and errors are those of from_timm; `eps` is 1e-12
         unless given, as theirs is.
         """
-        table = vision_weights.hugging_face_table(state)
-        found = vision_weights.read("VisionTransformer.from_huggingface", table, state, classes)
+        table = from_vision_peers.hugging_face_table(state)
+        found = from_vision_peers.read("VisionTransformer.from_huggingface", table, state, classes)
         return cls._with(found, image_size, k, {"eps": 1e-12, **options})
 
     @classmethod
     def _with(
         cls,
-        found: vision_weights.Weights,
+        found: from_vision_peers.Weights,
         image_size: int | tuple[int, int] | None,
         k: int | None,
         options: Mapping[str, Any],
@@ -281,8 +282,8 @@ class VisionTransformer(nn.Module):
 
     def to_timm(self) -> dict[str, Tensor]:
         """The weights as timm's VisionTransformer of the same sizes loads them."""
-        table = vision_weights.TIMM if self.class_token is not None else vision_weights.TIMM_MEAN
-        return vision_weights.write(table, self.state_dict(), len(self.layers), c=self.c, p=self.p, q=self.p)
+        table = from_vision_peers.TIMM if self.class_token is not None else from_vision_peers.TIMM_MEAN
+        return from_vision_peers.write(table, self.state_dict(), len(self.layers), c=self.c, p=self.p, q=self.p)
 
     def to_huggingface(self) -> dict[str, Tensor]:
         """The weights as ViTForImageClassification of transformers 5 loads them.
@@ -291,8 +292,8 @@ class VisionTransformer(nn.Module):
         """
         if self.class_token is None:
             raise CircuitError("VisionTransformer.to_huggingface: theirs has a class token, and this model has none")
-        table = vision_weights.HUGGING_FACE
-        return vision_weights.write(table, self.state_dict(), len(self.layers), c=self.c, p=self.p, q=self.p)
+        table = from_vision_peers.HUGGING_FACE
+        return from_vision_peers.write(table, self.state_dict(), len(self.layers), c=self.c, p=self.p, q=self.p)
 
 
 def _possible(rows: int, columns: int, sizes: Mapping[str, int]) -> None:

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, rearrange, repeat
-from models.attention import attention
-from models.layers import channels_first, channels_last
-from models.weights import savable
+
+from .attention import attention
+from .layers import channels_first, channels_last
+from .weights.files import savable
 
 
 @savable

@@ -76,10 +76,14 @@ def test_imports_go_down() -> None:
     ("file", "line", "refusal"),
     [
         ("circuits/errors.py", "import circuits.signature", "errors is not allowed to import circuits.signature"),
+        ("circuits/naming/axes.py", "import circuits.recording", "naming is not allowed to import circuits.recording"),
+        ("circuits/naming/axes.py", "import circuits.naming.names", "- .axes -> .names"),
+        ("models/parts/masks.py", "import models.attention", "parts is not allowed to import models.attention"),
         ("circuits/errors.py", "import models", "circuits is not allowed to import models"),
         ("models/__init__.py", "import circuits.errors", "models is not allowed to import circuits.errors"),
         ("models/__init__.py", "import scripts", "models is not allowed to import scripts"),
         ("circuits/newcomer.py", "import circuits.errors", "- circuits.newcomer"),
+        ("models/newcomer.py", "import circuits", "- models.newcomer"),
     ],
 )
 def test_an_import_that_goes_up_is_refused(file: str, line: str, refusal: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from circuits.declaring import Slot
+from circuits.checking import Slot
 from circuits.errors import CircuitError
 from circuits.laws.subject import Subject
 from circuits.signature import Axes, Rest

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+from circuits.algebra import combined
 from circuits.errors import CircuitError
 from circuits.laws.comparing import agree_all
 from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject
-from circuits.linearity import combined
 
 
 @small

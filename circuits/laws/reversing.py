@@ -7,18 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from circuits.boxes import Value
+from circuits.autodiff import backward
 from circuits.checking import definitions
-from circuits.diagram import Diagram
+from circuits.diagram import Diagram, Value, attribute, wires
 from circuits.errors import CircuitError, SignatureError
 from circuits.laws.comparing import agree, fail
 from circuits.laws.running import circuits_in
 from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
-from circuits.reversing import backward
+from circuits.recording import trace
 from circuits.signature import Axes, parse_axes
-from circuits.structure import attribute, wires
-from circuits.tracing import trace
 
 
 @small

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 from torch.func import functional_call
 
-from circuits import recording
-from circuits.checking import definitions
-from circuits.declaring import Circuit, parameters_of
+from circuits import switch
+from circuits.checking import Circuit, definitions, parameters_of
 from circuits.laws.comparing import agree_all, agree_by_name, fail
 from circuits.laws.shrinking import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
@@ -78,7 +77,7 @@ class _Circuits:
 def circuits_in(subject: Subject) -> list[Circuit]:
     """The circuits that run in one, itself among them."""
     noted = _Circuits()
-    with recording.by(noted), torch.no_grad():
+    with switch.by(noted), torch.no_grad():
         for optional in subject.extremes():
             subject(subject.tensors(optional))
     return noted.found

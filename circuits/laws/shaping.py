@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from circuits.broadcasting import broadcast
-from circuits.checking import checks
-from circuits.declaring import Circuit, Slot, has_rest
+from circuits.checking import Circuit, Slot, checks, has_rest
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.laws.comparing import agree, fail, results
 from circuits.laws.shrinking import small
 from circuits.laws.subject import PRIMES, DoesNotApply, Sizes, Source, Subject
-from circuits.signature import Axes, Rest, Signature, Term, show_axes
-from circuits.terms import unknown
+from circuits.signature import Axes, Rest, Signature, Term, show_axes, unknown
 
 
 @small

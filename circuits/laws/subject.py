@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuits.calling import leaves
-from circuits.checking import checks, find_circuit, fixed_sizes
-from circuits.declaring import has_rest
+from circuits.checking import checks, find_circuit, fixed_sizes, has_rest, leaves
 from circuits.errors import CircuitError
 from circuits.laws.copying import copied, method_of_copy, owner_of, seeded
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term

@@ -1,0 +1,23 @@
+"""Which name each axis of each value has, given the names that signatures and einops patterns state.
+
+May use `diagram` and `signature`. Start with `axes` (axes by identity, a union-find), then `names` (the axes of all
+values of one recording), `derivation` (how axes come from axes), and `rules` (one naming rule an operation).
+"""
+
+from circuits.naming.axes import Cell, Letter, Scope
+from circuits.naming.names import Meeting, Names, follow, labels, read_axes
+from circuits.naming.rules import Note, Operation, name_outputs
+
+__all__ = [
+    "Cell",
+    "Letter",
+    "Meeting",
+    "Names",
+    "Note",
+    "Operation",
+    "Scope",
+    "follow",
+    "labels",
+    "name_outputs",
+    "read_axes",
+]

@@ -1,0 +1,83 @@
+"""Operations that work along some axes and keep them all: softmax and its like, sorting, normalisations."""
+
+from circuits.naming.derivation import divided, unify
+from circuits.naming.names import Names
+from circuits.naming.rules.registry import Note, Operation, axis, over, rule
+
+
+@rule("softmax log_softmax softmin")
+def softmax(operation: Operation, names: Names) -> Note:
+    """The same axes; where no axis is told, torch takes the second of an even number, else the first."""
+    cells = names.of(operation.inputs[0])
+    names.put(operation.outputs[0], cells)
+    dim = operation.get(1, "dim")
+    return over(cells, [axis((0 if len(cells) in (0, 1, 3) else 1) if dim is None else dim, len(cells))])
+
+
+@rule("gumbel_softmax")
+def gumbel_softmax(operation: Operation, names: Names) -> Note:
+    """The same axes."""
+    return _along(operation, names, operation.get(4, "dim", -1))
+
+
+@rule("normalize")
+def normalize(operation: Operation, names: Names) -> Note:
+    """The same axes."""
+    return _along(operation, names, operation.get(2, "dim", 1))
+
+
+@rule("sort argsort")
+def sort(operation: Operation, names: Names) -> Note:
+    """The same axes; `sort(stable=True, dim=0)` has its axis by name alone."""
+    dim = operation.get(1, "dim", -1)
+    return _along(operation, names, operation.kwargs.get("dim", -1) if isinstance(dim, bool) else dim)
+
+
+def _along(operation: Operation, names: Names, dim: int) -> Note:
+    cells = names.of(operation.inputs[0])
+    for output in operation.outputs:
+        names.put(output, cells)
+    return over(cells, [axis(dim, len(cells))]) if cells else None
+
+
+@rule("glu")
+def glu(operation: Operation, names: Names) -> Note:
+    """One axis is cut in two halves, which meet."""
+    cells = names.of(operation.inputs[0])
+    dim = axis(operation.get(1, "dim", -1), len(cells))
+    size = names.shapes[operation.outputs[0]][dim]
+    first, second = divided(cells[dim], [size, size])
+    unify(first, second)
+    names.put(operation.outputs[0], [*cells[:dim], first, *cells[dim + 1 :]])
+    return over(cells, [dim])
+
+
+@rule("batch_norm instance_norm native_batch_norm cudnn_batch_norm")
+def over_batch(operation: Operation, names: Names) -> None:
+    """The same axes; what is learned belongs to the channels."""
+    _normalised(operation, names, 1)
+
+
+@rule("group_norm native_group_norm local_response_norm")
+def over_group(operation: Operation, names: Names) -> None:
+    """The same axes; what is learned belongs to the channels."""
+    _normalised(operation, names, 1)
+
+
+@rule("layer_norm rms_norm native_layer_norm")
+def over_last(operation: Operation, names: Names) -> None:
+    """The same axes; what is learned has the last of them."""
+    _normalised(operation, names, -1)
+
+
+def _normalised(operation: Operation, names: Names, place: int) -> None:
+    source, *learned = operation.inputs
+    cells = names.of(source)
+    for number in learned:
+        weight = names.of(number)
+        if len(weight) == 1:
+            unify(cells[place], weight[0])
+        elif place == -1 and 0 < len(weight) <= len(cells):
+            for here, there in zip(cells[-len(weight) :], weight, strict=True):
+                unify(here, there)
+    names.put(operation.outputs[0], cells)

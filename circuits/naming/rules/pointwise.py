@@ -1,0 +1,105 @@
+"""Operations that treat every number alike: arithmetic, where axes meet from the right, and what keeps all axes."""
+
+import torch
+
+from circuits.diagram import returning
+from circuits.naming.axes import Cell, same_size
+from circuits.naming.derivation import unify
+from circuits.naming.names import Names
+from circuits.naming.rules.registry import Operation, rule
+
+
+@rule("add sub mul div truediv floordiv mod pow eq ne lt le gt ge and or xor", slots=True)
+@rule(
+    "rsub floor_divide true_divide remainder fmod float_power maximum minimum fmax fmin subtract multiply divide",
+    "greater greater_equal less less_equal not_equal logical_and logical_or logical_xor bitwise_and bitwise_or",
+    "bitwise_xor atan2 arctan2 hypot where masked_fill lerp addcmul addcdiv clamp clip clamp_min clamp_max copysign",
+    "heaviside logaddexp logaddexp2 xlogy isclose nextafter polar complex copy",
+    "mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy binary_cross_entropy_with_logits",
+)
+def meeting(operation: Operation, names: Names) -> None:
+    """Axes meet from the right; the output has the names of whichever input is not stretched."""
+    for output in operation.outputs:
+        meet(operation.inputs, output, names)
+
+
+def meet(inputs: tuple[int, ...], output: int, names: Names) -> None:
+    """Name an output whose axes are those of its inputs, which are stretched over each other."""
+    shape = names.shapes[output]
+    cells: list[Cell | None] = [None] * len(shape)
+    for number in inputs:
+        given = names.of(number)
+        for place, cell in zip(range(len(shape) - 1, -1, -1), reversed(given), strict=False):
+            here = cells[place]
+            if not same_size(cell.root.size, shape[place]):
+                continue
+            if here is None:
+                cells[place] = cell
+            else:
+                unify(here, cell)
+                cells[place] = cell if here.label() is None and cell.label() is not None else here
+    names.put(output, [cell or Cell(size) for cell, size in zip(cells, shape, strict=True)])
+
+
+@rule("abs neg pos invert round floor ceil trunc", slots=True)
+@rule(
+    "negative positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan",
+    "sinh cosh tanh asinh acosh atanh sigmoid expit logit erf erfc erfinv sign sgn frac relu relu6 gelu silu mish elu",
+    "selu celu leaky_relu rrelu softplus softsign hardtanh hardsigmoid hardswish logsigmoid tanhshrink softshrink",
+    "hardshrink threshold logical_not bitwise_not isnan isinf isfinite nan_to_num digamma lgamma sinc i0",
+    "deg2rad rad2deg",
+    "dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d feature_dropout native_dropout",
+    "bernoulli",
+    "clone detach contiguous to type type_as float double half bfloat16 int long short bool byte char cpu cuda alias",
+    "fill zero zeros_like ones_like full_like empty_like rand_like randn_like randint_like masked_scatter",
+    "normal uniform",
+    "tril triu flip fliplr flipud roll renorm scatter scatter_add scatter_reduce index_add index_copy index_fill",
+    "index_put put cumsum cumprod cummax cummin logcumsumexp conj resolve_conj resolve_neg real imag angle",
+    also=[
+        torch.Tensor.real.__get__,  # pyright: ignore[reportAttributeAccessIssue]
+        torch.Tensor.imag.__get__,  # pyright: ignore[reportAttributeAccessIssue]
+        torch.Tensor.data.__get__,  # pyright: ignore[reportAttributeAccessIssue]
+        returning(torch.Tensor.__setitem__),
+    ],
+)
+def keeping(operation: Operation, names: Names) -> None:
+    """The axes of the first tensor stay what they are."""
+    cells = names.of(operation.inputs[0])
+    for output in operation.outputs:
+        if len(names.shapes[output]) == len(cells):
+            names.put(output, cells)
+
+
+@rule("prelu")
+def prelu(operation: Operation, names: Names) -> None:
+    """The axes stay; the slopes are those of the channels."""
+    cells, slopes = (names.of(number) for number in operation.inputs[:2])
+    if len(cells) > 1 and slopes:
+        unify(cells[1], slopes[0])
+    names.put(operation.outputs[0], cells)
+
+
+@rule("broadcast_tensors meshgrid")
+def together(operation: Operation, names: Names) -> None:
+    """Every tensor takes the axes of all."""
+    if operation.function is torch.broadcast_tensors:
+        for output in operation.outputs:
+            meet(operation.inputs, output, names)
+        return
+    every = [cell for number in operation.inputs for cell in names.of(number) or [Cell(1)]]
+    if operation.kwargs.get("indexing") == "xy":
+        every[:2] = every[1::-1]
+    for output in operation.outputs:
+        names.put(output, every)
+
+
+@rule("view_as_real")
+def as_pairs(operation: Operation, names: Names) -> None:
+    """One more axis, of two: the real and the imaginary part."""
+    names.put(operation.outputs[0], [*names.of(operation.inputs[0]), Cell(2)])
+
+
+@rule("view_as_complex")
+def of_pairs(operation: Operation, names: Names) -> None:
+    """The last axis goes."""
+    names.put(operation.outputs[0], names.of(operation.inputs[0])[:-1])

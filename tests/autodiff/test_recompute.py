@@ -1,0 +1,288 @@
+"""What is saved for the way back, what is reckoned again instead, and the form of FlashAttention's backward."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from circuits import CircuitError, Diagram, circuit, einsum, forward_backward
+from circuits.autodiff import Halves
+from models.attention import attention, grouped_attention
+
+
+def r(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Random numbers of this shape."""
+    return torch.randn(shape, dtype=dtype)
+
+
+def contractions(diagram: Diagram) -> int:
+    return len([box for box in diagram.walk() if box.call is not None and box.label.startswith("einsum")])
+
+
+def tape(halves: Halves) -> list[str]:
+    return [str(value) for value in halves.saved]
+
+
+def by_autograd(f: Any, inputs: tuple[Tensor, ...], back: Tensor) -> list[Tensor]:
+    leaves = [each.clone().requires_grad_() for each in inputs]
+    return list(torch.autograd.grad(f(*leaves), leaves, back))
+
+
+def agree(halves: Halves, f: Any, inputs: tuple[Tensor, ...], back: Tensor, *others: Any, **options: Any) -> None:
+    """The halves give what autograd gives, and save as many bytes as they say."""
+    _, saved = halves.forward(*inputs, *others, **options)
+    if isinstance(halves.bytes, int):
+        assert halves.bytes == sum([each.numel() * each.element_size() for each in saved])
+    found = list(halves.reverse(saved, back).values())
+    torch.testing.assert_close(found, by_autograd(f, inputs, back), rtol=1e-9, atol=1e-12)
+
+
+# Attention ------------------------------------------------------------------------------------------------------------
+
+
+def test_identity_11_plain_attention_goes_back_by_four_contractions_and_saves_its_weights() -> None:
+    halves = forward_backward(attention)
+    assert (contractions(halves.forward), contractions(halves.reverse)) == (2, 4)
+    assert tape(halves) == ["y k", "x k", "x k", "y x"]
+
+
+def test_identity_11_with_weights_from_one_statistic_a_row_by_five_and_saves_nothing_of_y_by_x() -> None:
+    """Saved are Q, K, V, O and logsumexp of each row; the row sum of P∘dP is that of dO∘O."""
+    halves = forward_backward(attention, recompute="y x")
+    assert (contractions(halves.forward), contractions(halves.reverse)) == (2, 5)
+    assert tape(halves) == ["y k", "x k", "x k", "y k", "y 1"]
+    sums = [box for box in halves.reverse.walk() if box.label.startswith("sum")]
+    assert [str(value) for box in sums for value in box.inputs] == ["y k"]
+    for y, x, k in ((5, 7, 4), (3, 2, 6)):
+        inputs, back = (r(y, k), r(x, k), r(x, k)), r(y, k)
+        agree(halves, attention.circuit.definition, inputs, back)
+
+
+def test_an_answer_that_would_run_again_itself_is_not_asked_for_its_sums() -> None:
+    halves = forward_backward(attention, recompute=["einsum", "mul", "softmax"])
+    assert (contractions(halves.reverse), tape(halves)) == (5, ["y k", "x k", "x k", "y 1"])
+
+
+@given(y=st.integers(1, 5), x=st.integers(1, 6), k=st.integers(1, 4), kind=st.sampled_from(["causal", "window", "bool",
+       "floating", "blind", "plain"]))  # fmt: skip
+@settings(max_examples=12)
+def test_attention_goes_back_from_its_statistic_whatever_its_mask(y: int, x: int, k: int, kind: str) -> None:
+    inputs, back = (r(2, y, k), r(2, x, k), r(2, x, k)), r(2, y, k)
+    options: dict[str, Any] = {"causal": {"causal": True}, "window": {"window": 2, "causal": True}}.get(kind, {})
+    masks = {"bool": torch.rand(y, x) < 0.6, "floating": r(y, x), "blind": torch.arange(y)[:, None] > torch.zeros(x)}
+    mask = [masks[kind]] if kind in masks else []
+    wrt = ["query", "key", "value"]
+    halves = forward_backward(attention, *inputs, *mask, recompute="y x", wrt=wrt, **options)
+    definition = attention.circuit.definition
+    agree(halves, lambda *each: definition(*each, *mask, **options), inputs, back, *mask, **options)
+
+
+def test_scores_larger_than_the_exponential_can_hold() -> None:
+    """exp(score) would be infinite; exp(score - logsumexp) is not."""
+    inputs, back = (100 * r(3, 4), 100 * r(5, 4), r(5, 4)), r(3, 4)
+    agree(forward_backward(attention, *inputs, recompute="y x"), attention.circuit.definition, inputs, back)
+
+
+def test_a_short_statistic_is_kept_in_full_precision() -> None:
+    """Scores near 100: in bfloat16 their logsumexp is off by a quarter, and every weight with it by as many parts."""
+    query, key = [r(*shape, dtype=torch.bfloat16) for shape in ((8, 4), (9, 4))]
+    query[:, 0] = key[:, 0] = 14
+    inputs, back = (query, key, r(9, 4, dtype=torch.bfloat16)), r(8, 4, dtype=torch.bfloat16)
+    plain, again = [forward_backward(attention, *inputs, recompute=names) for names in ((), "y x")]
+    assert [value.dtype for value in again.saved].count(torch.float32) == 1
+    (_, first), (_, second) = plain.forward(*inputs), again.forward(*inputs)
+    wanted, found = plain.reverse(first, back)["value"], again.reverse(second, back)["value"]
+    # A weight is rounded once by either way, to 8 bits, and 8 of them are summed.
+    torch.testing.assert_close(found, wanted, rtol=0, atol=8 * 2**-9 * back.abs().max().item())
+
+
+def test_heads_that_share_keys() -> None:
+    inputs, back = (r(2, 4, 5, 3), r(2, 2, 6, 3), r(2, 2, 6, 3)), r(2, 4, 5, 3)
+    halves = forward_backward(grouped_attention, *inputs, recompute="y x")
+    assert not [value for value in halves.saved if {"y", "x"} <= set(value.axes)]
+    agree(halves, grouped_attention.circuit.definition, inputs, back)
+
+
+def test_dropped_weights_keep_what_was_drawn() -> None:
+    inputs, back = (r(5, 4), r(6, 4), r(6, 4)), r(5, 4)
+    halves = forward_backward(attention, *inputs, recompute="y x", dropout=0.5)
+    torch.manual_seed(3)
+    _, saved = halves.forward(*inputs, dropout=0.5)
+    found = list(halves.reverse(saved, back).values())
+    masks = [each for each in saved if each.dtype is torch.bool]
+    assert len(masks) == 1
+    pull = torch.func.vjp(lambda q, k, v: ((q @ k.mT / 2).softmax(-1) * masks[0] * 2) @ v, *inputs)[1]
+    torch.testing.assert_close(tuple(found), pull(back))
+
+
+# What is named --------------------------------------------------------------------------------------------------------
+
+
+@circuit("b m, m h, h m -> b m")
+def two_layers(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """A small network."""
+    return einsum(einsum(x, first, "b m, m h -> b h").tanh().exp(), second, "b h, h m -> b m")
+
+
+@pytest.mark.parametrize(
+    ("names", "saved"),
+    [
+        ((), ["b m", "m h", "h m", "b h", "b h"]),
+        ("exp", ["b m", "m h", "h m", "b h"]),
+        (["tanh", "exp"], ["b m", "m h", "h m", "b h"]),
+        ("b h", ["b m", "m h", "h m"]),
+        ("h b", ["b m", "m h", "h m"]),
+        ("two_layers", ["b m", "m h", "h m"]),
+        ("einsum 'b m, m h -> b h'", ["b m", "m h", "h m", "b h", "b h"]),
+    ],
+)
+def test_operations_circuits_and_axes_name_what_runs_again(names: Any, saved: list[str]) -> None:
+    inputs, back = (r(3, 4), r(4, 5), r(5, 4)), r(3, 4)
+    halves = forward_backward(two_layers, *inputs, recompute=names)
+    assert tape(halves) == saved
+    agree(halves, two_layers.circuit.definition, inputs, back)
+
+
+class Gate(nn.Module):
+    """A layer, what it is multiplied with, and noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gate = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, let through where the gate is open."""
+        return F.dropout(self.layer(x) * self.gate(x).sigmoid(), 0.25)
+
+
+def test_a_module_named_by_its_path_keeps_what_goes_in_and_what_it_drew() -> None:
+    model = nn.Sequential(Gate(), nn.Linear(4, 4), Gate()).double()
+    x, back = r(6, 4), r(6, 4)
+    plain, again = [forward_backward(model, x, recompute=names) for names in ((), ["0", "2"])]
+    assert [value.dtype for value in again.saved].count(torch.bool) == 2
+    assert again.bytes == 2 * 6 * 4 + 3 * 6 * 4 * 8  # two masks, and what goes into each of the three modules
+    assert isinstance(plain.bytes, int)
+    assert again.bytes < plain.bytes
+    torch.manual_seed(5)
+    _, first = plain.forward(x)
+    torch.manual_seed(5)
+    _, second = again.forward(x)
+    torch.testing.assert_close(again.reverse(second, back), plain.reverse(first, back))
+
+
+def test_what_nobody_knows_is_refused_with_what_there_is() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    message = r"Sequential has no 2\.weird; there are linear, tanh; and inside it 0, 1; or name axes"
+    with pytest.raises(CircuitError, match=message):
+        forward_backward(model, r(2, 4, dtype=torch.float32), recompute="2.weird")
+
+
+def test_what_reads_what_is_written_later_is_not_run_again() -> None:
+    """The counter has gone on by the time of the way back."""
+    counter = torch.zeros(3, dtype=torch.float64)
+
+    def counted(x: Tensor, counter: Tensor) -> Tensor:
+        turned = x * (counter * 2).cos()
+        with torch.no_grad():
+            counter += 1
+        return turned
+
+    with pytest.raises(CircuitError, match="what mul reads is written over later"):
+        forward_backward(counted, r(3), counter, recompute=["cos", "mul"], wrt="x")
+    halves = forward_backward(counted, r(3), counter, wrt="x")
+    _, saved = halves.forward(r(3), counter)
+    torch.testing.assert_close(halves.reverse(saved, torch.ones(3, dtype=torch.float64))["x"], torch.ones(3).double())
+
+
+# What costs nothing ---------------------------------------------------------------------------------------------------
+
+
+def test_transposed_reads_of_one_tensor_are_saved_once() -> None:
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        return (x.mT @ y) + (x.transpose(0, 1)[None] @ y.unsqueeze(0))[0]
+
+    inputs, back = (r(3, 4), r(3, 5)), r(4, 5)
+    halves = forward_backward(f, *inputs)
+    assert halves.bytes == 8 * (3 * 4 + 3 * 5)
+    agree(halves, f, inputs, back)
+
+
+def test_a_transposed_weight_is_not_saved_at_all() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(r(4, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight.t()
+
+    halves = forward_backward(Layer(), r(3, 5))
+    assert halves.bytes == 8 * 3 * 5
+
+
+def test_ramps_are_made_anew() -> None:
+    halves = forward_backward(attention, r(5, 4), r(6, 4), r(6, 4), causal=True, recompute="y x")
+    assert {value.dtype for value in halves.saved} == {torch.float64}
+
+
+def test_what_out_or_a_flag_writes_to_does_not_run_again() -> None:
+    def by_out(x: Tensor, m: Tensor) -> Tensor:
+        angle = m * 2
+        y = x * angle.sin()
+        torch.add(m, 1, out=angle)
+        return y * angle
+
+    def by_flag(x: Tensor, m: Tensor) -> Tensor:
+        angle = m * 2
+        return x * angle.sin() + F.relu(angle, True)
+
+    for f in (by_out, by_flag):
+        with pytest.raises(CircuitError, match="what sin reads is written over later"):
+            forward_backward(f, r(3), r(3), wrt="x", recompute="sin")
+
+
+def test_what_was_written_over_before_runs_again() -> None:
+    """It is there as it was read."""
+
+    def f(x: Tensor, m: Tensor) -> Tensor:
+        angle = m * 2
+        angle.add_(1)
+        return x * angle.sin()
+
+    inputs, back = (r(3), r(3)), r(3)
+    halves = forward_backward(f, *inputs, wrt="x", recompute="sin")
+    outputs, saved = halves.forward(*inputs)
+    torch.testing.assert_close(outputs, f(*inputs))
+    torch.testing.assert_close(halves.reverse(saved, back)["x"], back * (inputs[1] * 2 + 1).sin())
+    assert "sin" in [box.label for box in halves.reverse.walk()]
+
+
+@circuit("a b -> a b")
+def gate(x: Tensor) -> Tensor:
+    """What is mapped runs whole: a transform cannot be taken apart."""
+    return einsum(einsum(x, x, "a b, c b -> a c"), x.sin() * x.sin(), "a c, c b -> a b")
+
+
+@pytest.mark.parametrize("name", [(), "sin", "exp"])
+def test_a_circuit_that_is_mapped_is_cut_as_well(name: Any) -> None:
+    inputs, back = (r(2, 3, 4),), r(2, 3, 4)
+    whole = lambda x: torch.vmap(gate)(x)  # noqa: E731
+    agree(forward_backward(whole, *inputs), whole, inputs, back)
+    f = lambda x: torch.vmap(gate)(x.sin()) * x.exp()  # noqa: E731
+    agree(forward_backward(f, *inputs, recompute=name), f, inputs, back)
+
+
+def test_scores_after_many_branches_are_followed_back_once() -> None:
+    """Each sum of a tensor with itself has two ways back: 60 of them in a row have more than anybody can walk."""
+
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        for _ in range(60):
+            x = x.sin() + x
+        return einsum(x, y, "a k, b k -> a b").softmax(-1)
+
+    inputs, back = (r(3, 2), r(4, 2)), r(3, 4)
+    agree(forward_backward(f, *inputs, recompute=["add", "sin", "einsum", "softmax"]), f, inputs, back)

@@ -1,0 +1,564 @@
+# Lambdas stand for circuits, and pyright takes them for modules.
+# pyright: reportArgumentType=false, reportFunctionMemberAccess=false, reportCallIssue=false, reportOperatorIssue=false
+"""Wrong reverse rules, planted one at a time: `laws.backward_rule` sees each, and names whose cotangent it is.
+
+Three tables: rules of operations, each with the function on whose random numbers it is caught; backward circuits
+written by hand; and the machinery around them.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from circuits import Window, backward, circuit, einsum, fold, laws, reduce, unfold
+from circuits.autodiff import functionalize, reverse_pass
+from circuits.autodiff.rules.registry import RULES, Rule, zeros
+from circuits.laws.subject import Subject
+from circuits.verbs import verbs
+from models import by_hand
+
+# Rules of operations -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """The operation, what stands in its rule's place, whose cotangent it spoils; a circuit that shows it, and how."""
+
+    name: Any
+    rule: Callable[..., Any]
+    of: str
+    text: str
+    function: Callable[..., Tensor]
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+def square(*axes: str) -> dict[str, Any]:
+    """Axes of equal size, on which what is transposed still fits."""
+    return {"sizes": dict.fromkeys(axes, 3)}
+
+
+def holding(**numbers: Any) -> dict[str, Any]:
+    """Inputs that are these numbers."""
+    return {"inputs": {name: lambda _, held=held: torch.tensor(held).double() for name, held in numbers.items()}}
+
+
+TIES = [[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]
+
+WRONG: dict[str, Wrong] = {
+    "matmul: a transpose is missing": Wrong(
+        "matmul", lambda dy, x, other: {"x": dy @ other, "other": x.mT @ dy}, "x", "m n, n p -> m p",
+        lambda x, other: x @ other, square("m", "n", "p"),
+    ),
+    "matmul: what was stretched is not summed": Wrong(
+        "matmul", lambda dy, x, other: {"x": dy @ other.mT, "other": (x.mT @ dy)[0]}, "other",
+        "b m n, n p -> b m p", lambda x, other: x @ other,
+    ),
+    "linear: the bias is summed over the wrong axis": Wrong(
+        "linear", lambda dy, x, weight, bias: {"x": dy @ weight, "weight": dy.mT @ x, "bias": dy.sum(1)}, "bias",
+        "b m, n m, n -> b n", lambda x, weight, bias: F.linear(x, weight, bias), square("b", "n"),
+    ),
+    "linear: the weight's cotangent is transposed": Wrong(
+        "linear", lambda dy, x, weight: {"x": dy @ weight, "weight": x.mT @ dy}, "weight", "b m, n m -> b n",
+        lambda x, weight: F.linear(x, weight), square("m", "n"),
+    ),
+    "einsum: the others meet without the cotangent": Wrong(
+        verbs.einsum, lambda dy, args: {"args": [args[1] * 1.0, dy, None]}, "a", "i j, i j -> i j",
+        lambda a, b: einsum(a, b, "i j, i j -> i j"),
+    ),
+    "reduce: the mean is not shared out": Wrong(
+        verbs.reduce, lambda dy, args: {"args": [dy.unsqueeze(-1).expand(args[0].shape), None, None]}, "x",
+        "a b -> a", lambda x: reduce(x, "a b -> a", "mean"),
+    ),
+    "softmax: the weighted sum is lost": Wrong(
+        "softmax", lambda dy, y: dy * y, "x", "a b -> a b", lambda x: x.softmax(-1)
+    ),
+    "softmax: the sum is over the wrong axis": Wrong(
+        "softmax", lambda dy, y: y * (dy - (dy * y).sum(0, keepdim=True)), "x", "a b -> a b", lambda x: x.softmax(-1)
+    ),
+    "log_softmax: the result is not raised": Wrong(
+        "log_softmax", lambda dy, y, dim: dy - y * dy.sum(dim, keepdim=True), "x", "a b -> a b",
+        lambda x: x.log_softmax(-1),
+    ),
+    "logsumexp: shared out in equal parts": Wrong(
+        "logsumexp", lambda dy, x: (dy.unsqueeze(-1) / x.shape[-1]).expand(x.shape), "x", "a b -> a",
+        lambda x: x.logsumexp(-1),
+    ),
+    "mean: without 1/n": Wrong(
+        "mean", lambda dy, x: dy.unsqueeze(-1).expand(x.shape), "x", "a b -> a", lambda x: x.mean(-1)
+    ),
+    "sum: along the wrong axis": Wrong(
+        "sum", lambda dy, x: dy.unsqueeze(0).expand(x.shape), "x", "a b -> a", lambda x: x.sum(1), square("a", "b")
+    ),
+    "amax: equals get it all": Wrong(
+        "amax", lambda dy, y, x: (x == y.unsqueeze(1)) * dy.unsqueeze(1), "x", "2 3 -> 2", lambda x: x.amax(1),
+        holding(x=TIES),
+    ),
+    "maximum: the first gets it all where both are equal": Wrong(
+        "maximum", lambda dy, x, other: {"x": dy * (x >= other), "other": dy * (x < other)}, "x", "2 3, 2 3 -> 2 3",
+        lambda x, other: torch.maximum(x, other), holding(x=TIES, other=TIES),
+    ),
+    "relu: also where it is 0": Wrong(
+        "relu", lambda dy, y: dy * (y >= 0), "x", "3 -> 3", lambda x: x.relu(), holding(x=[-1, 0, 2])
+    ),
+    "sub: the sign of the second": Wrong(
+        "sub", lambda dy: {"x": dy, "other": dy}, "other", "a, a -> a", lambda x, other: x - other
+    ),
+    "cos: the sign": Wrong("cos", lambda dy, x: dy * x.sin(), "x", "a -> a", lambda x: x.cos()),
+    "mul: what was stretched is not summed": Wrong(
+        "mul", lambda dy, x, other: {"x": dy * other, "other": (dy * x)[:1]}, "other", "a b, 1 b -> a b",
+        lambda x, other: x * other,
+    ),
+    "div: the square is lost": Wrong(
+        "div", lambda dy, x, other: {"x": dy / other, "other": -dy * x / other}, "other", "a, a -> a",
+        lambda x, other: x / other,
+    ),
+    "pow: the exponent stays": Wrong(
+        "pow", lambda dy, x, exponent: dy * exponent * x**exponent, "x", "a -> a", lambda x: x**3
+    ),
+    "gelu: one term of a product": Wrong(
+        "gelu", lambda dy, x: dy * (torch.erf(x * 0.5**0.5) + 1) * 0.5, "x", "a -> a", lambda x: F.gelu(x)
+    ),
+    "permute: the same order again": Wrong(
+        "permute", lambda dy, dims: dy.permute(dims), "x", "a b c -> b c a", lambda x: x.permute(1, 2, 0),
+        square("a", "b", "c"),
+    ),
+    "roll: the same way again": Wrong(
+        "roll", lambda dy, shifts, dims: torch.roll(dy, shifts, dims), "x", "a -> a", lambda x: x.roll(1, 0),
+        {"sizes": {"a": 4}},
+    ),
+    "select: a place too far": Wrong(
+        "select", lambda dy, x, dim, index: torch.select_scatter(zeros(x), dy, dim, index + 1), "x", "4 a -> a",
+        lambda x: x.select(0, 1),
+    ),
+    "cat: the pieces in the wrong order": Wrong(
+        "cat", lambda dy, dim: {"tensors": dy.chunk(2, dim)[::-1]}, "a", "k, k -> k+k", lambda a, b: torch.cat([a, b])
+    ),
+    "windows: folded with the wrong step": Wrong(
+        "unfold", lambda dy, x: zeros(x).index_add(0, torch.arange(6), dy.reshape(6)), "x", "8 -> 3 2",
+        lambda x: x.unfold(0, 2, 3),
+    ),
+    "conv1d: the dilation is dropped": Wrong(
+        "conv1d", lambda dy, x, weight: {"x": F.pad(F.conv_transpose1d(dy, weight), (0, 2)), "weight": None}, "x",
+        "1 2 7 -> 1 3 3", lambda x: F.conv1d(x, torch.ones(3, 2, 3).to(x).cumsum(0), dilation=2),
+    ),
+    "gather: written over where it was read twice": Wrong(
+        "gather", lambda dy, x, dim, index: zeros(x).scatter(dim, index, dy), "x", "3 -> 3",
+        lambda x: x.gather(0, torch.tensor([0, 0, 1])),
+    ),
+    "exp: the argument for the result": Wrong("exp", lambda dy, x: dy * x, "x", "a -> a", lambda x: x.exp()),
+    "sigmoid: the result taken for the argument": Wrong(
+        "sigmoid", lambda dy, y: dy * y.sigmoid() * (1 - y.sigmoid()), "x", "a -> a", lambda x: x.sigmoid()
+    ),
+    "sin: right, but nobody can go back through it again": Wrong(
+        "sin", lambda dy, x: dy * x.detach().cos(), "x", "a -> a", lambda x: x.sin()
+    ),
+}  # fmt: skip
+
+
+def at_one_size(f: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """What a law is told, and the sizes that it would take: what is wrong is not to be made smaller here."""
+    subject = Subject("backward_rule", f, told.get("sizes"), told.get("inputs"), 0, {})
+    return {**told, "sizes": {**subject.sizes, **({"...": subject.lead} if subject.lead else {})}}
+
+
+def says(of: str) -> str:
+    """How a law begins that names this cotangent, of the first order or the second."""
+    return rf"laws.backward_rule: .*\n  (differentiated again, )?the cotangent of {re.escape(of)}[\[ ]"
+
+
+def planted(wrong: Callable[..., Any]) -> Rule:
+    """A rule, as the registry keeps it."""
+    code: Any = wrong.__code__
+    return Rule(wrong, code.co_varnames[: code.co_argcount])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defect", WRONG)
+def test_the_rule_in_its_place_holds(defect: str) -> None:
+    """What is caught below is the defect, not the function: by default test_reverse_rules says so."""
+    wrong = WRONG[defect]
+    laws.backward_rule(circuit(wrong.text)(wrong.function), **wrong.told)
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_wrong_rule_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = WRONG[defect]
+    f = circuit(wrong.text)(wrong.function)
+    told = at_one_size(f, wrong.told)
+    monkeypatch.setitem(RULES, wrong.name, planted(wrong.rule))
+    with pytest.raises(AssertionError, match=says(wrong.of)):
+        laws.backward_rule(f, **told)
+
+
+# Written by hand -----------------------------------------------------------------------------------------------------
+
+
+@circuit("a b -> a b")
+def softmax(x: Tensor) -> Tensor:
+    return x.softmax(-1)
+
+
+@softmax.backward
+def _(x: Tensor, dy: Tensor) -> Tensor:
+    y = x.softmax(-1)
+    return y * (dy - reduce(dy * y, "a b -> a 1", "sum"))
+
+
+PAIRS = Window("x", "y", "w", 2, stride=3)
+
+
+@circuit("8 -> y w")
+def pairs(x: Tensor) -> Tensor:
+    return unfold(x, "x -> y w", PAIRS)
+
+
+@pairs.backward
+def _(x: Tensor, dy: Tensor) -> Tensor:
+    return fold(dy, "y w -> x", PAIRS, x=8)
+
+
+@circuit("... m -> ... m")
+def normed(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=0.1)
+
+
+@normed.backward
+def _(x: Tensor, dy: Tensor) -> Tensor:
+    scale = (x.var(-1, keepdim=True, correction=0) + 0.1).rsqrt()
+    y = (x - x.mean(-1, keepdim=True)) * scale
+    return scale * (dy - dy.mean(-1, keepdim=True) - y * (dy * y).mean(-1, keepdim=True))
+
+
+@circuit("a -> a")
+def raised(x: Tensor) -> Tensor:
+    return x.exp()
+
+
+@raised.backward
+def _(x: Tensor, dy: Tensor) -> Tensor:
+    return dy * x.exp()
+
+
+@circuit("a, a -> a")
+def let_through(x: Tensor, gate: Tensor) -> Tensor:
+    return torch.where(gate > 0, x, 0 * x)
+
+
+@let_through.backward
+def _(x: Tensor, gate: Tensor, dy: Tensor) -> tuple[Tensor, None]:
+    return dy * (gate > 0), None
+
+
+class Affine(nn.Module):
+    """A linear map with a bias."""
+
+    def __init__(self, m: int, n: int) -> None:
+        super().__init__()
+        self.m, self.n = m, n
+        self.weight, self.bias = nn.Parameter(torch.randn(n, m)), nn.Parameter(torch.randn(n))
+
+    @circuit("... m -> ... n", fixed="m n")
+    def forward(self, x: Tensor) -> Tensor:
+        return einsum(x, self.weight, "... m, n m -> ... n") + self.bias
+
+    @forward.backward
+    def gradient(self, x: Tensor, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        dweight, dbias = einsum(dy, x, "... n, ... m -> n m"), reduce(dy, "... n -> n", "sum")
+        return einsum(dy, self.weight, "... n, n m -> ... m"), {"weight": dweight, "bias": dbias}
+
+
+def overwriting(x: Tensor, dy: Tensor) -> Tensor:
+    return x.exp_() * dy
+
+
+def of_affine(dx: Any, dweight: Any, dbias: Any) -> Callable[..., Any]:
+    """A backward circuit of Affine, right where no function is given."""
+
+    def gradient(self: Affine, x: Tensor, dy: Tensor) -> Any:
+        right, named = Affine.gradient(self, x, dy)
+        named["weight"] = dweight(self, x, dy) if dweight else named["weight"]
+        named["bias"] = dbias(self, x, dy) if dbias else named["bias"]
+        return dx(self, x, dy) if dx else right, named
+
+    return gradient
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A circuit, the wrong backward that it gets, and how the law begins that sees it."""
+
+    make: Callable[[], Any]
+    wrong: Callable[..., Any]
+    says: str
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+IMAGES: dict[str, Any] = {"sizes": {"i": 5, "j": 4, "p": 2, "q": 3}}
+
+BY_HAND: dict[str, ByHand] = {
+    "matmul: a transpose is missing": ByHand(
+        lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz), says("x"), square("m", "n", "p")
+    ),
+    "matmul: the two are in the wrong order": ByHand(
+        lambda: by_hand.matmul, lambda x, y, dz: (x.T @ dz, dz @ y.T), says("x"), square("m", "n", "p")
+    ),
+    "bias: summed over the wrong axes": ByHand(
+        lambda: by_hand.add_bias, lambda x, bias, dz: (dz, dz.sum((0, 1))), says("bias"), square("i", "j", "k")
+    ),
+    "linear: the weight's cotangent is transposed": ByHand(
+        lambda: by_hand.linear, lambda x, weight, bias, dy: (dy @ weight, x.T @ dy, dy.sum(0)), says("weight"),
+        square("p", "k"),
+    ),
+    "sum: shared out": ByHand(
+        lambda: by_hand.total, lambda x, dy: dy * torch.ones_like(x) / x.numel(), says("x")
+    ),
+    "softmax: the weighted sum is lost": ByHand(
+        lambda: softmax, lambda x, dy: dy * x.softmax(-1), says("x")
+    ),
+    "softmax: the sum is over the wrong axis": ByHand(
+        lambda: softmax, lambda x, dy: x.softmax(-1) * (dy - (dy * x.softmax(-1)).sum(0)), says("x")
+    ),
+    "attention: P dO for PᵀdO, as the document has it": ByHand(
+        lambda: by_hand.shared,
+        lambda q, k, v, dout: (*by_hand.shared_gradient(q, k, v, dout)[:2], by_hand._shares(q, k) @ dout),
+        says("value"), square("y", "x"),
+    ),
+    "full convolution: the other is not reversed": ByHand(
+        lambda: by_hand.full,
+        lambda a, b, dc: (by_hand.valid_convolution(dc, b), by_hand.full_gradient(a, b, dc)[1]), says("a"),
+    ),
+    "same convolution: the document's way, for an even kernel": ByHand(
+        lambda: by_hand.same,
+        lambda a, b, dc: (by_hand.same_convolution(dc, b.flip(-1)), by_hand.same_gradient(a, b, dc)[1]), says("a"),
+        {"sizes": {"a": 5, "b": 2}},
+    ),
+    "correlation: the kernel's cotangent is a convolution": ByHand(
+        lambda: by_hand.correlated,
+        lambda image, kernel, dy: (
+            by_hand.correlated_gradient(image, kernel, dy)[0], by_hand.correlated(image, dy).flip(0, 1)
+        ),
+        says("kernel"), IMAGES,
+    ),
+    "windows: folded with the wrong stride": ByHand(
+        lambda: pairs, lambda x, dy: F.pad(fold(dy, "y w -> x", Window("x", "y", "w", 2)), (0, 4)), says("x")
+    ),
+    "layer norm: the part along the result is lost": ByHand(
+        lambda: normed,
+        lambda x, dy: (x.var(-1, keepdim=True, correction=0) + 0.1).rsqrt() * (dy - dy.mean(-1, keepdim=True)),
+        says("x"),
+    ),
+    "it has no cotangent at all": ByHand(lambda: raised, lambda x, dy: None, says("x")),
+    "what went in is written over": ByHand(
+        lambda: raised, overwriting, r"laws.backward_rule: raised.*\n  the backward circuit writes to x"
+    ),
+    "it is right, but nobody can go back through it again": ByHand(
+        lambda: raised, lambda x, dy: dy * x.exp().detach(),
+        r"laws.backward_rule: raised.*\n  differentiated again, the cotangent of x\[",
+    ),
+    "one tensor too few": ByHand(
+        lambda: by_hand.matmul, lambda x, y, dz: dz @ y.T,
+        r"laws.backward_rule: matmul.*\n  there is no backward circuit: .* gives 1 of the 2 cotangents",
+    ),
+    "axes that do not meet": ByHand(
+        lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz),
+        r"laws.backward_rule: matmul.*\n  there is no backward circuit: .*",
+    ),
+    "a method: the bias of the first example alone": ByHand(
+        lambda: Affine(5, 3), of_affine(None, None, lambda self, x, dy: dy[0]), says("bias")
+    ),
+    "a method: the mean over the examples": ByHand(
+        lambda: Affine(5, 3), of_affine(None, lambda self, x, dy: dy.mT @ x / len(x), None), says("weight")
+    ),
+    "a method: a transpose is missing": ByHand(
+        lambda: Affine(3, 3), of_affine(lambda self, x, dy: dy @ self.weight.mT, None, None), says("x")
+    ),
+    "a method: a parameter is forgotten": ByHand(
+        lambda: Affine(5, 3), lambda self, x, dy: (dy @ self.weight, {"bias": dy.sum(0)}),
+        r"laws.backward_rule: Affine.*\n  there is no backward circuit: .* is silent about weight",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("f", [softmax, pairs, normed, raised, let_through, Affine(5, 3)])
+def test_the_backward_circuits_that_are_replaced_hold(f: Any) -> None:
+    """Those of models.by_hand do in test_by_hand."""
+    laws.backward_rule(f)
+
+
+@pytest.mark.parametrize("defect", BY_HAND)
+def test_a_wrong_backward_by_hand_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = BY_HAND[defect]
+    f = case.make()
+    told = at_one_size(f, case.told)
+    spec: Any = f.forward.circuit if isinstance(f, nn.Module) else f.circuit
+    monkeypatch.setattr(spec.body, "backward", case.wrong)
+    with pytest.raises(AssertionError, match=case.says):
+        laws.backward_rule(f, **told)
+
+
+# What is around them -------------------------------------------------------------------------------------------------
+
+
+@circuit("a -> a")
+def shut_later(x: Tensor) -> Tensor:
+    """The gate is another by the time that the way back reads it; torch keeps where it was open."""
+    gate = torch.ones(x.shape, dtype=x.dtype)
+    found = let_through(x, gate)
+    gate.neg_()
+    return found
+
+
+def doubled(x: Tensor) -> Tensor:
+    """2x; autograd refuses to reverse it, as the 2 is a 6 by then."""
+    double = torch.full_like(x, 2.0)
+    found = x * double
+    double.mul_(3)
+    return found
+
+
+@circuit("... 3 -> ... 3")
+def used_twice(x: Tensor) -> Tensor:
+    """One module before and after another function: what comes back to its weights is added."""
+    return SHARED(SHARED(x).tanh())
+
+
+SHARED = Affine(3, 3).double()
+
+
+def keeps_no_copies(*_: Any) -> list[Any]:
+    """As if nothing that is written over were read again."""
+    return []
+
+
+def gives_the_last(self: Any, number: int, cotangent: Tensor, fresh: bool = False) -> None:
+    """As if what met before had not been there."""
+    mine = cotangent if not fresh else self.cotangents.get(number, cotangent)
+    self.cotangents[number] = mine
+    self.primal.setdefault(self.bench.wire(mine), number)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A circuit, and a part of the walk that is replaced."""
+
+    f: Callable[..., Any]
+    holder: Any
+    name: str
+    wrong: Callable[..., Any]
+    of: Sequence[str]
+
+
+MACHINES: dict[str, Machine] = {
+    "a saved input after it changed": Machine(shut_later, functionalize.Forward, "_copies", keeps_no_copies, ["x"]),
+    "cotangents that meet are not added": Machine(
+        circuit("a -> a")(lambda x: x * x.sin()), reverse_pass.Walk, "_give", gives_the_last, ["x"]
+    ),
+    "two uses of a module are not added": Machine(
+        used_twice, reverse_pass.Walk, "_give", gives_the_last, ["Affine.weight", "Affine.bias"]
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", MACHINES)
+def test_a_wrong_walk_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = MACHINES[defect]
+    told = at_one_size(case.f, {})
+    laws.backward_rule(case.f, **told)
+    monkeypatch.setattr(case.holder, case.name, case.wrong)
+    with pytest.raises(AssertionError, match="|".join([says(name) for name in case.of])):
+        laws.backward_rule(case.f, **told)
+
+
+def test_a_factor_that_changed_is_read_as_it_was() -> None:
+    """Autograd refuses this one, so that the law has nothing to compare with."""
+    x, ones = torch.randn(3).double(), torch.ones(3).double()
+    assert torch.equal(backward(doubled, x)(x, ones)["x"], 2 * ones)
+
+
+# What the law says, and when it is silent ----------------------------------------------------------------------------
+
+
+def said(f: Any, **told: Any) -> str:
+    with pytest.raises(AssertionError) as caught:
+        laws.backward_rule(f, **told)
+    return re.sub(r"\S*/(\w+\.py):\d+", r"\1", f"{caught.value}\n")
+
+
+def test_what_it_says(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small counterexample in the names of the axes, for a tensor, a parameter, and an optional tensor's case."""
+    nested = circuit("... m -> ... n")(nn.Sequential(nn.Tanh(), Affine(5, 3)))
+    wrong = BY_HAND["a method: the bias of the first example alone"].wrong
+    monkeypatch.setattr(Affine.forward.circuit.body, "backward", wrong)
+    monkeypatch.setattr(softmax.circuit.body, "backward", BY_HAND["softmax: the weighted sum is lost"].wrong)
+
+    @circuit("a -> a", optional={"scale": "a"})
+    def scaled(x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return x.sin() if scale is None else x.sin() * scale
+
+    @scaled.backward
+    def _(x: Tensor, scale: Tensor | None, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return dy * x.cos(), {"scale": dy * x.sin()}
+
+    golden("laws/backward_rule.txt", "\n".join([said(softmax), said(nested, sizes={"m": 5}), said(scaled)]))
+
+
+@pytest.mark.parametrize(
+    ("text", "f", "why"),
+    [
+        ("a -> a", lambda x: x > 0, "nothing in .* has a derivative"),
+        ("a -> a", lambda x: x.detach() * 2, "nothing in .* has a derivative"),
+        ("a -> ", lambda x: torch.zeros(()) if x.sum() > 0 else x.sum(), "nothing in .* has a derivative"),
+        ("a -> ", lambda x: x.sum() * 2 if x.sum() > 9 else x.sum(), "needs a number that only data can give"),
+    ],
+)
+def test_what_it_cannot_speak_of(text: str, f: Any, why: str) -> None:
+    with pytest.raises(laws.DoesNotApply, match=why):
+        laws.backward_rule(circuit(text)(f))
+
+
+@circuit("... -> ...")
+def hidden(x: Tensor) -> Tensor:
+    """What `backward` refuses by name."""
+    y = x * 3
+    with torch.no_grad():
+        y.mul_(2)
+    return y
+
+
+def test_what_backward_refuses_is_nothing_to_speak_of() -> None:
+    with pytest.raises(laws.DoesNotApply, match="writes, unwatched by autograd"):
+        laws.backward_rule(hidden)
+
+
+def test_all_kinds_of_circuits_hold() -> None:
+    """Many tensors in, integers, a float32 that a function holds, two results, dropout, frozen weights."""
+    held = torch.randn(3)
+    laws.backward_rule(circuit("a, a, a -> a")(lambda *x: x[0] * x[1] + x[2].sin()))
+    laws.backward_rule(circuit("n, v m -> n m", dtypes={"i": torch.long})(lambda i, w: w[i]), inputs={"i": range(3)})
+    laws.backward_rule(circuit("3 -> 3")(lambda x: x * held))
+    laws.backward_rule(circuit("a b -> a, b")(lambda x: (x.sum(1), x.prod(0))))
+    laws.backward_rule(circuit("a m -> a m")(nn.Sequential(nn.Dropout(0.5), nn.Tanh())))
+    laws.backward_rule(circuit("a 3 -> a 3")(nn.Linear(3, 3).requires_grad_(False)))
+    laws.backward_rule(circuit("a -> a")(torch.sin))
+
+
+def cases(suite: Any) -> dict[str, Any]:
+    (mark,) = suite.pytestmark
+    return dict(zip(mark.kwargs["ids"], mark.args[1], strict=True))
+
+
+def test_it_is_a_case_of_the_suite_where_somebody_wrote_a_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived = laws.suite(circuit("a -> a")(torch.sin))
+    with pytest.raises(pytest.skip.Exception, match=r"no circuit with a backward by hand runs in .*sin"):
+        derived(cases(derived)["backward_rule"])
+    written = laws.suite(circuit("a b -> a b")(lambda x: softmax(x) * 2))
+    written(cases(written)["backward_rule"])
+    monkeypatch.setattr(softmax.circuit.body, "backward", BY_HAND["softmax: the weighted sum is lost"].wrong)
+    with pytest.raises(AssertionError, match=says("x")):
+        written(cases(written)["backward_rule"])

@@ -1,0 +1,666 @@
+"""Circuits that check: what is refused and in which words, how parameters bind, kernels, switches, instances."""
+
+import copy
+import dataclasses
+import functools
+import inspect
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import Unsupported
+from torch.nn import functional as F
+
+from circuits import CircuitError, ShapeError, SignatureError, check, checks, circuit, definitions, find_circuit
+from circuits.checking.circuit import fixed_sizes, kernel_of
+from circuits.checking.runtime import leaves
+
+
+@circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Each of y queries mixes the x values by how well their keys answer it."""
+    score = query @ key.mT * key.shape[-1] ** -0.5
+    if mask is not None:
+        score = score.masked_fill(~mask, -torch.inf)
+    return score.softmax(-1) @ value
+
+
+class MultiHeadAttention(nn.Module):
+    def __init__(self, m: int, k: int, h: int) -> None:
+        super().__init__()
+        self.m, self.k, self.h = m, k, h
+        self.mix = nn.Linear(m, m)
+
+    @circuit("... y m, ... x m -> ... y m", fixed="m")
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
+        return self.mix(target) + source.mean(-2, keepdim=True)
+
+
+@circuit("... (h k), k -> ... h")
+def heads(joined: Tensor, weight: Tensor) -> Tensor:
+    return joined.unflatten(-1, (-1, weight.shape[0])) @ weight
+
+
+@circuit("b c h w -> b 2*c h/2 w/2")
+def down(image: Tensor) -> Tensor:
+    return F.max_pool2d(image, 2).repeat(1, 2, 1, 1)
+
+
+@circuit("b 3 h w -> b h w", multiples={"h": 16, "w": 16})
+def grey(image: Tensor) -> Tensor:
+    return image.mean(1)
+
+
+@circuit("n, v c -> n c", dtypes={"tokens": torch.long})
+def embed(tokens: Tensor, table: Tensor) -> Tensor:
+    return table[tokens]
+
+
+@circuit("a, a -> ")
+def inner(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right
+
+
+@circuit(", a -> a")
+def scale(by: Tensor | float, x: Tensor) -> Tensor:
+    return by * x
+
+
+@circuit("y, y -> y, y")
+def swap(left: Tensor, right: Tensor) -> Any:
+    return right, left
+
+
+@circuit("y -> 2*y, y")
+def wrong(x: Tensor) -> Any:
+    return x, x[:-1]
+
+
+@circuit("y -> y, y")
+def short(x: Tensor) -> Any:
+    return [x]
+
+
+@circuit("y -> y")
+def listed(x: Tensor) -> Any:
+    return [x]
+
+
+@circuit("a, a, a -> a")
+def add(first: Tensor, *others: Tensor) -> Tensor:
+    return sum(others, first)
+
+
+@circuit("(h k), (k h) -> ")
+def open_groups(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right
+
+
+@circuit("h, (h/2 k) -> k")
+def half_groups(h: Tensor, x: Tensor) -> Tensor:
+    return x.view(h.shape[0] // 2, -1).sum(0)
+
+
+class Holder:
+    def __init__(self, **held: object) -> None:
+        self.__dict__.update(held)
+
+    @circuit("y m -> y", fixed={"m": "size"}, multiples={"m": 4})
+    def total(self, x: Tensor) -> Tensor:
+        return x.sum(-1)
+
+
+def ones(*sizes: int) -> Tensor:
+    return torch.ones(sizes)
+
+
+MISTAKES: dict[str, Callable[[], object]] = {
+    "two_sizes": lambda: inner(ones(3), ones(4)),
+    "fixed": lambda: MultiHeadAttention(128, 16, 4)(ones(20, 128), ones(22, 64)),
+    "size_one": lambda: attention(ones(5, 8), ones(7, 1), ones(7, 1)),
+    "several_at_once": lambda: attention(ones(2, 5, 8), ones(3, 7, 9), ones(3, 7, 8), ones(5, 6) > 0),
+    "number": lambda: grey(ones(2, 4, 16, 16)),
+    "multiples": lambda: grey(ones(2, 3, 20, 16)),
+    "too_few_axes": lambda: down(ones(3, 32, 32)),
+    "too_few_for_the_rest": lambda: attention(ones(8), ones(7, 8), ones(7, 8)),
+    "no_axes": lambda: inner(ones(), ones(3)),
+    "group_does_not_divide": lambda: heads(ones(2, 65), ones(16)),
+    "group_known": lambda: heads_known(ones(2, 65), ones(4), ones(16)),
+    "open_groups": lambda: open_groups(ones(64), ones(65)),
+    "arithmetic_in_a_group": lambda: half_groups(ones(8), ones(13)),
+    "not_whole": lambda: down(ones(2, 3, 33, 32)),
+    "dtype": lambda: embed(ones(5), ones(10, 4)),
+    "a_list": lambda: attention([[1.0, 2.0], [3.0, 4.0]], ones(7, 2), ones(7, 2)),  # type: ignore[arg-type]
+    "tensors_in_a_list": lambda: inner([ones(3), ones(3)], ones(3)),  # type: ignore[arg-type]
+    "a_numpy_array": lambda: inner(np.ones(3, dtype=np.float32), ones(3)),  # type: ignore[arg-type]
+    "none": lambda: inner(None, ones(3)),  # type: ignore[arg-type]
+    "a_number_for_a_tensor": lambda: inner(2.0, ones(3)),  # type: ignore[arg-type]
+    "a_tensor_for_a_scalar": lambda: scale(ones(2), ones(2)),
+    "text_for_a_scalar": lambda: scale("2", ones(2)),  # type: ignore[arg-type]
+    "rest": lambda: attention(ones(2, 4, 5, 8), ones(2, 3, 7, 8), ones(2, 3, 7, 8)),
+    "rest_of_another_length": lambda: attention(ones(2, 4, 5, 8), ones(4, 7, 8), ones(4, 7, 8)),
+    "mask_does_not_broadcast": lambda: attention(ones(2, 5, 8), ones(2, 7, 8), ones(2, 7, 8), ones(3, 5, 7) > 0),
+    "mask_has_too_many_axes": lambda: attention(ones(5, 8), ones(7, 8), ones(7, 8), ones(1, 5, 7) > 0),
+    "output": lambda: wrong(ones(4)),
+    "output_missing": lambda: short(ones(4)),
+    "output_in_a_list": lambda: listed(ones(4)),
+    "tensors_by_star": lambda: add(ones(2), ones(2), ones(3)),
+    "too_few_by_star": lambda: add(ones(2), ones(2)),
+    "too_many_by_star": lambda: add(ones(2), ones(2), ones(2), ones(2)),
+    "fixed_and_missing": lambda: Holder(m=3).total(ones(2, 3)),
+    "fixed_and_no_int": lambda: Holder(size="3").total(ones(2, 3)),
+    "fixed_and_no_multiple": lambda: Holder(size=6).total(ones(2, 6)),
+    "check": lambda: check(ones(2, 4, 8, 8), "b c h w", c=3),
+}
+
+
+@circuit("... (h k), h, k -> ...")
+def heads_known(joined: Tensor, h: Tensor, k: Tensor) -> Tensor:
+    return joined.sum(-1)
+
+
+def words(error: BaseException) -> str:
+    """A message without the place of this file."""
+    return re.sub(r"declared at .*", "declared at model.py:12", f"{type(error).__name__}: {error}\n")
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_bad_call_says_everything(name: str, golden: Callable[[str, str], None]) -> None:
+    with pytest.raises(CircuitError) as caught:
+        MISTAKES[name]()
+    golden(f"checking/call_{name}.txt", words(caught.value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "several_at_once",
+            "number",
+            "multiples",
+            "too_few_axes",
+            "group_does_not_divide",
+            "group_known",
+            "open_groups",
+        ),
+        *(
+            "arithmetic_in_a_group",
+            "not_whole",
+            "dtype",
+            "none",
+            "rest",
+            "output",
+            "output_missing",
+            "too_many_by_star",
+        ),
+    ],
+)
+def test_a_bad_call_says_the_same_while_it_is_compiled(name: str) -> None:
+    with pytest.raises(ShapeError) as eager:
+        MISTAKES[name]()
+    torch._dynamo.reset()
+    with pytest.raises(Unsupported) as caught:
+        torch.compile(MISTAKES[name], backend="eager", fullgraph=True)()
+    assert str(eager.value) in str(caught.value).replace("\\n", "\n")
+
+
+def add_two(x: Tensor, y: Tensor) -> Tensor:
+    return x + y
+
+
+def on_two(text: str, **options: Any) -> Callable[[], object]:
+    """Declare a circuit on a function of two parameters."""
+    return lambda: circuit(text, **options)(add_two)
+
+
+def kernel_of_other_names() -> object:
+    @circuit("y, y -> y")
+    def double(x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    return double.kernel(lambda a, b: a + b)
+
+
+DECLARATIONS: dict[str, Callable[[], object]] = {
+    "arithmetic_never_known": on_two("h/2, a -> a"),
+    "arithmetic_on_two_unknowns": on_two("a+b, (a b) -> "),
+    "too_many_tensors": on_two("a, b, c -> a"),
+    "optional_unknown": on_two("a, a -> a", optional={"mask": "a"}),
+    "optional_bad_text": on_two("a -> a", optional={"y": "a ("}),
+    "optional_rest_meets_none": on_two("a -> a", optional={"y": "... a"}),
+    "fixed_without_self": on_two("a, b -> a", fixed="a"),
+    "fixed_unknown": on_two("a, b -> a", fixed={"c": 3}),
+    "fixed_no_int": on_two("a, b -> a", fixed={"a": 2.5}),
+    "multiples_unknown": on_two("a, b -> a", multiples={"c": 3}),
+    "multiples_no_int": on_two("a, b -> a", multiples={"a": 0}),
+    "dtypes_unknown": on_two("a, b -> a", dtypes={"z": torch.long}),
+    "dtypes_no_dtype": on_two("a, b -> a", dtypes={"x": "long"}),
+    "kernel_of_other_names": kernel_of_other_names,
+    "a_class": lambda: circuit("a -> a")(MultiHeadAttention),
+    "no_function": lambda: circuit("a -> a")(3),  # type: ignore[arg-type]
+    "replaced_forward": lambda: circuit("a -> a")(with_replaced_forward()),
+}
+
+
+def with_replaced_forward() -> nn.Module:
+    module = nn.Linear(2, 2)
+    module.forward = lambda x: x  # type: ignore[method-assign]
+    return module
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+def test_a_bad_declaration_says_why(name: str, golden: Callable[[str, str], None]) -> None:
+    with pytest.raises(SignatureError) as caught:
+        DECLARATIONS[name]()
+    golden(f"checking/declared_{name}.txt", words(caught.value))
+
+
+GOOD: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "plain": (lambda: attention(ones(5, 8), ones(7, 8), ones(7, 8)), (5, 8)),
+    "leading axes": (lambda: attention(ones(2, 3, 5, 8), ones(2, 3, 7, 8), ones(2, 3, 7, 8)), (2, 3, 5, 8)),
+    "mask": (lambda: attention(ones(2, 5, 8), ones(2, 7, 8), ones(2, 7, 8), ones(2, 5, 7) > 0), (2, 5, 8)),
+    "mask broadcasts": (lambda: attention(ones(2, 5, 8), ones(2, 7, 8), ones(2, 7, 8), ones(1, 5, 7) > 0), (2, 5, 8)),
+    "mask with fewer axes": (lambda: attention(ones(2, 5, 8), ones(2, 7, 8), ones(2, 7, 8), ones(5, 7) > 0), (2, 5, 8)),
+    "mask None": (lambda: attention(ones(2, 5, 8), ones(2, 7, 8), ones(2, 7, 8), None), (2, 5, 8)),
+    "by name": (lambda: attention(value=ones(7, 8), key=ones(7, 8), query=ones(5, 8)), (5, 8)),
+    "fixed": (lambda: MultiHeadAttention(6, 2, 3)(ones(5, 6), ones(7, 6)), (5, 6)),
+    "group": (lambda: heads(ones(2, 64), ones(16)), (2, 4)),
+    "open groups": (lambda: open_groups(ones(64), ones(64)), ()),
+    "arithmetic": (lambda: down(ones(2, 3, 32, 8)), (2, 6, 16, 4)),
+    "arithmetic in a group": (lambda: half_groups(ones(8), ones(12)), (3,)),
+    "multiples": (lambda: grey(ones(2, 3, 32, 16)), (2, 32, 16)),
+    "dtype": (lambda: embed(torch.arange(5), ones(10, 4)), (5, 4)),
+    "scalar out": (lambda: inner(ones(3), ones(3)), ()),
+    "number in": (lambda: scale(2.0, ones(3)), (3,)),
+    "scalar in": (lambda: scale(ones(), ones(3)), (3,)),
+    "no elements": (lambda: attention(ones(0, 5, 8), ones(0, 7, 8), ones(0, 7, 8)), (0, 5, 8)),
+    "star": (lambda: add(ones(2), ones(2), ones(2)), (2,)),
+    "parameter": (lambda: inner(nn.Parameter(ones(3)), ones(3)), ()),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_call_gives_what_the_function_gives(name: str) -> None:
+    call, sizes = GOOD[name]
+    torch.manual_seed(0)
+    checked = call()
+    torch.manual_seed(0)
+    with checks(False):
+        plain = call()
+    assert checked.shape == sizes
+    torch.testing.assert_close(checked, plain, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_message_says_where_the_circuit_is_declared() -> None:
+    with pytest.raises(ShapeError) as caught:
+        inner(ones(3), ones(4))
+    lines = inspect.getsourcelines(sys.modules[__name__])[0]
+    line = next(i for i, text in enumerate(lines, 1) if text.startswith("def inner")) - 1
+    assert str(caught.value).endswith(f"declared at {__file__}:{line}")
+
+
+def test_a_traceback_shows_the_generated_lines() -> None:
+    with pytest.raises(ShapeError) as caught:
+        inner(ones(3), ones(4))
+    text = "".join(traceback.format_exception(caught.value))
+    assert "_wrong(None, (left, right, ), None)" in text
+
+
+def test_errors_are_of_the_kinds_that_users_catch() -> None:
+    with pytest.raises(TypeError):
+        inner(ones(3), ones(4))
+    with pytest.raises(ValueError, match="->"):
+        circuit("a")(add_two)
+
+
+class TestBinding:
+    """The wrapper takes its arguments exactly as the function does."""
+
+    def test_every_kind_of_parameter(self) -> None:
+        default, seen = object(), []
+
+        def f(a: Any, /, b: Any, c: Any = default, *more: Any, d: Any, e: Any = None, **rest: Any) -> Any:
+            seen.append((c, more, d, e, rest))
+            return a, b
+
+        wrapped: Any = circuit("y, x -> y, x", optional={"e": "y x"})(f)
+        assert inspect.signature(wrapped) == inspect.signature(f)
+        wrapped(ones(2), ones(3), 3, 4, 5, d=6, z=7)
+        wrapped(ones(2), b=ones(3), d=6)
+        assert seen == [(3, (4, 5), 6, None, {"z": 7}), (default, (), 6, None, {})]
+        with pytest.raises(ShapeError, match=r"e \[y x\]  3 2"):
+            wrapped(ones(2), ones(3), 3, 4, 5, d=6, e=ones(3, 2))
+        for call in (lambda f: f(), lambda f: f(1, 2), lambda f: f(a=1, b=2, d=3), lambda f: f(1, 2, b=3, d=4)):
+            with pytest.raises(TypeError) as ours:
+                call(wrapped)
+            with pytest.raises(TypeError) as theirs:
+                call(f)
+            assert str(ours.value).partition(")")[2] == str(theirs.value).partition(")")[2]
+
+    def test_names_that_the_generated_text_might_use(self) -> None:
+        @circuit("y, y, y, y -> y")
+        def f(_circuit: Tensor, _s2: Tensor, refuse: Tensor, _s1: Tensor) -> Tensor:
+            return _circuit + _s2 + refuse + _s1
+
+        assert torch.equal(f(ones(2), ones(2), ones(2), ones(2)), 4 * ones(2))
+        with pytest.raises(ShapeError, match="_s1"):
+            f(ones(2), ones(2), ones(2), ones(3))
+
+    def test_optional_tensors_may_stand_before_the_others(self) -> None:
+        @circuit("y, x -> y", optional={"bias": "y"})
+        def f(a: Tensor, bias: Tensor | None, b: Tensor) -> Tensor:
+            return a if bias is None else a + bias
+
+        assert f.circuit.inputs == ("a", "b")
+        f(ones(2), None, ones(3))
+        with pytest.raises(ShapeError, match="bias"):
+            f(ones(2), ones(3), ones(3))
+
+    def test_sizes_that_only_optional_tensors_have(self) -> None:
+        @circuit("y -> y", optional={"first": "x y", "second": "x"})
+        def f(a: Tensor, *, first: Tensor | None = None, second: Tensor | None = None) -> Tensor:
+            return a
+
+        for options in ({}, {"first": ones(3, 2)}, {"second": ones(3)}, {"first": ones(3, 2), "second": ones(3)}):
+            f(ones(2), **options)
+        with pytest.raises(ShapeError, match="x is 4 here, but 3"):
+            f(ones(2), first=ones(3, 2), second=ones(4))
+
+    def test_sizes_that_optional_tensors_bring_to_a_group(self) -> None:
+        @circuit("(h k) -> (h k)", optional={"weight": "k"})
+        def f(x: Tensor, weight: Tensor | None = None) -> Tensor:
+            return x if weight is None else (x.view(-1, weight.shape[0]) * weight).flatten()
+
+        assert f(ones(12)).shape == f(ones(12), ones(3)).shape == (12,)
+        with pytest.raises(ShapeError, match="no whole h: k is 5"):
+            f(ones(12), ones(5))
+
+    def test_nothing_goes_in(self) -> None:
+        @circuit("-> y, ", fixed={"y": 3})
+        def f() -> Any:
+            return ones(3), ones()
+
+        assert f()[0].shape == (3,)
+        assert f.circuit.inputs == ()
+
+    def test_methods_of_all_kinds(self) -> None:
+        class Boxes:
+            size = 3
+
+            @circuit("y -> y")
+            def method(self, x: Tensor) -> Tensor:
+                return x
+
+            @classmethod
+            @circuit("y -> y", fixed={"y": "size"})
+            def of_class(cls, x: Tensor) -> Tensor:
+                return x
+
+            @staticmethod
+            @circuit("y -> y")
+            def static(x: Tensor) -> Tensor:
+                return x
+
+            @circuit("y -> y")
+            @staticmethod
+            def outside(x: Tensor) -> Tensor:
+                return x
+
+        boxes: Any = Boxes()
+        for f in (boxes.method, boxes.of_class, boxes.static, boxes.outside):
+            assert f(ones(3)).shape == (3,)
+            found = find_circuit(f)
+            assert found is not None
+            assert found.inputs == ("x",)
+            with pytest.raises(ShapeError, match=r"x \[y\]  3 3"):
+                f(ones(3, 3))
+
+    def test_functions_written_in_c_and_partial_ones(self) -> None:
+        add = circuit("y, y -> y")(torch.add)
+        assert torch.equal(add(ones(2), ones(2), alpha=3), 4 * ones(2))
+        with pytest.raises(ShapeError, match=r"inputs\[1\] \[y\]  3    y is 3 here"):
+            add(ones(2), ones(3))
+        half = circuit("y -> y")(functools.partial(torch.mul, 0.5))
+        assert torch.equal(half(ones(2)), 0.5 * ones(2))
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+@dataclasses.dataclass
+class Both:
+    left: Tensor
+    right: list[Tensor]
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda a, b: (a, b),
+        lambda a, b: [a, b],
+        lambda a, b: {"left": a, "right": b},
+        lambda a, b: Pair(a, b),
+        lambda a, b: Both(a, [b]),
+        lambda a, b: ((a,), {"deep": [(b,)]}),
+    ],
+)
+def test_outputs_are_found_wherever_they_are_nested(pack: Callable[[Tensor, Tensor], Any]) -> None:
+    def f(a: Tensor, b: Tensor) -> Any:
+        return pack(a, b)
+
+    result = circuit("y, x -> y, x")(f)(ones(2), ones(3))
+    assert [x.shape for x in leaves(result)] == [(2,), (3,)]
+    with pytest.raises(ShapeError, match="output 1"):
+        circuit("y, x -> x, y")(f)(ones(2), ones(3))
+
+
+class TestKernels:
+    def test_the_kernel_runs_and_definitions_bring_back_the_definition(self) -> None:
+        @circuit("y -> y")
+        def f(x: Tensor) -> Tensor:
+            return x + 1
+
+        assert not f.circuit.has_kernel
+
+        def fast(x: Tensor) -> Tensor:
+            return x + 2
+
+        assert f.kernel(fast) is fast
+        assert f.circuit.has_kernel
+        assert kernel_of(f.circuit) is fast
+        assert f(ones(1)).item() == 3
+        with definitions():
+            assert f(ones(1)).item() == 2
+            with pytest.raises(ShapeError):
+                f(ones(1, 1))
+        with definitions(), checks(False):
+            assert f(ones(1)).item() == 2
+        assert f(ones(1)).item() == 3
+
+    def test_a_method_has_a_kernel(self) -> None:
+        class Plus(nn.Module):
+            m = 3
+
+            @circuit("y -> y")
+            def forward(self, x: Tensor) -> Tensor:
+                return x + self.m
+
+            @forward.kernel  # pyright: ignore[reportFunctionMemberAccess]
+            def fast(self, x: Tensor) -> Tensor:
+                return x + self.m + 1
+
+        assert Plus()(ones(1)).item() == 5
+        with definitions():
+            assert Plus()(ones(1)).item() == 4
+
+    def test_a_kernel_is_checked_too(self) -> None:
+        @circuit("y -> y")
+        def f(x: Tensor) -> Tensor:
+            return x
+
+        @f.kernel
+        def _(x: Tensor) -> Tensor:
+            return x[:-1]
+
+        with pytest.raises(ShapeError, match="output"):
+            f(ones(3))
+
+
+class TestSwitches:
+    def test_checks_are_off_inside_and_on_again_after_an_error(self) -> None:
+        with pytest.raises(RuntimeError), checks(False):
+            inner(ones(3), ones(4))
+        with pytest.raises(ShapeError):
+            inner(ones(3), ones(4))
+        with checks(False):
+            with checks(True), pytest.raises(ShapeError):
+                inner(ones(3), ones(4))
+            with pytest.raises(RuntimeError):
+                inner(ones(3), ones(4))
+
+    @pytest.mark.parametrize(
+        ("value", "error"),
+        [
+            ("0", "RuntimeError"),
+            pytest.param("", "ShapeError", marks=pytest.mark.slow),
+            pytest.param("1", "ShapeError", marks=pytest.mark.slow),
+        ],
+    )
+    def test_the_environment_says_what_holds_from_the_start(self, value: str, error: str) -> None:
+        program = """
+import torch
+from circuits import circuit
+try: circuit("a, a -> ")(lambda x, y: x @ y)(torch.ones(3), torch.ones(4))
+except Exception as error: print(type(error).__name__)
+"""
+        environment = {**os.environ, "CIRCUITS_CHECKS": value}
+        ran = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ran.stdout.strip() == error
+
+
+class TestInstances:
+    """`circuit(text)(module)` signs one module of anyone's class."""
+
+    @pytest.fixture
+    def linear(self) -> nn.Linear:
+        return circuit("... m -> ... k", fixed={"m": "in_features", "k": "out_features"})(nn.Linear(4, 3))
+
+    def test_nothing_but_the_check_is_added(self) -> None:
+        module = nn.Linear(4, 3)
+        before, held = {**module.state_dict()}, {**module.__dict__}
+        signed = circuit("... m -> ... k", fixed={"m": "in_features"})(module)
+        assert signed is module
+        assert module.__dict__ == held
+        assert list(module.state_dict()) == list(before)
+        assert all(module.state_dict()[name] is not None for name in before)
+        assert repr(module) == repr(nn.Linear(4, 3))
+        assert isinstance(module, nn.Linear)
+        assert type(module).__name__ == "Linear"
+        assert find_circuit(nn.Linear(4, 3)) is None
+
+    def test_it_checks(self, linear: nn.Linear) -> None:
+        assert linear(ones(2, 4)).shape == (2, 3)
+        for call in (linear, linear.forward):
+            with pytest.raises(ShapeError, match=r"m is 5 here, but 4 \(fixed by Linear\.in_features\)"):
+                call(ones(2, 5))
+
+    def test_it_has_its_own_signature_over_its_class_s(self) -> None:
+        module = circuit("y m, x m -> y m")(MultiHeadAttention(6, 2, 3))
+        found, of_class = find_circuit(module), find_circuit(MultiHeadAttention(6, 2, 3))
+        assert found is not None
+        assert of_class is not None
+        assert (str(found.signature), str(of_class.signature)) == ("y m, x m -> y m", "... y m, ... x m -> ... y m")
+        with pytest.raises(ShapeError, match="3 axes"):
+            module(ones(1, 5, 6), ones(1, 7, 6))
+
+    def test_it_is_signed_anew(self, linear: nn.Linear) -> None:
+        circuit("m -> k")(linear)
+        assert linear(ones(4)).shape == (3,)
+        with pytest.raises(ShapeError, match="2 axes here, but the signature has 1"):
+            linear(ones(2, 4))
+
+    @pytest.mark.parametrize(
+        "again",
+        [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), lambda x: saved(x)],
+        ids=["deepcopy", "pickle", "torch.save"],
+    )
+    def test_a_copy_is_signed_and_runs_on_its_own_parameters(
+        self, linear: nn.Linear, again: Callable[[nn.Linear], nn.Linear]
+    ) -> None:
+        before = linear(ones(2, 4))
+        other = again(linear)
+        torch.testing.assert_close(other(ones(2, 4)), before)
+        other.weight = nn.Parameter(torch.zeros(3, 4))
+        torch.testing.assert_close(other(ones(2, 4)), other.bias.expand(2, 3))
+        torch.testing.assert_close(linear(ones(2, 4)), before)
+        found, old = find_circuit(other), find_circuit(linear)
+        assert found is not None
+        assert old is not None
+        assert found.signature == old.signature
+        with pytest.raises(ShapeError):
+            other(ones(2, 5))
+
+    def test_a_shallow_copy_runs_on_what_it_holds(self, linear: nn.Linear) -> None:
+        other = copy.copy(linear)
+        other.__dict__["_parameters"] = {name: torch.zeros_like(each) for name, each in linear.named_parameters()}
+        assert other(ones(2, 4)).count_nonzero() == 0
+        assert linear(ones(2, 4)).count_nonzero() > 0
+        with pytest.raises(ShapeError):
+            other(ones(2, 5))
+
+    def test_inside_another_module_it_is_copied_with_it(self, linear: nn.Linear) -> None:
+        outer = copy.deepcopy(nn.Sequential(linear, nn.ReLU()))
+        with pytest.raises(ShapeError):
+            outer(ones(2, 5))
+        assert find_circuit(outer) is None
+        assert find_circuit(outer[0]) is not None
+
+
+def saved(module: nn.Linear) -> nn.Linear:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def test_check_gives_the_sizes() -> None:
+    assert check(ones(2, 3, 8, 6), "b c h w", c=3) == {"b": 2, "c": 3, "h": 8, "w": 6}
+    assert check(ones(5, 2, 12), "... (h k)", k=4) == {"k": 4, "h": 3}
+    assert check(ones(5, 12), "... 2*c") == {"c": 6}
+
+
+def test_the_declaration_is_data() -> None:
+    spec = attention.circuit
+    assert spec.name == "attention"
+    assert spec.inputs == ("query", "key", "value")
+    assert spec.parameters == ("query", "key", "value", "mask")
+    assert [str(term) for term in spec.optional["mask"]] == ["...", "y", "x"]
+    assert find_circuit(attention) is spec
+    assert attention.__doc__ is not None
+    assert attention.__doc__.startswith("Each of y queries")
+    assert spec.definition is inspect.unwrap(attention)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_fixed_sizes_are_read_from_the_owner() -> None:
+    module = MultiHeadAttention(6, 2, 3)
+    spec = find_circuit(module)
+    assert spec is not None
+    assert spec.owner == "self"
+    assert spec.name == "MultiHeadAttention.forward"
+    assert fixed_sizes(spec, module) == {"m": 6}

@@ -1,0 +1,381 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportCallIssue=false, reportIndexIssue=false
+"""A diagram is a program: it runs at other sizes, on other parameters, and says when it cannot."""
+
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sympy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from circuits import CircuitError, ShapeError, circuit, einsum, rearrange, trace, track
+from circuits.diagram.boxes import Call
+from circuits.diagram.interpreter import evaluate, schedule
+from circuits.diagram.structure import Struct, Wire
+
+
+@circuit("... y k, ... x k, ... x k -> ... y k")
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    score = einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
+    return einsum(score.softmax(-1), value, "... y x, ... x k -> ... y k")
+
+
+def convolutions() -> nn.Module:
+    down = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    return nn.Sequential(
+        down, nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.ConvTranspose2d(8, 4, 2, 2)
+    )
+
+
+class Settings(nn.Module):
+    """Arguments of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, y: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+        return self.layer(x) * scale if y is None else self.layer(x) + y
+
+
+def equal(diagram: Callable[..., Any], plain: Callable[..., Any], *args: Tensor) -> None:
+    """Two runs under one seed give the same numbers and gradients."""
+    answers = []
+    for run in (diagram, plain):
+        torch.manual_seed(3)
+        inputs = [arg.clone().requires_grad_() if arg.is_floating_point() else arg for arg in args]
+        out = run(*inputs)
+        out = out[0] if isinstance(out, tuple) else out
+        weights = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape).cos()
+        slopes = torch.autograd.grad((out * weights).sum(), [each for each in inputs if each.requires_grad])
+        answers.append((out, slopes))
+    assert torch.equal(answers[0][0], answers[1][0])
+    torch.testing.assert_close(answers[0][1], answers[1][1])
+
+
+# Other sizes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("y", "x", "k"), [(2, 3, 4), (7, 2, 16), (5, 5, 5), (20, 22, 3)])
+def test_attention_at_new_sizes(y: int, x: int, k: int) -> None:
+    equal(trace(attend), attend.circuit.definition, torch.randn(y, k), torch.randn(x, k), torch.randn(x, k))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (5, 3, 16, 6), (3, 3, 2, 4)])
+def test_convolutions_at_new_sizes(shape: tuple[int, ...]) -> None:
+    model = convolutions()
+    diagram = trace(model, axes="b 3 h w", sizes=None)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.randn(shape)
+    equal(diagram, model, x)
+    assert int(model[1].num_batches_tracked) == int(state["1.num_batches_tracked"]) + 2
+
+
+@pytest.mark.parametrize("length", [2, pytest.param(5, marks=pytest.mark.slow), 9])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True),
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+    ],
+    ids=["lstm", "transformer"],
+)
+def test_sequences_at_new_lengths(make: Callable[[], nn.Module], length: int) -> None:
+    model = make()
+    diagram = trace(model, axes="3 n 8")
+    assert diagram.fixed == ()
+    equal(diagram, model, torch.randn(3, length, 8))
+
+
+def test_a_length_that_torch_counts_through_is_fixed_and_says_so() -> None:
+    model = nn.GRU(8, 6, batch_first=True)
+    diagram = trace(model, axes="3 n 8")
+    (fixed,) = diagram.fixed
+    assert (fixed.axis, fixed.by) == ("n", "gru")
+    equal(diagram, model, torch.randn(3, int(fixed.size), 8))
+
+
+def in_place_and_indices(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[1:] += x[:-1]
+    y[:, 0] = 0
+    halves = y.view(-1).chunk(2)
+    places = torch.arange(x.shape[0]).flip(0)
+    late = torch.arange(x.shape[1]) > x.shape[1] // 2
+    mixed = torch.where(late, y[places], y) + torch.full((x.shape[0], 1), math.pi)
+    return mixed.masked_fill(~late, 0.5) * halves[0].sum() + torch.rand(x.shape[0], 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (6, 3), (3, 10)])
+def test_in_place_changes_and_indices_at_new_sizes(shape: tuple[int, int]) -> None:
+    equal(trace(in_place_and_indices, axes="b k"), in_place_and_indices, torch.randn(shape))
+
+
+def ceilings(x: Tensor) -> Tensor:
+    half = -(-x.shape[0] // 2)
+    return x[:half].sum() * (x.shape[0] / x.numel()) + x.shape[0] ** 0.5 + x.new_ones(half, x.shape[1] * 2).sum() / 3
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (5, 4), (7, 7)])
+def test_arithmetic_on_sizes_is_pythons(shape: tuple[int, int]) -> None:
+    diagram, x = trace(ceilings, axes="b k"), torch.rand(shape)
+    assert diagram.fixed == ()
+    assert torch.equal(diagram(x), ceilings(x))
+
+
+# What breaks a guard -------------------------------------------------------------------------------------------------
+
+
+def large_or_small(x: Tensor) -> Tensor:
+    return x * 2 if x.shape[0] > 10 else x.flip(0)
+
+
+def test_sizes_that_would_take_another_path_are_refused() -> None:
+    diagram = trace(large_or_small, axes="b 8")
+    assert torch.equal(diagram(torch.ones(30, 8)), torch.full((30, 8), 2.0))
+    for rows in (1, 3, 10):
+        with pytest.raises(ShapeError, match=rf"b = {rows} came"):
+            diagram(torch.ones(rows, 8))
+
+
+REFUSED: dict[str, Callable[[], Any]] = {
+    "guard": lambda: trace(large_or_small, axes="b 8")(torch.ones(3, 8)),
+    "number": lambda: trace(large_or_small, axes="b 8")(torch.ones(30, 7)),
+    "axes": lambda: trace(large_or_small, axes="b 8")(torch.ones(30, 8, 1)),
+    "two_sizes": lambda: trace(attend)(torch.ones(2, 4), torch.ones(3, 4), torch.ones(2, 4)),
+    "multiple": lambda: trace(nn.MaxPool2d(2), axes="c 2*h 2*w")(torch.ones(1, 5, 4)),
+    "no_tensor": lambda: trace(nn.Linear(8, 8), axes="b 8")(3),
+    "another_constant": lambda: trace(Settings(), axes="b 8")(torch.ones(3, 8), scale=3.0),
+    "a_tensor_for_none": lambda: trace(Settings(), axes="b 8")(torch.ones(3, 8), torch.ones(3, 8)),
+    "unknown_parameter": lambda: trace(nn.Linear(8, 8), axes="b 8").run(
+        (torch.ones(3, 8),), {}, {"wait": torch.ones(1)}
+    ),
+    "a_list_for_a_dict": lambda: trace(lambda d: d["x"], {"x": torch.ones(2), "y": torch.ones(2)})([torch.ones(2)]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_diagram_cannot_run_is_refused_in_plain_words(name: str, golden: Any) -> None:
+    with pytest.raises(CircuitError) as caught:
+        REFUSED[name]()
+    golden(f"diagram/run_{name}.txt", f"{caught.value}\n")
+
+
+def test_a_failed_run_cannot_be_run_again() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(4, 4))
+    with track(model, to=None) as seen, pytest.raises(RuntimeError):
+        model(torch.ones(3, 8))
+    with pytest.raises(CircuitError, match="failed"):
+        seen.diagram(torch.ones(3, 8))
+
+
+# How it is called ----------------------------------------------------------------------------------------------------
+
+
+def test_called_in_every_way_that_its_original_can_be() -> None:
+    model, x = Settings(), torch.randn(3, 8)
+    diagram = trace(model, x)
+    for answer in (diagram(x), diagram(x=x), diagram(x, None), diagram(x, scale=2.0), diagram(y=None, x=x)):
+        assert torch.equal(answer, model(x))
+    with pytest.raises(TypeError, match="missing"):
+        diagram()
+    with pytest.raises(TypeError, match="unexpected"):
+        diagram(x, other=x)
+
+
+def test_mappings_come_in_any_order() -> None:
+    diagram = trace(lambda state, **more: state["a"] - state["b"] * more["c"] + more["d"],
+                    {"a": torch.ones(2), "b": torch.ones(2)}, c=torch.ones(2), d=torch.ones(2))  # fmt: skip
+    a, b, c, d = torch.randn(4, 2)
+    assert torch.equal(diagram({"b": b, "a": a}, d=d, c=c), a - b * c + d)
+
+
+def test_parameters_can_be_replaced_by_name() -> None:
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval(), torch.randn(3, 8)
+    other = {name: torch.rand_like(value) for name, value in model.named_parameters()}
+    other["1.running_mean"] = torch.randn(8)
+    diagram = trace(model, x)
+    weight = other["0.weight"].requires_grad_()
+    answer, expected = diagram.run((x,), {}, other), torch.func.functional_call(model, other, (x,))
+    assert torch.equal(answer, expected)
+    torch.testing.assert_close(*[torch.autograd.grad(each.square().sum(), weight)[0] for each in (answer, expected)])
+
+
+def test_a_diagram_reads_the_parameters_of_today() -> None:
+    model, x = nn.Sequential(nn.Linear(8, 8)), torch.randn(3, 8)
+    diagram = trace(model, x)
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    assert torch.equal(diagram(x), model(x))
+    model[0] = nn.Linear(8, 8)
+    assert torch.equal(diagram(x), model(x))
+
+
+def test_a_box_that_ran_under_autocast_or_without_gradient_does_so_again() -> None:
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = x @ x.mT
+        with torch.no_grad():
+            quiet = x.cos()
+        return half, quiet * x
+
+    x = torch.randn(3, 3, requires_grad=True)
+    half, mixed = trace(run, torch.ones(3, 3))(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(torch.autograd.grad(mixed.sum(), x)[0], x.detach().cos())
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_value_is_let_go_after_its_last_use() -> None:
+    wire = [Wire(number) for number in range(4)]
+    calls = [
+        Call(torch.sin, Struct(tuple, (), (wire[place],)), Struct(dict, (), ()), wire[place + 1]) for place in range(3)
+    ]
+    assert [spent for _, spent in schedule(calls, wire[3], ())] == [(0,), (1,), (2,)]
+    assert [spent for _, spent in schedule(calls, Struct(tuple, (), (wire[3], wire[1])), ())] == [(0,), (), (2,)]
+
+
+def test_running_keeps_no_more_alive_than_the_circuit() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def note(x: Tensor) -> Tensor:
+        nonlocal most
+        made = x + 1
+        alive.append(weakref.ref(made))
+        most = max(most, sum(each() is not None for each in alive))
+        return made
+
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(10):
+            x = torch.vmap(note)(x)
+        return x
+
+    diagram = trace(chain, torch.ones(3))
+    alive.clear()
+    most = 0
+    assert torch.equal(diagram(torch.ones(3)), torch.full((3,), 11.0))
+    assert most <= 2
+
+
+# Random programs -----------------------------------------------------------------------------------------------------
+
+STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda a, b: a + b,
+    "matmul": lambda a, b: a @ b.mT @ b,
+    "softmax": lambda a, b: a.softmax(-1),
+    "cat": lambda a, b: torch.cat([a, b], 0)[: a.shape[0]],
+    "chunk": lambda a, b: torch.cat(a.chunk(2, -1)[::-1], -1),
+    "where": lambda a, b: torch.where(a > b, a, b * 2),
+    "index": lambda a, b: a[torch.arange(a.shape[0] - 1, -1, -1)],
+    "reduce": lambda a, b: a - b.mean(0, keepdim=True),
+    "noise": lambda a, b: a + torch.rand_like(b),
+    "view": lambda a, b: a.view(-1)[: a.numel()].view(a.shape),
+    "transpose": lambda a, b: (a.mT * b.mT).mT.clone(memory_format=torch.contiguous_format),
+    "expand": lambda a, b: a[:1].expand_as(b) + b,
+}
+CHANGES: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "add_": lambda a, b: a.add_(b),
+    "mul_": lambda a, b: a.__imul__(0.5),
+    "row": lambda a, b: a.__setitem__(0, b[-1]),
+    "column": lambda a, b: a[:, 1].copy_(b[:, 0]),
+    "slice": lambda a, b: a.__setitem__((slice(None), slice(1, None)), b[:, 1:] * 2),
+    "mask": lambda a, b: a.masked_fill_(b > 1, 0.25),
+    "through a view": lambda a, b: a.view(-1)[::2].mul_(3),
+    "through two": lambda a, b: a.t()[0].unsqueeze(0).sub_(1),
+}
+
+
+def build(plan: list[tuple[str, int, int]]) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """A program: each step makes one more tensor of a pool, or changes one that was made."""
+
+    def program(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        pool = [x.clone(), y * 1]
+        for step, first, second in plan:
+            a, b = pool[first % len(pool)], pool[second % len(pool)]
+            if step in STEPS:
+                pool.append(STEPS[step](a, b))
+            else:
+                CHANGES[step](a, b.clone())
+        return tuple(pool)
+
+    return program
+
+
+PLANS = st.lists(st.tuples(st.sampled_from([*STEPS, *CHANGES]), st.integers(0, 9), st.integers(0, 9)), max_size=6)
+
+
+@settings(max_examples=25)
+@given(PLANS, st.integers(2, 5), st.integers(2, 4))
+def test_random_programs_run_again_as_they_ran(plan: list[tuple[str, int, int]], rows: int, half: int) -> None:
+    program, module = build(plan), _Module(build(plan))
+    x, y = torch.randn(rows, 2 * half), torch.randn(rows, 2 * half)
+    torch.manual_seed(5)
+    expected = program(x, y)
+    with track(module, to=None) as seen:
+        torch.manual_seed(5)
+        tracked = module(x, y)
+    for run in (seen.diagram, trace(program, x, y), trace(program, axes="b 2*k, b 2*k")):
+        torch.manual_seed(5)
+        for one, two, three in zip(expected, tracked, run(x, y), strict=True):
+            assert torch.equal(one.nan_to_num(), two.nan_to_num())
+            assert torch.equal(one.nan_to_num(), three.nan_to_num())
+
+
+class _Module(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return self.function(x, y)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_sizes_are_computed_with_as_python_does(a: int, b: int) -> None:
+    h, w = sympy.symbols("h w", integer=True, positive=True)
+    given_sizes = {h: a, w: b}
+    assert evaluate(h * w + 2 * h - w, given_sizes) == a * b + 2 * a - b
+    assert evaluate(sympy.Ge(h, w), given_sizes) is (a >= b)
+    assert type(evaluate(h / 2, {h: 2 * a})) is int
+
+
+def test_modules_of_one_class_in_a_function_are_told_apart() -> None:
+    """Neither is inside another, so nothing but their order names them."""
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    x = torch.rand(2, 4)
+    diagram = trace(lambda x: second(first(x)), x)
+    assert torch.equal(diagram(x), second(first(x)))
+    assert diagram.box.parameter_count == 40
+    assert [value.name for value in diagram.parameters] == [
+        "Linear.weight",
+        "Linear.bias",
+        "Linear2.weight",
+        "Linear2.bias",
+    ]
+    bias = torch.ones(4)
+    expected = torch.nn.functional.linear(first(x), second.weight, bias)
+    assert torch.equal(diagram.run((x,), {}, {"Linear2.bias": bias}), expected)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 4), (5, 2, 7)])
+def test_an_axis_of_a_group_is_told_by_the_others(sizes: tuple[int, int, int]) -> None:
+    """No input has k alone: it is what is left of (h k)."""
+
+    @circuit("b (h k), h -> b k")
+    def weighed(x: Tensor, weight: Tensor) -> Tensor:
+        return einsum(rearrange(x, "b (h k) -> b h k", h=weight.shape[0]), weight, "b h k, h -> b k")
+
+    b, h, k = sizes
+    diagram = trace(weighed)
+    equal(diagram, weighed, torch.randn(b, h * k), torch.randn(h))
+    with pytest.raises(ShapeError, match=r"x \[b h\*k\] has h\*k = \d+, which no whole k gives"):
+        diagram(torch.randn(b, h * k + 1), torch.randn(h))

@@ -1,0 +1,184 @@
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# pyright: reportAttributeAccessIssue=false
+"""Descriptions of nested values: filled again they are the value, and a value that does not fit is refused by place."""
+
+import collections
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from circuits import CircuitError
+from circuits.diagram.structure import (
+    Scalar,
+    Struct,
+    Wire,
+    arguments,
+    bind,
+    change,
+    convert,
+    describe,
+    leaves,
+    tensors,
+    wires,
+)
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+@dataclasses.dataclass
+class Note:
+    value: Any
+    text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sealed:
+    value: Any
+
+
+class Answer(collections.OrderedDict[str, Any]):
+    """As the answers of well-known model libraries: a mapping with fields of its own."""
+
+
+X = torch.ones(1)
+NAMES = st.sampled_from(["x", "y", "z"])
+TENSORS = st.builds(torch.ones, st.integers(0, 3))
+CONSTANTS = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.just(torch.float32))
+VALUES = st.recursive(
+    TENSORS | CONSTANTS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(NAMES, inner, max_size=3),
+        st.dictionaries(NAMES, inner, max_size=3).map(collections.OrderedDict),
+        st.dictionaries(NAMES, inner, max_size=3).map(Answer),
+        st.builds(Pair, inner, inner),
+        st.builds(Note, inner),
+        st.builds(Sealed, inner),
+        st.builds(slice, inner, inner),
+    ),
+    max_leaves=8,
+)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """The same types all the way down, and the very same tensors."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return one is other
+    if dataclasses.is_dataclass(one):
+        return alike(vars(one), vars(other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(alike(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, slice):
+        return alike((one.start, one.stop, one.step), (other.start, other.stop, other.step))
+    return bool(one == other)
+
+
+def numbered(value: Any) -> tuple[Any, list[Tensor]]:
+    found: list[Tensor] = []
+
+    def wire(tensor: Tensor) -> Wire:
+        found.append(tensor)
+        return Wire(len(found) - 1)
+
+    return describe(value, wire), found
+
+
+@given(VALUES)
+def test_a_description_filled_again_is_the_value(value: Any) -> None:
+    description, found = numbered(value)
+    filled = change(description, lambda wire: found[wire.number], lambda scalar: scalar.expression)
+    assert alike(filled, value)
+    assert wires(description) == tuple(range(len(found)))
+    assert [leaf.number for leaf in leaves(description)] == list(range(len(found)))
+    assert all(mine is other for mine, other in zip(tensors(value), found, strict=True))
+
+
+@given(VALUES)
+def test_a_description_holds_no_tensor_and_binds_its_value(value: Any) -> None:
+    description, found = numbered(value)
+    assert not tensors(description)
+    bound: dict[Any, Any] = {}
+    bind(description, value, bound)
+    assert list(bound) == list(range(len(found)))
+    assert all(bound[place] is tensor for place, tensor in enumerate(found))
+
+
+@given(VALUES)
+def test_converting_changes_the_tensors_and_nothing_else(value: Any) -> None:
+    changed = convert(value, lambda tensor: tensor + 1)
+    assert [each.sum().item() for each in tensors(changed)] == [2 * each.numel() for each in tensors(value)]
+    assert alike(numbered(convert(changed, lambda tensor: tensor))[0], numbered(value)[0])
+
+
+def test_the_answers_of_torch_are_made_again() -> None:
+    best = torch.ones(2, 3).max(1)
+    description, found = numbered(best)
+    again = change(description, lambda wire: found[wire.number], lambda scalar: scalar)
+    assert type(again) is type(best)
+    assert again.indices is best.indices
+
+
+def test_numbers_that_depend_on_sizes_have_their_place() -> None:
+    description = Struct(tuple, (), (Wire(0), Scalar("h"), 3))
+    bound: dict[Any, Any] = {}
+    bind(description, (torch.ones(1), 8, 3), bound)
+    assert bound["h"] == 8
+    assert change(description, lambda wire: "x", lambda scalar: scalar.expression * 2) == ("x", "hh", 3)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "came", "words"),
+    [
+        (torch.ones(1), 3, "the call: a tensor belongs here, 3 came"),
+        ((torch.ones(1), 2.0), (torch.ones(1), 3.0), "the call[1]: the diagram was recorded with 2.0, 3.0 came"),
+        ({"a": torch.ones(1)}, {"b": torch.ones(1)}, "the call: dict with a belongs here, dict with b came"),
+        ({"a": [torch.ones(1)]}, {"a": []}, "the call.a: list of 1 belongs here, list of 0 came"),
+        (Pair(X, 3), Pair(X, None), "the call.right: the diagram was recorded with 3, None came"),
+        (Note(torch.ones(1)), torch.ones(1), "the call: Note with value, text belongs here, a tensor of 1 came"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_by_its_place(recorded: Any, came: Any, words: str) -> None:
+    with pytest.raises(CircuitError) as caught:
+        bind(numbered(recorded)[0], came, {})
+    assert str(caught.value).startswith(words)
+
+
+def every_kind(a: Any, /, b: Any, *rest: Any, c: Any = 3, **others: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "named"),
+    [
+        ((1, 2), {}, {"a": 1, "b": 2, "c": 3}),
+        ((1,), {"b": 2}, {"a": 1, "b": 2, "c": 3}),
+        ((1, 2, 4, 5), {"c": 6, "d": 7}, {"a": 1, "b": 2, "rest.0": 4, "rest.1": 5, "c": 6, "d": 7}),
+    ],
+)
+def test_arguments_have_the_names_of_their_parameters(args: Any, kwargs: Any, named: dict[str, Any]) -> None:
+    assert arguments(args, kwargs, inspect.signature(every_kind)) == named
+
+
+def test_arguments_of_what_python_knows_nothing_of() -> None:
+    assert arguments((1, 2), {"c": 3}, None) == {"0": 1, "1": 2, "c": 3}
+
+
+@pytest.mark.parametrize("call", [lambda: arguments((), {}, inspect.signature(every_kind))])
+def test_arguments_that_do_not_fit_are_pythons_error(call: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match="missing"):
+        call()

