@@ -12,12 +12,12 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.3 and 2.4: wha
 mean.
 """
 
+from circuits.laws.backward_circuit import backward_rule
 from circuits.laws.dependence import causal, independent
+from circuits.laws.equality import compiles, equals, gradcheck, kernel
+from circuits.laws.equivariance import equivariant, shifting
 from circuits.laws.linearity import linear, multilinear
-from circuits.laws.moving import equivariant, shifting
-from circuits.laws.reversing import backward_rule
-from circuits.laws.running import compiles, equals, gradcheck, kernel
-from circuits.laws.shaping import broadcasting, shapes
+from circuits.laws.output_shapes import broadcasting, shapes
 from circuits.laws.subject import DoesNotApply
 from circuits.laws.suites import suite
 

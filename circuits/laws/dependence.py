@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.laws.comparing import fail, places, results
-from circuits.laws.shrinking import small
+from circuits.laws.comparison import fail, places, results
+from circuits.laws.counterexample import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 
 Allowed = Callable[[int, int], bool]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from circuits.algebra import combined
 from circuits.errors import CircuitError
-from circuits.laws.comparing import agree_all
-from circuits.laws.shrinking import small
+from circuits.laws.comparison import agree_all
+from circuits.laws.counterexample import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from circuits.checking import checks, find_circuit, fixed_sizes, has_rest, leaves
 from circuits.errors import CircuitError
-from circuits.laws.copying import copied, method_of_copy, owner_of, seeded
+from circuits.laws.copies import copied, method_of_copy, owner_of, seeded
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term
 
 Source = range | torch.dtype | Callable[[Sequence[int]], Tensor] | None

@@ -6,12 +6,12 @@ from typing import Any
 
 from circuits.checking import find_circuit
 from circuits.errors import CircuitError
+from circuits.laws.backward_circuit import backward_by_hand
 from circuits.laws.dependence import causal, independent
+from circuits.laws.equality import compiles, equals, gradcheck, kernel
+from circuits.laws.equivariance import equivariant, shifting
 from circuits.laws.linearity import linear, multilinear
-from circuits.laws.moving import equivariant, shifting
-from circuits.laws.reversing import backward_by_hand
-from circuits.laws.running import compiles, equals, gradcheck, kernel
-from circuits.laws.shaping import broadcasting, shapes
+from circuits.laws.output_shapes import broadcasting, shapes
 from circuits.laws.subject import DoesNotApply, Sizes, Source
 
 Law = Callable[..., None]

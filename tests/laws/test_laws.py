@@ -357,7 +357,7 @@ def test_an_error_of_the_circuits_own_says_what_it_was_given() -> None:
 def test_shapes_wants_clashes_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     f = circuit("a k, b k -> a b")(lambda x, y: x.sum(-1)[:, None] + y.sum(-1))
     laws.shapes(f)
-    monkeypatch.setattr("circuits.laws.shaping.ShapeError", ZeroDivisionError)
+    monkeypatch.setattr("circuits.laws.output_shapes.ShapeError", ZeroDivisionError)
     with pytest.raises(ShapeError):
         laws.shapes(f)
 

@@ -11,8 +11,8 @@ from torch.func import functional_call
 
 from circuits import switch
 from circuits.checking import Circuit, definitions, parameters_of
-from circuits.laws.comparing import agree_all, agree_by_name, fail
-from circuits.laws.shrinking import small
+from circuits.laws.comparison import agree_all, agree_by_name, fail
+from circuits.laws.counterexample import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec
 
-from circuits.laws.comparing import Broken
+from circuits.laws.comparison import Broken
 from circuits.laws.subject import Subject
 
 P = ParamSpec("P")

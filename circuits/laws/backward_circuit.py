@@ -11,9 +11,9 @@ from circuits.autodiff import backward
 from circuits.checking import definitions
 from circuits.diagram import Diagram, Value, attribute, wires
 from circuits.errors import CircuitError, SignatureError
-from circuits.laws.comparing import agree, fail
-from circuits.laws.running import circuits_in
-from circuits.laws.shrinking import small
+from circuits.laws.comparison import agree, fail
+from circuits.laws.counterexample import small
+from circuits.laws.equality import circuits_in
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 from circuits.recording import trace
 from circuits.signature import Axes, parse_axes

@@ -10,8 +10,8 @@ from torch import Tensor
 from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, Slot, checks, has_rest
 from circuits.errors import CircuitError, ShapeError, SignatureError
-from circuits.laws.comparing import agree, fail, results
-from circuits.laws.shrinking import small
+from circuits.laws.comparison import agree, fail, results
+from circuits.laws.counterexample import small
 from circuits.laws.subject import PRIMES, DoesNotApply, Sizes, Source, Subject
 from circuits.signature import Axes, Rest, Signature, Term, show_axes, unknown
 

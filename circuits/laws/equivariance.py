@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from circuits.errors import CircuitError
-from circuits.laws.comparing import agree, places, results
-from circuits.laws.shrinking import small
+from circuits.laws.comparison import agree, places, results
+from circuits.laws.counterexample import small
 from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
 
 
