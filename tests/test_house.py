@@ -1,5 +1,7 @@
-"""The house itself: what is imported, which way imports go, what is shipped, and how scripts/env makes .venv."""
+"""The layout of the project: the direction of imports, what each folder offers, the wheel, and scripts/env."""
 
+import ast
+import inspect
 import os
 import re
 import shutil
@@ -13,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+
+import circuits
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -95,6 +99,48 @@ def test_an_import_that_goes_up_is_refused(file: str, line: str, refusal: str, t
     answer = lint_imports(tmp_path)
     assert answer.returncode == 1
     assert refusal in answer.stdout
+
+
+def imports(path: Path) -> list[tuple[str, str]]:
+    """Every (module, name) that a file imports by `from module import name`."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    found = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return [(node.module or "", name.name) for node in found for name in node.names]
+
+
+FOLDERS = sorted(path.name for path in (ROOT / "circuits").iterdir() if (path / "__init__.py").exists())
+CROSSING = [
+    (path, module, name)
+    for path in sorted((ROOT / "circuits").rglob("*.py"))
+    for module, name in imports(path)
+    if module.startswith("circuits.") and module.split(".")[1] in FOLDERS
+    if module.split(".")[1] != path.relative_to(ROOT / "circuits").parts[0]
+]
+"""The imports of one folder from another: (file, module, name)."""
+
+
+def test_folders_import_from_each_other_by_their_init() -> None:
+    deep = [f"{path.relative_to(ROOT)}: {module}" for path, module, _ in CROSSING if module.count(".") > 1]
+    assert CROSSING
+    assert not deep
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_says_what_it_is_and_offers_what_others_use(folder: str) -> None:
+    tree = ast.parse((ROOT / "circuits" / folder / "__init__.py").read_text())
+    assert re.search(r"\b(start with|in order|in the order)\b", ast.get_docstring(tree) or "", re.IGNORECASE)
+    offered = {name for node in tree.body if isinstance(node, ast.Assign) for name in ast.literal_eval(node.value)}
+    used = {name for _, module, name in CROSSING if module == f"circuits.{folder}"}
+    assert offered
+    assert folder == "laws" or offered <= used, (
+        f"nothing uses {offered - used}"
+    )  # users call laws, other folders do not
+
+
+def test_no_file_hides_a_public_function() -> None:
+    """A module `circuits.trace` would become the attribute `trace` of `circuits` in place of the function."""
+    functions = {name for name in circuits.__all__ if not inspect.ismodule(getattr(circuits, name))}
+    assert not functions & {path.stem for path in (ROOT / "circuits").iterdir()}
 
 
 # --- scripts/env ------------------------------------------------------------------------------------------------------
