@@ -1,49 +1,61 @@
-"""What can go wrong, and how an error points at it.
+"""The exceptions of this library, and `point`, which marks a place in a text with carets.
 
-One tree of errors, so that `except CircuitError` catches every mistake this library can name, and one way to stand a
-caret under the place. The words of each message are written where the mistake is found.
+`CircuitError` is the base class of the others, so `except CircuitError` catches every mistake that this library
+detects. Each message is written in the module that detects the mistake.
 """
 
 import unicodedata
 
-WIDEST = 100
-"""No line of a message quotes more of a text than this many characters around its fault."""
+QUOTE_LENGTH = 100
+"""The most characters of a text that one line of a message quotes around the fault."""
 
 
 class CircuitError(Exception):
-    """Any mistake this library can name."""
+    """Base class of all errors that this library raises; raised itself where neither subclass fits.
+
+    For example: a module that `torch.vmap` cannot map, or an attribute named by `fixed` that the module lacks.
+    """
 
 
 class SignatureError(CircuitError, ValueError):
-    """The text of a signature cannot be read, or does not fit the function it is written on."""
+    """A signature or pattern cannot be parsed, or does not fit the function that it is given to.
+
+    The mistakes of a circuit's signature are found when the circuit is declared or lifted, before any call. The message
+    quotes the text, with carets under the fault where it is at one place. It is also a `ValueError`.
+    """
 
 
 class ShapeError(CircuitError, TypeError):
-    """The tensors do not fit the signature."""
+    """The tensors of a call do not fit the signature or pattern, in type, dtype, number of axes or size.
+
+    For a circuit the message lists every tensor with its axes and sizes, and every mismatch of the call. It is also a
+    `TypeError`. Under `torch.compile(fullgraph=True)` Dynamo raises its own exception, which contains this message.
+    """
 
 
 def point(text: str, *spans: tuple[int, int]) -> str:
-    """`text` with carets under each `(start, stop)` span, indented by four.
+    """Return `text` and below it a line with carets under each `(start, stop)` span, both indented by four spaces.
 
-    An empty span is one caret between two characters; a long text is cut to the part around the first span.
+    An empty span gets one caret, at its start. A text longer than `QUOTE_LENGTH` is cut to the part around the first
+    span; unprintable characters become spaces.
 
     >>> print(point("y m -> y", (2, 3)))
         y m -> y
           ^
     """
-    start = max(0, min((a for a, _ in spans), default=0) - WIDEST // 2)
-    stop = start + WIDEST
+    start = max(0, min((a for a, _ in spans), default=0) - QUOTE_LENGTH // 2)
+    stop = start + QUOTE_LENGTH
     marked = {i for a, b in spans for i in range(max(a, start), min(max(b, a + 1), stop))}
     line, marks = "…" if start else "", " " if start else ""
     for i, letter in enumerate(text[start:stop].ljust(max(marked, default=0) + 1 - start), start):
         letter = letter if letter.isprintable() else " "
         line += letter
-        marks += ("^" if i in marked else " ") * _width(letter)
+        marks += ("^" if i in marked else " ") * _columns(letter)
     return f"    {line.rstrip()}{'…' if len(text) > stop else ''}\n    {marks}".rstrip()
 
 
-def _width(letter: str) -> int:
-    """How many columns a terminal gives a letter."""
+def _columns(letter: str) -> int:
+    """Return the number of terminal columns that a character takes: 0, 1 or 2."""
     if unicodedata.combining(letter):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1

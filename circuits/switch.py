@@ -1,8 +1,8 @@
-"""The one switch: is a diagram being recorded, and by whom.
+"""Whether a diagram is being recorded, and which recorder this thread has.
 
-Circuits and verbs test `active` on every call and do nothing more while it is zero. While it is not, `current()`
-says who records in this thread; other threads go on undisturbed. What a recorder does with what it is told is
-`tracing`'s business; this floor knows neither tensors nor diagrams.
+Circuits and verbs test `active` on every call and do nothing more while it is 0. While it is not 0, `current()` returns
+the recorder of this thread; threads without a recorder run as usual. What a recorder does with the calls it receives is
+in `circuits.recording`; this module depends on neither tensors nor diagrams.
 """
 
 import threading
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 active: int = 0
-"""How many recordings are under way in this process. Zero almost always."""
+"""How many `set_recorder` blocks are open in this process, over all threads; almost always 0."""
 
 _lock = threading.Lock()
-_here = threading.local()
+_thread = threading.local()
 
 
 class Recorder(Protocol):
-    """What a circuit or a verb tells whoever records it."""
+    """The methods by which circuits, verbs and messages call the recorder of their thread."""
 
     def circuit(
         self,
@@ -28,30 +28,36 @@ class Recorder(Protocol):
         kwargs: dict[str, Any],
         run: Callable[[bool], Any],
     ) -> Any:
-        """A circuit is called: `owner` is `self` for a method; `args` and `kwargs` are the other arguments.
+        """Record a call of a circuit and return its result.
 
-        `run(True)` checks and runs the definition, `run(False)` what runs by default; its result is the answer.
+        Args:
+            circuit: The declaration, a `circuits.Circuit`.
+            owner: `self` (or `cls`) where the circuit is a method, else None.
+            args: The other positional arguments.
+            kwargs: The keyword arguments.
+            run: Runs the call, checked if checks are on, and returns the result: `run(True)` runs the definition,
+                `run(False)` the function that runs by default: the kernel where one is registered.
         """
         ...
 
     def verb(
         self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
     ) -> Any:
-        """An einops verb is called with a pattern; `run()` does it and its result is the answer."""
+        """Record a call of an einops verb with its pattern and return its result, which `run()` computes."""
         ...
 
     def show(self, size: Any) -> str:
-        """A size as its user would write it: `20`, `y`, `h/2`; never a name the machine made up."""
+        """Return a size as its user would write it: `20`, `y`, `h/2`; never a symbol that torch generated."""
         ...
 
 
 def current() -> Recorder | None:
-    """Who records in this thread, if anyone."""
-    return getattr(_here, "recorder", None)
+    """Return the recorder of this thread, or None."""
+    return getattr(_thread, "recorder", None)
 
 
 def show(size: Any) -> str:
-    """The text of a size in a message: the recorder's words if there is one, else the number."""
+    """Return the text of a size for a message: by the recorder of this thread if there is one, else the number."""
     if active:
         recorder = current()
         if recorder is not None:
@@ -60,16 +66,16 @@ def show(size: Any) -> str:
 
 
 @contextmanager
-def by(recorder: Recorder | None) -> Iterator[None]:
-    """Let `recorder` (or nobody) record this thread; what was there before comes back, also after an error."""
+def set_recorder(recorder: Recorder | None) -> Iterator[None]:
+    """Set the recorder of this thread inside the `with`, or none; the previous one is restored, also after an error."""
     global active
     before = current()
     with _lock:
         active += 1
-    _here.recorder = recorder
+    _thread.recorder = recorder
     try:
         yield
     finally:
-        _here.recorder = before
+        _thread.recorder = before
         with _lock:
             active -= 1

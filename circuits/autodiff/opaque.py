@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuits import switch
 from circuits.diagram import Wire as Place
-from circuits.diagram import change, describe, tensors
+from circuits.diagram import describe, fill, tensors
 
 
 class Pullback:
@@ -58,10 +58,10 @@ class Pullback:
             filled = list(given)
             for place, tensor in zip(floating, moved, strict=True):
                 filled[place] = tensor
-            again: Any = change(form, lambda wire: filled[wire.number], lambda scalar: scalar.expression)
+            again: Any = fill(form, lambda wire: filled[wire.number], lambda scalar: scalar.expression)
             return tuple([tensor for tensor in tensors(self.function(*again[0], **again[1])) if _floats(tensor)])
 
-        with switch.by(None):
+        with switch.set_recorder(None):
             return self.back(function, [given[place] for place in floating], cotangents)
 
     def back(

@@ -17,9 +17,21 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from circuits import switch
-from circuits.diagram import Box, Diagram, Fixed, Scalar, Value, Wire, attribute, change, evaluate, operation_name
+from circuits.diagram import (
+    Box,
+    Diagram,
+    Fixed,
+    Scalar,
+    Value,
+    Wire,
+    attribute,
+    evaluate,
+    fill,
+    operation_name,
+    substitute,
+)
 from circuits.errors import CircuitError
-from circuits.naming import Cell, Letter, Scope, read_axes
+from circuits.naming import AxisNode, Scope, StatedName, read_axes
 from circuits.recording import Builder, Listener, Sizes, Symbols, name_of, unheard, watched
 
 Axes = tuple[str | None, ...]
@@ -175,7 +187,7 @@ class Bench:
 
     def fill(self, description: Any) -> Any:
         """What a description describes, of fakes."""
-        return change(description, lambda wire: self.fakes[wire.number], self.scalar)
+        return fill(description, lambda wire: self.fakes[wire.number], self.scalar)
 
     def module(self, module: Any) -> Any:
         """A module that is run whole, or its method, with fakes for its parameters."""
@@ -216,7 +228,7 @@ class Bench:
         """A function of the diagram is run; nobody hears it, and what it asks of sizes it has asked before."""
         self.inside = function
         try:
-            with self.listener.muted(), switch.by(None):
+            with self.listener.muted(), switch.set_recorder(None):
                 yield
         finally:
             self.inside = None
@@ -245,7 +257,7 @@ class Bench:
         """Say what the axes of some values are called; letters first, whose sizes tell how groups are made."""
         names = self.builder.names
         self.builder._learn_shapes()
-        meeting, letters = names.meet(), dict[str, Cell]()
+        matcher, letters = names.matcher(), dict[str, AxisNode]()
         cells = {number: names.fresh(names.shapes[number]) for number in known}
         named = [
             (axis, number, place)
@@ -256,9 +268,9 @@ class Bench:
         for axis, number, place in sorted(named, key=lambda each: not each[0].isidentifier()):
             cell = cells[number][place]
             with contextlib.suppress(ValueError, CircuitError):
-                meeting.read(read_axes(axis), [cell])
+                matcher.match_input(read_axes(axis), [cell])
             if cell.label() != axis:
-                cells[number][place] = letters.setdefault(axis, Cell(cell.size, Letter(axis, names.scope)))
+                cells[number][place] = letters.setdefault(axis, AxisNode(cell.size, StatedName(axis, names.scope)))
         for number, each in cells.items():
             names.put(number, each)
 
@@ -312,7 +324,7 @@ def renumbered(box: Box, numbers: Mapping[int, int]) -> Box:
         return tuple([replace(value, number=numbers.get(value.number, value.number)) for value in values])
 
     def described(description: Any) -> Any:
-        return change(description, wire, lambda scalar: scalar, make=False)
+        return substitute(description, wire, lambda scalar: scalar)
 
     def renewed(call: Any) -> Any:
         if call is None:

@@ -77,7 +77,7 @@ class _Circuits:
 def circuits_in(subject: Subject) -> list[Circuit]:
     """The circuits that run in one, itself among them."""
     noted = _Circuits()
-    with switch.by(noted), torch.no_grad():
+    with switch.set_recorder(noted), torch.no_grad():
         for optional in subject.extremes():
             subject(subject.tensors(optional))
     return noted.found

@@ -42,7 +42,7 @@ def watched(recorder: Any, root: Any = None) -> Iterator[None]:
         _listeners += 1
     recorder.outer = switch.current()
     try:
-        with switch.by(recorder):
+        with switch.set_recorder(recorder):
             yield
     finally:
         with _lock:

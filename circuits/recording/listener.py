@@ -17,20 +17,20 @@ from torch.overrides import TorchFunctionMode
 
 from circuits import switch
 from circuits.diagram import (
+    ACTIONS,
     ITERATE,
-    KINDS,
-    OPEN,
-    OPENED,
     SKIP,
+    TRACE_INTO,
+    TRACED_INTO,
     Struct,
     Wire,
+    action_for,
     describe,
     describe_all,
-    kind,
     leaves,
     mutates,
     operation_name,
-    returning,
+    returning_first,
 )
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.user_frames import caller
@@ -79,15 +79,15 @@ class Listener(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        sort = KINDS.get(func)
-        if sort is None:
-            sort = kind(func)
-        if sort == SKIP or not self.stack or self.mute or (func is _WATCH and _is_watched_by_func(args[0])):
+        action = ACTIONS.get(func)
+        if action is None:
+            action = action_for(func)
+        if action == SKIP or not self.stack or self.mute or (func is _WATCH and _is_watched_by_func(args[0])):
             return func(*args, **kwargs)
-        if sort == OPEN:
+        if action == TRACE_INTO:
             with self:
-                return OPENED[func](*args, **kwargs)
-        if sort == ITERATE:
+                return TRACED_INTO[func](*args, **kwargs)
+        if action == ITERATE:
             with self:
                 return iter(args[0].unbind(0))
         return self._call(func, args, kwargs, "", lambda: func(*args, **kwargs))
@@ -129,7 +129,7 @@ class Listener(TorchFunctionMode):
 
     def _overwrite(self, event: Call, tensor: Tensor) -> None:
         """`x[i] = y` gives nothing back, but x is another value afterwards: as if the call had returned it."""
-        event.function = returning(event.function)
+        event.function = returning_first(event.function)
         event.result = describe(tensor, self.values.made)
 
     def _whole(self, level: int) -> None:
@@ -321,11 +321,11 @@ class Listener(TorchFunctionMode):
         """An `autograd.Function` is applied: one box, its gradient stays its own."""
         if not self.stack:
             return call()
-        if function in OPENED:
-            return OPENED[function](*args, **kwargs)
+        if function in TRACED_INTO:
+            return TRACED_INTO[function](*args, **kwargs)
 
         def alone() -> Any:
-            with torch._C.DisableTorchFunction(), switch.by(None):
+            with torch._C.DisableTorchFunction(), switch.set_recorder(None):
                 return call()
 
         return self._call(function.apply, args, kwargs, function.__name__, alone)
@@ -412,7 +412,7 @@ def unheard() -> Iterator[None]:
         while isinstance(listener, Listener):
             stack.enter_context(listener.muted())
             listener = listener.outer
-        stack.enter_context(switch.by(None))
+        stack.enter_context(switch.set_recorder(None))
         yield
 
 
