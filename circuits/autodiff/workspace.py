@@ -32,7 +32,7 @@ from circuits.diagram import (
 )
 from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Scope, StatedName, read_axes
-from circuits.recording import Builder, Listener, Sizes, Symbols, name_of, unheard, watched
+from circuits.recording import Builder, Listener, TracingShapeEnv, Symbols, axis_symbol, unrecorded, recorded_by
 
 Axes = tuple[str | None, ...]
 
@@ -43,8 +43,8 @@ class Bench:
     def __init__(self, diagram: Diagram) -> None:
         self.diagram = diagram
         self.listener = Listener(definitions=True)
-        self.symbols = Symbols(Sizes(self._inside))
-        self.listener.written = self.symbols.text
+        self.symbols = Symbols(TracingShapeEnv(self._inside))
+        self.listener.format_size = self.symbols.text
         self.mode = FakeTensorMode(shape_env=self.symbols.env, allow_non_fake_inputs=True)
         self.fakes: dict[int, Tensor] = {}
         self.inside: Any = None
@@ -64,15 +64,15 @@ class Bench:
         Each call knows the autocast that it ran under, so the one around counts for nothing.
         """
         with (
-            unheard(), _uncast(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode,
+            unrecorded(), _uncast(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode,
             enable_python_dispatcher(),
         ):  # fmt: skip
             self._read_tensors()
-            with watched(self.listener):
+            with recorded_by(self.listener):
                 yield
 
     def _inside(self) -> str:
-        inside = self.listener.inside or self.inside
+        inside = self.listener.current_operation or self.inside
         return operation_name(inside) if inside is not None else ""
 
     # What the diagram has
@@ -86,7 +86,7 @@ class Bench:
             if theirs is None or theirs in self._raw:
                 continue
             size = self.symbols.of(str(axis), int(sympy.sympify(raw) / theirs))
-            mine = next(symbol for symbol, ours in self.symbols.ours.items() if name_of(ours).name == str(axis))
+            mine = next(symbol for symbol, ours in self.symbols.expressions.items() if axis_symbol(ours).name == str(axis))
             self._raw[theirs], self._back[mine] = mine, theirs
             self._hints[mine] = evaluate(mine, {mine: size.node.hint}) // int(sympy.sympify(raw) / theirs)
 
@@ -146,8 +146,8 @@ class Bench:
         """A size of the diagram, in axes that are free, as a number that torch reckons with."""
         if isinstance(size, int):
             return size
-        return self.number(size.xreplace({name_of(ours): name_of(ours) * raw / ours for raw, ours in
-                                          self.symbols.ours.items()}))  # fmt: skip
+        return self.number(size.xreplace({axis_symbol(ours): axis_symbol(ours) * raw / ours for raw, ours in
+                                          self.symbols.expressions.items()}))  # fmt: skip
 
     def scalar(self, scalar: Scalar) -> Any:
         """A recorded number of the diagram, which depends on sizes."""
@@ -171,7 +171,7 @@ class Bench:
         """Let this fake stand for a value; one that stands for another already gets a double."""
         known = self.listener.values._wires.get(id(tensor))
         if known is not None and known[0]() is tensor and known[1].number != number:
-            with self.listener.muted():
+            with self.listener.paused():
                 tensor = torch.ops.aten.alias.default(tensor)
         self.fakes[number] = tensor
         self.known(tensor, number)
@@ -193,7 +193,7 @@ class Bench:
         """A module that is run whole, or its method, with fakes for its parameters."""
         owner = module if isinstance(module, nn.Module) else module.__self__
         if id(owner) not in self.copies:
-            with self.listener.muted(), FakeCopyMode(self.mode):
+            with self.listener.paused(), FakeCopyMode(self.mode):
                 copied = copy.deepcopy(owner, self._memo)
             numbers = {id(attribute(*where)): number for number, where in self.diagram.state.items()}
             pairs = [
@@ -228,7 +228,7 @@ class Bench:
         """A function of the diagram is run; nobody hears it, and what it asks of sizes it has asked before."""
         self.inside = function
         try:
-            with self.listener.muted(), switch.set_recorder(None):
+            with self.listener.paused(), switch.set_recorder(None):
                 yield
         finally:
             self.inside = None
@@ -236,18 +236,18 @@ class Bench:
     def hear(self, label: str, run: Callable[[], Any]) -> None:
         """Note what `run` does, to be frozen or forgotten."""
         self.forget()
-        self.listener.whole_function(label, run, (), {})
+        self.listener.record_function(label, run, (), {})
 
     def forget(self) -> None:
         """Nothing was heard."""
         del self.listener.record.events[:]
-        self.builder.eaten = 0
+        self.builder.consumed = 0
 
     def freeze(self, known: Mapping[int, Axes]) -> Box:
         """What was heard, as a box."""
         self.builder.names.scopes = [Scope()]
         self._name(known)
-        self.builder.fed()
+        self.builder.feed_all()
         root = self.builder.root
         if root is None:
             raise CircuitError("nothing was recorded")
@@ -256,7 +256,7 @@ class Bench:
     def _name(self, known: Mapping[int, Axes]) -> None:
         """Say what the axes of some values are called; letters first, whose sizes tell how groups are made."""
         names = self.builder.names
-        self.builder._learn_shapes()
+        self.builder.read_new_shapes()
         matcher, letters = names.matcher(), dict[str, AxisNode]()
         cells = {number: names.fresh(names.shapes[number]) for number in known}
         named = [

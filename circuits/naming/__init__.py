@@ -4,20 +4,20 @@ May use `diagram` and `signature`. Start with `axes` (axes by identity, a union-
 values of one recording), `derivation` (how axes come from axes), and `rules` (one naming rule an operation).
 """
 
-from circuits.naming.axes import Cell, Letter, Scope
-from circuits.naming.names import Meeting, Names, follow, labels, read_axes
+from circuits.naming.axes import AxisNode, Scope, StatedName
+from circuits.naming.names import Matcher, Names, labels, name_by_pattern, read_axes
 from circuits.naming.rules import Note, Operation, name_outputs
 
 __all__ = [
-    "Cell",
-    "Letter",
-    "Meeting",
+    "AxisNode",
+    "Matcher",
     "Names",
     "Note",
     "Operation",
     "Scope",
-    "follow",
+    "StatedName",
     "labels",
+    "name_by_pattern",
     "name_outputs",
     "read_axes",
 ]

@@ -1,6 +1,6 @@
 """One axis, by identity, and what is known of it: a letter, a group `(h k)`, arithmetic `h/2`, another axis `h'`.
 
-All axes known to be one and the same share a `Cell`, so a name learned late reaches back to the boxes that came
+All axes known to be one and the same share a `AxisNode`, so a name learned late reaches back to the boxes that came
 before. What a name says of a size is true by construction: an origin is given only where the sizes bear it out, and
 in one scope a letter stands for one size. Where nothing is sure the axis has no name and shows its size.
 """
@@ -13,59 +13,59 @@ from typing import Any
 import sympy
 
 
-class Cell:
+class AxisNode:
     """One axis of known size; `origin` says what it is called, None while nobody knows."""
 
-    __slots__ = ("_same", "origin", "size")
+    __slots__ = ("_parent", "origin", "size")
 
     def __init__(self, size: Any, origin: "Origin | None" = None) -> None:
         self.size = size
         self.origin = origin
-        self._same: Cell | None = None
+        self._parent: AxisNode | None = None
 
     @property
-    def root(self) -> "Cell":
-        """The cell that stands for all that are the same as this one."""
-        cell = self
-        while cell._same is not None:
-            cell = cell._same
-        return cell
+    def root(self) -> "AxisNode":
+        """The axis that stands for all that are the same as this one."""
+        axis = self
+        while axis._parent is not None:
+            axis = axis._parent
+        return axis
 
     @property
-    def open(self) -> bool:
+    def nameable(self) -> bool:
         """Whether it may still be given a name: nothing is known of it, or only how it came from such an axis."""
         origin = self.root.origin
-        if isinstance(origin, Seen):
+        if isinstance(origin, Imported):
             return origin.label(self.root.size) is None
-        return origin is None or (isinstance(origin, Affine | Primed) and origin.base.open)
+        return origin is None or (isinstance(origin, Affine | Primed) and origin.base.nameable)
 
     def label(self) -> str | None:
         """The name to show, or None where there is none."""
         root = self.root
         return None if root.origin is None else root.origin.label(root.size)
 
-    def letters(self) -> Iterator[tuple[str, Any]]:
+    def stated_names(self) -> Iterator[tuple[str, Any]]:
         """The letters its name is written with, and the size of each."""
         root = self.root
-        if isinstance(root.origin, Letter):
+        if isinstance(root.origin, StatedName):
             yield root.origin.name, root.size
         elif root.origin is not None:
             for part in root.origin.sources:
-                yield from part.letters()
+                yield from part.stated_names()
 
-    def stem(self) -> "Letter | None":
+    def base_name(self) -> "StatedName | None":
         """The one letter its name is written with."""
         origin = self.root.origin
         if isinstance(origin, Affine | Primed):
-            return origin.base.stem()
-        if isinstance(origin, Seen):
-            letter = origin.base.stem() if origin.label(self.root.size) is not None else None
-            return letter and Letter(letter.name, origin.scope)
-        return origin if isinstance(origin, Letter) else None
+            return origin.base.base_name()
+        if isinstance(origin, Imported):
+            letter = origin.base.base_name() if origin.label(self.root.size) is not None else None
+            return letter and StatedName(letter.name, origin.scope)
+        return origin if isinstance(origin, StatedName) else None
 
-    def join(self, other: "Cell") -> None:
+    def merge_into(self, other: "AxisNode") -> None:
         """From now on this is `other`."""
-        self.root._same = other.root
+        self.root._parent = other.root
 
 
 class Scope:
@@ -76,37 +76,37 @@ class Scope:
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
-        self.cells: dict[int, list[Cell]] = {}
+        self.axes: dict[int, list[AxisNode]] = {}
         self.sizes: dict[str, Any] = {}
         self.reserved = set(reserved)
-        self._seen: dict[int, tuple[Cell, Cell]] = {}
+        self._imported: dict[int, tuple[AxisNode, AxisNode]] = {}
 
-    def admits(self, name: str, size: Any) -> bool:
+    def allows(self, name: str, size: Any) -> bool:
         """Whether this letter can stand for this size here."""
         return same_size(self.sizes[name], size) if name in self.sizes else name not in self.reserved
 
-    def name(self, cell: Cell, name: str) -> None:
+    def name(self, axis: AxisNode, name: str) -> None:
         """Call an axis that has no name by this letter, if it can stand for its size."""
-        if cell.open and self.admits(name, cell.root.size):
-            cell.root.origin = self.letter(name, cell.root.size)
+        if axis.nameable and self.allows(name, axis.root.size):
+            axis.root.origin = self.stated(name, axis.root.size)
 
-    def open_reserved(self) -> None:
+    def release_reserved(self) -> None:
         """From here on the reserved letters can be given; primes that guessed at them are guessed anew."""
         for name in self.reserved:
             self.sizes.pop(name, None)
         self.reserved = set()
 
-    def rename(self, cell: Cell, name: str) -> None:
+    def rename(self, axis: AxisNode, name: str) -> None:
         """The same, also for an axis that bears a prime which nobody gave it."""
-        if isinstance(cell.root.origin, Primed) and self.admits(name, cell.root.size):
-            cell.root.origin = self.letter(name, cell.root.size)
-        self.name(cell, name)
+        if isinstance(axis.root.origin, Primed) and self.allows(name, axis.root.size):
+            axis.root.origin = self.stated(name, axis.root.size)
+        self.name(axis, name)
 
-    def letter(self, name: str, size: Any) -> "Letter":
+    def stated(self, name: str, size: Any) -> "StatedName":
         """This letter, which from now on stands for this size."""
         if size is not None:
             self.sizes.setdefault(name, size)
-        return Letter(name, self)
+        return StatedName(name, self)
 
     def primed(self, name: str, size: Any, taken: Iterable[str] = ()) -> str:
         """The letter with the fewest primes that can stand for this size and is not taken."""
@@ -116,26 +116,26 @@ class Scope:
         self.sizes.setdefault(word, size)
         return word
 
-    def see(self, cell: Cell) -> Cell:
+    def imported(self, axis: AxisNode) -> AxisNode:
         """An axis of another scope as it looks from here: the same each time."""
-        root = cell.root
-        if id(root) not in self._seen:
-            self._seen[id(root)] = (root, Cell(root.size, Seen(root, self)))
-        return self._seen[id(root)][1]
+        root = axis.root
+        if id(root) not in self._imported:
+            self._imported[id(root)] = (root, AxisNode(root.size, Imported(root, self)))
+        return self._imported[id(root)][1]
 
 
 # What a name is made of --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Letter:
+class StatedName:
     """A name somebody gave: by a signature, a pattern, or for a run's inputs."""
 
     name: str
     scope: Scope
 
     @property
-    def sources(self) -> tuple[Cell, ...]:
+    def sources(self) -> tuple[AxisNode, ...]:
         """The axes it is made of: none."""
         return ()
 
@@ -145,10 +145,10 @@ class Letter:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class Grouped:
     """Several axes read as one, the last running fastest: `(h k)`, or `(h 16)` where one has no name."""
 
-    sources: tuple[Cell, ...]
+    sources: tuple[AxisNode, ...]
 
     def label(self, size: Any) -> str | None:
         """`(h k)`; of a part that is known to be a group itself by now, its parts."""
@@ -159,10 +159,10 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Sum:
+class Concatenated:
     """Several axes laid end to end: `2*c` for two of one name, `c+d` or `c+1` else."""
 
-    sources: tuple[Cell, ...]
+    sources: tuple[AxisNode, ...]
 
     def label(self, size: Any) -> str | None:
         """The names, each as often as it comes, then the numbers."""
@@ -179,12 +179,12 @@ class Sum:
 class Affine:
     """Arithmetic on an axis: `h/2`, `2*h`, `h-2`."""
 
-    base: Cell
+    base: AxisNode
     ratio: Fraction
     offset: int
 
     @property
-    def sources(self) -> tuple[Cell, ...]:
+    def sources(self) -> tuple[AxisNode, ...]:
         """The axis it is reckoned from."""
         return (self.base,)
 
@@ -202,38 +202,38 @@ class Affine:
 class Primed:
     """Another axis beside one, or come from it in a way that no arithmetic tells: `h'`."""
 
-    base: Cell
+    base: AxisNode
 
     @property
-    def sources(self) -> tuple[Cell, ...]:
+    def sources(self) -> tuple[AxisNode, ...]:
         """The axis beside which it stands."""
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
         """The letter with as many primes as it takes."""
-        stem = self.base.stem()
+        stem = self.base.base_name()
         return None if stem is None else stem.scope.primed(stem.name.rstrip("'"), size)
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Imported:
     """An axis of an outer scope; its name is shown only where its letters mean nothing else inside."""
 
-    base: Cell
+    base: AxisNode
     scope: Scope
 
     @property
-    def sources(self) -> tuple[Cell, ...]:
+    def sources(self) -> tuple[AxisNode, ...]:
         """The axis outside."""
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
         """The name outside, if it is right in here too."""
-        fits = [self.scope.admits(name, size) for name, size in self.base.letters()]
+        fits = [self.scope.allows(name, size) for name, size in self.base.stated_names()]
         return self.base.label() if all(fits) else None
 
 
-Origin = Letter | Group | Sum | Affine | Primed | Seen
+Origin = StatedName | Grouped | Concatenated | Affine | Primed | Imported
 
 
 def plain_letter(label: str) -> bool:
@@ -246,17 +246,17 @@ def number(size: Any) -> str | None:
     return f"{size}" if isinstance(size, int) else None
 
 
-def labels(cells: Sequence[Cell]) -> tuple[str | None, ...]:
+def labels(axes: Sequence[AxisNode]) -> tuple[str | None, ...]:
     """The names to show for the axes of one value; of two different axes of one name the second bears a prime."""
-    shown: dict[str, Cell] = {}
+    shown: dict[str, AxisNode] = {}
     words: list[str | None] = []
-    for cell in cells:
-        label = cell.label()
-        if label is not None and shown.get(label, cell.root) is not cell.root:
-            stem = cell.stem() if plain_letter(label) else None
-            label = None if stem is None else stem.scope.primed(stem.name.rstrip("'"), cell.root.size, shown)
+    for axis in axes:
+        label = axis.label()
+        if label is not None and shown.get(label, axis.root) is not axis.root:
+            stem = axis.base_name() if plain_letter(label) else None
+            label = None if stem is None else stem.scope.primed(stem.name.rstrip("'"), axis.root.size, shown)
         if label is not None:
-            shown[label] = cell.root
+            shown[label] = axis.root
         words.append(label)
     return tuple(words)
 

@@ -1,6 +1,6 @@
-"""How one axis comes of others: joined, grouped, laid end to end, cut, scaled, shifted; and back to what it was.
+"""How one axis comes of others: joined, group_of, laid end to end, cut, scaled, shifted; and back to what it was.
 
-Each gives a cell whose name, if it has one, says its size truly. Where the sizes do not bear the arithmetic out, the
+Each gives a axis whose name, if it has one, says its size truly. Where the sizes do not bear the arithmetic out, the
 axis is another one beside (`h'`), and where just a number was asked for it has no name.
 """
 
@@ -10,130 +10,132 @@ from typing import Any
 
 import sympy
 
-from circuits.naming.axes import Affine, Cell, Group, Primed, Sum, same_size
+from circuits.naming.axes import Affine, AxisNode, Concatenated, Grouped, Primed, same_size
 
 
-def unify(a: Cell, b: Cell) -> None:
+def unify(a: AxisNode, b: AxisNode) -> None:
     """Say that two axes are one, if their sizes agree and not both are known already."""
     a, b = a.root, b.root
     if a is b or not same_size(a.size, b.size):
         return
     if b.origin is not None and a.origin is None:
         a, b = b, a
-    if b.open and not _made_of(a, b):
-        b.join(a)
-    elif a.open and not _made_of(b, a):
-        a.join(b)
+    if b.nameable and not _contains(a, b):
+        b.merge_into(a)
+    elif a.nameable and not _contains(b, a):
+        a.merge_into(b)
 
 
-def _made_of(cell: Cell, part: Cell) -> bool:
-    """Whether `cell` is made of `part`: joining the two would make a ring."""
-    origin = cell.root.origin
-    return origin is not None and any(each.root is part or _made_of(each, part) for each in origin.sources)
+def _contains(axis: AxisNode, part: AxisNode) -> bool:
+    """Whether `axis` is made of `part`: joining the two would make a ring."""
+    origin = axis.root.origin
+    return origin is not None and any(each.root is part or _contains(each, part) for each in origin.sources)
 
 
-def group(cells: Sequence[Cell], size: Any) -> Cell:
+def group(axes: Sequence[AxisNode], size: Any) -> AxisNode:
     """The axis that these axes make when they are read as one, the last running fastest."""
-    if len(cells) == 1:
-        return cells[0]
-    return Cell(size, grouped(cells))
+    if len(axes) == 1:
+        return axes[0]
+    return AxisNode(size, group_of(axes))
 
 
-def grouped(cells: Sequence[Cell]) -> Group:
+def group_of(axes: Sequence[AxisNode]) -> Grouped:
     """These axes as one group: of those that are groups themselves, the parts."""
-    return Group(tuple([part for cell in cells for part in parts(cell, Group) or (cell.root,)]))
+    return Grouped(tuple([part for axis in axes for part in parts(axis, Grouped) or (axis.root,)]))
 
 
-def parts(cell: Cell, kind: type[Group] | type[Sum]) -> tuple[Cell, ...]:
+def parts(axis: AxisNode, kind: type[Grouped] | type[Concatenated]) -> tuple[AxisNode, ...]:
     """The axes that an axis groups, or is the sum of; none if it is no such axis."""
-    origin = cell.root.origin
+    origin = axis.root.origin
     return origin.sources if isinstance(origin, kind) else ()
 
 
-def total(cells: Sequence[Cell], size: Any) -> Cell:
+def concatenated(axes: Sequence[AxisNode], size: Any) -> AxisNode:
     """The axis that these axes make laid end to end; what was cut and is put together again is what it was."""
-    if len(cells) == 1:
-        return cells[0]
-    origins = [cell.root.origin for cell in cells]
+    if len(axes) == 1:
+        return axes[0]
+    origins = [axis.root.origin for axis in axes]
     pieces = [origin for origin in origins if isinstance(origin, Affine) and origin.ratio < 1 and not origin.offset]
     bases = {id(piece.base.root): piece.base for piece in pieces}
-    if len(pieces) == len(cells) and len(bases) == 1 and same_size(pieces[0].base.root.size, size):
+    if len(pieces) == len(axes) and len(bases) == 1 and same_size(pieces[0].base.root.size, size):
         return pieces[0].base
-    return Cell(size, Sum(tuple([part for cell in cells for part in parts(cell, Sum) or (cell.root,)])))
+    return AxisNode(
+        size, Concatenated(tuple([part for axis in axes for part in parts(axis, Concatenated) or (axis.root,)]))
+    )
 
 
-def divided(cell: Cell, sizes: Sequence[Any]) -> list[Cell]:
+def divided(axis: AxisNode, sizes: Sequence[Any]) -> list[AxisNode]:
     """The axes of these sizes into which an axis is cut: what it was put together from, if the sizes say so."""
     if len(sizes) == 1:
-        return [cell]
-    found = _consumed(parts(cell, Sum), sizes)
+        return [axis]
+    found = _partition(parts(axis, Concatenated), sizes)
     if found:
         return found
     equal = all(same_size(size, sizes[0]) for size in sizes[1:])
-    if cell.open:
-        pieces = [Cell(size) for size in sizes]
-        cell.root.origin = Sum(tuple(pieces))
+    if axis.nameable:
+        pieces = [AxisNode(size) for size in sizes]
+        axis.root.origin = Concatenated(tuple(pieces))
         return pieces
-    return [scaled(cell, size, Fraction(1, len(sizes))) if equal else Cell(size) for size in sizes]
+    return [scaled(axis, size, Fraction(1, len(sizes))) if equal else AxisNode(size) for size in sizes]
 
 
-def _consumed(sources: Sequence[Cell], sizes: Sequence[Any]) -> list[Cell]:
+def _partition(sources: Sequence[AxisNode], sizes: Sequence[Any]) -> list[AxisNode]:
     """Neighbouring sources put together so that they have these sizes; none if they do not add up."""
     left, found = list(sources), []
     for size in sizes:
-        taken: list[Cell] = []
-        while left and not same_size(sum([cell.root.size for cell in taken]), size):
+        taken: list[AxisNode] = []
+        while left and not same_size(sum([axis.root.size for axis in taken]), size):
             taken.append(left.pop(0))
-        if not taken or not same_size(sum([cell.root.size for cell in taken]), size):
+        if not taken or not same_size(sum([axis.root.size for axis in taken]), size):
             return []
-        found.append(total(taken, size))
+        found.append(concatenated(taken, size))
     return found if not left else []
 
 
-def scaled(cell: Cell, size: Any, ratio: Fraction | None = None) -> Cell:
-    """The axis of this size that is `ratio` times `cell`, any ratio if none is given; `h'` if the sizes are not so."""
-    ratio = _ratio(size, cell.root.size) if ratio is None else ratio
-    return _derived(cell, size, lambda: None if ratio is None else _affine(cell, size, ratio, 0))
+def scaled(axis: AxisNode, size: Any, ratio: Fraction | None = None) -> AxisNode:
+    """The axis of this size that is `ratio` times `axis`, any ratio if none is given; `h'` if the sizes are not so."""
+    ratio = _ratio(size, axis.root.size) if ratio is None else ratio
+    return _derived(axis, size, lambda: None if ratio is None else _affine(axis, size, ratio, 0))
 
 
-def shifted(cell: Cell, size: Any) -> Cell:
-    """The axis of this size that is `cell` with a border cut off or added; `h'` if no number tells how much."""
-    difference = size - cell.root.size
+def shifted(axis: AxisNode, size: Any) -> AxisNode:
+    """The axis of this size that is `axis` with a border cut off or added; `h'` if no number tells how much."""
+    difference = size - axis.root.size
     whole = isinstance(difference, int) or bool(getattr(difference, "is_Integer", False))
-    return _derived(cell, size, lambda: _affine(cell, size, Fraction(1), int(difference)) if whole else None)
+    return _derived(axis, size, lambda: _affine(axis, size, Fraction(1), int(difference)) if whole else None)
 
 
-def reached(cell: Cell, size: Any) -> Cell:
-    """The axis of this size that takes the place of `cell`: one it comes from, or any if the size is just a number."""
+def resized(axis: AxisNode, size: Any) -> AxisNode:
+    """The axis of this size that takes the place of `axis`: one it comes from, or any if the size is just a number."""
     if isinstance(size, int):
-        return _derived(cell, size, lambda: Cell(size))
-    return scaled(cell, size)
+        return _derived(axis, size, lambda: AxisNode(size))
+    return scaled(axis, size)
 
 
-def prime(cell: Cell) -> Cell:
+def prime(axis: AxisNode) -> AxisNode:
     """Another axis of the same size: `y'` beside `y`."""
-    return Cell(cell.root.size, Primed(cell.root))
+    return AxisNode(axis.root.size, Primed(axis.root))
 
 
-def _derived(cell: Cell, size: Any, reckon: Callable[[], Cell | None]) -> Cell:
+def _derived(axis: AxisNode, size: Any, reckon: Callable[[], AxisNode | None]) -> AxisNode:
     """The axis itself or one it comes from, if it has this size; else what arithmetic says, else another axis."""
-    back: Cell | None = cell
+    back: AxisNode | None = axis
     while back is not None:
         if same_size(back.root.size, size):
             return back
         origin = back.root.origin
         back = origin.base if isinstance(origin, Affine | Primed) else None
     if same_size(size, 1):
-        return Cell(size)
-    return reckon() or Cell(size, Primed(cell.root))
+        return AxisNode(size)
+    return reckon() or AxisNode(size, Primed(axis.root))
 
 
-def _affine(cell: Cell, size: Any, ratio: Fraction, offset: int) -> Cell | None:
-    root = cell.root
+def _affine(axis: AxisNode, size: Any, ratio: Fraction, offset: int) -> AxisNode | None:
+    root = axis.root
     if isinstance(root.origin, Affine):
         offset, ratio, root = int(offset + ratio * root.origin.offset), ratio * root.origin.ratio, root.origin.base.root
     fits = same_size(size * ratio.denominator, root.size * ratio.numerator + offset * ratio.denominator)
-    return Cell(size, Affine(root, ratio, offset)) if fits else None
+    return AxisNode(size, Affine(root, ratio, offset)) if fits else None
 
 
 def _ratio(a: Any, b: Any) -> Fraction | None:

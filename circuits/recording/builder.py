@@ -1,6 +1,6 @@
 """Turn the events of one run into a diagram: name the axes, nest the boxes, freeze.
 
-Events can be fed one at a time (a tracker prints as it goes) or all at once. A draft of a box holds cells, which may
+Events can be feed_all one at a time (a tracker prints as it goes) or all at once. A draft of a box holds cells, which may
 still learn their names; `freezing` reads them.
 """
 
@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from circuits.diagram import Box, Diagram, Fixed, Scalar, Size, Struct, Wire, arguments, change, wires
+from circuits.diagram import Box, Diagram, Fixed, Scalar, Size, Struct, Wire, arguments, substitute, wires
 from circuits.errors import CircuitError
-from circuits.naming import Cell, Names, Note, Operation, follow, name_outputs
+from circuits.naming import AxisNode, Names, Note, Operation, name_by_pattern, name_outputs
 from circuits.recording.events import Enter, Event, Leave, Lift, Record
 from circuits.recording.freezer import VERBS, Draft, Freezer, Port, same, unpacked
 from circuits.signature import Axes
@@ -38,19 +38,19 @@ class Builder:
         self.names = Names()
         self.open: list[Draft] = []
         self.root: Draft | None = None
-        self.eaten = 0
-        self.freezer = Freezer(record, self.names, self._learn_shapes)
+        self.consumed = 0
+        self.freezer = Freezer(record, self.names, self.read_new_shapes)
 
-    def fed(self) -> "Builder":
-        """This builder, fed all that its record holds."""
-        while self.eaten < len(self.record.events):
-            self.feed(self.record.events[self.eaten])
+    def feed_all(self) -> "Builder":
+        """This builder, feed_all all that its record holds."""
+        while self.consumed < len(self.record.events):
+            self.feed(self.record.events[self.consumed])
         return self
 
     def feed(self, event: Event) -> Draft | None:
         """Take in one event; the draft it opened, closed or made."""
-        self.eaten += not (isinstance(event, Enter) and bool(self.open) and self.open[-1].event is event)
-        self._learn_shapes()
+        self.consumed += not (isinstance(event, Enter) and bool(self.open) and self.open[-1].event is event)
+        self.read_new_shapes()
         if isinstance(event, Enter):
             return self._enter(event)
         if isinstance(event, Leave):
@@ -60,7 +60,7 @@ class Builder:
             return None
         return self._call(event)
 
-    def _learn_shapes(self) -> None:
+    def read_new_shapes(self) -> None:
         shapes, values = self.names.shapes, self.record.values
         for number in range(len(shapes), len(values)):
             shape, dtype, *_ = values[number]
@@ -90,40 +90,40 @@ class Builder:
             self.freezer.argument_names.setdefault(wire, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
         for axes, number in zip(self.axes, numbers, strict=False):
-            self.names.meet().read(axes, self.names.of(number))
+            self.names.matcher().match_input(axes, self.names.of(number))
 
     def _sign(self, draft: Draft, event: Enter) -> Draft:
         """Open the scope of a circuit: inside, its tensors bear the names of its signature."""
         circuit = event.circuit
-        if circuit is None or draft.meeting is not None:
+        if circuit is None or draft.matcher is not None:
             return draft
-        meeting = draft.meeting = self.names.meet(circuit.signature, circuit.optional.values())
+        matcher = draft.matcher = self.names.matcher(circuit.signature, circuit.optional.values())
         ports: list[Port] = []
-        inside: dict[int, list[Cell]] = {}
+        inside: dict[int, list[AxisNode]] = {}
         for place, axes in enumerate(circuit.signature.inputs):
             found = event.tensors.get(str(place))
             if isinstance(found, Wire):
                 cells = self.names.of(found.number)
-                inside.setdefault(found.number, meeting.read(axes, cells))
+                inside.setdefault(found.number, matcher.match_input(axes, cells))
                 ports.append((found.number, cells))
         for name, axes in circuit.optional.items():
             found = event.tensors.get(name)
             if isinstance(found, Wire):
                 cells = self.names.of(found.number)
-                inside.setdefault(found.number, meeting.read(axes, cells, keep_rest=False))
+                inside.setdefault(found.number, matcher.match_input(axes, cells, keep_rest=False))
                 ports.append((found.number, cells))
         others = [port for port in draft.inputs if port[0] not in inside]
         draft.inputs = ports + others
-        self.names.enter(meeting, inside)
+        self.names.enter(matcher, inside)
         return draft
 
     def _leave(self, event: Leave) -> Draft:
         draft = self.open.pop()
         draft.result, draft.failed = event.result, event.failed
         numbers = wires(event.result)
-        if draft.meeting is not None:
+        if draft.matcher is not None:
             signature = draft.event.circuit.signature
-            self.names.leave(draft.meeting, zip(signature.outputs, numbers, strict=False))
+            self.names.leave(draft.matcher, zip(signature.outputs, numbers, strict=False))
         elif draft.event.kind == "transform":
             self._unmap(event, numbers)
             draft.inside = self._ports(wires(event.inside))
@@ -140,7 +140,7 @@ class Builder:
             sizes = {name: size for name, size in getattr(module, "axes_lengths", {}).items() if isinstance(size, int)}
             draft.note = quoted(text)
             try:
-                follow(text, [number for number, _ in draft.inputs][:1], sizes, numbers, self.names)
+                name_by_pattern(text, [number for number, _ in draft.inputs][:1], sizes, numbers, self.names)
             except (ValueError, IndexError):
                 return
 
@@ -168,7 +168,8 @@ class Builder:
             gone = [level for level in levels if level not in kept]
             if isinstance(dim, int) and len(cells) == len(shape) - 1:
                 place = dim % len(shape)
-                cells.insert(place, self.names.levels.get(gone[-1], Cell(shape[place])) if gone else Cell(shape[place]))
+                axis = AxisNode(shape[place])
+                cells.insert(place, self.names.levels.get(gone[-1], axis) if gone else axis)
             self.names.put(number, cells)
 
     def _call(self, event: Any) -> Draft:
@@ -190,14 +191,14 @@ class Builder:
         if event.pattern and event.function in VERBS:
             sizes = {name: self._plain(size) for name, size in event.kwargs.items()}
             try:
-                follow(event.pattern, inputs, sizes, outputs, self.names)
+                name_by_pattern(event.pattern, inputs, sizes, outputs, self.names)
             except (ValueError, IndexError):
                 self.names.put(outputs[0], self.names.fresh(self.names.shapes[outputs[0]]))
             return quoted(event.pattern)
         args, kwargs = event.args, event.kwargs
         if self.size is not same:
             parts = Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))
-            args, kwargs = unpacked([change(part, lambda wire: wire, self._scalar, make=False) for part in parts])
+            args, kwargs = unpacked([substitute(part, lambda wire: wire, self._scalar) for part in parts])
         return name_outputs(Operation(event.function, args, kwargs, event.result), self.names)
 
     def _plain(self, size: Any) -> Any:
@@ -234,7 +235,7 @@ def _paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:
             yield from _paths(part, f"{path}.{key}" if path else str(key))
 
 
-def signature_of(target: Any) -> inspect.Signature | None:
+def python_signature(target: Any) -> inspect.Signature | None:
     """The parameters of a call of the target; None if Python cannot tell."""
     try:
         return inspect.signature(target.forward if isinstance(target, nn.Module) else target)

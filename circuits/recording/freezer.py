@@ -13,24 +13,24 @@ from circuits import verbs
 from circuits.checking import Circuit, parameters_of
 from circuits.diagram import (
     Box,
-    ByHand,
     Call,
+    CustomBackward,
     Scalar,
     Struct,
     Value,
     attribute,
-    change,
     mutates,
     operation_name,
+    substitute,
     wires,
     without_defaults,
 )
-from circuits.naming import Cell, Meeting, Names, Note, labels
+from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
 from circuits.recording.events import Enter, Record
 from circuits.windows import fold, unfold
 
-Port = tuple[int, list[Cell]]
+Port = tuple[int, list[AxisNode]]
 
 
 def same(number: Any) -> Any:
@@ -47,7 +47,7 @@ class Draft:
     outputs: list[Port] = field(default_factory=list)
     boxes: list["Draft"] = field(default_factory=list)
     note: Note = None
-    meeting: Meeting | None = None
+    matcher: Matcher | None = None
     failed: bool = False
     result: Any = None
     inside: list[Port] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Freezer:
         args, kwargs = without_defaults(parameters[bool(owned) :], *unpacked((event.args, event.kwargs)))
         return Struct(tuple, (), (Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))))
 
-    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> ByHand | None:
+    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:
         """The backward circuit that was written for a circuit, and what the circuit was given."""
         event, circuit = draft.event, draft.event.circuit
         if circuit.body.backward is None:
@@ -112,7 +112,7 @@ class Freezer:
         if isinstance(owner, nn.Module):
             self._hold(owner, f"{event.path}." if event.path else "")
         names, args, kwargs = _taken(circuit, *unpacked((event.args, event.kwargs)))
-        return ByHand(
+        return CustomBackward(
             circuit.body.backward,
             owner,
             event.path,
@@ -189,7 +189,7 @@ class Freezer:
     def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
         return tuple([self._value(number, cells) for number, cells in ports])
 
-    def _value(self, number: int, cells: Sequence[Cell]) -> Value:
+    def _value(self, number: int, cells: Sequence[AxisNode]) -> Value:
         _, dtype, role, name, levels = self.record.values[number]
         mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
         cells = [*mapped, *cells]
@@ -227,7 +227,7 @@ def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
     """A description with its symbolic numbers as expressions; as it is, if there can be none."""
     if scalar is same:
         return description
-    return change(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)), make=False)
+    return substitute(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)))
 
 
 def _taken(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from circuits import circuit, einsum, rearrange, reduce, repeat, trace
 from circuits.diagram.boxes import Box, Value, size_text
 from circuits.diagram.diagram import Diagram
-from circuits.naming.axes import Cell, Letter, Scope, labels
-from circuits.naming.derivation import divided, group, scaled, shifted, total, unify
+from circuits.naming.axes import AxisNode, Scope, StatedName, labels
+from circuits.naming.derivation import concatenated, divided, group, scaled, shifted, unify
 from circuits.naming.names import Names
 from circuits.signature.signature import parse_axes
 
@@ -183,8 +183,8 @@ def test_also_where_sizes_are_small_and_meet_by_chance(plan: list[tuple[int, int
 # Cells -------------------------------------------------------------------------------------------------------------
 
 
-def named(name: str, size: Any, scope: Scope) -> Cell:
-    return Cell(size, scope.letter(name, size))
+def named(name: str, size: Any, scope: Scope) -> AxisNode:
+    return AxisNode(size, scope.stated(name, size))
 
 
 def test_arithmetic_goes_back_to_the_letter() -> None:
@@ -202,7 +202,7 @@ def test_arithmetic_goes_back_to_the_letter() -> None:
 def test_what_arithmetic_cannot_tell_is_another_axis() -> None:
     scope = Scope()
     h = named("h", 21, scope)
-    odd, other = Cell(11, None), named("h'", 5, scope)
+    odd, other = AxisNode(11, None), named("h'", 5, scope)
     assert scaled(h, 11, None).label() == "11*h/21"
     assert scaled(h, 11, Fraction(1, 2)).label() == "h''"
     assert (odd.label(), other.label()) == (None, "h'")
@@ -211,22 +211,22 @@ def test_what_arithmetic_cannot_tell_is_another_axis() -> None:
 def test_axes_laid_end_to_end_are_cut_into_what_they_were() -> None:
     scope = Scope()
     c, d = named("c", 3, scope), named("d", 5, scope)
-    whole = total([c, d, c], 11)
+    whole = concatenated([c, d, c], 11)
     assert whole.label() == "2*c+d"
     assert divided(whole, [3, 5, 3]) == [c, d, c]
     assert [cell.label() for cell in divided(whole, [8, 3])] == ["c+d", "c"]
     assert [cell.label() for cell in divided(whole, [4, 7])] == [None, None]
-    assert total(divided(named("m", 8, scope), [4, 4]), 8).label() == "m"
+    assert concatenated(divided(named("m", 8, scope), [4, 4]), 8).label() == "m"
 
 
 def test_a_name_learned_late_reaches_what_was_made_of_the_axis() -> None:
     scope = Scope()
-    axis = Cell(12)
-    half, pair = scaled(axis, 6), total([axis, axis], 24)
+    axis = AxisNode(12)
+    half, pair = scaled(axis, 6), concatenated([axis, axis], 24)
     assert (half.label(), pair.label()) == (None, None)
     unify(axis, named("k", 12, scope))
     assert (half.label(), pair.label()) == ("k/2", "2*k")
-    whole = Cell(8)
+    whole = AxisNode(8)
     first, second = divided(whole, [4, 4])
     scope.name(first, "v")
     scope.name(second, "v")
@@ -235,8 +235,8 @@ def test_a_name_learned_late_reaches_what_was_made_of_the_axis() -> None:
 
 def test_a_group_shows_the_size_of_a_part_without_a_name() -> None:
     scope = Scope()
-    assert group([named("h", 4, scope), Cell(16)], 64).label() == "(h 16)"
-    assert group([Cell(4), Cell(16)], 64).label() is None
+    assert group([named("h", 4, scope), AxisNode(16)], 64).label() == "(h 16)"
+    assert group([AxisNode(4), AxisNode(16)], 64).label() is None
 
 
 def test_parts_of_unknown_size_are_grouped_anew() -> None:
@@ -252,13 +252,13 @@ def test_parts_of_unknown_size_are_grouped_anew() -> None:
 
 def test_of_two_axes_of_one_name_the_second_bears_a_prime() -> None:
     scope = Scope()
-    scope.letter("y'", 7)
+    scope.stated("y'", 7)
     assert labels([named("y", 4, scope), named("y", 4, scope)]) == ("y", "y''")
 
 
 def test_joining_never_makes_a_ring() -> None:
-    axis = Cell(4)
-    made = group([axis, Cell(1)], 4)
+    axis = AxisNode(4)
+    made = group([axis, AxisNode(1)], 4)
     unify(axis, made)
     assert made.label() is None
     scope = Scope()
@@ -268,12 +268,12 @@ def test_joining_never_makes_a_ring() -> None:
 
 def test_a_letter_stands_for_one_size_in_a_scope() -> None:
     scope = Scope(reserved={"k"})
-    first, second, third = Cell(3), Cell(4), Cell(5)
+    first, second, third = AxisNode(3), AxisNode(4), AxisNode(5)
     for cell in (first, second):
         scope.name(cell, "y")
     scope.name(third, "k")
     assert [cell.label() for cell in (first, second, third)] == ["y", None, None]
-    assert isinstance(first.origin, Letter)
+    assert isinstance(first.origin, StatedName)
 
 
 # Scopes ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from circuits.naming.rules import (
     shapes,
     windows,
 )
-from circuits.naming.rules.registry import RULES, Note, Operation, spelled
+from circuits.naming.rules.registry import RULES, Note, Operation, torch_functions
 
 FAMILIES = (attention, pointwise, indexing, joining, linear, moving, normalisation, reductions, shapes, windows)
 """The files whose rules are registered."""
@@ -31,11 +31,11 @@ def _public(function: Any) -> Any:
     if not isinstance(function, OpOverload):
         return None
     name = function._schema.name.partition("::")[2]
-    return next(spelled(name.removeprefix("_"), name), None)
+    return next(torch_functions(name.removeprefix("_"), name), None)
 
 
 def name_outputs(operation: Operation, names: Names) -> Note:
-    """Give every output of an operation its cells; the note its rule has for the label."""
+    """Give every output of an operation its axes; the note its rule has for the label."""
     found = RULES.get(operation.function) or RULES.get(_public(operation.function))
     note: Note = None
     if found is not None:
@@ -44,7 +44,7 @@ def name_outputs(operation: Operation, names: Names) -> Note:
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
             note = None  # arguments in a shape no rule foresaw: a box with sizes is right, a failed recording is not
     for number in operation.outputs:
-        if number not in names.scope.cells:
+        if number not in names.scope.axes:
             names.put(number, names.fresh(names.shapes[number]))
     return note
 

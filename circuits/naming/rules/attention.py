@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from circuits.naming.axes import Cell, same_size
+from circuits.naming.axes import AxisNode, same_size
 from circuits.naming.derivation import unify
 from circuits.naming.names import Names
 from circuits.naming.rules.registry import Operation, rule
@@ -18,10 +18,10 @@ def attention(operation: Operation, names: Names) -> None:
     for side in (key, value):
         for here, there in zip(reversed(query[:-2]), reversed(side[:-2]), strict=False):
             unify(here, there)
-    mask = operation.wire(3, "attn_mask")
+    mask = operation.tensor(3, "attn_mask")
     if mask is not None:
-        for cell, place in zip(reversed(names.of(mask)), (key[-2], query[-2], *reversed(query[:-2])), strict=False):
-            unify(place, cell)
+        for axis, place in zip(reversed(names.of(mask)), (key[-2], query[-2], *reversed(query[:-2])), strict=False):
+            unify(place, axis)
     names.put(operation.outputs[0], [*query[:-1], value[-1]])
 
 
@@ -45,28 +45,28 @@ def embedding_bag(operation: Operation, names: Names) -> None:
 def one_hot(operation: Operation, names: Names) -> None:
     """One more axis, of the classes."""
     output = operation.outputs[0]
-    names.put(output, [*names.of(operation.inputs[0]), Cell(names.shapes[output][-1])])
+    names.put(output, [*names.of(operation.inputs[0]), AxisNode(names.shapes[output][-1])])
 
 
 @rule("lstm gru rnn_tanh rnn_relu")
 def recurrent(operation: Operation, names: Names) -> None:
     """The sequence keeps all axes but its last; the state keeps the batch, and has the layers in front."""
-    cells, (sequence, *states) = names.of(operation.inputs[0]), operation.outputs
+    axes, (sequence, *states) = names.of(operation.inputs[0]), operation.outputs
     packed = isinstance(operation.args[-1], bool) and len(names.shapes[operation.inputs[1]]) == 1
-    hidden = Cell(names.shapes[sequence][-1])
-    names.put(sequence, [*cells[:-1], hidden])
-    if packed or len(cells) != 3:
+    hidden = AxisNode(names.shapes[sequence][-1])
+    names.put(sequence, [*axes[:-1], hidden])
+    if packed or len(axes) != 3:
         return
-    batch = cells[0] if operation.args[-1] is True else cells[1]
-    layers = Cell(names.shapes[states[0]][0])
+    batch = axes[0] if operation.args[-1] is True else axes[1]
+    layers = AxisNode(names.shapes[states[0]][0])
     for state in states:
         size = names.shapes[state][-1]
-        names.put(state, [layers, batch, hidden if same_size(hidden.root.size, size) else Cell(size)])
+        names.put(state, [layers, batch, hidden if same_size(hidden.root.size, size) else AxisNode(size)])
 
 
 @rule("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 def recurrent_cell(operation: Operation, names: Names) -> None:
     """The batch stays; the width is that of the state before."""
-    cells, before = (names.of(number) for number in operation.inputs[:2])
+    axes, before = (names.of(number) for number in operation.inputs[:2])
     for output in operation.outputs:
-        names.put(output, [*cells[:-1], before[-1]])
+        names.put(output, [*axes[:-1], before[-1]])

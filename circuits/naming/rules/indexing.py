@@ -6,39 +6,39 @@ from typing import Any
 import torch
 
 from circuits.diagram import Struct, Wire
-from circuits.naming.axes import Cell
-from circuits.naming.derivation import reached, scaled, shifted, unify
+from circuits.naming.axes import AxisNode
+from circuits.naming.derivation import resized, scaled, shifted, unify
 from circuits.naming.names import Names
 from circuits.naming.rules.pointwise import meet
-from circuits.naming.rules.registry import Note, Operation, axis, over, plain, rule
+from circuits.naming.rules.registry import Note, Operation, canonical_dim, over, plain, rule
 
 
 @rule(also=[torch.Tensor.__getitem__])
 def index(operation: Operation, names: Names) -> Note:
     """Basic and advanced indexing; the note shows the index."""
-    cells = list(names.of(operation.inputs[0]))
+    axes = list(names.of(operation.inputs[0]))
     items = _items(operation.args[1])
     note = f"[{', '.join(map(_written, items))}]"
-    items = _without_dots(items, len(cells), names)
+    items = _without_dots(items, len(axes), names)
     output = operation.outputs[0]
     picking = [place for place, item in enumerate(items) if _picks(item)]
     together = picking == list(range(picking[0], picking[-1] + 1)) if picking else True
     picked = _picked(
-        [items[place] for place in picking], len(names.shapes[output]) - _spared(items, cells, names), names
+        [items[place] for place in picking], len(names.shapes[output]) - _spared(items, axes, names), names
     )
-    found: list[Cell] = [] if together else picked
+    found: list[AxisNode] = [] if together else picked
     sizes = names.shapes[output]
     for place, item in enumerate(items):
         if item is None:
-            found.append(Cell(1))
+            found.append(AxisNode(1))
         elif _picks(item):
             found += picked if together and place == picking[0] else []
-            del cells[: _takes(item, names)]
+            del axes[: _takes(item, names)]
         elif _slices(item):
-            found.append(_sliced(cells.pop(0), sizes[len(found)], item))
+            found.append(_sliced(axes.pop(0), sizes[len(found)], item))
         else:
-            cells.pop(0)
-    names.put(output, [*found, *cells])
+            axes.pop(0)
+    names.put(output, [*found, *axes])
     return note
 
 
@@ -74,26 +74,26 @@ def _takes(item: Any, names: Names) -> int:
     return len(names.shapes[item.number]) if isinstance(item, Wire) and item.number in names.booleans else 1
 
 
-def _spared(items: list[Any], cells: list[Cell], names: Names) -> int:
+def _spared(items: list[Any], axes: list[AxisNode], names: Names) -> int:
     """How many axes of the result are not made by what picks."""
     used = sum([_takes(item, names) for item in items])
-    return len(cells) - used + sum([item is None or _slices(item) for item in items])
+    return len(axes) - used + sum([item is None or _slices(item) for item in items])
 
 
-def _picked(items: list[Any], rank: int, names: Names) -> list[Cell]:
+def _picked(items: list[Any], rank: int, names: Names) -> list[AxisNode]:
     """The axes that picking makes: those of a lone tensor of indices; of several only how many."""
     if len(items) == 1 and isinstance(items[0], Wire) and items[0].number not in names.booleans:
         return list(names.of(items[0].number))
-    return [Cell(None) for _ in range(rank)]
+    return [AxisNode(None) for _ in range(rank)]
 
 
-def _sliced(cell: Cell, size: Any, item: Any) -> Cell:
+def _sliced(axis: AxisNode, size: Any, item: Any) -> AxisNode:
     """Part of an axis: `h-1` where it is counted from its ends, `h/2` by steps, just a number where one was given."""
     start, stop, step = map(plain, (item.start, item.stop, item.step) if isinstance(item, slice) else item.parts)
     from_ends = (stop is None or _is_negative(stop)) and not _is_negative(start)
     if not from_ends:
-        return reached(cell, size)
-    return shifted(cell, size) if step in (None, 1) else scaled(cell, size, Fraction(1, step))
+        return resized(axis, size)
+    return shifted(axis, size) if step in (None, 1) else scaled(axis, size, Fraction(1, step))
 
 
 def _is_negative(place: Any) -> bool:
@@ -116,60 +116,60 @@ def _written(item: Any) -> str:
 @rule("select")
 def select(operation: Operation, names: Names) -> Note:
     """One index of one axis, which goes."""
-    cells = names.of(operation.inputs[0])
-    dim = axis(operation.get(1, "dim"), len(cells))
-    names.put(operation.outputs[0], cells[:dim] + cells[dim + 1 :])
-    return over(cells, [dim])
+    axes = names.of(operation.inputs[0])
+    dim = canonical_dim(operation.get(1, "dim"), len(axes))
+    names.put(operation.outputs[0], axes[:dim] + axes[dim + 1 :])
+    return over(axes, [dim])
 
 
 @rule("narrow narrow_copy")
 def narrow(operation: Operation, names: Names) -> Note:
     """A stretch of one axis, as long as is asked."""
-    cells, output = names.of(operation.inputs[0]), operation.outputs[0]
-    dim = axis(operation.get(1, "dim"), len(cells))
-    names.put(output, [*cells[:dim], reached(cells[dim], names.shapes[output][dim]), *cells[dim + 1 :]])
-    return over(cells, [dim])
+    axes, output = names.of(operation.inputs[0]), operation.outputs[0]
+    dim = canonical_dim(operation.get(1, "dim"), len(axes))
+    names.put(output, [*axes[:dim], resized(axes[dim], names.shapes[output][dim]), *axes[dim + 1 :]])
+    return over(axes, [dim])
 
 
 @rule("topk")
 def topk(operation: Operation, names: Names) -> Note:
     """The largest of one axis, as many as are asked."""
-    cells = names.of(operation.inputs[0])
-    dim = axis(operation.get(2, "dim", -1), len(cells))
-    some = Cell(names.shapes[operation.outputs[0]][dim])
+    axes = names.of(operation.inputs[0])
+    dim = canonical_dim(operation.get(2, "dim", -1), len(axes))
+    some = AxisNode(names.shapes[operation.outputs[0]][dim])
     for output in operation.outputs:
-        names.put(output, [*cells[:dim], some, *cells[dim + 1 :]])
-    return over(cells, [dim])
+        names.put(output, [*axes[:dim], some, *axes[dim + 1 :]])
+    return over(axes, [dim])
 
 
 @rule("index_select")
 def index_select(operation: Operation, names: Names) -> Note:
     """Some indices of one axis, whose place the axis of the indices takes."""
-    cells, indices = (names.of(number) for number in operation.inputs[:2])
-    dim = axis(operation.get(1, "dim"), len(cells))
-    names.put(operation.outputs[0], [*cells[:dim], *(indices or [Cell(1)]), *cells[dim + 1 :]])
-    return over(cells, [dim])
+    axes, indices = (names.of(number) for number in operation.inputs[:2])
+    dim = canonical_dim(operation.get(1, "dim"), len(axes))
+    names.put(operation.outputs[0], [*axes[:dim], *(indices or [AxisNode(1)]), *axes[dim + 1 :]])
+    return over(axes, [dim])
 
 
 @rule("gather")
 def gather(operation: Operation, names: Names) -> Note:
     """What the indices pick along one axis; along the others they go side by side."""
-    cells, indices = (names.of(number) for number in operation.inputs[:2])
-    dim = axis(operation.get(1, "dim"), len(cells))
-    for place, (here, there) in enumerate(zip(cells, indices, strict=True)):
+    axes, indices = (names.of(number) for number in operation.inputs[:2])
+    dim = canonical_dim(operation.get(1, "dim"), len(axes))
+    for place, (here, there) in enumerate(zip(axes, indices, strict=True)):
         if place != dim:
             unify(here, there)
     names.put(operation.outputs[0], indices)
-    return over(cells, [dim])
+    return over(axes, [dim])
 
 
 @rule("take_along_dim")
 def take_along_dim(operation: Operation, names: Names) -> Note:
     """The same; without an axis, of all numbers in a row."""
-    cells = names.of(operation.inputs[0])
+    axes = names.of(operation.inputs[0])
     dim = operation.get(2, "dim")
     meet(operation.inputs[1:], operation.outputs[0], names)
-    return None if dim is None else over(cells, [axis(dim, len(cells))])
+    return None if dim is None else over(axes, [canonical_dim(dim, len(axes))])
 
 
 @rule("take")

@@ -2,17 +2,17 @@
 
 import torch
 
-from circuits.naming.axes import Cell
-from circuits.naming.derivation import divided, total, unify
+from circuits.naming.axes import AxisNode
+from circuits.naming.derivation import concatenated, divided, unify
 from circuits.naming.names import Names
-from circuits.naming.rules.registry import Note, Operation, axis, over, rule
+from circuits.naming.rules.registry import Note, Operation, canonical_dim, over, rule
 
 
 @rule("cat concat concatenate")
 def cat(operation: Operation, names: Names) -> Note:
     """All axes meet but one, which is laid end to end."""
     dim = operation.get(1, "dim", operation.kwargs.get("axis", 0))
-    return _laid(operation, names, axis(dim, len(names.shapes[operation.outputs[0]])))
+    return _laid(operation, names, canonical_dim(dim, len(names.shapes[operation.outputs[0]])))
 
 
 @rule("hstack")
@@ -31,17 +31,17 @@ def _laid(operation: Operation, names: Names, dim: int) -> Note:
     output = operation.outputs[0]
     shape = names.shapes[output]
     sides = [names.of(number) for number in operation.inputs]
-    sides = [[Cell(1), *side] if len(side) == 1 and len(shape) == 2 and dim == 0 else side for side in sides]
+    sides = [[AxisNode(1), *side] if len(side) == 1 and len(shape) == 2 and dim == 0 else side for side in sides]
     if any(len(side) != len(shape) for side in sides):
         return None
     for side in sides[1:]:
         for place, (here, there) in enumerate(zip(sides[0], side, strict=True)):
             if place != dim:
                 unify(here, there)
-    joined = total([side[dim] for side in sides], shape[dim])
-    cells = [*sides[0][:dim], joined, *sides[0][dim + 1 :]]
-    names.put(output, cells)
-    return over(cells, [dim])
+    joined = concatenated([side[dim] for side in sides], shape[dim])
+    axes = [*sides[0][:dim], joined, *sides[0][dim + 1 :]]
+    names.put(output, axes)
+    return over(axes, [dim])
 
 
 @rule("stack")
@@ -49,12 +49,12 @@ def stack(operation: Operation, names: Names) -> None:
     """All axes meet; a new one counts the tensors."""
     output = operation.outputs[0]
     shape = names.shapes[output]
-    dim = axis(operation.get(1, "dim", 0), len(shape))
+    dim = canonical_dim(operation.get(1, "dim", 0), len(shape))
     first, *others = [names.of(number) for number in operation.inputs]
     for side in others:
         for here, there in zip(first, side, strict=True):
             unify(here, there)
-    names.put(output, [*first[:dim], Cell(shape[dim]), *first[dim:]])
+    names.put(output, [*first[:dim], AxisNode(shape[dim]), *first[dim:]])
 
 
 @rule("split chunk tensor_split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes")
@@ -76,22 +76,22 @@ def vsplit(operation: Operation, names: Names) -> Note:
 
 
 def _cut(operation: Operation, names: Names, dim: int) -> Note:
-    cells = names.of(operation.inputs[0])
-    dim = axis(dim, len(cells))
-    pieces = divided(cells[dim], [names.shapes[output][dim] for output in operation.outputs])
+    axes = names.of(operation.inputs[0])
+    dim = canonical_dim(dim, len(axes))
+    pieces = divided(axes[dim], [names.shapes[output][dim] for output in operation.outputs])
     for piece, output in zip(pieces, operation.outputs, strict=True):
-        names.put(output, [*cells[:dim], piece, *cells[dim + 1 :]])
-    return over(cells, [dim])
+        names.put(output, [*axes[:dim], piece, *axes[dim + 1 :]])
+    return over(axes, [dim])
 
 
 @rule("unbind")
 def unbind(operation: Operation, names: Names) -> Note:
     """One axis goes; there is an output for each of its indices."""
-    cells = names.of(operation.inputs[0])
-    dim = axis(operation.get(1, "dim", 0), len(cells))
+    axes = names.of(operation.inputs[0])
+    dim = canonical_dim(operation.get(1, "dim", 0), len(axes))
     for output in operation.outputs:
-        names.put(output, cells[:dim] + cells[dim + 1 :])
-    return over(cells, [dim])
+        names.put(output, axes[:dim] + axes[dim + 1 :])
+    return over(axes, [dim])
 
 
 @rule("dstack column_stack")

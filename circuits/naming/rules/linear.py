@@ -2,28 +2,28 @@
 
 import torch
 
-from circuits.naming.axes import Cell, same_size
+from circuits.naming.axes import AxisNode, same_size
 from circuits.naming.derivation import prime, unify
-from circuits.naming.names import Names, follow
+from circuits.naming.names import Names, name_by_pattern
 from circuits.naming.rules.pointwise import meet
-from circuits.naming.rules.registry import Note, Operation, axes, rule
+from circuits.naming.rules.registry import Note, Operation, canonical_dims, rule
 
 
-def apart(cells: list[Cell], others: list[Cell]) -> list[Cell]:
-    """`cells` beside `others` in one tensor, which has no axis twice by chance: the second is another of its size."""
-    roots = [cell.root for cell in others]
-    return [prime(cell) if cell.root in roots else cell for cell in cells]
+def apart(axes: list[AxisNode], others: list[AxisNode]) -> list[AxisNode]:
+    """`axes` beside `others` in one tensor, which has no axis twice by chance: the second is another of its size."""
+    roots = [axis.root for axis in others]
+    return [prime(axis) if axis.root in roots else axis for axis in axes]
 
 
 @rule("linear")
 def linear(operation: Operation, names: Names) -> None:
     """The last axis becomes the weight's first."""
-    cells, weight = (names.of(number) for number in operation.inputs[:2])
-    unify(cells[-1], weight[-1])
+    axes, weight = (names.of(number) for number in operation.inputs[:2])
+    unify(axes[-1], weight[-1])
     for bias in operation.inputs[2:]:
         if names.of(bias):
             unify(weight[0], names.of(bias)[-1])
-    names.put(operation.outputs[0], [*cells[:-1], *apart(weight[:-1], cells[:-1])])
+    names.put(operation.outputs[0], [*axes[:-1], *apart(weight[:-1], axes[:-1])])
 
 
 @rule("matmul mm bmm mv dot vdot", also=[torch.Tensor.__matmul__])
@@ -61,16 +61,16 @@ def multiply(first: int, second: int, output: int, names: Names) -> None:
     names.put(output, kept + apart(right[-1:] if len(right) > 1 else [], kept))
 
 
-def _stretched(left: list[Cell], right: list[Cell], shape: tuple[int, ...]) -> list[Cell]:
+def _stretched(left: list[AxisNode], right: list[AxisNode], shape: tuple[int, ...]) -> list[AxisNode]:
     """Leading axes that meet from the right."""
-    found: list[Cell] = []
+    found: list[AxisNode] = []
     for place in range(1, max(len(left), len(right)) + 1):
         size = shape[max(len(left), len(right)) - place]
         both = [side[-place] for side in (left, right) if place <= len(side)]
-        fitting = [cell for cell in both if same_size(cell.root.size, size)]
+        fitting = [axis for axis in both if same_size(axis.root.size, size)]
         if len(fitting) == 2:
             unify(*fitting)
-        found.insert(0, next((cell for cell in fitting if cell.label() is not None), (*fitting, Cell(size))[0]))
+        found.insert(0, next((axis for axis in fitting if axis.label() is not None), (*fitting, AxisNode(size))[0]))
     return found
 
 
@@ -115,12 +115,12 @@ def tensordot(operation: Operation, names: Names) -> None:
     left, right = (names.of(number) for number in operation.inputs[:2])
     dims = operation.get(2, "dims", 2)
     pairs = [list(range(len(left) - dims, len(left))), list(range(dims))] if isinstance(dims, int) else dims
-    first, second = axes(pairs[0], len(left)), axes(pairs[1], len(right))
+    first, second = canonical_dims(pairs[0], len(left)), canonical_dims(pairs[1], len(right))
     first, second = first if pairs[0] else [], second if pairs[1] else []
     for a, b in zip(first, second, strict=True):
         unify(left[a], right[b])
-    kept = [cell for place, cell in enumerate(left) if place not in first]
-    others = [cell for place, cell in enumerate(right) if place not in second]
+    kept = [axis for place, axis in enumerate(left) if place not in first]
+    others = [axis for place, axis in enumerate(right) if place not in second]
     names.put(operation.outputs[0], kept + apart(others, kept))
 
 
@@ -135,7 +135,7 @@ def torch_einsum(operation: Operation, names: Names) -> Note:
         letters = left.replace(",", "").replace(".", "")
         right = "..." * ("..." in left) + "".join(sorted([each for each in set(letters) if letters.count(each) == 1]))
     sides = [", ".join([_spaced(axes) for axes in side.split(",")]) for side in (left, right)]
-    follow(" -> ".join(sides), operation.inputs, {}, operation.outputs, names)
+    name_by_pattern(" -> ".join(sides), operation.inputs, {}, operation.outputs, names)
     return f"'{equation}'"
 
 

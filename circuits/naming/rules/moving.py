@@ -4,17 +4,17 @@ from typing import Any
 
 import torch
 
-from circuits.naming.axes import Cell, same_size
+from circuits.naming.axes import AxisNode, same_size
 from circuits.naming.derivation import prime, scaled, unify
 from circuits.naming.names import Names
-from circuits.naming.rules.registry import Operation, axes, axis, rule
+from circuits.naming.rules.registry import Operation, canonical_dim, canonical_dims, rule
 
 
 @rule("permute")
 def permute(operation: Operation, names: Names) -> None:
     """All axes in the order told."""
-    cells = names.of(operation.inputs[0])
-    names.put(operation.outputs[0], [cells[place] for place in axes(operation.several(1, "dims"), len(cells))])
+    axes = names.of(operation.inputs[0])
+    names.put(operation.outputs[0], [axes[place] for place in canonical_dims(operation.sequence(1, "dims"), len(axes))])
 
 
 @rule("transpose swapaxes swapdims")
@@ -38,10 +38,10 @@ def adjoint(operation: Operation, names: Names) -> None:
 
 
 def _swapped(operation: Operation, names: Names, first: int, second: int) -> None:
-    cells = list(names.of(operation.inputs[0]))
-    if cells:
-        cells[first], cells[second] = cells[second], cells[first]
-    names.put(operation.outputs[0], cells)
+    axes = list(names.of(operation.inputs[0]))
+    if axes:
+        axes[first], axes[second] = axes[second], axes[first]
+    names.put(operation.outputs[0], axes)
 
 
 @rule(also=[torch.Tensor.T.__get__, torch.Tensor.H.__get__])  # pyright: ignore[reportAttributeAccessIssue]
@@ -53,11 +53,11 @@ def reverse(operation: Operation, names: Names) -> None:
 @rule("movedim moveaxis")
 def movedim(operation: Operation, names: Names) -> None:
     """Some axes go to other places, the others keep their order."""
-    cells = names.of(operation.inputs[0])
-    sources = axes(operation.get(1, "source"), len(cells))
-    targets = axes(operation.get(2, "destination"), len(cells))
-    rest = iter([cell for place, cell in enumerate(cells) if place not in sources])
-    order = [cells[sources[targets.index(place)]] if place in targets else next(rest) for place in range(len(cells))]
+    axes = names.of(operation.inputs[0])
+    sources = canonical_dims(operation.get(1, "source"), len(axes))
+    targets = canonical_dims(operation.get(2, "destination"), len(axes))
+    rest = iter([axis for place, axis in enumerate(axes) if place not in sources])
+    order = [axes[sources[targets.index(place)]] if place in targets else next(rest) for place in range(len(axes))]
     names.put(operation.outputs[0], order)
 
 
@@ -71,33 +71,33 @@ def rot90(operation: Operation, names: Names) -> None:
 @rule("squeeze")
 def squeeze(operation: Operation, names: Names) -> None:
     """Axes of size 1 go."""
-    cells = names.of(operation.inputs[0])
-    dims = axes(operation.several(1, "dim"), len(cells))
-    kept = [cell for place, cell in enumerate(cells) if place not in dims or not same_size(cell.root.size, 1)]
+    axes = names.of(operation.inputs[0])
+    dims = canonical_dims(operation.sequence(1, "dim"), len(axes))
+    kept = [axis for place, axis in enumerate(axes) if place not in dims or not same_size(axis.root.size, 1)]
     names.put(operation.outputs[0], kept)
 
 
 @rule("unsqueeze")
 def unsqueeze(operation: Operation, names: Names) -> None:
     """An axis of size 1 comes."""
-    cells = names.of(operation.inputs[0])
-    place = axis(operation.get(1, "dim"), len(cells) + 1)
-    names.put(operation.outputs[0], [*cells[:place], Cell(1), *cells[place:]])
+    axes = names.of(operation.inputs[0])
+    place = canonical_dim(operation.get(1, "dim"), len(axes) + 1)
+    names.put(operation.outputs[0], [*axes[:place], AxisNode(1), *axes[place:]])
 
 
 @rule("expand broadcast_to")
 def expand(operation: Operation, names: Names) -> None:
     """Axes of size 1 grow into axes without a name; the others stay."""
     output = operation.outputs[0]
-    shape, cells = names.shapes[output], names.of(operation.inputs[0])
-    names.put(output, [*names.fresh(shape[: len(shape) - len(cells)]), *cells])
+    shape, axes = names.shapes[output], names.of(operation.inputs[0])
+    names.put(output, [*names.fresh(shape[: len(shape) - len(axes)]), *axes])
 
 
 @rule("expand_as")
 def expand_as(operation: Operation, names: Names) -> None:
     """Axes grow into those of another tensor."""
-    cells, others = (names.of(number) for number in operation.inputs[:2])
-    for here, there in zip(reversed(cells), reversed(others), strict=False):
+    axes, others = (names.of(number) for number in operation.inputs[:2])
+    for here, there in zip(reversed(axes), reversed(others), strict=False):
         unify(here, there)
     names.put(operation.outputs[0], others)
 
@@ -106,43 +106,43 @@ def expand_as(operation: Operation, names: Names) -> None:
 def repeat(operation: Operation, names: Names) -> None:
     """An axis comes several times over: `2*h`; new ones lead."""
     output = operation.outputs[0]
-    shape, cells = names.shapes[output], names.of(operation.inputs[0])
-    lead = len(shape) - len(cells)
-    names.put(output, [*names.fresh(shape[:lead]), *map(_times, cells, shape[lead:])])
+    shape, axes = names.shapes[output], names.of(operation.inputs[0])
+    lead = len(shape) - len(axes)
+    names.put(output, [*names.fresh(shape[:lead]), *map(_times, axes, shape[lead:])])
 
 
-def _times(cell: Cell, size: Any) -> Cell:
-    return Cell(size) if same_size(cell.root.size, 1) else scaled(cell, size)
+def _times(axis: AxisNode, size: Any) -> AxisNode:
+    return AxisNode(size) if same_size(axis.root.size, 1) else scaled(axis, size)
 
 
 @rule("repeat_interleave")
 def repeat_interleave(operation: Operation, names: Names) -> None:
     """Each index of one axis several times over; where no axis is told, of all read as one."""
-    cells, output = names.of(operation.inputs[0]), operation.outputs[0]
-    dim = operation.get(2, "dim", 0 if len(cells) == 1 else None)
+    axes, output = names.of(operation.inputs[0]), operation.outputs[0]
+    dim = operation.get(2, "dim", 0 if len(axes) == 1 else None)
     if dim is not None and isinstance(operation.get(1, "repeats"), int):
-        dim = axis(dim, len(cells))
-        names.put(output, [*cells[:dim], _times(cells[dim], names.shapes[output][dim]), *cells[dim + 1 :]])
+        dim = canonical_dim(dim, len(axes))
+        names.put(output, [*axes[:dim], _times(axes[dim], names.shapes[output][dim]), *axes[dim + 1 :]])
 
 
 @rule("diagonal")
 def diagonal(operation: Operation, names: Names) -> None:
     """Two axes go, and what they share comes last."""
-    cells, output = names.of(operation.inputs[0]), operation.outputs[0]
-    dims = axes([operation.get(2, "dim1", 0), operation.get(3, "dim2", 1)], len(cells))
-    names.put(output, [*[cell for place, cell in enumerate(cells) if place not in dims], cells[dims[0]]])
+    axes, output = names.of(operation.inputs[0]), operation.outputs[0]
+    dims = canonical_dims([operation.get(2, "dim1", 0), operation.get(3, "dim2", 1)], len(axes))
+    names.put(output, [*[axis for place, axis in enumerate(axes) if place not in dims], axes[dims[0]]])
 
 
 @rule("diag_embed")
 def diag_embed(operation: Operation, names: Names) -> None:
     """The last axis stands twice; told only where it stays last."""
-    cells = names.of(operation.inputs[0])
+    axes = names.of(operation.inputs[0])
     if len(operation.args) < 2 and not operation.kwargs:
-        names.put(operation.outputs[0], [*cells, prime(cells[-1])])
+        names.put(operation.outputs[0], [*axes, prime(axes[-1])])
 
 
 @rule("diag")
 def diag(operation: Operation, names: Names) -> None:
     """A vector becomes a diagonal, a diagonal a vector."""
-    cells = names.of(operation.inputs[0])
-    names.put(operation.outputs[0], [cells[0], prime(cells[0])] if len(cells) == 1 else cells[:1])
+    axes = names.of(operation.inputs[0])
+    names.put(operation.outputs[0], [axes[0], prime(axes[0])] if len(axes) == 1 else axes[:1])

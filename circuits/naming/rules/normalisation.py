@@ -2,16 +2,16 @@
 
 from circuits.naming.derivation import divided, unify
 from circuits.naming.names import Names
-from circuits.naming.rules.registry import Note, Operation, axis, over, rule
+from circuits.naming.rules.registry import Note, Operation, canonical_dim, over, rule
 
 
 @rule("softmax log_softmax softmin")
 def softmax(operation: Operation, names: Names) -> Note:
     """The same axes; where no axis is told, torch takes the second of an even number, else the first."""
-    cells = names.of(operation.inputs[0])
-    names.put(operation.outputs[0], cells)
+    axes = names.of(operation.inputs[0])
+    names.put(operation.outputs[0], axes)
     dim = operation.get(1, "dim")
-    return over(cells, [axis((0 if len(cells) in (0, 1, 3) else 1) if dim is None else dim, len(cells))])
+    return over(axes, [canonical_dim((0 if len(axes) in (0, 1, 3) else 1) if dim is None else dim, len(axes))])
 
 
 @rule("gumbel_softmax")
@@ -34,22 +34,22 @@ def sort(operation: Operation, names: Names) -> Note:
 
 
 def _along(operation: Operation, names: Names, dim: int) -> Note:
-    cells = names.of(operation.inputs[0])
+    axes = names.of(operation.inputs[0])
     for output in operation.outputs:
-        names.put(output, cells)
-    return over(cells, [axis(dim, len(cells))]) if cells else None
+        names.put(output, axes)
+    return over(axes, [canonical_dim(dim, len(axes))]) if axes else None
 
 
 @rule("glu")
 def glu(operation: Operation, names: Names) -> Note:
     """One axis is cut in two halves, which meet."""
-    cells = names.of(operation.inputs[0])
-    dim = axis(operation.get(1, "dim", -1), len(cells))
+    axes = names.of(operation.inputs[0])
+    dim = canonical_dim(operation.get(1, "dim", -1), len(axes))
     size = names.shapes[operation.outputs[0]][dim]
-    first, second = divided(cells[dim], [size, size])
+    first, second = divided(axes[dim], [size, size])
     unify(first, second)
-    names.put(operation.outputs[0], [*cells[:dim], first, *cells[dim + 1 :]])
-    return over(cells, [dim])
+    names.put(operation.outputs[0], [*axes[:dim], first, *axes[dim + 1 :]])
+    return over(axes, [dim])
 
 
 @rule("batch_norm instance_norm native_batch_norm cudnn_batch_norm")
@@ -72,12 +72,12 @@ def over_last(operation: Operation, names: Names) -> None:
 
 def _normalised(operation: Operation, names: Names, place: int) -> None:
     source, *learned = operation.inputs
-    cells = names.of(source)
+    axes = names.of(source)
     for number in learned:
         weight = names.of(number)
         if len(weight) == 1:
-            unify(cells[place], weight[0])
-        elif place == -1 and 0 < len(weight) <= len(cells):
-            for here, there in zip(cells[-len(weight) :], weight, strict=True):
+            unify(axes[place], weight[0])
+        elif place == -1 and 0 < len(weight) <= len(axes):
+            for here, there in zip(axes[-len(weight) :], weight, strict=True):
                 unify(here, there)
-    names.put(operation.outputs[0], cells)
+    names.put(operation.outputs[0], axes)

@@ -2,8 +2,8 @@
 
 import torch
 
-from circuits.diagram import returning
-from circuits.naming.axes import Cell, same_size
+from circuits.diagram import returning_first
+from circuits.naming.axes import AxisNode, same_size
 from circuits.naming.derivation import unify
 from circuits.naming.names import Names
 from circuits.naming.rules.registry import Operation, rule
@@ -26,19 +26,19 @@ def meeting(operation: Operation, names: Names) -> None:
 def meet(inputs: tuple[int, ...], output: int, names: Names) -> None:
     """Name an output whose axes are those of its inputs, which are stretched over each other."""
     shape = names.shapes[output]
-    cells: list[Cell | None] = [None] * len(shape)
+    axes: list[AxisNode | None] = [None] * len(shape)
     for number in inputs:
         given = names.of(number)
-        for place, cell in zip(range(len(shape) - 1, -1, -1), reversed(given), strict=False):
-            here = cells[place]
-            if not same_size(cell.root.size, shape[place]):
+        for place, axis in zip(range(len(shape) - 1, -1, -1), reversed(given), strict=False):
+            here = axes[place]
+            if not same_size(axis.root.size, shape[place]):
                 continue
             if here is None:
-                cells[place] = cell
+                axes[place] = axis
             else:
-                unify(here, cell)
-                cells[place] = cell if here.label() is None and cell.label() is not None else here
-    names.put(output, [cell or Cell(size) for cell, size in zip(cells, shape, strict=True)])
+                unify(here, axis)
+                axes[place] = axis if here.label() is None and axis.label() is not None else here
+    names.put(output, [axis or AxisNode(size) for axis, size in zip(axes, shape, strict=True)])
 
 
 @rule("abs neg pos invert round floor ceil trunc", slots=True)
@@ -59,24 +59,24 @@ def meet(inputs: tuple[int, ...], output: int, names: Names) -> None:
         torch.Tensor.real.__get__,  # pyright: ignore[reportAttributeAccessIssue]
         torch.Tensor.imag.__get__,  # pyright: ignore[reportAttributeAccessIssue]
         torch.Tensor.data.__get__,  # pyright: ignore[reportAttributeAccessIssue]
-        returning(torch.Tensor.__setitem__),
+        returning_first(torch.Tensor.__setitem__),
     ],
 )
 def keeping(operation: Operation, names: Names) -> None:
     """The axes of the first tensor stay what they are."""
-    cells = names.of(operation.inputs[0])
+    axes = names.of(operation.inputs[0])
     for output in operation.outputs:
-        if len(names.shapes[output]) == len(cells):
-            names.put(output, cells)
+        if len(names.shapes[output]) == len(axes):
+            names.put(output, axes)
 
 
 @rule("prelu")
 def prelu(operation: Operation, names: Names) -> None:
     """The axes stay; the slopes are those of the channels."""
-    cells, slopes = (names.of(number) for number in operation.inputs[:2])
-    if len(cells) > 1 and slopes:
-        unify(cells[1], slopes[0])
-    names.put(operation.outputs[0], cells)
+    axes, slopes = (names.of(number) for number in operation.inputs[:2])
+    if len(axes) > 1 and slopes:
+        unify(axes[1], slopes[0])
+    names.put(operation.outputs[0], axes)
 
 
 @rule("broadcast_tensors meshgrid")
@@ -86,7 +86,7 @@ def together(operation: Operation, names: Names) -> None:
         for output in operation.outputs:
             meet(operation.inputs, output, names)
         return
-    every = [cell for number in operation.inputs for cell in names.of(number) or [Cell(1)]]
+    every = [axis for number in operation.inputs for axis in names.of(number) or [AxisNode(1)]]
     if operation.kwargs.get("indexing") == "xy":
         every[:2] = every[1::-1]
     for output in operation.outputs:
@@ -96,7 +96,7 @@ def together(operation: Operation, names: Names) -> None:
 @rule("view_as_real")
 def as_pairs(operation: Operation, names: Names) -> None:
     """One more axis, of two: the real and the imaginary part."""
-    names.put(operation.outputs[0], [*names.of(operation.inputs[0]), Cell(2)])
+    names.put(operation.outputs[0], [*names.of(operation.inputs[0]), AxisNode(2)])
 
 
 @rule("view_as_complex")

@@ -3,11 +3,11 @@
 import torch
 
 from circuits.diagram import Wire
-from circuits.naming.axes import Cell
+from circuits.naming.axes import AxisNode
 from circuits.naming.derivation import unify
 from circuits.naming.names import Names
 from circuits.naming.rules.pointwise import meet
-from circuits.naming.rules.registry import Note, Operation, axes, over, rule
+from circuits.naming.rules.registry import Note, Operation, canonical_dims, over, rule
 
 
 @rule(
@@ -55,7 +55,7 @@ def matrix_norm(operation: Operation, names: Names) -> Note:
 @rule("quantile nanquantile")
 def quantile(operation: Operation, names: Names) -> Note:
     """Over an axis or all; several quantiles make an axis in front."""
-    several = operation.wire(1, "q")
+    several = operation.tensor(1, "q")
     lead = [] if several is None else list(names.of(several))
     return _over(operation, names, 2, lead=lead)
 
@@ -65,18 +65,18 @@ def _over(
     names: Names,
     place: int,
     default: int | list[int] | None = None,
-    lead: list[Cell] | None = None,
+    lead: list[AxisNode] | None = None,
 ) -> Note:
-    cells, front = names.of(operation.inputs[0]), lead or []
+    axes, front = names.of(operation.inputs[0]), lead or []
     dims = operation.get(place, "dim", operation.kwargs.get("axis", default))
-    gone = axes(default if isinstance(dims, bool) else dims, len(cells))
+    gone = canonical_dims(default if isinstance(dims, bool) else dims, len(axes))
     for output in operation.outputs:
         shape = names.shapes[output][len(front) :]
-        kept = [cell for place, cell in enumerate(cells) if place not in gone]
-        if len(shape) == len(cells):
-            kept = [Cell(1) if place in gone else cell for place, cell in enumerate(cells)]
+        kept = [axis for place, axis in enumerate(axes) if place not in gone]
+        if len(shape) == len(axes):
+            kept = [AxisNode(1) if place in gone else axis for place, axis in enumerate(axes)]
         names.put(output, front + kept)
-    return over(cells, gone) if len(gone) < len(cells) else None
+    return over(axes, gone) if len(gone) < len(axes) else None
 
 
 @rule("cosine_similarity pairwise_distance")
@@ -87,7 +87,7 @@ def compared(operation: Operation, names: Names) -> None:
     if len(left) == len(right):
         for here, there in zip(left, right, strict=True):
             unify(here, there)
-        names.put(operation.outputs[0], [cell for place, cell in enumerate(left) if place != dim % len(left)])
+        names.put(operation.outputs[0], [axis for place, axis in enumerate(left) if place != dim % len(left)])
 
 
 @rule("cdist")
@@ -102,9 +102,9 @@ def cdist(operation: Operation, names: Names) -> None:
 @rule("cross_entropy nll_loss")
 def loss(operation: Operation, names: Names) -> None:
     """The classes go, if anything is left."""
-    cells, output = names.of(operation.inputs[0]), operation.outputs[0]
-    if len(cells) > 1 and names.shapes[output]:
-        names.put(output, [cells[0], *cells[2:]])
+    axes, output = names.of(operation.inputs[0]), operation.outputs[0]
+    if len(axes) > 1 and names.shapes[output]:
+        names.put(output, [axes[0], *axes[2:]])
 
 
 @rule("trace")

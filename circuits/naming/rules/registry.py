@@ -1,6 +1,6 @@
 """Where the rules are kept, and what a rule is given: one torch call as it was seen.
 
-A rule reads the cells of an operation's inputs, gives cells to its outputs, and may return a note for its label
+A rule reads the axes of an operation's inputs, gives axes to its outputs, and may return a note for its label
 (`over x`). It is found by the callable itself, never by a name: names are looked up once, when a rule is registered.
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from circuits.diagram import Scalar, Struct, Wire, wires
-from circuits.naming.axes import Cell, labels
+from circuits.naming.axes import AxisNode, labels
 from circuits.naming.names import Names
 
 
@@ -34,12 +34,12 @@ class Operation:
         """An argument as it was recorded; None if it was not given."""
         return self.kwargs[name] if name in self.kwargs else self.args[place] if place < len(self.args) else None
 
-    def wire(self, place: int, name: str) -> int | None:
+    def tensor(self, place: int, name: str) -> int | None:
         """The number of a tensor argument; None if there is none."""
         found = self.raw(place, name)
         return found.number if isinstance(found, Wire) else None
 
-    def several(self, place: int, name: str) -> Any:
+    def sequence(self, place: int, name: str) -> Any:
         """An argument that is a sequence, or is written out to the end: `permute(2, 0, 1)`."""
         found = self.get(place, name)
         return [plain(arg) for arg in self.args[place:]] if isinstance(found, int) else found
@@ -71,18 +71,18 @@ def plain(value: Any) -> Any:
 class Over:
     """The note that says along which axes an operation works; their names may still be learned."""
 
-    cells: tuple[Cell, ...]
+    axes: tuple[AxisNode, ...]
     dims: tuple[int, ...]
 
     def __str__(self) -> str:
-        words = [label or f"{cell.root.size}" for label, cell in zip(labels(self.cells), self.cells, strict=True)]
+        words = [label or f"{axis.root.size}" for label, axis in zip(labels(self.axes), self.axes, strict=True)]
         return f"over {' '.join([words[dim] for dim in self.dims])}"
 
 
-def over(cells: Sequence[Cell], dims: Iterable[int]) -> Over | None:
+def over(axes: Sequence[AxisNode], dims: Iterable[int]) -> Over | None:
     """That note, if there are such axes; a number has none, though torch takes it for a vector of one."""
-    found = tuple(dims) if cells else ()
-    return Over(tuple(cells), found) if found else None
+    found = tuple(dims) if axes else ()
+    return Over(tuple(axes), found) if found else None
 
 
 Note = str | Over | None
@@ -92,7 +92,7 @@ RULES: dict[Any, Rule] = {}
 _OWNERS = (torch, torch.Tensor, F, torch._VF, torch.special, torch.linalg)
 
 
-def spelled(*names: str, slots: bool = False) -> Iterator[Callable[..., Any]]:
+def torch_functions(*names: str, slots: bool = False) -> Iterator[Callable[..., Any]]:
     """Every callable of torch that goes by one of these names, in place or not; with Python's slots, `__add__`, too."""
     forms = ("{}", "{}_", "__{}__", "__r{}__", "__i{}__") if slots else ("{}", "{}_")
     for name in " ".join(names).split():
@@ -107,7 +107,7 @@ def rule(*names: str, slots: bool = False, also: Iterable[Any] = ()) -> Callable
     """Register a rule for these spellings, and for more callables that have no name of their own."""
 
     def register(function: Rule) -> Rule:
-        for found in (*spelled(*names, slots=slots), *also):
+        for found in (*torch_functions(*names, slots=slots), *also):
             if RULES.setdefault(found, function) is not function:
                 raise ValueError(f"{found} has two rules")
         return function
@@ -115,13 +115,13 @@ def rule(*names: str, slots: bool = False, also: Iterable[Any] = ()) -> Callable
     return register
 
 
-def axis(dim: Any, rank: int) -> int:
+def canonical_dim(dim: Any, rank: int) -> int:
     """The place of an axis, counted from the front."""
     return int(dim) % rank if rank else 0
 
 
-def axes(dims: Any, rank: int) -> list[int]:
+def canonical_dims(dims: Any, rank: int) -> list[int]:
     """The places of one axis or several; of all, if none is given."""
     if dims is None or dims == []:
         return list(range(rank))
-    return [axis(dim, rank) for dim in (dims if isinstance(dims, list) else [dims])]
+    return [canonical_dim(dim, rank) for dim in (dims if isinstance(dims, list) else [dims])]
