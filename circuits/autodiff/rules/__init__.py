@@ -1,13 +1,16 @@
-"""Reverse rules: how the cotangents of an ATen operation's outputs become those of its inputs, one file a family.
+"""Reverse rules: from the cotangents of an ATen operation's outputs to those of its inputs, one family a file.
 
-May use `aliases`, `opaque` and what is below `autodiff`. Start with `registry` (what a rule is and how one is
-registered), then `pointwise`. Importing this folder registers every rule.
+Start with `registry` (what a rule is, how one is registered, helpers that many rules need), then `pointwise`
+(operations of two and more tensors) and `elementary` (functions of one number). Importing this folder registers every
+rule. The rules import `circuits.autodiff.aliases` and `circuits.autodiff.opaque`, and no other module of
+`circuits.autodiff`.
 """
 
 from circuits.autodiff.rules import (
     activations,
     attention,
     convolution,
+    elementary,
     indexing,
     linear,
     normalisation,
@@ -21,6 +24,7 @@ FAMILIES = (
     activations,
     attention,
     convolution,
+    elementary,
     indexing,
     linear,
     normalisation,

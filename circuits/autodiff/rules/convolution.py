@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuits.autodiff.rules.registry import reverses
+from circuits.autodiff.rules.registry import per_axis, reverses
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def convolved(
 ) -> Any:
     """A convolution; padding may be told by a word."""
     space = weight.ndim - 2
-    steps, gaps, none = _each(stride, space), _each(dilation, space), [0] * space
+    steps, gaps, none = per_axis(stride, space), per_axis(dilation, space), [0] * space
     if not isinstance(padding, str):
-        return _reversed(dy, x, weight, bias, Way(steps, _each(padding, space), gaps, False, none, groups))
+        return _reversed(dy, x, weight, bias, Way(steps, per_axis(padding, space), gaps, False, none, groups))
     total = [gap * (size - 1) if padding == "same" else 0 for gap, size in zip(gaps, weight.shape[2:], strict=True)]
     odd = [each % 2 for each in total]
     wide = F.pad(x, [side for each in reversed(odd) for side in (0, each)]) if any(odd) else x
@@ -116,10 +116,5 @@ def _way(
     weight: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool, extra: Any, groups: int
 ) -> Way:  # fmt: skip
     space = weight.ndim - 2
-    steps, margin, gaps, more = [_each(each, space) for each in (stride, padding, dilation, extra)]
+    steps, margin, gaps, more = [per_axis(each, space) for each in (stride, padding, dilation, extra)]
     return Way(steps, margin, gaps, transposed, more, groups)
-
-
-def _each(setting: Any, space: int) -> list[Any]:
-    found = [setting] if isinstance(setting, int) else list(setting)
-    return found if len(found) == space else found[:1] * space

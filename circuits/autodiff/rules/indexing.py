@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circuits.autodiff.aliases import overwritten, viewed
 from circuits.autodiff.opaque import Pullback
-from circuits.autodiff.rules.registry import count, fit, place, reverses, zeros
+from circuits.autodiff.rules.registry import numel_along, positive_dim, reverses, unbroadcast, zeros
 
 # Pieces ---------------------------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def slice_scatter(dy: Tensor, src: Tensor, dim: int, start: Any, end: Any, step:
 @reverses("narrow")
 def narrow(dy: Tensor, x: Tensor, dim: int, start: Any, length: Any) -> Tensor:
     """Zeros before and after."""
-    where = place(dim, x.ndim)
+    where = positive_dim(dim, x.ndim)
     if not isinstance(start, int):
         return torch.slice_scatter(zeros(x), dy, where, start, start + length, 1)
     start = start + x.shape[where] if start < 0 else start
@@ -117,7 +117,7 @@ def unfold(dy: Tensor, x: Tensor, dimension: int, size: int, step: int) -> Tenso
     """Each window added where it was read."""
     if x.ndim == 0:
         return dy.sum()
-    dim = place(dimension, x.ndim)
+    dim = positive_dim(dimension, x.ndim)
     starts = torch.arange(dy.shape[dim], device=dy.device).unsqueeze(1) * step
     index = (starts + torch.arange(size, device=dy.device)).flatten()
     return zeros(x).index_add(dim, index, dy.movedim(-1, dim + 1).flatten(dim, dim + 1))
@@ -152,7 +152,7 @@ def index_put(dy: Tensor, x: Tensor, values: Tensor, indices: Sequence[Tensor | 
         kept = dy if accumulate else dy.masked_fill(mask, 0)
         return {"x": kept, "values": dy.masked_fill(~mask, 0).sum()}
     kept = dy if accumulate else torch.ops.aten.index_put.default(dy, list(indices), values.new_zeros(()))
-    return {"x": kept, "values": fit(torch.ops.aten.index.Tensor(dy, list(indices)), values)}
+    return {"x": kept, "values": unbroadcast(torch.ops.aten.index.Tensor(dy, list(indices)), values)}
 
 
 @reverses("index_select")
@@ -212,7 +212,7 @@ def _read(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Tensor:
 @reverses("take")
 def take(dy: Tensor, x: Tensor, index: Tensor) -> Tensor:
     """Added where it was read, all numbers in a row."""
-    flat = torch.zeros([count(x, list(range(x.ndim)))], dtype=x.dtype, device=x.device)
+    flat = torch.zeros([numel_along(x, list(range(x.ndim)))], dtype=x.dtype, device=x.device)
     return flat.index_add(0, index.flatten(), dy.flatten()).reshape(x.shape)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from circuits import verbs
-from circuits.autodiff.rules.registry import fit, is_one, reverses
+from circuits.autodiff.rules.registry import is_one, reverses, times, unbroadcast
 from circuits.naming import read_axes
 from circuits.signature import Rest
 
@@ -75,7 +75,7 @@ def _one(place: int, dy: Tensor, given: list[Tensor], sides: list[list[str]], ou
     else:
         cotangent = einsum(*[tensor for tensor, _ in met], pattern)
     rest = like.ndim - len([axis for axis in side if axis != "..."])
-    found: Any = fit(_copied(cotangent, like, side, kept, rest), like)
+    found: Any = unbroadcast(_copied(cotangent, like, side, kept, rest), like)
     return found.expand(like.shape) if any(map(is_one, found.shape)) else found
 
 
@@ -121,11 +121,15 @@ def _on_diagonals(cotangent: Tensor, like: Tensor, side: list[str], places: dict
 def linear(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
     """dx = dy W, dW = dyᵀ x, db = the sum of dy: two contractions and a sum."""
     if weight.ndim == 1:
-        return {"x": dy.unsqueeze(-1) * weight, "weight": fit(dy.unsqueeze(-1) * x, weight), "bias": fit(dy, bias)}
+        return {
+            "x": dy.unsqueeze(-1) * weight,
+            "weight": unbroadcast(dy.unsqueeze(-1) * x, weight),
+            "bias": unbroadcast(dy, bias),
+        }
     return {
         "x": verbs.einsum(dy, weight, "... o, o i -> ... i"),
         "weight": verbs.einsum(dy, x, "... o, ... i -> o i"),
-        "bias": fit(dy, bias),
+        "bias": unbroadcast(dy, bias),
     }
 
 
@@ -136,15 +140,15 @@ def matmul(dy: Tensor, x: Tensor, other: Tensor) -> Any:
         return {"x": dy * other, "other": dy * x}
     if x.ndim == 1:
         return {"x": fit_rows(verbs.einsum(other, dy, "... i o, ... o -> ... i"), x),
-                "other": fit(x.unsqueeze(-1) * dy.unsqueeze(-2), other)}  # fmt: skip
+                "other": unbroadcast(x.unsqueeze(-1) * dy.unsqueeze(-2), other)}  # fmt: skip
     if other.ndim == 1:
         return {"x": dy.unsqueeze(-1) * other, "other": verbs.einsum(x, dy, "... o i, ... o -> i")}
-    return {"x": fit(dy @ other.mT, x), "other": fit(x.mT @ dy, other)}
+    return {"x": unbroadcast(dy @ other.mT, x), "other": unbroadcast(x.mT @ dy, other)}
 
 
 def fit_rows(cotangent: Tensor, like: Tensor) -> Tensor | None:
-    """The same as `fit`, for what was copied along leading axes."""
-    return fit(cotangent, like)
+    """The same as `unbroadcast`, for what was copied along leading axes."""
+    return unbroadcast(cotangent, like)
 
 
 @reverses("mm bmm")
@@ -175,7 +179,11 @@ def outer(dy: Tensor, x: Tensor, vec2: Tensor) -> Any:
 @reverses("addmm")
 def addmm(dy: Tensor, x: Tensor, mat1: Tensor, mat2: Tensor, beta: Any, alpha: Any) -> Any:
     """A product added."""
-    return {"x": fit(_times(dy, beta), x), "mat1": _times(dy @ mat2.mT, alpha), "mat2": _times(mat1.mT @ dy, alpha)}
+    return {
+        "x": unbroadcast(times(dy, beta), x),
+        "mat1": times(dy @ mat2.mT, alpha),
+        "mat2": times(mat1.mT @ dy, alpha),
+    }
 
 
 @reverses("baddbmm")
@@ -189,11 +197,7 @@ def baddbmm(dy: Tensor, x: Tensor, batch1: Tensor, batch2: Tensor, beta: Any, al
 def addmv(dy: Tensor, x: Tensor, mat: Tensor, vec: Tensor, beta: Any, alpha: Any) -> Any:
     """A matrix and a vector multiplied, and added."""
     return {
-        "x": fit(_times(dy, beta), x),
-        "mat": _times(dy.unsqueeze(-1) * vec, alpha),
-        "vec": _times(mat.mT @ dy, alpha),
+        "x": unbroadcast(times(dy, beta), x),
+        "mat": times(dy.unsqueeze(-1) * vec, alpha),
+        "vec": times(mat.mT @ dy, alpha),
     }
-
-
-def _times(cotangent: Tensor, factor: Any) -> Tensor:
-    return cotangent if isinstance(factor, (int, float)) and factor == 1 else cotangent * factor

@@ -1,334 +1,163 @@
-"""What treats every number alike, back: the cotangent times the slope, summed along axes that were stretched."""
+"""Reverse rules of pointwise operations of two and more tensors, of selections and of copies.
 
-import math
+A cotangent is `dy` times the partial derivative, summed over the axes along which the tensor was broadcast. Functions
+of one tensor are in `elementary` and `activations`.
+"""
+
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuits.autodiff.rules.registry import fit, reverses
+from circuits.autodiff.rules.registry import reverses, times, unbroadcast
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 
 
 @reverses("add")
 def add(dy: Tensor, x: Tensor, other: Any, alpha: Any) -> Any:
-    """A sum hands the cotangent to both."""
-    return {"x": fit(dy, x), "other": fit(_times(dy, alpha), other)}
+    """y = x + α other: dx = dy, dother = α dy."""
+    return {"x": unbroadcast(dy, x), "other": unbroadcast(times(dy, alpha), other)}
 
 
 @reverses("sub")
 def sub(dy: Tensor, x: Tensor, other: Any, alpha: Any) -> Any:
-    """A difference, negated to the second."""
-    return {"x": fit(dy, x), "other": fit(-_times(dy, alpha), other) if isinstance(other, Tensor) else None}
+    """y = x - α other: dx = dy, dother = -α dy."""
+    dother = unbroadcast(-times(dy, alpha), other) if isinstance(other, Tensor) else None
+    return {"x": unbroadcast(dy, x), "other": dother}
 
 
 @reverses("rsub")
 def rsub(dy: Tensor, x: Tensor, other: Any, alpha: Any) -> Any:
-    """`other - alpha x`."""
-    return {"x": fit(-_times(dy, alpha), x), "other": fit(dy, other)}
-
-
-def _times(cotangent: Tensor, factor: Any) -> Tensor:
-    return cotangent if isinstance(factor, (int, float)) and factor == 1 else cotangent * factor
+    """y = other - α x: dx = -α dy, dother = dy."""
+    return {"x": unbroadcast(-times(dy, alpha), x), "other": unbroadcast(dy, other)}
 
 
 @reverses("mul")
 def mul(dy: Tensor, x: Tensor, other: Any) -> Any:
-    """Each is the slope of the other."""
-    return {"x": fit(dy * other, x), "other": fit(dy * x, other) if isinstance(other, Tensor) else None}
+    """y = x other: dx = dy other, dother = dy x."""
+    dother = unbroadcast(dy * x, other) if isinstance(other, Tensor) else None
+    return {"x": unbroadcast(dy * other, x), "other": dother}
 
 
 @reverses("div")
 def div(dy: Tensor, y: Tensor, x: Tensor, other: Any, rounding_mode: Any = None) -> Any:
-    """1/b and -a/b²; what is rounded is flat."""
+    """y = x / other: dx = dy / other, dother = -dy x / other²; no cotangents if the quotient is rounded."""
     if rounding_mode is not None:
         return None
     scaled = dy / other
-    return {"x": fit(scaled, x), "other": fit(-scaled * (x / other), other) if isinstance(other, Tensor) else None}
+    dother = unbroadcast(-scaled * (x / other), other) if isinstance(other, Tensor) else None
+    return {"x": unbroadcast(scaled, x), "other": dother}
 
 
 @reverses("fmod")
 def fmod(dy: Tensor, x: Tensor, other: Any) -> Any:
-    """What is left of x; b goes into it a/b times, cut towards 0."""
-    return {"x": fit(dy, x), "other": fit(-dy * (x / other).trunc(), other) if isinstance(other, Tensor) else None}
+    """y = x - other trunc(x / other): dx = dy, dother = -dy trunc(x / other)."""
+    dother = unbroadcast(-dy * (x / other).trunc(), other) if isinstance(other, Tensor) else None
+    return {"x": unbroadcast(dy, x), "other": dother}
 
 
 @reverses("remainder")
 def remainder(dy: Tensor, x: Tensor, other: Any) -> Any:
-    """The same, cut downwards."""
-    return {"x": fit(dy, x), "other": fit(-dy * (x / other).floor(), other) if isinstance(other, Tensor) else None}
-
-
-@reverses("reciprocal")
-def reciprocal(dy: Tensor, y: Tensor) -> Tensor:
-    """-1/x²."""
-    return -dy * y * y
-
-
-@reverses("neg negative")
-def neg(dy: Tensor) -> Tensor:
-    """-1."""
-    return -dy
-
-
-@reverses("square")
-def square(dy: Tensor, x: Tensor) -> Tensor:
-    """2x."""
-    return dy * x * 2
+    """y = x - other floor(x / other): dx = dy, dother = -dy floor(x / other)."""
+    dother = unbroadcast(-dy * (x / other).floor(), other) if isinstance(other, Tensor) else None
+    return {"x": unbroadcast(dy, x), "other": dother}
 
 
 @reverses("pow")
 def pow(dy: Tensor, y: Tensor, x: Any, exponent: Any) -> Any:
-    """b a^(b-1), and a^b ln a, which is 0 where both are 0."""
+    """y = x^p: dx = dy p x^(p-1), 0 where p = 0; dp = dy y ln x, 0 where x = 0 and p ≥ 0."""
     found: dict[str, Any] = {}
     if isinstance(x, Tensor):
         if isinstance(exponent, Tensor):
             slope = torch.where(exponent == 0, 0.0, exponent * x.pow(exponent - 1))
         else:
             slope = exponent * x.pow(exponent - 1) if exponent != 0 else x * 0
-        found["x"] = fit(dy * slope, x)
+        found["x"] = unbroadcast(dy * slope, x)
     if isinstance(exponent, Tensor):
         base = x if isinstance(x, Tensor) else exponent.new_full((), float(x))
         flat = (base == 0) & (exponent >= 0)
-        found["exponent"] = fit(dy * torch.where(flat, 0.0, y * torch.where(flat, 1.0, base).log()), exponent)
+        found["exponent"] = unbroadcast(dy * torch.where(flat, 0.0, y * torch.where(flat, 1.0, base).log()), exponent)
     return found
 
 
 @reverses("addcmul")
 def addcmul(dy: Tensor, x: Tensor, tensor1: Tensor, tensor2: Tensor, value: Any) -> Any:
-    """`x + v a b`."""
-    scaled = _times(dy, value)
-    return {"x": fit(dy, x), "tensor1": fit(scaled * tensor2, tensor1), "tensor2": fit(scaled * tensor1, tensor2)}
+    """y = x + v a b for `tensor1` a and `tensor2` b: dx = dy, da = v dy b, db = v dy a."""
+    scaled = times(dy, value)
+    dtensor1, dtensor2 = unbroadcast(scaled * tensor2, tensor1), unbroadcast(scaled * tensor1, tensor2)
+    return {"x": unbroadcast(dy, x), "tensor1": dtensor1, "tensor2": dtensor2}
 
 
 @reverses("addcdiv")
 def addcdiv(dy: Tensor, x: Tensor, tensor1: Tensor, tensor2: Tensor, value: Any) -> Any:
-    """`x + v a / b`."""
-    scaled = _times(dy, value) / tensor2
-    return {"x": fit(dy, x), "tensor1": fit(scaled, tensor1), "tensor2": fit(-scaled * (tensor1 / tensor2), tensor2)}
+    """y = x + v a / b for `tensor1` a and `tensor2` b: dx = dy, da = v dy / b, db = -v dy a / b²."""
+    scaled = times(dy, value) / tensor2
+    dtensor1, dtensor2 = unbroadcast(scaled, tensor1), unbroadcast(-scaled * (tensor1 / tensor2), tensor2)
+    return {"x": unbroadcast(dy, x), "tensor1": dtensor1, "tensor2": dtensor2}
 
 
 @reverses("lerp")
 def lerp(dy: Tensor, x: Tensor, end: Tensor, weight: Any) -> Any:
-    """`x + w (end - x)`."""
-    inner = fit(dy * (end - x), weight) if isinstance(weight, Tensor) else None
-    return {"x": fit(dy * (1 - weight), x), "end": fit(dy * weight, end), "weight": inner}
+    """y = x + w (end - x): dx = dy (1 - w), dend = dy w, dw = dy (end - x)."""
+    dweight = unbroadcast(dy * (end - x), weight) if isinstance(weight, Tensor) else None
+    return {"x": unbroadcast(dy * (1 - weight), x), "end": unbroadcast(dy * weight, end), "weight": dweight}
 
 
 @reverses("hypot")
 def hypot(dy: Tensor, y: Tensor, x: Tensor, other: Tensor) -> Any:
-    """Each by its share of the length; flat at the origin."""
+    """y = √(x² + other²): dx = dy x / y, dother = dy other / y; both are 0 where y = 0."""
     flat = y == 0
     scaled = (dy / y.masked_fill(flat, 1)).masked_fill(flat, 0)
-    return {"x": fit(scaled * x, x), "other": fit(scaled * other, other)}
-
-
-# Functions of one number ----------------------------------------------------------------------------------------------
-
-
-@reverses("exp")
-def exp(dy: Tensor, y: Tensor) -> Tensor:
-    """Itself."""
-    return dy * y
-
-
-@reverses("exp2")
-def exp2(dy: Tensor, y: Tensor) -> Tensor:
-    """Itself times ln 2."""
-    return dy * y * math.log(2)
-
-
-@reverses("expm1")
-def expm1(dy: Tensor, y: Tensor) -> Tensor:
-    """e^x."""
-    return dy * (y + 1)
-
-
-@reverses("log")
-def log(dy: Tensor, x: Tensor) -> Tensor:
-    """1/x."""
-    return dy / x
-
-
-@reverses("log2")
-def log2(dy: Tensor, x: Tensor) -> Tensor:
-    """1/(x ln 2)."""
-    return dy / (x * math.log(2))
-
-
-@reverses("log10")
-def log10(dy: Tensor, x: Tensor) -> Tensor:
-    """1/(x ln 10)."""
-    return dy / (x * math.log(10))
-
-
-@reverses("log1p")
-def log1p(dy: Tensor, x: Tensor) -> Tensor:
-    """1/(1+x)."""
-    return dy / (x + 1)
-
-
-@reverses("sqrt")
-def sqrt(dy: Tensor, y: Tensor) -> Tensor:
-    """1/(2√x)."""
-    return dy / (y * 2)
-
-
-@reverses("rsqrt")
-def rsqrt(dy: Tensor, y: Tensor) -> Tensor:
-    """-½ x^-³⁄₂."""
-    return dy * y * y * y * -0.5
-
-
-@reverses("sin")
-def sin(dy: Tensor, x: Tensor) -> Tensor:
-    """cos."""
-    return dy * x.cos()
-
-
-@reverses("cos")
-def cos(dy: Tensor, x: Tensor) -> Tensor:
-    """-sin."""
-    return -dy * x.sin()
-
-
-@reverses("tan")
-def tan(dy: Tensor, y: Tensor) -> Tensor:
-    """1 + tan²."""
-    return dy * (y * y + 1)
-
-
-@reverses("asin")
-def asin(dy: Tensor, x: Tensor) -> Tensor:
-    """1/√(1-x²)."""
-    return dy * (1 - x * x).rsqrt()
-
-
-@reverses("acos")
-def acos(dy: Tensor, x: Tensor) -> Tensor:
-    """-1/√(1-x²)."""
-    return -dy * (1 - x * x).rsqrt()
-
-
-@reverses("atan")
-def atan(dy: Tensor, x: Tensor) -> Tensor:
-    """1/(1+x²)."""
-    return dy / (x * x + 1)
+    return {"x": unbroadcast(scaled * x, x), "other": unbroadcast(scaled * other, other)}
 
 
 @reverses("atan2")
 def atan2(dy: Tensor, x: Tensor, other: Tensor) -> Any:
-    """Across and along the radius."""
+    """y = atan2(x, other): dx = dy other / (x² + other²), dother = -dy x / (x² + other²)."""
     scaled = dy / (x * x + other * other)
-    return {"x": fit(scaled * other, x), "other": fit(-scaled * x, other)}
+    return {"x": unbroadcast(scaled * other, x), "other": unbroadcast(-scaled * x, other)}
 
 
-@reverses("sinh")
-def sinh(dy: Tensor, x: Tensor) -> Tensor:
-    """cosh."""
-    return dy * x.cosh()
-
-
-@reverses("cosh")
-def cosh(dy: Tensor, x: Tensor) -> Tensor:
-    """sinh."""
-    return dy * x.sinh()
-
-
-@reverses("tanh")
-def tanh(dy: Tensor, y: Tensor) -> Tensor:
-    """1 - tanh²."""
-    return dy * (1 - y * y)
-
-
-@reverses("asinh")
-def asinh(dy: Tensor, x: Tensor) -> Tensor:
-    """1/√(x²+1)."""
-    return dy * (x * x + 1).rsqrt()
-
-
-@reverses("acosh")
-def acosh(dy: Tensor, x: Tensor) -> Tensor:
-    """1/√(x²-1)."""
-    return dy * (x * x - 1).rsqrt()
-
-
-@reverses("atanh")
-def atanh(dy: Tensor, x: Tensor) -> Tensor:
-    """1/(1-x²)."""
-    return dy / (1 - x * x)
-
-
-@reverses("sigmoid")
-def sigmoid(dy: Tensor, y: Tensor) -> Tensor:
-    """y(1-y)."""
-    return dy * y * (1 - y)
-
-
-@reverses("erf")
-def erf(dy: Tensor, x: Tensor) -> Tensor:
-    """2/√π e^-x²."""
-    return dy * (-x * x).exp() * (2 / math.sqrt(math.pi))
-
-
-@reverses("erfc")
-def erfc(dy: Tensor, x: Tensor) -> Tensor:
-    """-2/√π e^-x²."""
-    return dy * (-x * x).exp() * (-2 / math.sqrt(math.pi))
-
-
-@reverses("sign sgn floor ceil round trunc")
-def flat(dy: Tensor) -> None:
-    """Flat wherever there is a slope."""
-    return
-
-
-@reverses("frac")
-def frac(dy: Tensor) -> Tensor:
-    """1."""
-    return dy
-
-
-# Choices and copies ---------------------------------------------------------------------------------------------------
+# Selection and copies -------------------------------------------------------------------------------------------------
 
 
 @reverses("where")
 def where(dy: Tensor, x: Any, other: Any, condition: Tensor) -> Any:
-    """To the one that was taken."""
+    """`x` has the cotangent `dy` where the condition is true, `other` where it is false; 0 elsewhere."""
     return {
-        "x": fit(dy.masked_fill(~condition, 0), x) if isinstance(x, Tensor) else None,
-        "other": fit(dy.masked_fill(condition, 0), other) if isinstance(other, Tensor) else None,
+        "x": unbroadcast(dy.masked_fill(~condition, 0), x) if isinstance(x, Tensor) else None,
+        "other": unbroadcast(dy.masked_fill(condition, 0), other) if isinstance(other, Tensor) else None,
     }
 
 
 @reverses("masked_fill")
 def masked_fill(dy: Tensor, x: Tensor, mask: Tensor, value: Any) -> Any:
-    """Nothing where it was filled; all that to the filling."""
+    """dx = dy where the mask is false, 0 elsewhere; a fill value that is a tensor has the sum of dy over the rest."""
     filling = dy.masked_fill(~mask, 0).sum() if isinstance(value, Tensor) else None
-    return {"x": fit(dy.masked_fill(mask, 0), x), "value": filling}
+    return {"x": unbroadcast(dy.masked_fill(mask, 0), x), "value": filling}
 
 
 @reverses("copy")
 def copy(dy: Tensor, src: Tensor) -> Any:
-    """All to what was copied."""
-    return {"src": fit(dy, src)}
+    """The cotangent of `src` is `dy`; the tensor that is overwritten has none."""
+    return {"src": unbroadcast(dy, src)}
 
 
 @reverses("fill")
 def fill(dy: Tensor, value: Any) -> Any:
-    """All to the filling."""
+    """The cotangent of a fill value that is a tensor is the sum of dy; the tensor that is overwritten has none."""
     return {"value": dy.sum() if isinstance(value, Tensor) else None}
 
 
 @reverses("zero zeros_like ones_like full_like empty_like rand_like randn_like bernoulli detach detach_copy")
 @reverses("new_zeros new_ones new_full new_empty new_empty_strided argmax argmin")
 def nothing(dy: Tensor) -> None:
-    """Nothing goes back."""
+    """No input has a cotangent: gradients do not flow through these operations."""
     return
 
 
 @reverses("clone alias contiguous _to_copy to type_as lift_fresh alias_copy")
 def same(dy: Tensor) -> Tensor:
-    """As it is; another dtype is undone where the cotangent is handed out."""
+    """dx = dy; a change of dtype is undone where the cotangent is returned."""
     return dy

@@ -6,13 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuits.autodiff.rules.registry import defines, reverses
-
-
-def _each(setting: Any, space: int) -> list[Any]:
-    found = [setting] if isinstance(setting, int) else list(setting)
-    return found if len(found) == space else found[:1] * space
-
+from circuits.autodiff.rules.registry import defines, per_axis, product, reverses
 
 # A maximum is kept with its place -------------------------------------------------------------------------------------
 
@@ -20,7 +14,7 @@ def _each(setting: Any, space: int) -> list[Any]:
 @defines("max_pool1d")
 def max_pool1d(x: Tensor, *settings: Any) -> Tensor:
     """As a pool of two axes, one of size 1."""
-    size, *others = [each if each == [] else [1, *_each(each, 1)] for each in settings[:1]] + [
+    size, *others = [each if each == [] else [1, *per_axis(each, 1)] for each in settings[:1]] + [
         _each_or_none(each, place) for place, each in enumerate(settings[1:])
     ]
     return torch.ops.aten.max_pool2d_with_indices.default(x.unsqueeze(-2), size, *others)[0].squeeze(-2)
@@ -29,7 +23,7 @@ def max_pool1d(x: Tensor, *settings: Any) -> Tensor:
 def _each_or_none(setting: Any, place: int) -> Any:
     if isinstance(setting, bool) or setting == []:
         return setting
-    return [1 if place != 1 else 0, *_each(setting, 1)]
+    return [1 if place != 1 else 0, *per_axis(setting, 1)]
 
 
 @defines("max_pool2d")
@@ -57,15 +51,8 @@ def found_3d(dy: Any, y: Any, x: Tensor) -> Tensor:
 
 
 def _found(dy: Tensor, index: Tensor, x: Tensor, space: int) -> Tensor:
-    flat = torch.zeros([*x.shape[:-space], _product(x.shape[-space:])], dtype=x.dtype, device=x.device)
+    flat = torch.zeros([*x.shape[:-space], product(x.shape[-space:])], dtype=x.dtype, device=x.device)
     return flat.scatter_add(-1, index.flatten(-space), dy.flatten(-space)).reshape(x.shape)
-
-
-def _product(sizes: Any) -> Any:
-    total: Any = 1
-    for size in sizes:
-        total = total * size
-    return total
 
 
 @reverses("avg_pool1d avg_pool2d avg_pool3d")
@@ -74,11 +61,11 @@ def averaged(
     ceil_mode: bool, divisor_override: Any = None,
 ) -> Tensor:  # fmt: skip
     """A mean over a window is a convolution of each channel by itself: back by the transposed one."""
-    space = len(_each(kernel_size, len(kernel_size)))
-    window, margin = _each(kernel_size, space), _each(padding, space)
-    steps = window if stride in (None, []) else _each(stride, space)
+    space = len(per_axis(kernel_size, len(kernel_size)))
+    window, margin = per_axis(kernel_size, space), per_axis(padding, space)
+    steps = window if stride in (None, []) else per_axis(stride, space)
     single = x.shape[: x.ndim - space]
-    image = [_product(single), 1]
+    image = [product(single), 1]
     ones = torch.ones([1, 1, *x.shape[x.ndim - space :]], dtype=x.dtype, device=x.device)
     kernel = torch.ones([1, 1, *window], dtype=x.dtype, device=x.device)
     reach = [

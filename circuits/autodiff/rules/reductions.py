@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.autodiff.rules.registry import count, fit, place, places, reverses, spread, zeros
+from circuits.autodiff.rules.registry import (
+    numel_along,
+    positive_dim,
+    positive_dims,
+    restore_dims,
+    reverses,
+    unbroadcast,
+    zeros,
+)
 
 # Sums -----------------------------------------------------------------------------------------------------------------
 
@@ -13,13 +21,13 @@ from circuits.autodiff.rules.registry import count, fit, place, places, reverses
 @reverses("sum nansum")
 def sum(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Copied along what went."""
-    return spread(dy, x, dim, keepdim).expand(x.shape)
+    return restore_dims(dy, x, dim, keepdim).expand(x.shape)
 
 
 @reverses("mean")
 def mean(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The same, shared out."""
-    return (spread(dy, x, dim, keepdim) / count(x, places(dim, x.ndim))).expand(x.shape)
+    return (restore_dims(dy, x, dim, keepdim) / numel_along(x, positive_dims(dim, x.ndim))).expand(x.shape)
 
 
 @reverses("sum_to_size")
@@ -40,8 +48,8 @@ def prod(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tenso
     if dim is None:
         flat = x.reshape(-1)
         return (_others(flat, 0) * dy).reshape(x.shape)
-    where = place(dim, x.ndim)
-    return _others(x, where) * spread(dy, x, dim, keepdim)
+    where = positive_dim(dim, x.ndim)
+    return _others(x, where) * restore_dims(dy, x, dim, keepdim)
 
 
 def _others(x: Tensor, dim: int) -> Tensor:
@@ -59,7 +67,7 @@ def cumprod(dy: Tensor, x: Tensor, dim: int) -> Tensor:
     """Each number is in every product from its own on: the product of all up to there but itself, added up."""
     if x.ndim == 0:
         return dy
-    where, size = place(dim, x.ndim), x.shape[dim]
+    where, size = positive_dim(dim, x.ndim), x.shape[dim]
     rows = torch.arange(size, device=x.device)
     wide = x.movedim(where, -1).unsqueeze(-2).expand([*[n for d, n in enumerate(x.shape) if d != where], size, size])
     others = wide.masked_fill(rows.unsqueeze(0) == rows.unsqueeze(1), 1).cumprod(-1)
@@ -79,9 +87,9 @@ def trace(dy: Tensor, x: Tensor) -> Tensor:
 
 def _less(x: Tensor, dim: Any, correction: Any) -> tuple[Tensor, Any]:
     """Each number less the mean, and what the squares are divided by."""
-    dims = places(dim, x.ndim)
+    dims = positive_dims(dim, x.ndim)
     correction = 1 if correction is None else correction
-    return x - x.mean(dims, keepdim=True), count(x, dims) - correction
+    return x - x.mean(dims, keepdim=True), numel_along(x, dims) - correction
 
 
 @reverses("var")
@@ -90,7 +98,7 @@ def var(
 ) -> Tensor:
     """2 (x - mean) / (n - 1)."""
     off, many = _less(x, dim, correction if unbiased is None else int(unbiased))
-    return spread(dy, x, dim, keepdim) * off * (2 / many)
+    return restore_dims(dy, x, dim, keepdim) * off * (2 / many)
 
 
 @reverses("std")
@@ -101,7 +109,7 @@ def std(
     off, many = _less(x, dim, correction if unbiased is None else int(unbiased))
     flat = y == 0
     slope = (dy / y.masked_fill(flat, 1)).masked_fill(flat, 0)
-    return spread(slope, x, dim, keepdim) * off / many
+    return restore_dims(slope, x, dim, keepdim) * off / many
 
 
 @reverses("var_mean")
@@ -118,14 +126,14 @@ def vector_norm(
 ) -> Tensor:
     """x |x|^(p-2) / y^(p-1), 0 where the norm is 0."""
     power = 2 if p is None and ord is None else float(ord if p is None else p)
-    wide, back = spread(y, x, dim, keepdim), spread(dy, x, dim, keepdim)
+    wide, back = restore_dims(y, x, dim, keepdim), restore_dims(dy, x, dim, keepdim)
     if power == 0:
         return zeros(x)
     if power == 1:
         return back * x.sign()
     if power in (float("inf"), float("-inf")):
         most = (x.abs() == wide).to(dy.dtype)
-        return back * x.sign() * (most / most.sum(places(dim, x.ndim), keepdim=True))
+        return back * x.sign() * (most / most.sum(positive_dims(dim, x.ndim), keepdim=True))
     flat = wide == 0
     scaled = back / wide.masked_fill(flat, 1).pow(power - 1)
     steep = x if power == 2 else x.sign() * x.abs().pow(power - 1)
@@ -138,8 +146,8 @@ def vector_norm(
 @reverses("amax amin")
 def extremes(dy: Tensor, y: Tensor, x: Tensor, dim: Any, keepdim: bool) -> Tensor:
     """To those that are it, in equal shares."""
-    chosen = x == spread(y, x, dim, keepdim)
-    return chosen * (spread(dy, x, dim, keepdim) / chosen.sum(places(dim, x.ndim), keepdim=True))
+    chosen = x == restore_dims(y, x, dim, keepdim)
+    return chosen * (restore_dims(dy, x, dim, keepdim) / chosen.sum(positive_dims(dim, x.ndim), keepdim=True))
 
 
 @reverses("max min")
@@ -148,7 +156,7 @@ def extreme(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False, 
     if other is not None:
         share = dy * 0.5
         mine, its = [torch.where(a == b, share, dy.masked_fill(a != y, 0)) for a, b in ((x, other), (other, x))]
-        return {"x": fit(mine, x), "other": fit(its, other)}
+        return {"x": unbroadcast(mine, x), "other": unbroadcast(its, other)}
     if dim is None:
         chosen = x == y
         return chosen * (dy / chosen.sum())
@@ -174,7 +182,7 @@ def _placed(dy: Tensor, x: Tensor, dim: int, index: Tensor, keepdim: bool) -> Te
     """The cotangent where the indices say."""
     if x.ndim == 0:
         return dy
-    return zeros(x).scatter_add(dim, spread(index, x, dim, keepdim), spread(dy, x, dim, keepdim))
+    return zeros(x).scatter_add(dim, restore_dims(index, x, dim, keepdim), restore_dims(dy, x, dim, keepdim))
 
 
 # Softmax --------------------------------------------------------------------------------------------------------------
@@ -196,9 +204,9 @@ def log_softmax(dy: Tensor, y: Tensor, dim: int) -> Tensor:
 @reverses("logsumexp")
 def logsumexp(dy: Tensor, y: Tensor, x: Tensor, dim: Any, keepdim: bool) -> Tensor:
     """Shared out as softmax shares."""
-    wide = spread(y, x, dim, keepdim)
+    wide = restore_dims(y, x, dim, keepdim)
     shares = (x - wide.masked_fill(wide.abs() == float("inf"), 0)).exp()
-    return spread(dy, x, dim, keepdim) * shares
+    return restore_dims(dy, x, dim, keepdim) * shares
 
 
 @reverses("logcumsumexp")
@@ -206,7 +214,7 @@ def logcumsumexp(dy: Tensor, y: Tensor, x: Tensor, dim: int) -> Tensor:
     """The shares in every sum from its own on."""
     if x.ndim == 0:
         return dy
-    where, size = place(dim, x.ndim), x.shape[dim]
+    where, size = positive_dim(dim, x.ndim), x.shape[dim]
     rows = torch.arange(size, device=x.device)
     share = (x.movedim(where, -1).unsqueeze(-1) - y.movedim(where, -1).unsqueeze(-2)).exp()
     later = share.masked_fill(rows.unsqueeze(0) < rows.unsqueeze(1), 0)
@@ -216,7 +224,7 @@ def logcumsumexp(dy: Tensor, y: Tensor, x: Tensor, dim: int) -> Tensor:
 @reverses("logaddexp")
 def logaddexp(dy: Tensor, y: Tensor, x: Tensor, other: Tensor) -> Any:
     """Each by its share."""
-    return {"x": fit(dy * (x - y).exp(), x), "other": fit(dy * (other - y).exp(), other)}
+    return {"x": unbroadcast(dy * (x - y).exp(), x), "other": unbroadcast(dy * (other - y).exp(), other)}
 
 
 # Losses ---------------------------------------------------------------------------------------------------------------
@@ -227,11 +235,11 @@ def mse_loss(dy: Tensor, x: Tensor, target: Tensor, reduction: int) -> Any:
     """2 (x - target), shared out where the mean was taken."""
     off = (x - target) * 2
     found = dy * (off / _numbers(off) if reduction == 1 else off)
-    return {"x": fit(found, x), "target": fit(-found, target)}
+    return {"x": unbroadcast(found, x), "target": unbroadcast(-found, target)}
 
 
 def _numbers(x: Tensor) -> Any:
-    return count(x, list(range(x.ndim)))
+    return numel_along(x, list(range(x.ndim)))
 
 
 @reverses("nll_loss nll_loss_nd nll_loss2d nll_loss_forward nll_loss2d_forward")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits import verbs
-from circuits.autodiff.rules.registry import count, fit, places, reverses
+from circuits.autodiff.rules.registry import numel_along, positive_dims, product, reverses, unbroadcast
 from circuits.naming import read_axes
 from circuits.signature import Axis, Group, Rest
 
@@ -32,7 +32,7 @@ def reduce(dy: Tensor, args: Any, kwargs: Any) -> Any:
     sizes = _sizes(x, left, kwargs)
     gone = [name for name in sizes if name not in _names(right)]
     found = verbs.repeat(dy, f"{right} -> {left}", **(_asked(right, sizes) | {name: sizes[name] for name in gone}))
-    many = count(x, list(range(x.ndim))) // count(dy, list(range(dy.ndim)))
+    many = numel_along(x, list(range(x.ndim))) // numel_along(dy, list(range(dy.ndim)))
     return {"args": [found / many if reduction == "mean" else found, None, None]}
 
 
@@ -60,8 +60,8 @@ def _sizes(x: Tensor, side: str, given: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(term, Group):
             names = [each.name for each in term.terms if isinstance(each, Axis) and each.name not in found]
             for name in names[:1]:
-                found[name] = x.shape[dim] // _product(
-                    [found.get(str(each), each) for each in term.terms if str(each) != name]
+                found[name] = x.shape[dim] // product(
+                    [found.get(str(each), getattr(each, "value", each)) for each in term.terms if str(each) != name]
                 )
         dim += spare if isinstance(term, Rest) else 1
     return {name: found[name] for name in dict.fromkeys(_names(side))}
@@ -72,13 +72,6 @@ def _spelt(x: Tensor, side: str) -> str:
     spare = x.ndim - len([term for term in read_axes(side) if not isinstance(term, Rest)])
     free = (f"rest{place}" for place in range(x.ndim + spare) if f"rest{place}" not in _names(side))
     return side.replace("...", " ".join([name for name, _ in zip(free, range(spare), strict=False)]))
-
-
-def _product(sizes: Sequence[Any]) -> Any:
-    total: Any = 1
-    for size in sizes:
-        total = total * (getattr(size, "value", size))
-    return total
 
 
 def _asked(side: str, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +97,7 @@ def reshape(dy: Tensor, x: Tensor) -> Tensor:
 @reverses("permute")
 def permute(dy: Tensor, dims: Sequence[int]) -> Tensor:
     """In the old order."""
-    order = places(list(dims), len(dims))
+    order = positive_dims(list(dims), len(dims))
     return dy.permute([order.index(d) for d in range(len(order))]) if order else dy
 
 
@@ -135,7 +128,7 @@ def matrix_transposed(dy: Tensor) -> Tensor:
 @reverses("expand")
 def expand(dy: Tensor, x: Tensor) -> Tensor | None:
     """Summed over the copies."""
-    return fit(dy, x)
+    return unbroadcast(dy, x)
 
 
 @reverses("repeat tile")
