@@ -1,8 +1,8 @@
-"""Measure what the library costs, and how fast its models are: `python -m scripts.bench checks`, `tracking`,
-`broadcast`, `models`.
+"""Measure the overhead of the library and the speed of its models: `python -m scripts.bench checks`, `tracking`,
+`broadcast`, `models`, `backward`.
 
-Times are of one process, on one thread unless told; what is compared is run in turn, in small blocks, so that a busy
-machine slows all alike, and ratios are taken block by block. Shown are the median and the quartiles.
+All times are of one process, on one thread by default. The variants run interleaved in small blocks, so that other load
+slows all alike, and ratios are taken block by block. The tables show the median and the quartiles.
 """
 
 import os
@@ -18,8 +18,8 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.callback()
-def settle(threads: Annotated[int, typer.Option(min=1, help="How many threads torch computes with.")] = 1) -> None:
-    """Measure what the library costs, and how fast its models are."""
+def set_threads(threads: Annotated[int, typer.Option(min=1, help="Number of threads that torch uses.")] = 1) -> None:
+    """Measure the overhead of the library and the speed of its models."""
     torch.set_num_threads(threads)
 
 
@@ -29,37 +29,37 @@ def _console() -> Console:
 
 @app.command("checks")
 def _(
-    blocks: Annotated[int, typer.Option(help="How often every variant has its turn.")] = 300,
-    calls: Annotated[int, typer.Option(help="How many calls make a turn.")] = 300,
+    blocks: Annotated[int, typer.Option(help="Number of blocks; each variant runs once in a block.")] = 300,
+    calls: Annotated[int, typer.Option(help="Calls of a variant in each block.")] = 300,
 ) -> None:
-    """What a checked call costs beside asserts by hand and other checkers."""
+    """The cost of a checked call, compared with hand-written asserts and other checkers."""
     checks.measure(_console(), blocks, calls)
 
 
 @app.command("tracking")
-def _(blocks: Annotated[int, typer.Option(help="How often every variant has its turn.")] = 30) -> None:
-    """What `track` costs on a small vision transformer, beside the forward pass alone and torchinfo's summary."""
+def _(blocks: Annotated[int, typer.Option(help="Number of blocks; each variant runs once in a block.")] = 30) -> None:
+    """The cost of `track` on a small vision transformer, compared with the forward pass and torchinfo's summary."""
     tracking.measure(_console(), blocks)
 
 
 @app.command("broadcast")
 def _(
-    seconds: Annotated[float, typer.Option(min=0, help="About how long each size may take.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Approximate time for each size.")] = 5.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Attention lifted over batch and heads, beside einsum, torch.vmap, the fused operator by hand, and einx."""
+    """Attention broadcast over batch and heads, compared with einsum, torch.vmap, the fused operator and einx."""
     broadcasting.measure(_console(), seconds, torch.device(device))
 
 
 @app.command("models")
 def _(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"Which of {', '.join(models.PAIRS)}; all unless told.")
+        list[str] | None, typer.Argument(help=f"Which of {', '.join(models.PAIRS)}; all by default.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="About how long each comparison may take.")] = 10.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """How fast each model is beside the implementation it replaces, and how much memory both take."""
+    """Time and memory of each model, compared with its reference implementation."""
     try:
         models.measure(_console(), names or [*models.PAIRS], seconds, torch.device(device))
     except KeyError as error:
@@ -69,12 +69,12 @@ def _(
 @app.command("backward")
 def _(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"Which of {', '.join(backward.SUBJECTS)}; all unless told.")
+        list[str] | None, typer.Argument(help=f"Which of {', '.join(backward.SUBJECTS)}; all by default.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="About how long each comparison may take.")] = 10.0,
     ways: Annotated[str, typer.Option(help="plain, compiled, or both with a comma.")] = "plain,compiled",
 ) -> None:
-    """How fast backward circuits are beside autograd, compiled by inductor and not, and how much memory both take."""
+    """Time and memory of backward circuits, compared with autograd, with and without torch.compile."""
     try:
         backward.measure(_console(), names or [*backward.SUBJECTS], seconds, ways.split(","))
     except KeyError as error:

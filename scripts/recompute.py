@@ -1,6 +1,6 @@
-"""Activation checkpointing from outside a model: chosen modules keep only their inputs, and run again for the gradient.
+"""Activation checkpointing of chosen modules: they save only their inputs, and run again in the backward pass.
 
-Memory for time (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost); the gradient stays what it is.
+It trades time for memory (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost); gradients do not change.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
-    """Let each module of these kinds, the outermost where they stand in each other, run twice; return their number.
+    """Checkpoint each module of these classes (the outermost, if they are nested); return how many there are.
 
-    The second run draws the same random numbers, and what it does to buffers (the running statistics of norms) is
-    forgotten. Parameters keep their names.
+    The second run draws the same random numbers, and its changes to buffers (running statistics of norms) are
+    discarded. Parameters keep their names.
 
     >>> model = nn.Sequential(nn.Sequential(nn.Linear(3, 5), nn.ReLU()), nn.Linear(5, 1))
     >>> recompute(model, (nn.Sequential,))
@@ -34,7 +34,7 @@ def recompute(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
 
 
 def _forward(module: nn.Module, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-    """What `forward` gives, which stores nothing but its inputs."""
+    """The output of `forward`, of which autograd saves only the inputs."""
     if torch.compiler.is_compiling():  # a compiled step writes to a buffer once, whatever it computes twice
         return checkpoint(forward, *inputs, use_reentrant=False, **options)
     contexts = partial(_contexts, module)
@@ -42,13 +42,13 @@ def _forward(module: nn.Module, forward: Callable[..., Any], *inputs: Any, **opt
 
 
 def _contexts(module: nn.Module) -> tuple[Any, Any]:
-    """What the first run stands in, and the second."""
+    """The context managers of the first run and of the second run."""
     return nullcontext(), _on_copies(module)
 
 
 @contextmanager
 def _on_copies(module: nn.Module) -> Iterator[None]:
-    """Inside, every buffer of a module is a copy."""
+    """Replace every buffer of a module by a copy inside the `with`."""
     held = [(part, name, buffer) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)]
     for part, name, buffer in held:
         setattr(part, name, buffer.clone())

@@ -1,7 +1,7 @@
-"""What can be trained: for each name its data, its model, what is made small and what is reported.
+"""The training tasks: for each name its data, model, augmentation, loss, score and hyperparameters.
 
-Every model is one of `models`, at a size that learns its task on two cores in minutes; only the network around visual
-attention is made here. A new task is one more entry in TASKS.
+Every model is one of `models`, at a size that trains on two cores in minutes; only the network around visual attention
+is defined here. To add a task, add an entry to TASKS.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,35 +38,35 @@ from scripts.scores import (
 
 @dataclass(frozen=True)
 class Task:
-    """What a name on the command line stands for."""
+    """A training task: data, model, augmentation, loss, score and hyperparameters."""
 
     data: Mapping[str, Callable[[], Examples]]
-    """By the name that --data takes; the first is the default."""
+    """Functions that load the data, by the names that --data takes; the first is the default."""
     model: Callable[[Examples], nn.Module]
-    """An untrained model of the right size for the examples."""
-    varied: Callable[[Tensor], Tensor]
-    """Training inputs, changed in a random way that leaves their targets true."""
+    """Returns an untrained model of the right size for the examples."""
+    augment: Callable[[Tensor], Tensor]
+    """Random augmentation of training inputs; their targets stay valid."""
     loss: Callable[[Any, Tensor, Tensor], Tensor]
-    """Of model, inputs and targets: one number, to be made small."""
+    """The training loss of (model, inputs, targets), a tensor without axes."""
     score: Score
     blocks: tuple[type[nn.Module], ...]
-    """The modules that --checkpointing runs twice, so as not to store what happens inside."""
+    """The module classes whose activations --checkpointing recomputes in the backward pass."""
     epochs: int
     batch: int
     lr: float
-    decay: float
+    weight_decay: float
 
 
 # --- The network around visual attention ------------------------------------------------------------------------------
 
 
 class VisualRecogniser(nn.Module):
-    """What an image shows, by windows of patches that look at each other: visual attention, and little else.
+    """An image classifier with one block of visual attention (Figure 28).
 
-    A patch convolution, the block of Figure 28, the mean over places, a linear map; rectified units before and after
-    the block. Nothing says where a patch stands but what stands beside it in a window.
+    A patch convolution, ReLU, the block of Figure 28, ReLU, the mean over positions, and a linear map. There is no
+    positional encoding: a patch is located only by its neighbours in a window.
 
-    Patches are p by p, and the block has h heads, each k wide, and windows of 3 by 3. Weights begin as torch's do.
+    Patches are p by p; the block has h heads of width k and windows of 3 by 3. Weights are initialized as torch's are.
     Parameters: (pp + 1)c of the patches, 36chk of the block, (c + 1)n of the linear map.
 
     >>> import torch
@@ -88,7 +88,7 @@ class VisualRecogniser(nn.Module):
 
     @circuit("b 1 (i p) (j p) -> b n", fixed="p n")
     def logits(self, image: Tensor) -> Tensor:
-        """The logarithm of each class's probability, up to one number shared by them all."""
+        """The unnormalized logits of each class."""
         patches = self.patches(image).relu()
         found = self.attention(patches, patches).relu()
         return self.linear(reduce(found, "b c i j -> b c", "mean"))
@@ -98,12 +98,12 @@ class VisualRecogniser(nn.Module):
 
 
 def side(examples: Examples) -> int:
-    """How many pixels an image is high and wide."""
+    """The height and width of the images, in pixels."""
     return examples.inputs.shape[-1]
 
 
-def unvaried(inputs: Tensor) -> Tensor:
-    """The inputs as they are."""
+def unchanged(inputs: Tensor) -> Tensor:
+    """The inputs, unchanged."""
     return inputs
 
 
@@ -111,38 +111,38 @@ TASKS: Mapping[str, Task] = {
     "mlp": Task(
         data=IMAGES,
         model=lambda examples: MLP(*examples.inputs.shape[1:], k=examples.classes),
-        varied=lambda images: shifted(images, images.shape[-1] // 28),
+        augment=lambda images: shifted(images, images.shape[-1] // 28),
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(nn.Sequential,),
         epochs=20,
         batch=64,
         lr=1e-3,
-        decay=0.05,
+        weight_decay=0.05,
     ),
     "resnet": Task(
         data=PICTURES,
         model=lambda examples: IdentityResNet(2, (16, 32, 64, 128), examples.classes, in_channels=1),
-        varied=warped,
+        augment=warped,
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(ResNetBlock,),
         epochs=16,
         batch=64,
         lr=1e-2,
-        decay=0.05,
+        weight_decay=0.05,
     ),
     "unet": Task(
         data=CANVASES,
         model=lambda examples: UNet(examples.classes, channels=8),
-        varied=unvaried,
+        augment=unchanged,
         loss=pixel_cross_entropy,
         score=OVERLAP,
         blocks=(DownScaleBlock, UpScaleBlock, DoubleConvolution),
         epochs=6,
         batch=8,
         lr=2e-3,
-        decay=0.05,
+        weight_decay=0.05,
     ),
     "vision_transformer": Task(
         data=PICTURES,
@@ -158,65 +158,65 @@ TASKS: Mapping[str, Task] = {
             in_channels=1,
             class_token=False,
         ),
-        varied=warped,
+        augment=warped,
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(EncoderLayer,),
         epochs=80,
         batch=64,
         lr=2e-3,
-        decay=0.05,
+        weight_decay=0.05,
     ),
     "visual_attention": Task(
         data=PICTURES,
         model=lambda examples: VisualRecogniser(side(examples) // 7, c=64, k=16, heads=4, classes=examples.classes),
-        varied=warped,
+        augment=warped,
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(VisualAttention,),
         epochs=15,
         batch=64,
         lr=5e-3,
-        decay=0.05,
+        weight_decay=0.05,
     ),
     "conv_attention": Task(
         data=IMAGES,
         model=lambda examples: ConvAttention(
             side(examples), side(examples), side(examples) // 5, side(examples) // 5, k=32, v=64, n=examples.classes
         ),
-        varied=lambda images: shifted(images, images.shape[-1] // 28),
+        augment=lambda images: shifted(images, images.shape[-1] // 28),
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(),
         epochs=20,
         batch=64,
         lr=1e-2,
-        decay=0.05,
+        weight_decay=0.05,
     ),
     "language_model": Task(
         data=TEXTS,
         model=lambda examples: LanguageModel(examples.classes, m=128, k=32, h=4, f=512, depth=3),
-        varied=unvaried,
+        augment=unchanged,
         loss=character_cross_entropy,
         score=BITS,
         blocks=(EncoderLayer,),
         epochs=6,
         batch=4,
         lr=2e-3,
-        decay=0.1,
+        weight_decay=0.1,
     ),
     "sequence_to_sequence": Task(
         data=SEQUENCES,
         model=lambda examples: SequenceToSequence(
             examples.classes + 1, m=64, k=16, h=4, f=256, encoder_depth=2, decoder_depth=2, dropout=0.0
         ),
-        varied=unvaried,
+        augment=unchanged,
         loss=token_cross_entropy,
         score=EXACT,
         blocks=(EncoderLayer, DecoderLayer),
         epochs=4,
         batch=128,
         lr=2e-3,
-        decay=0.05,
+        weight_decay=0.05,
     ),
 }

@@ -1,6 +1,6 @@
 """Print the table of a model: `python -m scripts.track attention y=20`, `python -m scripts.track torch.nn:LSTM ...`.
 
-Nothing is computed: the model is traced. Axes whose size is not given stay symbols.
+Nothing is computed: the model is traced. Sizes of axes that are not given stay symbolic.
 """
 
 import ast
@@ -48,14 +48,14 @@ ZOO: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "conv_attention": (ConvAttention, {}),
     "convolution": (_convolution, {}),
 }
-"""By name: what makes a model, and its arguments at default size."""
+"""For each name the class or function that makes the model, and default arguments."""
 
 
 def diagram_of(target: str, settings: Mapping[str, Any]) -> Diagram:
-    """The diagram of a zoo model or of `package.module:Name` (a class, a circuit, or a ready model).
+    """The diagram of a zoo model or of `package.module:Name` (a class, a circuit, or a module instance).
 
-    Settings that the class takes go to it; `axes` names the axes of a model without a signature; the others are sizes.
-    CircuitError for a name that is not there, and for settings that are neither.
+    Settings that are parameters of the class are passed to it; `axes` names the axes of a model without a signature;
+    the others are sizes of axes. Raises CircuitError for an unknown name, and for a setting that is none of these.
     """
     make, arguments = ZOO[target] if target in ZOO else (_found(target), {})
     taken = _parameters(make)
@@ -74,7 +74,7 @@ def diagram_of(target: str, settings: Mapping[str, Any]) -> Diagram:
 
 
 def _made(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:
-    """The model; a circuit or a ready model stands for itself."""
+    """The model made with these arguments; a circuit or a module instance is returned as it is."""
     if isinstance(make, nn.Module) or find_circuit(make) is not None:
         return make
     try:
@@ -84,7 +84,7 @@ def _made(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def _found(target: str) -> Any:
-    """What stands at `package.module:Name`."""
+    """The object named by `package.module:Name`."""
     place, _, name = target.partition(":")
     if not name:
         raise CircuitError(f"no model is called {target}: there are {', '.join(ZOO)}, or give package.module:Class")
@@ -97,7 +97,7 @@ def _found(target: str) -> Any:
 
 
 def _parameters(make: Any) -> list[str]:
-    """The names that making a model takes; a class that passes them on takes those of the classes it is made from."""
+    """The parameters of a constructor; with `**kwargs`, those of the base classes too."""
     if isinstance(make, nn.Module) or find_circuit(make) is not None:
         return []
     makers = [base.__init__ for base in make.__mro__[:-1]] if inspect.isclass(make) else [make]
@@ -111,7 +111,7 @@ def _parameters(make: Any) -> list[str]:
 
 
 def _setting(word: str) -> tuple[str, Any]:
-    """`y=20` as a name and a Python value; what is no Python value is text."""
+    """`y=20` as a name and a Python value; a text that is no Python literal stays text."""
     name, equals, text = word.partition("=")
     if not (name and equals):
         raise CircuitError(f"{word} is not name=value")
@@ -126,7 +126,7 @@ def main(
     settings: Annotated[
         list[str] | None, typer.Argument(help="arguments of the class, sizes of axes, axes='b c h w'")
     ] = None,
-    depth: Annotated[int | None, typer.Option(help="How many levels of boxes inside boxes to show.")] = None,
+    depth: Annotated[int | None, typer.Option(help="How many levels of nested boxes to show.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole diagram as JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
 ) -> None:

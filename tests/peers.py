@@ -1,4 +1,4 @@
-"""Other people's implementations, imported where they are installed; a test that asks for an absent one is skipped."""
+"""Other libraries' implementations; a test that needs one that is not installed is skipped."""
 
 import importlib
 import importlib.util
@@ -10,18 +10,18 @@ import scripts.peers
 
 
 def peer(name: str) -> Any:
-    """A package by name, or what is in it; one that is installed and does not import is an error."""
+    """Import a package or module; skip the test if it is not installed, fail if it is installed but does not import."""
     _skip_without(name.partition(".")[0])
     return importlib.import_module(name)
 
 
 def timm() -> Any:
-    """timm, with or without torchvision."""
+    """The module `timm`, imported with or without torchvision; skip the test if it is not installed."""
     _skip_without("timm")
     return scripts.peers.timm()
 
 
 def _skip_without(package: str) -> None:
-    """Skip the test that asks for a package which is not installed."""
+    """Skip the test if a package is not installed."""
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")

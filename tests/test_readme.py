@@ -1,9 +1,8 @@
-"""README.md is run: every block of code in it, in order, and every word of output it shows.
+"""Every block of code in README.md is run, in order, and its output is compared with the text below it.
 
-A `python` block may be followed by a `text` block, which must be what the code prints and then, if it ends in an error
-of this library, that error as Python's traceback ends; blank lines aside. Code whose output is not shown must print
-nothing and raise nothing. A `bash` block holds commands that exist. Blocks of any other kind are refused, so that none
-goes unchecked.
+A `python` block may be followed by a `text` block: the output of the code and then, if it raises an error of this
+library, the last lines of the traceback; blank lines are ignored. Code whose output is not shown must print nothing and
+raise nothing. A `bash` block contains existing commands. Blocks of any other kind fail, so that none is unchecked.
 """
 
 import ast
@@ -26,7 +25,7 @@ README = ROOT / "README.md"
 
 
 class Block(NamedTuple):
-    """A fenced block: its kind, the line of the README it starts at, its text, the `text` block that follows it."""
+    """A fenced block: its kind, its first line in the README, its text, and the `text` block that follows it."""
 
     kind: str
     line: int
@@ -43,7 +42,7 @@ def read_blocks(readme: str) -> Iterator[Block]:
 
 
 def play(block: Block, names: dict[str, Any]) -> str:
-    """What a reader would see: all that is printed, then the last words of the traceback, if it ends in one."""
+    """The output of a block: everything printed, then the type and message of the error, if it raises one."""
     printed = io.StringIO()
     code = compile("\n" * block.line + block.text, README.name, "exec")
     with redirect_stdout(printed):
@@ -78,7 +77,7 @@ def test_every_block_is_one_that_is_checked() -> None:
 
 
 def test_code_comes_within_the_first_fifteen_lines() -> None:
-    """A circuit, its table and its error."""
+    """The first block defines a circuit, prints its table and raises its error."""
     head = PYTHON[0]
     assert head.line + head.text.count("\n") <= 15
     decorated = [node for node in ast.parse(head.text).body if getattr(node, "decorator_list", [])]

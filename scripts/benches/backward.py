@@ -1,4 +1,4 @@
-"""How fast backward circuits run beside autograd, compiled and not, and how much memory both take."""
+"""Time and memory of backward circuits, compared with autograd, with and without torch.compile."""
 
 import contextlib
 import time
@@ -26,7 +26,7 @@ class Attention(nn.Module):
     """Figure 20 in four heads, without weights."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Each query mixes the values by how well their keys answer it."""
+        """Scaled dot-product attention of `h y k`, `h x k` and `h x k`."""
         score = einsum(query, key, "h y k, h x k -> h y x") * query.shape[-1] ** -0.5
         return einsum(score.softmax(-1), value, "h y x, h x k -> h y k")
 
@@ -48,7 +48,7 @@ def multi_head_attention() -> Subject:
 
 
 def convolutions() -> Subject:
-    """Three convolutions, the second with steps, with norms between."""
+    """Three convolutions, the second with stride 2, with batch norms between."""
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32),
         nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
@@ -62,7 +62,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
 
 
 def by_autograd(model: nn.Module, called: Callable[..., Tensor]) -> Callable[..., dict[str, Tensor]]:
-    """The gradients of inputs and weights, as autograd finds them; `called` is the model, compiled or not."""
+    """The gradients of inputs and weights by autograd; `called` is the model, compiled or not."""
     weights = dict(model.named_parameters())
 
     def run(*given: Tensor) -> dict[str, Tensor]:
@@ -75,21 +75,21 @@ def by_autograd(model: nn.Module, called: Callable[..., Tensor]) -> Callable[...
 
 
 def by_circuits(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Callable[..., dict[str, Tensor]]]:
-    """The same by the simplified joint circuit and by its two halves, written out as functions.
+    """The same gradients by the simplified backward circuit, and by its two halves, as Python functions.
 
-    Where there is attention, also by halves that save nothing with an axis for each query and key.
+    If the model contains attention, also by halves that recompute every tensor with both axes y and x.
     """
     found = {
         "backward": simplify(backward(model, *inputs)).function(),
         "forward and reverse": _cut(forward_backward(model, *inputs)),
     }
-    with contextlib.suppress(CircuitError):  # nothing has axes of these names
+    with contextlib.suppress(CircuitError):  # no value has both axes
         found["recomputing y x"] = _cut(forward_backward(model, *inputs, recompute="y x"))
     return found
 
 
 def _cut(halves: Halves) -> Callable[..., dict[str, Tensor]]:
-    """One half after the other."""
+    """The forward half followed by the reverse half."""
     forward, reverse = simplify(halves.forward).function(), simplify(halves.reverse).function()
 
     def run(*given: Tensor) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ def _cut(halves: Halves) -> Callable[..., dict[str, Tensor]]:
 
 
 def measure(console: Console, names: Sequence[str], seconds: float, compiles: Sequence[str]) -> None:
-    """Print one line a circuit and way to run it, each beside autograd run the same way."""
+    """Print one line for each circuit and each way to run it, compared with autograd run the same way."""
     makers = {name: SUBJECTS[name] for name in names}
     table = Table(title=f"backward circuits beside autograd, {torch.get_num_threads()} threads")
     for number, column in enumerate(COLUMNS):
@@ -116,7 +116,7 @@ def measure(console: Console, names: Sequence[str], seconds: float, compiles: Se
 
 
 def compare(model: nn.Module, given: tuple[Tensor, ...], seconds: float, how: str) -> list[list[str]]:
-    """What the rows say of one way to run: milliseconds, their ratio, mebibytes, their ratio."""
+    """The rows of one model, plain or compiled: milliseconds, their ratio, mebibytes, their ratio."""
     theirs = by_autograd(model, model)
     ours = by_circuits(model, given[:-1])
     if how == "compiled":
@@ -136,21 +136,21 @@ def compare(model: nn.Module, given: tuple[Tensor, ...], seconds: float, how: st
     return [[title, *_row(times, memory, title)] for title in calls]
 
 
-def agree(answers: dict[str, dict[str, Tensor]]) -> None:
-    """AssertionError unless all give the same gradients: else the times compare nothing.
+def agree(gradients: dict[str, dict[str, Tensor]]) -> None:
+    """Raise AssertionError unless all gradients are equal, so that the times are comparable.
 
-    To 1e-4 of the largest number: float32, sums in another order, and norms that lose a digit each.
+    Tolerance: 1e-4 of the largest number, for float32 sums in another order and norms that lose a digit each.
     """
-    wanted = answers.pop("autograd")
+    wanted = gradients.pop("autograd")
     scale = max(each.abs().max().item() for each in wanted.values())
-    for found in answers.values():
+    for found in gradients.values():
         inputs = iter([tensor for name, tensor in found.items() if name not in wanted])
         mine = {name: found[name] if name in found else next(inputs) for name in wanted}
         torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-4 * scale)
 
 
 def _unwatched(run: Callable[..., Any], given: tuple[Tensor, ...]) -> Callable[[], Any]:
-    """A call of which autograd keeps nothing."""
+    """The call under `no_grad`."""
 
     def call() -> Any:
         with torch.no_grad():
@@ -162,9 +162,9 @@ def _unwatched(run: Callable[..., Any], given: tuple[Tensor, ...]) -> Callable[[
 def _row(times: dict[str, list[float]], memory: dict[str, int | None], title: str) -> list[str]:
     ratios = [mine / other for mine, other in zip(times[title], times["autograd"], strict=True)]
     mine, other = memory[title], memory["autograd"]
-    told = (
-        ["not told", ""]
+    memories = (
+        ["unknown", ""]
         if mine is None or other is None
         else [f"{mine / 2**20:.1f}", f"{mine / other:.2f}×" if other else ""]
     )
-    return [Spread.of([1e3 * each for each in times[title]]).show(), Spread.of(ratios).show("×"), *told]
+    return [Spread.of([1e3 * each for each in times[title]]).show(), Spread.of(ratios).show("×"), *memories]

@@ -1,4 +1,4 @@
-"""Attention lifted over batch and heads by its signature, beside other ways of writing it; heads stand last."""
+"""Attention broadcast over batch and heads by its signature, compared with other implementations; heads come last."""
 
 import importlib
 import random
@@ -19,34 +19,34 @@ from scripts.benches.timing import Spread, bound, interleaved
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 SIZES = ((1, 16, 8, 2), (2, 16, 16, 4), (8, 64, 64, 8), (1, 512, 64, 8), (1, 2048, 64, 4))
-"""b, y = x, k and h."""
+"""The sizes of b, y = x, k and h."""
 
 
 def by_einsum(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Two products and a softmax, by hand."""
+    """Two einsums and a softmax."""
     score = torch.einsum("bykh,bxkh->bhyx", query, key) * query.shape[2] ** -0.5
     return torch.einsum("bhyx,bxkh->bykh", score.softmax(-1), value)
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """torch's operator on `y k`, `x k` and `x k`, with any axes before."""
+    """torch's fused operator on `... y k`, `... x k` and `... x k`."""
     return F.scaled_dot_product_attention(query, key, value)
 
 
 def by_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """torch's operator by hand: heads moved to the front, and contiguous, as it wants them."""
+    """torch's fused operator on contiguous copies with the heads before y, its fastest layout."""
     query, key, value = (each.permute(0, 3, 1, 2).contiguous() for each in (query, key, value))
     return fused(query, key, value).permute(0, 2, 3, 1)
 
 
 def by_fused_on_views(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same without the copies, which most would write."""
+    """The same on permuted views, without copies."""
     query, key, value = (each.permute(0, 3, 1, 2) for each in (query, key, value))
     return fused(query, key, value).permute(0, 2, 3, 1)
 
 
 def ways() -> dict[str, Way]:
-    """Every way, by name, ours first; those of einx, if it is installed."""
+    """Every implementation by name, `broadcast` first, and those of einx if it is installed."""
     found: dict[str, Way] = {
         "broadcast": broadcast(attention, "b y k h, b x k h, b x k h -> b y k h"),
         "fused by hand, copied": by_fused,
@@ -58,7 +58,7 @@ def ways() -> dict[str, Way]:
 
 
 def _einx() -> dict[str, Way]:
-    """einx's own verbs, and its notation around torch's operator; nothing where it is not installed."""
+    """Two implementations with einx: its own operations, and its notation around torch's fused operator."""
     try:
         einx: Any = importlib.import_module("einx")
         importlib.import_module("einx.torch")
@@ -77,7 +77,7 @@ def _einx() -> dict[str, Way]:
 
 
 def measure(console: Console, seconds: float, device: torch.device) -> None:
-    """Print a line for every way and size, without gradients; each way's numbers are compared with ours first."""
+    """Print a line for every implementation and size, without gradients, after comparing their outputs."""
     found = ways()
     if not any(name.startswith("einx") for name in found):
         console.print("einx is not installed, so it is not measured")
@@ -96,9 +96,9 @@ def measure(console: Console, seconds: float, device: torch.device) -> None:
 
 
 def agree(found: dict[str, Way], query: Tensor, key: Tensor, value: Tensor) -> None:
-    """AssertionError unless every way gives the same numbers: else times say nothing.
+    """Raise AssertionError unless all implementations return the same numbers, so that the times are comparable.
 
-    To 1e-4 of a number: sums over up to 2,048 keys in float32, in whatever order.
+    Relative tolerance: 1e-4, for sums over up to 2,048 keys in float32, in any order.
     """
     expected = by_einsum(query.double(), key.double(), value.double()).to(query.dtype)
     for name, way in found.items():
@@ -108,7 +108,7 @@ def agree(found: dict[str, Way], query: Tensor, key: Tensor, value: Tensor) -> N
 
 
 def timed(calls: dict[str, Callable[[], object]], seconds: float, device: torch.device) -> dict[str, list[float]]:
-    """Seconds a call, for about `seconds`; in each block in another order, since each leaves memory as it likes it."""
+    """Seconds per call, for about `seconds`; the order is random in each block, since a call changes the caches."""
     calls = {name: _settling(call) if device.type == "cuda" else call for name, call in calls.items()}
     for call in calls.values():
         call()
@@ -127,7 +127,7 @@ def timed(calls: dict[str, Callable[[], object]], seconds: float, device: torch.
 
 
 def _settling(call: Callable[[], object]) -> Callable[[], object]:
-    """The call, which ends when the device has done its work."""
+    """The call, followed by a synchronization of the device."""
 
     def run() -> None:
         call()

@@ -1,4 +1,4 @@
-"""What a checked call costs beside asserts by hand and other checkers."""
+"""The cost of a checked call, compared with hand-written asserts and other checkers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from scripts.benches.timing import Spread, bound, interleaved
 
 @dataclass(frozen=True)
 class Case:
-    """One function written without a check, with asserts by hand, and with each checker; and its arguments."""
+    """One function without a check, with hand-written asserts, and with each checker; and its arguments."""
 
     title: str
     variants: Mapping[str, Callable[..., Any]]
@@ -23,12 +23,12 @@ class Case:
 
 
 def attention_bare(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """No work at all, so that the check is what is timed."""
+    """No computation, so that only the check is timed."""
     return query
 
 
 def attention_by_hand(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What a careful author writes for `... y k, ... x k, ... x k -> ... y k`."""
+    """Hand-written asserts for `... y k, ... x k, ... x k -> ... y k`."""
     assert query.ndim >= 2  # noqa: S101
     assert key.ndim >= 2  # noqa: S101
     assert query.shape[:-2] == key.shape[:-2]  # noqa: S101
@@ -40,12 +40,12 @@ def attention_by_hand(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def linear_bare(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """No work at all; gives a tensor of the right shape for these arguments."""
+    """No computation; the result has the right shape for these arguments."""
     return x
 
 
 def linear_by_hand(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What a careful author writes for `b m, k m, k -> b k`, with as many k as m."""
+    """Hand-written asserts for `b m, k m, k -> b k`, where k and m have the same size."""
     assert x.ndim == 2  # noqa: S101
     assert weight.ndim == 2  # noqa: S101
     assert bias.ndim == 1  # noqa: S101
@@ -59,7 +59,7 @@ def linear_by_hand(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def cases() -> tuple[list[Case], list[str]]:
-    """What is measured, and which peers are not installed."""
+    """The cases to measure, and the names of peers that are not installed."""
     ours: dict[str, Any] = {
         "attention": circuit("... y k, ... x k, ... x k -> ... y k")(attention_bare),
         "linear": circuit("b m, k m, k -> b k")(linear_bare),
@@ -84,7 +84,7 @@ def cases() -> tuple[list[Case], list[str]]:
 
 
 def installed_peers() -> tuple[dict[str, dict[str, Callable[..., Any]]], list[str]]:
-    """The other checkers, on the same functions; those not installed by name."""
+    """The same functions with the other checkers, and the names of those not installed."""
     peers: dict[str, dict[str, Callable[..., Any]]] = {}
     missing: list[str] = []
     for name, make in (("jaxtyping+beartype", with_jaxtyping), ("eincheck", with_eincheck)):
@@ -127,12 +127,12 @@ def with_eincheck() -> dict[str, Callable[..., Any]]:
 
 
 def added(times: Mapping[str, list[float]], name: str) -> list[float]:
-    """Seconds that a variant adds to the bare function, block by block."""
+    """Seconds that a variant adds to the bare function, in each block."""
     return [mine - bare for mine, bare in zip(times[name], times["bare"], strict=True)]
 
 
 def report(title: str, times: Mapping[str, list[float]]) -> Table:
-    """One line a variant: what it adds, and how that compares with the asserts by hand."""
+    """A table with one line for each variant: the time it adds, and its ratio to the hand-written asserts."""
     table = Table(title=title)
     for column in ("check", "adds, microseconds", "times what asserts by hand add"):
         table.add_column(column, justify="left" if column == "check" else "right")
@@ -146,12 +146,12 @@ def report(title: str, times: Mapping[str, list[float]]) -> Table:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """A little real work, so that torch.compile has a graph."""
+    """A small computation, so that torch.compile has a graph."""
     return (query @ key.mT).softmax(-1) @ value
 
 
 def compiled(case: Case, blocks: int, calls: int) -> Table:
-    """A function under torch.compile with and without a signature: what is left of the check."""
+    """A function under torch.compile, with and without a signature: the remaining cost of the check."""
     torch._dynamo.reset()
     functions = {"bare": attend, "circuit": circuit("... y k, ... x k, ... x k -> ... y k")(attend)}
     made = {name: bound(torch.compile(f, backend="eager"), case.arguments) for name, f in functions.items()}
@@ -168,7 +168,7 @@ def compiled(case: Case, blocks: int, calls: int) -> Table:
 
 
 def measure(console: Console, blocks: int, calls: int) -> None:
-    """Print what a check adds to a call, for every variant and under torch.compile."""
+    """Print the time that a check adds to a call, for every variant and under torch.compile."""
     found, missing = cases()
     for name in missing:
         console.print(f"{name} is not installed, so it is not measured (pip install neural-circuit-diagrams[bench])")

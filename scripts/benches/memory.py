@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, beyond what was there before."""
+"""The peak memory of a call, beyond the memory in use before it."""
 
 import ctypes
 import gc
@@ -12,10 +12,10 @@ _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def peak(call: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes, at the highest; None where the system does not tell.
+    """The peak memory of a call in bytes; None if the system does not report it.
 
-    An accelerator's allocator keeps count. On CPU it is the process that is looked at, so that what libraries take
-    for themselves counts too: Linux notes the highest since it was last told to forget it.
+    On an accelerator the allocator counts. On CPU the resident memory of the process is measured, so that memory of
+    libraries counts too: Linux keeps its maximum since the last reset.
     """
     call()
     gc.collect()
@@ -39,13 +39,13 @@ def peak(call: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _give_back() -> None:
-    """Hand freed memory back to the system, where the C library can."""
+    """Return freed memory to the system, if the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def _resident(line: str) -> int:
-    """A line of the process's status, in bytes."""
+    """One entry of /proc/self/status, in bytes."""
     found = re.search(rf"{line}:\s+(\d+) kB", _STATUS.read_text())
     return 1024 * int(found[1]) if found else 0

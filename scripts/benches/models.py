@@ -1,4 +1,4 @@
-"""How fast each model is beside the implementation it replaces, and how much memory both take; weights are the same."""
+"""Time and memory of each model, compared with its reference implementation with the same weights."""
 
 import copy
 import time
@@ -20,7 +20,7 @@ COLUMNS = ("model", "instead of", "dtype", "pass", "milliseconds", "times the ot
 
 
 def measure(console: Console, names: Sequence[str], seconds: float, device: torch.device) -> None:
-    """Print one line a model, dtype and pass; a model whose peer is not installed is named and left out."""
+    """Print one line for each model, dtype and pass; a model whose peer is not installed is named and left out."""
     makers = {name: PAIRS[name] for name in names}
     table = Table(title=f"ours beside what it replaces, on {device}, {torch.get_num_threads()} threads")
     for number, column in enumerate(COLUMNS):
@@ -42,7 +42,7 @@ def measure(console: Console, names: Sequence[str], seconds: float, device: torc
 def compare(
     pair: Pair, run: Callable[..., Callable[[], Any]], dtype: torch.dtype, device: torch.device, seconds: float
 ) -> list[str]:
-    """What a row says of one pass: milliseconds, their ratio, mebibytes, their ratio."""
+    """The cells of a row: milliseconds, their ratio, mebibytes, their ratio."""
     inputs = tuple(each.to(device, dtype if each.is_floating_point() else None) for each in pair.inputs)
     ours, theirs = (_ready(model, dtype, device) for model in (pair.ours, pair.theirs))
     agree(pair, ours, theirs, inputs)
@@ -62,10 +62,10 @@ def compare(
 
 
 def agree(pair: Pair, ours: nn.Module, theirs: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """AssertionError unless both give the same numbers: else the times compare nothing.
+    """Raise AssertionError unless both models return the same numbers, so that the times are comparable.
 
-    To 1e-4 of the largest number in float32, where sums go in another order, and to a tenth in bfloat16, where a deep
-    model's 8 bits are rounded layer by layer: enough to see weights that went astray.
+    Tolerances: 1e-4 of the largest number in float32, where sums run in another order, and a tenth in bfloat16, where a
+    deep model rounds its 8 bits in each layer. Both are small enough to detect a wrong weight.
     """
     with torch.no_grad():
         mine, other = pair.call_ours(ours.eval(), *inputs), pair.call_theirs(theirs.eval(), *inputs)
@@ -75,7 +75,7 @@ def agree(pair: Pair, ours: nn.Module, theirs: nn.Module, inputs: tuple[Tensor, 
 
 
 def forward(call: Callable[..., Tensor], model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], Any]:
-    """A pass in eval mode, without gradients."""
+    """A forward pass in eval mode, without gradients."""
 
     def run() -> Tensor:
         model.eval()
@@ -86,7 +86,7 @@ def forward(call: Callable[..., Tensor], model: nn.Module, inputs: tuple[Tensor,
 
 
 def and_backward(call: Callable[..., Tensor], model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], Any]:
-    """A pass in train mode, and the gradient of every parameter."""
+    """A forward pass in train mode and the backward pass, for the gradients of all parameters."""
     cotangent: list[Tensor] = []
 
     def run() -> None:
@@ -105,7 +105,7 @@ def _ready(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Mod
 
 
 def _finished(call: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
-    """The call, which ends when the device has done its work."""
+    """The call, followed by a synchronization of the device."""
     if device.type != "cuda":
         return call
 
@@ -118,5 +118,5 @@ def _finished(call: Callable[[], Any], device: torch.device) -> Callable[[], Any
 
 def _memory(ours: int | None, theirs: int | None) -> list[str]:
     if ours is None or theirs is None:
-        return ["not told", ""]
+        return ["unknown", ""]
     return [f"{ours / 2**20:.1f}", f"{ours / theirs:.2f}×" if theirs else ""]

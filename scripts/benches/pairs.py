@@ -1,4 +1,4 @@
-"""Each model of the zoo and the implementation that it replaces, with the same weights."""
+"""Each model of the zoo and its reference implementation, with the same weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from scripts import peers
 
 @dataclass(frozen=True)
 class Pair:
-    """Two implementations of one model: how each is called, and on what. Both give the same numbers."""
+    """Two implementations of one model, their inputs, and how each is called. Both return the same numbers."""
 
     peer: str
     ours: nn.Module
@@ -105,7 +105,7 @@ def language_model() -> Pair:
 
 
 def _from_gpt2(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """GPT-2's weights, which stand (in, out), by our names."""
+    """GPT-2's weights, stored as (in, out), under the names of LanguageModel."""
     names = {"embedding": "wte", "positions": "wpe", "norm": "ln_f"}
     boxes = {
         "attention.Lo": "attn.c_proj", "attention_norm": "ln_1",
@@ -153,7 +153,7 @@ class PlainUNet(nn.Module):
         self.last = nn.Conv2d(c[1], classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The logits of every pixel."""
+        """Logits for every pixel."""
         saved = []
         for number, block in enumerate(self.down):
             image = block(image if number == 0 else F.max_pool2d(image, 2))
@@ -191,7 +191,7 @@ def vision_transformer() -> Pair:
 
 
 class PlainVisualAttention(nn.Module):
-    """Figure 28 as a reader of the paper would write it: convolutions, and the fused operator over windows."""
+    """Figure 28 in plain torch: convolutions, and the fused operator over windows."""
 
     def __init__(self, c: int, k: int, heads: int, window: int) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class PlainVisualAttention(nn.Module):
         self.output = nn.ConvTranspose2d(heads * k, c, window, window, bias=False)
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
-        """What each window of the target finds in the source."""
+        """The attention output for each window of the target."""
         query = self.query(target)
         images = (query, self.key(source), self.value(source))
         flat = [each.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3) for each in images]
@@ -217,7 +217,7 @@ def visual_attention() -> Pair:
 
 
 def _give(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy their weights, which stand in the same order as ours."""
+    """Copy the weights of `theirs`, whose order is the same, into `ours`."""
     mine, other = ours.state_dict(), theirs.state_dict()
     ours.load_state_dict(dict(zip(mine, other.values(), strict=True)))
 

@@ -1,4 +1,4 @@
-"""The clock that all measurements share: what is compared runs in turn, and ratios are taken block by block."""
+"""Interleaved timing: the variants run in turn, so that ratios can be taken block by block."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> "Spread":
-        """Of some measurements.
+        """The quartiles of some measurements.
 
         >>> Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
         Spread(low=2.0, middle=3.0, high=4.0)
@@ -31,7 +31,7 @@ class Spread:
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], blocks: int, calls: int) -> dict[str, list[float]]:
-    """Seconds a call of each function, block by block, in an order that turns."""
+    """Seconds per call of each function in each block; the order of the functions rotates from block to block."""
     names = list(functions)
     times: dict[str, list[float]] = {name: [] for name in names}
     for block in range(blocks):
@@ -46,5 +46,5 @@ def interleaved(functions: Mapping[str, Callable[[], object]], blocks: int, call
 
 
 def bound(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], object]:
-    """A call without arguments of its own; for every variant the same one more call."""
+    """The call as a function without arguments; it adds the same overhead of one call to every variant."""
     return lambda: function(*arguments)

@@ -1,4 +1,4 @@
-"""What `track` costs on a small vision transformer, beside the forward pass alone and torchinfo's summary."""
+"""The cost of `track` on a small vision transformer, compared with the forward pass and torchinfo's summary."""
 
 import io
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def tracked(model: nn.Module, to: Any) -> Callable[[Tensor], object]:
 
 
 def measure(console: Console, blocks: int) -> None:
-    """Print what a tracked call costs, at two sizes of batch."""
+    """Print the cost of a tracked call, at two batch sizes."""
     model = SmallTransformer().eval()
     for batch in (1, 8):
         image = torch.randn(batch, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""The measurements run, and compare what they say they compare."""
+"""The benchmarks run, and the variants they compare compute the same."""
 
 from collections.abc import Callable
 
@@ -83,7 +83,7 @@ def test_backward_circuits_are_measured() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_what_is_timed_is_the_same_model(name: str) -> None:
-    """Outputs are compared before they are timed; here the gradients of all parameters are, in sum."""
+    """The benchmark compares outputs before it times them; this test compares the sums of all parameter gradients."""
     try:
         pair = PAIRS[name]()
     except ImportError as error:
@@ -99,14 +99,14 @@ def test_what_is_timed_is_the_same_model(name: str) -> None:
 
 
 def test_the_peak_of_memory_is_what_a_call_takes() -> None:
-    """A hundred MiB that a call makes and lets go, within a tenth."""
+    """A call that allocates and frees 100 MiB is measured with an error of at most a tenth."""
     taken = peak(lambda: torch.ones(25 * 2**20).sum(), torch.device("cpu"))
     assert taken is None or 90 * 2**20 < taken < 110 * 2**20
 
 
 @pytest.mark.parametrize("case", cases()[0], ids=lambda case: case.title)
 def test_every_variant_checks(case: Case) -> None:
-    """All give the bare answer for arguments that fit, and all but the bare one refuse arguments that do not."""
+    """All variants return the bare result for arguments that fit; all but the bare one refuse arguments that do not."""
     first, *others = case.arguments
     for name, function in case.variants.items():
         assert function(first, *others) is first
@@ -115,7 +115,7 @@ def test_every_variant_checks(case: Case) -> None:
 
 
 def refuses(function: Callable[..., object], *arguments: object) -> bool:
-    """Every checker has an error of its own."""
+    """Every checker raises its own error."""
     try:
         function(*arguments)
     except Exception:

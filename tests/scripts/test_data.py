@@ -18,8 +18,8 @@ from scripts.data import (
     digits,
     kinds,
     mnist,
-    parts,
     shifted,
+    split,
     topics,
     warped,
 )
@@ -33,7 +33,7 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "mnist", images)
 
 
-# --- The parts --------------------------------------------------------------------------------------------------------
+# --- The splits -------------------------------------------------------------------------------------------------------
 
 
 @given(sizes=st.lists(st.integers(1, 40), max_size=60), seed=st.integers(0, 2**32))
@@ -41,24 +41,24 @@ def test_parts_lose_nothing_and_share_no_source(sizes: list[int], seed: int) -> 
     names = torch.randperm(1000)[: len(sizes)]
     sources = names.repeat_interleave(torch.tensor(sizes, dtype=torch.long))
     sources = sources[torch.randperm(len(sources))]
-    split = parts(sources, seed)
-    assert sorted(torch.cat(split).tolist()) == list(range(len(sources)))
-    held = [{*sources[part].tolist()} for part in split]
+    found = split(sources, seed)
+    assert sorted(torch.cat(found).tolist()) == list(range(len(sources)))
+    held = [{*sources[part].tolist()} for part in found]
     assert sum(map(len, held)) == len(set().union(*held)) == len(sizes)
-    for part in (split.validation, split.test):
+    for part in (found.validation, found.test):
         assert abs(len(part) - len(sources) // 5) <= max(sizes, default=0)
 
 
 @given(count=st.integers(0, 300), seed=st.integers(0, 2**32))
 def test_where_each_example_is_a_source_parts_are_fifths(count: int, seed: int) -> None:
-    split = parts(torch.arange(count), seed)
-    assert len(split.validation) == len(split.test) == count // 5
+    found = split(torch.arange(count), seed)
+    assert len(found.validation) == len(found.test) == count // 5
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(torch.cat([split.test, split.validation, split.train]), order)
+    assert torch.equal(torch.cat([found.test, found.validation, found.train]), order)
 
 
 def test_parts_depend_on_the_seed_alone() -> None:
-    one, same, other = (parts(torch.arange(100) % 30, seed) for seed in (1, 1, 2))
+    one, same, other = (split(torch.arange(100) % 30, seed) for seed in (1, 1, 2))
     assert all(map(torch.equal, one, same))
     assert not torch.equal(one.test, other.test)
 
@@ -92,13 +92,13 @@ def test_canvases_are_the_same_every_time() -> None:
 
 
 def cropped(mask: Tensor) -> Tensor:
-    """What is true in a mask, and no row or column beside it."""
+    """A mask cropped to its bounding box."""
     rows, columns = (mask.any(axis).nonzero().squeeze(1) for axis in (1, 0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def test_a_canvas_shows_two_digits_of_its_own_source() -> None:
-    """Each is found again among the 5,000, whole, by its ink; no image is on canvases of two sources."""
+    """Each digit is one of the 5,000 images, complete; no image occurs on canvases of two sources."""
     known: dict[tuple[int, bytes], int] = {}
     for number, (image, kind) in enumerate(zip(images().inputs, images().targets.tolist(), strict=True)):
         known[kind, _name(image > 0.5)] = number
@@ -138,11 +138,11 @@ def test_text_is_read_on_from_window_to_window() -> None:
 
 
 def test_what_is_held_out_is_not_also_learned() -> None:
-    """Topics quote each other: taken as they are, an eighth of such pieces of 60 characters are learned too."""
+    """Topics quote each other: with repeated paragraphs, an eighth of the test pieces would occur in training."""
     examples = text()
     train, *held = (
         {tuple(row[start : start + 60]) for row in examples.inputs[part].tolist() for start in range(196)}
-        for part in parts(examples.sources, seed=0)
+        for part in split(examples.sources, seed=0)
     )
     for pieces in held:
         assert len(pieces & train) < 0.005 * len(pieces)
@@ -192,7 +192,7 @@ def test_shifting_brings_in_black() -> None:
 def test_the_most_that_warping_does(
     monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], expected: Callable[[Tensor], Tensor]
 ) -> None:
-    """At the end of each range, where the answer can be written without a grid.
+    """At the end of each range, where the result can be computed without a grid.
 
     To 1e-4: pixels of up to 32 are read at places that are rounded to single precision, and mixed by how far off.
     """

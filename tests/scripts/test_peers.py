@@ -1,6 +1,9 @@
 # A submodule is a Tensor or a Module to pyright.
 # pyright: reportAttributeAccessIssue=false
-"""Models and boxes against those of other libraries, with their weights; the vision transformer has its own tests."""
+"""Models and layers compared with those of other libraries, with the same weights.
+
+The vision transformer has its own tests.
+"""
 
 from typing import Any
 
@@ -17,7 +20,7 @@ both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
 def stirred(model: nn.Module, by: float = 0.2) -> Any:
-    """With parameters and statistics that are all other than they begin."""
+    """The model with random parameters and running statistics."""
     for value in model.state_dict().values():
         if value.is_floating_point():
             value.add_(torch.rand_like(value) * by)
@@ -25,7 +28,7 @@ def stirred(model: nn.Module, by: float = 0.2) -> Any:
 
 
 def gradients(output: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor, ...]:
-    """Of a sum that weighs every number differently."""
+    """The gradients of a weighted sum of the output, with different weights for all numbers."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return torch.autograd.grad((output * weights).sum(), parameters)
 
@@ -34,13 +37,13 @@ def gradients(output: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor, .
 
 
 def pytorchcvs(units: int) -> Any:
-    """Their network for CIFAR: three stages, of 64, 128 and 256 channels."""
+    """pytorchcv's network for CIFAR: three stages, of 64, 128 and 256 channels."""
     make = peers.peer("pytorchcv.models.preresnet_cifar").CIFARPreResNet
     return make([[64] * units, [128] * units, [256] * units], init_block_channels=16, bottleneck=True)
 
 
 def stride_as_drawn(theirs: Any) -> None:
-    """The one difference: the first unit of a stage strides in its convolution by 3, and in Figure 26 one before it."""
+    """Move the stride of each stage from the 3×3 convolution to the 1×1 convolution before it, as in Figure 26."""
     for stage in (theirs.features.stage2, theirs.features.stage3):
         first, second = stage.unit1.body.conv1.conv, stage.unit1.body.conv2.conv
         assert (first.stride, second.stride) == ((1, 1), (2, 2))
@@ -48,7 +51,7 @@ def stride_as_drawn(theirs: Any) -> None:
 
 
 def renamed(name: str) -> str:
-    """Our name for one of theirs."""
+    """The parameter name in IdentityResNet for one of pytorchcv's."""
     kind, _, rest = name.partition(".")
     if kind == "output":
         return f"linear.{rest}"
@@ -79,7 +82,7 @@ def test_resnet_164_has_pytorchcvs_weights() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("units", [1, 3, pytest.param(18, marks=pytest.mark.slow)])
 def test_the_residual_network_is_pytorchcvs(units: int, training: bool) -> None:
-    """Values, gradients, and what the norms remember, once theirs strides where the figure does.
+    """Outputs, gradients and running statistics are equal once the peer has its strides where the figure has them.
 
     In doubles: 54 batch norms in a row lose too many digits of single precision to tell anything.
     """
@@ -99,7 +102,7 @@ def test_the_residual_network_is_pytorchcvs(units: int, training: bool) -> None:
 
 
 def test_the_residual_network_differs_from_pytorchcvs_in_its_strides() -> None:
-    """As published, theirs is the figure's first block, and no other: the test above moves all that is not the same."""
+    """Without that change only the first stage is equal: the test above changes all that differs."""
     theirs = stirred(pytorchcvs(1)).double().eval()
     ours = IdentityResNet(1, dtype=torch.float64).eval()
     ours.load_state_dict({renamed(name): value for name, value in theirs.state_dict().items()})
@@ -116,7 +119,7 @@ def test_the_residual_network_differs_from_pytorchcvs_in_its_strides() -> None:
 
 
 def llama(h: int, g: int, k: int, base: float, dtype: torch.dtype) -> tuple[nn.Module, Any]:
-    """Their attention with h heads that share g, over 12 numbers, and what it adds to a position."""
+    """Llama's attention with h heads that share g groups, and its rotary position embedding."""
     theirs = peers.peer("transformers.models.llama.modeling_llama")
     config = peers.peer("transformers.models.llama").LlamaConfig(
         hidden_size=12, num_attention_heads=h, num_key_value_heads=g, head_dim=k, attention_bias=True
@@ -129,9 +132,9 @@ def llama(h: int, g: int, k: int, base: float, dtype: torch.dtype) -> tuple[nn.M
 @both_types
 @pytest.mark.parametrize(("h", "g", "k", "base"), [(4, 4, 6, 10_000.0), (4, 2, 6, 10_000.0), (6, 1, 4, 500_000.0)])
 def test_rotary_grouped_causal_attention_is_llamas(h: int, g: int, k: int, base: float, dtype: torch.dtype) -> None:
-    """Values, gradients, and decoding step by step.
+    """Outputs, gradients, and incremental decoding.
 
-    Their angles are float32's whatever the dtype, so that their doubles are no better than that.
+    Llama's angles are always float32, so its float64 results are only that precise.
     """
 
     def close(mine: Any, other: Any) -> None:

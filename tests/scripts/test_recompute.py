@@ -8,7 +8,7 @@ from scripts.recompute import recompute
 
 
 class Counting(nn.Module):
-    """A block with all that a second run could spoil: running statistics, dropout, an input changed in place."""
+    """A block with everything that a second run could change: running statistics, dropout, an in-place operation."""
 
     def __init__(self) -> None:
         super().__init__()

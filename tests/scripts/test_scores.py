@@ -9,7 +9,7 @@ from scripts.scores import ACCURACY, BITS, EXACT, OVERLAP, smoothed_cross_entrop
 
 
 class Says:
-    """A model that says what it was told to, whatever it is asked."""
+    """A model that returns fixed outputs and records its arguments."""
 
     vocabulary = 6
 
@@ -43,7 +43,7 @@ def test_smoothing_spreads_a_tenth_of_the_target() -> None:
 
 @pytest.mark.parametrize("case", range(20))
 def test_mean_iou_counts_pixels_over_all_images(case: int) -> None:
-    """Against a loop; class 4 is never shown and never answered, and class 3 is answered once and never shown."""
+    """Compared with a loop; class 4 never occurs, and class 3 is predicted once but is never a target."""
     draw = torch.Generator().manual_seed(case)
     answered, right = torch.randint(3, (2, 6, 5, 4), generator=draw)
     answered[0, 0, 0] = 3
@@ -59,7 +59,7 @@ def test_mean_iou_counts_pixels_over_all_images(case: int) -> None:
 
 
 def test_bits_are_the_length_of_the_text_as_foreseen() -> None:
-    """A half, a quarter, an eighth, and an eighth take 1, 2, 3 and 3 bits."""
+    """Probabilities of 1/2, 1/4, 1/8 and 1/8 take 1, 2, 3 and 3 bits."""
     said = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8]).log().expand(2, 3, 4)
     right = torch.tensor([[0, 1, 2], [3, 3, 0]])
     tallies = BITS.tally(Says(said), right, right)

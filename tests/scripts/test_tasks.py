@@ -1,4 +1,4 @@
-"""Every task of scripts.train at a size that takes moments; slow: at its own size, to the score it is there for."""
+"""Every task of scripts.train at a small size; as slow tests, at full size up to the expected score."""
 
 import doctest
 import os
@@ -20,18 +20,18 @@ from circuits import trace
 from scripts import checkpoint, data, recompute, scores, tasks, train
 from scripts.data import Examples
 from scripts.tasks import TASKS, Task
-from scripts.train import Plan, Run, fit, settle
+from scripts.train import Config, Run, fit, resolve_config
 
 ROOT = Path(__file__).parents[2]
 DEEP = ("resnet", "visual_attention", "language_model", "sequence_to_sequence", "vision_transformer")
-"""Those whose tables take a second or more."""
+"""The tasks whose tables take a second or more."""
 
 DATA = [(name, key) for name, task in TASKS.items() for key in task.data]
 
 
 @cache
 def some(load: Callable[..., Examples], count: int = 60) -> Examples:
-    """A few examples, from as many sources as there are; of a text the first letters."""
+    """A few examples from many sources; of a text the first characters."""
     examples = load(count) if load in (data.cluttered, data.kinds) else load()
     which = torch.arange(count) * (len(examples) // count)
     inputs, targets = examples.inputs[which], examples.targets[which]
@@ -41,7 +41,7 @@ def some(load: Callable[..., Examples], count: int = 60) -> Examples:
 
 
 def small(name: str) -> Task:
-    """A task with few examples, the smallest images it has, and steps that suit so few."""
+    """The task with few examples, its smallest images, and a batch size that fits."""
     task = TASKS[name]
     key = "digits" if "digits" in task.data else next(iter(task.data))
     return replace(task, data={"few": partial(some, task.data[key])}, batch=12, epochs=3)
@@ -52,8 +52,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "TASKS", {name: small(name) for name in TASKS})
 
 
-def plan(name: str, **asked: Any) -> Plan:
-    return settle({"task": name, "seed": 1, "device": "cpu", **asked}, None)
+def plan(name: str, **asked: Any) -> Config:
+    return resolve_config({"task": name, "seed": 1, "device": "cpu", **asked}, None)
 
 
 def finish(name: str, folder: Path, *, resume: bool = False) -> Run:
@@ -69,9 +69,9 @@ def finish(name: str, folder: Path, *, resume: bool = False) -> Run:
 def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str) -> None:
     task, given = TASKS[name], some(TASKS[name].data[key])
     model: Any = task.model(given)
-    varied = task.varied(given.inputs)
-    assert (varied.shape, varied.dtype) == (given.inputs.shape, given.inputs.dtype)
-    assert task.loss(model, varied[:4], given.targets[:4]).isfinite()
+    augmented = task.augment(given.inputs)
+    assert (augmented.shape, augmented.dtype) == (given.inputs.shape, given.inputs.dtype)
+    assert task.loss(model, augmented[:4], given.targets[:4]).isfinite()
     model.eval()
     tallies = task.score.tally(model, given.inputs[:4], given.targets[:4])
     assert len(tallies) == 4
@@ -108,7 +108,7 @@ def test_examples_in_docstrings_are_right(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, tmp_path: Path) -> None:
-    """36 examples to learn are 3 steps an epoch: the kill comes in the second."""
+    """36 training examples make 3 steps in an epoch: the run is killed in the second."""
     whole = finish(name, tmp_path / "whole")
     losses = [entry["loss"] for entry in whole.record.history]
     assert losses[-1] < losses[0]
@@ -132,7 +132,7 @@ def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_each_task_runs_in_bfloat16(name: str, tmp_path: Path) -> None:
-    """With a rate of 0, so that rounding is all that can tell the losses apart: a number has three digits."""
+    """With a learning rate of 0, so that losses differ by rounding alone: bfloat16 has three digits."""
     losses = []
     for amp in (True, False):
         run = Run(plan(name, amp=amp, epochs=1, lr=0.0), tmp_path, resume=False)
@@ -145,7 +145,7 @@ def test_each_task_runs_in_bfloat16(name: str, tmp_path: Path) -> None:
 
 
 def stored(loss: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """A loss, and how many bytes wait for its gradient, each tensor in memory counted once."""
+    """A loss, and the bytes saved for its gradient, each storage counted once."""
     held: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def test_checkpointing_stores_less_and_changes_nothing(name: str, tmp_path: Path
 def test_each_task_gets_to_where_it_is_said_to_get(
     name: str, score: str, reached: Callable[[float], bool], tmp_path: Path
 ) -> None:
-    """The command as anyone gives it, on one core; its time is the processor's, so that neighbours do not count."""
+    """Run the command on one core; its time is CPU time, so that other load does not count."""
     before = os.times()
     result = subprocess.run(
         [sys.executable, "-m", "scripts.train", name, "--out", str(tmp_path), "--device", "cpu"],

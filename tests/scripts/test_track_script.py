@@ -1,4 +1,4 @@
-"""`python -m scripts.track` as a person types it."""
+"""The command `python -m scripts.track`."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def test_json_is_the_diagram_as_plain_data() -> None:
 
 
 def without_places(box: dict[str, Any]) -> dict[str, Any]:
-    """The diagram but for the lines that called; those are the caller's."""
+    """The diagram without the lines of the calls, which differ."""
     boxes = [without_places(inner) for inner in box["boxes"]]
     return {**{name: value for name, value in box.items() if name != "where"}, "boxes": boxes}
 

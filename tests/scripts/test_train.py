@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from scripts import checkpoint, train
 from scripts.checkpoint import CheckpointError
-from scripts.data import Examples, parts, shifted
+from scripts.data import Examples, shifted, split
 from scripts.scores import ACCURACY, correct, smoothed_cross_entropy
 from scripts.tasks import TASKS, Task
-from scripts.train import Plan, Run, fit, rate, settle
+from scripts.train import Config, Run, fit, rate, resolve_config
 
 ROOT = Path(__file__).parents[2]
 cli = Typer()
@@ -28,7 +28,7 @@ cli.command()(train.main)
 
 
 class Toy(nn.Module):
-    """A small classifier with what a run must bring back: dropout's draws, running statistics, a tied weight."""
+    """A small classifier with all that a resumed run must restore: dropout, running statistics, a tied weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,16 +51,16 @@ def toys() -> Examples:
 TOY = Task(
     data={"toys": toys},
     model=lambda examples: Toy(),
-    varied=lambda images: shifted(images, 1),
+    augment=lambda images: shifted(images, 1),
     loss=smoothed_cross_entropy,
     score=ACCURACY,
     blocks=(nn.Sequential,),
     epochs=4,
     batch=8,
     lr=1e-2,
-    decay=0.1,
+    weight_decay=0.1,
 )
-PLAN = Plan(
+PLAN = Config(
     "toy", "toys", epochs=4, batch=8, lr=1e-2, seed=3, device="cpu", amp=False, compile=False, checkpointing=False
 )
 
@@ -70,14 +70,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "TASKS", {**TASKS, "toy": TOY})
 
 
-def finish(folder: Path, *, resume: bool = False, plan: Plan = PLAN) -> Run:
+def finish(folder: Path, *, resume: bool = False, plan: Config = PLAN) -> Run:
     run = Run(plan, folder, resume=resume)
     fit(run, Console(quiet=True))
     return run
 
 
 def assert_same_end(run: Run, other: Run) -> None:
-    """To the last bit: curve, test score, weights, statistics."""
+    """Two runs are equal to the last bit: loss curve, test score, weights, running statistics."""
     assert run.record == other.record
     for (name, ours), (_, theirs) in zip(run.model.state_dict().items(), other.model.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -94,11 +94,11 @@ def test_the_same_seed_gives_the_same_curve_and_another_another(tmp_path: Path) 
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing in the program catches it."""
+    """Simulates a kill: nothing in the program catches it."""
 
 
-def kill(place: Any, name: str, call: int, folder: Path, *, resume: bool = False, plan: Plan = PLAN) -> None:
-    """Run until `place.name` has been called `call` times; the next call never happens, nor anything after it."""
+def kill(place: Any, name: str, call: int, folder: Path, *, resume: bool = False, plan: Config = PLAN) -> None:
+    """Run until `place.name` has been called `call` times; the next call is replaced by a kill."""
     function, calls = getattr(place, name), iter(range(call))
 
     def killed(*args: Any, **kwargs: Any) -> Any:
@@ -114,7 +114,7 @@ def kill(place: Any, name: str, call: int, folder: Path, *, resume: bool = False
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run that nobody killed."""
+    """A run that was not interrupted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "TASKS", {**TASKS, "toy": TOY})
         yield finish(tmp_path_factory.mktemp("whole"))
@@ -158,7 +158,7 @@ def test_a_new_run_killed_in_its_first_epoch_leaves_the_old_one_whole(
 
 @pytest.mark.slow
 def test_a_real_kill(tmp_path: Path) -> None:
-    """SIGKILL to a process of its own, once it has saved something."""
+    """Send SIGKILL to a separate process after its first save."""
     options = {"data": "digits", "epochs": 12, "batch": 256, "device": "cpu"}
     command = [sys.executable, "-m", "scripts.train", "mlp", "--out", str(tmp_path / "killed")]
     command += [word for name, value in options.items() for word in (f"--{name}", f"{value}")]
@@ -172,7 +172,7 @@ def test_a_real_kill(tmp_path: Path) -> None:
         process.wait()
     saved = checkpoint.read(tmp_path / "killed")
     assert saved.test is None
-    plan, threads = settle({"task": "mlp", **options}, None), torch.get_num_threads()
+    plan, threads = resolve_config({"task": "mlp", **options}, None), torch.get_num_threads()
     torch.set_num_threads(1)  # as in the process: the order of sums depends on it
     try:
         assert_same_end(finish(tmp_path / "killed", resume=True, plan=plan), finish(tmp_path / "straight", plan=plan))
@@ -198,12 +198,12 @@ def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(
         return correct(model, inputs, targets)
 
     task = replace(
-        TOY, data={"toys": numbered}, varied=lambda images: images, loss=loss, score=replace(ACCURACY, tally=score)
+        TOY, data={"toys": numbered}, augment=lambda images: images, loss=loss, score=replace(ACCURACY, tally=score)
     )
     monkeypatch.setattr(train, "TASKS", {"toy": task})
     run = finish(tmp_path)
     finish(tmp_path, resume=True)  # a finished run only says its score again
-    learned, chosen, kept = ({*part.tolist()} for part in run.parts)
+    learned, chosen, kept = ({*part.tolist()} for part in run.splits)
     assert [what for what, _ in seen] == (["loss"] * 4 + ["score"]) * 4 + ["score"]
     for epoch in range(4):
         assert set().union(*(which for _, which in seen[5 * epoch : 5 * epoch + 4])) == learned
@@ -237,20 +237,20 @@ def test_each_step_has_its_rate_and_each_epoch_the_mean_loss_of_its_examples(
 def test_the_seed_decides_the_parts(tmp_path: Path) -> None:
     run = Run(PLAN, tmp_path, resume=False)
     assert all(
-        torch.equal(ours, theirs) for ours, theirs in zip(run.parts, parts(torch.arange(50), PLAN.seed), strict=True)
+        torch.equal(ours, theirs) for ours, theirs in zip(run.splits, split(torch.arange(50), PLAN.seed), strict=True)
     )
 
 
 def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
     saved = finish(tmp_path).record.plan
-    assert settle({"task": "toy", "lr": None, "device": "cpu"}, saved) == PLAN
+    assert resolve_config({"task": "toy", "lr": None, "device": "cpu"}, saved) == PLAN
     with pytest.raises(CheckpointError, match=r"the run there has lr 0\.01, not 0\.1; seed 3, not 4"):
-        settle({"task": "toy", "lr": 0.1, "seed": 4}, saved)
+        resolve_config({"task": "toy", "lr": 0.1, "seed": 4}, saved)
 
 
 def test_what_is_not_asked_for_is_the_tasks() -> None:
-    plan = settle({"task": "mlp", "epochs": None, "lr": 0.5, "device": "cpu"}, None)
-    assert plan == Plan("mlp", "mnist", 20, 64, 0.5, 0, "cpu", False, False, False)
+    plan = resolve_config({"task": "mlp", "epochs": None, "lr": 0.5, "device": "cpu"}, None)
+    assert plan == Config("mlp", "mnist", 20, 64, 0.5, 0, "cpu", False, False, False)
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
@@ -330,7 +330,7 @@ def test_the_command_prints_the_table_the_curve_and_one_last_line(tmp_path: Path
 
 
 def test_it_learns_in_bfloat16(tmp_path: Path) -> None:
-    plan = settle({"task": "mlp", "data": "digits", "epochs": 5, "device": "cpu", "amp": True}, None)
+    plan = resolve_config({"task": "mlp", "data": "digits", "epochs": 5, "device": "cpu", "amp": True}, None)
     assert finish(tmp_path, plan=plan).record.history[-1]["validation"] > 0.85
 
 
@@ -341,7 +341,7 @@ def test_it_learns_in_bfloat16(tmp_path: Path) -> None:
         (["mlp", "--data", "cats"], "mlp has no data named cats"),
         (["mlp", "--device", "abacus"], "no device abacus here"),
         (["mlp", "--epochs", "0"], "epochs"),
-        (["conv_attention", "--checkpointing"], "conv_attention has no block to compute twice"),
+        (["conv_attention", "--checkpointing"], "conv_attention has no blocks for activation checkpointing"),
     ],
 )
 def test_what_does_not_exist_is_named(arguments: list[str], words: str) -> None:
@@ -366,8 +366,8 @@ def test_a_missing_package_is_one_line(
 
 @pytest.mark.slow
 def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
-    """Sums in another order differ in the last bits, and a few steps make little of that."""
-    plan = settle({"task": "mlp", "data": "digits", "epochs": 2, "device": "cpu"}, None)
+    """Sums in another order differ in the last bits, and a few steps amplify that little."""
+    plan = resolve_config({"task": "mlp", "data": "digits", "epochs": 2, "device": "cpu"}, None)
     plain = finish(tmp_path / "plain", plan=plan)
     compiled = finish(tmp_path / "compiled", plan=replace(plan, compile=True))
     for ours, theirs in zip(compiled.record.history, plain.record.history, strict=True):
