@@ -30,9 +30,9 @@ PRIVATE = {
 }
 """Expressions as regular expressions, each with what to write in its place."""
 
-FILES = sorted(
-    path for folder in ("circuits", "models", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")
-) + [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+FOLDERS = ("circuits", "models", "scripts", "tests")
+CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+FILES = [*CODE, ROOT / "README.md", ROOT / "CHANGELOG.md"]
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
