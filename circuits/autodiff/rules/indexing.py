@@ -1,4 +1,8 @@
-"""What picks and puts numbers, back: what was read is added there, what was put is read where it was put."""
+"""Reverse rules of joining, splitting, slicing, windows, gather and scatter.
+
+Where an operation reads elements, the cotangent is added at the places that were read; where it writes elements, their
+cotangent is read at the places that were written.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +15,12 @@ from circuits.autodiff.aliases import overwritten, viewed
 from circuits.autodiff.opaque import Pullback
 from circuits.autodiff.rules.registry import numel_along, positive_dim, reverses, unbroadcast, zeros
 
-# Pieces ---------------------------------------------------------------------------------------------------------------
+# Joining, splitting, slicing ------------------------------------------------------------------------------------------
 
 
 @reverses("cat concat concatenate")
 def cat(dy: Tensor, tensors: Sequence[Tensor], dim: int) -> Any:
-    """Cut where it was joined; an empty vector may have been among them."""
+    """The cotangent of each tensor is its part of dy; of an empty vector among tensors of higher rank, zeros."""
     found, start = [], 0
     for tensor in tensors:
         if tensor.ndim != dy.ndim:
@@ -29,37 +33,37 @@ def cat(dy: Tensor, tensors: Sequence[Tensor], dim: int) -> Any:
 
 @reverses("stack")
 def stack(dy: Tensor, tensors: Sequence[Tensor], dim: int) -> Any:
-    """One index for each."""
-    return {"tensors": [dy.select(dim, place) for place in range(len(tensors))]}
+    """The cotangent of each tensor is dy at its index."""
+    return {"tensors": [dy.select(dim, index) for index in range(len(tensors))]}
 
 
 @reverses("split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk unsafe_split_with_sizes")
 def split(dy: Sequence[Tensor], dim: int) -> Tensor:
-    """Joined where it was cut."""
+    """dx is the concatenation of the cotangents of the parts."""
     return torch.cat(list(dy), dim)
 
 
 @reverses("unbind")
 def unbind(dy: Sequence[Tensor], dim: int) -> Tensor:
-    """One index for each."""
+    """dx is the stack of the cotangents of the parts."""
     return torch.stack(list(dy), dim)
 
 
 @reverses("select")
 def select(dy: Tensor, x: Tensor, dim: int, index: Any) -> Tensor:
-    """Zeros but at the index."""
+    """dx = dy at the index, 0 elsewhere."""
     return torch.select_scatter(zeros(x), dy, dim, index)
 
 
 @reverses("select_scatter")
 def select_scatter(dy: Tensor, src: Tensor, dim: int, index: Any) -> Any:
-    """What was put there, and all but that."""
+    """The cotangent of `src` is dy at the index; dx = dy elsewhere, 0 at the index."""
     return {"x": torch.select_scatter(dy, zeros(src), dim, index), "src": dy.select(dim, index)}
 
 
 @reverses("slice")
 def slice_(dy: Tensor, x: Tensor, dim: int, start: Any, end: Any, step: Any) -> Tensor:
-    """Zeros but in the slice."""
+    """dx = dy in the slice, 0 elsewhere."""
     if not isinstance(dy.shape[dim], int) or dy.shape[dim] != x.shape[dim]:
         return torch.slice_scatter(zeros(x), dy, dim, start, end, step)
     return dy
@@ -67,14 +71,14 @@ def slice_(dy: Tensor, x: Tensor, dim: int, start: Any, end: Any, step: Any) -> 
 
 @reverses("slice_scatter")
 def slice_scatter(dy: Tensor, src: Tensor, dim: int, start: Any, end: Any, step: Any) -> Any:
-    """What was put there, and all but that."""
+    """The cotangent of `src` is the slice of dy; dx = dy elsewhere, 0 in the slice."""
     kept = torch.ops.aten.slice.Tensor(dy, dim, start, end, step)
     return {"x": torch.slice_scatter(dy, zeros(src), dim, start, end, step), "src": kept}
 
 
 @reverses("narrow")
 def narrow(dy: Tensor, x: Tensor, dim: int, start: Any, length: Any) -> Tensor:
-    """Zeros before and after."""
+    """dx = dy, padded with zeros before and after."""
     where = positive_dim(dim, x.ndim)
     if not isinstance(start, int):
         return torch.slice_scatter(zeros(x), dy, where, start, start + length, 1)
@@ -85,26 +89,26 @@ def narrow(dy: Tensor, x: Tensor, dim: int, start: Any, length: Any) -> Tensor:
 
 @reverses("diagonal")
 def diagonal(dy: Tensor, x: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
-    """Zeros but on the diagonal."""
+    """dx = dy on the diagonal, 0 elsewhere."""
     return torch.diagonal_scatter(zeros(x), dy, offset, dim1, dim2)
 
 
 @reverses("diagonal_scatter")
 def diagonal_scatter(dy: Tensor, src: Tensor, offset: int, dim1: int, dim2: int) -> Any:
-    """What was put there, and all but that."""
+    """The cotangent of `src` is the diagonal of dy; dx = dy elsewhere, 0 on the diagonal."""
     kept = dy.diagonal(offset, dim1, dim2)
     return {"x": torch.diagonal_scatter(dy, zeros(src), offset, dim1, dim2), "src": kept}
 
 
 @reverses("diag_embed")
 def diag_embed(dy: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
-    """The diagonal."""
+    """dx is the diagonal of dy."""
     return dy.diagonal(offset, dim1, dim2)
 
 
 @reverses(overwritten)
-def overwritten_(dy: Tensor, args: Any) -> Any:
-    """What was put there, and all but that."""
+def overwritten_rule(dy: Tensor, args: Any) -> Any:
+    """The cotangent of the new value is the view of dy that it overwrote; that of the rest is dy, 0 in the view."""
     _, new, path = args
     return {"args": [overwritten(dy, zeros(new), path), viewed(dy, path), None]}
 
@@ -114,7 +118,7 @@ def overwritten_(dy: Tensor, args: Any) -> Any:
 
 @reverses("unfold")
 def unfold(dy: Tensor, x: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Each window added where it was read."""
+    """dx: the cotangent of each window is added at the places of the window."""
     if x.ndim == 0:
         return dy.sum()
     dim = positive_dim(dimension, x.ndim)
@@ -125,13 +129,13 @@ def unfold(dy: Tensor, x: Tensor, dimension: int, size: int, step: int) -> Tenso
 
 @reverses("im2col")
 def im2col(dy: Tensor, x: Tensor, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Tensor:
-    """Folded up again."""
+    """dx is `col2im` of dy."""
     return torch.ops.aten.col2im.default(dy, [*x.shape[-2:]], kernel_size, dilation, padding, stride)
 
 
 @reverses("col2im")
 def col2im(dy: Tensor, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Tensor:
-    """Unfolded again."""
+    """dx is `im2col` of dy."""
     return torch.ops.aten.im2col.default(dy, kernel_size, dilation, padding, stride)
 
 
@@ -140,13 +144,16 @@ def col2im(dy: Tensor, kernel_size: Any, dilation: Any, padding: Any, stride: An
 
 @reverses("index _unsafe_index")
 def index(dy: Tensor, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """Added where it was read."""
+    """dx: dy is added at the indices that were read."""
     return torch.ops.aten.index_put.default(zeros(x), list(indices), dy, True)
 
 
 @reverses("index_put _unsafe_index_put")
 def index_put(dy: Tensor, x: Tensor, values: Tensor, indices: Sequence[Tensor | None], accumulate: bool) -> Any:
-    """What was put there, and what was there before unless it was added."""
+    """The cotangent of `values` is dy at the indices; dx = dy, 0 at the indices unless the values were added.
+
+    A single value that is written where one mask is true has the sum of dy over the mask.
+    """
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and values.ndim == 0:
         mask = indices[0].reshape([*indices[0].shape, *[1] * (x.ndim - indices[0].ndim)])
         kept = dy if accumulate else dy.masked_fill(mask, 0)
@@ -157,13 +164,13 @@ def index_put(dy: Tensor, x: Tensor, values: Tensor, indices: Sequence[Tensor | 
 
 @reverses("index_select")
 def index_select(dy: Tensor, x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Added where it was read."""
+    """dx: dy is added at the indices that were read."""
     return zeros(x).index_add(dim, index, dy) if x.ndim else dy.sum()
 
 
 @reverses("index_add")
 def index_add(dy: Tensor, source: Tensor, dim: int, index: Tensor, alpha: Any) -> Any:
-    """Read where it was added."""
+    """dx = dy; the cotangent of `source` is α times dy at the indices."""
     found = dy.index_select(dim, index)
     found = found if alpha == 1 else found * alpha
     return {"x": dy, "source": found.reshape(source.shape)}
@@ -171,37 +178,38 @@ def index_add(dy: Tensor, source: Tensor, dim: int, index: Tensor, alpha: Any) -
 
 @reverses("index_copy")
 def index_copy(dy: Tensor, source: Tensor, dim: int, index: Tensor) -> Any:
-    """Read where it was put."""
+    """dx = dy, 0 at the indices; the cotangent of `source` is dy at the indices."""
     return {"x": dy.index_fill(dim, index, 0), "source": dy.index_select(dim, index).reshape(source.shape)}
 
 
 @reverses("index_fill")
 def index_fill(dy: Tensor, dim: int, index: Tensor, value: Any) -> Any:
-    """Nothing where it was filled."""
-    filling = dy.index_select(dim, index).sum() if isinstance(value, Tensor) else None
-    return {"x": dy.index_fill(dim, index, 0), "value": filling}
+    """dx = dy, 0 at the indices; a value that is a tensor has the sum of dy at the indices."""
+    dvalue = dy.index_select(dim, index).sum() if isinstance(value, Tensor) else None
+    return {"x": dy.index_fill(dim, index, 0), "value": dvalue}
 
 
 @reverses("gather")
 def gather(dy: Tensor, x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Added where it was read."""
+    """dx: dy is added at the indices that were read."""
     return zeros(x).scatter_add(dim, index, dy)
 
 
 @reverses("scatter_add")
 def scatter_add(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Any:
-    """Read where it was added; what was not used gets nothing."""
-    return {"x": dy, "src": _read(dy, src, dim, index)}
+    """dx = dy; the cotangent of `src` is dy at the indices, 0 for elements of `src` that were not used."""
+    return {"x": dy, "src": _gathered(dy, src, dim, index)}
 
 
 @reverses("scatter")
 def scatter(dy: Tensor, dim: int, index: Tensor, src: Any = None, value: Any = None) -> Any:
-    """Read where it was put."""
-    back = None if not isinstance(src, Tensor) else _read(dy, src, dim, index)
-    return {"x": dy.scatter(dim, index, 0), **({} if back is None else {"src": back})}
+    """dx = dy, 0 at the indices; the cotangent of `src` is dy at the indices, 0 for elements that were not used."""
+    dsrc = None if not isinstance(src, Tensor) else _gathered(dy, src, dim, index)
+    return {"x": dy.scatter(dim, index, 0), **({} if dsrc is None else {"src": dsrc})}
 
 
-def _read(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Tensor:
+def _gathered(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return dy at the indices, padded with zeros to the shape of `src`."""
     found = dy.gather(dim, index)
     for d in range(src.ndim):
         if isinstance(src.shape[d], int) and isinstance(found.shape[d], int) and src.shape[d] != found.shape[d]:
@@ -211,23 +219,26 @@ def _read(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Tensor:
 
 @reverses("take")
 def take(dy: Tensor, x: Tensor, index: Tensor) -> Tensor:
-    """Added where it was read, all numbers in a row."""
+    """dx: dy is added at the indices that were read, counted in the flattened tensor."""
     flat = torch.zeros([numel_along(x, list(range(x.ndim)))], dtype=x.dtype, device=x.device)
     return flat.index_add(0, index.flatten(), dy.flatten()).reshape(x.shape)
 
 
 @reverses("embedding")
 def embedding(dy: Tensor, weight: Tensor, indices: Tensor, padding_idx: Any, scale_grad_by_freq: bool) -> Any:
-    """Each row gets what was read of it, the padding nothing."""
+    """The cotangent of the weight: dy is added to the rows that were read, except that of the padding index.
+
+    With `scale_grad_by_freq` a row's cotangent is divided by the number of times that the row was read.
+    """
     rows = indices.flatten()
-    back = dy.flatten(0, indices.ndim - 1) if indices.ndim else dy.unsqueeze(0)
+    selected = dy.flatten(0, indices.ndim - 1) if indices.ndim else dy.unsqueeze(0)
     if not isinstance(padding_idx, int) or padding_idx >= 0:
-        back = back.masked_fill((rows == padding_idx).unsqueeze(-1), 0)
+        selected = selected.masked_fill((rows == padding_idx).unsqueeze(-1), 0)
     if scale_grad_by_freq:
-        often = torch.zeros([weight.shape[0]], dtype=dy.dtype, device=dy.device)
-        often = often.index_add(0, rows, torch.ones(rows.shape, dtype=dy.dtype, device=dy.device))
-        back = back / often.index_select(0, rows).unsqueeze(-1)
-    return {"weight": zeros(weight).index_add(0, rows, back)}
+        frequency = torch.zeros([weight.shape[0]], dtype=dy.dtype, device=dy.device)
+        frequency = frequency.index_add(0, rows, torch.ones(rows.shape, dtype=dy.dtype, device=dy.device))
+        selected = selected / frequency.index_select(0, rows).unsqueeze(-1)
+    return {"weight": zeros(weight).index_add(0, rows, selected)}
 
 
 @reverses("_embedding_bag _embedding_bag_forward_only")
@@ -235,23 +246,25 @@ def embedding_bag(
     dy: Any, y: Any, weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool, mode: int,
     per_sample_weights: Tensor | None, include_last_offset: bool, padding_idx: int,
 ) -> Any:  # fmt: skip
-    """Each row gets what was read of it: weighed in a sum, shared out in a mean, for a maximum where it was found.
+    """The cotangents of the weight and of the weights of samples.
 
-    How torch scales by frequency in a bag is its own secret, so there it is asked.
+    The cotangent of a bag goes to the rows that were read: to each in a sum, times its sample's weight; in equal shares
+    in a mean; for a maximum, each number to the row where it was found. Rows of the padding index have none. How torch
+    scales by frequency in a bag is not documented, so that its own derivative is called there.
     """
     dy = dy[0]
     if scale_grad_by_freq:
         whole = (weight, indices, offsets, True, mode, False, per_sample_weights, include_last_offset, padding_idx)
         found = Pullback(torch.ops.aten._embedding_bag.default, "_embedding_bag")(whole, {}, (dy,))
         return dict(zip(("weight", "per_sample_weights"), found, strict=False))
-    places = torch.arange(indices.shape[0], dtype=offsets.dtype, device=dy.device)
-    bags, used = torch.searchsorted(offsets, places, right=True) - 1, indices != padding_idx
-    held = torch.zeros([dy.shape[0]], dtype=dy.dtype, device=dy.device).index_add(0, bags, used.to(dy.dtype))
+    positions = torch.arange(indices.shape[0], dtype=offsets.dtype, device=dy.device)
+    bags, counted = torch.searchsorted(offsets, positions, right=True) - 1, indices != padding_idx
+    elements = torch.zeros([dy.shape[0]], dtype=dy.dtype, device=dy.device).index_add(0, bags, counted.to(dy.dtype))
     if mode == 2:
-        return {"weight": zeros(weight).scatter_add(0, y[3], dy.masked_fill((held == 0).unsqueeze(-1), 0))}
-    shares = dy / held.clamp(min=1).unsqueeze(-1) if mode == 1 else dy
-    back = shares.index_select(0, bags).masked_fill(~used.unsqueeze(-1), 0)
+        return {"weight": zeros(weight).scatter_add(0, y[3], dy.masked_fill((elements == 0).unsqueeze(-1), 0))}
+    scaled_dy = dy / elements.clamp(min=1).unsqueeze(-1) if mode == 1 else dy
+    selected = scaled_dy.index_select(0, bags).masked_fill(~counted.unsqueeze(-1), 0)
     if per_sample_weights is None:
-        return {"weight": zeros(weight).index_add(0, indices, back)}
-    weighed = zeros(weight).index_add(0, indices, back * per_sample_weights.unsqueeze(-1))
-    return {"weight": weighed, "per_sample_weights": (weight.index_select(0, indices) * back).sum(-1)}
+        return {"weight": zeros(weight).index_add(0, indices, selected)}
+    dweight = zeros(weight).index_add(0, indices, selected * per_sample_weights.unsqueeze(-1))
+    return {"weight": dweight, "per_sample_weights": (weight.index_select(0, indices) * selected).sum(-1)}

@@ -1,4 +1,7 @@
-"""Pools back: a maximum to where it was found, a mean to all it was taken of."""
+"""Reverse rules of pooling: a maximum's cotangent goes to the maximal element, a mean's in equal shares to the window.
+
+Maximum pools are replaced by operations that return the indices of the maxima, which are saved for backward.
+"""
 
 from typing import Any
 
@@ -8,19 +11,20 @@ from torch import Tensor
 
 from circuits.autodiff.rules.registry import defines, per_axis, product, reverses
 
-# A maximum is kept with its place -------------------------------------------------------------------------------------
+# Maxima, kept with their indices --------------------------------------------------------------------------------------
 
 
 @defines("max_pool1d")
 def max_pool1d(x: Tensor, *settings: Any) -> Tensor:
-    """As a pool of two axes, one of size 1."""
+    """Return the maximum pool as one over two spatial axes, the first of size 1."""
     size, *others = [each if each == [] else [1, *per_axis(each, 1)] for each in settings[:1]] + [
-        _each_or_none(each, place) for place, each in enumerate(settings[1:])
+        _with_unit_axis(each, place) for place, each in enumerate(settings[1:])
     ]
     return torch.ops.aten.max_pool2d_with_indices.default(x.unsqueeze(-2), size, *others)[0].squeeze(-2)
 
 
-def _each_or_none(setting: Any, place: int) -> Any:
+def _with_unit_axis(setting: Any, place: int) -> Any:
+    """Return an option of a pool over one axis as that of a pool over two, the first without effect."""
     if isinstance(setting, bool) or setting == []:
         return setting
     return [1 if place != 1 else 0, *per_axis(setting, 1)]
@@ -28,103 +32,111 @@ def _each_or_none(setting: Any, place: int) -> Any:
 
 @defines("max_pool2d")
 def max_pool2d(x: Tensor, *settings: Any) -> Tensor:
-    """With its places."""
+    """Return the maximum pool, computed by the operation that returns the indices too."""
     return torch.ops.aten.max_pool2d_with_indices.default(x, *settings)[0]
 
 
 @defines("max_pool3d")
 def max_pool3d(x: Tensor, *settings: Any) -> Tensor:
-    """With its places."""
+    """Return the maximum pool, computed by the operation that returns the indices too."""
     return torch.ops.aten.max_pool3d_with_indices.default(x, *settings)[0]
 
 
 @reverses("max_pool2d_with_indices adaptive_max_pool2d")
-def found_2d(dy: Any, y: Any, x: Tensor) -> Tensor:
-    """To where it was found."""
-    return _found(dy[0], y[1], x, 2)
+def max_pool2d_rule(dy: Any, y: Any, x: Tensor) -> Tensor:
+    """dx: each element of dy is added at the index of its maximum."""
+    return _scattered(dy[0], y[1], x, 2)
 
 
 @reverses("max_pool3d_with_indices adaptive_max_pool3d")
-def found_3d(dy: Any, y: Any, x: Tensor) -> Tensor:
-    """The same in three axes of space."""
-    return _found(dy[0], y[1], x, 3)
+def max_pool3d_rule(dy: Any, y: Any, x: Tensor) -> Tensor:
+    """dx: each element of dy is added at the index of its maximum, over three spatial axes."""
+    return _scattered(dy[0], y[1], x, 3)
 
 
-def _found(dy: Tensor, index: Tensor, x: Tensor, space: int) -> Tensor:
+def _scattered(dy: Tensor, index: Tensor, x: Tensor, space: int) -> Tensor:
+    """Return zeros like `x` with `dy` added at indices into its `space` flattened spatial axes."""
     flat = torch.zeros([*x.shape[:-space], product(x.shape[-space:])], dtype=x.dtype, device=x.device)
     return flat.scatter_add(-1, index.flatten(-space), dy.flatten(-space)).reshape(x.shape)
 
 
 @reverses("avg_pool1d avg_pool2d avg_pool3d")
-def averaged(
+def avg_pool(
     dy: Tensor, y: Tensor, x: Tensor, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool,
     ceil_mode: bool, divisor_override: Any = None,
 ) -> Tensor:  # fmt: skip
-    """A mean over a window is a convolution of each channel by itself: back by the transposed one."""
+    """dx is the transposed convolution of dy / divisor with a kernel of ones.
+
+    A mean over windows is a convolution of each channel by itself, with equal weights.
+    """
     space = len(per_axis(kernel_size, len(kernel_size)))
-    window, margin = per_axis(kernel_size, space), per_axis(padding, space)
-    steps = window if stride in (None, []) else per_axis(stride, space)
-    single = x.shape[: x.ndim - space]
-    image = [product(single), 1]
+    kernel_sizes, margins = per_axis(kernel_size, space), per_axis(padding, space)
+    strides = kernel_sizes if stride in (None, []) else per_axis(stride, space)
+    leading = x.shape[: x.ndim - space]
+    channels = [product(leading), 1]
     ones = torch.ones([1, 1, *x.shape[x.ndim - space :]], dtype=x.dtype, device=x.device)
-    kernel = torch.ones([1, 1, *window], dtype=x.dtype, device=x.device)
-    reach = [
+    kernel = torch.ones([1, 1, *kernel_sizes], dtype=x.dtype, device=x.device)
+    overhang = [
         (out - 1) * s + k - size - 2 * p
         for out, s, k, size, p in zip(
-            y.shape[x.ndim - space :], steps, window, x.shape[x.ndim - space :], margin, strict=True
+            y.shape[x.ndim - space :], strides, kernel_sizes, x.shape[x.ndim - space :], margins, strict=True
         )
     ]
-    shared = dy / _counted(ones, kernel, steps, margin, reach, count_include_pad, divisor_override, ceil_mode)
+    scaled = dy / _divisor(ones, kernel, strides, margins, overhang, count_include_pad, divisor_override, ceil_mode)
     none = [0] * space
-    wide = torch.convolution(
-        shared.reshape([*image, *y.shape[x.ndim - space :]]), kernel, None, steps, none, [1] * space, True, none, 1
+    dx = torch.convolution(
+        scaled.reshape([*channels, *y.shape[x.ndim - space :]]), kernel, None, strides, none, [1] * space, True, none, 1
     )
-    for place, (size, p) in enumerate(zip(x.shape[x.ndim - space :], margin, strict=True)):
-        wide = _fitting(wide, 2 + place, p, size)
-    return wide.reshape(x.shape)
+    for place, (size, p) in enumerate(zip(x.shape[x.ndim - space :], margins, strict=True)):
+        dx = _cropped(dx, 2 + place, p, size)
+    return dx.reshape(x.shape)
 
 
-def _fitting(wide: Tensor, dim: int, before: int, size: Any) -> Tensor:
-    """The part of an axis that begins so far in; zeros follow where there is not so much."""
-    lacking = before + size - wide.shape[dim]
-    pad = [0, 0] * (wide.ndim - 1 - dim) + [0, lacking]
+def _cropped(image: Tensor, dim: int, before: int, size: Any) -> Tensor:
+    """Return `size` elements of an axis from index `before` on, with zeros where the axis is too short."""
+    lacking = before + size - image.shape[dim]
+    pad = [0, 0] * (image.ndim - 1 - dim) + [0, lacking]
     if not isinstance(lacking, int) or lacking > 0:
-        wide = F.pad(wide, pad)
-    return wide.narrow(dim, before, size)
+        image = F.pad(image, pad)
+    return image.narrow(dim, before, size)
 
 
-def _counted(
-    ones: Tensor, kernel: Tensor, steps: list[int], margin: list[int], reach: list[Any], padded: bool, divisor: Any,
-    ceil_mode: bool,
+def _divisor(
+    ones: Tensor, kernel: Tensor, strides: list[int], margins: list[int], overhang: list[Any], padded: bool,
+    divisor: Any, ceil_mode: bool,
 ) -> Any:  # fmt: skip
-    """How many numbers each window has, by the setting."""
-    space = len(steps)
+    """Return the number by which each window's sum is divided: a number, or a tensor where windows differ.
+
+    It is `divisor`, if given; otherwise the number of elements of the window that are inside the image or, if `padded`,
+    inside the padded image.
+    """
+    space = len(strides)
     if divisor is not None:
         return divisor
-    if not ceil_mode and (padded or not any(margin)):
+    if not ceil_mode and (padded or not any(margins)):
         return kernel.numel()
-    sides = [side for p in reversed(margin) for side in (p, p)]
+    sides = [side for p in reversed(margins) for side in (p, p)]
     field = F.pad(ones, sides, value=1.0 if padded else 0.0)
-    more = [side for each in reversed(reach) for side in (0, max(0, each))]
+    more = [side for each in reversed(overhang) for side in (0, max(0, each))]
     field = F.pad(field, more)
     none = [0] * space
-    found = torch.convolution(field, kernel, None, steps, none, [1] * space, False, none, 1)
+    found = torch.convolution(field, kernel, None, strides, none, [1] * space, False, none, 1)
     return found.squeeze(0).squeeze(0)
 
 
 @reverses("_adaptive_avg_pool2d adaptive_avg_pool2d adaptive_avg_pool1d _adaptive_avg_pool3d adaptive_avg_pool3d")
-def adapted(dy: Tensor, x: Tensor, output_size: Any) -> Tensor:
-    """To all that each mean was taken of."""
+def adaptive_avg_pool(dy: Tensor, x: Tensor, output_size: Any) -> Tensor:
+    """dx: each element of dy in equal shares to the elements of its window."""
     space = len(output_size)
     found = dy
     for place in range(space):
         dim = x.ndim - space + place
-        found = _adapted(found, dim, x.shape[dim], dy.shape[dim])
+        found = _adaptive_mean(found, dim, x.shape[dim], dy.shape[dim])
     return found
 
 
-def _adapted(dy: Tensor, dim: int, size: Any, parts: Any) -> Tensor:
-    """Back along one axis: part i is the mean of those from ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉."""
+def _adaptive_mean(dy: Tensor, dim: int, size: Any, parts: Any) -> Tensor:
+    """Return the cotangent along one axis: part i is the mean of ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉ - 1."""
     if isinstance(parts, int) and parts == 1:
         return (dy / size).expand([size if d == dim else n for d, n in enumerate(dy.shape)])
     part = torch.arange(parts, device=dy.device).unsqueeze(1)

@@ -1,4 +1,7 @@
-"""What moves numbers without changing them, back: to where they came from; where one was read twice, both are added."""
+"""Reverse rules of operations that rearrange elements: einops' verbs, reshaping, transposing, repeating, padding.
+
+The cotangent is rearranged the opposite way; where an element was copied, the cotangents of its copies are added.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits import verbs
-from circuits.autodiff.rules.registry import numel_along, positive_dims, product, reverses, unbroadcast
+from circuits.autodiff.rules.registry import defines, numel_along, positive_dims, product, reverses, unbroadcast
 from circuits.naming import read_axes
 from circuits.signature import Axis, Group, Rest
 
@@ -17,40 +20,43 @@ from circuits.signature import Axis, Group, Rest
 
 @reverses(verbs.rearrange)
 def rearrange(dy: Tensor, args: Any, kwargs: Any) -> Any:
-    """The pattern read from right to left."""
+    """dx is dy rearranged by the pattern from right to left."""
     x, pattern = args
     left, right = [side.strip() for side in pattern.split("->")]
-    return {"args": [verbs.rearrange(dy, f"{right} -> {left}", **_asked(right, _sizes(x, left, kwargs))), None]}
+    return {"args": [verbs.rearrange(dy, f"{right} -> {left}", **_group_sizes(right, _sizes(x, left, kwargs))), None]}
 
 
 @reverses(verbs.reduce)
 def reduce(dy: Tensor, args: Any, kwargs: Any) -> Any:
-    """Copied along what went; shared out, where the mean was taken."""
+    """dx is dy copied along the reduced axes, and divided by the number of reduced elements for a mean."""
     x, pattern, reduction = args
     left, right = [side.strip() for side in pattern.split("->")]
-    left = left if "..." in right else _spelt(x, left)
+    left = left if "..." in right else _with_named_rest(x, left)
     sizes = _sizes(x, left, kwargs)
-    gone = [name for name in sizes if name not in _names(right)]
-    found = verbs.repeat(dy, f"{right} -> {left}", **(_asked(right, sizes) | {name: sizes[name] for name in gone}))
-    many = numel_along(x, list(range(x.ndim))) // numel_along(dy, list(range(dy.ndim)))
-    return {"args": [found / many if reduction == "mean" else found, None, None]}
+    reduced = [name for name in sizes if name not in _names(right)]
+    found = verbs.repeat(
+        dy, f"{right} -> {left}", **(_group_sizes(right, sizes) | {name: sizes[name] for name in reduced})
+    )
+    size = numel_along(x, list(range(x.ndim))) // numel_along(dy, list(range(dy.ndim)))
+    return {"args": [found / size if reduction == "mean" else found, None, None]}
 
 
 @reverses(verbs.repeat)
 def repeat_verb(dy: Tensor, args: Any, kwargs: Any) -> Any:
-    """Summed over the copies."""
+    """dx is the sum of dy over the copies."""
     x, pattern = args
     left, right = [side.strip() for side in pattern.split("->")]
     sizes = kwargs | _sizes(x, left, kwargs)
-    return {"args": [verbs.reduce(dy, f"{right} -> {left}", "sum", **_asked(right, sizes)), None]}
+    return {"args": [verbs.reduce(dy, f"{right} -> {left}", "sum", **_group_sizes(right, sizes)), None]}
 
 
 def _names(side: str) -> list[str]:
+    """Return the names of the axes in one side of a pattern."""
     return [name for term in read_axes(side) for name in term.names]
 
 
 def _sizes(x: Tensor, side: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The size of every axis that stands in a pattern's side."""
+    """Return the size of every axis that is named in one side of a pattern."""
     terms, found = list(read_axes(side)), dict(given)
     spare = x.ndim - len([term for term in terms if not isinstance(term, Rest)])
     dim = 0
@@ -67,20 +73,20 @@ def _sizes(x: Tensor, side: str, given: dict[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in dict.fromkeys(_names(side))}
 
 
-def _spelt(x: Tensor, side: str) -> str:
-    """A pattern's side with a name for each axis that its `...` stands for."""
+def _with_named_rest(x: Tensor, side: str) -> str:
+    """Return one side of a pattern with a name for each axis that `...` stands for."""
     spare = x.ndim - len([term for term in read_axes(side) if not isinstance(term, Rest)])
-    free = (f"rest{place}" for place in range(x.ndim + spare) if f"rest{place}" not in _names(side))
+    free = (f"rest{number}" for number in range(x.ndim + spare) if f"rest{number}" not in _names(side))
     return side.replace("...", " ".join([name for name, _ in zip(free, range(spare), strict=False)]))
 
 
-def _asked(side: str, sizes: dict[str, Any]) -> dict[str, Any]:
-    """The sizes that einops needs to take the groups of a side apart: of each but one."""
-    asked: dict[str, Any] = {}
+def _group_sizes(side: str, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return the sizes that einops needs to split the groups of a side: all but the first axis of each."""
+    needed: dict[str, Any] = {}
     for term in read_axes(side):
         if isinstance(term, Group):
-            asked |= {each.name: sizes[each.name] for each in term.terms[1:] if isinstance(each, Axis)}
-    return asked
+            needed |= {each.name: sizes[each.name] for each in term.terms[1:] if isinstance(each, Axis)}
+    return needed
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
@@ -90,50 +96,50 @@ def _asked(side: str, sizes: dict[str, Any]) -> dict[str, Any]:
     "view reshape _unsafe_view flatten unflatten squeeze unsqueeze ravel reshape_as view_copy _reshape_alias view_as"
 )
 def reshape(dy: Tensor, x: Tensor) -> Tensor:
-    """Under the old shape."""
+    """dx = dy in the shape of x."""
     return dy.reshape(x.shape)
 
 
 @reverses("permute")
 def permute(dy: Tensor, dims: Sequence[int]) -> Tensor:
-    """In the old order."""
+    """dx = dy in the original order of axes."""
     order = positive_dims(list(dims), len(dims))
     return dy.permute([order.index(d) for d in range(len(order))]) if order else dy
 
 
 @reverses("transpose swapdims")
 def transpose(dy: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Two axes back."""
+    """dx = dy with the two axes swapped."""
     return dy.transpose(dim0, dim1)
 
 
 @reverses("swapaxes")
 def swapaxes(dy: Tensor, axis0: int, axis1: int) -> Tensor:
-    """The same by numpy's name."""
+    """dx = dy with the two axes swapped."""
     return dy.transpose(axis0, axis1)
 
 
 @reverses("t numpy_T")
 def transposed(dy: Tensor) -> Tensor:
-    """All axes back."""
+    """dx = dy with the order of all axes reversed."""
     return dy.permute(list(range(dy.ndim))[::-1])
 
 
 @reverses("mT")
 def matrix_transposed(dy: Tensor) -> Tensor:
-    """The last two back."""
+    """dx = dy with the last two axes swapped."""
     return dy.mT
 
 
 @reverses("expand")
 def expand(dy: Tensor, x: Tensor) -> Tensor | None:
-    """Summed over the copies."""
+    """dx is the sum of dy over the copies."""
     return unbroadcast(dy, x)
 
 
 @reverses("repeat tile")
 def repeat(dy: Tensor, x: Tensor) -> Tensor:
-    """The same, where the copies stand one after the other."""
+    """dx is the sum of dy over the copies, which follow one another along each axis."""
     lead = dy.ndim - x.ndim
     if lead:
         dy = dy.sum(list(range(lead)))
@@ -146,42 +152,54 @@ def repeat(dy: Tensor, x: Tensor) -> Tensor:
 
 @reverses("flip")
 def flip(dy: Tensor, dims: Sequence[int]) -> Tensor:
-    """Turned round again."""
+    """dx = dy, flipped."""
     return dy.flip(list(dims))
 
 
 @reverses("roll")
 def roll(dy: Tensor, shifts: Any, dims: Any) -> Tensor:
-    """The other way."""
-    back = -shifts if isinstance(shifts, int) else [-each for each in shifts]
-    return torch.roll(dy, back, dims) if len(dims) else torch.roll(dy, back)
+    """dx = dy, rolled by the negative shifts."""
+    opposite = -shifts if isinstance(shifts, int) else [-each for each in shifts]
+    return torch.roll(dy, opposite, dims) if len(dims) else torch.roll(dy, opposite)
 
 
 @reverses("tril")
 def tril(dy: Tensor, diagonal: int) -> Tensor:
-    """The same triangle."""
+    """dx is the same triangle of dy."""
     return dy.tril(diagonal)
 
 
 @reverses("triu")
 def triu(dy: Tensor, diagonal: int) -> Tensor:
-    """The same triangle."""
+    """dx is the same triangle of dy."""
     return dy.triu(diagonal)
 
 
 @reverses("constant_pad_nd")
 def constant_pad(dy: Tensor, pad: Sequence[int]) -> Tensor:
-    """The border cut off."""
+    """dx is dy without the padding."""
     return F.pad(dy, [-each for each in pad])
 
 
 @reverses("pixel_shuffle")
 def pixel_shuffle(dy: Tensor, upscale_factor: int) -> Tensor:
-    """Back among the channels."""
+    """dx is `pixel_unshuffle` of dy."""
     return F.pixel_unshuffle(dy, upscale_factor)
 
 
 @reverses("pixel_unshuffle")
 def pixel_unshuffle(dy: Tensor, downscale_factor: int) -> Tensor:
-    """Back into space."""
+    """dx is `pixel_shuffle` of dy."""
     return F.pixel_shuffle(dy, downscale_factor)
+
+
+@defines("_pad_circular")
+def pad_circular(x: Tensor, pad: Any) -> Tensor:
+    """Return the tensor with each padded axis continued periodically."""
+    for step in range(len(pad) // 2):
+        dim, before, after = x.ndim - 1 - step, pad[2 * step], pad[2 * step + 1]
+        size = x.shape[dim]
+        middle = x.narrow(dim, max(0, -before), size + min(0, before) + min(0, after))
+        parts = [x.narrow(dim, size - before, before)] * (before > 0) + [middle]
+        x = torch.cat([*parts, *[x.narrow(dim, 0, after)] * (after > 0)], dim)
+    return x
