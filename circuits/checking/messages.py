@@ -1,7 +1,7 @@
-"""Say everything that is wrong with a call, in one message.
+"""Raise ShapeError with every mismatch of a call in one message.
 
-Every tensor stands in it by its own name, with its axes, its sizes, what does not agree and where the other size came
-from. Like `binding`, this runs under torch.compile: plain loops and f-strings alone.
+The message has one row for each tensor: its name, its axes, its sizes, its mismatches, and where the other size was
+found. Like `binding`, this runs under torch.compile: plain loops and f-strings alone.
 """
 
 from typing import Any
@@ -9,67 +9,79 @@ from typing import Any
 from torch import SymInt
 
 from circuits import switch
-from circuits.checking.binding import Binding, Row
+from circuits.checking.binding import Binding
 from circuits.checking.declaration import Circuit
+from circuits.checking.rows import Row
 from circuits.errors import CircuitError, ShapeError
 
 
 def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[Any] | None = None) -> None:
-    """Raise ShapeError, saying everything that does not fit, if anything does not.
+    """Raise ShapeError with every mismatch of a call, if there is any.
 
-    `values` are the tensors that go in, in the order of `circuit.slots`; `results` those that came out, if they have.
+    Args:
+        circuit: The declaration.
+        owner: The module or object whose method was called, or None.
+        values: The inputs and optional tensors, in the order of `circuit.slots`.
+        results: The outputs, or None if the function has not run yet.
     """
     binding = Binding(circuit.multiples)
-    footer = fix(binding, circuit, owner)
+    footer = _bind_fixed(binding, circuit, owner)
     rows: list[Row] = []
     for i in range(len(circuit.slots)):
         if values[i] is not None or circuit.slots[i].role == "input":
             rows.append(Row(circuit.slots[i], values[i]))
-            binding.read(rows[-1])
-    binding.settle()
+            binding.bind(rows[-1])
+    binding.solve_all()
     if results is not None:
-        came, wanted = len(results), len(circuit.results)
-        if came != wanted:
-            footer += f"  {_tensors(came)} came out, but the signature has {wanted}\n"
-        for i in range(min(came, wanted)):
+        found, expected = len(results), len(circuit.results)
+        if found != expected:
+            were = "was" if found == 1 else "were"
+            footer += f"  {_count_tensors(found)} {were} returned, but the signature has {expected}\n"
+        for i in range(min(found, expected)):
             rows.append(Row(circuit.results[i], results[i]))
-            binding.read(rows[-1])
-        binding.settle()
-    if footer or any_wrong(rows):
+            binding.bind(rows[-1])
+        binding.solve_all()
+    if footer or has_mismatch(rows):
         raise ShapeError(f"{circuit.title}\n{table(rows)}{footer}  declared at {circuit.where}")
 
 
 def refuse(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[Any] | None = None) -> None:
-    """Raise ShapeError for a call that the generated check has found not to fit."""
+    """Raise ShapeError for a call that the generated check has refused."""
     examine(circuit, owner, values, results)
-    raise CircuitError(f"{circuit.title}\n  this call was refused and no reason was found: a defect of circuits itself")
+    raise CircuitError(f"{circuit.title}\n  this call was refused, but no mismatch was found: a bug in circuits itself")
 
 
 def miscount(circuit: Circuit, given: tuple[Any, ...]) -> None:
-    """Raise ShapeError for a call with more tensors than the signature has, or fewer."""
+    """Raise ShapeError for a call with more or fewer tensors than the signature has."""
     rows: list[Row] = []
     for i in range(min(len(given), len(circuit.inputs))):
         rows.append(Row(circuit.slots[i], given[i]))
-    count = f"{_tensors(len(given))} came, but the signature has {len(circuit.inputs)}"
+    were = "was" if len(given) == 1 else "were"
+    count = f"{_count_tensors(len(given))} {were} passed, but the signature has {len(circuit.inputs)}"
     raise ShapeError(f"{circuit.title}\n{table(rows)}  {count}\n  declared at {circuit.where}")
 
 
-def fix(binding: Binding, circuit: Circuit, owner: Any) -> str:
-    """Give the sizes that are fixed; answers what is wrong with them."""
+def _bind_fixed(binding: Binding, circuit: Circuit, owner: Any) -> str:
+    """Set the sizes of the fixed axes and return their mismatches as lines of text."""
     text = ""
     for name, by in circuit.fixed.items():
-        wrong = binding.give(name, fixed_size(circuit, owner, name, by), fixed_source(owner, by))
-        if wrong:
-            text += f"  {wrong} ({binding.sources[name]})\n"
+        source = f"fixed by {_class_name(owner)}.{by}" if isinstance(by, str) else "fixed"
+        mismatch = binding.set_size(name, fixed_size(circuit, owner, name, by), source)
+        if mismatch:
+            text += f"  {mismatch} ({source})\n"
     return text
 
 
 def fixed_size(circuit: Circuit, owner: Any, name: str, by: str | int) -> Any:
-    """The size of a fixed axis, which must be an int among the owner's own attributes."""
+    """Return the size of a fixed axis: `by` itself, or the value of this attribute of the owner.
+
+    Raises:
+        CircuitError: If the owner's `__dict__` has no such attribute, or its value is not an int.
+    """
     if not isinstance(by, str):
         return by
-    kind, where = _kind(owner), f"declared at {circuit.where}"
-    what = f"{circuit.title}\n  the size of {name} is to be {kind}.{by}"
+    kind, where = _class_name(owner), f"declared at {circuit.where}"
+    what = f"{circuit.title}\n  the size of {name} should be {kind}.{by}"
     if by not in owner.__dict__:
         raise CircuitError(f"{what}, but this {kind} has no attribute {by} of its own\n  {where}")
     size = owner.__dict__[by]
@@ -78,47 +90,43 @@ def fixed_size(circuit: Circuit, owner: Any, name: str, by: str | int) -> Any:
     return size
 
 
-def fixed_source(owner: Any, by: str | int) -> str:
-    """The words for where a fixed size stands."""
-    return f"fixed by {_kind(owner)}.{by}" if isinstance(by, str) else "fixed"
-
-
-def _tensors(count: int) -> str:
+def _count_tensors(count: int) -> str:
     return "1 tensor" if count == 1 else f"{count} tensors"
 
 
-def _kind(owner: Any) -> str:
+def _class_name(owner: Any) -> str:
+    """Return the name of the owner's class; the owner of a class method is the class itself."""
     return owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
-def any_wrong(rows: list[Row]) -> bool:
-    """Whether anything was noted."""
+def has_mismatch(rows: list[Row]) -> bool:
+    """Return whether any row has a mismatch."""
     for row in rows:  # noqa: SIM110 (a generator here is one torch.compile would have to trace)
-        if len(row.notes) > 0:
+        if len(row.mismatches) > 0:
             return True
     return False
 
 
 def table(rows: list[Row]) -> str:
-    """One line a tensor: its name, its axes, its sizes, what is wrong; and carets below the sizes that clash."""
+    """Return one line for each tensor: its name, axes, sizes and mismatches; and below it carets under wrong sizes."""
     names, axes, sizes = 0, 0, 0
     for row in rows:
         names = max(names, len(row.slot.name))
         axes = max(axes, len(row.slot.text) + 2)
-        sizes = max(sizes, len(row.shown))
+        sizes = max(sizes, len(row.text))
     text = ""
     for row in rows:
-        note = ""
-        for each in row.notes:
-            note += f"{'; ' if note else ''}{each}"
+        mismatches = ""
+        for each in row.mismatches:
+            mismatches += f"{'; ' if mismatches else ''}{each}"
         start = f"  {row.slot.name.ljust(names)} {f'[{row.slot.text}]'.ljust(axes)}  "
-        line = f"{start}{row.shown.ljust(sizes)}    {note}"
-        text += f"{line.rstrip()}\n{carets(row, len(start))}"
+        line = f"{start}{row.text.ljust(sizes)}    {mismatches}"
+        text += f"{line.rstrip()}\n{_carets(row, len(start))}"
     return text
 
 
-def carets(row: Row, start: int) -> str:
-    """The line below a row, when something on it is marked."""
+def _carets(row: Row, start: int) -> str:
+    """Return the line below a row, with carets under its marked sizes; "" if none is marked."""
     if len(row.marked) == 0:
         return ""
     text = " " * start

@@ -1,7 +1,7 @@
-"""What happens in a call besides the comparisons: the two switches, the detour for recorders, nested results.
+"""The functions and switches that the generated code of a circuit uses, beside the comparisons.
 
-Generated checks run with this module's names as their globals, so they see the names below that begin with an
-underscore, and torch.compile guards each of them once, however many circuits a graph has.
+The generated code runs with this module's namespace as its globals. Its names there begin with an underscore, and since
+all circuits share them, torch.compile guards each once, however many circuits a graph has.
 """
 
 import dataclasses
@@ -20,29 +20,37 @@ from circuits.checking.messages import examine, miscount, refuse
 
 @dataclasses.dataclass
 class Modes:
-    """What is checked and what runs, in the whole process."""
+    """Whether circuits are checked, and whether definitions run instead of kernels, in the whole process."""
 
     checks: bool
     definitions: bool = False
 
 
-def detour(
-    circuit: Circuit, twin: Callable[..., Any], owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+def slow_call(
+    circuit: Circuit, check_around: Callable[..., Any], owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """A call while something records, or while definitions are to run; `twin` checks around what it is told to run."""
+    """Return the result of a call that is recorded, or that runs the definition instead of the kernel.
+
+    Args:
+        circuit: The declaration.
+        check_around: The generated function that runs its first argument on the others, between the same checks.
+        owner: The module or object whose method is called, or None.
+        args: The positional arguments without the owner.
+        kwargs: The keyword arguments.
+    """
     given = (owner, *args) if circuit.owner else args
 
     def run(definition: bool) -> Any:
         kernel = None if definition or modes.definitions else circuit.body.kernel
         body = kernel or circuit.definition
-        return twin(body, *given, **kwargs) if modes.checks else body(*given, **kwargs)
+        return check_around(body, *given, **kwargs) if modes.checks else body(*given, **kwargs)
 
     recorder = switch.current() if switch.active else None
     return run(False) if recorder is None else recorder.circuit(circuit, owner, args, kwargs, run)
 
 
 def leaves(result: Any) -> list[Any]:
-    """The tensors of a result, in order, out of tuples, lists, dicts and dataclasses.
+    """Return the leaves of a nested result in order; tuples, lists, mappings and dataclasses are opened.
 
     >>> leaves((1, {"a": 2, "b": [3]}))
     [1, 2, 3]
@@ -67,7 +75,7 @@ modes = Modes(checks=os.environ.get("CIRCUITS_CHECKS", "1") != "0")
 SHARED = {
     "modes": modes,
     "switch": switch,
-    "detour": detour,
+    "slow_call": slow_call,
     "examine": examine,
     "refuse": refuse,
     "miscount": miscount,
@@ -77,6 +85,6 @@ SHARED = {
     "numbers": NUMBERS,
     "ints": (int, torch.SymInt),
 }
-"""What every generated check may refer to."""
+"""The names that all generated code may use, without their prefix."""
 
 globals().update({f"_{name}": thing for name, thing in SHARED.items()})

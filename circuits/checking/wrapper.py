@@ -1,21 +1,22 @@
-"""Write a function that checks, runs, and checks again.
+"""Write the source of a function that checks its inputs, runs the body, and checks the outputs.
 
-The text has the function's own parameter list, so Python binds a call as it always does. It asks once whether anything
-records, once whether checks are on, and then compares (`comparing`). It is written twice: as what users call, and as a
-twin that is told what to run, for whoever records.
+The function has the parameter list of the definition, so Python binds the arguments of a call as usual. It tests
+whether a diagram is being recorded and whether checks are on, and then compares (`comparisons`). The same checks are
+written a second time as `check_around`, which runs the function that it is given; `slow_call` uses it.
 """
 
 import inspect
 from collections.abc import Iterable
 
 from circuits.checking.comparisons import Comparisons
-from circuits.checking.declaration import Circuit, parameters_of
+from circuits.checking.declaration import Circuit
+from circuits.checking.parameters import parameters_of
 
 Parameters = tuple[inspect.Parameter, ...]
 
 
-def prefix_of(parameters: Parameters) -> str:
-    """Underscores that no parameter begins with."""
+def unused_prefix(parameters: Parameters) -> str:
+    """Return a string of underscores with which no parameter begins."""
     prefix = "_"
     while any(each.name.startswith(prefix) for each in parameters):
         prefix += "_"
@@ -23,51 +24,54 @@ def prefix_of(parameters: Parameters) -> str:
 
 
 def source(circuit: Circuit, names: Iterable[str]) -> str:
-    """The text of `make`, which is given the things called `names`.
+    """Return the source of `make`, whose parameters are `names` with the prefix.
 
-    It gives the checked function, and a function that is told what the checked one is to run from then on.
+    `make` returns the checked function, and a function that sets the body that the checked function runs.
     """
     parameters = parameters_of(circuit.definition)
-    p = prefix_of(parameters)
-    take, call = taken(parameters, p), called(parameters)
-    args, kwargs = recorded(parameters, circuit.owner)
-    first, last = comparisons(circuit, p)
+    p = unused_prefix(parameters)
+    taken, passed = _parameter_list(parameters, p), _argument_list(parameters)
+    args, kwargs = _recorded_arguments(parameters, circuit.owner)
+    before, after = _checks(circuit, p)
     lines = [
         f"def make({', '.join(f'{p}{name}' for name in names)}):",
-        *(f"    {line}" for line in aside(p)),
+        *(f"    {line}" for line in _outlined_calls(p)),
         "",
-        f"    def {p}checked({take}):",
+        f"    def {p}checked({taken}):",
         f"        if {p}switch.active or {p}modes.definitions:",
-        f"            return {p}aside({circuit.owner or None}, {args}, {kwargs})",
+        f"            return {p}slow({circuit.owner or None}, {args}, {kwargs})",
         f"        if not {p}modes.checks:",
-        f"            return {p}body({call})",
-        *(f"        {line}" for line in first),
-        f"        {p}result = {p}body({call})",
-        *(f"        {line}" for line in last),
+        f"            return {p}body({passed})",
+        *(f"        {line}" for line in before),
+        f"        {p}result = {p}body({passed})",
+        *(f"        {line}" for line in after),
         f"        return {p}result",
         "",
-        f"    def {p}twin({p}run{', ' if take else ''}{take}):",
-        *(f"        {line}" for line in first),
-        f"        {p}result = {p}run({call})",
-        *(f"        {line}" for line in last),
+        f"    def {p}check_around({p}run{', ' if taken else ''}{taken}):",
+        *(f"        {line}" for line in before),
+        f"        {p}result = {p}run({passed})",
+        *(f"        {line}" for line in after),
         f"        return {p}result",
         "",
-        f"    def {p}run({p}other):",
+        f"    def {p}set_body({p}other):",
         f"        nonlocal {p}body",
         f"        {p}body = {p}other",
         "",
-        f"    return {p}checked, {p}run",
+        f"    return {p}checked, {p}set_body",
         "",
     ]
     return "\n".join(lines)
 
 
-def aside(prefix: str) -> list[str]:
-    """What is seldom called, and alone holds the circuit: torch.compile cannot follow one it has no name for."""
+def _outlined_calls(prefix: str) -> list[str]:
+    """Return the functions that are called rarely, and that alone refer to the circuit.
+
+    The checked function itself does not: torch.compile cannot follow a circuit for which it has no name.
+    """
     p = prefix
     return [
-        f"def {p}aside(*{p}seen):",
-        f"    return {p}detour({p}circuit, {p}twin, *{p}seen)",
+        f"def {p}slow(*{p}seen):",
+        f"    return {p}slow_call({p}circuit, {p}check_around, *{p}seen)",
         "",
         *(
             line
@@ -77,25 +81,20 @@ def aside(prefix: str) -> list[str]:
     ]
 
 
-def comparisons(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
-    """The lines before the body and after it."""
-    written = Comparisons(circuit, prefix)
-    written.before()
-    first = written.take()
-    written.after(f"{prefix}result")
-    last = written.take()
-    if not written.is_rare():
-        return first, last
+def _checks(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
+    """Return the lines before the body and those after it."""
+    comparisons = Comparisons(circuit, prefix)
+    before = comparisons.input_lines()
+    after = comparisons.output_lines(f"{prefix}result")
+    if not comparisons.depends_on_optional_sizes():
+        return before, after
     several = len(circuit.results) > 1
     outputs = f"{prefix}leaves({prefix}result)" if several else f"[{prefix}result]"
-    written.results = "None"
-    before = written.call("always")
-    written.results = outputs
-    return [before], [written.call("always")]
+    return [comparisons.writer.call("always", "None")], [comparisons.writer.call("always", outputs)]
 
 
-def taken(parameters: Parameters, prefix: str) -> str:
-    """The parameter list, defaults by reference."""
+def _parameter_list(parameters: Parameters, prefix: str) -> str:
+    """Return the parameter list of the definition, with its default values by reference."""
     words: list[str] = []
     kinds = [each.kind for each in parameters]
     for i, each in enumerate(parameters):
@@ -108,16 +107,16 @@ def taken(parameters: Parameters, prefix: str) -> str:
     return ", ".join(words)
 
 
-def called(parameters: Parameters) -> str:
-    """The arguments that hand every parameter on."""
+def _argument_list(parameters: Parameters) -> str:
+    """Return the arguments of a call that passes on every parameter."""
     return ", ".join(
         f"{each.name}={each.name}" if each.kind is each.KEYWORD_ONLY else f"{_stars(each)}{each.name}"
         for each in parameters
     )
 
 
-def recorded(parameters: Parameters, owner: str) -> tuple[str, str]:
-    """The same arguments, the owner's left out, as a tuple and a dict."""
+def _recorded_arguments(parameters: Parameters, owner: str) -> tuple[str, str]:
+    """Return the arguments without the owner as the source of a tuple and of a dict."""
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     args = "".join(
         f"{_stars(each)}{each.name}, " for each in parameters if each.kind not in named and each.name != owner

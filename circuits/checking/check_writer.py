@@ -1,0 +1,76 @@
+"""Write the lines of a check: assignments, and conditions that refuse the call.
+
+Conditions are collected until the next assignment and then written as one `if`.
+"""
+
+from typing import Any
+
+from circuits.checking.declaration import Circuit
+from circuits.checking.expressions import Expression, text_of
+
+
+class CheckWriter:
+    """The lines of one circuit's check as they are written, and the conditions not yet written.
+
+    `prefix` begins every name that the lines define or read, parameters of the function excepted. `results` is the
+    source of the list of results in a call that refuses: `"None"` before the function has run.
+    """
+
+    def __init__(self, circuit: Circuit, prefix: str) -> None:
+        self.circuit = circuit
+        self.prefix = prefix
+        self.results = "None"
+        self.indent = ""
+        self._lines: list[str] = []
+        self._conditions: list[str] = []
+        self._count = 0
+
+    def take_lines(self) -> list[str]:
+        """Return the lines written so far and start again with none."""
+        self.flush()
+        lines, self._lines = self._lines, []
+        return lines
+
+    def new_name(self, kind: str) -> str:
+        """Return a variable name that was not used before."""
+        self._count += 1
+        return f"{self.prefix}{kind}{self._count}"
+
+    def write(self, line: str) -> None:
+        """Write a line, after the conditions collected so far."""
+        self.flush()
+        self._lines.append(f"{self.indent}{line}")
+
+    def refuse_if(self, condition: str) -> None:
+        """Collect a condition under which the call is refused."""
+        self._conditions.append(condition)
+
+    def flush(self) -> None:
+        """Write the collected conditions as one `if` that refuses the call when any of them holds."""
+        if self._conditions:
+            condition = f"if {' or '.join(self._conditions)}:"
+            self._conditions.clear()
+            self.write(condition)
+            self.write(f"    {self.call('wrong', self.results)}")
+
+    def call(self, function: str, results: str) -> str:
+        """Return a call of `wrong` or `always` with the owner, all tensors that the function takes, and the results."""
+        values = "".join(f"{slot.name}, " for slot in self.circuit.slots)
+        owner = self.circuit.owner or "None"
+        return f"{self.prefix}{function}({owner}, ({values}), {results})"
+
+    def divide(self, size: Any, by: Any) -> Any:
+        """Return the quotient of two sizes; the call is refused if there is a remainder or the divisor is 0."""
+        if by == 1:
+            return size
+        top, bottom = text_of(size), text_of(by)
+        self.refuse_if(f"{top} % {bottom} != 0" if isinstance(by, int) and by else f"{bottom} == 0 or {top} % {bottom}")
+        return self.assign(Expression(f"{top} // {bottom}"))
+
+    def assign(self, size: Any) -> Any:
+        """Assign a size to a new variable and return that variable; a number or a variable is returned as it is."""
+        if isinstance(size, int) or size.text.isidentifier():
+            return size
+        name = self.new_name("n")
+        self.write(f"{name} = {size.text}")
+        return Expression(name)

@@ -1,0 +1,75 @@
+"""Compile the generated source of a circuit to a function, and register its kernel and its backward circuit."""
+
+import functools
+import inspect
+import linecache
+from collections.abc import Callable
+from typing import Any
+
+from circuits.checking import runtime
+from circuits.checking.declaration import Circuit
+from circuits.checking.parameters import POSITIONAL, parameters_of
+from circuits.checking.wrapper import source, unused_prefix
+from circuits.errors import SignatureError
+
+
+def checked(spec: Circuit) -> Any:
+    """Return the function that checks a call of the circuit and runs it; tracebacks show the lines of its source."""
+    parameters = parameters_of(spec.definition)
+    prefix = unused_prefix(parameters)
+    names = {
+        "circuit": spec,
+        "body": spec.definition,
+        "defaults": {each.name: each.default for each in parameters},
+        "dtypes": {each.name: each.dtype for each in spec.slots},
+    }
+    if prefix != "_":
+        names |= runtime.SHARED
+    text = source(spec, names)
+    filename = f"<circuit {spec.name} at {spec.where}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    scope: dict[str, Any] = {}
+    exec(compile(text, filename, "exec"), runtime.__dict__, scope)
+    function, set_body = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
+    functools.update_wrapper(function, spec.definition)
+    function.circuit = spec
+    function.kernel = functools.partial(_register_kernel, spec, set_body)
+    function.backward = functools.partial(_register_backward, spec)
+    return function
+
+
+def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Run `kernel` in place of the definition from now on; SignatureError if its parameters have other names."""
+    expected, found = ([each.name for each in parameters_of(f)] for f in (spec.definition, kernel))
+    if expected != found:
+        raise SignatureError(
+            f"a kernel of {spec.name} takes ({', '.join(expected)}); this one takes ({', '.join(found)})"
+        )
+    spec.body.kernel = kernel
+    set_body(kernel)
+    return kernel
+
+
+def _register_backward(spec: Circuit, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Set the backward circuit; SignatureError if it does not take the parameters of the circuit, then cotangents."""
+    parameters = parameters_of(spec.definition)
+    positional = [each for each in parameters if each.kind in POSITIONAL]
+    args = [None] * max(len(positional), len(spec.inputs) + bool(spec.owner))
+    kwargs = dict.fromkeys([each.name for each in parameters if each.kind is each.KEYWORD_ONLY])
+    found = inspect.Signature(list(parameters_of(function)))
+    if not any(_accepts(found, [*args, *[None] * count], kwargs) for count in range(1, len(spec.results) + 1)):
+        raise SignatureError(
+            f"a backward circuit of {spec.name} takes ({', '.join([each.name for each in parameters])}) and the "
+            f"cotangents of its outputs; this one takes ({', '.join(found.parameters)})"
+        )
+    spec.body.backward = function
+    return function
+
+
+def _accepts(signature: inspect.Signature, args: list[None], kwargs: dict[str, None]) -> bool:
+    """Return whether a function with this signature can be called with these arguments."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True

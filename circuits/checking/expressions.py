@@ -1,0 +1,42 @@
+"""Sizes as source text: arithmetic on an `Expression` gives the text of a longer expression.
+
+The arithmetic of `signature` (`Term.size`, `solve`) works on numbers and on expressions alike, so that the same code
+computes a size and writes the Python that computes it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Expression:
+    """The Python source of an expression whose value is a size.
+
+    >>> (Expression("h") * 2 + 1).text
+    '((h * 2) + 1)'
+    """
+
+    text: str
+
+    def __mul__(self, other: Any) -> "Expression":
+        return Expression(f"({self.text} * {text_of(other)})")
+
+    def __rmul__(self, other: Any) -> "Expression":
+        return self if other == 1 else Expression(f"({text_of(other)} * {self.text})")
+
+    def __add__(self, other: Any) -> "Expression":
+        return Expression(f"({self.text} + {text_of(other)})")
+
+    def __radd__(self, other: Any) -> "Expression":
+        return Expression(f"({text_of(other)} + {self.text})")
+
+    def __sub__(self, other: Any) -> "Expression":
+        return Expression(f"({self.text} - {text_of(other)})")
+
+    def __rsub__(self, other: Any) -> "Expression":
+        return Expression(f"({text_of(other)} - {self.text})")
+
+
+def text_of(size: Any) -> str:
+    """Return the source text of a size, which is an `Expression` or a number."""
+    return size.text if isinstance(size, Expression) else f"{size}"

@@ -1,0 +1,44 @@
+"""The parameters of a function, and which of them take the tensors of a signature."""
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+from circuits.errors import SignatureError
+from circuits.signature import Signature
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+"""The kinds of parameters that a call can pass by position, one value each."""
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of a function; `*inputs, **options` for one written in C that has no signature."""
+    try:
+        return tuple(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):
+        anything = inspect.Parameter("inputs", inspect.Parameter.VAR_POSITIONAL)
+        return anything, inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
+
+
+def input_parameters(
+    name: str, signature: Signature, parameters: list[inspect.Parameter], optional: Collection[str]
+) -> tuple[str, ...]:
+    """Return the names of the inputs: the first positional parameters, those of `optional` left out.
+
+    Inputs taken by `*tensors` are named `tensors[0]`, `tensors[1]`, ...
+
+    Raises:
+        SignatureError: If the function `name` has fewer such parameters than the signature has inputs.
+    """
+    positional = [each.name for each in parameters if each.kind in POSITIONAL and each.name not in optional]
+    star = next((each.name for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    count = len(signature.inputs)
+    if not parameters and signature.inputs == ((),):
+        return ()
+    if len(positional) >= count:
+        return tuple(positional[:count])
+    if star is None:
+        tensors = "1 tensor" if count == 1 else f"{count} tensors"
+        takes = f"only {', '.join(positional)}" if positional else "none"
+        raise SignatureError(f"{signature} takes {tensors}, but of the parameters of {name} {takes} can carry one")
+    return (*positional, *(f"{star}[{i}]" for i in range(count - len(positional))))

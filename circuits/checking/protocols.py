@@ -1,0 +1,82 @@
+"""The types of decorated functions and of the decorator, as type checkers see them."""
+
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
+
+from torch import nn
+
+from circuits.checking.declaration import Circuit
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+Module = TypeVar("Module", bound=nn.Module)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Checked(Protocol[P, R_co]):
+    """A decorated function: called as before, with its declaration and with decorators for its kernel and backward."""
+
+    __name__: str
+    __qualname__: str
+
+    @property
+    def circuit(self) -> Circuit:
+        """The declaration."""
+        ...
+
+    def kernel(self, function: Function) -> Function:
+        """Register a kernel: a function with the same parameters that runs in place of the definition.
+
+        Args:
+            function: The kernel; its parameters must have the names of the definition's.
+
+        Returns:
+            `function` itself, so that `kernel` can be used as a decorator.
+
+        Raises:
+            SignatureError: If the names of the parameters differ.
+        """
+        ...
+
+    def backward(self, function: Function) -> Function:
+        """Register a backward circuit, which computes the cotangents of the inputs.
+
+        Args:
+            function: It takes all parameters of the definition, `self` first in a method, then the cotangents of the
+                definition's outputs. It returns the cotangents of the signature's inputs in order, None for an input
+                that has none. If gradients may flow to further tensors, a dict of their cotangents comes last: optional
+                tensors by the names of their parameters, the parameters of a module by their own names.
+
+        Returns:
+            `function` itself, so that `backward` can be used as a decorator.
+
+        Raises:
+            SignatureError: If `function` cannot be called with these arguments.
+        """
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> Self: ...
+    @overload
+    def __get__(self: "Checked[Concatenate[Any, Q], R]", instance: object, owner: Any = None) -> "Checked[Q, R]": ...
+
+
+class Decorator(Protocol):
+    """The result of `circuit(...)`, which takes a function, a method or a module.
+
+    A method of a module stays a plain callable for type checkers: they do not allow `forward` to be overridden by an
+    object with further attributes.
+    """
+
+    @overload
+    def __call__(self, thing: Module, /) -> Module: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, thing: Callable[Concatenate[Module, P], R], /
+    ) -> Callable[Concatenate[Module, P], R]: ...
+    @overload
+    def __call__(self, thing: Callable[P, R], /) -> Checked[P, R]: ...
