@@ -1,43 +1,68 @@
-"""Learned convolutions, as modules: strided, dilated, grouped, depthwise-separable, transposed, over any axes of space.
+"""Learned convolutions, as modules: strided, dilated, grouped, depthwise-separable, transposed, over any spatial axes.
 
-Each says in its text what it takes to what: `Convolution("c h w -> k h' w'", ...)`, with any axes before the channels.
-Weights are laid out, named and begun as in nn.Conv2d and nn.ConvTranspose2d, whose state dicts they load. With more
-than three axes of space the definition runs, since torch has no operator.
+The first argument is a text with the axes of the input and of the output: `Convolution("c h w -> k h' w'", ...)`. Any
+axes may lead. Weights are laid out, named and initialized as in nn.Conv2d and nn.ConvTranspose2d, whose state dicts
+they load. With more than three spatial axes the definition runs, since torch has no operator.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3; Dumoulin and Visin 2016, A guide to convolution
 arithmetic for deep learning; for separable convolutions, Chollet 2017, Xception.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from circuits import CircuitError, Signature, circuit, rearrange
+from circuits import CircuitError, circuit
 
+from .parts.convolution_base import (
+    ConvolutionBase,
+    ConvolutionText,
+    copied_from_torch,
+    options_from_torch,
+    same_padding,
+    text_from_torch,
+)
+from .parts.convolution_kinds import Options
 from .parts.convolve import (
     convolution_over,
     grouped_convolution_over,
     grouped_transposed_convolution_over,
     transposed_convolution_over,
 )
-from .parts.space import Number, Padding, even, settled, space, windows_over
+from .parts.space import Mode, Number, Padding, as_tuples, space, windows_over
 from .weights.files import savable
 
 
 @savable
-class Convolution(nn.Module):
-    """A learned convolution from the first axis of a text to that on its right, over the axes of space behind them.
+class Convolution(ConvolutionBase):
+    """A learned convolution over any number of spatial axes, with named axes (section 3.3): nn.Conv1d, nn.Conv2d, ...
 
-    Every window of `kernel` places meets the weight, (k, c/groups, kernel). Options are nn.Conv2d's: one number for all
-    axes or one for each; an axis may also have (before, after) for its padding. `padding="same"` keeps sizes where the
-    stride is 1; a text that says so, "c h w -> k h w", is checked. Weight and bias begin uniform within ±(inputs of one
-    output)^-½, as nn.Conv2d's do.
+    Every window of the image is contracted with the weight, of shape (k, c/groups, *kernel). Weight and bias are
+    initialized as in nn.Conv2d, uniform within ±(number of inputs of one output)^-½. The options are those of
+    nn.Conv2d; each is one number for all spatial axes, or one for each.
 
-    Parameters: ck·(kernel)/groups, and k with a bias. Raises SignatureError for a text that cannot be read, and
-    CircuitError for a text without channels or space, and for numbers that cannot be.
+    Parameters: ck·(product of the kernel)/groups, and k more with a bias.
+
+    Args:
+        text: The axes of input and output, `"c h w -> k h' w'"`: on each side the channels, then the spatial axes. A
+            size that the text says is kept or halved, as in `"c h w -> k h w"`, is checked on every call.
+        kernel: The size of a window.
+        stride: The distance from one window to the next.
+        padding: How many positions are added at both ends of an axis, or for each axis a number or a pair (before,
+            after); or "same", which keeps the sizes at a stride of 1.
+        dilation: The distance between neighbouring positions of a window.
+        groups: How many groups of channels are convolved separately; it divides the channels on both sides.
+        mode: The values of the padding: zeros, or copies as in nn.Conv2d's `padding_mode`.
+        bias: Whether a learned number is added to each output channel.
+        device, dtype: Those of the parameters.
+        **channels: The sizes of the channel axes by their names in the text, such as `c=3, k=16`.
+
+    Raises:
+        SignatureError: If the text is not a signature.
+        CircuitError: If the text lacks channels or spatial axes, `channels` are not the sizes of its channel axes,
+            `groups` does not divide them, or an option is out of range.
 
     >>> convolve = Convolution("c h w -> k h' w'", c=3, k=16, kernel=3, stride=2, padding=1)
     >>> convolve(torch.rand(5, 3, 8, 9)).shape
@@ -54,77 +79,68 @@ class Convolution(nn.Module):
         padding: Padding | Literal["same"] = 0,
         dilation: Number = 1,
         groups: int = 1,
-        mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        mode: Mode = "zeros",
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **channels: int,
     ) -> None:
         super().__init__()
-        c, k, n, signature = _read("Convolution", text, channels, groups)
-        border: Padding = _same(n, kernel, dilation) if padding == "same" else settled(padding)
-        windows = windows_over(n, kernel, stride, border, dilation, mode)
-        self.text, self.sizes, self.groups = text, channels, groups
-        self.stride, self.padding, self.dilation, self.mode = settled(stride), border, settled(dilation), mode
-        self.kernel = tuple([window.size for window in windows])
-        self.weight = nn.Parameter(torch.empty(k, c // groups, *self.kernel, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(k, device=device, dtype=dtype)) if bias else None
-        self.reset_parameters()
-        self.convolve = convolution_over(n) if groups == 1 else grouped_convolution_over(n)
-        circuit(signature, fixed=channels)(self)
-
-    def reset_parameters(self) -> None:
-        """Draw the weight and the bias anew."""
-        _begin(self)
+        form = ConvolutionText.read("Convolution", text, channels, groups)
+        border: Padding = same_padding(form.n, kernel, dilation) if padding == "same" else padding
+        options = Options(stride, border, dilation, mode)
+        self._set_up(form, (form.outputs, form.inputs // groups), kernel, groups, options, bias, device, dtype)
+        self.convolve = convolution_over(form.n) if groups == 1 else grouped_convolution_over(form.n)
+        circuit(form.signature, fixed=channels)(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Every window met with the weight; raises ShapeError where an axis clashes or is shorter than a window."""
-        return self.convolve(
-            image,
-            _in_groups(self.weight, self.groups),
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            mode=self.mode,
-        )
+        """Return the convolution of the image.
+
+        Raises:
+            ShapeError: If an axis disagrees with the text, or a spatial axis is smaller than a window.
+        """
+        return self._convolve(image)
 
     @classmethod
     def from_torch(cls, theirs: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Self:
-        """A copy of torch's module, which gives equal outputs.
+        """Return a Convolution with the weights of torch's module, which computes the same.
+
+        Args:
+            theirs: The module to copy; it shares no memory with the copy.
 
         >>> Convolution.from_torch(nn.Conv1d(4, 6, 3, groups=2))
         Convolution("c w -> k w'", c=4, k=6, kernel=(3,), groups=2)
         """
-        n = len(theirs.kernel_size)
         padding: Any = 0 if theirs.padding == "valid" else theirs.padding
-        ours = cls(
-            _text(n),
-            kernel=theirs.kernel_size,
-            stride=theirs.stride,
-            padding=padding,
-            dilation=theirs.dilation,
-            groups=theirs.groups,
-            mode=theirs.padding_mode,
-            **_options(theirs),
-        )
-        return _copied(ours, theirs)
-
-    def extra_repr(self) -> str:
-        """What stands in the brackets of `repr`."""
-        return _described(self, {"padding": 0})
+        made = cls(text_from_torch(theirs), padding=padding, mode=theirs.padding_mode, **options_from_torch(theirs))
+        return copied_from_torch(made, theirs)
 
 
 @savable
-class TransposedConvolution(nn.Module):
-    """A learned transposed convolution: each place of the image writes a window, and what windows write is added up.
+class TransposedConvolution(ConvolutionBase):
+    """A learned transposed convolution over any number of spatial axes: nn.ConvTranspose1d, nn.ConvTranspose2d, ...
 
     `TransposedConvolution("k h' w' -> c h w", ...)` is the transpose of `Convolution("c h w -> k h' w'", ...)` with the
-    same weight, (k, c/groups, kernel), and options. It makes the shortest image that the convolution would take to the
-    size that came, and `output_padding` more; a call may ask for sizes instead. Weight and bias begin uniform within
-    ±(c/groups · kernel)^-½, as nn.ConvTranspose2d's do.
+    same weight, of shape (k, c/groups, *kernel), and the same options: each position of the input is multiplied by the
+    weight and added to a window of the output (section 3.3). Weight and bias are initialized as in nn.ConvTranspose2d,
+    uniform within ±(c/groups · product of the kernel)^-½.
 
-    Parameters: ck·(kernel)/groups, and c with a bias. Raises as Convolution does.
+    Parameters: ck·(product of the kernel)/groups, and c more with a bias.
+
+    Args:
+        text: The axes of input and output, `"k h' w' -> c h w"`: on each side the channels, then the spatial axes.
+        kernel: The size of a window.
+        stride: The distance from one window to the next.
+        padding: How many positions the convolution adds at both ends of an axis, or for each axis a number or a pair
+            (before, after). They are removed from the output; unless `mode` is zeros, they are added to what they copy.
+        output_padding: How much longer an axis is than the smallest size that the convolution would take to the size
+            of the input; less than the stride. A call may give the sizes instead.
+        dilation, groups, mode, bias, device, dtype: As in Convolution.
+        **channels: The sizes of the channel axes by their names in the text, such as `k=16, c=3`.
+
+    Raises:
+        SignatureError: If the text is not a signature.
+        CircuitError: As in Convolution.
 
     >>> widen = TransposedConvolution("k h' w' -> c h w", k=16, c=3, kernel=3, stride=2, padding=1)
     >>> widen(torch.rand(5, 16, 4, 5)).shape, widen(torch.rand(5, 16, 4, 5), size=(8, 9)).shape
@@ -142,33 +158,31 @@ class TransposedConvolution(nn.Module):
         output_padding: Number = 0,
         dilation: Number = 1,
         groups: int = 1,
-        mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        mode: Mode = "zeros",
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **channels: int,
     ) -> None:
         super().__init__()
-        k, c, n, signature = _read("TransposedConvolution", text, channels, groups)
-        padding = settled(padding)
-        self.windows = windows_over(n, kernel, stride, padding, dilation, mode)
-        self.text, self.sizes, self.groups, self.output_padding = text, channels, groups, settled(output_padding)
-        self.stride, self.padding, self.dilation, self.mode = settled(stride), padding, settled(dilation), mode
-        self.kernel = tuple([window.size for window in self.windows])
-        self.weight = nn.Parameter(torch.empty(k, c // groups, *self.kernel, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(c, device=device, dtype=dtype)) if bias else None
-        self.reset_parameters()
-        self.convolve = transposed_convolution_over(n) if groups == 1 else grouped_transposed_convolution_over(n)
-        circuit(signature, fixed=channels)(self)
-
-    def reset_parameters(self) -> None:
-        """Draw the weight and the bias anew."""
-        _begin(self)
+        form = ConvolutionText.read("TransposedConvolution", text, channels, groups)
+        options = Options(stride, padding, dilation, mode)
+        self._set_up(form, (form.inputs, form.outputs // groups), kernel, groups, options, bias, device, dtype)
+        self.output_padding = as_tuples(output_padding)
+        self.windows = windows_over(form.n, self.kernel, self.stride, self.padding, self.dilation, self.mode)
+        self.convolve = (transposed_convolution_over if groups == 1 else grouped_transposed_convolution_over)(form.n)
+        circuit(form.signature, fixed=channels)(self)
 
     def forward(self, image: Tensor, *, size: Sequence[int] | None = None) -> Tensor:
-        """What the windows write, added up, on an image of `size` where that is given.
+        """Return the transposed convolution of the image.
 
-        Raises ShapeError where an axis clashes, and CircuitError for a size the convolution would not take back.
+        Args:
+            image: The input, with the axes on the left of the text.
+            size: The sizes of the spatial axes of the output; by default `output_padding` decides.
+
+        Raises:
+            ShapeError: If an axis disagrees with the text, or an output axis is empty once its padding is removed.
+            CircuitError: If the convolution would not take an image of this `size` to that of the input.
         """
         added: Any = self.output_padding
         if size is not None:
@@ -176,54 +190,54 @@ class TransposedConvolution(nn.Module):
             added = tuple(
                 [wanted - window.least(count) for window, wanted, count in zip(self.windows, size, counts, strict=True)]
             )
-        return self.convolve(
-            image,
-            _in_groups(self.weight, self.groups),
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=added,
-            dilation=self.dilation,
-            mode=self.mode,
-        )
+        return self._convolve(image, output_padding=added)
 
     @classmethod
     def from_torch(cls, theirs: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> Self:
-        """A copy of torch's module, which gives equal outputs, also for `output_size=`, here `size=`.
+        """Return a TransposedConvolution with the weights of torch's module, which computes the same.
 
-        Raises CircuitError for an output padding that is not less than the stride (torch lets it reach the dilation).
+        Torch's argument `output_size` is `size` here.
+
+        Args:
+            theirs: The module to copy; it shares no memory with the copy.
+
+        Raises:
+            CircuitError: If an output padding is not less than the stride; torch also allows one that is less than the
+                dilation.
         """
-        n = len(theirs.kernel_size)
         for added, stride in zip(theirs.output_padding, theirs.stride, strict=True):
             if added >= stride:
                 what = f"output_padding {added} at stride {stride} adds places that no convolution reads"
-                raise CircuitError(f"TransposedConvolution.from_torch: {what}; it has no equal here")
+                raise CircuitError(f"TransposedConvolution.from_torch: {what}; this is not supported")
         padding: Any = theirs.padding
-        ours = cls(
-            _text(n),
-            kernel=theirs.kernel_size,
-            stride=theirs.stride,
+        made = cls(
+            text_from_torch(theirs),
             padding=padding,
             output_padding=theirs.output_padding,
-            dilation=theirs.dilation,
-            groups=theirs.groups,
-            **_options(theirs),
+            **options_from_torch(theirs),
         )
-        return _copied(ours, theirs)
-
-    def extra_repr(self) -> str:
-        """What stands in the brackets of `repr`."""
-        return _described(self, {"padding": 0, "output_padding": 0})
+        return copied_from_torch(made, theirs)
 
 
 @savable
 class SeparableConvolution(nn.Module):
-    """A convolution of each channel by itself, then a linear map over the channels at each place (Chollet 2017).
+    """A depthwise-separable convolution (Chollet 2017): one kernel per channel, then a linear map over the channels.
 
-    `depthwise` has one kernel for each of c channels, `pointwise` a kernel of one place from c to k channels. Options
-    are those of `depthwise`. Both begin as nn.Conv2d does.
+    The two are its submodules: `depthwise`, a Convolution with as many groups as channels, and `pointwise`, a
+    Convolution with windows of one position from c to k channels. Both are initialized as Convolution.
 
-    Parameters: c·(kernel) + ck, and c + k with biases; a convolution has ck·(kernel). Raises as Convolution does.
+    Parameters: c·(product of kernel) + ck, and c + k more with biases; a Convolution has ck·(product of kernel).
+
+    Args:
+        text: The axes of input and output, `"c h w -> k h' w'"`, as in Convolution.
+        kernel, stride, padding, dilation, mode: Those of `depthwise`, as in Convolution.
+        bias: Whether both convolutions have a bias.
+        device, dtype: Those of the parameters.
+        **channels: The sizes of the channel axes by their names in the text, such as `c=32, k=64`.
+
+    Raises:
+        SignatureError: If the text is not a signature.
+        CircuitError: As in Convolution.
 
     >>> convolve = SeparableConvolution("c h w -> k h' w'", c=32, k=64, kernel=3, padding=1)
     >>> convolve(torch.rand(5, 32, 8, 8)).shape, sum(each.numel() for each in convolve.parameters())
@@ -239,17 +253,18 @@ class SeparableConvolution(nn.Module):
         stride: Number = 1,
         padding: Padding | Literal["same"] = 0,
         dilation: Number = 1,
-        mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        mode: Mode = "zeros",
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **channels: int,
     ) -> None:
         super().__init__()
-        c, k, n, signature = _read("SeparableConvolution", text, channels, 1)
-        axes, windows, _ = space(n)
+        form = ConvolutionText.read("SeparableConvolution", text, channels, 1)
+        c, k = form.inputs, form.outputs
+        axes, window_axes, _ = space(form.n)
         self.depthwise = Convolution(
-            f"c {axes} -> c {windows}",
+            f"c {axes} -> c {window_axes}",
             kernel=kernel,
             stride=stride,
             padding=padding,
@@ -262,81 +277,12 @@ class SeparableConvolution(nn.Module):
             c=c,
         )
         self.pointwise = Convolution(f"c {axes} -> k {axes}", kernel=1, bias=bias, device=device, dtype=dtype, c=c, k=k)
-        circuit(signature, fixed=channels)(self)
+        circuit(form.signature, fixed=channels)(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Channel by channel, then across channels."""
+        """Return the convolution of each channel, mapped linearly over the channels.
+
+        Raises:
+            ShapeError: If an axis disagrees with the text, or a spatial axis is smaller than a window.
+        """
         return self.pointwise(self.depthwise(image))
-
-
-def _read(name: str, text: str, channels: dict[str, int], groups: int) -> tuple[int, int, int, str]:
-    """The channels in and out, the number of axes of space, and the signature of `c h w -> k h' w'`."""
-    signature = Signature.parse(text)
-    sides = [[f"{term}" for term in tensor if f"{term}" != "..."] for tensor in (*signature.inputs, *signature.outputs)]
-    if len(signature.inputs) != 1 or len(sides) != 2 or len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
-        what = "it goes from channels and axes of space to as many"
-        raise CircuitError(f'{name}("{text}"): {what}, as "c h w -> k h\' w\'"')
-    first, last = sides[0][0], sides[1][0]
-    if {first, last} != channels.keys():
-        came = ", ".join([f"{axis}={size}" for axis, size in channels.items()]) or "none"
-        wanted = first if first == last else f"{first} and {last}"
-        raise CircuitError(f'{name}("{text}"): it takes the sizes of {wanted}; {came} came')
-    c, k = channels[first], channels[last]
-    if groups < 1 or c % groups or k % groups:
-        possible = ", ".join([f"{g}" for g in range(1, math.gcd(c, k) + 1) if c % g == 0 and k % g == 0])
-        raise CircuitError(f"{name}: {groups} groups cannot share {c} and {k} channels; groups may be {possible}")
-    inside, outside = (" ".join(side) for side in sides)
-    return c, k, len(sides[0]) - 1, f"... {inside} -> ... {outside}"
-
-
-def _same(n: int, kernel: Number, dilation: Number) -> Padding:
-    """The padding that keeps sizes at a stride of 1."""
-    windows = [window.same() for window in windows_over(n, kernel, 1, 0, dilation, "zeros")]
-    if all(window.before == window.after for window in windows):
-        return tuple([window.before for window in windows])
-    return tuple([(window.before, window.after) for window in windows])
-
-
-def _in_groups(weight: Tensor, groups: int) -> Tensor:
-    """The weight, with an axis for its groups where there are some."""
-    return weight if groups == 1 else rearrange(weight, "(g k) ... -> g k ...", g=groups)
-
-
-def _begin(module: Convolution | TransposedConvolution) -> None:
-    """Draw weight and bias uniform within ±(inputs of one output)^-½, as torch counts them."""
-    inputs = module.weight[:1].numel()
-    bound = inputs**-0.5 if inputs else 0.0
-    for parameter in module.parameters(recurse=False):
-        nn.init.uniform_(parameter, -bound, bound)
-
-
-def _text(n: int) -> str:
-    """What a module from torch takes to what, by the letters that figures use."""
-    axes, windows, _ = space(n)
-    return f"c {axes} -> k {windows}"
-
-
-def _options(theirs: Any) -> dict[str, Any]:
-    """What of torch's modules goes by the same meaning to each of ours."""
-    weight = theirs.weight
-    made = {"bias": theirs.bias is not None, "device": weight.device, "dtype": weight.dtype}
-    return {**made, "c": theirs.in_channels, "k": theirs.out_channels}
-
-
-def _copied(ours: Any, theirs: nn.Module) -> Any:
-    """Ours with the weights of theirs, in the same mode."""
-    ours.load_state_dict(theirs.state_dict())
-    return ours.train(theirs.training)
-
-
-def _described(module: Any, numbers: dict[str, Any]) -> str:
-    """The text, the channels, the kernel, and every option that is not as it would be unsaid."""
-    plain = {"stride": 1, **numbers, "dilation": 1, "groups": 1, "mode": "zeros"}
-    said = [f"{name}={size}" for name, size in module.sizes.items()] + [f"kernel={module.kernel}"]
-    for name, unsaid in plain.items():
-        value = getattr(module, name)
-        several = isinstance(value, tuple) and even(value)
-        if value != unsaid and not (several and {*value} == {unsaid}):
-            said.append(f"{name}={value!r}")
-    said += [] if module.bias is not None else ["bias=False"]
-    return f'"{module.text}", {", ".join(said)}'

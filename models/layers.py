@@ -1,113 +1,50 @@
-"""The boxes that figures repeat: learned linear maps, norms that activate, residuals, double convolutions.
+"""Blocks that several figures use: norm with activation, residual connection, double convolution, feed-forward.
 
-Here are the blocks with no figure of their own. What a tensor's memory looks like is no part of a diagram: the two
-functions at the end are the identity there, and change the layout where they run.
+`Linear` and the two functions that change the memory layout, `channels_last` and `channels_first`, are in `parts` and
+can be imported from here.
 
-Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 24, 26 and 27; the learned box L of section 2.4; for the
-initialisation of convolutions, He et al. 2015, Delving Deep into Rectifiers.
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 24, 26 and 27; for the initialization of convolutions, He
+et al. 2015, Delving Deep into Rectifiers.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuits import CircuitError, ShapeError, Signature, circuit, rearrange
+from circuits import ShapeError, circuit
 
+from .parts.linear import Linear
+from .parts.memory_layout import channels_first, channels_last
 from .weights.files import savable
 
-
-@savable
-class Linear(nn.Module):
-    """A learned linear map from some named axes to others, at every index of whatever leads: `Linear("m -> h k", ...)`.
-
-    Every name has a size, and all of them stand in the map: an axis on both sides is read, and written anew. The weight
-    is nn.Linear's, (axes out, axes in), each side's axes one after another in the order written. Weight and bias begin
-    as nn.Linear's do, uniform within ±(size in)^-½.
-
-    Parameters: (size out)(size in), and (size out) more with a bias. Raises SignatureError for a text that cannot be
-    read, and CircuitError unless it goes from one tensor of names to another and each name has a size.
-
-    >>> split = Linear("m -> h k", m=128, h=4, k=16)
-    >>> split(torch.rand(20, 128)).shape, split.weight.shape
-    (torch.Size([20, 4, 16]), torch.Size([64, 128]))
-    """
-
-    def __init__(
-        self,
-        text: str,
-        /,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **sizes: int,
-    ) -> None:
-        super().__init__()
-        self.inputs, self.outputs = _sides(text)
-        names = {*self.inputs, *self.outputs}
-        if names != sizes.keys():
-            missing, unknown = sorted(names - sizes.keys()), sorted(sizes.keys() - names)
-            said = [
-                f"{what} {' '.join(them)}" for what, them in (("no size for", missing), ("no axis", unknown)) if them
-            ]
-            raise CircuitError(f'Linear("{text}"): {" and ".join(said)}')
-        self.sizes = sizes
-        rows, columns = (math.prod(sizes[name] for name in side) for side in (self.outputs, self.inputs))
-        self.weight = nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if bias else None
-        self.reset_parameters()
-        inside, outside = " ".join(self.inputs), " ".join(self.outputs)
-        self.join = None if len(self.inputs) == 1 else f"... {inside} -> ... ({inside})"
-        self.split = None if len(self.outputs) == 1 else f"... ({outside}) -> ... {outside}"
-        circuit(f"... {inside} -> ... {outside}", fixed=sizes)(self)
-
-    def reset_parameters(self) -> None:
-        """Draw the weight and the bias anew."""
-        bound = self.weight.shape[1] ** -0.5 if self.weight.shape[1] else 0.0
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The map at every index of the leading axes; raises ShapeError where a named axis has another size."""
-        joined = input if self.join is None else rearrange(input, self.join)
-        mapped = F.linear(joined, self.weight, self.bias)
-        if self.split is None:
-            return mapped
-        return rearrange(mapped, self.split, **{name: self.sizes[name] for name in self.outputs})
-
-    def extra_repr(self) -> str:
-        """What stands in the brackets of `repr`."""
-        sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
-        return f'"{" ".join(self.inputs)} -> {" ".join(self.outputs)}", {sizes}, bias={self.bias is not None}'
-
-
-def _sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names on each side of a linear map's text; `...` may lead on both, as it does unsaid."""
-    signature = Signature.parse(text)
-    sides = [[f"{axis}" for axis in tensor] for tensor in (*signature.inputs, *signature.outputs)]
-    lifted = [side[:1] == ["..."] for side in sides]
-    sides = [side[led:] for side, led in zip(sides, lifted, strict=True)]
-    plain = all(name.isidentifier() for side in sides for name in side)
-    if len(sides) != 2 or len(signature.inputs) != 1 or len(set(lifted)) > 1 or not plain:
-        raise CircuitError(
-            f'Linear("{text}"): a linear map goes from one tensor of named axes to another, as "m -> h k"'
-        )
-    if any(len({*side}) < len(side) for side in sides):
-        raise CircuitError(f'Linear("{text}"): an axis stands once on a side')
-    return tuple(sides[0]), tuple(sides[1])
+__all__ = [
+    "DoubleConvolution",
+    "FeedForward",
+    "Linear",
+    "NormActivate",
+    "ResidualConnection",
+    "channels_first",
+    "channels_last",
+    "he_normal",
+]
 
 
 @savable
 class NormActivate(nn.Module):
     """A norm over n channels, then an activation: the pink box of Figure 26.
 
-    `norm` makes a module for a number of channels, `activation` makes one for nothing, as their classes do. What
-    nn.BatchNorm2d and nn.GroupNorm give is new and no gradient asks for it again: there nn.ReLU works in place.
+    nn.ReLU works in place after nn.BatchNorm2d and nn.GroupNorm: their output is a new tensor that their gradient does
+    not need.
 
-    Parameters: 2n, for these two norms.
+    Parameters: those of the norm and the activation; 2n with nn.BatchNorm2d or nn.GroupNorm, and nn.ReLU.
+
+    Args:
+        n: The number of channels.
+        norm: Called with the number of channels, returns the norm, as the class nn.BatchNorm2d does.
+        activation: Called without arguments, returns the activation, as the class nn.ReLU does.
+        device, dtype: Those of the parameters.
 
     >>> NormActivate(16)(torch.rand(5, 16, 8, 8)).shape
     torch.Size([5, 16, 8, 8])
@@ -130,15 +67,19 @@ class NormActivate(nn.Module):
 
     @circuit("b n h w -> b n h w", fixed="n")
     def forward(self, image: Tensor) -> Tensor:
-        """Normed, then activated."""
+        """Return the normalized image after the activation."""
         return self.activation(self.norm(image))
 
 
 @savable
 class ResidualConnection(nn.Module):
-    """What the mainline makes of a tensor, plus the tensor itself, or what the connection makes of it (Figure 26).
+    """The sum of a module's output and its input, or the output of a second module on the input (Figure 26).
 
-    The two must have equal axes: neither is stretched to fit the other. Parameters: those of the two modules.
+    The two summands must have equal shapes: neither is broadcast. Parameters: those of the two modules.
+
+    Args:
+        mainline: The module on the main path.
+        connection: The module on the other path; by default the identity.
 
     >>> ResidualConnection(nn.Linear(8, 8))(torch.rand(5, 8)).shape
     torch.Size([5, 8])
@@ -150,7 +91,11 @@ class ResidualConnection(nn.Module):
         self.connection = connection
 
     def forward(self, input: Tensor) -> Tensor:
-        """The sum of both ways; raises ShapeError where they end in other axes."""
+        """Return the sum of both paths.
+
+        Raises:
+            ShapeError: If the two have different shapes.
+        """
         main = self.main(input)
         other = input if self.connection is None else self.connection(input)
         if main.shape != other.shape:
@@ -163,12 +108,19 @@ class ResidualConnection(nn.Module):
 
 @savable
 class DoubleConvolution(nn.Module):
-    """Two 3 by 3 convolutions that keep h and w, an activation after each: the pink box of Figure 27.
+    """Two 3×3 convolutions that keep h and w, with an activation after each: the pink box of Figure 27.
 
-    With a `norm`, which is made for a number of channels and stands before each activation, the convolutions have no
-    bias. Weights begin normal, with variance 2 by the inputs of one output (He et al.), and biases at 0.
+    Weights are initialized normal, with variance 2/(number of inputs of one output) (He et al. 2015), biases to 0.
 
-    Parameters: 9(c0 + c1)c1 + 2c1; 9(c0 + c1)c1 and those of two norms with `norm`.
+    Parameters: 9(c0 + c1)c1 + 2c1; with `norm` 9(c0 + c1)c1 and those of two norms.
+
+    Args:
+        c0: The number of input channels.
+        c1: The number of output channels, of both convolutions.
+        activation: Called without arguments, returns the activation, as the class nn.ReLU does.
+        norm: Called with the number of channels, returns a norm that is applied before each activation; the
+            convolutions then have no bias. By default there is none.
+        device, dtype: Those of the parameters.
 
     >>> DoubleConvolution(3, 16)(torch.rand(5, 3, 8, 8)).shape
     torch.Size([5, 16, 8, 8])
@@ -200,24 +152,33 @@ class DoubleConvolution(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the convolutions anew."""
+        """Re-initialize both convolutions, as `he_normal` does."""
         he_normal(self.first)
         he_normal(self.second)
 
     @circuit("b c0 h w -> b c1 h w", fixed="c0 c1")
     def forward(self, image: Tensor) -> Tensor:
-        """Convolved and activated, twice."""
+        """Return the image after both convolutions, each followed by its activation."""
         image = self.first_activation(self.first(image))
         return self.second_activation(self.second(image))
 
 
 @savable
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between, at every index of whatever leads: m to f and back (Figure 24).
+    """Two linear maps with an activation between them, from m to f and back to m, at every leading index (Figure 24).
 
-    In training `dropout` is the probability that one of the f units is left out. Without gradients nn.ReLU works in
-    place. Weights and biases begin as nn.Linear's do, uniform within ±(inputs of the map)^-½. Parameters: 2mf, and
-    m + f biases.
+    Where gradients are disabled, nn.ReLU works in place. Weights and biases are initialized as in nn.Linear: uniform
+    within ±(number of inputs of the map)^-½.
+
+    Parameters: 2mf, and m + f more with a bias.
+
+    Args:
+        m: The size of the input and output axis.
+        f: The number of hidden units.
+        activation: Called without arguments, returns the activation, as the class nn.ReLU does.
+        bias: Whether both linear maps have a bias.
+        dropout: In training, the probability that a hidden unit is set to zero.
+        device, dtype: Those of the parameters.
 
     >>> FeedForward(m=128, f=512)(torch.rand(20, 128)).shape
     torch.Size([20, 128])
@@ -237,12 +198,12 @@ class FeedForward(nn.Module):
         super().__init__()
         self.m, self.f, self.dropout = m, f, dropout
         self.L1 = nn.Linear(m, f, bias, device, dtype)
-        self.activation = _hidden(activation).to(device=device, dtype=dtype)
+        self.activation = _hidden_activation(activation).to(device=device, dtype=dtype)
         self.L2 = nn.Linear(f, m, bias, device, dtype)
 
     @circuit("... m -> ... m", fixed="m")
     def forward(self, input: Tensor) -> Tensor:
-        """Each vector by itself through both maps."""
+        """Return the two maps of each vector along m."""
         units = self.activation(self.L1(input))
         if self.dropout and self.training:
             units = F.dropout(units, self.dropout)
@@ -250,65 +211,36 @@ class FeedForward(nn.Module):
 
 
 class _HiddenReLU(nn.ReLU):
-    """nn.ReLU, in place while no gradients are recorded: hooks that ask for them would refuse it."""
+    """nn.ReLU, in place while gradients are disabled; with gradients, full backward hooks would not allow it."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Each number, but not below 0."""
+        """Return the maximum of each number and 0."""
         return F.relu(input, inplace=not torch.is_grad_enabled())
 
     def _get_name(self) -> str:
         return "ReLU"
 
 
-def _hidden(make: Callable[[], nn.Module]) -> nn.Module:
-    """The activation between two linear maps, whose input is new and nobody's."""
+def _hidden_activation(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return the activation between two linear maps, whose input is a new tensor that nothing else uses."""
     return _HiddenReLU() if make is nn.ReLU else make()
 
 
 def _activation(make: Callable[[], nn.Module], *, in_place: bool) -> nn.Module:
-    """The activation; nn.ReLU in place where nobody needs what stood there before."""
+    """Return the activation; if it is nn.ReLU and `in_place` allows it, one that overwrites its input."""
     return nn.ReLU(inplace=True) if in_place and make is nn.ReLU else make()
 
 
 def he_normal(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Draw a weight anew, normal with variance 2 by the inputs of one output; the bias is 0.
+    """Re-initialize a convolution: the weight normal with variance 2/(number of inputs of one output), the bias 0.
 
-    An output of a transposed convolution that strides by its kernel has one input for each channel.
+    Of a transposed convolution, whose stride must be its kernel size, one output has one input per channel.
+
+    Args:
+        convolution: The convolution, whose parameters are overwritten.
     """
     weight = convolution.weight
     inputs = weight[0].numel() if isinstance(convolution, nn.Conv2d) else convolution.in_channels
     nn.init.normal_(weight, std=(2 / inputs) ** 0.5 if inputs else 0.0)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
-
-
-@circuit("b c h w -> b c h w")
-def channels_last(image: Tensor) -> Tensor:
-    """The image itself, with the channels of a pixel side by side in memory: the layout convolutions are fast in.
-
-    The kernel copies, so that a single channel, too, has the strides by which torch chooses a convolution. It goes by
-    way of a rearrangement, which torch.vmap can follow where it cannot `memory_format`. Doubles stay as they are: on
-    CPU nothing is faster for them, and torch.vmap of a gradient fails.
-    """
-    return image
-
-
-@channels_last.kernel
-def _(image: Tensor) -> Tensor:
-    """One copy, but for doubles."""
-    if image.dtype == torch.float64:
-        return image
-    copied = rearrange(image, "b c h w -> b h w c").clone(memory_format=torch.contiguous_format)
-    return rearrange(copied, "b h w c -> b c h w")
-
-
-@circuit("b c h w -> b c h w")
-def channels_first(image: Tensor) -> Tensor:
-    """The image itself, in the layout of a new tensor, each channel a picture."""
-    return image
-
-
-@channels_first.kernel
-def _(image: Tensor) -> Tensor:
-    """A copy, unless it has this layout."""
-    return image.contiguous()

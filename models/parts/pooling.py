@@ -1,6 +1,6 @@
-"""Pooling: a window, then the largest or the mean of what it sees.
+"""Pooling: unfold the image into windows, then take the maximum or the mean of each.
 
-Kernels are torch's own operators, for one, two and three axes of space; over more axes the definition runs.
+Over one, two or three spatial axes the kernels are torch's own operators; over more axes the definition runs.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3 and Figure 27.
 """
@@ -15,103 +15,122 @@ from torch import Tensor
 
 from circuits import circuit, rearrange, reduce, unfold
 
-from .space import Number, Padding, border, even, flat, space, windows_over
+from .space import Number, Padding, is_symmetric, pad_argument, space, windows_over, with_one_batch_axis
 
-_LARGEST: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_MAX: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _MEAN: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 @cache
 def max_pool_over(n: int) -> Callable[..., Tensor]:
-    """The circuit that takes the largest number of each window of `size` over n axes: `... h w -> ... h' w'`.
+    """Return the circuit for max pooling over n spatial axes, as nn.MaxPool2d: with two axes, `... h w -> ... h' w'`.
 
-    Windows begin `stride` apart, by default as far as they are long. Padding is smaller than any number; an axis may
-    have (before, after). The gradient goes to the first of equal numbers. Raises ShapeError where a window does not fit
-    and CircuitError for numbers that cannot be.
+    The circuit is called as `pool(image, size, *, stride=None, padding=0, dilation=1)`. Each of these is one number for
+    all axes or one for each; the padding of an axis may also be a pair (before, after), of any size.
+
+    - `size`: the number of positions of a window along an axis.
+    - `stride`: the distance from one window to the next; by default `size`.
+    - `padding`: the number of positions added at both ends of an axis, with the value -inf.
+    - `dilation`: the distance between neighbouring positions of a window.
+
+    Where several positions have the maximum, the gradient goes to the first.
+
+    Args:
+        n: The number of spatial axes, at least 1. From 4 on the definition runs, since torch has no operator.
+
+    Returns:
+        The circuit. It raises ShapeError if the image is smaller than a window, and CircuitError for a size, stride,
+        padding or dilation out of range, or if there are not as many numbers as axes.
 
     >>> max_pool_over(2)(torch.arange(16.0).reshape(4, 4), 2)
     tensor([[ 5.,  7.],
             [13., 15.]])
     """
-    axes, windows, places = space(n)
+    axes, window_axes, places = space(n)
 
     def define(
         image: Tensor, size: Number, *, stride: Number | None = None, padding: Padding = 0, dilation: Number = 1
     ) -> Tensor:
-        """Look through windows; the largest of each."""
-        looking = windows_over(n, size, size if stride is None else stride, 0, dilation, "zeros")
-        padded = F.pad(image, border(n, padding), value=-torch.inf)
-        seen = unfold(padded, f"... {axes} -> ... {windows} {places}", *looking)
-        return rearrange(seen, f"... {windows} {places} -> ... {windows} ({places})").max(-1).values
+        """Return the maximum of each window of the image, which is padded with -inf."""
+        windows = windows_over(n, size, size if stride is None else stride, 0, dilation, "zeros")
+        padded = F.pad(image, pad_argument(n, padding), value=-torch.inf)
+        unfolded = unfold(padded, f"... {axes} -> ... {window_axes} {places}", *windows)
+        return rearrange(unfolded, f"... {window_axes} {places} -> ... {window_axes} ({places})").max(-1).values
 
-    pool = _made(define, f"max_pool{n}d", n)
-    if n not in _LARGEST:
+    pool = _circuit(define, f"max_pool{n}d", n)
+    if n not in _MAX:
         return pool
 
     @pool.kernel
     def _(
         image: Tensor, size: Number, *, stride: Number | None = None, padding: Padding = 0, dilation: Number = 1
     ) -> Tensor:
-        """torch's operator, on an image padded before where it would not pad as far."""
-        if not _pads(size, padding):
-            image, padding = F.pad(image, border(n, padding), value=-torch.inf), 0
-        return _pooled(n, _LARGEST[n], image, size, stride, padding, dilation, padding, dilation)
+        """Call torch's operator; padding that it does not support is applied to the image first."""
+        if not _torch_can_pad(size, padding):
+            image, padding = F.pad(image, pad_argument(n, padding), value=-torch.inf), 0
+        return _pool_by_torch(n, _MAX[n], image, size, stride, padding, dilation, padding, dilation)
 
     return pool
 
 
 @cache
 def mean_pool_over(n: int) -> Callable[..., Tensor]:
-    """The circuit that takes the mean of each window of `size` over n axes: `... h w -> ... h' w'`.
+    """Return the circuit for mean pooling over n spatial axes, as nn.AvgPool2d: with two axes, `... h w -> ... h' w'`.
 
-    Windows begin `stride` apart, by default as far as they are long. Padding is zeros and counts, as in F.avg_pool2d.
-    Raises as max pooling does.
+    The circuit is called as `pool(image, size, *, stride=None, padding=0)`, whose arguments are those of
+    `max_pool_over`. Padded positions are zeros and count towards the mean, as in F.avg_pool2d by default.
+
+    Args:
+        n: The number of spatial axes, at least 1. From 4 on the definition runs, since torch has no operator.
+
+    Returns:
+        The circuit. It raises ShapeError and CircuitError as that of `max_pool_over` does.
 
     >>> mean_pool_over(2)(torch.arange(16.0).reshape(4, 4), 2)
     tensor([[ 2.5000,  4.5000],
             [10.5000, 12.5000]])
     """
-    axes, windows, places = space(n)
+    axes, window_axes, places = space(n)
 
     def define(image: Tensor, size: Number, *, stride: Number | None = None, padding: Padding = 0) -> Tensor:
-        """Look through windows; the mean of each."""
-        looking = windows_over(n, size, size if stride is None else stride, padding, 1, "zeros")
-        seen = unfold(image, f"... {axes} -> ... {windows} {places}", *looking)
-        return reduce(seen, f"... {windows} {places} -> ... {windows}", "mean")
+        """Return the mean of each window of the image, which is padded with zeros."""
+        windows = windows_over(n, size, size if stride is None else stride, padding, 1, "zeros")
+        unfolded = unfold(image, f"... {axes} -> ... {window_axes} {places}", *windows)
+        return reduce(unfolded, f"... {window_axes} {places} -> ... {window_axes}", "mean")
 
-    pool = _made(define, f"mean_pool{n}d", n)
+    pool = _circuit(define, f"mean_pool{n}d", n)
     if n not in _MEAN:
         return pool
 
     @pool.kernel
     def _(image: Tensor, size: Number, *, stride: Number | None = None, padding: Padding = 0) -> Tensor:
-        """torch's operator, on an image padded before where it would not pad as far."""
-        if not _pads(size, padding):
-            image, padding = F.pad(image, border(n, padding)), 0
-        return _pooled(n, _MEAN[n], image, size, stride, padding, 1, padding)
+        """Call torch's operator; padding that it does not support is applied to the image first."""
+        if not _torch_can_pad(size, padding):
+            image, padding = F.pad(image, pad_argument(n, padding)), 0
+        return _pool_by_torch(n, _MEAN[n], image, size, stride, padding, 1, padding)
 
     return pool
 
 
-def _made(define: Callable[..., Tensor], name: str, n: int) -> Any:
-    """The circuit of a definition, under its name."""
-    axes, windows, _ = space(n)
+def _circuit(define: Callable[..., Tensor], name: str, n: int) -> Any:
+    """Return the circuit of a definition, under the name of its attribute in this module, by which pickle finds it."""
+    axes, window_axes, _ = space(n)
     define.__name__ = define.__qualname__ = name
-    return circuit(f"... {axes} -> ... {windows}")(define)
+    return circuit(f"... {axes} -> ... {window_axes}")(define)
 
 
-def _pads(size: Number, padding: Padding) -> bool:
-    """Whether torch's pools can pad so: as much before as after, and half a window at most."""
+def _torch_can_pad(size: Number, padding: Padding) -> bool:
+    """Return whether torch's pooling supports the padding: equal before and after, and at most half a window."""
     if isinstance(size, int) and isinstance(padding, int):
         return 0 <= 2 * padding <= size
-    if not even(padding):
+    if not is_symmetric(padding):
         return False
     n = len(size) if isinstance(size, Sequence) else len(padding) if isinstance(padding, Sequence) else 1
-    windows, borders = ([one] * n if isinstance(one, int) else [*one] for one in (size, padding))
-    return all(0 <= 2 * pad <= window for pad, window in zip(borders, windows, strict=False))  # type: ignore[operator]
+    sizes, paddings = ([one] * n if isinstance(one, int) else [*one] for one in (size, padding))
+    return all(0 <= 2 * pad <= size for pad, size in zip(paddings, sizes, strict=False))  # type: ignore[operator]
 
 
-def _pooled(
+def _pool_by_torch(
     n: int,
     operator: Callable[..., Tensor],
     image: Tensor,
@@ -121,16 +140,19 @@ def _pooled(
     dilation: Number,
     *options: Any,
 ) -> Tensor:
-    """torch's pool, which wants an axis before those of space; where it refuses, the size at fault is named."""
-    lone = image.ndim == n
+    """Call a pooling operator of torch, which needs an axis before the spatial ones.
+
+    If torch raises because the image is smaller than a window, raise ShapeError with the name of the axis.
+    """
+    unbatched = image.ndim == n
     try:
-        pooled = flat(n + 1, operator, image[None] if lone else image, size, stride, *options)
+        pooled = with_one_batch_axis(n + 1, operator, image[None] if unbatched else image, size, stride, *options)
     except RuntimeError:
         windows = windows_over(n, size, size if stride is None else stride, padding, dilation, "zeros")
         for window, length in zip(windows, image.shape[-n:], strict=True):
             window.count(length)
         raise
-    return pooled[0] if lone else pooled
+    return pooled[0] if unbatched else pooled
 
 
 max_pool1d, max_pool2d, max_pool3d = (max_pool_over(n) for n in (1, 2, 3))

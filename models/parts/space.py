@@ -1,38 +1,41 @@
-"""Axes of space: their names, the numbers given for them, and torch's operators on them.
+"""What convolutions and pools share: names and windows of the spatial axes, their arguments, and torch's operators.
 
-What convolutions and pools share. A number is given for all axes at once or one by one, as in torch; the padding of an
-axis may also be (before, after).
+As in torch.nn.functional, an argument such as `stride` is one number for all spatial axes, or one for each; the padding
+of an axis may also be a pair (before, after).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from circuits import CircuitError, ShapeError, Window, fold, rearrange
 
 Number = int | Sequence[int]
-"""One number for all axes of space, or one for each."""
+"""One number for all spatial axes, or one for each."""
 
 Padding = int | Sequence[int | tuple[int, int]]
-"""The same, where an axis may also have (before, after)."""
+"""One number for all spatial axes, or for each axis a number or a pair (before, after)."""
+
+Mode = Literal["zeros", "reflect", "replicate", "circular"]
+"""The values that padding has, as nn.Conv2d's `padding_mode`."""
 
 
 def space(n: int) -> tuple[str, str, str]:
-    """The names of n axes of space, of their windows and of the places in these.
+    """Return the names of n spatial axes, of the axes of their windows, and of the positions within a window.
 
     >>> space(2)
     ('h w', "h' w'", 'i j')
     """
-    axes = ["d", "h", "w"][3 - n :] if n <= 3 else [f"x{place}" for place in range(n)]
-    places = ["l", "i", "j"][3 - n :] if n <= 3 else [f"i{place}" for place in range(n)]
+    axes = ["d", "h", "w"][3 - n :] if n <= 3 else [f"x{number}" for number in range(n)]
+    places = ["l", "i", "j"][3 - n :] if n <= 3 else [f"i{number}" for number in range(n)]
     return " ".join(axes), " ".join([f"{axis}'" for axis in axes]), " ".join(places)
 
 
 def windows_over(
     n: int, size: Number, stride: Number, padding: Padding, dilation: Number, mode: Any
 ) -> tuple[Window, ...]:
-    """The window of each axis of space."""
+    """Return one Window for each of n spatial axes, under the names that `space` gives."""
     axes, windows, places = space(n)
     return Window.over(
         f"{axes} -> {windows} {places}",
@@ -44,16 +47,27 @@ def windows_over(
     )
 
 
-def longer(windows: tuple[Window, ...], counts: Sequence[int], output_padding: Number) -> dict[str, int]:
-    """The sizes of the answer of a transposed convolution; CircuitError where too much is added."""
-    more = [output_padding] * len(windows) if isinstance(output_padding, int) else [*output_padding]
-    if len(more) != len(windows):
-        raise CircuitError(f"output_padding: {len(more)} numbers for {len(windows)} axes; give one, or one for each")
+def output_sizes(windows: tuple[Window, ...], counts: Sequence[int], output_padding: Number) -> dict[str, int]:
+    """Return the size of each spatial axis of a transposed convolution's output, by name.
+
+    Args:
+        windows: The window of each spatial axis.
+        counts: The size of each spatial axis of the input: the number of its windows in the output.
+        output_padding: How many positions longer than the shortest possible an axis is, for all axes or for each.
+
+    Raises:
+        CircuitError: If the output padding of an axis is negative or not less than the stride, or there are not as
+            many numbers as axes.
+        ShapeError: If an axis would have no positions, because the padding removes all of them.
+    """
+    extras = [output_padding] * len(windows) if isinstance(output_padding, int) else [*output_padding]
+    if len(extras) != len(windows):
+        raise CircuitError(f"output_padding: {len(extras)} numbers for {len(windows)} axes; give one, or one for each")
     sizes: dict[str, int] = {}
-    for window, count, extra in zip(windows, counts, more):  # noqa: B905  (just compared)
+    for window, count, extra in zip(windows, counts, extras):  # noqa: B905  (the lengths were just compared)
         if not 0 <= extra < window.stride:
-            what = f"0 to {window.stride - 1}, less than the stride" if window.stride > 1 else "0 at a stride of 1"
-            raise CircuitError(f"the output padding of {window.axis} is {extra}; it may be {what}")
+            valid = f"0 to {window.stride - 1}, less than the stride" if window.stride > 1 else "0 at a stride of 1"
+            raise CircuitError(f"the output padding of {window.axis} is {extra}; it may be {valid}")
         size = window.least(count) + extra
         if size < 1:
             raise ShapeError(f"{window.axis} would be {size}: that is all the padding of {window} leaves")
@@ -62,7 +76,7 @@ def longer(windows: tuple[Window, ...], counts: Sequence[int], output_padding: N
 
 
 def within(numbers: Number, bounds: Number) -> bool:
-    """Whether each number is 0 or more and less than its bound, as an output padding is than its stride.
+    """Return whether each number is at least 0 and less than its bound, as an output padding is less than its stride.
 
     >>> within((0, 1), 2), within(1, (1, 2))
     (True, False)
@@ -73,46 +87,52 @@ def within(numbers: Number, bounds: Number) -> bool:
     return len(several) == len(numbers) and all(0 <= number < bound for number, bound in zip(numbers, several))  # noqa: B905
 
 
-def spread(bias: Tensor, n: int) -> Tensor:
-    """A bias for each channel, with axes of 1 for space."""
+def per_channel(bias: Tensor, n: int) -> Tensor:
+    """Return the bias of each channel with n axes of size 1 after it, so that it broadcasts over the spatial axes."""
     return rearrange(bias, f"c -> c{' 1' * n}")
 
 
-def settled(numbers: Any) -> Any:
-    """The same numbers in tuples, however they came: as lists from a file, say.
+def as_tuples(numbers: Any) -> Any:
+    """Return the same numbers with every sequence as a tuple; a configuration read from a file holds lists.
 
-    >>> settled([1, [0, 2]])
+    >>> as_tuples([1, [0, 2]])
     (1, (0, 2))
     """
-    return numbers if isinstance(numbers, int) else tuple([settled(one) for one in numbers])
+    return numbers if isinstance(numbers, int) else tuple([as_tuples(one) for one in numbers])
 
 
-def even(padding: Padding) -> bool:
-    """Whether as much is padded before each axis as after it, said by one number."""
+def is_symmetric(padding: Padding) -> bool:
+    """Return whether the padding of every axis is one number, the same before the axis as after it."""
     return isinstance(padding, int) or all(isinstance(one, int) for one in padding)
 
 
-def border(n: int, padding: Padding) -> list[int]:
-    """The padding of the last n axes, as F.pad takes it: the last axis first."""
+def pad_argument(n: int, padding: Padding) -> list[int]:
+    """Return the padding of the last n axes as F.pad takes it: before and after, the last axis first.
+
+    Raises CircuitError if there are not as many numbers as axes.
+    """
     each = [padding] * n if isinstance(padding, int) else [*padding]
     if len(each) != n:
         raise CircuitError(f"padding: {len(each)} numbers for {n} axes; give one for all, or one for each")
-    border: list[int] = []
+    argument: list[int] = []
     for one in reversed(each):
-        border += [one, one] if isinstance(one, int) else [*one]
-    return border
+        argument += [one, one] if isinstance(one, int) else [*one]
+    return argument
 
 
-def unpadded(n: int, image: Tensor, padding: Padding, mode: Any) -> Tensor:
-    """The transpose of padding, which is a window of one place."""
-    axes, windows, places = space(n)
-    looking = Window.over(f"{axes} -> {windows} {places}", 1, padding=padding, mode=mode)
+def transposed_pad(n: int, image: Tensor, padding: Padding, mode: Any) -> Tensor:
+    """Apply the transpose of padding: a padded position is dropped, or added to the position that it copies.
+
+    Padding is an unfold with windows of one position, so its transpose is the fold.
+    """
+    axes, window_axes, places = space(n)
+    windows = windows_over(n, 1, 1, padding, 1, mode)
     image = rearrange(image, f"... {axes} -> ... {axes}{' 1' * n}")
-    return fold(image, f"... {windows} {places} -> ... {axes}", *looking)
+    return fold(image, f"... {window_axes} {places} -> ... {axes}", *windows)
 
 
-def flat(named: int, operator: Callable[..., Tensor], image: Tensor, *options: Any) -> Tensor:
-    """One of torch's operators on `named` axes, with none, one or many axes before them."""
+def with_one_batch_axis(named: int, operator: Callable[..., Tensor], image: Tensor, *options: Any) -> Tensor:
+    """Call an operator of torch that takes `named` axes and at most one batch axis, under any number of batch axes."""
     if image.ndim <= named + 1:
         return operator(image, *options)
     lead = image.shape[:-named]

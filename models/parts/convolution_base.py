@@ -1,0 +1,171 @@
+"""What Convolution and TransposedConvolution share: the text of their axes, parameters, copies of torch's modules."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from circuits import CircuitError, Signature, rearrange
+
+from .convolution_kinds import Options
+from .space import Number, Padding, as_tuples, is_symmetric, space, windows_over
+
+DEFAULTS = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1, "mode": "zeros"}
+"""The options that the `repr` of a module shows where they differ from their defaults."""
+
+
+@dataclass(frozen=True)
+class ConvolutionText:
+    """The text of a convolution module, such as `c h w -> k h' w'`, with the sizes of its channels.
+
+    `inputs` and `outputs` are the numbers of channels, `n` is the number of spatial axes, and `signature` is that of
+    the module: the text with any leading axes on both sides.
+    """
+
+    text: str
+    channels: dict[str, int]
+    inputs: int
+    outputs: int
+    n: int
+    signature: str
+
+    @classmethod
+    def read(cls, module: str, text: str, channels: dict[str, int], groups: int) -> Self:
+        """Parse the text and check its channels; `module` is the name in messages.
+
+        Raises:
+            SignatureError: If the text is not a signature.
+            CircuitError: If it does not have one channel axis and then as many spatial axes on both sides, if
+                `channels` are not the sizes of its channel axes, or if `groups` does not divide both.
+        """
+        signature = Signature.parse(text)
+        tensors = *signature.inputs, *signature.outputs
+        sides = [[f"{term}" for term in tensor if f"{term}" != "..."] for tensor in tensors]
+        if len(signature.inputs) != 1 or len(sides) != 2 or len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
+            form = "each side has a channel axis and then spatial axes, as many on both sides"
+            raise CircuitError(f'{module}("{text}"): {form}, as "c h w -> k h\' w\'"')
+        first, last = sides[0][0], sides[1][0]
+        if {first, last} != channels.keys():
+            given = ", ".join([f"{axis}={size}" for axis, size in channels.items()]) or "none"
+            expected = first if first == last else f"{first} and {last}"
+            raise CircuitError(f'{module}("{text}"): the sizes of {expected} are needed; given: {given}')
+        c, k = channels[first], channels[last]
+        if groups < 1 or c % groups or k % groups:
+            possible = ", ".join([f"{g}" for g in range(1, math.gcd(c, k) + 1) if c % g == 0 and k % g == 0])
+            raise CircuitError(
+                f"{module}: {groups} groups do not divide {c} and {k} channels; groups may be {possible}"
+            )
+        left, right = (" ".join(side) for side in sides)
+        return cls(text, channels, c, k, len(sides[0]) - 1, f"... {left} -> ... {right}")
+
+
+class ConvolutionBase(nn.Module):
+    """The attributes and methods that Convolution and TransposedConvolution share.
+
+    The constructor of a subclass calls `_set_up`, then sets `convolve`, the circuit that `forward` runs.
+    """
+
+    convolve: Callable[..., Tensor]
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def _set_up(
+        self,
+        text: ConvolutionText,
+        weight_channels: tuple[int, int],
+        kernel: Number,
+        groups: int,
+        options: Options,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Set the attributes that both modules have, and initialize the weight and the bias.
+
+        `weight_channels` are the first two axes of the weight, which its kernel follows.
+        """
+        self.text, self.sizes, self.groups = text.text, text.channels, groups
+        self.stride, self.padding = as_tuples(options.stride), as_tuples(options.padding)
+        self.dilation, self.mode = as_tuples(options.dilation), options.mode
+        windows = windows_over(text.n, kernel, self.stride, self.padding, self.dilation, self.mode)
+        self.kernel = tuple([window.size for window in windows])
+        self.weight = nn.Parameter(torch.empty(*weight_channels, *self.kernel, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(text.outputs, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Re-initialize the weight and the bias: uniform within ±(number of inputs of one output)^-½, as torch does.
+
+        As in torch, the number of inputs is the product of all axes of the weight but the first.
+        """
+        inputs = self.weight[:1].numel()
+        bound = inputs**-0.5 if inputs else 0.0
+        for parameter in self.parameters(recurse=False):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def _convolve(self, image: Tensor, **output_padding: Any) -> Tensor:
+        """Run the circuit with the module's weight, bias and options."""
+        weight = self.weight if self.groups == 1 else rearrange(self.weight, "(g k) ... -> g k ...", g=self.groups)
+        return self.convolve(
+            image,
+            weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            mode=self.mode,
+            **output_padding,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the text, the sizes of the channels and the kernel, and every option that is not the default."""
+        shown = [f"{name}={size}" for name, size in self.sizes.items()] + [f"kernel={self.kernel}"]
+        for name, default in DEFAULTS.items():
+            value = getattr(self, name, default)
+            per_axis = isinstance(value, tuple) and is_symmetric(value)
+            if value != default and not (per_axis and {*value} == {default}):
+                shown.append(f"{name}={value!r}")
+        shown += [] if self.bias is not None else ["bias=False"]
+        return f'"{self.text}", {", ".join(shown)}'
+
+
+def same_padding(n: int, kernel: Number, dilation: Number) -> Padding:
+    """Return the padding that keeps the sizes of n spatial axes at a stride of 1; see Window.same."""
+    windows = [window.same() for window in windows_over(n, kernel, 1, 0, dilation, "zeros")]
+    if all(window.before == window.after for window in windows):
+        return tuple([window.before for window in windows])
+    return tuple([(window.before, window.after) for window in windows])
+
+
+def options_from_torch(module: Any) -> dict[str, Any]:
+    """Return the constructor arguments, after the text, that Convolution and TransposedConvolution share.
+
+    Args:
+        module: One of torch's convolutions, transposed or not.
+    """
+    return {
+        "kernel": module.kernel_size,
+        "stride": module.stride,
+        "dilation": module.dilation,
+        "groups": module.groups,
+        "bias": module.bias is not None,
+        "device": module.weight.device,
+        "dtype": module.weight.dtype,
+        "c": module.in_channels,
+        "k": module.out_channels,
+    }
+
+
+def text_from_torch(module: Any) -> str:
+    """Return the text of one of torch's convolutions, with the names of axes that the figures use."""
+    axes, window_axes, _ = space(len(module.kernel_size))
+    return f"c {axes} -> k {window_axes}"
+
+
+def copied_from_torch(copy: Any, module: nn.Module) -> Any:
+    """Return `copy` with the weights of torch's module, and in training mode if that is."""
+    copy.load_state_dict(module.state_dict())
+    return copy.train(module.training)
