@@ -1,8 +1,9 @@
-"""broadcast: lift a circuit over more axes, by its lifted signature alone.
+"""`broadcast`: lift a circuit over further axes, given its lifted signature.
 
-Index, then apply, equals apply, then index. Where the circuit has `...`, the lifted axes are moved to the front and it
-runs once over all of them; else `torch.vmap` maps it over one lifted axis after another. What lifts an argument is
-that the lifted text gives it an axis the circuit lacks; any other is shared.
+Indexing the inputs and then applying the circuit equals applying the lifted circuit and then indexing the outputs.
+Where the circuit has `...`, the lifted axes are moved to the front and it runs once over all of them; otherwise
+`torch.vmap` maps it over one lifted axis after another. An argument is lifted over the axes that the lifted signature
+adds to it, and shared along the others.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3.2, Definition 2.14, Figures 10 to 12.
 """
@@ -16,8 +17,9 @@ from typing import Any, ParamSpec, TypeVar, overload
 from torch import nn
 from torch.func import functional_call
 
-from circuits.broadcasting.lifted import Lift, Randomness, refuse_module
+from circuits.broadcasting.lifted import LiftedCircuit, Randomness
 from circuits.broadcasting.plan import lifted_optional, plan_lift
+from circuits.broadcasting.refusals import refuse_module
 from circuits.checking import Checked, Options, checked, declare, find_circuit, fixed_sizes, parameters_of
 from circuits.errors import CircuitError, SignatureError
 
@@ -43,19 +45,31 @@ def broadcast(
     chunk_size: int | None = None,
     randomness: Randomness = "error",
 ) -> Any:
-    """The circuit `f` lifted to `signature`: a circuit again, and a module again where `f` is one.
+    """Return the circuit `f` vectorized over the axes that `signature` adds to its own, as `torch.vmap` does.
 
-    Axes that `f` lacks are lifted over, and stand in every output; a tensor without them is shared (inner
-    broadcasting), and so is every argument outside the signature. Axes are told by name: the lifted text may have
-    those of `f` in another order. `...` may be lifted too. An optional tensor is shared at every index, unless
-    `optional={"mask": "h y x"}` says what axes it has once lifted.
+    The result at each index of the added axes is that of `f` on the inputs at this index. Every output has all added
+    axes. An input without an added axis is shared along it (inner broadcasting), and so is every argument outside the
+    signature. Axes are identified by name: the lifted signature may have those of `f` in another order. `...` may be
+    added too.
 
-    `chunk_size` indexes of the first lifted axis are taken at a time. Where torch.vmap maps, `randomness` says what a
-    random operation does, as there; where `...` takes the lifted axes the circuit draws as it does for any `...`, and
-    "same" has it mapped instead.
+    Args:
+        f: A circuit: a decorated function, a bound method of an object, or a module whose forward is a circuit.
+        signature: The lifted signature: that of `f`, in which inputs and outputs have further axes.
+        optional: The axes of optional tensors after the lift, as `{"mask": "h y x"}`. Others are shared by every index.
+        chunk_size: How many indexes of the first lifted axis, in the order of the first output, are computed at a time;
+            None for all.
+        randomness: What a random operation does where torch.vmap maps: "error", "different" or "same", as in
+            `torch.vmap`. Where the circuit's own `...` takes the lifted axes, random operations run as for any other
+            `...`; with "same" such a circuit is mapped instead.
 
-    Raises SignatureError, with the axis, where the signature is no lift of that of `f`; CircuitError, by name, for what
-    torch.vmap cannot map: an LSTM, a BatchNorm in train mode.
+    Returns:
+        A circuit with the lifted signature; a module, with `f` as its submodule `module`, if `f` is a module.
+
+    Raises:
+        SignatureError: If `f` has no signature, or if `signature` is not that of `f` with further axes; the message
+            names the axis.
+        CircuitError: If `chunk_size` or `randomness` has another value; at a call, for an operation or module that
+            torch.vmap cannot map, such as an LSTM or a BatchNorm in train mode.
 
     Source: Figures 10, 11 and 12, Definition 2.14.
 
@@ -73,7 +87,7 @@ def broadcast(
 def _lift(
     f: Any, text: str, optional: dict[str, str], chunk_size: int | None, randomness: Randomness, where: str
 ) -> Any:
-    """`broadcast`, told the line it was called from."""
+    """Return the result of `broadcast`, called at the line `where`; pickles of lifted modules name this function."""
     circuit = find_circuit(f)
     if circuit is None:
         raise SignatureError(
@@ -81,28 +95,28 @@ def _lift(
         )
     owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
     if circuit.owner and owner is None:
-        raise SignatureError(f"broadcast: {circuit.name} is a method of no object yet; lift that of an object")
+        raise SignatureError(f"broadcast: {circuit.name} is a method of no object; broadcast a bound method")
     plan = plan_lift(circuit, text, optional)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise CircuitError(f"broadcast: chunk_size is a number of indexes, 1 or more, not {chunk_size!r}")
     if randomness not in ("error", "different", "same"):
         raise CircuitError(f"broadcast: randomness is 'error', 'different' or 'same', not {randomness!r}")
-    lift = Lift(circuit, plan, chunk_size, randomness)
+    run = LiftedCircuit(circuit, plan, chunk_size, randomness)
     options = Options.of(
         lifted_optional(circuit, text, optional), fixed_sizes(circuit, owner), circuit.dtypes, circuit.multiples
     )
     if isinstance(f, nn.Module):
-        return _module(f, lift, options, where, (text, optional, chunk_size, randomness))
+        return _lift_module(f, run, options, where, (text, optional, chunk_size, randomness))
 
     def lifted(*args: Any, **kwargs: Any) -> Any:
-        return lift(f, args, kwargs)
+        return run(f, args, kwargs)
 
-    _dress(lifted, f, parameters_of(circuit.definition)[bool(circuit.owner) :])
+    _imitate(lifted, f, parameters_of(circuit.definition)[bool(circuit.owner) :])
     return checked(declare(lifted, text, options, circuit.name, where))
 
 
-def _dress(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) -> None:
-    """Give a function the name, the words and the parameters of another."""
+def _imitate(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) -> None:
+    """Give a function the name and the docstring of another, and these parameters."""
     for name in ("__name__", "__qualname__", "__doc__", "__module__"):
         if hasattr(like, name):
             setattr(function, name, getattr(like, name))
@@ -110,36 +124,41 @@ def _dress(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) ->
 
 
 class Broadcast(nn.Module):
-    """A module lifted by `broadcast`; `module` is the one inside."""
+    """A module lifted by `broadcast`; `module` is the original one."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of `repr`: the lifted signature."""
+        """Return the lifted signature, which `repr` shows in brackets."""
         found = find_circuit(self)
         return f"{found.signature}" if found is not None else ""
 
 
-def _module(f: nn.Module, lift: Lift, options: Options, where: str, again: tuple[Any, ...]) -> nn.Module:
-    """The lifted module: of a class of its own, whose forward has the lifted signature and the parameters of `f`'s."""
+def _lift_module(
+    f: nn.Module, run: LiftedCircuit, options: Options, where: str, arguments: tuple[Any, ...]
+) -> nn.Module:
+    """Return a module of a new class, whose forward has the lifted signature and the parameters of the forward of `f`.
+
+    `arguments` are those of `_lift` between the module and `where`, from which copies and pickles make it again.
+    """
 
     def forward(self: Broadcast, *args: Any, **kwargs: Any) -> Any:
-        if lift.front:
-            return lift(self.module, args, kwargs)
+        if run.batched:
+            return run(self.module, args, kwargs)
         refuse_module(self.module)
-        # Handed in, not found: strict export refuses parameters that a mapped function finds by itself.
+        # Passed as arguments: strict export refuses parameters that a mapped function reads from its closure.
         state = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        return lift(lambda *given, **named: functional_call(self.module, state, given, named), args, kwargs)
+        return run(lambda *given, **named: functional_call(self.module, state, given, named), args, kwargs)
 
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    _dress(forward, f.forward, (this, *parameters_of(lift.circuit.definition)[1:]))
+    _imitate(forward, f.forward, (this, *parameters_of(run.circuit.definition)[1:]))
 
     def reduce(self: Broadcast, protocol: Any) -> Any:
-        return _lift, (self.module, *again, where), self.__dict__
+        return _lift, (self.module, *arguments, where), self.__dict__
 
-    signed = checked(declare(forward, again[0], options, lift.circuit.name, where))
+    signed = checked(declare(forward, arguments[0], options, run.circuit.name, where))
     members = {"forward": signed, "__reduce_ex__": reduce, "__module__": __name__, "__doc__": Broadcast.__doc__}
     kind = types.new_class("Broadcast", (Broadcast,), exec_body=lambda body: body.update(members))
     return kind(f)

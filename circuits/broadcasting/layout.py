@@ -1,107 +1,117 @@
-"""Where the axes of a call stand, once each tensor's number of axes is known: all that a lift need not ask twice.
+"""The layout of a lifted call: the dimension of every lifted axis in every tensor, given each tensor's number of axes.
 
-A plan says where axes stand from the right. With the ranks of a call that becomes permutations and places, the same
-for every call of those ranks. A level is one lifted axis of a call: first those that `...` stands for, then those with
-names. Nothing on this floor knows torch.
+A plan states positions from the right. With the ranks of a call they become permutations and dimensions, the same for
+every call with these ranks. A level is one lifted axis of a call: first the axes that `...` matches if it is lifted,
+then those with names. This module does not use torch.
 """
 
 from dataclasses import dataclass
 
-from circuits.broadcasting.plan import Move, Plan
+from circuits.broadcasting.plan import AxisPositions, Plan
 
 Ranks = tuple[int | None, ...]
-"""How many axes each tensor of a call has; None for what is no tensor."""
+"""The number of axes of each tensor of a call; None for a value that is not a tensor."""
 
-Stand = tuple[int | None, ...]
-"""Where each level stands on one tensor; None where it lacks it and is shared."""
+Dims = tuple[int | None, ...]
+"""The dimension of each level in one tensor; None if the tensor lacks it and is shared, as in the in_dims of vmap."""
 
 
 @dataclass(frozen=True)
-class Gap:
-    """What a tensor lacks of the levels that `...` takes: where a 1 is put, and how many axes of its own follow.
+class MissingDims:
+    """The levels that a tensor does not have but its `...` has to match.
 
-    A `whole` one is then as long as every level; an optional tensor keeps its 1, since it only has to broadcast.
+    Attributes:
+        levels: The levels; each becomes a dimension of size 1 at this position.
+        own: How many axes of the tensor follow its `...`.
+        expand: Whether these dimensions are then expanded to the sizes of the levels. Those of an optional tensor keep
+            size 1, since its `...` need only broadcast.
     """
 
-    at: tuple[int, ...]
+    levels: tuple[int, ...]
     own: int
-    whole: bool
+    expand: bool
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How the tensors of a call stand, in order.
+class Layout:
+    """The layout of the tensors of a call: the inputs, then the optional tensors.
 
-    `orders` bring each into normal order, None where it is; `stands` say where its levels are then. `sizes` has for
-    each level a tensor and its place there, to read its length off. `gaps` are what `...` lacks, None where it does
-    not.
+    Attributes:
+        permutations: The permutation of each tensor into normal order; None if it needs none.
+        dims: The dimension of each level in each tensor, after the permutation.
+        size_sources: Where to read the size of each level: the number of a tensor that has it, and the dimension there.
+        missing: The levels that the `...` of each tensor lacks; None if it lacks none.
     """
 
-    orders: tuple[tuple[int, ...] | None, ...]
-    stands: tuple[Stand, ...]
-    sizes: tuple[tuple[int, int], ...]
-    gaps: tuple[Gap | None, ...]
+    permutations: tuple[tuple[int, ...] | None, ...]
+    dims: tuple[Dims, ...]
+    size_sources: tuple[tuple[int, int], ...]
+    missing: tuple[MissingDims | None, ...]
 
 
-def standing(plan: Plan, front: bool, ranks: Ranks) -> Standing:
-    """How tensors of these ranks stand; `front` says that the circuit's own `...` takes the levels."""
-    moves = (*plan.inputs, *plan.optional.values())
-    leader = next((at for at, move in enumerate(plan.inputs) if move.rest and plan.leads), None)
-    rest = None if leader is None else _known(ranks[leader]) - moves[leader].named
-    orders = [_order(rank, move, plan.leads, front) for rank, move in zip(ranks, moves, strict=True)]
-    stands = [_stand(rank, move, rest, front) for rank, move in zip(ranks, moves, strict=True)]
-    gaps: list[Gap | None] = [None] * len(moves)
-    for at, (rank, move, stand) in enumerate(zip(ranks, moves, stands, strict=True)):
-        whole = at < len(plan.inputs)
-        if front and move.loose and rank is not None and None in stand and (whole or rank > len(move.own)):
-            gaps[at] = Gap(tuple([level for level, at in enumerate(stand) if at is None]), len(move.own), whole)
-    return Standing(tuple(orders), tuple(stands), _sizes(stands), tuple(gaps))
+def compute_layout(plan: Plan, batched: bool, ranks: Ranks) -> Layout:
+    """Return the layout of tensors with these ranks; if `batched`, the circuit's own `...` takes the levels."""
+    tensors = (*plan.inputs, *plan.optional.values())
+    leader = next((at for at, each in enumerate(plan.inputs) if each.lifted_rest and plan.lifts_rest), None)
+    rest = None if leader is None else _rank_of_input(ranks[leader]) - tensors[leader].named
+    permutations = [
+        _permutation(rank, each, plan.lifts_rest, batched) for rank, each in zip(ranks, tensors, strict=True)
+    ]
+    dims = [_dims(rank, each, rest, batched) for rank, each in zip(ranks, tensors, strict=True)]
+    missing: list[MissingDims | None] = [None] * len(tensors)
+    for at, (rank, each, its_dims) in enumerate(zip(ranks, tensors, dims, strict=True)):
+        is_input = at < len(plan.inputs)
+        if batched and each.own_rest and rank is not None and None in its_dims and (is_input or rank > len(each.own)):
+            levels = tuple([level for level, dim in enumerate(its_dims) if dim is None])
+            missing[at] = MissingDims(levels, len(each.own), expand=is_input)
+    return Layout(tuple(permutations), tuple(dims), _size_sources(dims), tuple(missing))
 
 
-def restoring(move: Move, rank: int, leads: bool) -> tuple[int, ...] | None:
-    """The permutation that brings an answer from normal order to where the lifted signature has it; None for none.
+def output_permutation(positions: AxisPositions, rank: int, lifts_rest: bool) -> tuple[int, ...] | None:
+    """Return the permutation of an output from normal order to the lifted signature's; None if it needs none.
 
-    >>> restoring(Move((-1,), (-2,), named=2, keeps=True, rest=False, loose=False), 2, leads=False)
+    >>> positions = AxisPositions((-1,), (-2,), named=2, in_order=True, lifted_rest=False, own_rest=False)
+    >>> output_permutation(positions, 2, lifts_rest=False)
     (1, 0)
     """
-    order = move.order(rank, leads)
-    return None if order == tuple(range(rank)) else tuple([order.index(place) for place in range(rank)])
+    order = positions.normal_order(rank, lifts_rest)
+    return None if order == tuple(range(rank)) else tuple([order.index(dim) for dim in range(rank)])
 
 
-def _order(rank: int | None, move: Move, leads: bool, front: bool) -> tuple[int, ...] | None:
-    """The permutation into normal order; None where it is there, or where vmap takes its axes wherever they stand."""
-    if rank is None or (move.keeps and not front):
+def _permutation(rank: int | None, positions: AxisPositions, lifts_rest: bool, batched: bool) -> tuple[int, ...] | None:
+    """Return the permutation into normal order; None if it needs none, or if vmap maps the levels where they are."""
+    if rank is None or (positions.in_order and not batched):
         return None
-    order = move.order(rank, leads)
+    order = positions.normal_order(rank, lifts_rest)
     return None if order == tuple(range(rank)) else order
 
 
-def _stand(rank: int | None, move: Move, count: int | None, front: bool) -> Stand:
-    """Where each level stands on a tensor as it is once ordered; `count` is how many `...` stands for, if lifted."""
+def _dims(rank: int | None, positions: AxisPositions, count: int | None, batched: bool) -> Dims:
+    """Return the dimension of each level in a permuted tensor; `count` is how many axes `...` matches, if lifted."""
     if rank is None:
-        return (None,) * ((count or 0) + len(move.lifted))
-    rest = 0 if count is None or not move.rest else rank - move.named
-    stand: list[int | None] = [*[None] * ((count or 0) - rest), *range(rest)]
-    for place in move.lifted:
-        if place is None:
-            stand.append(None)
+        return (None,) * ((count or 0) + len(positions.lifted))
+    rest = 0 if count is None or not positions.lifted_rest else rank - positions.named
+    dims: list[int | None] = [*[None] * ((count or 0) - rest), *range(rest)]
+    for position in positions.lifted:
+        if position is None:
+            dims.append(None)
             continue
-        stand.append(rank + place if move.keeps and not front else rest)
+        dims.append(rank + position if positions.in_order and not batched else rest)
         rest += 1
-    return tuple(stand)
+    return tuple(dims)
 
 
-def _sizes(stands: list[Stand]) -> tuple[tuple[int, int], ...]:
-    """A tensor that has each level, the first, and where."""
+def _size_sources(dims: list[Dims]) -> tuple[tuple[int, int], ...]:
+    """Return for each level the first tensor that has it, and the dimension there."""
     found: list[tuple[int, int]] = []
-    for level in range(len(stands[0]) if stands else 0):
-        found.append(next((at, place) for at, stand in enumerate(stands) if (place := stand[level]) is not None))
+    for level in range(len(dims[0]) if dims else 0):
+        found.append(next((at, dim) for at, each in enumerate(dims) if (dim := each[level]) is not None))
     return tuple(found)
 
 
-def _known(rank: int | None) -> int:
-    """The rank of an input, which is always a tensor: it was checked before the lift runs."""
+def _rank_of_input(rank: int | None) -> int:
+    """Return the rank of an input with `...`, which is a tensor: it was checked before the lift runs."""
     return rank or 0
 
 
-__all__ = ["Gap", "Ranks", "Stand", "Standing", "restoring", "standing"]
+__all__ = ["Dims", "Layout", "MissingDims", "Ranks", "compute_layout", "output_permutation"]

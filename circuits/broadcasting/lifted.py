@@ -1,212 +1,185 @@
-"""Run a lift: tensors into normal order, the circuit over all the lifted axes, the answers back.
+"""The lifted call: inputs are permuted into normal order, the circuit runs over all lifted axes, outputs are permuted.
 
-The circuit's own `...` takes the lifted axes where it can (one run, its fast kernels with it); else torch.vmap maps it
-over one axis after another, always from and to the front, since non-strict torch.export fails on other `out_dims`.
+Where it can, the circuit's own `...` takes the lifted axes: it runs once, with its kernel. Otherwise torch.vmap maps it
+over one axis after another. Mapped outputs always have the axis in front, since non-strict torch.export fails on other
+`out_dims`.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3.2; torch.func.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor
 from torch.utils import _pytree
 
-from circuits.broadcasting.layout import Gap, Ranks, Stand, Standing, restoring, standing
+from circuits.broadcasting.layout import Dims, Layout, MissingDims, Ranks, compute_layout, output_permutation
 from circuits.broadcasting.plan import Plan
+from circuits.broadcasting.refusals import refuse_operation
 from circuits.checking import Circuit
-from circuits.errors import CircuitError
 
 Randomness = Literal["error", "different", "same"]
 
 
-class Lift:
-    """Runs a plan. How the tensors of a call stand is worked out once for their numbers of axes, then remembered."""
+class LiftedCircuit:
+    """Runs a plan. The layout of a call is computed once for the ranks of its tensors and then cached."""
 
     def __init__(self, circuit: Circuit, plan: Plan, chunk_size: int | None, randomness: Randomness) -> None:
         self.circuit = circuit
         self.plan = plan
         self.chunk_size = chunk_size
         self.randomness: Randomness = randomness
-        self.front = plan.front and randomness != "same"
-        self.places = tuple([_place(circuit, name) for name in (*circuit.inputs, *plan.optional)])
-        self.first = self.places == tuple(range(len(self.places)))
-        self.known: dict[Ranks, Standing] = {}
-        self.ways_back: dict[tuple[int, int], tuple[int, ...] | None] = {}
+        self.batched = plan.batched and randomness != "same"
+        self.arguments = tuple([_argument(circuit, name) for name in (*circuit.inputs, *plan.optional)])
+        self.tensors_first = self.arguments == tuple(range(len(self.arguments)))
+        self.layouts: dict[Ranks, Layout] = {}
+        self.output_permutations: dict[tuple[int, int], tuple[int, ...] | None] = {}
 
     def __call__(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The answer of `f` at every index."""
+        """Return the result of `f` at every index of the lifted axes."""
 
         def run(*tensors: Any) -> Any:
-            if self.first:
+            if self.tensors_first:
                 return f(*tensors, *args[len(tensors) :], **kwargs)
             new_args, new_kwargs = list(args), dict(kwargs)
-            for place, tensor in zip(self.places, tensors):  # noqa: B905  (as many: they were read off these places)
-                if isinstance(place, str):
-                    new_kwargs[place] = tensor
+            for argument, tensor in zip(self.arguments, tensors):  # noqa: B905  (one tensor was read for each argument)
+                if isinstance(argument, str):
+                    new_kwargs[argument] = tensor
                 else:
-                    new_args[place] = tensor
+                    new_args[argument] = tensor
             return f(*new_args, **new_kwargs)
 
-        tensors = [kwargs[place] if isinstance(place, str) else args[place] for place in self.places]
-        stands = self.standing(tuple([each.ndim if isinstance(each, Tensor) else None for each in tensors]))
-        for at, order in enumerate(stands.orders):
-            if order is not None:
-                tensors[at] = tensors[at].permute(order)
-        sizes = [tensors[at].shape[place] for at, place in stands.sizes]
+        tensors = [kwargs[each] if isinstance(each, str) else args[each] for each in self.arguments]
+        layout = self._layout(tuple([each.ndim if isinstance(each, Tensor) else None for each in tensors]))
+        for at, permutation in enumerate(layout.permutations):
+            if permutation is not None:
+                tensors[at] = tensors[at].permute(permutation)
+        sizes = [tensors[at].shape[dim] for at, dim in layout.size_sources]
         if not sizes:
-            answer = run(*tensors)
-        elif self.front:
-            answer = self.at_the_front(run, tensors, stands, sizes)
+            result = run(*tensors)
+        elif self.batched:
+            result = self._run_batched(run, tensors, layout, sizes)
         else:
-            answer = self.mapped(run, tensors, stands.stands, sizes)
-        return self.back(answer)
+            result = self._run_mapped(run, tensors, layout.dims, sizes)
+        return self._permute_outputs(result)
 
-    def standing(self, ranks: Ranks) -> Standing:
-        """How tensors of these ranks stand; torch.compile and torch.export see it worked out, not remembered."""
+    def _layout(self, ranks: Ranks) -> Layout:
+        """Return the layout of tensors with these ranks; torch.compile and torch.export trace its computation."""
         if torch.compiler.is_compiling():
-            return standing(self.plan, self.front, ranks)
-        if ranks not in self.known:
-            self.known[ranks] = standing(self.plan, self.front, ranks)
-        return self.known[ranks]
+            return compute_layout(self.plan, self.batched, ranks)
+        if ranks not in self.layouts:
+            self.layouts[ranks] = compute_layout(self.plan, self.batched, ranks)
+        return self.layouts[ranks]
 
-    def at_the_front(self, run: Callable[..., Any], tensors: Sequence[Any], stands: Standing, sizes: list[Any]) -> Any:
-        """One run over all indexes, which the circuit's own `...` takes; or one for each chunk."""
+    def _run_batched(self, run: Callable[..., Any], tensors: Sequence[Any], layout: Layout, sizes: list[Any]) -> Any:
+        """Run once over all indexes, which the circuit's own `...` takes; or once for each chunk of the first level."""
         if self.chunk_size is None:
-            return run(*_filled(tensors, stands.gaps, sizes))
-        answers = []
+            return run(*_with_missing_dims(tensors, layout.missing, sizes))
+        results = []
         for start in range(0, max(1, sizes[0]), self.chunk_size):
             length = min(self.chunk_size, sizes[0] - start)
-            now = [
-                each if stand[0] is None or each.shape[0] != sizes[0] else each.narrow(0, start, length)
-                for each, stand in zip(tensors, stands.stands, strict=True)
+            chunk = [
+                each if dims[0] is None or each.shape[0] != sizes[0] else each.narrow(0, start, length)
+                for each, dims in zip(tensors, layout.dims, strict=True)
             ]
-            answers.append(run(*_filled(now, stands.gaps, [length, *sizes[1:]])))
-        leaves = zip(*[_pytree.tree_leaves(answer) for answer in answers], strict=True)
-        return _pytree.tree_unflatten([torch.cat(each) for each in leaves], _pytree.tree_structure(answers[0]))
+            results.append(run(*_with_missing_dims(chunk, layout.missing, [length, *sizes[1:]])))
+        leaves = zip(*[_pytree.tree_leaves(result) for result in results], strict=True)
+        return _pytree.tree_unflatten([torch.cat(each) for each in leaves], _pytree.tree_structure(results[0]))
 
-    def mapped(
-        self, run: Callable[..., Any], tensors: Sequence[Any], stands: tuple[Stand, ...], sizes: list[Any]
+    def _run_mapped(
+        self, run: Callable[..., Any], tensors: Sequence[Any], dims: tuple[Dims, ...], sizes: list[Any]
     ) -> Any:
-        """torch.vmap over one level after another, the first the outermost."""
+        """Map by torch.vmap over one level after another, the first outermost."""
         if 0 in sizes:
-            return self.of_nothing(run, tensors, stands, sizes)
+            return self._run_on_empty(run, tensors, dims, sizes)
         count = len(self.plan.inputs)
-        optional = zip(tensors[count:], stands[count:], strict=True)
-        tensors = [*tensors[:count], *[_stretched(each, stand, sizes) for each, stand in optional]]
-        left = [[*stand] for stand in stands]
+        optional = zip(tensors[count:], dims[count:], strict=True)
+        tensors = [*tensors[:count], *[_expanded(each, its_dims, sizes) for each, its_dims in optional]]
+        left = [[*each] for each in dims]
         names = (*["..."] * (len(sizes) - len(self.plan.names)), *self.plan.names)
-        dims = [tuple([_taken(stand) for stand in left]) for _ in sizes]
+        in_dims = [tuple([_take_first(each) for each in left]) for _ in sizes]
         for level in reversed(range(len(sizes))):
             run.__name__ = f"over {names[level]}"
-            run = torch.vmap(run, dims[level], 0, self.randomness, chunk_size=None if level else self.chunk_size)
+            run = torch.vmap(run, in_dims[level], 0, self.randomness, chunk_size=None if level else self.chunk_size)
         try:
             return run(*tensors)
         except RuntimeError as error:
             refuse_operation(self.circuit.name, error)
             raise
 
-    def of_nothing(
-        self, run: Callable[..., Any], tensors: Sequence[Any], stands: tuple[Stand, ...], sizes: list[Any]
+    def _run_on_empty(
+        self, run: Callable[..., Any], tensors: Sequence[Any], dims: tuple[Dims, ...], sizes: list[Any]
     ) -> Any:
-        """The answer where a level is empty: that at a single index, with no index left of it.
+        """Return the result where a level has size 0: computed at one index, then sliced to none.
 
-        The single index is made by summing over none, so that gradients still go to the inputs.
+        The input at that one index is the sum over the empty level, so that gradients still flow to the inputs.
         """
         single = []
-        for tensor, stand in zip(tensors, stands, strict=True):
-            empty = [place for place, size in zip(stand, sizes, strict=True) if place is not None and size == 0]
+        for tensor, its_dims in zip(tensors, dims, strict=True):
+            empty = [dim for dim, size in zip(its_dims, sizes, strict=True) if dim is not None and size == 0]
             single.append(tensor.sum(empty, keepdim=True).to(tensor.dtype) if empty else tensor)
-        answer = self.mapped(run, single, stands, [size or 1 for size in sizes])
-        return _pytree.tree_map(lambda each: each[tuple([slice(size) for size in sizes])], answer)
+        result = self._run_mapped(run, single, dims, [size or 1 for size in sizes])
+        return _pytree.tree_map(lambda each: each[tuple([slice(size) for size in sizes])], result)
 
-    def back(self, answer: Any) -> Any:
-        """The answers with their axes where the lifted signature has them."""
-        if isinstance(answer, Tensor):
-            return self.restored(0, answer)
-        leaves, structure = _pytree.tree_flatten(answer)
+    def _permute_outputs(self, result: Any) -> Any:
+        """Return the result with the axes of each output in the order of the lifted signature."""
+        if isinstance(result, Tensor):
+            return self._permute_output(0, result)
+        leaves, structure = _pytree.tree_flatten(result)
         if len(leaves) == len(self.plan.outputs):
-            leaves = [self.restored(number, each) for number, each in enumerate(leaves)]
+            leaves = [self._permute_output(number, each) for number, each in enumerate(leaves)]
         return _pytree.tree_unflatten(leaves, structure)
 
-    def restored(self, number: int, tensor: Tensor) -> Tensor:
-        """An output in normal order as the lifted signature has it."""
-        which = (number, tensor.ndim)
+    def _permute_output(self, number: int, tensor: Tensor) -> Tensor:
+        """Return an output permuted from normal order to the order of the lifted signature."""
+        key = (number, tensor.ndim)
         if torch.compiler.is_compiling():
-            way = restoring(self.plan.outputs[number], tensor.ndim, self.plan.leads)
-        elif which in self.ways_back:
-            way = self.ways_back[which]
+            permutation = output_permutation(self.plan.outputs[number], tensor.ndim, self.plan.lifts_rest)
+        elif key in self.output_permutations:
+            permutation = self.output_permutations[key]
         else:
-            way = self.ways_back[which] = restoring(self.plan.outputs[number], tensor.ndim, self.plan.leads)
-        return tensor if way is None else tensor.permute(way)
+            permutation = output_permutation(self.plan.outputs[number], tensor.ndim, self.plan.lifts_rest)
+            self.output_permutations[key] = permutation
+        return tensor if permutation is None else tensor.permute(permutation)
 
 
-def _place(circuit: Circuit, name: str) -> int | str:
-    """Where a call has this tensor: its position, or its keyword. `tensors[0]` is the first of `*tensors`."""
+def _argument(circuit: Circuit, name: str) -> int | str:
+    """Return the position or the keyword of a tensor in a call; `tensors[0]` is the first of `*tensors`."""
     stem, _, number = name.partition("[")
     if number:
         return len(circuit.parameters) + int(number.removesuffix("]"))
     return circuit.parameters.index(stem) if stem in circuit.parameters else stem
 
 
-def _filled(tensors: Sequence[Any], gaps: tuple[Gap | None, ...], sizes: list[Any]) -> list[Any]:
-    """Every tensor whose `...` takes the levels given those that it lacks, without a copy."""
+def _with_missing_dims(tensors: Sequence[Any], missing: tuple[MissingDims | None, ...], sizes: list[Any]) -> list[Any]:
+    """Return the tensors with a dimension for each level that their `...` lacks, as views without a copy."""
     found = [*tensors]
-    for place, gap in enumerate(gaps):
-        if gap is None:
+    for at, each in enumerate(missing):
+        if each is None:
             continue
-        tensor = found[place]
-        own = tensor.shape[tensor.ndim - gap.own :]
-        for level in gap.at:
+        tensor = found[at]
+        own = tensor.shape[tensor.ndim - each.own :]
+        for level in each.levels:
             tensor = tensor.unsqueeze(level)
-        found[place] = tensor.expand(*sizes, *own) if gap.whole else tensor
+        found[at] = tensor.expand(*sizes, *own) if each.expand else tensor
     return found
 
 
-def _stretched(tensor: Any, stand: Stand, sizes: list[Any]) -> Any:
-    """An optional tensor whose `...` only has to broadcast, as long as the level it stands for."""
+def _expanded(tensor: Any, dims: Dims, sizes: list[Any]) -> Any:
+    """Return an optional tensor, whose `...` need only broadcast, expanded to the sizes of the levels that it has."""
     if not isinstance(tensor, Tensor):
         return tensor
     shape = list(tensor.shape)
-    for place, size in zip(stand, sizes, strict=True):
-        if place is not None:
-            shape[place] = size
+    for dim, size in zip(dims, sizes, strict=True):
+        if dim is not None:
+            shape[dim] = size
     return tensor.expand(shape)
 
 
-def _taken(stand: list[int | None]) -> int | None:
-    """Where the first level stands, which is taken off; the others move up."""
-    place = stand.pop(0)
-    if place is not None:
-        stand[:] = [each - (each > place) if each is not None else None for each in stand]
-    return place
-
-
-def refuse_operation(name: str, error: RuntimeError) -> None:
-    """CircuitError, by name, where torch says that an operation cannot be mapped."""
-    words = f"{error}"
-    missing = re.search(r"Batching rule not implemented for aten::(\w+)", words)
-    if missing:
-        raise CircuitError(f"broadcast: {name} uses {missing[1]}, which torch.vmap cannot map") from error
-    if words.startswith("Batch norm got a batched tensor"):
-        raise CircuitError(f"broadcast: a batch norm in {name} {_NORM}") from error
-
-
-def refuse_module(module: nn.Module) -> None:
-    """CircuitError, by name, where a module is or has what torch.vmap cannot map."""
-    for path, part in module.named_modules():
-        kind = type(part).__name__
-        name = f"the {kind} at {path!r} of {type(module).__name__}" if path else kind
-        if isinstance(part, nn.RNNBase):
-            raise CircuitError(f"broadcast: torch.vmap cannot map {name}; lift it over the batch axis it has itself")
-        if isinstance(part, _NormBase) and part.training and part.running_mean is not None:
-            raise CircuitError(f"broadcast: {name} {_NORM}")
-
-
-_NORM = (
-    "is in train mode and keeps running statistics, which each index would change in its own way; "
-    "call .eval() on it, or make it with track_running_stats=False"
-)
+def _take_first(dims: list[int | None]) -> int | None:
+    """Remove the first level and return its dimension; the dimensions behind it decrease by one, as inside vmap."""
+    first = dims.pop(0)
+    if first is not None:
+        dims[:] = [each - (each > first) if each is not None else None for each in dims]
+    return first

@@ -1,7 +1,7 @@
-"""How a circuit is lifted: from its signature and the lifted one to a plan, read once.
+"""The plan of a lift, read once from the signature of a circuit and the lifted signature.
 
-Tensors are moved into normal order: the lifted axes first, in the order of the output, then the circuit's own, as its
-signature has them. What moves where is data here; nothing on this floor knows torch.
+Tensors are permuted into normal order: the lifted axes first, in the order of the first output, then the circuit's own
+axes in the order of its signature. The positions of axes are data here; this module does not use torch.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3.2 and Definition 2.14.
 """
@@ -18,73 +18,96 @@ _REST = Rest()
 
 
 @dataclass(frozen=True)
-class Move:
-    """How one tensor stands in the lifted text: where its lifted axes and its own are, counted from the right.
+class AxisPositions:
+    """The positions of one tensor's axes in the lifted signature, as negative indexes, counted from the right.
 
-    `lifted` has a place for each lifted axis, None where the tensor lacks it and is shared; `own` the places of the
-    circuit's axes; `named` counts both, and `keeps` says that its own stand in the circuit's order. `rest` says that
-    `...` leads in the lifted text, `loose` that it leads in the circuit's.
+    Attributes:
+        lifted: The position of each lifted axis; None if the tensor does not have it and is shared along it.
+        own: The positions of the axes that the circuit's signature names.
+        named: How many axes these are together.
+        in_order: Whether the own axes have the same order as in the circuit's signature.
+        lifted_rest: Whether the tensor has `...` in the lifted signature.
+        own_rest: Whether the tensor has `...` in the circuit's signature.
     """
 
     lifted: tuple[int | None, ...]
     own: tuple[int, ...]
     named: int
-    keeps: bool
-    rest: bool
-    loose: bool
+    in_order: bool
+    lifted_rest: bool
+    own_rest: bool
 
-    def order(self, rank: int, leads: bool) -> tuple[int, ...]:
-        """The places of a tensor of so many axes in normal order; `leads` says that `...` is lifted too.
+    def normal_order(self, rank: int, lifts_rest: bool) -> tuple[int, ...]:
+        """Return the permutation of a tensor with `rank` axes into normal order.
 
-        >>> Move((-1,), (-2,), named=2, keeps=True, rest=False, loose=False).order(2, leads=False)
+        `lifts_rest` says whether the axes that `...` matches are lifted too. Then they come before the lifted axes that
+        have names, otherwise between these and the own axes.
+
+        >>> positions = AxisPositions((-1,), (-2,), named=2, in_order=True, lifted_rest=False, own_rest=False)
+        >>> positions.normal_order(2, lifts_rest=False)
         (1, 0)
         """
-        lifted = [rank + place for place in self.lifted if place is not None]
-        own = [rank + place for place in self.own]
+        lifted = [rank + position for position in self.lifted if position is not None]
+        own = [rank + position for position in self.own]
         rest = range(rank - self.named)
-        return (*rest, *lifted, *own) if leads else (*lifted, *rest, *own)
+        return (*rest, *lifted, *own) if lifts_rest else (*lifted, *rest, *own)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A lift, read from two signatures: one move for each tensor in, each optional one, each tensor out.
+    """How a circuit is lifted, read from two signatures.
 
-    `front` says that the circuit's own `...` takes the lifted axes; else they are mapped, one after another. `leads`
-    says that what `...` stands for in the lifted text is lifted too. `names` are the lifted axes as text.
+    Attributes:
+        signature: The lifted signature.
+        inputs: The positions of each input's axes.
+        optional: The positions of each optional tensor's axes, by the name of its parameter.
+        outputs: The positions of each output's axes.
+        names: The lifted axes as text, in normal order.
+        batched: Whether the circuit's own `...` takes the lifted axes, so that one run does all indexes. Otherwise
+            torch.vmap maps the circuit over one axis after another.
+        lifts_rest: Whether the axes that `...` matches in the lifted signature are lifted too.
     """
 
     signature: Signature
-    inputs: tuple[Move, ...]
-    optional: Mapping[str, Move]
-    outputs: tuple[Move, ...]
+    inputs: tuple[AxisPositions, ...]
+    optional: Mapping[str, AxisPositions]
+    outputs: tuple[AxisPositions, ...]
     names: tuple[str, ...]
-    front: bool
-    leads: bool
+    batched: bool
+    lifts_rest: bool
 
 
 def plan_lift(circuit: Circuit, text: str, optional: Mapping[str, str]) -> Plan:
-    """The plan that lifts a circuit to the signature `text`; SignatureError where there is none, with the axis."""
+    """Return the plan that lifts a circuit to the signature `text`.
+
+    Raises:
+        SignatureError: If `text` is not the circuit's signature with further axes; the message names the axis.
+    """
     unknown = [name for name in optional if name not in circuit.optional]
     if unknown:
         known = ", ".join(circuit.optional) or "none"
-        raise SignatureError(f"optional: {unknown[0]!r} is no optional tensor of {circuit.name}; there are {known}")
+        raise SignatureError(f"optional: {unknown[0]!r} is not an optional tensor of {circuit.name}; there are {known}")
     signature = Signature.parse(text)
     try:
         stated = {name: parse_axes(axes) for name, axes in lifted_optional(circuit, text, optional).items()}
     except SignatureError as error:
         raise SignatureError(f"optional: {error}") from None
-    return _Reader(circuit, signature, stated).plan()
+    return _Planner(circuit, signature, stated).plan()
 
 
 def lifted_optional(circuit: Circuit, text: str, optional: Mapping[str, str]) -> dict[str, str]:
-    """The axes of each optional tensor once lifted: as they are said, or the circuit's own, shared by every index."""
-    led = any(has_rest(axes) for axes in Signature.parse(text).inputs)
-    kept = {name: show_axes(axes[has_rest(axes) and not led :]) for name, axes in circuit.optional.items()}
+    """Return the axes of each optional tensor after the lift: those in `optional`, or the circuit's own.
+
+    A tensor that keeps the circuit's own axes is shared by every index. It loses its `...` if no input of the lifted
+    signature has one.
+    """
+    has_leading = any(has_rest(axes) for axes in Signature.parse(text).inputs)
+    kept = {name: show_axes(axes[has_rest(axes) and not has_leading :]) for name, axes in circuit.optional.items()}
     return kept | {**optional}
 
 
-class _Reader:
-    """Holds the two signatures against each other, tensor by tensor."""
+class _Planner:
+    """Compares the signature of a circuit with the lifted one, tensor by tensor."""
 
     def __init__(self, circuit: Circuit, target: Signature, optional: Mapping[str, Axes]) -> None:
         self.circuit = circuit
@@ -94,145 +117,150 @@ class _Reader:
         every = [*source.inputs, *circuit.optional.values(), *source.outputs]
         self.own = {term for axes in every for term in axes if term != _REST}
         self.own_names = {name for term in self.own for name in term.names}
-        self.loose = any(has_rest(axes) for axes in source.inputs)
+        self.own_rest = any(has_rest(axes) for axes in source.inputs)
 
     def plan(self) -> Plan:
-        """Compare counts, then axes, then where `...` stands."""
+        """Check the numbers of tensors, then their axes, then their `...`, and return the plan."""
         source, target = self.circuit.signature, self.target
-        self.count("takes", source.inputs, target.inputs)
-        self.count("gives", source.outputs, target.outputs)
-        lifted = [self.lifted(whose, axes, wanted) for whose, axes, wanted in self.tensors()]
+        self.check_count("takes", source.inputs, target.inputs)
+        self.check_count("gives", source.outputs, target.outputs)
+        lifted = [self.lifted_axes(name, axes, target_axes) for name, axes, target_axes in self.tensors()]
         count = len(target.inputs)
-        order = self.order(lifted[:count], lifted[len(lifted) - len(target.outputs) :])
-        front = self.takes_the_front()
-        self.refuse_rest(free=front or not self.loose)
-        moves = [_move(axes, wanted, order, has_rest(axes)) for _, axes, wanted in self.tensors()]
-        optional = dict(zip(self.optional, moves[count:], strict=False))
-        leads = any(has_rest(axes) for axes in target.inputs) and (front or not self.loose)
+        order = self.lifted_order(lifted[:count], lifted[len(lifted) - len(target.outputs) :])
+        batched = self.can_batch()
+        may_lift_rest = batched or not self.own_rest
+        self.check_rest(may_lift_rest)
+        positions = [_positions(axes, target_axes, order) for _, axes, target_axes in self.tensors()]
+        optional = dict(zip(self.optional, positions[count:], strict=False))
         return Plan(
-            target,
-            tuple(moves[:count]),
-            optional,
-            tuple(moves[count + len(optional) :]),
-            tuple([str(term) for term in order]),
-            front,
-            leads,
+            signature=target,
+            inputs=tuple(positions[:count]),
+            optional=optional,
+            outputs=tuple(positions[count + len(optional) :]),
+            names=tuple([str(term) for term in order]),
+            batched=batched,
+            lifts_rest=any(has_rest(axes) for axes in target.inputs) and may_lift_rest,
         )
 
     def tensors(self) -> Iterator[tuple[str, Axes, Axes]]:
-        """What each tensor is called, its axes in the circuit, its axes lifted."""
+        """Yield the name of each tensor, its axes in the circuit's signature and its axes in the lifted one."""
         source, target = self.circuit.signature, self.target
         yield from zip(self.circuit.inputs, source.inputs, target.inputs, strict=False)
         for name, axes in self.optional.items():
             yield name, self.circuit.optional[name], axes
         several = len(source.outputs) > 1
-        for number, (axes, wanted) in enumerate(zip(source.outputs, target.outputs, strict=True), start=1):
-            yield f"output {number}" if several else "the output", axes, wanted
+        for number, (axes, target_axes) in enumerate(zip(source.outputs, target.outputs, strict=True), start=1):
+            yield f"output {number}" if several else "the output", axes, target_axes
 
-    def count(self, verb: str, mine: tuple[Axes, ...], wanted: tuple[Axes, ...]) -> None:
-        """As many tensors must stand in the lifted text as in the circuit's."""
-        if len(mine) != len(wanted):
-            tensors = "1 tensor" if len(mine) == 1 else f"{len(mine)} tensors"
-            self.refuse(f"{self.circuit.title} {verb} {tensors}, the lifted signature has {len(wanted)}")
+    def check_count(self, verb: str, source: tuple[Axes, ...], target: tuple[Axes, ...]) -> None:
+        """Refuse a lifted signature with more or fewer tensors than the circuit's."""
+        if len(source) != len(target):
+            tensors = "1 tensor" if len(source) == 1 else f"{len(source)} tensors"
+            self.refuse(f"{self.circuit.title} {verb} {tensors}, the lifted signature has {len(target)}")
 
-    def lifted(self, whose: str, axes: Axes, wanted: Axes) -> list[Term]:
-        """The axes of one tensor that the circuit lacks; its own must all be there, each as often."""
+    def lifted_axes(self, tensor: str, axes: Axes, target_axes: Axes) -> list[Term]:
+        """Return the axes that one tensor has in the lifted signature alone.
+
+        Refuses a tensor that has one of the circuit's axes more or less often than in the circuit's signature, and
+        lifted axes that are not new or occur twice.
+        """
         title = self.circuit.title
         for term in dict.fromkeys(axes):
-            times, found = axes.count(term), wanted.count(term)
+            count, found = axes.count(term), target_axes.count(term)
             if term != _REST and found == 0:
-                self.refuse(f"axis {term} of {whose} is missing: {title} works on the whole of it", *self.spans(term))
-            if term != _REST and found != times:
-                self.refuse(
-                    f"axis {term} of {whose} stands {_times(found)} here, {_times(times)} in {title}", *self.spans(term)
-                )
-        found = [term for term in wanted if term not in axes and term != _REST]
-        for term in found:
+                self.refuse(f"axis {term} of {tensor} is missing: {title} works on the whole of it", term)
+            if term != _REST and found != count:
+                self.refuse(f"axis {term} of {tensor} occurs {_times(found)} here, {_times(count)} in {title}", term)
+        lifted = [term for term in target_axes if term not in axes and term != _REST]
+        for term in lifted:
             if term in self.own or self.own_names & {*term.names}:
                 name = next((name for name in term.names if name in self.own_names), str(term))
                 self.refuse(
-                    f"{name} is an axis of {title}; what {whose} is lifted over needs another name", *self.spans(term)
+                    f"{name} is an axis of {title}; an axis that {tensor} is lifted over needs another name", term
                 )
-            if found.count(term) > 1:
-                self.refuse(
-                    f"{whose} is lifted over {term} twice; two axes have two names, {term} and {term}'",
-                    *self.spans(term),
-                )
-        return found
+            if lifted.count(term) > 1:
+                self.refuse(f"{tensor} is lifted over {term} twice; two axes need two names, {term} and {term}'", term)
+        return lifted
 
-    def order(self, inputs: list[list[Term]], outputs: list[list[Term]]) -> tuple[Term, ...]:
-        """The lifted axes, as the first output has them: every output has them all, and each comes from an input."""
+    def lifted_order(self, inputs: list[list[Term]], outputs: list[list[Term]]) -> tuple[Term, ...]:
+        """Return the lifted axes in the order of the first output.
+
+        Refuses an output that does not have every lifted axis of the inputs, and an output or an optional tensor with a
+        lifted axis that no input has.
+        """
         known = dict.fromkeys(term for terms in inputs for term in terms)
-        whose = [name for name, *_ in self.tensors()]
-        stated = whose[len(inputs) : len(whose) - len(outputs)]
-        for name in stated:
-            terms = [term for term in self.optional[name] if term not in self.own and term != _REST]
-            lost = next((term for term in terms if term not in known), None)
-            if lost is not None:
-                raise SignatureError(
-                    f"optional: {lost} of {name!r} is on no other input, so nothing is lifted over it\n"
-                    f"{point(str(self.target))}"
-                )
-        for name, terms in zip(whose[len(whose) - len(outputs) :], outputs, strict=True):
+        self.check_optional_axes(known)
+        names = [name for name, *_ in self.tensors()]
+        for name, terms in zip(names[len(names) - len(outputs) :], outputs, strict=True):
             for term in terms:
                 if term not in known:
-                    self.refuse(f"axis {term} of {name} comes from nowhere: no input has it", *self.spans(term))
+                    self.refuse(f"axis {term} of {name} comes from nowhere: no input has it", term)
             for term in known:
                 if term not in terms:
-                    self.refuse(
-                        f"axis {term} is missing from {name}: each index of it has an answer of its own",
-                        *self.spans(term),
-                    )
+                    self.refuse(f"axis {term} is missing from {name}: each index of it has its own result", term)
         return tuple(outputs[0]) if outputs else tuple(known)
 
-    def takes_the_front(self) -> bool:
-        """Whether the circuit's own `...` can take the lifted axes: it stands wherever one of them does."""
-        if not self.loose or not all(has_rest(axes) for axes in self.circuit.signature.outputs):
+    def check_optional_axes(self, known: Mapping[Term, None]) -> None:
+        """Refuse an optional tensor with a lifted axis that no input has."""
+        for name, axes in self.optional.items():
+            lifted = [term for term in axes if term not in self.own and term != _REST]
+            unknown = next((term for term in lifted if term not in known), None)
+            if unknown is not None:
+                raise SignatureError(
+                    f"optional: {unknown} of {name!r} is on no other input, so nothing is lifted over it\n"
+                    f"{point(str(self.target))}"
+                )
+
+    def can_batch(self) -> bool:
+        """Return whether the circuit's own `...` can take the lifted axes: every tensor with one of these has `...`."""
+        if not self.own_rest or not all(has_rest(axes) for axes in self.circuit.signature.outputs):
             return False
         return all(
-            has_rest(axes) or not (has_rest(wanted) or len(wanted) > len(axes)) for _, axes, wanted in self.tensors()
+            has_rest(axes) or not (has_rest(target_axes) or len(target_axes) > len(axes))
+            for _, axes, target_axes in self.tensors()
         )
 
-    def refuse_rest(self, free: bool) -> None:
-        """Where `...` may be lifted (it is `free`) every output has it; else it stands where the circuit has it."""
+    def check_rest(self, may_lift_rest: bool) -> None:
+        """Refuse a misplaced or missing `...`.
+
+        Without `...` on an input no tensor may have it. With it, every output must have it if it may be lifted;
+        otherwise exactly the inputs and outputs must have it that have it in the circuit's signature.
+        """
         tensors = list(self.tensors())
         some = any(has_rest(axes) for axes in self.target.inputs)
-        for place, (name, axes, wanted) in enumerate(tensors):
-            known = place < len(self.target.inputs)
-            output = place >= len(tensors) - len(self.target.outputs)
-            may = some and (free or has_rest(axes))
-            if has_rest(wanted) and not may:
+        for number, (name, axes, target_axes) in enumerate(tensors):
+            is_input = number < len(self.target.inputs)
+            is_output = number >= len(tensors) - len(self.target.outputs)
+            allowed = some and (may_lift_rest or has_rest(axes))
+            if has_rest(target_axes) and not allowed:
                 why = f"{self.circuit.title} has none there" if some else "no input has it"
-                self.refuse(f"'...' of {name} comes from nowhere: {why}", *self.spans(_REST))
-            if may and not has_rest(wanted) and (output or (known and not free)):
-                self.refuse(f"'...' is missing from {name}", *self.spans(_REST))
+                self.refuse(f"'...' of {name} comes from nowhere: {why}", _REST)
+            if allowed and not has_rest(target_axes) and (is_output or (is_input and not may_lift_rest)):
+                self.refuse(f"'...' is missing from {name}", _REST)
 
-    def spans(self, term: Term) -> list[tuple[int, int]]:
-        """Where a term stands in the lifted text."""
-        return [span for _, _, each, span in places(self.target) if each == term]
-
-    def refuse(self, what: str, *spans: tuple[int, int]) -> NoReturn:
-        """SignatureError with carets under the lifted text."""
+    def refuse(self, what: str, *terms: Term) -> NoReturn:
+        """Raise SignatureError with the lifted signature, and carets under each occurrence of the terms."""
+        spans = [span for _, _, each, span in places(self.target) if each in terms]
         raise SignatureError(f"broadcast: {what}\n{point(str(self.target), *spans)}")
 
 
-def _move(axes: Axes, wanted: Axes, order: tuple[Term, ...], loose: bool) -> Move:
-    """The places of the lifted axes and of the circuit's own; what stands several times keeps its order."""
-    left = [*wanted]
+def _positions(axes: Axes, target_axes: Axes, order: tuple[Term, ...]) -> AxisPositions:
+    """Return the positions of one tensor's axes; an axis that occurs several times keeps its order."""
+    left = [*target_axes]
 
-    def place(term: Term) -> int:
+    def take(term: Term) -> int:
         at = left.index(term)
         left[at] = _REST
-        return at - len(wanted)
+        return at - len(target_axes)
 
-    own = tuple([place(term) for term in axes if term != _REST])
-    lifted = tuple([place(term) if term in left else None for term in order])
-    named = len(wanted) - has_rest(wanted)
-    return Move(lifted, own, named, list(own) == sorted(own), has_rest(wanted), loose)
+    own = tuple([take(term) for term in axes if term != _REST])
+    lifted = tuple([take(term) if term in left else None for term in order])
+    named = len(target_axes) - has_rest(target_axes)
+    return AxisPositions(lifted, own, named, list(own) == sorted(own), has_rest(target_axes), has_rest(axes))
 
 
 def _times(count: int) -> str:
     return {0: "nowhere", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-__all__ = ["Move", "Plan", "lifted_optional", "plan_lift"]
+__all__ = ["AxisPositions", "Plan", "lifted_optional", "plan_lift"]
