@@ -1,39 +1,51 @@
 """Diagrams: frozen data made of boxes and the values between them, which runs, prints and is written as Python.
 
 May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` (the public class), `interpreter`
-(runs it), `codegen` (writes it as a Python function), `table` (prints it). `structure` is nested arguments as data,
-`operations` says which torch functions are recorded, skipped or opened.
+(runs it), `codegen` (writes it as a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
+(gives it as data for JSON). `structure` describes nested values with wires for their tensors, `call_arguments` matches
+arguments with parameters, and `operations` says which torch functions are recorded, skipped or traced into.
 """
 
-from circuits.diagram.boxes import Box, ByHand, Call, Fixed, Size, Value, size_text
+from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value, size_text
+from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.diagram import Diagram
-from circuits.diagram.interpreter import collect, evaluate
-from circuits.diagram.operations import ITERATE, KINDS, OPEN, OPENED, SKIP, kind, mutates, operation_name, returning
+from circuits.diagram.interpreter import evaluate, store
+from circuits.diagram.operations import (
+    ACTIONS,
+    ITERATE,
+    SKIP,
+    TRACE_INTO,
+    TRACED_INTO,
+    action_for,
+    mutates,
+    operation_name,
+    returning_first,
+)
+from circuits.diagram.rows import box_row, row_line
 from circuits.diagram.structure import (
     Scalar,
     Struct,
     Wire,
-    arguments,
     attribute,
-    change,
-    convert,
     describe,
     describe_all,
+    fill,
     leaves,
+    map_tensors,
+    substitute,
     tensors,
     wires,
-    without_defaults,
 )
 
 __all__ = [
+    "ACTIONS",
     "ITERATE",
-    "KINDS",
-    "OPEN",
-    "OPENED",
     "SKIP",
+    "TRACED_INTO",
+    "TRACE_INTO",
     "Box",
-    "ByHand",
     "Call",
+    "CustomBackward",
     "Diagram",
     "Fixed",
     "Scalar",
@@ -41,20 +53,23 @@ __all__ = [
     "Struct",
     "Value",
     "Wire",
+    "action_for",
     "arguments",
     "attribute",
-    "change",
-    "collect",
-    "convert",
+    "box_row",
     "describe",
     "describe_all",
     "evaluate",
-    "kind",
+    "fill",
     "leaves",
+    "map_tensors",
     "mutates",
     "operation_name",
-    "returning",
+    "returning_first",
+    "row_line",
     "size_text",
+    "store",
+    "substitute",
     "tensors",
     "wires",
     "without_defaults",

@@ -1,7 +1,7 @@
-"""What a diagram is made of: values, boxes, and the calls that run them. Frozen data.
+"""The parts of a diagram as frozen data: values, boxes, and the calls that run the boxes.
 
-A `Value` is a tensor on a wire: its axes by name, its sizes, its dtype. A `Box` is one node: a circuit, a module or
-one torch operation, with the boxes inside it. Seen from inside a circuit a value keeps its number and takes the
+A `Value` is a tensor between boxes: its axis names, sizes and dtype. A `Box` is one node: a circuit, a module or one
+torch operation, with the boxes inside it. Inside the box of a circuit a value has the same number as outside, and the
 axis names of the circuit's signature.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
@@ -20,11 +20,11 @@ from sympy.printing.str import StrPrinter
 from circuits.signature import Signature
 
 Size = int | sympy.Expr
-"""A number, or an expression in the axes whose sizes are free: `y`, `h/2`."""
+"""The size of an axis: a number or, for sizes that were left free, an expression in axis names such as `y` or `h/2`."""
 
 
 class _Printer(StrPrinter):
-    """Sizes as a person writes them: `h//2-2` where sympy and torch write `((h//2)) - 2`."""
+    """Print sizes with as few parentheses as Python needs: `h//2-2` where sympy and torch print `((h//2)) - 2`."""
 
     printmethod = "_as_a_size"
 
@@ -43,7 +43,7 @@ class _Printer(StrPrinter):
 
 
 def size_text(size: Any) -> str:
-    """A size, or a condition on sizes, as text.
+    """Return a size, or a condition on sizes, as text.
 
     >>> size_text(sympy.Symbol("h") / 2 - 1)
     'h/2-1'
@@ -56,11 +56,18 @@ def size_text(size: Any) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor between boxes.
+    """A tensor of a diagram, between the box that computes it and the boxes that read it.
 
-    `number` tells values apart: two with the same number are the same tensor, perhaps under other axis names.
-    `axes` names each axis, None where nobody did; `sizes` go with them. The first `mapped` of them are axes that
-    `torch.vmap` hides from the code inside it.
+    Attributes:
+        number: Identifies the tensor: two values with the same number are the same tensor, perhaps with other axis
+            names.
+        axes: The name of each axis, or None for an axis without a name.
+        sizes: The size of each axis, in the same order.
+        dtype: The dtype of the tensor.
+        role: "input", "parameter", "buffer", "constant" (any other tensor that existed before the run), or "made"
+            (computed during the run).
+        name: The name of an argument, or the dotted name of a parameter or buffer; empty for other values.
+        mapped: The number of leading axes that `torch.vmap` hides from the code inside it.
     """
 
     number: int
@@ -72,22 +79,27 @@ class Value:
     mapped: int = 0
 
     def __str__(self) -> str:
-        """The axes, by name where there is one and by size where not; a mapped axis bears a star."""
-        words = [axis or size_text(size) for axis, size in zip(self.axes, self.sizes, strict=True)]
-        return " ".join([word + "*" * (place < self.mapped) for place, word in enumerate(words)])
+        """Return the axes as text: each by its name, or by its size if it has none; mapped axes are marked `*`."""
+        labels = [axis or size_text(size) for axis, size in zip(self.axes, self.sizes, strict=True)]
+        return " ".join([label + "*" * (place < self.mapped) for place, label in enumerate(labels)])
 
     @property
     def shape(self) -> str:
-        """The sizes as text: `20 4 h/2`."""
+        """The sizes as text, such as `20 4 h/2`."""
         return " ".join([size_text(size) for size in self.sizes])
 
 
 @dataclass(frozen=True)
 class Call:
-    """How a leaf box is run again: the function, its arguments with wires in them, and where its result goes.
+    """One recorded call, as data with which it can be run again.
 
-    `function` is a callable, or the dotted path of a module of the recorded model. `autocast` holds the device type
-    and dtype where autocast was on; `gradient` is whether autograd was watching.
+    Attributes:
+        function: The callable, or the dotted path of a module of the recorded model (`path:method` for its method).
+        args: The description of the positional arguments, with a wire for each tensor.
+        kwargs: The description of the keyword arguments.
+        result: The description of the result: which value each tensor in it is.
+        autocast: The device type and dtype of autocast if it was on, else None.
+        gradient: False if the call ran under `torch.no_grad()` in a run with gradients enabled.
     """
 
     function: Callable[..., Any] | str
@@ -99,12 +111,19 @@ class Call:
 
 
 @dataclass(frozen=True)
-class ByHand:
-    """The backward circuit that somebody wrote for a circuit, with what the circuit was given and what it gave.
+class CustomBackward:
+    """The user-defined backward circuit of a circuit, with the arguments and the result of the recorded call.
 
-    `args` and `kwargs` are all that the definition takes, what was left out by its default; `names` are the parameters
-    of `args`, of which the first `inputs` carry the signature's tensors. `owner` is whose method the circuit is, None
-    for a function, and `path` the dotted path if that is a module; `gradient` is whether autograd was watching.
+    Attributes:
+        function: The backward circuit.
+        owner: The object of which the circuit is a method, or None for a function.
+        path: The dotted path of `owner` if it is a module of the recorded model, else empty.
+        names: The parameter names of `args`.
+        inputs: The number of leading `args` that are the tensors of the signature.
+        args: The description of the positional arguments of the definition, with defaults filled in.
+        kwargs: The description of its keyword arguments, with defaults filled in.
+        result: The description of its result.
+        gradient: False if the call ran under `torch.no_grad()` in a run with gradients enabled.
     """
 
     function: Callable[..., Any]
@@ -118,20 +137,37 @@ class ByHand:
     gradient: bool = True
 
 
+ByHand = CustomBackward
+"""The former name of the class, by which older pickles refer to it."""
+
+
 @dataclass(frozen=True)
 class Box:
-    """One node of a diagram.
+    """One node of a diagram: a call of a circuit, module, function or operation, with the boxes inside it.
 
-    `kind` says what it is: a decorated circuit, an undecorated module or function, one torch operation or einops
-    verb, or a transform such as vmap. `name` is what its parent calls it, `path` a module's dotted path from the
-    model, `label` the class, the circuit, or the operation with its pattern. `inputs` and `outputs` are the tensors
-    that go in and come out; `parameters` the learned ones of a module and all inside it, or those that an operation
-    reads.
-    `given` is how a box with others inside was called, as `(args, kwargs)` without what has its default, None if
-    nobody knows; `inside` what the code in a transform gives, as it is seen there.
-    `mutates` numbers the values that an in-place operation overwrites; `where` is the line of the call if known;
-    `error` is set where a run failed. A box with a `call` is run by it, any other by the boxes inside it. `reverse` is
-    the backward circuit that somebody wrote for a circuit.
+    A box with a `call` is run by that call, any other box by the boxes inside it. In a backward circuit, a box that
+    reverses another has `∂` before that one's name or label, and before its path.
+
+    Attributes:
+        kind: "circuit" (decorated function or module), "module" or "function" (undecorated), "operation" (one torch
+            operation or einops verb), or "transform" (such as vmap).
+        name: The path of a module from the module around it, such as `0` or `blocks.1`, with its other paths after
+            `=` if it has several; empty for other boxes.
+        label: The name of the class, circuit or function, or the name of the operation with its pattern.
+        path: The dotted path, from the recorded model, of the module that is called; else empty.
+        signature: The signature of a circuit, else None.
+        inputs: The tensors that the box reads.
+        outputs: The tensors that it returns.
+        parameters: The learned parameters of a module and of all modules inside it, or those that an operation reads.
+        boxes: The boxes inside, in the order of the run.
+        call: How to run the box as a whole, or None.
+        mutates: The numbers of the values that an in-place operation overwrites.
+        where: The file and line of the call, if known.
+        error: The error with which the run failed in this box, else empty.
+        reverse: The user-defined backward circuit of a circuit, else None.
+        given: The description of the arguments of a box with boxes inside it, as `(args, kwargs)` without those that
+            have their default value; None if they are unknown.
+        inside: The values that the code inside a transform returns, as they are there.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -147,23 +183,23 @@ class Box:
     mutates: tuple[int, ...] = ()
     where: str = ""
     error: str = ""
-    reverse: ByHand | None = None
+    reverse: CustomBackward | None = None
     given: Any = None
     inside: tuple[Value, ...] = ()
 
     @property
     def parameter_count(self) -> int:
-        """Learned numbers in this box, each counted once."""
+        """The number of elements of the learned parameters, each parameter counted once."""
         return sum([prod([int(size) for size in value.sizes]) for value in self.parameters])
 
     def walk(self) -> Iterator["Box"]:
-        """This box and all inside it, outermost first, in the order of the run."""
+        """Yield this box and all boxes inside it, in the order of the run, each before the boxes inside it."""
         yield self
         for box in self.boxes:
             yield from box.walk()
 
     def calls(self) -> Iterator[Call]:
-        """What running this box does, in order."""
+        """Yield the calls that run this box, in order."""
         if self.call is not None:
             yield self.call
         else:
@@ -173,7 +209,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A free axis whose size the code asked for as a number, or set equal to another: `k = 16`, by `math.sqrt`."""
+    """A symbolic axis whose size the code needed as a number, or required to equal another: `k = 16`, by `math.sqrt`.
+
+    Attributes:
+        axis: The name of the axis.
+        size: Its size, or an expression in the names of other axes.
+        by: The function that needed the number, if known.
+        where: The file and line, if known.
+    """
 
     axis: str
     size: Size

@@ -1,7 +1,7 @@
-"""A diagram as one plain Python function: line by line what it does, and nothing else, which torch.compile takes.
+"""Code generation: a diagram as one plain Python function, one line a call, which torch.compile accepts.
 
-What a diagram looks up on every call (its sizes, where its values are, when they go) is written out. What is no number
-and no word stands in the function's globals.
+What the interpreter looks up on every call (sizes, where each value is, when it is freed) is written out in the code.
+Arguments that are neither numbers nor strings are globals of the function.
 """
 
 import keyword
@@ -16,56 +16,59 @@ from torch import nn
 from torch.utils._sympy.printers import PythonPrinter
 
 from circuits.diagram.boxes import Call, Value
-from circuits.diagram.structure import Scalar, Struct, Wire, change, leaves, rebuild, wires
+from circuits.diagram.structure import Scalar, Struct, Wire, fill, leaves, rebuild, wires
 
 Program = Iterable[tuple[Call, tuple[int, ...]]]
-"""Calls in order, each with the values that nobody reads after it."""
+"""Calls in order, each with the numbers of the values that are unused after it."""
 
 
 class Source:
-    """The lines of a function, and the globals that they name."""
+    """The source of a function under construction: its lines, and the globals that they use.
+
+    `symbol_names` has a Python name for each symbol; `known` are the symbols that the lines so far assign.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.globals: dict[str, Any] = {"torch": torch, "math": math, "rebuild": rebuild}
-        self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
+        self.symbol_names: dict[sympy.Symbol, sympy.Symbol] = {}
         self.known: set[sympy.Symbol] = set()
 
-    def made(self, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
-        """The function."""
+    def compiled(self, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
+        """Compile the lines and return the function, with its source as docstring."""
         body = "\n".join([f"    {line}" for line in self.lines])
         code = f"def function({', '.join(parameters)}):\n{body}\n"
         exec(compile(code, f"<the diagram of {name}>", "exec"), self.globals)
-        found = self.globals.pop("function")
-        found.__name__ = found.__qualname__ = name if name.isidentifier() else "diagram"
-        found.__doc__ = code
-        return found
+        function = self.globals.pop("function")
+        function.__name__ = function.__qualname__ = name if name.isidentifier() else "diagram"
+        function.__doc__ = code
+        return function
 
     # Expressions
 
-    def held(self, value: Any) -> str:
-        """A value that the code cannot write out, by the name of a global."""
-        name = f"held{len(self.globals)}"
+    def add_global(self, value: Any) -> str:
+        """Make a global of a value that has no literal, and return its name."""
+        name = f"global{len(self.globals)}"
         self.globals[name] = value
         return name
 
-    def text(self, description: Any) -> str:
-        """What gives the value that a description describes."""
+    def expression(self, description: Any) -> str:
+        """Return the Python expression for the value that a description describes."""
         if isinstance(description, Wire):
             return f"v{description.number}"
         if isinstance(description, Scalar):
-            return self.number(description.expression)
+            return self.number_expression(description.expression)
         if isinstance(description, Struct) and any(True for _ in leaves(description)):
-            return self.container(description)
+            return self.container_expression(description)
         if isinstance(description, Struct):
-            description = change(description, operator.itemgetter(0), operator.itemgetter(0))
+            description = fill(description, operator.itemgetter(0), operator.itemgetter(0))
         if isinstance(description, (bool, int, str, type(None))) and type(description) in (bool, int, str, type(None)):
             return repr(description)
-        return self.held(description)
+        return self.add_global(description)
 
-    def container(self, struct: Struct) -> str:
-        """A container of what its parts give."""
-        parts = [self.text(part) for part in struct.parts]
+    def container_expression(self, struct: Struct) -> str:
+        """Return the Python expression for a container."""
+        parts = [self.expression(part) for part in struct.parts]
         if struct.kind is slice:
             return f"slice({', '.join(parts)})"
         if struct.kind is list:
@@ -74,132 +77,145 @@ class Source:
             return f"({''.join([f'{part}, ' for part in parts])})"
         if struct.kind is dict:
             pairs = zip(struct.keys, parts, strict=True)
-            return f"{{{', '.join([f'{self.text(key)}: {part}' for key, part in pairs])}}}"
-        return f"rebuild({self.held(struct.kind)}, {self.held(struct.keys)}, ({''.join([f'{p}, ' for p in parts])}))"
+            return f"{{{', '.join([f'{self.expression(key)}: {part}' for key, part in pairs])}}}"
+        kind, keys = self.add_global(struct.kind), self.add_global(struct.keys)
+        return f"rebuild({kind}, {keys}, ({''.join([f'{part}, ' for part in parts])}))"
 
-    def number(self, expression: Any) -> str:
-        """A number that depends on sizes, in Python's arithmetic."""
+    def number_expression(self, expression: Any) -> str:
+        """Return the Python expression for a number that depends on sizes."""
         if not isinstance(expression, sympy.Basic):
             return repr(expression)
-        clean = {symbol: self.symbol(symbol) for symbol in expression.free_symbols}
+        clean = {symbol: self.symbol_name(symbol) for symbol in expression.free_symbols}
         return f"({PythonPrinter().doprint(expression.xreplace(clean))})"
 
-    def symbol(self, symbol: Any) -> sympy.Symbol:
-        """A symbol under a name that Python takes."""
-        return self.symbols.setdefault(
-            symbol, sympy.Symbol(f"n{len(self.symbols)}", integer=symbol.is_integer, positive=symbol.is_positive)
+    def symbol_name(self, symbol: Any) -> sympy.Symbol:
+        """Return the symbol by whose name the code calls a symbol of the diagram: a valid Python name."""
+        return self.symbol_names.setdefault(
+            symbol, sympy.Symbol(f"n{len(self.symbol_names)}", integer=symbol.is_integer, positive=symbol.is_positive)
         )
 
     # Statements
 
     def assign(self, description: Any, expression: str) -> None:
-        """Give names to what comes out of an expression."""
+        """Add the lines that assign the value of an expression to the wires and symbols of its description."""
         if isinstance(description, Wire):
             self.lines.append(f"v{description.number} = {expression}")
         elif isinstance(description, Scalar) and isinstance(description.expression, sympy.Symbol):
-            self.lines.append(f"{self.symbol(description.expression)} = {expression}")
+            self.lines.append(f"{self.symbol_name(description.expression)} = {expression}")
         elif isinstance(description, Struct) and any(True for _ in leaves(description)):
             name = f"t{len(self.lines)}"
             self.lines.append(f"{name} = {expression}")
             for place, part in enumerate(description.parts):
                 if any(True for _ in leaves(part)):
-                    self.assign(part, self.part(name, description, place))
+                    self.assign(part, self.part_expression(name, description, place))
         else:
             self.lines.append(expression)
 
-    def part(self, name: str, struct: Struct, place: int) -> str:
-        """What gives one part of a container."""
+    def part_expression(self, name: str, struct: Struct, place: int) -> str:
+        """Return the Python expression for one part of the container called `name`."""
         if not struct.keys:
             return f"{name}[{place}]"
         if issubclass(struct.kind, Mapping):
-            return f"{name}[{self.text(struct.keys[place])}]"
+            return f"{name}[{self.expression(struct.keys[place])}]"
         return f"{name}.{struct.keys[place]}"
 
-    def sizes(self, inputs: Iterable[Value], raw: Mapping[Any, Any]) -> None:
-        """The size of each free axis, off the inputs; then the symbols that torch knows them by."""
+    def read_sizes(self, inputs: Iterable[Value], symbols: Mapping[Any, Any]) -> None:
+        """Add the lines that compute each symbolic size from the shapes of the inputs, then each of torch's symbols."""
         pairs: list[tuple[Any, str]] = [(size, f"v{value.number}.shape[{place - value.mapped}]")
                  for value in inputs for place, size in enumerate(value.sizes) if place >= value.mapped]  # fmt: skip
         known = -1
         while known < len(self.known):
             known = len(self.known)
             for size, actual in pairs:
-                self.solve(size, actual)
-        for symbol, expression in raw.items():
+                self.solve_size(size, actual)
+        for symbol, expression in symbols.items():
             if symbol in self.known:
-                self.solve(expression, f"{self.symbol(symbol)}")
+                self.solve_size(expression, f"{self.symbol_name(symbol)}")
 
-    def solve(self, size: Any, actual: str) -> None:
-        """Write out the one symbol of a size that is not known yet, if the size is a multiple of it: k of h k."""
+    def solve_size(self, size: Any, actual: str) -> None:
+        """Add the line that computes the one unknown symbol of a size, if the size is a multiple of it: k of h k."""
         unknown = [symbol for symbol in getattr(size, "free_symbols", ()) if symbol not in self.known]
         factor = size.as_coefficient(unknown[0]) if len(unknown) == 1 else None
         if factor is not None:
-            over, under = factor.as_numer_denom()
-            times = "" if under == 1 else f" * {self.number(under)}"
-            by = "" if over == 1 else f" // {self.number(over)}"
+            numerator, denominator = factor.as_numer_denom()
+            times = "" if denominator == 1 else f" * {self.number_expression(denominator)}"
+            over = "" if numerator == 1 else f" // {self.number_expression(numerator)}"
             self.known.add(unknown[0])
-            self.lines.append(f"{self.symbol(unknown[0])} = {actual}{times}{by}")
+            self.lines.append(f"{self.symbol_name(unknown[0])} = {actual}{times}{over}")
 
-    def call(self, call: Call, modules: Mapping[str, Any]) -> None:
-        """Run one call as it was recorded: in the same autocast, watched by autograd or not."""
+    def run_call(self, call: Call, modules: Mapping[str, Any]) -> None:
+        """Add the lines of one call, under autocast and `no_grad` as it was recorded."""
         function = modules[call.function] if isinstance(call.function, str) else call.function
         args, kwargs = call.args, call.kwargs
-        given = [self.text(each) for each in (args.parts if isinstance(args, Struct) else args)]
+        arguments = [self.expression(each) for each in (args.parts if isinstance(args, Struct) else args)]
         named = zip(kwargs.keys, kwargs.parts, strict=True) if isinstance(kwargs, Struct) else kwargs.items()
-        given += [f"{name}={self.text(each)}" for name, each in named]
+        arguments += [f"{name}={self.expression(each)}" for name, each in named]
         start = len(self.lines)
-        self.assign(call.result, f"{self.held(function)}({', '.join(given)})")
-        around = [f"with torch.autocast({call.autocast[0]!r}, dtype={call.autocast[1]}):"] if call.autocast else []
-        around += [] if call.gradient else ["with torch.no_grad():"]
-        for line in around:
+        self.assign(call.result, f"{self.add_global(function)}({', '.join(arguments)})")
+        contexts = [f"with torch.autocast({call.autocast[0]!r}, dtype={call.autocast[1]}):"] if call.autocast else []
+        contexts += [] if call.gradient else ["with torch.no_grad():"]
+        for line in contexts:
             self.lines[start:] = [line, *[f"    {inner}" for inner in self.lines[start:]]]
 
 
-def parameters(names: Iterable[str]) -> list[str]:
-    """Names of arguments as those of parameters: `rest_0` for `rest.0`."""
+def parameter_names(names: Iterable[str]) -> list[str]:
+    """Return a valid parameter name for each argument name: `rest_0` for `rest.0`."""
     found: list[str] = []
     for name in names:
         word = name.replace(".", "_")
-        fit = word.isidentifier() and not keyword.iskeyword(word) and word not in (*found, "torch", "math", "rebuild")
-        found.append(word if fit else f"input_{len(found)}")
+        valid = word.isidentifier() and not keyword.iskeyword(word) and word not in (*found, "torch", "math", "rebuild")
+        found.append(word if valid else f"input_{len(found)}")
     return found
 
 
-def tensor_of(source: Source, module: nn.Module, path: str) -> str:
-    """What reads a parameter or buffer off its module."""
-    *way, name = path.split(".")
-    owner = operator.attrgetter(".".join(way))(module) if way else module
-    return f"getattr({source.held(owner)}, {name!r})"
+def state_expression(source: Source, module: nn.Module, path: str) -> str:
+    """Return the Python expression for a parameter or buffer, read from its module."""
+    *parents, name = path.split(".")
+    owner = operator.attrgetter(".".join(parents))(module) if parents else module
+    return f"getattr({source.add_global(owner)}, {name!r})"
 
 
-def spent_line(numbers: Iterable[int], made: set[int]) -> list[str]:
-    """What lets values go that nobody reads any more."""
-    gone = [f"v{number}" for number in numbers if number in made]
-    return [f"del {', '.join(gone)}"] if gone else []
+def del_lines(numbers: Iterable[int], assigned: set[int]) -> list[str]:
+    """Return the `del` statement for those of these values that the function has assigned, if any."""
+    unused = [f"v{number}" for number in numbers if number in assigned]
+    return [f"del {', '.join(unused)}"] if unused else []
 
 
-def function_of(
+def generate_function(
     name: str, arguments: Struct, result: Any, inputs: Iterable[Value], program: Program,
     state: Mapping[int, tuple[nn.Module, str]], constants: Mapping[int, Any], modules: Mapping[str, Any],
-    raw: Mapping[Any, Any],
+    symbols: Mapping[Any, Any],
 ) -> Callable[..., Any]:  # fmt: skip
-    """The function of a diagram that has these parts."""
+    """Return the function that computes what a diagram with these parts computes.
+
+    Args:
+        name: The name of the function, if it is a valid one.
+        arguments: The description of the arguments of the diagram, by name.
+        result: The description of the result.
+        inputs: The input values, whose shapes give the symbolic sizes.
+        program: The calls in order, each with the values that are unused after it.
+        state: The module and dotted name of each parameter and buffer, by value number.
+        constants: The other tensors that existed before the run, by value number.
+        modules: The modules and methods that calls name by path.
+        symbols: The expression in torch's symbols of each symbolic axis.
+    """
     source = Source()
     given = {key: part for key, part in zip(arguments.keys, arguments.parts, strict=True) if wires(part)}
-    names = parameters(given)
+    names = parameter_names(given)
     for word, part in zip(names, given.values(), strict=True):
         source.assign(part, word)
-    source.sizes(inputs, raw)
+    source.read_sizes(inputs, symbols)
     for number, (module, path) in state.items():
-        source.lines.append(f"v{number} = {tensor_of(source, module, path)}")
+        source.lines.append(f"v{number} = {state_expression(source, module, path)}")
     for number, tensor in constants.items():
-        source.lines.append(f"v{number} = {source.held(tensor)}")
-    made = {*[number for part in given.values() for number in wires(part)], *state, *constants}
-    for call, spent in program:
-        source.call(call, modules)
-        made |= set(wires(call.result))
-        source.lines += spent_line(spent, made)
-    source.lines.append(f"return {source.text(result)}")
-    return source.made(name, names)
+        source.lines.append(f"v{number} = {source.add_global(tensor)}")
+    assigned = {*[number for part in given.values() for number in wires(part)], *state, *constants}
+    for call, unused in program:
+        source.run_call(call, modules)
+        assigned |= set(wires(call.result))
+        source.lines += del_lines(unused, assigned)
+    source.lines.append(f"return {source.expression(result)}")
+    return source.compiled(name, names)
 
 
-__all__ = ["function_of"]
+__all__ = ["generate_function"]

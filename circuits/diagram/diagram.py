@@ -1,7 +1,7 @@
-"""A diagram: one recorded run as frozen data, which can be read, printed and run again.
+"""`Diagram`: one recorded run as frozen data, which can be read, printed and run again.
 
-The boxes are `boxes.Box`; how they are recorded is `tracing`'s business, how they are laid out as a table `table`'s.
-
+Its boxes are `boxes.Box`. `circuits.recording` builds diagrams; `interpreter` runs them, `codegen` writes them as
+Python functions, `table` prints them, and `plain_data` gives them as data for JSON.
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
@@ -15,9 +15,10 @@ from typing import Any
 import sympy
 from torch import Tensor, nn
 
-from circuits.diagram import codegen, interpreter, table
+from circuits.diagram import codegen, interpreter, plain_data, table
 from circuits.diagram.boxes import Box, Call, Fixed, Value
-from circuits.diagram.structure import arguments, attribute, bind
+from circuits.diagram.call_arguments import arguments
+from circuits.diagram.structure import attribute, bind
 from circuits.errors import CircuitError
 from circuits.signature import Signature
 
@@ -26,16 +27,24 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Diagram:
-    """One recorded run: the outermost box, and all that running it again takes.
+    """One recorded run of a circuit, module or function, with all that is needed to run it again.
 
-    `symbols` gives for each free axis the expression that torch knows it by (`16*s` where h must divide by 16);
-    `guards` are the conditions under which the run takes the same path; `fixed` tells which axes did not stay free,
-    and why. `state` says where each parameter and buffer lives, `constants` holds the other tensors that were there
-    before, `modules` what is run as a whole. A run that `failed` can be read, not run.
+    A diagram is called like the original and computes the same: at the recorded sizes or, where sizes are symbolic,
+    at all sizes that satisfy the guards. It has the same side effects, such as an update of the running statistics of
+    BatchNorm in train mode. `print(diagram)` prints its table.
 
-    Called like what it records, a diagram computes what that computes, at the recorded sizes or, where axes are
-    free, at all that keep the guards. It changes what the original would change: the statistics of a BatchNorm in
-    train mode, say.
+    Attributes:
+        box: The outermost box.
+        arguments: The description of the arguments: nested data with a wire for each tensor.
+        result: The description of the result.
+        symbols: For each symbolic axis, its size in the symbols of torch: `16*s` where h has to be a multiple of 16.
+        guards: The conditions on sizes under which the run takes the same path through the code.
+        fixed: The axes whose sizes did not stay symbolic, and why.
+        failed: Whether the recorded run raised an error; such a diagram can be read but not run.
+        state: The module and dotted name of each parameter and buffer that the run reads, by value number.
+        constants: The other tensors that existed before the run, by value number.
+        modules: The modules and methods that are run as a whole, by dotted path.
+        binder: The Python signature of the original, which matches arguments with parameters; None if unknown.
     """
 
     box: Box
@@ -52,55 +61,74 @@ class Diagram:
 
     @property
     def name(self) -> str:
-        """What was recorded: a circuit's or a class's name."""
+        """The name of the recorded circuit, function or class."""
         return self.box.label
 
     @property
     def signature(self) -> Signature | None:
-        """The signature of what was recorded, if it has one."""
+        """The signature of the recorded circuit; None for an undecorated module or function."""
         return self.box.signature
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        """The tensors that go in, in the order of the arguments."""
+        """The input tensors, in the order of the arguments."""
         return self.box.inputs
 
     @property
     def outputs(self) -> tuple[Value, ...]:
-        """The tensors that come out, in order."""
+        """The output tensors, in order."""
         return self.box.outputs
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """The boxes directly inside."""
+        """The boxes directly inside the outermost one, in the order of the run."""
         return self.box.boxes
 
     @property
     def parameters(self) -> tuple[Value, ...]:
-        """Every learned tensor, once."""
+        """The learned parameters, each once."""
         return self.box.parameters
 
     @property
     def opaque(self) -> tuple[Box, ...]:
-        """The boxes of a backward circuit that have no rule, and ask torch for the vector-Jacobian product."""
+        """The boxes of a backward circuit without a reverse rule, whose vector-Jacobian products are left to torch."""
         return tuple(
             [box for box in self.walk() if box.call is not None and getattr(box.call.function, "opaque", False)]
         )
 
     def walk(self) -> Iterator[Box]:
-        """Every box, outermost first, in the order of the run."""
+        """Yield every box in the order of the run, each before the boxes inside it."""
         return self.box.walk()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the recorded circuit gives for these arguments; ShapeError where the sizes cannot be its."""
+        """Return the result of the recorded circuit for these arguments.
+
+        Args:
+            args: Positional arguments, as the original takes them.
+            kwargs: Keyword arguments, as the original takes them.
+
+        Raises:
+            ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards.
+            CircuitError: If the recorded run failed, or if an argument that is no tensor differs from the recorded one.
+            TypeError: If the arguments do not fit the parameters of the original.
+        """
         return self.run(args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], parameters: Mapping[str, Tensor] = _NOTHING) -> Any:
-        """The same, with some parameters and buffers replaced by dotted name, as `torch.func.functional_call` does."""
-        if self.failed:
-            raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
+        """Return the result of a call, with some parameters and buffers replaced, like `torch.func.functional_call`.
+
+        Args:
+            args: Positional arguments, as the original takes them.
+            kwargs: Keyword arguments, as the original takes them.
+            parameters: Tensors to use in place of parameters and buffers, by dotted name.
+
+        Raises:
+            ShapeError, TypeError: As for a call.
+            CircuitError: As for a call, and if there is no parameter or buffer of a name in `parameters`.
+        """
+        self._check_runnable()
         if parameters:
-            self._know(parameters)
+            self._check_names(parameters)
         tensors: dict[Any, Any] = {}
         bind(self.arguments, arguments(args, kwargs, self.binder), tensors, f"{self.name}: ")
         numbers = interpreter.read_sizes(self.name, self.inputs, tensors, self.guards)
@@ -109,36 +137,43 @@ class Diagram:
                 numbers.update([interpreter.solve(expression, numbers[symbol]) or (symbol, numbers[symbol])])
         tensors.update(self.constants)
         for number, (module, name) in self.state.items():
-            full = self._names.get(number, name)
+            full = self._state_names.get(number, name)
             tensors[number] = parameters[full] if full in parameters else attribute(module, name)
-        for call, spent in self._program:
+        for call, unused in self._program:
             interpreter.step(call, tensors, numbers, self.modules)
-            for number in spent:
+            for number in unused:
                 tensors.pop(number, None)
-        return interpreter.fill(self.result, tensors, numbers)
+        return interpreter.load(self.result, tensors, numbers)
 
     def function(self) -> Callable[..., Any]:
-        """A plain function that does the same, written out line by line; its text is its docstring.
+        """Return a generated Python function that computes the same, one line a call; its source is its docstring.
 
-        It takes the tensors in their order and asks nothing of their sizes. `torch.compile` takes it whole.
-
+        The function takes those arguments of the diagram that hold tensors, in their order, and does not check their
+        sizes. `torch.compile` compiles it without a graph break.
         >>> from circuits import trace
         >>> from torch import ones
         >>> halved = trace(lambda x: x / 2.0, ones(3)).function()
         >>> halved(ones(3))
         tensor([0.5000, 0.5000, 0.5000])
+
+        Raises:
+            CircuitError: If the recorded run failed.
         """
-        if self.failed:
-            raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
-        return codegen.function_of(
+        self._check_runnable()
+        return codegen.generate_function(
             self.name, self.arguments, self.result, self.inputs, self._program, self.state, self.constants,
             self.modules, self.symbols,
         )  # fmt: skip
 
-    def _know(self, names: Iterable[str]) -> None:
-        """CircuitError if one of these is no parameter or buffer of what was recorded."""
-        known = set(self._names.values())
-        roots = [module for number, (module, name) in self.state.items() if self._names.get(number) == name]
+    def _check_runnable(self) -> None:
+        """Raise CircuitError if the recorded run failed."""
+        if self.failed:
+            raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        """Raise CircuitError if one of these is not the name of a parameter or buffer of the recorded modules."""
+        known = set(self._state_names.values())
+        roots = [module for number, (module, name) in self.state.items() if self._state_names.get(number) == name]
         for root in {id(module): module for module in roots}.values():
             known |= {name for name, _ in (*root.named_parameters(), *root.named_buffers())}
         unknown = [name for name in names if name not in known]
@@ -146,29 +181,40 @@ class Diagram:
             raise CircuitError(f"{self.name} has no parameter or buffer {', '.join(unknown)}")
 
     @cached_property
-    def _names(self) -> dict[int, str]:
-        """The name of each parameter and buffer that the run read."""
+    def _state_names(self) -> dict[int, str]:
+        """The name of each parameter and buffer that the run read, by value number."""
         values = [value for box in self.walk() for value in box.inputs]
         return {value.number: value.name for value in values if value.number in self.state}
 
     @cached_property
     def _program(self) -> tuple[tuple[Call, tuple[int, ...]], ...]:
+        """The calls in order, each with the numbers of the values that are unused after it."""
         return interpreter.schedule(list(self.box.calls()), self.result, self.state)
 
     def __str__(self) -> str:
+        """Return the table as text."""
         return self.table()
 
     def table(self, depth: int | None = None) -> str:
-        """The tracker table as text: one row a box, `depth` levels of boxes inside boxes (all, if None)."""
+        """Return the table as text, one row a box: its name, axes, sizes, number of parameters, and notes.
+
+        Args:
+            depth: How many levels of boxes inside boxes to show; None for all.
+        """
         return table.text(self.box, self.fixed, depth)
 
     def to_markdown(self, depth: int | None = None) -> str:
-        """The table in GitHub's Markdown."""
+        """Return the table in GitHub's Markdown.
+
+        Args:
+            depth: How many levels of boxes inside boxes to show; None for all.
+        """
         return table.markdown(self.box, self.fixed, depth)
 
     def _repr_html_(self) -> str:
+        """Return the table as HTML, which notebooks show."""
         return table.html(self.box, self.fixed, None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagram as plain data, ready for JSON: boxes nested, values by number, sizes as numbers or text."""
-        return table.plain(self.box, self.fixed, self.guards)
+        """Return the diagram as plain data for JSON: nested boxes, values by number, sizes as numbers or text."""
+        return plain_data.plain_data(self.box, self.fixed, self.guards)

@@ -1,6 +1,6 @@
-"""Run a diagram: its calls in order on real tensors.
+"""Interpreter of diagrams: run their calls in order on real tensors.
 
-A diagram recorded with free axes runs at any sizes that keep its guards. Values are let go after their last use.
+A diagram recorded with symbolic sizes runs at all sizes that satisfy its guards. A value is freed after its last use.
 """
 
 import contextlib
@@ -14,15 +14,19 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from circuits.diagram.boxes import Call, Value, size_text
-from circuits.diagram.structure import Scalar, Struct, Wire, change, wires
+from circuits.diagram.structure import Scalar, Struct, Wire, fill, wires
 from circuits.errors import CircuitError, ShapeError
 
 Numbers = dict[Any, Any]
-"""What each symbol stands for: an axis' size, or a number read out of a tensor."""
+"""The number that each symbol stands for: the size of an axis, or a number read from a tensor."""
 
 
 def evaluate(expression: Any, numbers: Mapping[Any, Any]) -> Any:
-    """A size, float or condition with its symbols replaced by `numbers`; exactly what Python's own arithmetic gives.
+    """Return the value of a size, a float or a condition for these numbers, exactly as Python's arithmetic computes it.
+
+    Args:
+        expression: A number, or a sympy expression.
+        numbers: The number for each symbol of the expression.
 
     >>> evaluate(sympy.Symbol("h") / 2, {sympy.Symbol("h"): 8})
     4
@@ -37,25 +41,37 @@ def evaluate(expression: Any, numbers: Mapping[Any, Any]) -> Any:
         exact = expression.xreplace({symbol: sympy.sympify(number) for symbol, number in numbers.items()})
         if exact.is_Rational:
             return int(exact) if exact.is_Integer else exact
-    found = sympy_interp(PythonReferenceAnalysis, {s: numbers[s] for s in expression.free_symbols}, expression)
-    if not isinstance(found, sympy.Basic):
-        return found
-    return bool(found) if found.is_Boolean else int(found) if found.is_Integer else float(found)
+    result = sympy_interp(PythonReferenceAnalysis, {s: numbers[s] for s in expression.free_symbols}, expression)
+    if not isinstance(result, sympy.Basic):
+        return result
+    return bool(result) if result.is_Boolean else int(result) if result.is_Integer else float(result)
 
 
 def solve(size: Any, actual: int) -> tuple[sympy.Symbol, Any] | None:
-    """The one symbol of a size that is a multiple of it, and what it is when the size is `actual`."""
+    """Solve `size = actual` where `size` is a multiple of one symbol; return the symbol and its value, or None."""
     if isinstance(size, int):
         return None
     symbols = list(size.free_symbols)
     if len(symbols) != 1:
         return None
-    factor, rest = size.as_coefficient(symbols[0]), symbols[0]
-    return None if factor is None or not factor.is_Rational else (rest, evaluate(sympy.sympify(actual) / factor, {}))
+    (symbol,) = symbols
+    factor = size.as_coefficient(symbol)
+    return None if factor is None or not factor.is_Rational else (symbol, evaluate(sympy.sympify(actual) / factor, {}))
 
 
 def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor], guards: Sequence[Any]) -> Numbers:
-    """The size of each free axis, off the input tensors; ShapeError where they disagree or break a guard."""
+    """Return the size of each symbolic axis, from the shapes of the inputs.
+
+    Args:
+        name: The name of the diagram, for messages.
+        inputs: The inputs of the diagram.
+        tensors: The given tensors, by value number; inputs without a tensor are skipped.
+        guards: Conditions that the sizes have to satisfy.
+
+    Raises:
+        ShapeError: If an input has another number of axes, if sizes contradict each other or the recorded ones, or if
+            a guard is not satisfied.
+    """
     numbers: Numbers = {}
     present = [value for value in inputs if value.number in tensors]
     for value in present:
@@ -63,28 +79,25 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
         if len(shape) != len(value.sizes) - value.mapped:
             raise ShapeError(f"{name}: {value.name or 'an input'} has axes [{value}], its shape is {tuple(shape)}")
         for size, actual in zip(value.sizes[value.mapped :], shape, strict=True):
-            solved = solve(size, actual)
-            if solved is None:
-                continue
-            if not isinstance(solved[1], int):
-                raise ShapeError(
-                    f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {solved[0]} gives"
-                )
-            numbers.setdefault(*solved)
+            _add_solution(name, value, size, actual, solve(size, actual), numbers)
     _solve_groups(name, present, tensors, numbers)
     for value in present:
         _compare(name, value, tensors[value.number], numbers)
     for guard in guards:
         if not evaluate(guard, numbers):
-            came = ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
+            sizes = ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
             raise ShapeError(
-                f"{name}: recorded for sizes with {size_text(guard)}; {came} came. Record it again for those sizes."
+                f"{name}: recorded for sizes with {size_text(guard)}; {sizes} came. Record it again for those sizes."
             )
     return numbers
 
 
 def _solve_groups(name: str, values: Sequence[Value], tensors: Mapping[int, Tensor], numbers: Numbers) -> None:
-    """The axes of groups of which all others are known by now: k of `(h k)`."""
+    """Add to `numbers` each symbol of a product whose other symbols are known: k of `(h k)`.
+
+    Raises:
+        ShapeError: If the size is no multiple of the known ones.
+    """
     sizes: list[tuple[Value, Any, int]] = [
         (value, size, actual)
         for value in values
@@ -95,28 +108,38 @@ def _solve_groups(name: str, values: Sequence[Value], tensors: Mapping[int, Tens
     while before < len(numbers):
         before = len(numbers)
         for value, size, actual in sizes:
-            solved = solve(size.xreplace({symbol: sympy.Integer(number) for symbol, number in numbers.items()}), actual)
-            if solved is not None and not isinstance(solved[1], int):
-                raise ShapeError(
-                    f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {solved[0]} gives"
-                )
-            if solved is not None:
-                numbers.setdefault(*solved)
+            known = size.xreplace({symbol: sympy.Integer(number) for symbol, number in numbers.items()})
+            _add_solution(name, value, size, actual, solve(known, actual), numbers)
+
+
+def _add_solution(
+    name: str, value: Value, size: Any, actual: int, solution: tuple[sympy.Symbol, Any] | None, numbers: Numbers
+) -> None:
+    """Add the solution of `size = actual` to `numbers`, if there is one; raise ShapeError if it is no integer."""
+    if solution is None:
+        return
+    symbol, number = solution
+    if not isinstance(number, int):
+        raise ShapeError(
+            f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {symbol} gives"
+        )
+    numbers.setdefault(symbol, number)
 
 
 def _compare(name: str, value: Value, tensor: Tensor, numbers: Numbers) -> None:
+    """Raise ShapeError if a size of a tensor is not the one that `numbers` give for its axis."""
     for axis, size, actual in zip(value.axes[value.mapped :], value.sizes[value.mapped :], tensor.shape, strict=True):
         expected = evaluate(size, numbers)
         if expected != actual:
-            told = f" ({size_text(size)})" if axis != size_text(size) and not isinstance(size, int) else ""
+            formula = f" ({size_text(size)})" if axis != size_text(size) and not isinstance(size, int) else ""
             raise ShapeError(
                 f"{name}: {value.name or 'an input'} [{value}] has {axis or 'an axis'} = {actual}, "
-                f"but {expected}{told} belongs there. Record it again for those sizes."
+                f"but {expected}{formula} belongs there. Record it again for those sizes."
             )
 
 
 def schedule(calls: Sequence[Call], result: Any, kept: Iterable[int]) -> tuple[tuple[Call, tuple[int, ...]], ...]:
-    """Each call with the values that nobody reads after it."""
+    """Return each call with the numbers of the values that are unused after it, except those of `result` and `kept`."""
     alive = set(kept) | set(wires(result))
     program = []
     for call in reversed(calls):
@@ -127,34 +150,42 @@ def schedule(calls: Sequence[Call], result: Any, kept: Iterable[int]) -> tuple[t
 
 
 def step(call: Call, tensors: dict[int, Tensor], numbers: Numbers, modules: Mapping[str, Any]) -> None:
-    """Run one call: read its wires from `tensors`, put its result there."""
-    args, kwargs = fill(Struct(tuple, (), (call.args, call.kwargs)), tensors, numbers)
+    """Run one call: read its arguments from `tensors` and `numbers`, and write its result there.
+
+    It runs with autocast and gradients as they were in the recorded run; `modules` are the modules and methods that
+    calls name by path.
+    """
+    args, kwargs = load(Struct(tuple, (), (call.args, call.kwargs)), tensors, numbers)
     function = modules[call.function] if isinstance(call.function, str) else call.function
     with contextlib.ExitStack() as stack:
         if call.autocast is not None:
             stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1]))
         if not call.gradient:
             stack.enter_context(torch.no_grad())
-        answer = function(*args, **kwargs)
-    collect(call.result, answer, tensors, numbers)
+        result = function(*args, **kwargs)
+    store(call.result, result, tensors, numbers)
 
 
-def fill(description: Any, tensors: Mapping[int, Tensor], numbers: Numbers) -> Any:
-    """The value that a description describes."""
+def load(description: Any, tensors: Mapping[int, Tensor], numbers: Numbers) -> Any:
+    """Return the value that a description describes, from the tensors by value number and the numbers by symbol.
+
+    Raises:
+        CircuitError: If a tensor is missing, because the recorder did not see how it was made.
+    """
 
     def tensor(wire: Wire) -> Tensor:
         if wire.number not in tensors:
             raise CircuitError(
-                f"value {wire.number} was made where the recorder does not see (inside a transform or in C++), "
+                f"value {wire.number} was computed where the recorder does not see it (inside a transform or in C++), "
                 "so the diagram can be read but not run"
             )
         return tensors[wire.number]
 
-    return change(description, tensor, lambda scalar: evaluate(scalar.expression, numbers))
+    return fill(description, tensor, lambda scalar: evaluate(scalar.expression, numbers))
 
 
-def collect(description: Any, value: Any, tensors: dict[int, Tensor], numbers: Numbers) -> None:
-    """Put the tensors and symbolic numbers of an answer where its description says."""
+def store(description: Any, value: Any, tensors: dict[int, Tensor], numbers: Numbers) -> None:
+    """Write the tensors and symbolic numbers of `value` to the wires and symbols of its description."""
     if isinstance(description, Wire):
         tensors[description.number] = value
     elif isinstance(description, Scalar):
@@ -163,8 +194,9 @@ def collect(description: Any, value: Any, tensors: dict[int, Tensor], numbers: N
     elif isinstance(description, Struct):
         parts = value.values() if isinstance(value, Mapping) else _parts(description, value)
         for inner, part in zip(description.parts, parts, strict=True):
-            collect(inner, part, tensors, numbers)
+            store(inner, part, tensors, numbers)
 
 
 def _parts(description: Struct, value: Any) -> Iterable[Any]:
+    """Return the parts of a container: the fields that its description names, or the elements of a sequence."""
     return [getattr(value, key) for key in description.keys] if description.keys else value

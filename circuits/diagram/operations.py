@@ -1,6 +1,16 @@
-"""What kinds of callables torch has, to one who records: those to note, to let pass, to open, and those that write.
+"""Torch callables: what the recorder does when one is called, which ones write in place, and their names in diagrams.
 
-Callables are told apart by themselves; only the questions one can ask a tensor (its size, its device) go by name.
+The recorder is a `TorchFunctionMode`: torch calls it in place of every function. `action_for(function)` is one of:
+
+- `RECORD`: the call is one box of the diagram. This is the default.
+- `SKIP`: the function runs and nothing is recorded. These are no tensor operations: queries of size, dtype or device,
+  conversions to Python values (`tolist`, `__bool__`), copying and pickling, hooks, and settings. Reading an attribute
+  is skipped unless it gives a tensor (`x.T`, `x.real`), setting one unless it changes the tensor (`x.data = y`).
+- `TRACE_INTO`: no box for the call itself; the operations in its body are recorded. `TRACED_INTO` has the function to
+  run in its place.
+- `ITERATE`: iteration over a tensor, recorded as one `unbind`.
+
+The functions to trace into or iterate are identified as objects, the functions to skip by name.
 """
 
 import types
@@ -12,11 +22,11 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.checkpoint import CheckpointFunction
 
-RECORD, SKIP, OPEN, ITERATE = range(4)
+RECORD, SKIP, TRACE_INTO, ITERATE = range(4)
 
-_VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
-_WRITTEN = frozenset({"data", "requires_grad", "real", "imag"})
-_ASKED = (
+_RECORDED_GETTERS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
+_RECORDED_SETTERS = frozenset({"data", "requires_grad", "real", "imag"})
+_SKIPPED = (
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous "
     "is_signed element_size data_ptr __len__ __repr__ __format__ __hash__ __bool__ __float__ __int__ __index__ "
     "__complex__ __array__ __dlpack__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ tolist "
@@ -26,57 +36,62 @@ _ASKED = (
     "__contains__ register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type "
     "can_cast _assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__"
 )
-_QUESTIONS = frozenset(_ASKED.split())
-OPENED: dict[Any, Callable[..., Any]] = {}
-"""Functions of torch whose bodies are recorded, not they themselves."""
+_SKIPPED_NAMES = frozenset(_SKIPPED.split())
 
 
-def _closed(*_: Any) -> bool:
+def _no_override(*_: Any) -> bool:
+    """Stand in for torch's `has_torch_function`: no argument and no mode overrides the function."""
     return False
 
 
-def _open(function: types.FunctionType) -> Callable[..., Any]:
-    """A Python function of torch that runs its body under a mode, instead of asking the mode first."""
-    asks = {name: _closed for name in function.__globals__ if name.startswith("has_torch_function")}
-    seen = {**function.__globals__, **asks}
-    opened = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
-    opened.__kwdefaults__ = function.__kwdefaults__
-    return opened
+def _without_override(function: types.FunctionType) -> Callable[..., Any]:
+    """Return a copy of a Python function of torch that runs its body under a mode instead of calling the mode first."""
+    replaced = {name: _no_override for name in function.__globals__ if name.startswith("has_torch_function")}
+    namespace = {**function.__globals__, **replaced}
+    copy = types.FunctionType(
+        function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
-def _uncheckpointed(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-    """What a checkpoint gives; its gradient too, but for the memory it saves."""
+def _without_checkpoint(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    """Run a function without its activation checkpoint: same outputs and gradients, but no memory is saved."""
     return run(*args)
 
 
-OPENED[F.multi_head_attention_forward] = _open(F.multi_head_attention_forward)
-OPENED[CheckpointFunction] = _uncheckpointed
-KINDS: dict[Any, int] = dict.fromkeys(OPENED, OPEN)
-KINDS[Tensor.__iter__] = ITERATE
+TRACED_INTO: dict[Any, Callable[..., Any]] = {
+    F.multi_head_attention_forward: _without_override(F.multi_head_attention_forward),
+    CheckpointFunction: _without_checkpoint,
+}
+"""For each callable to trace into, the function to run in its place so that its body is recorded."""
+
+ACTIONS: dict[Any, int] = {**dict.fromkeys(TRACED_INTO, TRACE_INTO), Tensor.__iter__: ITERATE}
+"""The action for each callable so far; `action_for` adds the others."""
 
 
-def kind(function: Any) -> int:
-    """What to do with a torch callable; remembered."""
+def action_for(function: Any) -> int:
+    """Return what the recorder does when a torch callable is called, and cache it in `ACTIONS`."""
     name = getattr(function, "__name__", "")
     if name == "__get__":
-        found = RECORD if _attribute(function) in _VIEWS else SKIP
+        action = RECORD if _attribute_name(function) in _RECORDED_GETTERS else SKIP
     elif name == "__set__":
-        found = RECORD if mutates(function) else SKIP
+        action = RECORD if mutates(function) else SKIP
     else:
-        found = SKIP if name in _QUESTIONS else RECORD
-    return KINDS.setdefault(function, found)
+        action = SKIP if name in _SKIPPED_NAMES else RECORD
+    return ACTIONS.setdefault(function, action)
 
 
-def _attribute(function: Any) -> str:
-    """The attribute of a tensor that a callable reads or writes."""
+def _attribute_name(function: Any) -> str:
+    """Return the name of the attribute that a getter or setter of Tensor reads or writes."""
     return getattr(getattr(function, "__self__", None), "__name__", "")
 
 
 def mutates(function: Any) -> bool:
-    """Whether a callable of torch writes to its first argument, going by its name."""
+    """Return whether a torch callable writes to its first argument, by its name: `add_`, `__iadd__`, `__setitem__`."""
     name = getattr(function, "__name__", "")
     if name == "__set__":
-        return _attribute(function) in _WRITTEN
+        return _attribute_name(function) in _RECORDED_SETTERS
     if name.startswith("__"):
         return name == "__setitem__" or (
             name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__")
@@ -84,27 +99,30 @@ def mutates(function: Any) -> bool:
     return name.endswith("_") and not name.startswith("_")
 
 
-_RETURNING: dict[Any, Any] = {}
+_RETURNING_FIRST: dict[Any, Any] = {}
 
 
-def returning(function: Any) -> Any:
-    """A function that does the same and returns its first argument."""
+def returning_first(function: Any) -> Any:
+    """Return a function that calls `function` and returns its own first argument; the same object for each call.
+
+    It stands for an in-place function that returns None: `x[i] = y` is recorded as if the call returned `x`.
+    """
 
     def run(first: Any, *args: Any, **kwargs: Any) -> Any:
         function(first, *args, **kwargs)
         return first
 
     run.__name__ = getattr(function, "__name__", "run")
-    return _RETURNING.setdefault(function, run)
+    return _RETURNING_FIRST.setdefault(function, run)
 
 
 def operation_name(function: Any) -> str:
-    """What to call a torch callable: `add`, `index`, `T`."""
+    """Return the name of a torch callable as diagrams show it: `add`, `add_`, `index`, `T`, `set data`."""
     name = getattr(function, "__name__", type(function).__name__)
     if isinstance(function, OpOverload):
         name = name.partition(".")[0]
     if name in ("__get__", "__set__"):
-        return ("set " if name == "__set__" else "") + (_attribute(function) or name)
+        return ("set " if name == "__set__" else "") + (_attribute_name(function) or name)
     if name in ("__getitem__", "__setitem__"):
         return "index" if name == "__getitem__" else "set index"
     bare = name.strip("_")

@@ -1,12 +1,12 @@
-"""Nested Python values with wires where tensors were.
+"""Descriptions: nested Python values as data, with numbered wires in place of tensors.
 
-A call's arguments may hold tensors anywhere: in tuples, dicts, dataclasses, slices. `describe` turns such a value
-into a description that holds a `Wire` for each tensor and a `Scalar` for each symbolic number; `fill` turns the
-description back into a value; `bind` says which tensor of a value stands at which wire. A description holds no tensor.
+The arguments and results of a call may hold tensors anywhere: in tuples, dicts, dataclasses, slices. `describe` turns
+such a value into a description, which has a `Wire` for each tensor and a `Scalar` for each symbolic number; it holds
+no tensor itself. `fill` turns a description back into a value, `substitute` into another description; `bind` finds
+the tensor of a value at each wire of a description.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,38 +18,46 @@ from circuits.errors import CircuitError
 
 
 class Wire(NamedTuple):
-    """The place of a tensor: the number of its value."""
+    """A tensor in a description, by the number of its value."""
 
     number: int
 
 
 class Scalar(NamedTuple):
-    """The place of a number that depends on sizes: a torch symbol while recording, a sympy expression afterwards."""
+    """A number that depends on sizes: a symbolic number of torch while recording, a sympy expression afterwards."""
 
     expression: Any
 
 
 class Struct(NamedTuple):
-    """A tuple, list, dict, named tuple, dataclass, mapping or slice that holds wires or scalars."""
+    """A container in a description: a tuple, list, dict, named tuple, dataclass, other mapping, or slice.
+
+    `kind` is its type, `keys` are those of a mapping or the field names (empty for a sequence or slice), and `parts`
+    the descriptions of its parts.
+    """
 
     kind: type
     keys: tuple[Any, ...]
     parts: tuple[Any, ...]
 
 
-_ATOMS = frozenset(
+PLAIN_TYPES = frozenset(
     {int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.layout, type(...)}
 )
+"""Types whose values are their own description."""
 
 
 def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire]) -> tuple[Any, ...]:
-    """Several values described; the ordinary ones without a further call, since this runs for every torch call."""
+    """Return the descriptions of several values.
+
+    Tensors and plain values are described here without a further call, because this runs for every torch call.
+    """
     return tuple(
         [
             wire(value)
             if (kind := type(value)) is Tensor or kind is Parameter
             else value
-            if kind in _ATOMS
+            if kind in PLAIN_TYPES
             else describe(value, wire)
             for value in values
         ]
@@ -57,9 +65,13 @@ def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire]) -> tuple
 
 
 def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
-    """`value` with a `Wire` for each tensor, given by `wire`; what holds no tensor stays as it is."""
+    """Return the description of a value, with `wire(tensor)` for each tensor in it.
+
+    A tuple or slice without tensors and symbolic numbers, an empty container, and a value that is no container are
+    their own description; every other container becomes a `Struct`.
+    """
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in PLAIN_TYPES:
         return value
     if kind is Tensor or isinstance(value, Tensor):
         return wire(value)
@@ -76,7 +88,7 @@ def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
 
 
 def _split(value: Any, kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """The keys and parts of a container; None for anything that is not one."""
+    """Return the keys and the parts of a container, or None for any other value."""
     if isinstance(value, (tuple, list)):
         return getattr(value, "_fields", ()), tuple(value)
     if isinstance(value, Mapping):
@@ -90,114 +102,78 @@ def _split(value: Any, kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | 
 
 
 def rebuild(kind: type, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
-    """A container of this kind with these parts."""
+    """Return a container of type `kind` with these keys and parts."""
     if kind is slice:
         return slice(*parts)
     if issubclass(kind, (tuple, list)):
         return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
     if issubclass(kind, dict) and not dataclasses.is_dataclass(kind):
-        made = kind()
-        made.update(zip(keys, parts, strict=True))
-        return made
+        mapping = kind()
+        mapping.update(zip(keys, parts, strict=True))
+        return mapping
     if dataclasses.is_dataclass(kind):
-        made = object.__new__(kind)
+        instance = object.__new__(kind)
         for key, part in zip(keys, parts, strict=True):
-            object.__setattr__(made, key, part)
-        if isinstance(made, dict):
-            dict.update(made, {key: part for key, part in zip(keys, parts, strict=True) if part is not None})
-        return made
+            object.__setattr__(instance, key, part)
+        if isinstance(instance, dict):
+            dict.update(instance, {key: part for key, part in zip(keys, parts, strict=True) if part is not None})
+        return instance
     return kind(zip(keys, parts, strict=True))
 
 
-def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.Signature | None) -> dict[str, Any]:
-    """The arguments of a call, or their descriptions, by the names of its parameters, defaults filled in.
-
-    >>> arguments((1, 2, 3), {"c": 4}, inspect.signature(lambda a, *rest, b=5, **others: None))
-    {'a': 1, 'rest.0': 2, 'rest.1': 3, 'b': 5, 'c': 4}
-    """
-    if binder is None:
-        return {f"{place}": part for place, part in enumerate(args)} | {**kwargs}
-    bound = binder.bind(*args, **kwargs)
-    bound.apply_defaults()
-    named: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        kind = binder.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            named |= {f"{name}.{place}": part for place, part in enumerate(value)}
-        else:
-            named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-    return named
-
-
-def without_defaults(
-    parameters: Iterable[inspect.Parameter], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, or their descriptions, but for those that are their parameters' defaults.
-
-    What comes after one that is left out is given by name.
-
-    >>> without_defaults(inspect.signature(lambda a, b=2, c=3, *, d=4: None).parameters.values(), (1, 2, 5), {"d": 4})
-    ((1,), {'c': 5})
-    """
-    named = {each.name: each for each in parameters}
-    places = [each for each in named.values() if each.kind is each.POSITIONAL_OR_KEYWORD][: len(args)]
-    pairs = list(zip(places, args, strict=False))
-    kept = next((place for place, (each, arg) in enumerate(pairs) if _is_same(each.default, arg)), len(args))
-    if len(args) > len(pairs):
-        kept = len(args)
-    later = {each.name: arg for each, arg in pairs[kept:]} | {**kwargs}
-    told = {name: arg for name, arg in later.items() if name not in named or not _is_same(named[name].default, arg)}
-    return args[:kept], told
-
-
-def _is_same(default: Any, value: Any) -> bool:
-    return type(default) is type(value) and type(value) in _ATOMS and default == value
-
-
-def convert(value: Any, new: Callable[[Tensor], Any]) -> Any:
-    """`value` with every tensor in it replaced."""
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Return `value` with every tensor in it replaced by `function(tensor)`."""
     found: list[Tensor] = []
-    described = describe(value, lambda tensor: _kept(found, tensor))
-    return change(described, lambda wire: new(found[wire.number]), lambda scalar: scalar.expression)
+    description = describe(value, lambda tensor: _append(found, tensor))
+    return fill(description, lambda wire: function(found[wire.number]), lambda scalar: scalar.expression)
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """Every tensor in a value, in order."""
+    """Return every tensor in a value, in order."""
     found: list[Tensor] = []
-    describe(value, lambda tensor: _kept(found, tensor))
+    describe(value, lambda tensor: _append(found, tensor))
     return found
 
 
 def attribute(holder: Any, path: str) -> Any:
-    """What stands at a dotted path: `attribute(model, "0.weight")`."""
+    """Return the attribute at a dotted path: `attribute(model, "0.weight")`."""
     for name in path.split("."):
         holder = getattr(holder, name)
     return holder
 
 
-def _kept(found: list[Tensor], tensor: Tensor) -> Wire:
+def _append(found: list[Tensor], tensor: Tensor) -> Wire:
+    """Append a tensor to `found` and return a wire with its index there."""
     found.append(tensor)
     return Wire(len(found) - 1)
 
 
-def change(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any], make: bool = True) -> Any:
-    """The description with every wire and scalar replaced; containers are made again, or stay `Struct`s."""
+def fill(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any]) -> Any:
+    """Return the value that a description describes: `wire(each)` for each wire and `scalar(each)` for each scalar."""
     if isinstance(description, Wire):
         return wire(description)
     if isinstance(description, Scalar):
         return scalar(description)
     if isinstance(description, Struct):
-        parts = tuple([change(part, wire, scalar, make) for part in description.parts])
-        return (
-            rebuild(description.kind, description.keys, parts)
-            if make
-            else Struct(description.kind, description.keys, parts)
-        )
+        parts = tuple([fill(part, wire, scalar) for part in description.parts])
+        return rebuild(description.kind, description.keys, parts)
+    return description
+
+
+def substitute(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any]) -> Any:
+    """Return a description with each wire replaced by `wire(each)` and each scalar by `scalar(each)`."""
+    if isinstance(description, Wire):
+        return wire(description)
+    if isinstance(description, Scalar):
+        return scalar(description)
+    if isinstance(description, Struct):
+        parts = tuple([substitute(part, wire, scalar) for part in description.parts])
+        return Struct(description.kind, description.keys, parts)
     return description
 
 
 def leaves(description: Any) -> Iterator[Wire | Scalar]:
-    """Every wire and scalar of a description, in order."""
+    """Yield every wire and scalar of a description, in order."""
     if isinstance(description, (Wire, Scalar)):
         yield description
     elif isinstance(description, Struct):
@@ -206,15 +182,26 @@ def leaves(description: Any) -> Iterator[Wire | Scalar]:
 
 
 def wires(description: Any) -> tuple[int, ...]:
-    """The numbers of every wire of a description, in order."""
+    """Return the value number of every wire of a description, in order; a wire that occurs twice is there twice."""
     return tuple([leaf.number for leaf in leaves(description) if isinstance(leaf, Wire)])
 
 
 def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the call") -> None:
-    """Put into `found` which part of `value` stands at each wire and scalar; CircuitError if they do not match."""
+    """Match a value with a description, and put its tensors and numbers into `found`.
+
+    Args:
+        description: The description of a value of the same form.
+        value: The value to match with it.
+        found: Gets the tensor at each wire, by value number, and the number at each scalar, by expression.
+        where: The name of the value in messages; one that ends in ": " is a prefix for the names of its parts.
+
+    Raises:
+        CircuitError: If a tensor or container is missing or of another form, if two tensors came for one wire, or if
+            a constant differs from the recorded one.
+    """
     if isinstance(description, Wire):
         if not isinstance(value, Tensor):
-            raise CircuitError(f"{where}: a tensor belongs here, {_shown(value)} came")
+            raise CircuitError(f"{where}: a tensor belongs here, {_value_text(value)} came")
         if found.setdefault(description.number, value) is not value:
             raise CircuitError(f"{where}: recorded with one tensor here and before, two came; record it again with two")
     elif isinstance(description, Scalar):
@@ -222,44 +209,47 @@ def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the 
     elif isinstance(description, Struct):
         keys, parts = _split(value, type(value)) or ((), None)
         if parts is None or len(parts) != len(description.parts) or set(keys) != set(description.keys):
-            raise CircuitError(f"{where}: {_outline(description)} belongs here, {_shown(value)} came")
+            raise CircuitError(f"{where}: {_struct_text(description)} belongs here, {_value_text(value)} came")
         given = dict(zip(keys or range(len(parts)), parts, strict=True))
         for key, inner in zip(description.keys or range(len(parts)), description.parts, strict=True):
-            bind(inner, given[key], found, _part(where, key))
+            bind(inner, given[key], found, _part_name(where, key))
     elif description is not value:
-        _same(description, value, where)
+        _check_constant(description, value, where)
 
 
-def _part(where: str, key: Any) -> str:
+def _part_name(where: str, key: Any) -> str:
+    """Return the name of a part of the value named `where`: `state.h`, `state[0]`."""
     if where.endswith(": "):
         return f"{where}{key}"
     return f"{where}.{key}" if isinstance(key, str) else f"{where}[{key!r}]"
 
 
-def _same(expected: Any, value: Any, where: str) -> None:
-    """A recorded constant must come again: the diagram was recorded with it."""
+def _check_constant(expected: Any, value: Any, where: str) -> None:
+    """Raise CircuitError if a value differs in type or content from the constant that the diagram was recorded with."""
     try:
         same = bool(type(expected) is type(value) and expected == value)
     except (ValueError, RuntimeError, TypeError):
         same = False
     if not same:
         raise CircuitError(
-            f"{where}: the diagram was recorded with {_shown(expected)}, {_shown(value)} came; record it again for that"
+            f"{where}: the diagram was recorded with {_value_text(expected)}, {_value_text(value)} came; "
+            "record it again for that"
         )
 
 
-def _outline(description: Struct) -> str:
+def _struct_text(description: Struct) -> str:
+    """Return the type of a container with its keys or its length, for messages."""
     if description.keys:
         return f"{description.kind.__name__} with {', '.join([str(key) for key in description.keys])}"
     return f"{description.kind.__name__} of {len(description.parts)}"
 
 
-def _shown(value: Any) -> str:
-    """A value in a message: what is small as it is, of anything else what it is."""
+def _value_text(value: Any) -> str:
+    """Return a value as text for messages: a plain value itself, else its type with its sizes, keys or length."""
     if isinstance(value, Tensor):
         return f"a tensor of {' '.join([str(size) for size in value.shape]) or 'no axes'}"
     if isinstance(value, (tuple, list)):
         return f"{type(value).__name__} of {len(value)}"
     if isinstance(value, Mapping):
         return f"{type(value).__name__} with {', '.join([str(key) for key in value]) or 'nothing'}"
-    return repr(value) if type(value) in _ATOMS else type(value).__name__
+    return repr(value) if type(value) in PLAIN_TYPES else type(value).__name__

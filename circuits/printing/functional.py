@@ -1,4 +1,4 @@
-"""A call as a function of all its tensors: the weights of a module by their dotted names, then what goes in."""
+"""A call as a pure function of all its tensors: parameters and buffers by their dotted names, then the inputs."""
 
 import inspect
 import operator
@@ -9,19 +9,25 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from circuits.diagram import Diagram, Struct, Wire, arguments, change, describe, tensors
+from circuits.diagram import Diagram, Struct, Wire, arguments, describe, fill, tensors
 from circuits.errors import CircuitError
-from circuits.recording import signature_of, trace
+from circuits.recording import python_signature, trace
 
 Run = Callable[[Mapping[str, Tensor], tuple[Any, ...], dict[str, Any]], Any]
-"""What runs with these weights, arguments, and arguments by name."""
+"""A function of weights by name, positional arguments and keyword arguments."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """`run` with `weights` and arguments, taken apart: `tensors` in order, and for each in `names` what leads to it.
+class FunctionalCall:
+    """A call with its parameters, buffers and arguments as one list of tensors; called with others, it is run on them.
 
-    >>> call = Call.of(lambda weights, x: x @ weights["w"], ({"w": torch.ones(2, 3)}, torch.ones(2)), {})
+    Attributes:
+        run: The function of weights by name, positional arguments and keyword arguments.
+        form: The description of these three, with a wire for each tensor.
+        names: The dotted name of each tensor: of a parameter or buffer, or of an argument and the keys inside it.
+        tensors: The tensors in the order of `form`; one that occurs twice is a view the second time.
+        weights: The number of leading tensors that are parameters and buffers.
+    >>> call = FunctionalCall.of(lambda weights, x: x @ weights["w"], ({"w": torch.ones(2, 3)}, torch.ones(2)), {})
     >>> call.names
     ('weights.w', 'x')
     >>> call(torch.ones(2, 3), torch.zeros(2))
@@ -36,16 +42,20 @@ class Call:
 
     @classmethod
     def of(cls, f: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
-        """The call of a function, a module, a method of one, or a diagram; TypeError for arguments that do not fit."""
-        weights, run, binder = _pure(f)
+        """Return the call of a function, a module, a method of a module, or a diagram.
+
+        Raises:
+            TypeError: If the arguments do not fit the parameters of `f`.
+        """
+        weights, run, binder = _functional(f)
         if binder is not None:
             bound = binder.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         found: list[Tensor] = []
 
         def wire(tensor: Tensor) -> Wire:
-            again = any(each is tensor for each in found)
-            found.append(tensor.view_as(tensor) if again else tensor)
+            is_repeated = any(each is tensor for each in found)
+            found.append(tensor.view_as(tensor) if is_repeated else tensor)
             return Wire(len(found) - 1)
 
         form = describe((weights, args, dict(kwargs)), wire)
@@ -54,59 +64,67 @@ class Call:
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What is given by place and by name; a tensor that is given twice is two."""
-        _, args, kwargs = change(self.form, lambda wire: self.tensors[wire.number], lambda scalar: scalar.expression)
+        """The positional and the keyword arguments; a tensor that occurs twice is two tensors."""
+        _, args, kwargs = fill(self.form, lambda wire: self.tensors[wire.number], lambda scalar: scalar.expression)
         return args, kwargs
 
     def __call__(self, *given: Tensor) -> Any:
-        """What comes out for these tensors instead."""
-        weights, args, kwargs = change(self.form, lambda wire: given[wire.number], lambda scalar: scalar.expression)
+        """Return the result for these tensors in place of `tensors`."""
+        weights, args, kwargs = fill(self.form, lambda wire: given[wire.number], lambda scalar: scalar.expression)
         return self.run(weights, args, kwargs)
 
 
-def made_inputs(
+def example_inputs(
     f: Any, args: tuple[Any, ...], sizes: Mapping[str, int] | None, axes: str | None, kwargs: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """The arguments of a call: those given or, where no tensor is, zeros of the sizes that a trace takes.
+    """Return the positional arguments of a call: the given ones or, if they hold no tensor, zeros of the traced sizes.
 
-    CircuitError where an axis has no size.
+    Args:
+        f: A circuit, module, function or diagram.
+        args: The given positional arguments.
+        sizes: The sizes of axes, as for `trace`.
+        axes: The axes of the inputs, as for `trace`.
+        kwargs: The given keyword arguments.
+
+    Raises:
+        CircuitError: If an axis has no size, or if both tensors and sizes or axes are given.
     """
     if tensors((args, kwargs)):
         if sizes or axes:
             raise CircuitError("sizes and axes are for inputs that are made; these inputs have their own")
         return args
     diagram = f if isinstance(f, Diagram) else trace(f, *args, sizes=sizes, axes=axes, **kwargs)
-    every = [name for value in diagram.inputs for size in value.sizes for name in getattr(size, "free_symbols", ())]
-    if every:
-        free = sorted({f"{name}" for name in every})
+    symbols = [each for value in diagram.inputs for size in value.sizes for each in getattr(size, "free_symbols", ())]
+    if symbols:
+        free = sorted({f"{symbol}" for symbol in symbols})
         raise CircuitError(f"{diagram.name}: {', '.join(free)} may be any size here; give one, sizes={{...}}")
     return tuple([torch.zeros([int(size) for size in value.sizes], dtype=value.dtype) for value in diagram.inputs])
 
 
-def _pure(f: Any) -> tuple[dict[str, Tensor], Run, inspect.Signature | None]:
-    """The tensors that are held, what runs with others in their place, and its parameters."""
+def _functional(f: Any) -> tuple[dict[str, Tensor], Run, inspect.Signature | None]:
+    """Return the parameters and buffers of `f`, the function that runs it with others, and its Python signature."""
     if isinstance(f, Diagram):
         read = {
             value.name: f.state[value.number] for box in f.walk() for value in box.inputs if value.number in f.state
         }
-        held = {name: operator.attrgetter(path)(module) for name, (module, path) in read.items()}
-        return held, lambda weights, args, kwargs: f.run(args, kwargs, weights), f.binder
+        state = {name: operator.attrgetter(path)(module) for name, (module, path) in read.items()}
+        return state, lambda weights, args, kwargs: f.run(args, kwargs, weights), f.binder
     owner = getattr(f, "__self__", None)
     if not isinstance(f, nn.Module) and not isinstance(owner, nn.Module):
-        return {}, lambda _, args, kwargs: f(*args, **kwargs), signature_of(f)
+        return {}, lambda _, args, kwargs: f(*args, **kwargs), python_signature(f)
     module = f if isinstance(f, nn.Module) else _Method(owner, f.__name__)
     prefix = "" if isinstance(f, nn.Module) else "owner."
 
     def run(weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = {f"{prefix}{name}": value for name, value in weights.items()}
-        return torch.func.functional_call(module, given, args, kwargs)
+        state = {f"{prefix}{name}": value for name, value in weights.items()}
+        return torch.func.functional_call(module, state, args, kwargs)
 
-    held = dict([*module.named_parameters(), *module.named_buffers()])
-    return {name.removeprefix(prefix): value for name, value in held.items()}, run, signature_of(f)
+    state = dict([*module.named_parameters(), *module.named_buffers()])
+    return {name.removeprefix(prefix): value for name, value in state.items()}, run, python_signature(f)
 
 
 class _Method(nn.Module):
-    """A method of a module as a module, which can be run with other weights."""
+    """A method of a module as a module, which `torch.func.functional_call` can run with other weights."""
 
     def __init__(self, owner: Any, method: str) -> None:
         super().__init__()
@@ -114,21 +132,22 @@ class _Method(nn.Module):
         self.method = method
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the method gives."""
+        """Return the result of the method."""
         return getattr(self.owner, self.method)(*args, **kwargs)
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """The words that lead to each tensor of a value: `weights.Wq`, `state.1`."""
-    return _below(describe(value, lambda _: Wire(0)), "")
+    """Yield the dotted path of keys to each tensor of a value: `weights.Wq`, `state.1`."""
+    return _wire_paths(describe(value, lambda _: Wire(0)), "")
 
 
-def _below(description: Any, path: str) -> Iterator[str]:
+def _wire_paths(description: Any, path: str) -> Iterator[str]:
+    """Yield the dotted path to each wire of the description at `path`."""
     if isinstance(description, Wire):
         yield path
     elif isinstance(description, Struct):
         for key, part in zip(description.keys or range(len(description.parts)), description.parts, strict=True):
-            yield from _below(part, f"{path}.{key}" if path else f"{key}")
+            yield from _wire_paths(part, f"{path}.{key}" if path else f"{key}")
 
 
-__all__ = ["Call", "made_inputs"]
+__all__ = ["FunctionalCall", "example_inputs"]

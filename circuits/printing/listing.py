@@ -1,6 +1,6 @@
-"""listing: the text of a traced circuit, one line an operation, with axes where they are known.
+"""listing: a traced circuit as text, one line an operation, with the axes of every tensor where they are known.
 
-It is the counterpart of a jaxpr: what goes in, every operation by what it makes and what it was given, what comes out.
+It is the counterpart of a jaxpr: the inputs, each operation with its results and arguments, the outputs.
 
 Source: J. Bradbury et al., JAX, 2018, whose `make_jaxpr` prints functions so.
 """
@@ -10,16 +10,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
-from circuits.diagram import Box, Call, Diagram, Struct, Value, Wire, operation_name, wires, without_defaults
+from circuits.diagram import Box, Diagram, Value, wires, without_defaults
 from circuits.errors import CircuitError
 from circuits.printing.aten import graph_text
-from circuits.printing.words import another, argument_text, given_text, letters, opening, type_text
+from circuits.printing.box_queries import (
+    box_text,
+    call_arguments,
+    failure_text,
+    has_failed,
+    is_leaf,
+    is_one_operation,
+    mapped_inputs,
+    operation_text,
+    result_numbers,
+)
+from circuits.printing.value_names import ValueNames
+from circuits.printing.words import argument_text, arguments_text, header_lines, type_text
 from circuits.recording import trace
 
 Inside = Literal["nested", "inline", "closed"]
-"""How boxes inside boxes are shown: each under its line, in braces; as if its lines stood outside; not at all."""
+"""How boxes inside boxes are shown: in braces below the line of the box; in place of that line; not at all."""
 
 
 def listing(
@@ -32,19 +43,37 @@ def listing(
     inside: Inside = "nested",
     **kwargs: Any,
 ) -> str:
-    """The text of a circuit, a module, any function of tensors, or a diagram; nothing is computed.
+    """Return a circuit, a module, a function of tensors or a diagram as text, one line an operation.
 
-    First stand the parameters by their dotted names, then, after a semicolon, what goes in. Each line after names what
-    an operation makes, and gives its arguments in the order of the code. An axis says its size where it first stands,
-    `y=20`; one that nobody named is its size. `_` is what nobody reads, `?` what was not seen
-    being made, or not made any more after a failure; an operation that ends in `_` overwrites its first argument. A box
-    with others inside has the arguments of its call but for defaults. A module that is one operation is the line of
-    that operation. A value has one name, inside a box and outside; seen by torch.vmap it has a prime, and an axis that
-    is hidden there a star. What torch.func's grad and vjp do on the way back is one line, `grad`.
+    The text begins with the parameters, by dotted name, and, after a semicolon, the inputs. Each line below has the
+    results of one operation and its arguments in the order of the code; the last line has the outputs.
 
-    The other arguments are those of `trace`; a diagram takes none. `level="aten"` lists what torch's `make_fx` sees of
-    a call instead: kernels as they run, and what torch.func's grad, vjp, jacrev and vmap do, to any order. CircuitError
-    where an axis is left free there.
+    - An axis is shown with its size where it occurs first, `y=20`; an axis without a name is shown as its size.
+    - A value has the same name inside a box and outside. Inside torch.vmap a mapped value has a prime, and its mapped
+      axis a star.
+    - `_` is an unused result. `?` is a value whose computation was not recorded, or a result that does not exist
+      because the run failed.
+    - An operation whose name ends in `_` overwrites its first argument.
+    - A box with boxes inside is shown with the arguments of its call, without those that have their default value. A
+      module that consists of one operation is shown as that operation.
+    - The reverse pass of torch.func's grad and vjp is one line, `grad`.
+
+    No numbers are computed.
+
+    Args:
+        f: A circuit, module, function or diagram.
+        inputs: Example inputs, as for `trace`. A diagram takes none at level "torch".
+        sizes: The sizes of axes, as for `trace`; not for a diagram, nor together with inputs at level "aten".
+        axes: The axes of the inputs, as for `trace`; as `sizes`.
+        level: "torch" lists the torch operations of the code. "aten" lists the ATen operations that torch's `make_fx`
+            records: kernels as they run, and the computations of torch.func's grad, vjp, jacrev and vmap, to any order.
+        inside: How boxes inside boxes are shown: "nested" in braces below the line of the box, "inline" in place of
+            that line, "closed" not at all.
+        kwargs: Keyword arguments of `f`, as `inputs`.
+
+    Raises:
+        CircuitError: If `level` or `inside` is not one of the above, if inputs or sizes are given where they are not
+            allowed, or if an axis has no size and `level` is "aten".
 
     >>> print(listing(lambda x: torch.log(x) / torch.log(torch.tensor(2.0)), torch.ones(())))
     { x:f32[] .
@@ -68,233 +97,95 @@ def listing(
 
 
 class _Listing:
-    """The lines of one diagram. `names` calls every value, `symbols` torch's symbols by ours."""
+    """The lines of one diagram. `symbols` has the size in axis names of each of torch's symbols."""
 
     def __init__(self, diagram: Diagram, inside: Inside) -> None:
         self.diagram = diagram
         self.inside = inside
-        self.symbols = dict(_ours(diagram))
-        self.leaves = [box for box in diagram.box.walk() if _is_leaf(box)]
-        self.read = {number for box in self.leaves for number in _read(box)} | set(wires(diagram.result))
-        transforms = [box for box in diagram.box.walk() if box.kind == "transform"]
-        self.read |= {value.number for box in transforms for value in box.inputs}
-        self.literal = dict(_literals(diagram, self.leaves))
-        met = [value for box in self.leaves for value in box.inputs] + list(diagram.outputs)
-        before = {value.number: value for value in met if value.role in ("parameter", "buffer", "constant")}
-        seen = {*diagram.constants, *diagram.state}
-        unseen = [value.number for value in before.values() if value.role == "constant" and value.number not in seen]
-        self.names: dict[int, str] = {**self.literal, **dict.fromkeys(unseen, "?")}
-        self.before = [value for number, value in before.items() if number not in self.names]
-        self.given = list({value.number: value for value in diagram.inputs}.values())
-        self._name_all()
-
-    # Names
-
-    def _name_all(self) -> None:
-        """Arguments and parameters by their own names, the rest by letters in the order of the run."""
-        for value in (*self.given, *self.before):
-            if value.name and not value.name.isdigit():
-                self.names.setdefault(value.number, another(value.name, self.names.values()))
-        self.letters = letters(self.names.values())
-        for value in (*self.before, *self.given):
-            self._call(value.number)
-        self._name_inside(self.diagram.box)
-        for number in wires(self.diagram.result):
-            self._call(number)
-
-    def _name_inside(self, box: Box, hidden: bool = False) -> None:
-        """What a box reads, then what is in it, then what it makes; nobody knows what of it leaves a transform."""
-        if _is_leaf(box):
-            for value in box.inputs:
-                lifted = hidden and value.number not in self.names and value.name
-                self._call(value.number, another(value.name, self.names.values()) if lifted else value.name)
-            for number in _read(box):
-                self._call(number)
-        for inner in box.boxes:
-            self._name_inside(inner, hidden or box.kind == "transform")
-        for value in box.inside:
-            self._call(value.number, another(value.name, self.names.values()) if value.name else "")
-        for value in box.outputs:
-            if hidden or value.number in self.read:
-                self._call(value.number)
-
-    def _call(self, number: int, name: str = "") -> None:
-        if number not in self.names:
-            self.names[number] = name or next(self.letters)
-
-    def _typed(self, value: Value, told: dict[str, str]) -> str:
-        text = type_text(value.dtype, value.axes, value.sizes, value.mapped, told)
-        return f"{self.names.get(value.number, '_')}:{text}"
-
-    # Lines
+        self.symbols = dict(_torch_symbols(diagram))
+        self.values = ValueNames(diagram)
+        self.names = self.values.names
 
     def lines(self) -> Iterator[str]:
-        """The whole text, line by line."""
-        told: dict[str, str] = {}
-        fixed = [self._typed(value, told) for value in self.before]
-        yield from opening("", fixed, [self._typed(value, told) for value in self.given])
+        """Yield the whole text, line by line."""
+        shown: dict[str, str] = {}
+        fixed = [self._typed(value, shown) for value in self.values.fixed]
+        yield from header_lines("", fixed, [self._typed(value, shown) for value in self.values.inputs])
         root = self.diagram.box
-        yield from self._leaf(root, "  ", told) if _is_leaf(root) else self._body(root, "  ", told)
+        yield from self._leaf_line(root, "  ", shown) if is_leaf(root) else self._body_lines(root, "  ", shown)
         out = "?" if self.diagram.failed else argument_text(self.diagram.result, self.names, self.symbols)
         yield f"  in {out} }}"
 
-    def _body(self, box: Box, indent: str, told: dict[str, str]) -> Iterator[str]:
+    def _body_lines(self, box: Box, indent: str, shown: dict[str, str]) -> Iterator[str]:
+        """Yield the lines of the boxes inside a box; `shown` has the sizes of axes shown so far, and gets more."""
         for inner in box.boxes:
-            if _is_leaf(inner):
-                yield from self._leaf(inner, indent, told)
-            elif _is_one_operation(inner) or (self.inside == "inline" and inner.kind != "transform"):
-                yield from self._body(inner, indent, told)
+            if is_leaf(inner):
+                yield from self._leaf_line(inner, indent, shown)
+            elif is_one_operation(inner) or (self.inside == "inline" and inner.kind != "transform"):
+                yield from self._body_lines(inner, indent, shown)
             else:
-                yield from self._box(inner, indent, told)
+                yield from self._box_lines(inner, indent, shown)
 
-    def _leaf(self, box: Box, indent: str, told: dict[str, str]) -> Iterator[str]:
-        """One operation; none where what it makes is a number in the text."""
-        if box.outputs and all(value.number in self.literal for value in box.outputs):
+    def _leaf_line(self, box: Box, indent: str, shown: dict[str, str]) -> Iterator[str]:
+        """Yield the line of an operation, or none if its results are written as numbers where they are used."""
+        if box.outputs and all(value.number in self.values.literals for value in box.outputs):
             return
         if box.call is None:
-            words = self._words(box.inputs)
+            arguments = self._names_of(box.inputs)
         else:
-            args, kwargs = _unpacked(box.call)
-            if box.call.function in _WORDY:
-                args, kwargs = without_defaults(_WORDY[box.call.function], args, kwargs)
-            words = given_text(args, kwargs, self.names, self.symbols)
-        yield f"{indent}{self._makes(box, told)} = {_operation(box)}{words}{_failure(box)}"
+            args, kwargs = call_arguments(box.call)
+            if box.call.function in _WITHOUT_DEFAULTS:
+                args, kwargs = without_defaults(_WITHOUT_DEFAULTS[box.call.function], args, kwargs)
+            arguments = arguments_text(args, kwargs, self.names, self.symbols)
+        yield f"{indent}{self._results(box, shown)} = {operation_text(box)}{arguments}{failure_text(box)}"
 
-    def _box(self, box: Box, indent: str, told: dict[str, str]) -> Iterator[str]:
-        """A box by its name, and under it what is in it."""
-        into = [value for value in box.inputs if value.role not in ("parameter", "buffer")]
-        words = self._words(into) if box.given is None else self._given(box.given)
-        yield f"{indent}{self._makes(box, told)} = {_called(box)}{words}{_failure(box)}"
+    def _box_lines(self, box: Box, indent: str, shown: dict[str, str]) -> Iterator[str]:
+        """Yield the line of a box with boxes inside and, unless they are closed, the lines of these in braces."""
+        inputs = [value for value in box.inputs if value.role not in ("parameter", "buffer")]
+        arguments = self._names_of(inputs) if box.given is None else self._call_text(box.given)
+        yield f"{indent}{self._results(box, shown)} = {box_text(box)}{arguments}{failure_text(box)}"
         if self.inside == "closed":
             return
-        told, indent = dict(told), f"{indent}  "
-        into = list(_lifted(box)) if box.kind == "transform" else into
-        yield from opening(indent, [], [self._typed(value, told) for value in into])
-        yield from self._body(box, f"{indent}  ", told)
-        given = box.inside if box.kind == "transform" else box.outputs
-        out = [self.names.get(value.number, "_") for value in given]
-        ends = "?" if _fails(box) else out[0] if len(out) == 1 else f"({', '.join(out)})"
-        yield f"{indent}  in {ends} }}"
+        shown, indent = dict(shown), f"{indent}  "
+        inputs = list(mapped_inputs(box)) if box.kind == "transform" else inputs
+        yield from header_lines(indent, [], [self._typed(value, shown) for value in inputs])
+        yield from self._body_lines(box, f"{indent}  ", shown)
+        outputs = box.inside if box.kind == "transform" else box.outputs
+        names = [self.names.get(value.number, "_") for value in outputs]
+        result = "?" if has_failed(box) else names[0] if len(names) == 1 else f"({', '.join(names)})"
+        yield f"{indent}  in {result} }}"
 
-    def _makes(self, box: Box, told: dict[str, str]) -> str:
-        if _fails(box):
+    def _results(self, box: Box, shown: dict[str, str]) -> str:
+        """Return the results of a box with their types, `_` for one that is no tensor, `?` if the box failed."""
+        if has_failed(box):
             return "?"
         values = {value.number: value for value in box.outputs}
-        numbers = list(values) if box.call is None or box.boxes else list(_places(box.call.result))
-        return " ".join([self._typed(values[each], told) if each in values else "_" for each in numbers]) or "_"
+        numbers = list(values) if box.call is None or box.boxes else list(result_numbers(box.call.result))
+        return " ".join([self._typed(values[each], shown) if each in values else "_" for each in numbers]) or "_"
 
-    def _given(self, given: Any) -> str:
-        """How a box was called; a tensor that nobody reads there, and nobody makes any more, has no name."""
+    def _typed(self, value: Value, shown: dict[str, str]) -> str:
+        """Return the name and type of a value: `a:f32[y=20 k]`."""
+        text = type_text(value.dtype, value.axes, value.sizes, value.mapped, shown)
+        return f"{self.names.get(value.number, '_')}:{text}"
+
+    def _call_text(self, given: Any) -> str:
+        """Return the arguments of the call of a box; a tensor that is unused inside and no longer made is `_`."""
         args, kwargs = given.parts
         names = {number: self.names.get(number, "_") for number in wires(given)}
-        return given_text(args.parts, dict(zip(kwargs.keys, kwargs.parts, strict=True)), names, self.symbols)
+        return arguments_text(args.parts, dict(zip(kwargs.keys, kwargs.parts, strict=True)), names, self.symbols)
 
-    def _words(self, values: Iterable[Value]) -> str:
+    def _names_of(self, values: Iterable[Value]) -> str:
         return "".join([f" {self.names.get(value.number, '_')}" for value in values])
 
 
-# What a diagram says of itself ----------------------------------------------------------------------------------------
-
-
-def _is_leaf(box: Box) -> bool:
-    return box.kind == "operation" or (box.call is not None and not box.boxes)
-
-
-def _is_one_operation(box: Box) -> bool:
-    """A module or a reverse that does one thing."""
-    return box.kind in ("module", "function") and len(box.boxes) == 1 and _is_leaf(box.boxes[0])
-
-
-def _fails(box: Box) -> bool:
-    """Whether a box did not come to its end."""
-    return not box.outputs and any(inner.error for inner in box.walk())
-
-
-def _failure(box: Box) -> str:
-    return f"  failed: {box.error}" if box.error else ""
-
-
-def _read(box: Box) -> tuple[int, ...]:
-    """What a leaf reads."""
-    if box.call is None:
-        return tuple([value.number for value in box.inputs])
-    return (*wires(box.call.args), *wires(box.call.kwargs))
-
-
-def _places(result: Any) -> Iterator[int]:
-    """The numbers of all that a call gives, in order; -1 for what is no tensor."""
-    if isinstance(result, Struct):
-        for part in result.parts:
-            yield from _places(part)
-    else:
-        yield result.number if isinstance(result, Wire) else -1
-
-
-def _lifted(box: Box) -> Iterator[Value]:
-    """What a transform lets the code inside see of what goes in."""
-    found: dict[int, Value] = {}
-    leaves = [inner for inner in box.walk() if _is_leaf(inner)]
-    made = {value.number for inner in box.walk() if inner is not box for value in inner.outputs}
-    for value in [*[value for inner in leaves for value in inner.inputs], *box.inside]:
-        if value.number not in made and value.mapped:
-            found.setdefault(value.number, value)
-    return iter(found.values())
-
-
-def _unpacked(call: Call) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """The arguments of a call, by place and by name."""
-    args, kwargs = call.args, call.kwargs
-    if isinstance(kwargs, Struct):
-        kwargs = dict(zip(kwargs.keys, kwargs.parts, strict=True))
-    return (args.parts if isinstance(args, Struct) else args), kwargs
-
-
-def _operation(box: Box) -> str:
-    """What an operation is called: by its function, or by its box where that says more."""
-    function = box.call.function if box.call is not None else None
-    owner = getattr(function, "__self__", None)
-    made_by_hand = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
-    if function is None or isinstance(function, str) or made_by_hand or getattr(function, "opaque", False):
-        name = box.label
-    else:
-        name = operation_name(function).replace(" ", "_")
-    return f"{name}_" if box.mutates and not name.endswith("_") else name
-
-
-def _called(box: Box) -> str:
-    """What a box with others in it is called: a module by its dotted name."""
-    if box.kind == "module" or box.path.startswith("∂"):
-        return box.path or box.label
-    return box.label.rpartition("<locals>.")[2].strip()
-
-
-def _literals(diagram: Diagram, leaves: Iterable[Box]) -> Iterator[tuple[int, str]]:
-    """Single numbers that the code writes out, as text: `2.0`. One that is overwritten is a value like others."""
-    leaves = list(leaves)
-    changed = {number for box in leaves for number in box.mutates}
-    for number, tensor in diagram.constants.items():
-        if tensor.ndim == 0 and number not in changed and not isinstance(tensor, FakeTensor) and not tensor.is_meta:
-            yield number, repr(tensor.item())
-    for box in leaves:
-        if box.call is None or box.call.function not in _WRITTEN or not isinstance(box.call.result, Wire):
-            continue
-        args, _ = _unpacked(box.call)
-        if args and isinstance(args[0], (bool, int, float, complex)) and box.call.result.number not in changed:
-            yield box.call.result.number, repr(args[0])
-
-
-_WRITTEN = (torch.tensor, torch.as_tensor, torch.scalar_tensor)
-"""How code writes out a number as a tensor."""
-
-
-_WORDY: dict[Any, tuple[inspect.Parameter, ...]] = {
+_WITHOUT_DEFAULTS: dict[Any, tuple[inspect.Parameter, ...]] = {
     torch.autograd.grad: tuple(inspect.signature(torch.autograd.grad).parameters.values())
 }
-"""What torch.func calls with every keyword that there is; those with their default are left out."""
+"""Operations whose arguments are shown without defaults, because torch.func passes every keyword, with parameters."""
 
 
-def _ours(diagram: Diagram) -> Iterator[tuple[Any, Any]]:
-    """Torch's symbols in terms of the axes: `h/16` where torch knows h as `16*s`."""
+def _torch_symbols(diagram: Diagram) -> Iterator[tuple[Any, Any]]:
+    """Yield each symbol of torch with its value in axis names: s with `h/16` where the size of h is `16*s` in torch."""
     for axis, expression in diagram.symbols.items():
         for symbol in getattr(expression, "free_symbols", ()):
             yield symbol, axis * symbol / expression

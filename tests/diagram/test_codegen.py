@@ -1,4 +1,4 @@
-"""The plain function of a diagram gives what the diagram gives, and torch.compile takes it whole."""
+"""The generated function of a diagram computes what the diagram computes, and compiles without a graph break."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from circuits.diagram.interpreter import evaluate
 from models import MLP, MultiHeadAttention, VisualAttention
 
 
-def test_it_reads_as_written() -> None:
+def test_the_source_has_one_line_for_each_step() -> None:
     function = trace(lambda x, y: (x @ y).relu(), torch.ones(2, 3), torch.ones(3, 4)).function()
     assert function.__doc__ is not None
     assert [line.split(" = ")[0].strip() for line in function.__doc__.splitlines()] == [
@@ -22,7 +22,7 @@ def test_it_reads_as_written() -> None:
     assert torch.equal(function(x, y), (x @ y).relu())
 
 
-def test_free_sizes_are_read_off_the_inputs() -> None:
+def test_symbolic_sizes_are_read_from_the_inputs() -> None:
     @circuit("b (h k) -> b k h")
     def apart(x: Tensor) -> Tensor:
         return rearrange(x, "b (h k) -> b k h", h=2) * x.shape[-1]
@@ -33,8 +33,8 @@ def test_free_sizes_are_read_off_the_inputs() -> None:
         assert torch.equal(function(x), apart(x))
 
 
-def test_a_free_axis_of_a_group_is_read_by_the_other_one() -> None:
-    """The input has h k; h is told by another tensor, which comes after it."""
+def test_a_symbolic_axis_of_a_group_is_computed_from_the_other_one() -> None:
+    """The first input has an axis (h k); h is known only from the second input."""
 
     @circuit("b (h k), h -> b k")
     def mixed(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# For pyright a submodule or a buffer is a Tensor or a Module; torch's private names are used here.
 # pyright: reportCallIssue=false, reportIndexIssue=false
-"""A diagram is a program: it runs at other sizes, on other parameters, and says when it cannot."""
+"""Diagrams run again: at other sizes and with other parameters, or with an error that says why they cannot."""
 
 import math
 import weakref
@@ -34,7 +34,7 @@ def convolutions() -> nn.Module:
 
 
 class Settings(nn.Module):
-    """Arguments of every kind."""
+    """An optional tensor and a keyword argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,18 +45,18 @@ class Settings(nn.Module):
 
 
 def equal(diagram: Callable[..., Any], plain: Callable[..., Any], *args: Tensor) -> None:
-    """Two runs under one seed give the same numbers and gradients."""
-    answers = []
+    """Assert that two runs with the same seed give equal outputs and close gradients."""
+    results = []
     for run in (diagram, plain):
         torch.manual_seed(3)
         inputs = [arg.clone().requires_grad_() if arg.is_floating_point() else arg for arg in args]
         out = run(*inputs)
         out = out[0] if isinstance(out, tuple) else out
         weights = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape).cos()
-        slopes = torch.autograd.grad((out * weights).sum(), [each for each in inputs if each.requires_grad])
-        answers.append((out, slopes))
-    assert torch.equal(answers[0][0], answers[1][0])
-    torch.testing.assert_close(answers[0][1], answers[1][1])
+        gradients = torch.autograd.grad((out * weights).sum(), [each for each in inputs if each.requires_grad])
+        results.append((out, gradients))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
 
 
 # Other sizes ---------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_sequences_at_new_lengths(make: Callable[[], nn.Module], length: int) ->
     equal(diagram, model, torch.randn(3, length, 8))
 
 
-def test_a_length_that_torch_counts_through_is_fixed_and_says_so() -> None:
+def test_a_length_that_torch_iterates_over_is_fixed_and_reported() -> None:
     model = nn.GRU(8, 6, batch_first=True)
     diagram = trace(model, axes="3 n 8")
     (fixed,) = diagram.fixed
@@ -161,7 +161,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_diagram_cannot_run_is_refused_in_plain_words(name: str, golden: Any) -> None:
+def test_inputs_that_a_diagram_cannot_run_are_refused_in_plain_words(name: str, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
         REFUSED[name]()
     golden(f"diagram/run_{name}.txt", f"{caught.value}\n")
@@ -181,8 +181,8 @@ def test_a_failed_run_cannot_be_run_again() -> None:
 def test_called_in_every_way_that_its_original_can_be() -> None:
     model, x = Settings(), torch.randn(3, 8)
     diagram = trace(model, x)
-    for answer in (diagram(x), diagram(x=x), diagram(x, None), diagram(x, scale=2.0), diagram(y=None, x=x)):
-        assert torch.equal(answer, model(x))
+    for output in (diagram(x), diagram(x=x), diagram(x, None), diagram(x, scale=2.0), diagram(y=None, x=x)):
+        assert torch.equal(output, model(x))
     with pytest.raises(TypeError, match="missing"):
         diagram()
     with pytest.raises(TypeError, match="unexpected"):
@@ -202,12 +202,12 @@ def test_parameters_can_be_replaced_by_name() -> None:
     other["1.running_mean"] = torch.randn(8)
     diagram = trace(model, x)
     weight = other["0.weight"].requires_grad_()
-    answer, expected = diagram.run((x,), {}, other), torch.func.functional_call(model, other, (x,))
-    assert torch.equal(answer, expected)
-    torch.testing.assert_close(*[torch.autograd.grad(each.square().sum(), weight)[0] for each in (answer, expected)])
+    output, expected = diagram.run((x,), {}, other), torch.func.functional_call(model, other, (x,))
+    assert torch.equal(output, expected)
+    torch.testing.assert_close(*[torch.autograd.grad(each.square().sum(), weight)[0] for each in (output, expected)])
 
 
-def test_a_diagram_reads_the_parameters_of_today() -> None:
+def test_a_diagram_reads_the_current_parameters() -> None:
     model, x = nn.Sequential(nn.Linear(8, 8)), torch.randn(3, 8)
     diagram = trace(model, x)
     with torch.no_grad():
@@ -234,13 +234,13 @@ def test_a_box_that_ran_under_autocast_or_without_gradient_does_so_again() -> No
 # Memory --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_value_is_let_go_after_its_last_use() -> None:
+def test_a_value_is_freed_after_its_last_use() -> None:
     wire = [Wire(number) for number in range(4)]
     calls = [
         Call(torch.sin, Struct(tuple, (), (wire[place],)), Struct(dict, (), ()), wire[place + 1]) for place in range(3)
     ]
-    assert [spent for _, spent in schedule(calls, wire[3], ())] == [(0,), (1,), (2,)]
-    assert [spent for _, spent in schedule(calls, Struct(tuple, (), (wire[3], wire[1])), ())] == [(0,), (), (2,)]
+    assert [unused for _, unused in schedule(calls, wire[3], ())] == [(0,), (1,), (2,)]
+    assert [unused for _, unused in schedule(calls, Struct(tuple, (), (wire[3], wire[1])), ())] == [(0,), (), (2,)]
 
 
 def test_running_keeps_no_more_alive_than_the_circuit() -> None:
@@ -295,7 +295,7 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 def build(plan: list[tuple[str, int, int]]) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-    """A program: each step makes one more tensor of a pool, or changes one that was made."""
+    """Return a program of which each step appends a tensor to a pool, or changes one of the pool in place."""
 
     def program(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         pool = [x.clone(), y * 1]
@@ -348,8 +348,8 @@ def test_sizes_are_computed_with_as_python_does(a: int, b: int) -> None:
     assert type(evaluate(h / 2, {h: 2 * a})) is int
 
 
-def test_modules_of_one_class_in_a_function_are_told_apart() -> None:
-    """Neither is inside another, so nothing but their order names them."""
+def test_modules_of_one_class_in_a_function_have_different_names() -> None:
+    """Neither is a submodule of another module, so they are named by class and order."""
     first, second = nn.Linear(4, 4), nn.Linear(4, 4)
     x = torch.rand(2, 4)
     diagram = trace(lambda x: second(first(x)), x)
@@ -367,8 +367,8 @@ def test_modules_of_one_class_in_a_function_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(2, 3, 4), (5, 2, 7)])
-def test_an_axis_of_a_group_is_told_by_the_others(sizes: tuple[int, int, int]) -> None:
-    """No input has k alone: it is what is left of (h k)."""
+def test_an_axis_of_a_group_is_computed_from_the_others(sizes: tuple[int, int, int]) -> None:
+    """No input has an axis k of its own: its size is that of (h k) divided by h."""
 
     @circuit("b (h k), h -> b k")
     def weighed(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# For pyright a submodule or a buffer is a Tensor or a Module; torch's private names are used here.
 # pyright: reportAttributeAccessIssue=false
-"""Descriptions of nested values: filled again they are the value, and a value that does not fit is refused by place."""
+"""Descriptions of nested values: `fill` gives the value back, and a value that does not match is refused by place."""
 
 import collections
 import dataclasses
@@ -15,19 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circuits import CircuitError
-from circuits.diagram.structure import (
-    Scalar,
-    Struct,
-    Wire,
-    arguments,
-    bind,
-    change,
-    convert,
-    describe,
-    leaves,
-    tensors,
-    wires,
-)
+from circuits.diagram.call_arguments import arguments
+from circuits.diagram.structure import Scalar, Struct, Wire, bind, describe, fill, leaves, map_tensors, tensors, wires
 
 
 class Pair(NamedTuple):
@@ -46,8 +35,8 @@ class Sealed:
     value: Any
 
 
-class Answer(collections.OrderedDict[str, Any]):
-    """As the answers of well-known model libraries: a mapping with fields of its own."""
+class Output(collections.OrderedDict[str, Any]):
+    """A subclass of OrderedDict, as well-known model libraries return."""
 
 
 X = torch.ones(1)
@@ -61,7 +50,7 @@ VALUES = st.recursive(
         st.lists(inner, max_size=3).map(tuple),
         st.dictionaries(NAMES, inner, max_size=3),
         st.dictionaries(NAMES, inner, max_size=3).map(collections.OrderedDict),
-        st.dictionaries(NAMES, inner, max_size=3).map(Answer),
+        st.dictionaries(NAMES, inner, max_size=3).map(Output),
         st.builds(Pair, inner, inner),
         st.builds(Note, inner),
         st.builds(Sealed, inner),
@@ -72,7 +61,7 @@ VALUES = st.recursive(
 
 
 def alike(one: Any, other: Any) -> bool:
-    """The same types all the way down, and the very same tensors."""
+    """Return whether two values have the same types at every level, and identical tensors."""
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
@@ -89,6 +78,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def numbered(value: Any) -> tuple[Any, list[Tensor]]:
+    """Return the description of a value, and its tensors in the order of their wires."""
     found: list[Tensor] = []
 
     def wire(tensor: Tensor) -> Wire:
@@ -101,7 +91,7 @@ def numbered(value: Any) -> tuple[Any, list[Tensor]]:
 @given(VALUES)
 def test_a_description_filled_again_is_the_value(value: Any) -> None:
     description, found = numbered(value)
-    filled = change(description, lambda wire: found[wire.number], lambda scalar: scalar.expression)
+    filled = fill(description, lambda wire: found[wire.number], lambda scalar: scalar.expression)
     assert alike(filled, value)
     assert wires(description) == tuple(range(len(found)))
     assert [leaf.number for leaf in leaves(description)] == list(range(len(found)))
@@ -120,15 +110,15 @@ def test_a_description_holds_no_tensor_and_binds_its_value(value: Any) -> None:
 
 @given(VALUES)
 def test_converting_changes_the_tensors_and_nothing_else(value: Any) -> None:
-    changed = convert(value, lambda tensor: tensor + 1)
+    changed = map_tensors(value, lambda tensor: tensor + 1)
     assert [each.sum().item() for each in tensors(changed)] == [2 * each.numel() for each in tensors(value)]
-    assert alike(numbered(convert(changed, lambda tensor: tensor))[0], numbered(value)[0])
+    assert alike(numbered(map_tensors(changed, lambda tensor: tensor))[0], numbered(value)[0])
 
 
-def test_the_answers_of_torch_are_made_again() -> None:
+def test_named_tuples_of_torch_are_rebuilt() -> None:
     best = torch.ones(2, 3).max(1)
     description, found = numbered(best)
-    again = change(description, lambda wire: found[wire.number], lambda scalar: scalar)
+    again = fill(description, lambda wire: found[wire.number], lambda scalar: scalar)
     assert type(again) is type(best)
     assert again.indices is best.indices
 
@@ -138,7 +128,7 @@ def test_numbers_that_depend_on_sizes_have_their_place() -> None:
     bound: dict[Any, Any] = {}
     bind(description, (torch.ones(1), 8, 3), bound)
     assert bound["h"] == 8
-    assert change(description, lambda wire: "x", lambda scalar: scalar.expression * 2) == ("x", "hh", 3)
+    assert fill(description, lambda wire: "x", lambda scalar: scalar.expression * 2) == ("x", "hh", 3)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +164,7 @@ def test_arguments_have_the_names_of_their_parameters(args: Any, kwargs: Any, na
     assert arguments(args, kwargs, inspect.signature(every_kind)) == named
 
 
-def test_arguments_of_what_python_knows_nothing_of() -> None:
+def test_arguments_without_a_python_signature_are_numbered() -> None:
     assert arguments((1, 2), {"c": 3}, None) == {"0": 1, "1": 2, "c": 3}
 
 

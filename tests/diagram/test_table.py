@@ -1,4 +1,4 @@
-"""The table as a stranger reads it: golden files, and what every form of it must keep."""
+"""Tables of diagrams: golden files, and properties of every form: text, Markdown, HTML, plain data."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import Diagram, circuit, einsum, rearrange, trace, track
-from circuits.diagram import table as tables
+from circuits.diagram import box_row, row_line
 from models.mlp import MLP
 
 Golden = Callable[[str, str], None]
@@ -128,7 +128,7 @@ class Autocast(nn.Module):
 
 
 def tracked(model: nn.Module, *args: Any) -> tuple[str, Diagram]:
-    """What a run prints as it goes, and the diagram of it, also of a run that fails."""
+    """Return what `track` prints during a run and the diagram of the run, also if it fails."""
     written = io.StringIO()
     seen: Any = None
     try:
@@ -161,7 +161,7 @@ def test_tables_read_well(name: str, golden: Golden) -> None:
     golden(f"diagram/{name}.txt", f"{DIAGRAMS[name]()}\n")
 
 
-def test_a_run_is_told_line_by_line(golden: Golden) -> None:
+def test_a_tracked_run_is_printed_line_by_line(golden: Golden) -> None:
     golden("diagram/failing_as_it_runs.txt", tracked(Broken(), torch.rand(2, 8))[0])
 
 
@@ -225,7 +225,7 @@ def test_markdown_and_html_escape_what_means_something_to_them() -> None:
     assert len(rows) == len(str(diagram).splitlines()) + 2
 
 
-def test_fixed_sizes_stand_at_the_end() -> None:
+def test_fixed_sizes_come_last() -> None:
     diagram = trace(lambda x: x * range(x.shape[1])[-1], axes="b m", sizes={"b": 2})
     (note,) = diagram.fixed
     assert str(note).startswith("m = ")
@@ -233,20 +233,20 @@ def test_fixed_sizes_stand_at_the_end() -> None:
     assert diagram.to_dict()["fixed"] == [str(note)]
 
 
-def test_a_line_by_itself_shows_of_an_open_box_only_what_goes_in() -> None:
-    row = tables.row(DIAGRAMS["attention_sizes"]().box, opened=True)
-    assert " 20 128, 22 128 " in tables.line(row, opened=True)
-    assert " 20 128, 22 128 -> 20 128 " in tables.line(row, opened=False)
+def test_the_line_of_a_running_box_shows_only_its_inputs() -> None:
+    row = box_row(DIAGRAMS["attention_sizes"]().box, opened=True)
+    assert " 20 128, 22 128 " in row_line(row, still_running=True)
+    assert " 20 128, 22 128 -> 20 128 " in row_line(row, still_running=False)
 
 
-def test_a_turn_of_several_boxes_is_shown_once() -> None:
+def test_a_repeated_group_of_boxes_is_shown_once() -> None:
     lines = str(trace(nn.Sequential(*[nn.Linear(4, 4), nn.ReLU()] * 5), axes="b 4", sizes={"b": 2})).splitlines()
     assert len(lines) == 3
     assert lines[1].endswith("×5 ┐")
     assert lines[2].endswith("┘")
 
 
-def test_many_boxes_are_told_quickly() -> None:
+def test_many_boxes_are_printed_quickly() -> None:
     layers = [nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)) for _ in range(200)]
     diagram = trace(nn.Sequential(*layers), axes="b 4", sizes={"b": 2})
     start = time.perf_counter()

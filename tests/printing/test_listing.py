@@ -1,4 +1,4 @@
-"""Listings: golden texts, and each text run again by a small interpreter: it says all that running it takes."""
+"""Listings: golden texts, and a small interpreter that runs a text, which shows that nothing is missing in it."""
 
 import math
 import operator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits import CircuitError, backward, circuit, listing, trace, track
-from circuits.printing.words import dtype_word
+from circuits.printing.words import dtype_text
 from models import MLP, ConvAttention, MultiHeadAttention
 from models.attention import attention
 
@@ -50,7 +50,7 @@ def test_log2_is_four_lines() -> None:
 
 
 class Scaled(nn.Module):
-    """A weight called as an input is, a buffer, keywords, and nested answers."""
+    """A parameter with the name of an input, a buffer, keyword arguments, and a nested result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ def test_a_run_that_failed_is_listed_up_to_what_failed() -> None:
 
 @pytest.mark.parametrize("order", range(1, 5))
 def test_a_gradient_by_torch_is_one_line_an_order(order: int) -> None:
-    """What torch.func gives is what its `grad` made; level="aten" says how."""
+    """The result of torch.func.grad is that of its `grad` line; level="aten" lists its operations."""
     lines = listing(derivative(order), TWO).splitlines()
     assert [line.split(" = ")[1] for line in lines[1:5]] == ["log x", "log 2.0", "div a b", GRADIENT.format("c")]
     assert [line.split(" = ")[1] for line in lines[4:-1]] == [GRADIENT.format("cdef"[each]) for each in range(order)]
@@ -145,7 +145,7 @@ GRADIENT = "grad ({},) (x,) retain_graph=False create_graph=True allow_unused=Tr
 
 
 def test_each_run_gives_the_same_diagram_of_a_gradient() -> None:
-    """A diagram that holds a transform is run as a whole, and gives what it gives."""
+    """A diagram with a transform inside runs that as a whole, and computes the same."""
     diagram = trace(torch.func.grad(derivative(1)), TWO)
     torch.testing.assert_close(diagram(TWO), -1 / (TWO**2 * math.log(2)))
     mapped_gradient = trace(torch.vmap(derivative(1)), torch.ones(3).double())
@@ -184,20 +184,20 @@ def written(x: Tensor) -> Tensor:
     ],
     ids=["jvp", "jacrev", "jacfwd", "hessian", "grad of jacrev", "vmap of grad"],
 )
-def test_nor_have_forward_derivatives_and_jacobians(transformed: Any) -> None:
-    """How torch goes about them is its own, and another in each version: there is no golden text."""
+def test_forward_derivatives_and_jacobians_have_no_question_mark(transformed: Any) -> None:
+    """How torch computes them differs between its versions, so there is no golden text."""
     assert "?" not in listing(transformed, ONES)
 
 
 @pytest.mark.parametrize("name", FUNCTIONAL)
-def test_what_torch_func_does_has_no_question_mark(name: str, golden: Golden) -> None:
+def test_transforms_of_torch_func_have_no_question_mark(name: str, golden: Golden) -> None:
     text = FUNCTIONAL[name]()
     assert "?" not in text
     golden(f"printing/{name}.txt", text + "\n")
 
 
 class Options(nn.Module):
-    """All kinds of arguments."""
+    """A positional argument with a default, and keyword arguments."""
 
     def forward(self, x: Tensor, how: str = "up", *, by: float = 1.0, where: Any = None, more: Any = None) -> Tensor:
         return (x * by).sin() if more is None else x * by + more["y"]
@@ -209,7 +209,7 @@ def options(x: Tensor, power: int = 2, bias: Tensor | None = None, *, last: bool
 
 
 def test_arguments_of_nested_boxes_are_shown_but_for_defaults() -> None:
-    """By place as far as nothing is left out, then by name; what has its default is no news."""
+    """Positional up to the first one left out, then by name; an argument equal to its default is left out."""
     model = Options()
 
     def f(x: Tensor, y: Tensor) -> Tensor:
@@ -243,7 +243,7 @@ def test_numbers_of_nested_boxes_are_in_the_names_of_the_axes() -> None:
 
 
 def test_arguments_stay_in_a_backward_circuit() -> None:
-    """The way there is the circuit's own, also where an in-place change gave its values other names."""
+    """The forward pass keeps the arguments of calls, also where an in-place change gave its values other names."""
 
     def f(x: Tensor) -> Tensor:
         y = x * 2
@@ -255,7 +255,7 @@ def test_arguments_stay_in_a_backward_circuit() -> None:
 
 
 @pytest.mark.parametrize("options", [{"level": "torch.ops"}, {"inside": "out"}])
-def test_words_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
+def test_unknown_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(CircuitError, match=r"listing: level is 'torch' or 'aten', and inside is 'nested'"):
         listing(log2, TWO, **options)
 
@@ -269,11 +269,11 @@ def test_a_diagram_takes_no_inputs_and_operations_no_free_axes() -> None:
         listing(log2, TWO, axes="a", level="aten")
 
 
-# --- A text says all that running it takes ----------------------------------------------------------------------------
+# --- A text is complete: it can be run --------------------------------------------------------------------------------
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a line; brackets and quotes keep together what is in them."""
+    """Yield the words of a line, which is split at spaces except inside brackets and quotes."""
     found, depth, quoted = "", 0, False
     for letter in text:
         quoted ^= letter == "'" and (quoted or not found or found[-1] in "([{ =")
@@ -287,6 +287,8 @@ def words(text: str) -> Iterator[str]:
 
 
 class Key:
+    """Returns the index with which it is subscripted: `KEY[1:]` is `slice(1, None)`."""
+
     def __getitem__(self, key: Any) -> Any:
         return key
 
@@ -300,6 +302,7 @@ VERBS = {name: getattr(circuits, name) for name in ("einsum", "rearrange", "redu
 
 
 def operation(name: str, level: str) -> Callable[..., Any]:
+    """Return the function that a listing calls by this name."""
     if level == "aten":
         base, _, overload = name.partition(".")
         return getattr(getattr(torch.ops.aten, base), overload or "default")
@@ -310,7 +313,7 @@ def operation(name: str, level: str) -> Callable[..., Any]:
 
 
 def executed(text: str, given: dict[str, Tensor], level: str) -> Any:
-    """What a listing gives, read word by word."""
+    """Run the lines of a listing on these inputs and parameters, and return its result."""
     lines = text.splitlines()
     first = next(place for place, line in enumerate(lines) if line.endswith(" ."))
     header = " ".join([line.strip() for line in lines[: first + 1]])
@@ -320,7 +323,7 @@ def executed(text: str, given: dict[str, Tensor], level: str) -> Any:
         name, _, kind = word.partition(":")
         if isinstance(value, Tensor):
             dtype, _, sizes = kind.removesuffix("]").partition("[")
-            assert dtype == dtype_word(value.dtype)
+            assert dtype == dtype_text(value.dtype)
             assert len([word for word in words(sizes) if word]) == value.ndim
         known[name] = value
 
@@ -343,15 +346,15 @@ def executed(text: str, given: dict[str, Tensor], level: str) -> Any:
         made = list(words(left))
         if isinstance(args[0], float):  # a number that the code wrote out as a tensor
             args[0] = torch.tensor(args[0], dtype=WORDS[made[0].partition(":")[2].partition("[")[0]])
-        answer = operation(name, level)(*args, **kwargs)
-        for word, part in zip(made, [answer] if len(made) == 1 and isinstance(answer, Tensor) else answer, strict=True):
+        result = operation(name, level)(*args, **kwargs)
+        for word, part in zip(made, [result] if len(made) == 1 and isinstance(result, Tensor) else result, strict=True):
             define(word, part)
     out = lines[-1].strip().removeprefix("in ").removesuffix(" }")
     return value(re.sub(r"([{ ])([\w.]+): ", r"\1'\2': ", out)) if out.startswith("{") else value(out)
 
 
 def normal(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Keywords, a layer norm, a mask, and slices of free ends."""
+    """Keyword arguments, a layer norm, a mask, and slices without start or stop."""
     x = F.layer_norm(x, x.shape[-1:], weight, bias, eps=1e-3)
     x = x.masked_fill(x < 0.1, 0.5).flip(-1)
     return torch.cat([x[..., 1:], x[..., :1]], dim=-1).clamp(min=0.2, max=0.9).sum(dim=0, keepdim=True)
@@ -375,7 +378,7 @@ def weights_of(f: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("level", ["torch", "aten"])
-def test_a_listing_read_word_by_word_gives_what_the_circuit_gives(name: str, level: Any) -> None:
+def test_a_listing_run_line_by_line_computes_what_the_circuit_computes(name: str, level: Any) -> None:
     f, inputs = RUNS[name]
     diagram = trace(f, *inputs)
     given = dict(zip([value.name for value in diagram.inputs], inputs, strict=True)) | weights_of(f)
@@ -385,7 +388,7 @@ def test_a_listing_read_word_by_word_gives_what_the_circuit_gives(name: str, lev
 
 @pytest.mark.parametrize("name", ["attention", "heads", "mlp", "network"])
 @pytest.mark.parametrize("level", ["torch", "aten"])
-def test_so_does_that_of_a_backward_circuit(name: str, level: Any) -> None:
+def test_the_listing_of_a_backward_circuit_computes_its_gradients(name: str, level: Any) -> None:
     f, inputs = RUNS[name]
     gradient = backward(f, *inputs)
     inputs = (*inputs, torch.rand_like(f(*inputs)))
@@ -396,7 +399,7 @@ def test_so_does_that_of_a_backward_circuit(name: str, level: Any) -> None:
 
 
 @pytest.mark.parametrize("order", [*range(7), *[pytest.param(each, marks=pytest.mark.slow) for each in (7, 8)]])
-def test_derivatives_of_log2_to_the_eighth_order_read_word_by_word(order: int) -> None:
+def test_listings_of_derivatives_of_log2_to_the_eighth_order_compute_them(order: int) -> None:
     text = listing(derivative(order), TWO, level="aten")
     factorial = torch.arange(1.0, order, dtype=torch.float64).prod() if order else 0.0
     expected = (-1) ** (order + 1) * factorial / (TWO**order * TWO.log()) if order else TWO.log2()
