@@ -1,4 +1,4 @@
-"""The law of going back: a backward circuit gives what autograd gives, and so does the backward circuit of that."""
+"""The law of backward circuits: a backward circuit agrees with autograd at first and second order."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,15 +11,19 @@ from circuits.autodiff import backward
 from circuits.checking import definitions
 from circuits.diagram import Diagram, Value, attribute, wires
 from circuits.errors import CircuitError, SignatureError
-from circuits.laws.comparison import agree, fail
-from circuits.laws.counterexample import small
-from circuits.laws.equality import circuits_in
-from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
+from circuits.laws.called_circuits import circuits_in
+from circuits.laws.comparison import assert_close, fail
+from circuits.laws.copies import seeded
+from circuits.laws.counterexample import smallest_counterexample
+from circuits.laws.gradients import has_gradient
+from circuits.laws.inputs import Source
+from circuits.laws.sizes import Sizes
+from circuits.laws.subject import DoesNotApply, Subject
 from circuits.recording import trace
 from circuits.signature import Axes, parse_axes
 
 
-@small
+@smallest_counterexample
 def backward_rule(
     f: Any,
     /,
@@ -29,23 +33,32 @@ def backward_rule(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """The backward circuit gives the cotangents that autograd finds for the definition, and writes to nothing.
+    """The backward circuit has the cotangents that autograd computes for the definition, and writes to no input.
 
-    It is what `@f.backward` gave, here and in every circuit inside, and what `backward` derives where nothing was
-    given. What comes out has random cotangents. Compared are those of every floating input and parameter; then, where
-    torch can differentiate again, the same of the backward circuit itself. Optional tensors are left out, then all
-    given. DoesNotApply where nothing has a derivative, and where `backward` refuses what it is to derive.
+    It consists of the custom backward circuits that `@f.backward` registered, on the circuit and on those it calls, and
+    of what `backward` derives elsewhere. The outputs get random cotangents. The cotangents of every floating input and
+    parameter are compared; then, if torch can differentiate again, those of the backward circuit itself. Optional
+    tensors are left out, and then all passed.
+
+    Args:
+        f: A circuit.
+        sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
+
+    Raises:
+        AssertionError: A cotangent differs from autograd's, the backward circuit writes to an input, or a custom
+            backward circuit cannot be used.
+        DoesNotApply: No output has a derivative, or `backward` cannot derive the backward circuit.
 
     >>> from circuits import circuit
     >>> square = circuit("a -> a")(lambda x: x * x)
     >>> _ = square.backward(lambda x, dy: 2 * x * dy)
     >>> backward_rule(square)
     """
-    _hold(Subject("backward_rule", f, sizes, inputs, seed, arguments))
+    _check(Subject("backward_rule", f, sizes, inputs, seed, arguments))
 
 
-@small
-def backward_by_hand(
+@smallest_counterexample
+def custom_backward_rule(
     f: Any,
     /,
     *,
@@ -54,29 +67,33 @@ def backward_by_hand(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """`backward_rule` of what has a backward circuit by hand; DoesNotApply where `backward` derives all of it."""
+    """`backward_rule` if a circuit with a custom backward circuit is called; otherwise raise DoesNotApply."""
     subject = Subject("backward_rule", f, sizes, inputs, seed, arguments)
-    if not _by_hand(subject):
-        raise DoesNotApply(f"laws.backward_rule: no circuit with a backward by hand runs in {subject.circuit.title}")
-    _hold(subject)
+    if not _has_custom_rule(subject):
+        raise DoesNotApply(
+            f"laws.backward_rule: no circuit with a custom backward circuit runs in {subject.circuit.title}"
+        )
+    _check(subject)
 
 
-def _by_hand(subject: Subject) -> bool:
+def _has_custom_rule(subject: Subject) -> bool:
+    """Return whether the circuit, or one that it calls, has a custom backward circuit."""
     return any(circuit.body.backward is not None for circuit in circuits_in(subject))
 
 
-def _hold(subject: Subject) -> None:
+def _check(subject: Subject) -> None:
+    """Check the law without and with the optional tensors."""
     for parameter in subject.parameters().values():
         parameter.requires_grad_(parameter.is_floating_point())
-    by_hand = _by_hand(subject)
-    cases = [_Case(subject, by_hand, [f"with {name}" for name in optional]) for optional in subject.extremes()]
-    compared = [case.hold(subject.tensors(optional)) for case, optional in zip(cases, subject.extremes(), strict=True)]
-    if not any(compared):
+    custom = _has_custom_rule(subject)
+    cases = [_Case(subject, custom, [f"with {name}" for name in optional]) for optional in subject.none_and_all()]
+    found = [case.check(subject.tensors(each)) for case, each in zip(cases, subject.none_and_all(), strict=True)]
+    if not any(found):
         raise DoesNotApply(f"laws.backward_rule: nothing in {subject.circuit.title} has a derivative")
 
 
-class Asked(NamedTuple):
-    """A tensor whose cotangent is compared: what it is called, its axes if they have names, and itself, watched."""
+class Compared(NamedTuple):
+    """A tensor whose cotangent is compared: its name, its axes if they have names, and the leaf tensor of autograd."""
 
     name: str
     axes: Axes | None
@@ -84,135 +101,145 @@ class Asked(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """One choice of the optional tensors."""
+    """One choice of the optional tensors; `custom` says whether a custom backward circuit is part of it."""
 
     subject: Subject
-    by_hand: bool
+    custom: bool
     notes: list[str]
 
-    def hold(self, tensors: Mapping[str, Tensor]) -> bool:
-        """AssertionError where a cotangent is another than autograd's; whether there is any."""
-        tensors = {name: _watched(each) for name, each in tensors.items()}
+    def check(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Raise BrokenLaw if a cotangent differs from autograd's; return whether there are any cotangents."""
+        tensors = {name: _leaf(each) for name, each in tensors.items()}
         with definitions():
-            outputs = [each for each in self.subject(tensors) if _floats(each)]
+            outputs = [each for each in self.subject(tensors) if has_gradient(each)]
         if not any(each.requires_grad for each in outputs):
             return False
-        diagram = self._made(self._recorded(tensors))
-        backs = [_watched(each) for each in self._random(outputs, 1)]
-        given = [*self._ordered(diagram, tensors), *backs]
-        asked = self._asked(diagram, given, len(backs))
-        expected = _gradients(outputs, asked, backs)
-        self._agree(diagram, given, asked, expected, "")
-        self._hold_again(diagram, given, expected)
+        diagram = self._backward(self._recorded(tensors))
+        cotangents = [_leaf(each) for each in self._random(outputs, 1)]
+        given = [*self._ordered(diagram, tensors), *cotangents]
+        compared = self._compared(diagram, given, len(cotangents))
+        expected = _gradients(outputs, compared, cotangents)
+        self._compare(diagram, given, compared, expected, "")
+        self._check_second_order(diagram, given, expected)
         return True
 
-    def _hold_again(self, first: Diagram, given: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-        """The same for the backward circuit, if torch can differentiate what it gives."""
-        slopes = self._random(expected, 2)
-        asked = self._asked(first, given, 0)
+    def _check_second_order(self, first: Diagram, given: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+        """Check the backward circuit of the backward circuit, if torch can differentiate its results."""
+        cotangents = self._random(expected, 2)
+        compared = self._compared(first, given, 0)
         try:
-            wanted = _gradients(expected, asked, slopes)
+            second = _gradients(expected, compared, cotangents)
         except RuntimeError:
             return
-        self._agree(self._made(first), [*given, *slopes], asked, wanted, "differentiated again, ")
+        self._compare(self._backward(first), [*given, *cotangents], compared, second, "at second order, ")
 
     # --- the backward circuit
 
     def _recorded(self, tensors: Mapping[str, Tensor]) -> Diagram:
+        """Return the diagram of the circuit; raise DoesNotApply if it cannot be recorded."""
         args, kwargs = self.subject.bound(tensors)
         try:
             with seeded(self.subject.seed):
                 return trace(self.subject.f, *args, **kwargs)
         except CircuitError as error:
-            raise self._unspoken(error) from error
+            raise self._does_not_apply(error) from error
 
-    def _made(self, diagram: Diagram) -> Diagram:
-        """The backward circuit; AssertionError where a rule is to blame that there is none."""
+    def _backward(self, diagram: Diagram) -> Diagram:
+        """Return the backward circuit of a diagram.
+
+        If it cannot be made, raise DoesNotApply for a CircuitError of the derivation (not of a custom backward
+        circuit, nor of a rule), and BrokenLaw for any other error.
+        """
         try:
             return backward(diagram)
         except Exception as error:
-            if type(error) is CircuitError and not self.by_hand:
-                raise self._unspoken(error) from error
+            if type(error) is CircuitError and not self.custom:
+                raise self._does_not_apply(error) from error
             brief = f"{error}".strip().partition("\n")[0]
-            fail(self.subject, f"there is no backward circuit: {brief or type(error).__name__}", *self.notes)
+            fail(self.subject, f"the backward circuit cannot be made: {brief or type(error).__name__}", *self.notes)
 
-    def _unspoken(self, error: CircuitError) -> DoesNotApply:
+    def _does_not_apply(self, error: CircuitError) -> DoesNotApply:
+        """Return DoesNotApply with the message of another error."""
         return DoesNotApply(f"laws.backward_rule: {self.subject.circuit.title}: {error}")
 
-    def _agree(
-        self, diagram: Diagram, given: Sequence[Tensor], asked: Sequence[Asked], expected: Sequence[Tensor], again: str
+    def _compare(
+        self,
+        diagram: Diagram,
+        given: Sequence[Tensor],
+        compared: Sequence[Compared],
+        expected: Sequence[Tensor],
+        order: str,
     ) -> None:
-        """AssertionError where a backward circuit gives something else, or writes to what it is given."""
-        handed = [each.detach().clone() for each in given]
+        """Raise BrokenLaw if a backward circuit returns other cotangents, or writes to an input."""
+        passed = [each.detach().clone() for each in given]
         with seeded(self.subject.seed), torch.no_grad():
-            found = list(diagram(*handed).values())
-        for (value, its), mine in zip(_given(diagram, given), handed, strict=True):
-            if not torch.equal(mine, its):
-                fail(self.subject, f"{again}the backward circuit writes to {value.name}", *self.notes)
-        words = ("by hand" if self.by_hand else "by the backward circuit", "by autograd")
-        for each, mine, its in zip(asked, found, expected, strict=True):
-            name = f"{again}the cotangent of {each.name}"
-            agree(self.subject, name, each.axes, mine, its.detach(), words, *self.notes)
+            found = list(diagram(*passed).values())
+        for (value, before), after in zip(_given(diagram, given), passed, strict=True):
+            if not torch.equal(after, before):
+                fail(self.subject, f"{order}the backward circuit writes to {value.name}", *self.notes)
+        kind = "custom backward circuit" if self.custom else "backward circuit"
+        origins = (f"by the {kind}", "by autograd")
+        for each, one, other in zip(compared, found, expected, strict=True):
+            name = f"{order}the cotangent of {each.name}"
+            assert_close(self.subject, name, each.axes, one, other.detach(), origins, *self.notes)
 
-    # --- what goes in
+    # --- the inputs of the backward circuit
 
     def _random(self, like: Sequence[Tensor], draw: int) -> list[Tensor]:
+        """Return random tensors of the shapes and dtypes of others."""
         with seeded(self.subject.seed + draw):
             return [torch.randn_like(each) for each in like]
 
     def _ordered(self, diagram: Diagram, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """The inputs in the order in which a backward circuit takes them: by place, then by name."""
+        """Return the inputs in the order in which a backward circuit takes them: positional, then by keyword."""
         args, _ = self.subject.bound(tensors)
-        return [*args, *[tensors[word] for word in diagram.arguments.keys[len(args) : len(tensors)]]]
+        return [*args, *[tensors[name] for name in diagram.arguments.keys[len(args) : len(tensors)]]]
 
-    def _asked(self, diagram: Diagram, given: Sequence[Tensor], cotangents: int) -> list[Asked]:
-        """The floating inputs, but for the cotangents at the end, and parameters, in the order of what is given."""
+    def _compared(self, diagram: Diagram, given: Sequence[Tensor], cotangents: int) -> list[Compared]:
+        """Return the floating inputs, without the `cotangents` last ones, and the floating parameters."""
         axes = {slot.name: slot.axes for slot in self.subject.circuit.slots}
-        at = {value.number: tensor for value, tensor in _given(diagram, given)}
+        by_number = {value.number: tensor for value, tensor in _given(diagram, given)}
         inputs = diagram.inputs[: len(diagram.inputs) - cotangents]
         found = []
-        for value in [value for value in (*inputs, *diagram.parameters) if _floats(value)]:
-            tensor = at[value.number] if value.number in at else _parameter(diagram, value)
-            found.append(Asked(value.name, axes.get(value.name) or _axes(value), tensor))
+        for value in [value for value in (*inputs, *diagram.parameters) if has_gradient(value)]:
+            tensor = by_number[value.number] if value.number in by_number else _parameter(diagram, value)
+            found.append(Compared(value.name, axes.get(value.name) or _axes(value), tensor))
         return found
 
 
 def _given(diagram: Diagram, given: Sequence[Tensor]) -> list[tuple[Value, Tensor]]:
-    """Tensors in the order of a call, each with the value that it is inside."""
+    """Return the tensors of a call, each with the value of the diagram that it is the input for."""
     values = {value.number: value for value in diagram.inputs}
     numbers = wires(diagram.arguments)
     return [(values[number], tensor) for number, tensor in zip(numbers, given, strict=True)]
 
 
 def _parameter(diagram: Diagram, value: Value) -> Tensor:
-    """A parameter; one that nobody reads is any tensor, for it has no gradient."""
+    """Return the tensor of a parameter; zeros for an unused parameter, which has no gradient."""
     if value.number in diagram.state:
         return attribute(*diagram.state[value.number])
     return torch.zeros([int(size) for size in value.sizes], dtype=value.dtype, requires_grad=True)
 
 
 def _axes(value: Value) -> Axes | None:
-    """The axes of a value, if all have names."""
+    """Return the axes of a value, if all have names."""
     with suppress(SignatureError):
         return parse_axes(f"{value}") if None not in value.axes else None
     return None
 
 
-def _gradients(outputs: Sequence[Tensor], asked: Sequence[Asked], backs: Sequence[Tensor]) -> list[Tensor]:
-    """What autograd finds, so that it can be differentiated again; zeros where nothing flows."""
-    ways = [(each, back) for each, back in zip(outputs, backs, strict=True) if each.requires_grad]
-    if not ways:
-        return [torch.zeros_like(each.tensor) for each in asked]
-    tensors = [each.tensor for each in asked]
+def _gradients(outputs: Sequence[Tensor], compared: Sequence[Compared], cotangents: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients by autograd, differentiable themselves; zeros where no gradient flows."""
+    pairs = [(each, cotangent) for each, cotangent in zip(outputs, cotangents, strict=True) if each.requires_grad]
+    tensors = [each.tensor for each in compared]
+    if not pairs:
+        return [torch.zeros_like(each) for each in tensors]
     found = torch.autograd.grad(
-        [each for each, _ in ways], tensors, [back for _, back in ways], create_graph=True, allow_unused=True
+        [each for each, _ in pairs], tensors, [each for _, each in pairs], create_graph=True, allow_unused=True
     )
-    return [torch.zeros_like(each) if back is None else back for each, back in zip(tensors, found, strict=True)]
+    return [torch.zeros_like(each) if one is None else one for each, one in zip(tensors, found, strict=True)]
 
 
-def _watched(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone().requires_grad_() if _floats(tensor) else tensor
-
-
-def _floats(tensor: Tensor | Value) -> bool:
-    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
+def _leaf(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor that is a leaf of autograd, if its dtype can have a gradient."""
+    return tensor.detach().clone().requires_grad_() if has_gradient(tensor) else tensor

@@ -1,4 +1,4 @@
-"""Hold two tensors against each other, and word the first number that differs by the names of its axes."""
+"""Comparison of tensors, with a message that names the first number that differs by the axes of the signature."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,152 +12,178 @@ from circuits.errors import CircuitError
 from circuits.laws.subject import Subject
 from circuits.signature import Axes, Rest
 
-NEAR = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 1e-3}
-"""How far rounding may take a number, as a share of the largest of its tensor, or of 1 if that is larger.
+TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 1e-3}
+"""The tolerance of each dtype, relative to the largest number of the tensor or to 1, whichever is larger.
 
-As torch.testing.assert_close has it, but for float32, where a sum over a few hundred numbers rounds more than 1.3e-6.
+They are those of torch.testing.assert_close, except float32's: a sum of a few hundred numbers has a larger rounding
+error than 1.3e-6.
 """
 
 
-class Broken(AssertionError):
-    """A law that does not hold: of which subject, and what was found."""
+class BrokenLaw(AssertionError):
+    """A law does not hold.
+
+    Attributes:
+        subject: The subject of the law.
+        finding: The lines of the message that say what was found, without the title, the sizes and the seed.
+    """
 
     subject: Subject
-    what: str
+    finding: str
 
 
 def fail(subject: Subject, *lines: str) -> NoReturn:
-    """AssertionError: the law and the circuit, what was found, and how to find it again."""
+    """Raise BrokenLaw: the law and the circuit, what was found, the sizes, the seed and the place of declaration."""
     head = f"laws.{subject.law}: {subject.circuit.title}"
-    said = [*lines, subject.said(), f"declared at {subject.circuit.where}"]
-    broken = Broken("\n  ".join([head, *said]))
-    broken.subject, broken.what = subject, " ".join(lines)
+    details = [*lines, subject.describe_sizes(), f"declared at {subject.circuit.where}"]
+    broken = BrokenLaw("\n  ".join([head, *details]))
+    broken.subject, broken.finding = subject, " ".join(lines)
     raise broken
 
 
-def agree(
+def assert_close(
     subject: Subject,
     name: str,
     axes: Axes | None,
     found: Tensor,
     expected: Tensor,
-    words: tuple[str, str],
+    origins: tuple[str, str],
     *notes: str,
-    room: float = 1.0,
+    tolerance_factor: float = 1.0,
 ) -> None:
-    """AssertionError unless both are one tensor up to rounding; `words` say where each came from."""
+    """Raise BrokenLaw unless two tensors have the same shape and are equal up to rounding.
+
+    Args:
+        subject: The subject of the law.
+        name: The name of the tensor, for the message.
+        axes: The axes of the tensor, for the message; None if they have no names.
+        found: The tensor under test.
+        expected: The tensor it should equal.
+        origins: How each of the two was computed, for the message: `("by the kernel", "by the definition")`.
+        notes: Further lines of the message.
+        tolerance_factor: A factor on the tolerance of the dtype.
+    """
     if found.shape != expected.shape:
-        shapes = [f"{words[0]} {name} is {_sizes(found)}", f"{words[1]} it is {_sizes(expected)}"]
-        fail(subject, ", ".join(shapes), *notes)
-    near = room * _near(found, expected)
+        shapes = f"{_shape_text(found)} {origins[0]}, {_shape_text(expected)} {origins[1]}"
+        fail(subject, f"{name} has the shape {shapes}", *notes)
+    tolerance = tolerance_factor * _tolerance(found, expected)
     if found.dtype == torch.bool or not found.numel():
-        apart = found != expected
+        differs = found != expected
     else:
         scale = torch.nan_to_num(expected.abs().double(), 0, 0, 0).max().item()
         wide = torch.complex128 if found.is_complex() or expected.is_complex() else torch.float64
-        apart = ~torch.isclose(
-            found.to(wide), expected.to(wide), rtol=near, atol=near * max(1.0, scale), equal_nan=True
+        differs = ~torch.isclose(
+            found.to(wide), expected.to(wide), rtol=tolerance, atol=tolerance * max(1.0, scale), equal_nan=True
         )
-    if apart.any():
-        index = tuple(apart.nonzero()[0].tolist())
-        mine, its = (shown(each[index]) for each in (found, expected))
+    if differs.any():
+        index = tuple(differs.nonzero()[0].tolist())
+        texts = [number_text(each[index]) for each in (found, expected)]
         fail(
             subject,
-            f"{name}{at(axes, index)} is {mine} {words[0]}, {its} {words[1]}",
-            f"{apart.sum()} of {apart.numel()} numbers differ",
+            f"{name}{index_text(axes, index)} is {texts[0]} {origins[0]}, {texts[1]} {origins[1]}",
+            f"{differs.sum()} of {differs.numel()} numbers differ",
             *notes,
         )
 
 
-def agree_all(
+def assert_outputs_close(
     subject: Subject,
     found: Sequence[Tensor],
     expected: Sequence[Tensor],
-    words: tuple[str, str],
+    origins: tuple[str, str],
     *notes: str,
-    room: float = 1.0,
+    tolerance_factor: float = 1.0,
 ) -> None:
-    """The same for all that a circuit gives."""
+    """Raise BrokenLaw unless all outputs are as many and equal; the arguments are those of `assert_close`."""
     if len(found) != len(expected):
-        fail(subject, f"{len(found)} tensors {words[0]}, {len(expected)} {words[1]}", *notes)
-    for slot, mine, its in zip(results(subject, len(found)), found, expected, strict=True):
-        agree(subject, slot.name, slot.axes, mine, its, words, *notes, room=room)
+        fail(subject, f"there are {len(found)} outputs {origins[0]}, {len(expected)} {origins[1]}", *notes)
+    for slot, one, other in zip(output_slots(subject, len(found)), found, expected, strict=True):
+        assert_close(subject, slot.name, slot.axes, one, other, origins, *notes, tolerance_factor=tolerance_factor)
 
 
-def results(subject: Subject, count: int) -> Sequence[Slot]:
-    """The slots of what comes out; AssertionError where there are more or fewer than the signature has."""
+def output_slots(subject: Subject, count: int) -> Sequence[Slot]:
+    """Return the slots of a circuit's outputs.
+
+    Raises:
+        BrokenLaw: The circuit returned more or fewer outputs than its signature has.
+    """
     slots = subject.circuit.results
     if len(slots) != count:
-        fail(subject, f"{count} tensors come out, but the signature has {len(slots)}")
+        fail(subject, f"the circuit returns {count} tensors, but the signature has {len(slots)} outputs")
     return slots
 
 
-def agree_by_name(
+def assert_gradients_close(
     subject: Subject,
     found: Mapping[str, Any],
     expected: Mapping[str, Any],
-    words: tuple[str, str],
+    origins: tuple[str, str],
     *notes: str,
-    room: float = 1.0,
+    tolerance_factor: float = 1.0,
 ) -> None:
-    """The same for gradients; None is a gradient of zeros."""
+    """Raise BrokenLaw unless the gradients are equal by name; None stands for a gradient of zeros."""
     axes = {slot.name: slot.axes for slot in subject.circuit.slots}
-    for name, mine in found.items():
-        its = expected[name]
-        if mine is None and its is None:
+    for name, one in found.items():
+        other = expected[name]
+        if one is None and other is None:
             continue
-        mine = torch.zeros_like(its) if mine is None else mine
-        its = torch.zeros_like(mine) if its is None else its
-        agree(subject, f"the gradient of {name}", axes.get(name), mine, its, words, *notes, room=room)
+        one = torch.zeros_like(other) if one is None else one
+        other = torch.zeros_like(one) if other is None else other
+        title = f"the gradient of {name}"
+        assert_close(subject, title, axes.get(name), one, other, origins, *notes, tolerance_factor=tolerance_factor)
 
 
-def places(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[int]:
-    """Where an axis stands in a tensor; for `...`, all that it stands for."""
-    ahead = tensor.ndim - len(axes) + 1
-    if axis == "...":
-        return list(range(ahead)) if axes[:1] == (Rest(),) else []
+def axis_dims(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[int]:
+    """Return the dimensions of a tensor that an axis names; for `...`, all that it stands for.
+
+    Raises:
+        CircuitError: The axis is part of a group or a derived axis, so that it is no dimension.
+    """
     led = axes[:1] == (Rest(),)
+    leading = tensor.ndim - len(axes) + 1 if led else 0
+    if axis == "...":
+        return list(range(leading))
     found = [
-        place + (ahead - 1 if led else 0)
-        for place, term in enumerate(axes)
-        if axis in (f"{term}", subject.twins.get(f"{term}"))
+        dim + (leading - 1 if led else 0)
+        for dim, term in enumerate(axes)
+        if axis in (f"{term}", subject.axis_sizes.twins.get(f"{term}"))
     ]
     inside = [term for term in axes if axis in term.names and f"{term}" != axis]
     if inside and not found:
-        raise CircuitError(
-            f"laws.{subject.law}: {axis} stands inside {inside[0]} of {subject.circuit.title}; name that"
-        )
+        raise CircuitError(f"laws.{subject.law}: {axis} is part of {inside[0]} in {subject.circuit.title}; pass that")
     return found
 
 
-def at(axes: Axes | None, index: Sequence[int]) -> str:
-    """An index in the names of its axes.
+def index_text(axes: Axes | None, index: Sequence[int]) -> str:
+    """Return an index, written with the names of its axes.
 
     >>> from circuits.signature import parse_axes
-    >>> at(parse_axes("... y (h k)"), (4, 0, 1, 9))
+    >>> index_text(parse_axes("... y (h k)"), (4, 0, 1, 9))
     '[...=4 0 y=1 (h k)=9]'
     """
     if axes is None:
-        words = [f"{place}" for place in index]
+        texts = [f"{place}" for place in index]
     else:
-        ahead = len(index) - len(axes) + 1
-        words, places = [], list(index)
+        leading = len(index) - len(axes) + 1
+        texts, left = [], list(index)
         for term in axes:
-            taken = ahead if isinstance(term, Rest) else 1
-            here, places = places[:taken], places[taken:]
-            words += [f"{term}={' '.join([f'{place}' for place in here])}"] if here else []
-    return f"[{' '.join(words)}]" if words else ""
+            count = leading if isinstance(term, Rest) else 1
+            here, left = left[:count], left[count:]
+            texts += [f"{term}={' '.join([f'{place}' for place in here])}"] if here else []
+    return f"[{' '.join(texts)}]" if texts else ""
 
 
-def shown(number: Tensor) -> str:
-    """A number in few digits."""
+def number_text(number: Tensor) -> str:
+    """Return a number as text with five significant digits."""
     value = number.item()
     return f"{value:.5g}" if isinstance(value, float) and math.isfinite(value) else f"{value}"
 
 
-def _near(*tensors: Tensor) -> float:
-    return max(NEAR.get(tensor.dtype, 0.0 if not tensor.is_complex() else 1e-5) for tensor in tensors)
+def _tolerance(*tensors: Tensor) -> float:
+    """Return the largest tolerance of some tensors; 1e-5 for complex ones, 0 for integers."""
+    return max(TOLERANCES.get(tensor.dtype, 0.0 if not tensor.is_complex() else 1e-5) for tensor in tensors)
 
 
-def _sizes(tensor: Tensor) -> str:
+def _shape_text(tensor: Tensor) -> str:
+    """Return the shape of a tensor as text."""
     return " ".join([f"{size}" for size in tensor.shape]) or "one number"

@@ -1,6 +1,6 @@
-"""A counterexample made as small as it goes: where a law does not hold, it is looked at with smaller sizes.
+"""Small counterexamples: a law that does not hold is run again with smaller sizes.
 
-The same seed and the same sizes give the same counterexample, so what is told can be asked for again.
+The same seed and the same sizes give the same counterexample, so that the message is enough to reproduce it.
 """
 
 import functools
@@ -8,72 +8,72 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec
 
-from circuits.laws.comparison import Broken
+from circuits.laws.comparison import BrokenLaw
 from circuits.laws.subject import Subject
 
 P = ParamSpec("P")
 
-LARGEST = 5
-"""Up to so many places of an axis are tried, the fewest first: most mistakes show where there are one or two."""
+LARGEST_TRIED = 5
+"""The largest size that is tried for an axis, from 1 upwards: most mistakes show at sizes 1 and 2."""
 
 
-def small(law: Callable[P, None]) -> Callable[P, None]:
-    """The same law, whose counterexample has the smallest sizes found, one free axis after another.
+def smallest_counterexample(law: Callable[P, None]) -> Callable[P, None]:
+    """Decorator of a law: report the counterexample with the smallest sizes found, one free axis after another.
 
-    An axis is free unless the circuit or the caller fixes its size. With smaller sizes something else may be wrong, as
-    a variance of one number is: what counts is that the same is said, but for its numbers.
+    An axis is free unless the circuit or the caller fixes its size. At smaller sizes another property may fail (the
+    variance of a single number is one); a size is accepted only if the message is the same except for its numbers.
     """
 
     @functools.wraps(law)
-    def look(*args: P.args, **kwargs: P.kwargs) -> None:
-        broken = _broken(law, args, kwargs)
+    def run_law(*args: P.args, **kwargs: P.kwargs) -> None:
+        broken = _run(law, args, kwargs)
         if broken is None:
             return
-        free = _free(broken.subject)
+        free = _free_sizes(broken.subject)
         for name in free:
-            for size in _smaller(free[name], broken.subject.multiple(name, free)):
+            for size in _smaller_sizes(free[name], broken.subject.axis_sizes.multiple(name, free)):
                 sizes = {**(kwargs.get("sizes") or {}), **free, name: size}  # pyright: ignore[reportGeneralTypeIssues]
-                again = _quietly(law, args, {**kwargs, "sizes": sizes})
-                if again is not None and _words(again) == _words(broken):
+                again = _run_or_none(law, args, {**kwargs, "sizes": sizes})
+                if again is not None and _wording(again) == _wording(broken):
                     free[name], broken = size, again
                     break
         raise AssertionError(f"{broken}")
 
-    return look
+    return run_law
 
 
-def _broken(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> Broken | None:
-    """How the law is broken, if it is."""
+def _run(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> BrokenLaw | None:
+    """Run a law; return the BrokenLaw that it raises, or None."""
     try:
         law(*args, **kwargs)
-    except Broken as broken:
+    except BrokenLaw as broken:
         return broken
     return None
 
 
-def _quietly(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> Broken | None:
-    """The same, where the circuit itself may refuse its inputs or fail on them."""
+def _run_or_none(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> BrokenLaw | None:
+    """Run a law as `_run` does; return None if the circuit itself raises an error at these sizes."""
     try:
-        return _broken(law, args, kwargs)
+        return _run(law, args, kwargs)
     except Exception:
         return None
 
 
-def _free(subject: Subject) -> dict[str, Any]:
-    """The sizes that nobody fixes; those that `...` stands for come last."""
-    sizes: dict[str, Any] = {name: size for name, size in subject.sizes.items() if subject.is_free(name)}
-    return {**sizes, "...": subject.lead} if subject.lead and subject.is_free("...") else sizes
+def _free_sizes(subject: Subject) -> dict[str, Any]:
+    """Return the sizes that neither the caller nor the circuit fixes; those that `...` stands for come last."""
+    sizes: dict[str, Any] = {name: size for name, size in subject.sizes.items() if subject.axis_sizes.is_free(name)}
+    return {**sizes, "...": subject.lead} if subject.lead and subject.axis_sizes.is_free("...") else sizes
 
 
-def _smaller(size: Any, step: int) -> Iterator[Any]:
-    """Smaller sizes that may be, the smallest first; of those that `...` stands for, fewer."""
+def _smaller_sizes(size: Any, step: int) -> Iterator[Any]:
+    """Yield the sizes to try, smallest first, in multiples of `step`; for `...`, no axis and then one axis."""
     if isinstance(size, int):
-        yield from range(step, min(size, LARGEST * step + 1), step)
+        yield from range(step, min(size, LARGEST_TRIED * step + 1), step)
     else:
         yield ()
-        yield from ((each,) for each in _smaller(size[0], 1))
+        yield from ((each,) for each in _smaller_sizes(size[0], 1))
 
 
-def _words(broken: Broken) -> list[str]:
-    """What is said, without its numbers."""
-    return re.findall(r"[A-Za-z_]+", re.sub(r"\[[^]]*\]|-?\d[\w.+-]*", "", broken.what))
+def _wording(broken: BrokenLaw) -> list[str]:
+    """Return the words of a message without its numbers."""
+    return re.findall(r"[A-Za-z_]+", re.sub(r"\[[^]]*\]|-?\d[\w.+-]*", "", broken.finding))

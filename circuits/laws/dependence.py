@@ -1,24 +1,28 @@
-"""Laws of dependence: what one index of the output may see of the input.
+"""Laws of dependence: which indexes of an input an index of the output may depend on.
 
-Dependence is read off the Jacobian, row by row: the gradient of a random sum of all that stands at one index of the
-output. Inputs that are not floating have none; there one index is drawn anew, and what else changes is told.
+Dependence is measured by the Jacobian: the gradient of a randomly weighted sum of the output at one index. Where an
+input has no gradient or a zero one (integers, step functions), one index of it is redrawn at random and the change of
+the output is measured.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from circuits.laws.comparison import fail, places, results
-from circuits.laws.counterexample import small
-from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
+from circuits.laws.comparison import axis_dims, fail, output_slots
+from circuits.laws.copies import seeded
+from circuits.laws.counterexample import smallest_counterexample
+from circuits.laws.inputs import Source
+from circuits.laws.sizes import Sizes
+from circuits.laws.subject import DoesNotApply, Subject
 
 Allowed = Callable[[int, int], bool]
-"""Whether index i of the output may depend on index j of the input."""
+"""Returns whether index i of the output may depend on index j of the input."""
 
 
-@small
+@smallest_counterexample
 def independent(
     f: Any,
     /,
@@ -30,19 +34,26 @@ def independent(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Index i of an axis of the output depends on index i of the input, and on no other: no leak across a batch.
+    """Index i of an axis of the output depends only on index i of the same axis of the inputs: no leak across a batch.
 
-    With `of`, index i of the output's axis on index i of that axis of the input. "..." is every axis that it stands
-    for. DoesNotApply where no input or no output has the axis.
+    Args:
+        f: A circuit.
+        axis: An axis of the output; "..." is each axis that it stands for.
+        of: The axis of the inputs, if its name is another than `axis`.
+        sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
+
+    Raises:
+        AssertionError: An index of the output depends on another index of an input.
+        DoesNotApply: No input or no output has the axis.
 
     >>> from circuits import circuit
     >>> independent(circuit("b m -> b m")(lambda x: x.softmax(-1)), "b")
     """
     subject = Subject("independent", f, sizes, inputs, seed, arguments)
-    _depends(subject, axis, of or axis, lambda i, j: i == j, "of which it may see the same index alone")
+    _check_dependence(subject, axis, of or axis, lambda i, j: i == j, "the same index")
 
 
-@small
+@smallest_counterexample
 def causal(
     f: Any,
     /,
@@ -55,95 +66,126 @@ def causal(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Index i of an axis of the output sees index i of the input and those before it: no look-ahead.
+    """Index i of an axis of the output depends only on index i and those before it of the inputs: no look-ahead.
 
-    With `of`, those of that axis of the input; with `reach=w`, the last w of them, itself included. It must see the
-    first and the last of what it may see: a mask shifted either way breaks the law.
+    It must depend on the first and the last index that are allowed: a mask that is shifted either way is found.
+
+    Args:
+        f: A circuit.
+        axis: An axis of the output.
+        of: The axis of the inputs, if its name is another than `axis`.
+        reach: The number of indexes that are allowed, index i included; all up to index i if None.
+        sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
+
+    Raises:
+        AssertionError: An index depends on one that is not allowed, or not on the first or last one that is.
+        DoesNotApply: No input or no output has the axis.
 
     >>> from circuits import circuit
     >>> causal(circuit("x -> x")(lambda x: x.cumsum(0)), "x")
     """
     subject = Subject("causal", f, sizes, inputs, seed, arguments)
-    said = "and may see those up to it" if reach is None else f"and may see the last {reach}, itself included"
-    _depends(subject, axis, of or axis, lambda i, j: j <= i and (reach is None or i - j < reach), said, edges=True)
+
+    def allowed(i: int, j: int) -> bool:
+        return j <= i and (reach is None or i - j < reach)
+
+    rule = "the indexes up to its own" if reach is None else f"the last {reach} indexes up to its own"
+    _check_dependence(subject, axis, of or axis, allowed, rule, edges=True)
 
 
-# --- What an index sees ----------------------------------------------------------------------------------------------
+# --- Measuring dependence ---------------------------------------------------------------------------------------------
 
 
-def _depends(subject: Subject, axis: str, source: str, allowed: Allowed, said: str, *, edges: bool = False) -> None:
-    """Every output's index against every input's; with `edges`, the ends of what is allowed must be seen."""
-    looked = False
-    for optional in subject.extremes():
+def _check_dependence(
+    subject: Subject, axis: str, source: str, allowed: Allowed, rule: str, *, edges: bool = False
+) -> None:
+    """Check all outputs against all inputs, without and with the optional tensors.
+
+    With `edges`, an index must depend on the first and the last index that are allowed. `rule` names those indexes.
+    """
+    measured = False
+    for optional in subject.none_and_all():
         tensors = subject.tensors(optional)
         with torch.no_grad():
-            answer = subject(tensors)
-        for number, (slot, result) in enumerate(zip(results(subject, len(answer)), answer, strict=True)):
-            for level, place in enumerate(places(subject, slot.axes, axis, result)):
-                seen = _seen(subject, tensors, number, place, source, level)
-                looked |= bool(seen)
-                _judge(subject, (slot.name, axis), source, seen, allowed, said, edges)
-    if not looked:
+            outputs = subject(tensors)
+        for number, (slot, output) in enumerate(zip(output_slots(subject, len(outputs)), outputs, strict=True)):
+            for level, dim in enumerate(axis_dims(subject, slot.axes, axis, output)):
+                measures = _measure(subject, tensors, _Output(number, dim), source, level)
+                measured |= bool(measures)
+                _judge(subject, (slot.name, axis), source, measures, allowed, rule, edges)
+    if not measured:
         raise DoesNotApply(
-            f"laws.{subject.law}: no input has {source}, or no output {axis}, in {subject.circuit.title}"
+            f"laws.{subject.law}: no input of {subject.circuit.title} has the axis {source}, or no output has {axis}"
         )
 
 
-def _seen(subject: Subject, tensors: Mapping[str, Tensor], number: int, place: int, source: str, level: int) -> Any:
-    """By input and axis: a matrix of how strongly index i of one output's axis depends on index j of the input's."""
+class _Output(NamedTuple):
+    """One dimension of one output."""
+
+    number: int
+    dim: int
+
+
+def _measure(
+    subject: Subject, tensors: Mapping[str, Tensor], output: _Output, source: str, level: int
+) -> dict[tuple[str, int], Tensor]:
+    """Return, by input and dimension, a matrix: how strongly index i of the output depends on index j of the input.
+
+    For `...` only the `level`-th of the axes that it stands for is measured, which is that of the output.
+    """
     axes = {slot.name: slot.axes for slot in subject.circuit.slots}
     found = {}
     for name, tensor in tensors.items():
-        ends = places(subject, axes[name], source, tensor)
-        for end in ends[level : level + 1] if source == "..." else ends:
-            matrix = _by_gradient(subject, tensors, number, place, name, end)
-            flat = matrix is None or not matrix.any()  # a step has a gradient, and it is zero
-            found[name, end] = _by_trial(subject, tensors, number, place, name, end) if flat else matrix
+        dims = axis_dims(subject, axes[name], source, tensor)
+        for dim in dims[level : level + 1] if source == "..." else dims:
+            matrix = _by_gradient(subject, tensors, output, name, dim)
+            zero = matrix is None or not matrix.any()  # the gradient of a step function is zero
+            found[name, dim] = _by_change(subject, tensors, output, name, dim) if zero else matrix
     return found
 
 
 def _by_gradient(
-    subject: Subject, tensors: Mapping[str, Tensor], number: int, place: int, name: str, end: int
+    subject: Subject, tensors: Mapping[str, Tensor], output: _Output, name: str, dim: int
 ) -> Tensor | None:
-    """Rows of the Jacobian, summed by random weights; None where there is no gradient."""
+    """Return the matrix from gradients of a randomly weighted sum of the output at each index; None without one."""
     tensor = tensors[name]
     if not tensor.is_floating_point():
         return None
-    asked = tensor.clone().requires_grad_()
-    answer = subject({**tensors, name: asked})[number]
-    if not answer.requires_grad or not answer.numel():
+    leaf = tensor.clone().requires_grad_()
+    result = subject({**tensors, name: leaf})[output.number]
+    if not result.requires_grad or not result.numel():
         return None
     with seeded(subject.seed + 1):
-        weights = torch.randn_like(answer)
+        weights = torch.randn_like(result)
     rows = []
-    for i in range(answer.shape[place]):
-        alone = torch.zeros_like(weights)
-        alone.select(place, i).copy_(weights.select(place, i))
-        (gradient,) = torch.autograd.grad(answer, asked, alone, retain_graph=True, allow_unused=True)
-        rows.append(_strongest(torch.zeros_like(tensor) if gradient is None else gradient, end))
+    for i in range(result.shape[output.dim]):
+        at_index = torch.zeros_like(weights)
+        at_index.select(output.dim, i).copy_(weights.select(output.dim, i))
+        (gradient,) = torch.autograd.grad(result, leaf, at_index, retain_graph=True, allow_unused=True)
+        rows.append(_largest(torch.zeros_like(tensor) if gradient is None else gradient, dim))
     return torch.stack(rows)
 
 
-def _by_trial(subject: Subject, tensors: Mapping[str, Tensor], number: int, place: int, name: str, end: int) -> Tensor:
-    """How far the output moves when one index of the input is drawn anew, the most of three draws."""
+def _by_change(subject: Subject, tensors: Mapping[str, Tensor], output: _Output, name: str, dim: int) -> Tensor:
+    """Return the matrix from changes of the output when one index of the input is redrawn, the largest of three."""
     optional = [each for each in tensors if each in subject.circuit.optional]
     with torch.no_grad():
-        answer = subject(tensors)[number]
+        result = subject(tensors)[output.number]
         columns = []
-        for j in range(tensors[name].shape[end]):
-            moved = torch.zeros(answer.shape[place], dtype=torch.float64)
+        for j in range(tensors[name].shape[dim]):
+            largest = torch.zeros(result.shape[output.dim], dtype=torch.float64)
             for draw in (1, 2, 3):
-                other = tensors[name].clone()
-                other.select(end, j).copy_(subject.tensors(optional, draw=draw)[name].select(end, j))
-                change = subject({**tensors, name: other})[number].double() - answer.double()
-                moved = torch.maximum(moved, _strongest(change, place))
-            columns.append(moved)
+                redrawn = tensors[name].clone()
+                redrawn.select(dim, j).copy_(subject.tensors(optional, draw=draw)[name].select(dim, j))
+                change = subject({**tensors, name: redrawn})[output.number].double() - result.double()
+                largest = torch.maximum(largest, _largest(change, output.dim))
+            columns.append(largest)
     return torch.stack(columns, 1)
 
 
-def _strongest(tensor: Tensor, place: int) -> Tensor:
-    """The largest of the numbers at each index of one axis; what is no number counts as large."""
-    sizes = torch.nan_to_num(tensor.abs().double(), torch.inf).movedim(place, 0)
+def _largest(tensor: Tensor, dim: int) -> Tensor:
+    """Return the largest absolute number at each index of one dimension; NaN counts as infinity."""
+    sizes = torch.nan_to_num(tensor.abs().double(), torch.inf).movedim(dim, 0)
     return sizes.reshape(len(sizes), -1).amax(1) if tensor.numel() else sizes.new_zeros(len(sizes))
 
 
@@ -151,28 +193,32 @@ def _judge(
     subject: Subject,
     output: tuple[str, str],
     source: str,
-    seen: Mapping[tuple[str, int], Tensor],
+    measures: Mapping[tuple[str, int], Tensor],
     allowed: Allowed,
-    said: str,
+    rule: str,
     edges: bool,
 ) -> None:
-    """AssertionError at the first index that sees what it may not, or does not see the ends of what it may."""
+    """Raise BrokenLaw at the first index with a dependence that is not allowed, or without one that is required."""
     name, axis = output
     least = 1e-10 if subject.dtype == torch.float64 else 1e-5
-    for (giver, _), matrix in seen.items():
+    for (input_name, _), matrix in measures.items():
         bound = least * matrix[matrix.isfinite()].max().clamp(min=1e-300).item() if matrix.isfinite().any() else 0.0
         for i, j in (matrix > bound).nonzero().tolist():
             if not allowed(i, j):
                 fail(
                     subject,
-                    f"{name} at {axis}={i} depends on {giver} at {source}={j}, {said}",
-                    f"by {matrix[i, j]:.3g}",
+                    f"{name} at {axis}={i} depends on {input_name} at {source}={j}; it may depend only on {rule}",
+                    f"size of the dependence {matrix[i, j]:.3g}",
                 )
-    givers = [matrix for (giver, _), matrix in seen.items() if giver in subject.circuit.inputs]
-    if edges and givers:
-        together = torch.stack(givers).amax(0)
+    inputs = [matrix for (input_name, _), matrix in measures.items() if input_name in subject.circuit.inputs]
+    if edges and inputs:
+        together = torch.stack(inputs).amax(0)
         for i in range(together.shape[0]):
-            may = [j for j in range(together.shape[1]) if allowed(i, j)]
-            for j in {*may[:1], *may[-1:]}:
+            within = [j for j in range(together.shape[1]) if allowed(i, j)]
+            for j in {*within[:1], *within[-1:]}:
                 if together[i, j] <= least * together.max():
-                    fail(subject, f"{name} at {axis}={i} does not depend on {source}={j}, {said}")
+                    fail(
+                        subject,
+                        f"{name} at {axis}={i} does not depend on {source}={j}; "
+                        f"it must depend on the first and the last of {rule}",
+                    )

@@ -1,4 +1,4 @@
-"""Laws of moving: what comes out when an axis of what goes in is permuted, or shifted."""
+"""Laws of equivariance: how the outputs change when an axis of the inputs is permuted or shifted."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from circuits.errors import CircuitError
-from circuits.laws.comparison import agree, places, results
-from circuits.laws.counterexample import small
-from circuits.laws.subject import DoesNotApply, Sizes, Source, Subject, seeded
+from circuits.laws.comparison import assert_close, axis_dims, output_slots
+from circuits.laws.copies import seeded
+from circuits.laws.counterexample import smallest_counterexample
+from circuits.laws.inputs import Source
+from circuits.laws.sizes import Sizes
+from circuits.laws.subject import DoesNotApply, Subject
 
 
-@small
+@smallest_counterexample
 def equivariant(
     f: Any,
     /,
@@ -23,39 +26,48 @@ def equivariant(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Permuting an axis of the inputs permutes it in the output; an output that lacks it stays as it is.
+    """Permuting an axis of the inputs permutes it in the outputs; an output without the axis does not change.
+
+    Args:
+        f: A circuit.
+        axis: An axis of the inputs; "..." is all axes that it stands for.
+        sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
+
+    Raises:
+        AssertionError: The outputs for permuted inputs are not the permuted outputs.
+        DoesNotApply: No input has the axis.
 
     >>> from circuits import circuit
     >>> equivariant(circuit("x m -> x m")(lambda x: x - x.mean(0)), "x")
     """
     subject = Subject("equivariant", f, sizes, inputs, seed, arguments)
-    for optional in subject.extremes():
+    for optional in subject.none_and_all():
         tensors = subject.tensors(optional)
         size = _size(subject, axis, tensors)
         with seeded(seed):
             order = torch.randperm(size)
             order = order.roll(1) if torch.equal(order, torch.arange(size)) else order
-        changed = {
-            slot.name: _permuted(tensors[slot.name], places(subject, slot.axes, axis, tensors[slot.name]), order)
+        permuted = {
+            slot.name: _permuted(tensors[slot.name], axis_dims(subject, slot.axes, axis, tensors[slot.name]), order)
             for slot in subject.circuit.slots
             if slot.name in tensors
         }
-        answer, found = subject(tensors), subject(changed)
-        for slot, mine, its in zip(results(subject, len(found)), found, answer, strict=True):
-            expected = _permuted(its, places(subject, slot.axes, axis, its), order)
-            note = f"{axis} in the order {' '.join([f'{i}' for i in order.tolist()])}"
-            agree(
+        outputs, found = subject(tensors), subject(permuted)
+        for slot, one, other in zip(output_slots(subject, len(found)), found, outputs, strict=True):
+            expected = _permuted(other, axis_dims(subject, slot.axes, axis, other), order)
+            note = f"the order of {axis} is {' '.join([f'{i}' for i in order.tolist()])}"
+            assert_close(
                 subject,
                 slot.name,
                 slot.axes,
-                mine,
+                one,
                 expected,
-                (f"when {axis} is permuted before", "when it is permuted after"),
+                (f"when {axis} of the inputs is permuted", f"when {axis} of the output is permuted"),
                 note,
             )
 
 
-@small
+@smallest_counterexample
 def shifting(
     f: Any,
     /,
@@ -70,10 +82,23 @@ def shifting(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Shifting an axis of the input `by` places shifts axis `to` of the output by `moves`, as windows do.
+    """Shifting an axis of the inputs by some indexes shifts an axis of the output, as for a convolution or a pool.
 
-    What comes out at either end, `border` places and those that were shifted in, is not compared. A convolution of
-    stride s moves by 1 when the input moves by s; its padding is a border.
+    `border` indexes at either end of the output are not compared, nor are those that were shifted in. A convolution of
+    stride s moves by 1 if the input is shifted by s; its padding is a border.
+
+    Args:
+        f: A circuit.
+        axis: The axis of the inputs.
+        to: The axis of the output, if its name is another than `axis`.
+        by: The number of indexes by which the inputs are shifted.
+        moves: The number of indexes by which the output must be shifted.
+        border: The number of indexes at either end of the output that are not compared.
+        sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
+
+    Raises:
+        AssertionError: The outputs for shifted inputs are not the shifted outputs.
+        CircuitError: Nothing is left to compare.
 
     >>> from circuits import circuit
     >>> shifting(circuit("... x -> ... y")(lambda x: x[..., 1:] - x[..., :-1]), "x", "y")
@@ -81,44 +106,46 @@ def shifting(
     subject = Subject("shifting", f, sizes, inputs, seed, arguments)
     to = to or axis
     longer = subject.tensors(sizes={**subject.sizes, axis: subject.sizes[axis] + by})
-    slots = [slot for slot in subject.circuit.slots if slot.name in longer]
-    moved = []
-    for start in (0, by):
-        parts = {}
-        for slot in slots:
-            part = longer[slot.name]
-            for place in places(subject, slot.axes, axis, part):
-                part = part.narrow(place, start, subject.sizes[axis])
-            parts[slot.name] = part
-        moved.append(subject(parts))
-    for slot, before, after in zip(results(subject, len(moved[0])), *moved, strict=True):
-        for place in places(subject, slot.axes, to, after):
-            kept = after.shape[place] - moves - 2 * border
+    unshifted, shifted = (subject(_window(subject, longer, axis, start)) for start in (0, by))
+    for slot, before, after in zip(output_slots(subject, len(unshifted)), unshifted, shifted, strict=True):
+        for dim in axis_dims(subject, slot.axes, to, after):
+            kept = after.shape[dim] - moves - 2 * border
             if kept < 1:
-                raise CircuitError(f"laws.shifting: {to} is {after.shape[place]} long, and nothing is left to compare")
-            mine, its = (each.narrow(place, start, kept) for each, start in ((after, border), (before, border + moves)))
-            note = f"{to} is counted from place {border}; {axis} was shifted by {by}"
-            agree(
+                raise CircuitError(f"laws.shifting: {to} has size {after.shape[dim]}, too small to compare anything")
+            assert_close(
                 subject,
                 slot.name,
                 slot.axes,
-                mine,
-                its,
-                (f"when {axis} is shifted before", "when the output is shifted after"),
-                note,
+                after.narrow(dim, border, kept),
+                before.narrow(dim, border + moves, kept),
+                (f"when the inputs are shifted along {axis}", f"when the output is shifted along {to}"),
+                f"{to}=0 is index {border} of the output; the inputs are shifted by {by}",
             )
 
 
-def _size(subject: Subject, axis: str, tensors: Mapping[str, Tensor]) -> int:
-    """How long an axis of the inputs is."""
+def _window(subject: Subject, longer: Mapping[str, Tensor], axis: str, start: int) -> dict[str, Tensor]:
+    """Return the inputs' indexes from `start` on, as many along an axis as the subject's size of it."""
+    window = {}
     for slot in subject.circuit.slots:
-        found = places(subject, slot.axes, axis, tensors[slot.name]) if slot.name in tensors else []
+        if slot.name in longer:
+            part = longer[slot.name]
+            for dim in axis_dims(subject, slot.axes, axis, part):
+                part = part.narrow(dim, start, subject.sizes[axis])
+            window[slot.name] = part
+    return window
+
+
+def _size(subject: Subject, axis: str, tensors: Mapping[str, Tensor]) -> int:
+    """Return the size of an axis of the inputs; DoesNotApply if no input has it."""
+    for slot in subject.circuit.slots:
+        found = axis_dims(subject, slot.axes, axis, tensors[slot.name]) if slot.name in tensors else []
         if found:
             return tensors[slot.name].shape[found[0]]
-    raise DoesNotApply(f"laws.{subject.law}: no input has {axis} in {subject.circuit.title}")
+    raise DoesNotApply(f"laws.{subject.law}: no input of {subject.circuit.title} has the axis {axis}")
 
 
-def _permuted(tensor: Tensor, places: Sequence[int], order: Tensor) -> Tensor:
-    for place in places:
-        tensor = tensor.index_select(place, order)
+def _permuted(tensor: Tensor, dims: Sequence[int], order: Tensor) -> Tensor:
+    """Return a tensor permuted along some dimensions."""
+    for dim in dims:
+        tensor = tensor.index_select(dim, order)
     return tensor

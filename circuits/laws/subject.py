@@ -1,41 +1,42 @@
-"""What a law looks at: a copy of a circuit, sizes for its axes, and random inputs, all from the signature.
+"""The subject of a law: a copy of a circuit, sizes for its axes, and random inputs, all made from the signature.
 
-Sizes are distinct primes, so that no two axes can be taken for each other. A module is copied, in double precision, and
-its parameters are stirred: a bias that begins at 0 hides mistakes. The circuit that was given is never touched.
+A module is copied, converted to double precision, and its parameters are randomized, because a bias that is
+initialized to 0 hides mistakes. The circuit that the caller passed is never changed.
 """
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from circuits.checking import checks, find_circuit, fixed_sizes, has_rest, leaves
+from circuits.checking import checks, find_circuit, fixed_sizes, leaves
 from circuits.errors import CircuitError
-from circuits.laws.copies import copied, method_of_copy, owner_of, seeded
-from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term
-
-Source = range | torch.dtype | Callable[[Sequence[int]], Tensor] | None
-"""Where the numbers of an input come from: whole numbers of a range, random ones of a dtype, a function of the shape.
-
-None says that an optional tensor is never given.
-"""
-
-Sizes = Mapping[str, int | Sequence[int]]
-"""The sizes of axes by name; those that `...` stands for, as a tuple, by `"..."`."""
-
-PRIMES = tuple([n for n in range(2, 1000) if all(n % p for p in range(2, int(n**0.5) + 1))])
+from circuits.laws.copies import copy_of, owner_of, randomized_copy, seeded
+from circuits.laws.inputs import Source, random_tensor
+from circuits.laws.sizes import AxisSizes, Sizes, refuse_unknown
+from circuits.signature import Axes, Rest
 
 
 class DoesNotApply(CircuitError):
-    """The circuit has nothing for this law to speak of; passing would say what nobody looked at."""
+    """The law says nothing about this circuit, so that passing would be misleading; `suite` skips such a test."""
 
 
 class Subject:
-    """One circuit under one law. `f` is a copy; `sizes` and `lead` (what `...` stands for) are settled."""
+    """One circuit under one law.
+
+    Attributes:
+        law: The name of the law.
+        circuit: The declaration of the circuit.
+        f: A copy of the circuit, with random parameters and in `dtype`.
+        module: The copy of the module to which `f` belongs, or None.
+        optional: The names of the optional tensors that may be passed.
+        axis_sizes: The sizes of the axes; `sizes` and `lead` are part of them.
+        dtype: torch.float64 if the circuit can compute in it, else the default dtype.
+        device: The device of the parameters, or the default device.
+    """
 
     def __init__(
         self,
@@ -45,172 +46,126 @@ class Subject:
         inputs: Mapping[str, Source] | None,
         seed: int,
         arguments: Mapping[str, Any],
-        lead: Sequence[int] | None = None,
     ) -> None:
+        """Copy the circuit and choose sizes.
+
+        Args:
+            law: The name of the law, for messages.
+            f: A circuit: a decorated function, a module or a method of a module.
+            sizes: The caller's sizes of axes by name.
+            inputs: How the values of inputs are made, by name.
+            seed: The seed of all random numbers.
+            arguments: Further keyword arguments of each call of the circuit.
+
+        Raises:
+            CircuitError: `f` has no signature or cannot be copied, a name in `sizes` or `inputs` is unknown, or no
+                sizes fit the signature.
+        """
         circuit = find_circuit(f)
         if circuit is None:
             raise CircuitError(
                 f"laws.{law} takes a circuit, and {f!r} has no signature; give it one, circuit('a -> b')(f)"
             )
         self.law, self.circuit, self.seed, self.arguments = law, circuit, seed, dict(arguments)
-        self.given = f
         self.sources = dict(inputs or {})
         self.optional = [name for name in circuit.optional if self.sources.get(name, name) is not None]
-        self._refuse_unknown("inputs", self.sources, [slot.name for slot in circuit.slots])
+        refuse_unknown(law, "inputs", self.sources, [slot.name for slot in circuit.slots])
         owner = owner_of(f)
-        self.twins: dict[str, str] = {}
-        self._given: dict[str, Any] = dict(sizes or {})
-        self._rest = lead
-        self._fixed = fixed_sizes(circuit, owner) if owner is not None or not circuit.owner else {}
-        self.sizes, self.lead = self._settled()
-        self.f = copied(f, law, seed)
+        fixed = fixed_sizes(circuit, owner) if owner is not None or not circuit.owner else {}
+        self.axis_sizes = AxisSizes(law, circuit, sizes or {}, fixed)
+        self.f = randomized_copy(f, law, seed)
         self.module = owner_of(self.f)
         self.device = next((each.device for each in self.parameters().values()), torch.get_default_device())
-        self.dtype = self._widest()
+        self.dtype = self._to_double()
 
-    # --- sizes
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each named axis of the inputs."""
+        return self.axis_sizes.sizes
 
-    def _refuse_unknown(self, what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
-        for name in given:
-            if name not in names:
-                raise CircuitError(f"laws.{self.law}: {what} has {name}, but there are {', '.join(names)}")
-
-    def others(self) -> tuple[dict[str, int], tuple[int, ...]]:
-        """Other sizes, and another size for what `...` stands for, wherever they are free."""
-        return self._settled(skip=len(self.sizes) + 1)
-
-    def _settled(self, skip: int = 0) -> tuple[dict[str, int], tuple[int, ...]]:
-        """A size for every axis that goes in: given, fixed, or the first prime, after `skip`, that nothing else has."""
-        given, tensors = dict(self._given), [slot.axes for slot in self.circuit.slots]
-        names = list(dict.fromkeys(name for axes in tensors for term in axes for name in term.names))
-        led = any(has_rest(axes) for axes in tensors)
-        results = [name for axes in self.circuit.signature.outputs for term in axes for name in term.names]
-        self._refuse_unknown("sizes", given, [*names, *results, *["..."] * led])
-        rest: Any = given.pop("...", self._rest)
-        known = {**self._fixed, **given}
-        taken = {*known.values(), *(rest or ()), *_numbers(tensors)}
-        for start in range(skip, skip + 40):
-            primes = (prime for prime in PRIMES[start:] if prime not in taken)
-            ahead = tuple(rest) if rest is not None else (next(primes),) if led else ()
-            sizes = dict(known)
-            for name in names:
-                if name not in sizes:
-                    own = name.rstrip("'")
-                    if own != name and own in sizes and self._only_optional(name):
-                        sizes[name], self.twins[name] = sizes[own], own
-                    else:
-                        sizes[name] = next(primes) * self.multiple(name, known)
-            if _whole([*tensors, *self.circuit.signature.outputs], sizes):
-                return sizes, ahead
-        raise CircuitError(
-            f"laws.{self.law}: no primes make every axis of {self.circuit.title} whole; give sizes={{...}}"
-        )
-
-    def _only_optional(self, name: str) -> bool:
-        """Whether an axis stands in optional tensors alone: a mask's x' is x until something is said."""
-        return not any(name in term.names for axes in self.circuit.signature.inputs for term in axes)
-
-    def is_free(self, name: str) -> bool:
-        """Whether nobody said what size an axis has: not the caller, not the circuit, and no other axis."""
-        return name not in {**self._given, **self._fixed, **self.twins} and (name != "..." or self._rest is None)
-
-    def multiple(self, name: str, known: Mapping[str, int]) -> int:
-        """What an axis must divide by: what its circuit says, and each divisor that stands after it."""
-        multiple = self.circuit.multiples.get(name, 1)
-        for axes in (*self.circuit.signature.inputs, *self.circuit.signature.outputs):
-            for derived in _derived(axes):
-                for _, chain in derived.products():
-                    divisors = [
-                        atom.size(known) for sign, atom in chain if sign == "/" and not {*atom.names} - {*known}
-                    ]
-                    for divisor in divisors if name in derived.names else ():
-                        multiple = multiple if multiple % divisor == 0 else multiple * divisor
-        return multiple
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The sizes that `...` stands for."""
+        return self.axis_sizes.lead
 
     # --- inputs
 
-    def patterns(self) -> list[tuple[str, ...]]:
-        """Which optional tensors are given: none, each by itself, all."""
+    def optional_subsets(self) -> list[tuple[str, ...]]:
+        """Return which optional tensors to pass: none, each by itself, all."""
         every = tuple(self.optional)
-        alone = [(name,) for name in every]
-        return list(dict.fromkeys([(), *alone, every]))
+        singles = [(name,) for name in every]
+        return list(dict.fromkeys([(), *singles, every]))
 
-    def extremes(self) -> list[tuple[str, ...]]:
-        """Which optional tensors are given: none, then all."""
+    def none_and_all(self) -> list[tuple[str, ...]]:
+        """Return which optional tensors to pass: none, then all."""
         return list(dict.fromkeys([(), tuple(self.optional)]))
 
     def tensors(
         self,
         optional: Sequence[str] = (),
         *,
-        dtype: torch.dtype | None = None,
         draw: int = 0,
         sizes: Mapping[str, int] | None = None,
         lead: Sequence[int] | None = None,
         axes: Mapping[str, Axes] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
-        """Random inputs by name, the same for each number of the draw; `dtype` is that of all that float.
+        """Return random inputs by name.
 
-        `sizes`, `lead` and `axes` stand in for those of the subject, or of some of its inputs.
+        Args:
+            optional: The names of the optional tensors to include.
+            draw: A number; each gives other random values.
+            sizes: Sizes of axes instead of the subject's.
+            lead: Sizes of `...` instead of the subject's.
+            axes: The axes of some inputs, instead of those of the circuit.
         """
         with seeded(self.seed + 7919 * draw):
             made = {}
             for slot in self.circuit.slots:
                 if slot.role == "input" or slot.name in optional:
                     shape = self.shape(axes.get(slot.name, slot.axes), sizes, lead)
-                    made[slot.name] = self._random(slot.name, shape, slot.dtype, dtype or self.dtype).to(self.device)
+                    source = self.sources.get(slot.name)
+                    tensor = random_tensor(self.law, slot.name, source, shape, slot.dtype, self.dtype)
+                    made[slot.name] = tensor.to(self.device)
             return made
 
     def shape(
         self, axes: Axes, sizes: Mapping[str, int] | None = None, lead: Sequence[int] | None = None
     ) -> tuple[int, ...]:
-        """The sizes of the axes of one tensor."""
-        known, ahead = self.sizes if sizes is None else sizes, self.lead if lead is None else lead
+        """Return the shape of a tensor with these axes."""
+        known, leading = self.sizes if sizes is None else sizes, self.lead if lead is None else lead
         found: list[int] = []
         for term in axes:
-            found += ahead if isinstance(term, Rest) else [term.size(known)]
+            found += leading if isinstance(term, Rest) else [term.size(known)]
         return tuple(found)
-
-    def _random(self, name: str, shape: tuple[int, ...], declared: torch.dtype | None, dtype: torch.dtype) -> Tensor:
-        source = self.sources.get(name)
-        if isinstance(source, range):
-            return torch.tensor(source)[torch.randint(len(source), shape)].to(declared or torch.long)
-        if source is None or isinstance(source, torch.dtype):
-            wanted = source or declared or dtype
-            if wanted == torch.bool:
-                return torch.rand(shape) < 0.5
-            if not wanted.is_floating_point and not wanted.is_complex:
-                raise CircuitError(
-                    f"laws.{self.law}: {name} is {wanted}; say which numbers it may hold, "
-                    f"inputs={{{name!r}: range(10)}}"
-                )
-            number = torch.complex128 if wanted.is_complex else torch.float64
-            return torch.randn(shape, dtype=number).to(wanted)
-        made = source(shape)
-        return made.to(declared or dtype) if made.is_floating_point() else made
 
     # --- running
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """What the copy makes of these inputs; random operations draw the same numbers in every call."""
+        """Return the outputs of the copy; random operations draw the same numbers in every call."""
         return self.run(self.f, tensors)
 
     def run(self, f: Callable[..., Any], tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """What some function makes of these inputs."""
+        """Return the outputs of a function that is called as the circuit is, as a flat list.
+
+        Raises:
+            CircuitError: An output is not a tensor.
+        """
         args, kwargs = self.bound(tensors)
         with seeded(self.seed):
             try:
                 found = leaves(f(*args, **kwargs))
             except Exception as error:
-                error.add_note(f"laws.{self.law} made the inputs: {self.said()}; sizes= and inputs= give others")
+                error.add_note(
+                    f"laws.{self.law} called the circuit with {self.describe_sizes()}; sizes= and inputs= change them"
+                )
                 raise
         if not all(isinstance(each, Tensor) for each in found):
             kinds = ", ".join([type(each).__name__ for each in found])
-            raise CircuitError(f"laws.{self.law}: {self.circuit.title} gives {kinds}, and a law looks at tensors")
+            raise CircuitError(f"laws.{self.law}: {self.circuit.title} returns {kinds}; a law checks tensors only")
         return found
 
     def bound(self, tensors: Mapping[str, Tensor]) -> tuple[list[Tensor], dict[str, Any]]:
-        """The arguments of a call."""
+        """Return the positional and keyword arguments of a call with these tensors."""
         inputs = self.circuit.inputs
         if self.circuit.star or self.circuit.parameters[: len(inputs)] == inputs:
             args = [tensors[name] for name in inputs]
@@ -218,21 +173,24 @@ class Subject:
         return [], {**tensors, **self.arguments}
 
     def parameters(self) -> dict[str, Tensor]:
-        """The parameters of the copy by name."""
+        """Return the parameters of the copy by name."""
         return dict(self.module.named_parameters()) if self.module is not None else {}
 
     def to(self, dtype: torch.dtype) -> "Subject":
-        """The same in another precision."""
+        """Return the same subject in another dtype, with a copy of its own."""
         other = copy.copy(self)
-        other.f = copy.deepcopy(self.f) if isinstance(self.f, nn.Module) else method_of_copy(self.f)
+        other.f = copy_of(self.f)
         other.module = owner_of(other.f)
         if other.module is not None:
             other.module.to(dtype)
         other.dtype = dtype
         return other
 
-    def _widest(self) -> torch.dtype:
-        """Doubles, where the circuit takes them: a function may hold tensors of another dtype."""
+    def _to_double(self) -> torch.dtype:
+        """Convert the module to double precision and return the dtype in which the circuit runs.
+
+        A function that holds tensors of another dtype cannot compute in double precision: it keeps the default dtype.
+        """
         if self.module is not None:
             self.module.double()
             return torch.float64
@@ -246,37 +204,8 @@ class Subject:
             raise
         return torch.float64
 
-    def said(self) -> str:
-        """The sizes and the seed, for a message."""
-        names = {"...": " ".join([f"{size}" for size in self.lead])} if self.lead else {}
-        return (
-            "sizes "
-            + " ".join([f"{name}={size}" for name, size in {**names, **self.sizes}.items()])
-            + f", seed {self.seed}"
-        )
-
-
-def _derived(axes: Axes) -> list[Derived]:
-    """The arithmetic in one tensor's axes."""
-    flat = itertools.chain.from_iterable(term.terms if isinstance(term, Group) else (term,) for term in axes)
-    return [term for term in flat if isinstance(term, Derived)]
-
-
-def _numbers(tensors: Sequence[Axes]) -> set[int]:
-    return {term.value for axes in tensors for term in axes if isinstance(term, Number)}
-
-
-def _whole(tensors: Sequence[Axes], sizes: Mapping[str, int]) -> bool:
-    """Whether every axis whose size follows from these is 1 or longer."""
-    for axes in tensors:
-        for term in axes:
-            if not isinstance(term, Rest) and not {*term.names} - {*sizes}:
-                try:
-                    if term.size(sizes) < 1 and not isinstance(term, Axis | Number):
-                        return False
-                except ValueError:
-                    return False
-    return True
-
-
-__all__ = ["DoesNotApply", "Sizes", "Source", "Subject", "Term", "owner_of", "seeded"]
+    def describe_sizes(self) -> str:
+        """Return the sizes and the seed as text for a message."""
+        lead = {"...": " ".join([f"{size}" for size in self.lead])} if self.lead else {}
+        sizes = " ".join([f"{name}={size}" for name, size in {**lead, **self.sizes}.items()])
+        return f"sizes {sizes}, seed {self.seed}"

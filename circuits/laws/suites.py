@@ -1,4 +1,4 @@
-"""`suite`: every law that a circuit's signature promises, as one test of pytest."""
+"""`suite`: all laws that a circuit's signature implies, as one parametrized pytest test."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -6,24 +6,28 @@ from typing import Any
 
 from circuits.checking import find_circuit
 from circuits.errors import CircuitError
-from circuits.laws.backward_circuit import backward_by_hand
+from circuits.laws.backward_circuit import custom_backward_rule
 from circuits.laws.dependence import causal, independent
-from circuits.laws.equality import compiles, equals, gradcheck, kernel
+from circuits.laws.derivatives import gradcheck
+from circuits.laws.equality import compiles, equals, kernel
 from circuits.laws.equivariance import equivariant, shifting
+from circuits.laws.inputs import Source
+from circuits.laws.lifting import broadcasting
 from circuits.laws.linearity import linear, multilinear
-from circuits.laws.output_shapes import broadcasting, shapes
-from circuits.laws.subject import DoesNotApply, Sizes, Source
+from circuits.laws.output_shapes import shapes
+from circuits.laws.sizes import Sizes
+from circuits.laws.subject import DoesNotApply
 
 Law = Callable[..., None]
 
-PROMISED: tuple[Law, ...] = (shapes, broadcasting, independent, kernel, gradcheck, compiles)
-"""What the signature alone promises: `...` is any axes, a kernel is its definition, and the rest is so for all code."""
+IMPLIED: tuple[Law, ...] = (shapes, broadcasting, independent, kernel, gradcheck, compiles)
+"""The laws that a signature implies (`...` may be any axes, a kernel equals its definition) or all code obeys."""
 
-CLAIMED: tuple[Law, ...] = (linear, multilinear, equivariant, causal, shifting, equals)
-"""What only its author knows of a circuit."""
+OPTIONAL: tuple[Law, ...] = (linear, multilinear, equivariant, causal, shifting, equals)
+"""The laws that do not follow from a signature: they are tested only if `also` lists them."""
 
-BY_HAND = {"backward_rule": backward_by_hand}
-"""What is held of what somebody wrote; where nobody did, `backward` derives it, and that is for our own tests."""
+CUSTOM = {"backward_rule": custom_backward_rule}
+"""Laws by name of what a user wrote: a derived backward circuit is tested by the tests of this library."""
 
 
 def suite(
@@ -37,13 +41,23 @@ def suite(
     seed: int = 0,
     **arguments: Any,
 ) -> Callable[..., None]:
-    """One parametrised test, a case for each law: `test_my_block = laws.suite(MyBlock, m=8, k=4)`.
+    """Return one pytest test with a case for each law: `test_my_block = laws.suite(MyBlock, m=8, k=4)`.
 
-    A class, or another function that makes circuits, is called with the arguments in each case; a circuit gets them in
-    every call. `also` are laws that are no promise of the signature, as
-    `also=[partial(laws.causal, axis="x"), laws.multilinear]`; a law without an axis or an argument may stand there as
-    it is. What is not claimed, and what does not apply, is skipped with its reason; `without={"compiles": "why"}`
-    skips a law with yours. `sizes`, `inputs` and `seed` go to every law. Raises CircuitError without pytest.
+    A law that does not apply, and one that neither the signature implies nor `also` lists, is skipped with its reason.
+
+    Args:
+        target: A circuit; or a class or function that returns one, which is called with the arguments in each case.
+        also: Laws that the signature does not imply, such as `also=[partial(laws.causal, axis="x"), laws.multilinear]`;
+            a law that needs no argument may be listed as it is.
+        without: Cases to skip, with the reason of each, such as `without={"compiles": "slow"}`.
+        sizes, inputs, seed: Passed to every law, see `circuits.laws`.
+        arguments: Keyword arguments of `target` if it makes the circuit; otherwise of every call of the circuit.
+
+    Returns:
+        The test, to be assigned to a name that begins with `test_`.
+
+    Raises:
+        CircuitError: pytest is not installed, `without` names no case, or `target` is neither circuit nor callable.
 
     >>> from circuits import circuit
     >>> test_total = suite(circuit("a -> ")(lambda x: x.sum()), also=[multilinear])
@@ -55,21 +69,21 @@ def suite(
     cases = _cases(also)
     for name in without or {}:
         if name not in cases:
-            raise CircuitError(f"laws.suite: there is no case {name} to leave out; there are {', '.join(cases)}")
-    makes = find_circuit(target) is None or isinstance(target, type)
-    if makes and not callable(target):
-        raise CircuitError(f"laws.suite takes a circuit, or what makes one, not {target!r}")
+            raise CircuitError(f"laws.suite: without names {name}, which is no case; the cases are {', '.join(cases)}")
+    is_factory = find_circuit(target) is None or isinstance(target, type)
+    if is_factory and not callable(target):
+        raise CircuitError(f"laws.suite takes a circuit or a function that returns one, not {target!r}")
 
     @pytest.mark.parametrize("law", cases.values(), ids=cases)
     def test(law: Law | str) -> None:
-        """One law of the suite."""
+        """Run one law of the suite."""
         name = next(name for name, each in cases.items() if each is law)
         reason = (without or {}).get(name, law if isinstance(law, str) else "")
         if reason:
             pytest.skip(reason)
-        f = target(**arguments) if makes else target
+        f = target(**arguments) if is_factory else target
         try:
-            law(f, sizes=sizes, inputs=inputs, seed=seed, **({} if makes else arguments))  # pyright: ignore
+            law(f, sizes=sizes, inputs=inputs, seed=seed, **({} if is_factory else arguments))  # pyright: ignore
         except DoesNotApply as error:
             pytest.skip(f"{error}")
 
@@ -77,24 +91,25 @@ def suite(
 
 
 def _cases(also: Sequence[Law]) -> dict[str, Law | str]:
-    """The laws by what they are called, and for a law that nobody claims why it is left out."""
-    cases: dict[str, Law | str] = {**{law.__name__: law for law in PROMISED}, **BY_HAND}
+    """Return the laws by case name; for an optional law that is not listed, the reason for which it is skipped."""
+    cases: dict[str, Law | str] = {**{law.__name__: law for law in IMPLIED}, **CUSTOM}
     for law in also:
-        cases[_called(law, cases)] = law
-    claimed = {_plain(law).__name__ for law in also}
-    for law in CLAIMED:
-        if law.__name__ not in claimed:
-            cases[law.__name__] = f"no signature promises it; to claim it, also=[laws.{law.__name__}]"
+        cases[_case_name(law, cases)] = law
+    listed = {_law_function(law).__name__ for law in also}
+    for law in OPTIONAL:
+        if law.__name__ not in listed:
+            cases[law.__name__] = f"a signature does not imply it; to test it, pass also=[laws.{law.__name__}]"
     return cases
 
 
-def _plain(law: Law) -> Any:
+def _law_function(law: Law) -> Any:
+    """Return the function of a law that may be a partial."""
     return law.func if isinstance(law, functools.partial) else law
 
 
-def _called(law: Law, taken: Mapping[str, Any]) -> str:
-    """`causal(x)`, and a number where that is taken."""
-    said = [*law.args, *law.keywords.values()] if isinstance(law, functools.partial) else []
-    words = ", ".join([each if isinstance(each, str) else getattr(each, "__name__", f"{each}") for each in said])
-    name = f"{getattr(_plain(law), '__name__', 'law')}{f'({words})' if words else ''}"
+def _case_name(law: Law, taken: Mapping[str, Any]) -> str:
+    """Return the name of a case, `causal(x)`, with a number if that name is taken."""
+    values = [*law.args, *law.keywords.values()] if isinstance(law, functools.partial) else []
+    texts = ", ".join([each if isinstance(each, str) else getattr(each, "__name__", f"{each}") for each in values])
+    name = f"{getattr(_law_function(law), '__name__', 'law')}{f'({texts})' if texts else ''}"
     return name if name not in taken else f"{name} {len(taken)}"

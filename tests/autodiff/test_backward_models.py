@@ -528,7 +528,7 @@ UNTRACED = ("language model, stopping", "sequence to sequence, stopping")
 def test_what_stops_by_its_numbers_cannot_be_reversed(name: str) -> None:
     entry = CIRCUITS[name]
     subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
-    inputs, options = subject.bound(subject.tensors(next(iter(subject.extremes()))))
+    inputs, options = subject.bound(subject.tensors(next(iter(subject.none_and_all()))))
     with pytest.raises(CircuitError, match=r"only data can give: `if stop is not None and ended\.all"):
         forward_backward(subject.f, *inputs, **options)
 
@@ -538,7 +538,7 @@ def test_circuits_of_the_repository(name: str) -> None:
     """Cut in two; without optional tensors, then with all."""
     entry = CIRCUITS[name]
     subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
-    for given in subject.extremes():
+    for given in subject.none_and_all():
         inputs, options = subject.bound(subject.tensors(given))
         cut_agrees(subject.f, *inputs, **options)
 

@@ -169,7 +169,7 @@ def at_one_size(f: Any, told: dict[str, Any]) -> dict[str, Any]:
 
 def says(of: str) -> str:
     """How a law begins that names this cotangent, of the first order or the second."""
-    return rf"laws.backward_rule: .*\n  (differentiated again, )?the cotangent of {re.escape(of)}[\[ ]"
+    return rf"laws.backward_rule: .*\n  (at second order, )?the cotangent of {re.escape(of)}[\[ ]"
 
 
 def planted(wrong: Callable[..., Any]) -> Rule:
@@ -359,15 +359,15 @@ BY_HAND: dict[str, ByHand] = {
     ),
     "it is right, but nobody can go back through it again": ByHand(
         lambda: raised, lambda x, dy: dy * x.exp().detach(),
-        r"laws.backward_rule: raised.*\n  differentiated again, the cotangent of x\[",
+        r"laws.backward_rule: raised.*\n  at second order, the cotangent of x\[",
     ),
     "one tensor too few": ByHand(
         lambda: by_hand.matmul, lambda x, y, dz: dz @ y.T,
-        r"laws.backward_rule: matmul.*\n  there is no backward circuit: .* gives 1 of the 2 cotangents",
+        r"laws.backward_rule: matmul.*\n  the backward circuit cannot be made: .* returns 1 of the 2 cotangents",
     ),
     "axes that do not meet": ByHand(
         lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz),
-        r"laws.backward_rule: matmul.*\n  there is no backward circuit: .*",
+        r"laws.backward_rule: matmul.*\n  the backward circuit cannot be made: .*",
     ),
     "a method: the bias of the first example alone": ByHand(
         lambda: Affine(5, 3), of_affine(None, None, lambda self, x, dy: dy[0]), says("bias")
@@ -380,7 +380,7 @@ BY_HAND: dict[str, ByHand] = {
     ),
     "a method: a parameter is forgotten": ByHand(
         lambda: Affine(5, 3), lambda self, x, dy: (dy @ self.weight, {"bias": dy.sum(0)}),
-        r"laws.backward_rule: Affine.*\n  there is no backward circuit: .* is silent about weight",
+        r"laws.backward_rule: Affine.*\n  the backward circuit cannot be made: .* returns no cotangent of weight",
     ),
 }  # fmt: skip
 
@@ -436,11 +436,11 @@ def keeps_no_copies(*_: Any) -> list[Any]:
     return []
 
 
-def gives_the_last(self: Any, number: int, cotangent: Tensor, fresh: bool = False) -> None:
+def gives_the_last(self: Any, number: int, cotangent: Tensor, is_sum: bool = False) -> None:
     """As if what met before had not been there."""
-    mine = cotangent if not fresh else self.cotangents.get(number, cotangent)
+    mine = cotangent if not is_sum else self.cotangents.get(number, cotangent)
     self.cotangents[number] = mine
-    self.primal.setdefault(self.bench.wire(mine), number)
+    self.primal.setdefault(self.workspace.number_of(mine), number)
 
 
 @dataclass(frozen=True)
@@ -455,12 +455,12 @@ class Machine:
 
 
 MACHINES: dict[str, Machine] = {
-    "a saved input after it changed": Machine(shut_later, functionalize.Forward, "_copies", keeps_no_copies, ["x"]),
+    "a saved input after it changed": Machine(shut_later, functionalize.ForwardPass, "_copies", keeps_no_copies, ["x"]),
     "cotangents that meet are not added": Machine(
-        circuit("a -> a")(lambda x: x * x.sin()), reverse_pass.Walk, "_give", gives_the_last, ["x"]
+        circuit("a -> a")(lambda x: x * x.sin()), reverse_pass.ReversePass, "_add", gives_the_last, ["x"]
     ),
     "two uses of a module are not added": Machine(
-        used_twice, reverse_pass.Walk, "_give", gives_the_last, ["Affine.weight", "Affine.bias"]
+        used_twice, reverse_pass.ReversePass, "_add", gives_the_last, ["Affine.weight", "Affine.bias"]
     ),
 }
 
@@ -532,7 +532,7 @@ def hidden(x: Tensor) -> Tensor:
 
 
 def test_what_backward_refuses_is_nothing_to_speak_of() -> None:
-    with pytest.raises(laws.DoesNotApply, match="writes, unwatched by autograd"):
+    with pytest.raises(laws.DoesNotApply, match="writes in place, unseen by autograd"):
         laws.backward_rule(hidden)
 
 
@@ -555,7 +555,7 @@ def cases(suite: Any) -> dict[str, Any]:
 
 def test_it_is_a_case_of_the_suite_where_somebody_wrote_a_backward(monkeypatch: pytest.MonkeyPatch) -> None:
     derived = laws.suite(circuit("a -> a")(torch.sin))
-    with pytest.raises(pytest.skip.Exception, match=r"no circuit with a backward by hand runs in .*sin"):
+    with pytest.raises(pytest.skip.Exception, match=r"no circuit with a custom backward circuit runs in .*sin"):
         derived(cases(derived)["backward_rule"])
     written = laws.suite(circuit("a b -> a b")(lambda x: softmax(x) * 2))
     written(cases(written)["backward_rule"])

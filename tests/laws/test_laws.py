@@ -127,7 +127,7 @@ def test_a_suite_is_a_test_with_a_case_for_each_law(where: str, fails: list[str]
     for name in ("kernel", "compiles", "linear", "multilinear", "causal", "shifting", "equals"):
         assert f"test_centred[{name}] SKIPPED" in said, said
     assert "laws.kernel: no circuit with a kernel runs in" in said
-    assert "no signature promises it; to claim it, also=[laws.causal]" in said
+    assert "a signature does not imply it; to test it, pass also=[laws.causal]" in said
 
 
 @pytest.mark.slow
@@ -148,9 +148,9 @@ except CircuitError as error:
 
 
 def test_what_a_suite_cannot_leave_out_is_named() -> None:
-    with pytest.raises(CircuitError, match="there is no case kernels to leave out; there are shapes, broadcasting"):
+    with pytest.raises(CircuitError, match="without names kernels, which is no case; the cases are shapes, broadcasting"):
         laws.suite(models.MLP, without={"kernels": "none here"})
-    with pytest.raises(CircuitError, match="takes a circuit, or what makes one, not 3"):
+    with pytest.raises(CircuitError, match="takes a circuit or a function that returns one, not 3"):
         laws.suite(3)
 
 
@@ -208,7 +208,7 @@ def test_sizes_that_follow_are_whole() -> None:
     laws.shapes(circuit("a -> a-4")(lambda x: x[4:]))
     laws.shapes(circuit("(i p) -> i", fixed={"p": 3})(lambda x: x.reshape(-1, 3).sum(-1)))
     laws.shapes(circuit("16*h -> h")(lambda x: x[::16]))
-    with pytest.raises(CircuitError, match=r"no primes make every axis of .* whole"):
+    with pytest.raises(CircuitError, match=r"found no primes for which every axis of .* has a positive whole size"):
         laws.shapes(circuit("a -> 3-a")(lambda x: x[:1]), sizes={"a": 5})
 
 
@@ -216,12 +216,12 @@ def test_inputs_come_from_where_they_are_said_to() -> None:
     laws.shapes(embed, inputs={"tokens": range(5)})
     laws.independent(embed, "x", inputs={"tokens": lambda shape: torch.randint(5, tuple(shape))})
     with pytest.raises(
-        CircuitError, match=r"tokens is torch.int64; say which numbers .* inputs=\{'tokens': range\(10\)\}"
+        CircuitError, match=r"tokens is torch.int64; pass the values .* inputs=\{'tokens': range\(10\)\}"
     ):
         laws.independent(embed, "x")
-    with pytest.raises(CircuitError, match="inputs has token, but there are tokens"):
+    with pytest.raises(CircuitError, match="inputs has the key token; possible keys are tokens"):
         laws.independent(embed, "x", inputs={"token": range(5)})
-    with pytest.raises(CircuitError, match=r"sizes has y, but there are x"):
+    with pytest.raises(CircuitError, match=r"sizes has the key y; possible keys are x"):
         laws.independent(embed, "x", inputs={"tokens": range(5)}, sizes={"y": 3})
 
 
@@ -240,7 +240,7 @@ def test_an_optional_tensor_that_is_none_is_never_given() -> None:
 def test_what_has_no_signature_is_no_subject() -> None:
     with pytest.raises(CircuitError, match=r"laws.shapes takes a circuit, and .* give it one"):
         laws.shapes(nn.Linear(2, 3))
-    with pytest.raises(CircuitError, match=r"h stands inside \(h k\) of .*; name that"):
+    with pytest.raises(CircuitError, match=r"h is part of \(h k\) in .*; pass that"):
         laws.independent(circuit("(h k) -> (h k)", fixed={"h": 2, "k": 3})(lambda x: x + 1), "h")
     with pytest.raises(CircuitError, match="y is no tensor"):
         laws.linear(double, "y")
@@ -348,7 +348,7 @@ def test_an_error_of_the_circuits_own_says_what_it_was_given() -> None:
 
     with pytest.raises(ValueError, match="no") as caught:
         laws.shapes(circuit("a -> a")(fail))
-    assert any("sizes a=2, seed 0; sizes= and inputs= give others" in note for note in caught.value.__notes__)
+    assert any("sizes a=2, seed 0; sizes= and inputs= change them" in note for note in caught.value.__notes__)
 
 
 # --- What single laws look at -----------------------------------------------------------------------------------------
@@ -404,5 +404,5 @@ def test_equality_is_of_gradients_too() -> None:
 
 def test_compiled_for_free_sizes_it_holds_for_others() -> None:
     laws.compiles(double)
-    with pytest.raises(AssertionError, match="free sizes, and others than it was compiled for"):
+    with pytest.raises(AssertionError, match="dynamic sizes, and sizes other than it was compiled for"):
         laws.compiles(circuit("a b -> b")(lambda x: torch.stack([row * 1 for row in x]).sum(0)))

@@ -1,0 +1,116 @@
+"""The law of derivatives: autograd agrees with finite differences."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError
+from torch.func import functional_call
+
+from circuits.checking import definitions
+from circuits.laws.comparison import fail
+from circuits.laws.copies import seeded
+from circuits.laws.counterexample import smallest_counterexample
+from circuits.laws.gradients import has_gradient
+from circuits.laws.inputs import Source
+from circuits.laws.sizes import Sizes
+from circuits.laws.subject import DoesNotApply, Subject
+
+
+@smallest_counterexample
+def gradcheck(
+    f: Any,
+    /,
+    *,
+    sizes: Sizes | None = None,
+    inputs: Mapping[str, Source] | None = None,
+    seed: int = 0,
+    **arguments: Any,
+) -> None:
+    """First derivatives of what runs, and second derivatives of the definition, agree with finite differences.
+
+    It calls `torch.autograd.gradcheck` and `gradgradcheck` in double precision and in their fast mode (one random
+    direction), for every floating input and parameter. Second derivatives are those of the definition because few
+    kernels have any.
+
+    Args:
+        f: A circuit.
+        sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
+
+    Raises:
+        AssertionError: A derivative disagrees with finite differences.
+        DoesNotApply: No output has a derivative, or the circuit does not compute in double precision.
+
+    >>> from circuits import circuit
+    >>> gradcheck(circuit("a -> a")(lambda x: x.sin()))
+    """
+    subject = Subject("gradcheck", f, sizes, inputs, seed, arguments)
+    for optional in subject.none_and_all():
+        tensors = subject.tensors(optional)
+        floating = [name for name, each in tensors.items() if each.is_floating_point()]
+        run = _Flat(subject, tensors, floating)
+        given = [tensors[name] for name in floating] + [run.start]
+        given = [each.clone().requires_grad_() for each in given if each.numel()]
+        if subject.dtype != torch.float64 or not any(each.requires_grad for each in run(*given)):
+            raise DoesNotApply(
+                f"laws.gradcheck: nothing in {subject.circuit.title} has a derivative in double precision"
+            )
+        notes = [f"with {name}" for name in optional]
+        _check(subject, torch.autograd.gradcheck, run, given, "first derivatives", *notes)
+        with definitions():
+            _check(subject, torch.autograd.gradgradcheck, run, given, "second derivatives", *notes)
+
+
+class _Flat:
+    """The subject as a function of its floating inputs and of one vector that holds all its parameters."""
+
+    def __init__(self, subject: Subject, tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        self.subject, self.tensors = subject, tensors
+        self.names = [name for name in names if tensors[name].numel()]
+        self.parameters = {name: each for name, each in subject.parameters().items() if each.is_floating_point()}
+        self.start = torch.cat(
+            [torch.empty(0, dtype=subject.dtype), *[each.detach().flatten() for each in self.parameters.values()]]
+        )
+
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs that have gradients."""
+        f = self.subject.f
+        if self.parameters:
+            pieces = given[-1].split([each.numel() for each in self.parameters.values()])
+            own = zip(self.parameters.items(), pieces, strict=True)
+            f = _with_parameters(self.subject, {name: piece.view_as(each) for (name, each), piece in own})
+        found = self.subject.run(f, {**self.tensors, **dict(zip(self.names, given, strict=False))})
+        return tuple([each for each in found if has_gradient(each)])
+
+
+class _Method(nn.Module):
+    """A module whose forward is some method of another module, because `functional_call` calls forward only."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self.name = module, name
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result of the method."""
+        return getattr(self.module, self.name)(*args, **kwargs)
+
+
+def _with_parameters(subject: Subject, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
+    """Return the copy as a function, with these tensors as its parameters."""
+    name = "__call__" if isinstance(subject.f, nn.Module) else subject.f.__name__
+    called = _Method(subject.module, name)
+    own = {f"module.{name}": each for name, each in parameters.items()}
+    return lambda *args, **kwargs: functional_call(called, own, args, kwargs)
+
+
+def _check(
+    subject: Subject, check: Callable[..., bool], run: Callable[..., Any], given: list[Tensor], what: str, *notes: str
+) -> None:
+    """Raise BrokenLaw if a check of torch finds derivatives that disagree with finite differences."""
+    try:
+        with seeded(subject.seed + 1):
+            check(run, given, fast_mode=True)
+    except GradcheckError as error:
+        first = f"{error}".strip().splitlines()[0].rstrip(".,:")
+        fail(subject, f"{what} differ from finite differences: {first}", *notes)

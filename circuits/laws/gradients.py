@@ -1,0 +1,33 @@
+"""The outputs of a function and their gradients, as autograd computes them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.diagram import Value
+from circuits.laws.copies import seeded
+from circuits.laws.subject import Subject
+
+
+def values_and_gradients(
+    subject: Subject, f: Callable[..., Any], tensors: Mapping[str, Tensor]
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """Return the outputs, and the gradients of a random weighted sum of them by name of input or parameter."""
+    leaves = {name: each.detach().requires_grad_() if has_gradient(each) else each for name, each in tensors.items()}
+    found = subject.run(f, leaves)
+    wanted = {name: each for name, each in leaves.items() if has_gradient(each)}
+    wanted |= {name: each for name, each in subject.parameters().items() if each.requires_grad}
+    outputs = [each for each in found if each.requires_grad]
+    if not outputs or not wanted:
+        return [each.detach() for each in found], {}
+    with seeded(subject.seed + 1):
+        weights = [torch.randn(each.shape, dtype=torch.float64).to(each.dtype) for each in outputs]
+    gradients = torch.autograd.grad(outputs, list(wanted.values()), weights, allow_unused=True)
+    return [each.detach() for each in found], dict(zip(wanted, gradients, strict=True))
+
+
+def has_gradient(tensor: Tensor | Value) -> bool:
+    """Return whether a tensor, or a value of a diagram, has a floating or complex dtype."""
+    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
