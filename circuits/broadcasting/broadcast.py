@@ -68,8 +68,8 @@ def broadcast(
     Raises:
         SignatureError: If `f` has no signature, or if `signature` is not that of `f` with further axes; the message
             names the axis.
-        CircuitError: If `chunk_size` or `randomness` has another value; at a call, for an operation or module that
-            torch.vmap cannot map, such as an LSTM or a BatchNorm in train mode.
+        CircuitError: If `chunk_size` or `randomness` has another value. At a call, for an operation or a module that
+            torch.vmap cannot map, which is named: an LSTM, or a BatchNorm in train mode.
 
     Source: Figures 10, 11 and 12, Definition 2.14.
 

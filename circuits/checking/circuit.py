@@ -52,7 +52,8 @@ def checks(on: bool) -> Iterator[None]:
 def definitions() -> Iterator[None]:
     """Run definitions instead of kernels inside the `with`, for every thread.
 
-    The checks stay as they are. The previous setting is restored at the end, also after an error.
+    The definition of a circuit is the function that was decorated, its kernel the one that `f.kernel` registered. The
+    checks do not change. The previous setting is restored at the end, also after an error.
 
     >>> double = circuit("y -> y")(lambda x: x + x)
     >>> _ = double.kernel(lambda x: x * 3)  # wrong on purpose
@@ -79,13 +80,9 @@ def circuit(
 ) -> Decorator:
     """Decorator: check the inputs and outputs of a function, method or module against a signature on every call.
 
-    The first parameters (after `self`) take the signature's input tensors. Tensors in the result are found inside
-    tuples, lists, mappings and dataclasses. An input without axes may also be a Python number.
-
-    The result of `circuit(...)` takes a function, a method or an instance of `nn.Module`. It returns a function with
-    the same parameters and with the attributes `circuit` (the declaration), `kernel` and `backward` (decorators, see
-    `Checked`). A module is returned itself, checked in its forward; its parameters, attributes and state dict do not
-    change. Copies and pickles of it keep the signature.
+    The first parameters (after `self`) take the signature's input tensors. The output tensors are found in order inside
+    tuples, lists, mappings and dataclasses. An input without axes may also be a Python number. A size of 1 does not
+    stand for another size.
 
     Args:
         text: The signature, such as `"... y m, ... x m -> ... y m"`.
@@ -95,6 +92,12 @@ def circuit(
             names of attributes or numbers, `{"m": "in_features", "c": 3}`.
         dtypes: The dtype that a tensor must have, by the name of its parameter; others may have any.
         multiples: For an axis, the number that its size must be a multiple of.
+
+    Returns:
+        A decorator for a function, a method, or an instance of `nn.Module`. A decorated function has the same
+        parameters and the attributes `circuit` (the declaration), `kernel` and `backward` (decorators that register a
+        faster function and a backward circuit). A module is returned itself, with a checked forward; its parameters,
+        attributes and state dict do not change, and its copies and pickles have the signature too.
 
     Raises:
         SignatureError: At the declaration, if the text cannot be parsed, or if the options or the parameters of the
@@ -143,7 +146,7 @@ def find_circuit(thing: Any) -> Circuit | None:
     """Return the declaration of a decorated function, a bound method or a module's forward; None if it has none.
 
     Args:
-        thing: Any object; of a module returned by `torch.compile`, the original module is used.
+        thing: Any object. For a module returned by `torch.compile`, the forward of the original module is used.
     """
     if isinstance(thing, nn.Module):
         thing = getattr(thing, "_orig_mod", thing).forward

@@ -1,4 +1,4 @@
-"""broadcast: index, then apply, is apply, then index; against plain loops, torch.func.vmap and functorch.vmap."""
+"""`broadcast`: indexing, then applying, equals applying, then indexing; compared with loops and with torch's vmap."""
 
 import copy
 import io
@@ -42,7 +42,7 @@ def square(x: Tensor) -> Tensor:
 
 @circuit("a, d -> b")
 def sizes_of(x: Tensor, z: Tensor) -> Tensor:
-    """The notebook's H, with weights that tell the entries apart."""
+    """The notebook's H, with a different weight for each entry, so that a wrong order of entries is found."""
     one, two = torch.arange(1, len(x) + 1), torch.arange(1, len(z) + 1)
     return (one * x.abs()).sum() * torch.tensor([1.0, 2.0]) + (two * z.abs()).sum()
 
@@ -53,7 +53,7 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def signed(text: str, f: Any, **options: Any) -> Any:
-    """What has no decorator, with a signature."""
+    """Return a function or module without a decorator as a circuit."""
     return circuit(text, **options)(f)
 
 
@@ -61,7 +61,7 @@ def signed(text: str, f: Any, **options: Any) -> Any:
 
 
 def test_figure_8_a_row_is_a_subtensor() -> None:
-    """An index is a circuit from an axis to nothing; lifted over the other axis it takes a row, or a column."""
+    """Indexing is a circuit from an axis to a scalar; lifted over the other axis it selects a row, or a column."""
     table = torch.arange(12).view(4, 3)
     at_2 = signed("a -> ", lambda x: x[2])
     assert torch.equal(broadcast(at_2, "a b -> b")(table), torch.tensor([6, 7, 8]))
@@ -78,7 +78,7 @@ def test_figure_9_every_order_of_access_gives_the_same_number() -> None:
 
 
 def test_figure_10_broadcasting_is_the_loop_that_the_notebook_meant() -> None:
-    """The notebook's loop wrote the column of a leaked global and passed (fault 2); here every column is compared."""
+    """The notebook's loop used the column of a leaked global and passed (fault 2); here every column is compared."""
     lifted = broadcast(square, "a c -> b c")
     x = torch.rand(3, 4)
     expected = torch.zeros(2, 4)
@@ -120,7 +120,7 @@ def test_nested_broadcasting_over_pairs() -> None:
 
 
 def test_batched_predict_shares_the_weight_pairs() -> None:
-    """seeds/001: the list of weight pairs is outside the signature, and the same for every example."""
+    """seeds/001: the list of weight pairs is outside the signature, so every example shares it."""
 
     @circuit("n -> m")
     def predict(inputs: Tensor, params: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -142,16 +142,16 @@ def test_batched_predict_shares_the_weight_pairs() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A circuit of several tensors and a lift of it: its axes, the target's, and how long each is."""
+    """A circuit of several tensors and a lift of it: the axes in both signatures, one letter each, and their sizes."""
 
     own: tuple[str, ...]
     result: str
     lifted: tuple[str, ...]
-    answer: str
+    lifted_result: str
     sizes: dict[str, int]
 
     def circuit(self, rest: str) -> Any:
-        """Nothing linear, and no two tensors alike; `rest` is "" or "..."."""
+        """Return a circuit that is not linear and treats each tensor differently; `rest` is "" or "..."."""
         left, right = ", ".join(f"{rest} {' '.join(axes)}" for axes in self.own), f"{rest} {' '.join(self.result)}"
 
         @circuit(f"{left} -> {right}")
@@ -163,29 +163,31 @@ class Case:
 
     @property
     def target(self) -> str:
-        return f"{', '.join(' '.join(axes) for axes in self.lifted)} -> {' '.join(self.answer)}"
+        return f"{', '.join(' '.join(axes) for axes in self.lifted)} -> {' '.join(self.lifted_result)}"
 
     @property
     def over(self) -> str:
-        return "".join(axis for axis in self.answer if axis not in self.result)
+        return "".join(axis for axis in self.lifted_result if axis not in self.result)
 
     def tensors(self) -> list[Tensor]:
         shapes = [[self.sizes[axis] for axis in axes] for axes in self.lifted]
         return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
     def loop(self, f: Callable[..., Tensor], tensors: list[Tensor]) -> Tensor:
-        """The plain loop: index every tensor by name, apply, write the answer where its index is."""
-        found = torch.zeros([self.sizes[axis] for axis in self.answer], dtype=torch.float64)
+        """Return the result of a plain loop: index every tensor by name, apply `f`, write the result at its index."""
+        found = torch.zeros([self.sizes[axis] for axis in self.lifted_result], dtype=torch.float64)
         for index in itertools.product(*(range(self.sizes[axis]) for axis in self.over)):
             at = dict(zip(self.over, index, strict=True))
             inputs = [
                 ordered(tensor[tuple([at.get(axis, slice(None)) for axis in axes])], without(axes, self.over), own)
                 for tensor, axes, own in zip(tensors, self.lifted, self.own, strict=True)
             ]
-            answer = ordered(f(*inputs), self.result, without(self.answer, self.over))
+            result = ordered(f(*inputs), self.result, without(self.lifted_result, self.over))
             if not index:
-                return answer
-            found = found.index_put(*placed(found, tuple([at.get(axis, slice(None)) for axis in self.answer]), answer))
+                return result
+            found = found.index_put(
+                *placed(found, tuple([at.get(axis, slice(None)) for axis in self.lifted_result]), result)
+            )
         return found
 
 
@@ -198,7 +200,7 @@ def ordered(tensor: Tensor, axes: str, wanted: str) -> Tensor:
 
 
 def placed(whole: Tensor, index: tuple[Any, ...], part: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The arguments of `index_put` that write `part` at `index`, so that gradients are kept."""
+    """Return the arguments of `index_put`, which is differentiable, that write `part` at `index`."""
     places = torch.arange(whole.numel()).view(whole.shape)[index].flatten()
     return torch.unravel_index(places, whole.shape), part.flatten()
 
@@ -226,7 +228,7 @@ def cases(draw: st.DrawFn, least: int = 0) -> Case:
 @pytest.mark.parametrize("rest", ["", "..."], ids=["mapped", "at the front"])
 @given(case=cases())
 def test_index_then_apply_is_apply_then_index(rest: str, case: Case) -> None:
-    """Identities 1, 2 and 3 of the reference, sizes 0 and 1 included."""
+    """Identities 1, 2 and 3 of the reference, also for axes of size 0 and 1."""
     f = case.circuit(rest)
     tensors = case.tensors()
     found = broadcast(f, case.target)(*tensors)
@@ -254,14 +256,14 @@ def test_gradients_are_those_of_the_loop(rest: str, case: Case) -> None:
 @settings(max_examples=60)
 @pytest.mark.filterwarnings("ignore:We've integrated functorch:FutureWarning")
 def test_each_axis_is_what_vmap_gives(vmap: Any, case: Case) -> None:
-    """Each lifted axis by vmap with the dims that the text says; torch's, and the functorch that ships in torch."""
+    """vmap over each lifted axis, with the dims that the signature states; by torch.func and by torch's functorch."""
     f = case.circuit("")
     tensors = case.tensors()
 
     def run(*tensors: Tensor) -> Tensor:
-        return ordered(f(*tensors), case.result, without(case.answer, case.over))
+        return ordered(f(*tensors), case.result, without(case.lifted_result, case.over))
 
-    axes, answer = [*case.lifted], case.answer
+    axes, result = [*case.lifted], case.lifted_result
     plain = [without(each, case.over) for each in case.lifted]
 
     def in_order(*tensors: Tensor) -> Tensor:
@@ -270,8 +272,8 @@ def test_each_axis_is_what_vmap_gives(vmap: Any, case: Case) -> None:
     inner: Any = in_order
     levels = []
     for axis in case.over:
-        levels.append((tuple([each.index(axis) if axis in each else None for each in axes]), answer.index(axis)))
-        axes, answer = [without(each, axis) for each in axes], without(answer, axis)
+        levels.append((tuple([each.index(axis) if axis in each else None for each in axes]), result.index(axis)))
+        axes, result = [without(each, axis) for each in axes], without(result, axis)
     for dims, out in reversed(levels):
         inner = vmap(inner, dims, out)
     torch.testing.assert_close(broadcast(f, case.target)(*tensors), inner(*tensors))
@@ -290,7 +292,7 @@ def test_in_chunks_the_same(case: Case, size: int) -> None:
 @given(case=cases(), names=st.permutations("xyz"))
 @settings(max_examples=40)
 def test_a_broadcast_is_a_circuit_that_can_be_broadcast_again(case: Case, names: list[str]) -> None:
-    """One axis more, over the circuit that the first broadcast made, is both at once."""
+    """Lifting the lifted circuit over a further axis equals one lift over all axes."""
     f = case.circuit("")
     tensors = [torch.stack([each, each * 2, each - 1], -1) for each in case.tensors()]
     once = broadcast(f, case.target)
@@ -299,7 +301,7 @@ def test_a_broadcast_is_a_circuit_that_can_be_broadcast_again(case: Case, names:
     assert str(found.signature).replace(" ", "") == case.target.replace(" ", "")
     over = names[0]
     inputs = ", ".join(" ".join([*axes, over]) for axes in case.lifted)
-    target = f"{inputs} -> {over} {' '.join(case.answer)}"
+    target = f"{inputs} -> {over} {' '.join(case.lifted_result)}"
     both = broadcast(f, target)(*tensors)
     torch.testing.assert_close(broadcast(once, target)(*tensors), both)
 
@@ -316,7 +318,7 @@ def test_ellipsis_is_lifted_over_where_the_circuit_has_none() -> None:
     torch.testing.assert_close(both(x, z)[1, 2, 3], sizes_of(x[1, 2, :, 3], z[1, 2]))
 
 
-def test_numbers_groups_and_axes_that_stand_twice() -> None:
+def test_numbers_groups_and_axes_that_occur_twice() -> None:
     trace_of = signed("a a -> ", lambda x: x.trace())
     x = torch.rand(4, 3, 3)
     torch.testing.assert_close(broadcast(trace_of, "c a a -> c")(x), torch.stack([each.trace() for each in x]))
@@ -342,9 +344,9 @@ def test_several_outputs_each_have_the_lifted_axes() -> None:
         torch.testing.assert_close(first[i], one)
         torch.testing.assert_close(second[:, i], two)
     named = signed("a -> a, ", lambda x: {"twice": x * 2, "sum": x.sum()})
-    answer = broadcast(named, "a c -> a c, c")(x)
-    torch.testing.assert_close(answer["twice"], x * 2)
-    torch.testing.assert_close(answer["sum"], x.sum(0))
+    result = broadcast(named, "a c -> a c, c")(x)
+    torch.testing.assert_close(result["twice"], x * 2)
+    torch.testing.assert_close(result["sum"], x.sum(0))
 
 
 # --- attention: `...` takes the lifted axes ---------------------------------------------------------------------------
@@ -391,7 +393,7 @@ def test_attention_lifted_is_its_definition_mapped(
     )
 
 
-def test_a_mask_is_shared_unless_its_axes_are_said() -> None:
+def test_a_mask_is_shared_unless_its_axes_are_given() -> None:
     query, key, value = torch.rand(4, 8, 3), torch.rand(5, 8, 3), torch.rand(5, 8, 3)
     mask, each = torch.rand(4, 5) < 0.7, torch.rand(4, 5, 3)
     target = "y k h, x k h, x k h -> y k h"
@@ -410,7 +412,7 @@ def test_a_mask_is_shared_unless_its_axes_are_said() -> None:
 @pytest.mark.parametrize("shape", [(4, 5), (2, 4, 5), (1, 4, 5)])
 @pytest.mark.parametrize("randomness", ["error", "same"])
 def test_a_shared_mask_keeps_its_own_leading_axes(shape: tuple[int, ...], randomness: Any) -> None:
-    """`...` of the mask is the batch, also where heads are lifted beside it."""
+    """The `...` of the mask is the batch, also if the circuit is lifted over heads at the same time."""
     query, key, value = torch.rand(2, 4, 8, 3), torch.rand(2, 5, 8, 3), torch.rand(2, 5, 8, 3)
     mask = torch.randn(shape)
     lifted = broadcast(attention, "... y k h, ... x k h, ... x k h -> ... y k h", randomness=randomness)
@@ -553,7 +555,7 @@ def test_randomness_is_that_of_vmap(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a -> ", "... a -> ..."])
-def test_a_chunk_holds_as_many_indexes_as_it_is_told(text: str) -> None:
+def test_a_chunk_holds_chunk_size_indexes(text: str) -> None:
     seen: list[int] = []
 
     @circuit(text)
@@ -670,7 +672,7 @@ def test_a_printed_run_shows_it_too(golden: Any) -> None:
 
 
 def test_heads_of_the_notebook_are_attention_lifted() -> None:
-    """MultiHeadAttention is Figure 21: its four boxes, and attention lifted over h with heads last."""
+    """MultiHeadAttention is Figure 21: four linear boxes, and attention lifted over h, which is the last axis."""
     model = MultiHeadAttention(m=12, k=4, h=3)
     target, source = torch.rand(5, 12), torch.rand(7, 12)
     heads = [box(x).unflatten(-1, (3, 4)).mT for box, x in ((model.Lq, target), (model.Lk, source), (model.Lv, source))]

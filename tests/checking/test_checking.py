@@ -1,4 +1,4 @@
-"""Circuits that check: what is refused and in which words, how parameters bind, kernels, switches, instances."""
+"""Checked circuits: error messages, binding of arguments, kernels, switches, and module instances with a signature."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ from circuits.checking.runtime import leaves
 
 @circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Each of y queries mixes the x values by how well their keys answer it."""
+    """Each of y queries takes a weighted sum of the x values, by the softmax of its scores with their keys."""
     score = query @ key.mT * key.shape[-1] ** -0.5
     if mask is not None:
         score = score.masked_fill(~mask, -torch.inf)
@@ -170,7 +170,7 @@ def heads_known(joined: Tensor, h: Tensor, k: Tensor) -> Tensor:
 
 
 def words(error: BaseException) -> str:
-    """A message without the place of this file."""
+    """Return an error message without the path of this file."""
     return re.sub(r"declared at .*", "declared at model.py:12", f"{type(error).__name__}: {error}\n")
 
 
@@ -219,7 +219,7 @@ def add_two(x: Tensor, y: Tensor) -> Tensor:
 
 
 def on_two(text: str, **options: Any) -> Callable[[], object]:
-    """Declare a circuit on a function of two parameters."""
+    """Return a function that declares a circuit on a function of two parameters."""
     return lambda: circuit(text, **options)(add_two)
 
 
@@ -324,7 +324,7 @@ def test_errors_are_of_the_kinds_that_users_catch() -> None:
 
 
 class TestBinding:
-    """The wrapper takes its arguments exactly as the function does."""
+    """The checked function binds its arguments exactly as the definition does."""
 
     def test_every_kind_of_parameter(self) -> None:
         default, seen = object(), []
@@ -356,7 +356,7 @@ class TestBinding:
         with pytest.raises(ShapeError, match="_s1"):
             f(ones(2), ones(2), ones(2), ones(3))
 
-    def test_optional_tensors_may_stand_before_the_others(self) -> None:
+    def test_optional_tensors_may_come_before_the_others(self) -> None:
         @circuit("y, x -> y", optional={"bias": "y"})
         def f(a: Tensor, bias: Tensor | None, b: Tensor) -> Tensor:
             return a if bias is None else a + bias
@@ -553,7 +553,7 @@ except Exception as error: print(type(error).__name__)
 
 
 class TestInstances:
-    """`circuit(text)(module)` signs one module of anyone's class."""
+    """`circuit(text)(module)` gives one module, of any class, a signature."""
 
     @pytest.fixture
     def linear(self) -> nn.Linear:
@@ -587,7 +587,7 @@ class TestInstances:
         with pytest.raises(ShapeError, match="3 axes"):
             module(ones(1, 5, 6), ones(1, 7, 6))
 
-    def test_it_is_signed_anew(self, linear: nn.Linear) -> None:
+    def test_a_second_signature_replaces_the_first(self, linear: nn.Linear) -> None:
         circuit("m -> k")(linear)
         assert linear(ones(4)).shape == (3,)
         with pytest.raises(ShapeError, match="2 axes here, but the signature has 1"):

@@ -1,4 +1,4 @@
-"""Checked circuits under everything torch does to a function: each cell runs the circuit and its unchecked twin."""
+"""Checked circuits under torch.compile, export, vmap, grad, FX and more: each equals the function without a check."""
 
 import copy
 import io
@@ -32,7 +32,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 
 class Mix(nn.Module):
-    """A group, arithmetic and a fixed size: what a check has to work out."""
+    """A module whose signature has a group, arithmetic and a fixed size, which the check has to compute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,10 @@ class CheckedMix(Mix):
 
 @dataclass(frozen=True)
 class Subject:
-    """A circuit, the same without a check, arguments that fit, and arguments that do not."""
+    """A circuit, the same function without a check, arguments that fit, and arguments that do not.
+
+    `says` is a part of the error message for the latter.
+    """
 
     checked: Callable[..., Tensor]
     plain: Callable[..., Tensor]
@@ -110,7 +113,7 @@ def held(request: pytest.FixtureRequest) -> tuple[nn.Module, Subject]:
 
 
 class Graphs:
-    """A backend that counts the graphs it is given and runs them as they are."""
+    """A backend of torch.compile that counts the graphs it receives and runs them unchanged."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -158,7 +161,7 @@ def test_compile_with_one_axis_marked_dynamic(subject: Subject) -> None:
 
 
 def test_compile_adds_no_operation(subject: Subject) -> None:
-    """The graph of the circuit has the nodes of the graph of its twin: the check is gone."""
+    """The graph of the circuit has the same nodes as that of the unchecked function: nothing of the check is left."""
     nodes: list[list[str]] = []
 
     def note(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
@@ -181,7 +184,7 @@ def test_compile_trains(subject: Subject) -> None:
 
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_bad_call_under_compile(subject: Subject, dynamic: bool) -> None:
-    """The error is the eager one, word for word, also when a good call came first."""
+    """The message is the same as without compilation, also after a call that fits."""
     with pytest.raises(ShapeError) as eager:
         subject.checked(*subject.bad)
     compiled = torch.compile(subject.checked, backend="eager", dynamic=dynamic)
@@ -194,7 +197,7 @@ def test_a_bad_call_under_compile(subject: Subject, dynamic: bool) -> None:
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_bad_call_under_compile_as_one_graph(subject: Subject, dynamic: bool) -> None:
-    """The error is Dynamo's own, with our whole text inside."""
+    """Dynamo raises its own error, which contains the whole message."""
     with pytest.raises(ShapeError) as eager:
         subject.checked(*subject.bad)
     compiled = torch.compile(subject.checked, backend="eager", fullgraph=True, dynamic=dynamic)
@@ -253,7 +256,7 @@ def test_switches_under_compile() -> None:
 
 
 class Scale:
-    """Not a module: made and called inside compiled code."""
+    """An object, not a module, that compiled code creates and calls."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -434,7 +437,7 @@ def test_functional_call(held: tuple[nn.Module, Subject]) -> None:
 
 
 class Caller(nn.Module):
-    """Export wants a module: one that calls a function."""
+    """A module that calls a function, since torch.export needs a module."""
 
     def __init__(self, f: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -471,7 +474,7 @@ def test_export_with_a_dynamic_axis(subject: Subject, strict: bool) -> None:
 
 
 def test_export_with_an_axis_that_must_divide() -> None:
-    """`y/2` asks for a size that is even for every y: `2*half` says so."""
+    """`y/2` needs an even size; `2 * half` makes every size of the dynamic axis even."""
     subject = module()
     half = Dim("half", min=2, max=32)
     graph = exported(subject, subject.good(y=4, x=5), dynamic_shapes=({0: 2 * half}, {}))
@@ -481,7 +484,7 @@ def test_export_with_an_axis_that_must_divide() -> None:
 
 
 def test_data_parallel_copies() -> None:
-    """A replica is a shallow copy of the dict: it must run on its own parameters."""
+    """A replica has a shallow copy of the module's dict, and must run with its own parameters."""
     subject = instance()
     assert isinstance(subject.checked, nn.Module)
     replica = subject.checked._replicate_for_data_parallel()

@@ -1,4 +1,4 @@
-"""Random signatures, sizes and texts: the answer is made first, then the question."""
+"""Random signatures, sizes and texts: the expected result is drawn first, and the input is made from it."""
 
 import random
 import string
@@ -22,14 +22,14 @@ sizes_of_names = st.fixed_dictionaries({name: st.integers(1, 9) for name in NAME
 
 @st.composite
 def tensors(draw: st.DrawFn) -> list[list[str]]:
-    """The axes of some tensors, as words: names, numbers, groups."""
+    """Draw the axes of 1 to 4 tensors as words: names, numbers and groups."""
     group = st.lists(names, min_size=1, max_size=3).map(lambda each: f"({' '.join(each)})")
     word = st.one_of(names, names, names, st.integers(1, 9).map(str), group)
     return draw(st.lists(st.lists(word, max_size=4), min_size=1, max_size=4))
 
 
 def size_of(word: str, sizes: dict[str, int]) -> int:
-    """The size of a word, by Python's own arithmetic."""
+    """Return the size of a word, computed by Python's own arithmetic."""
     total = 1
     for name in word.strip("()").split():
         total *= sizes[name] if name in sizes else int(name)
@@ -37,7 +37,7 @@ def size_of(word: str, sizes: dict[str, int]) -> int:
 
 
 def known(words: Sequence[str]) -> set[str]:
-    """The names whose size the words give: plain ones, and then those a group has only one of left, over and over."""
+    """Return the names whose sizes can be solved: plain ones, then repeatedly the only unknown name of a group."""
     found = {word for word in words if word in NAMES}
     for _ in words:
         for word in words:
@@ -48,12 +48,12 @@ def known(words: Sequence[str]) -> set[str]:
 
 
 def empty(*sizes: int) -> Tensor:
-    """A tensor of these sizes that takes no memory."""
+    """Return a tensor of these sizes on the meta device, which uses no memory."""
     return torch.empty(sizes, device="meta")
 
 
 def returns(*outputs: Tensor) -> Any:
-    """A function of any tensors that gives these."""
+    """Return a function that takes any tensors and returns these."""
     return lambda *tensors: outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -70,7 +70,7 @@ def test_sizes_are_bound_to_what_the_tensors_were_made_from(
 def test_what_was_made_from_sizes_fits(
     axes: list[list[str]], out: list[list[str]], sizes: dict[str, int], rest: list[int]
 ) -> None:
-    """Both readings agree: the generated one, and the slow one that explains."""
+    """The generated check accepts tensors whose shapes were made from one set of sizes."""
     text = ", ".join(" ".join(["...", *words]) for words in axes) + " -> " + ", ".join(map(" ".join, out))
     made = [empty(*rest, *(size_of(word, sizes) for word in words)) for words in axes]
     results = [empty(*(size_of(word, sizes) for word in words)) for words in out]
@@ -81,7 +81,7 @@ def test_what_was_made_from_sizes_fits(
 def test_a_changed_size_is_refused_and_its_axis_named(
     axes: list[list[str]], sizes: dict[str, int], data: st.DataObject
 ) -> None:
-    """Any size that is stated twice, or fixed: the axis stands in the message and the caret under a size of it."""
+    """For any size that occurs twice or is fixed, the message names the axis and has a caret under one of its sizes."""
     places = [(i, j) for i, words in enumerate(axes) for j, word in enumerate(words) if word in NAMES]
     fixed = data.draw(st.sets(names))
     twice = [(i, j) for i, j in places if axes[i][j] in fixed or sum(axes[i][j] == axes[m][n] for m, n in places) > 1]
@@ -107,7 +107,7 @@ def test_a_changed_size_is_refused_and_its_axis_named(
 
 
 def names_at_carets(message: str) -> str:
-    """The lines that have carets below them, each caret under a whole number."""
+    """Return the lines that have carets below them, and check that each run of carets is under a whole number."""
     lines = message.split("\n")
     found = ""
     for line, marks in pairwise(lines):
@@ -120,7 +120,7 @@ def names_at_carets(message: str) -> str:
 
 
 def spans(marks: str) -> Iterator[tuple[int, int]]:
-    """Where the runs of carets are."""
+    """Yield the start and stop of each run of carets."""
     start = 0
     for run in marks.split(" "):
         if run:
@@ -130,7 +130,7 @@ def spans(marks: str) -> Iterator[tuple[int, int]]:
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(0, 40))
 def test_arithmetic_fits_exactly_where_python_says_so(h: int, s: int, k: int, size: int) -> None:
-    """One random size against four forms; what fits is what Python's own numbers say."""
+    """One random size is checked against four terms; whether it fits is computed by Python's own arithmetic."""
     fit = {
         "h/s": h % s == 0 and size == h // s,
         "h*s+1": size == h * s + 1,
@@ -148,7 +148,7 @@ def test_arithmetic_fits_exactly_where_python_says_so(h: int, s: int, k: int, si
 
 
 def grammatical(rng: random.Random) -> str:
-    """A signature's text, by the grammar."""
+    """Return the text of a random signature, by the grammar."""
 
     def atom() -> str:
         return rng.choice([*NAMES, "3", "16"])
@@ -174,7 +174,7 @@ def grammatical(rng: random.Random) -> str:
 
 
 def mutated(text: str, rng: random.Random) -> str:
-    """The text with a few letters removed, doubled, put in or moved."""
+    """Return the text with a few characters removed, doubled, inserted or moved."""
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         at = rng.randrange(len(text) + 1)
         kind = rng.randrange(4)
@@ -191,7 +191,7 @@ def mutated(text: str, rng: random.Random) -> str:
 
 
 def read_mutated(cases: range) -> float:
-    """Read many mutated texts; how many of them are signatures."""
+    """Parse many mutated texts and return the fraction that are valid signatures."""
     valid = 0
     for case in cases:
         rng = random.Random(case)
@@ -199,7 +199,7 @@ def read_mutated(cases: range) -> float:
         try:
             signature = Signature.parse(text)
         except SignatureError as error:
-            assert_caret_stands_under_the_fault(text, str(error))
+            assert_caret_is_under_the_fault(text, str(error))
         else:
             valid += 1
             assert Signature.parse(str(signature)) == signature, text
@@ -207,8 +207,8 @@ def read_mutated(cases: range) -> float:
     return valid / len(cases)
 
 
-def assert_caret_stands_under_the_fault(text: str, message: str) -> None:
-    """What stands before the caret is still the beginning of some signature, and with the fault it is not."""
+def assert_caret_is_under_the_fault(text: str, message: str) -> None:
+    """Check that the text before the caret begins some valid signature, and that the text with the fault does not."""
     _, quoted, marks = message.split("\n")
     assert marks.strip(" ^") == "", message
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
@@ -227,7 +227,7 @@ def assert_caret_stands_under_the_fault(text: str, message: str) -> None:
 
 
 def begins_well(text: str) -> bool:
-    """Whether some way to go on makes a signature of it, tried out."""
+    """Return whether one of a few endings makes the text a valid signature."""
     ends = ["", "h", ")", "h)", "->", " -> ", ") ->", "h ->", "h) ->", "> "]
     return any(parses(text + end) for end in ends)
 
