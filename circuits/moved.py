@@ -1,7 +1,7 @@
-"""The names that modules had before they moved into folders, for files pickled then.
+"""The former names of modules, for files that were pickled before the modules moved into folders.
 
-A pickle names each class and function by the module that defines it. Those of the former modules are found under their
-former names too; no file of this library uses these names.
+A pickle names each class and function by its module. Here each former module name becomes an alias, in `sys.modules`, of
+the module that has the contents now. The library itself does not use the former names.
 """
 
 import sys
@@ -24,10 +24,10 @@ MODULES = {
     "tracking": "recording.track",
     "wiring": "algebra.wires",
 }
-"""Former names of modules, and their names today, inside `circuits`."""
+"""The former name of each moved module, with its name today; both inside `circuits`."""
 
 
 def alias_former_names() -> None:
-    """Let `pickle` import every former module: its name in `sys.modules` leads to the module of today."""
+    """Add every former module name to `sys.modules`, so that `pickle` finds it."""
     for former, now in MODULES.items():
         sys.modules[f"circuits.{former}"] = sys.modules[f"circuits.{now}"]

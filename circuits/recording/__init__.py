@@ -1,16 +1,18 @@
-"""One run, recorded: `trace` runs a fake copy of a model, `track` watches a real run, and both return a diagram.
+"""Recording: `trace` runs a fake copy of a model, `track` records a real run, and both return a diagram.
 
-May use every floor from `broadcasting` down. In the order of a recording: `interception` (torch's entry points,
-patched while anybody records), `listener` (calls become `events`, tensors become numbers by `values`), `builder`
-(events become boxes with named axes), `freezer` (boxes become frozen data); `symbols` are sizes that stay free.
-`trace` and `track` are the public functions.
+May use every folder from `broadcasting` down. Start with `trace` and `track`. A recording passes through `interception`
+(patches torch's entry points while a recording is active), `listener` and `intercepted_calls` (calls become `events`,
+`values` numbers their tensors), `builder` (events become drafts of boxes, with named axes) and `freezer` (drafts become
+frozen boxes). `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs` and `trace_errors`, and `track`
+uses `printer`. The rest are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
-from circuits.recording.builder import Builder, quoted, signature_of
+from circuits.recording.builder import Builder, quoted
+from circuits.recording.call_arguments import python_signature
 from circuits.recording.events import Call
-from circuits.recording.interception import watched
-from circuits.recording.listener import Listener, unheard
-from circuits.recording.symbols import Sizes, Symbols, name_of
+from circuits.recording.interception import recorded_by
+from circuits.recording.listener import Listener, unrecorded
+from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
 from circuits.recording.trace import trace
 from circuits.recording.track import Seen, Tracker, track
 
@@ -19,14 +21,14 @@ __all__ = [
     "Call",
     "Listener",
     "Seen",
-    "Sizes",
     "Symbols",
+    "TracingShapeEnv",
     "Tracker",
-    "name_of",
+    "axis_symbol",
+    "python_signature",
     "quoted",
-    "signature_of",
+    "recorded_by",
     "trace",
     "track",
-    "unheard",
-    "watched",
+    "unrecorded",
 ]

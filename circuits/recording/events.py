@@ -1,7 +1,7 @@
-"""What is heard of a run: events in order, and the values they speak of. Plain data without tensors.
+"""The record of one run: its events in order, and the values that they name.
 
-`Enter` and `Leave` bracket a box; `Call` is a torch call or a verb; `Lift` says that a tensor is seen through a
-transform. Wires stand for tensors (`structure`).
+`Enter` and `Leave` open and close a box, `Call` is a torch call or an einops verb, `Lift` relates a tensor outside a
+transform to the same one inside. Events hold no tensors: a `Wire` (of `circuits.diagram`) stands for each.
 """
 
 from typing import Any
@@ -12,13 +12,25 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 
 
 class Event:
-    """Something that happened. `Enter` and `Leave` bracket a box; the others stand alone."""
+    """The base class of all events of a run."""
 
     __slots__ = ()
 
 
 class Call(Event):
-    """A torch call or verb, with wires for tensors."""
+    """A torch call, an einops verb or an `autograd.Function`, with wires in place of tensors.
+
+    Attributes:
+        function: The callable.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        pattern: The pattern of a verb, or the name of an `autograd.Function`; else empty.
+        where: The line of user code that made the call, `model.py:12`, if lines are recorded.
+        result: The result, with wires.
+        error: The exception that the call raised, as one line; empty if none.
+        autocast: The device type and dtype of autocast, None where it is off.
+        gradient: Whether gradients were enabled.
+    """
 
     __slots__ = ("args", "autocast", "error", "function", "gradient", "kwargs", "pattern", "result", "where")
 
@@ -35,7 +47,7 @@ class Call(Event):
 
 
 class Lift(Event):
-    """A tensor is seen through a transform: `number` is `source` without its axis `dim` (None: with all)."""
+    """Value `number` is value `source` inside a transform: without its axis `dim`, or with all axes (`dim` None)."""
 
     __slots__ = ("dim", "level", "number", "source")
 
@@ -44,7 +56,25 @@ class Lift(Event):
 
 
 class Enter(Event):
-    """A box opens: a module, a circuit or a transform."""
+    """A box opens.
+
+    Attributes:
+        kind: "module", "circuit", "transform" or "function".
+        label: The name of the class, circuit or function.
+        path: The dotted path of the module; empty for the outermost and for what is no module.
+        module: The module that is called, or whose method a circuit is; else None.
+        args: The positional arguments with wires in place of tensors, as a `Struct`.
+        kwargs: The keyword arguments, likewise.
+        level: The level of torch.func transforms around the call, 0 outside any.
+        where: The line of user code that made the call, if lines are recorded.
+        circuit: The declaration of the circuit that is called, if it is one.
+        owner: The object whose method the circuit is, else None.
+        function: The function that is called, for a box of kind "function".
+        tensors: The wires of the circuit's tensor arguments, by position as text or by name.
+        whole: Whether a diagram runs the box as a whole, because a transform ran inside.
+        error: The exception that was raised in the box and in no box or call inside it, as one line; empty if none.
+        gradient: Whether gradients were enabled.
+    """
 
     __slots__ = (
         "args",
@@ -64,11 +94,11 @@ class Enter(Event):
         "whole",
     )
 
-    def __init__(
-        self, kind: str, label: str, path: str, module: Any, args: Any, kwargs: Any, level: int, where: str
-    ) -> None:
+    def __init__(self, kind: str, label: str, path: str, module: Any, level: int, where: str) -> None:
         self.kind, self.label, self.path, self.module = kind, label, path, module
-        self.args, self.kwargs, self.level, self.where = args, kwargs, level, where
+        self.level, self.where = level, where
+        self.args: Any = ()
+        self.kwargs: Any = {}
         self.circuit: Any = None
         self.owner: Any = None
         self.function: Any = None
@@ -79,9 +109,13 @@ class Enter(Event):
 
 
 class Leave(Event):
-    """The box opened last closes with this result, or by an error.
+    """The box that was opened last closes.
 
-    `inside` and `dims` say how a transform's result was made.
+    Attributes:
+        result: The result of the box, with wires; None if it failed.
+        inside: For a transform, the result of the function inside it.
+        dims: For `vmap`, its `out_dims`.
+        failed: Whether an exception left the box.
     """
 
     __slots__ = ("dims", "failed", "inside", "result")
@@ -95,6 +129,7 @@ def _any_autocast() -> bool:
 
 
 def _autocast() -> tuple[str, torch.dtype] | None:
+    """Return the device type and dtype of the autocast that is on, or None."""
     for device in ("cpu", "cuda", "mps", "xpu"):
         if torch.is_autocast_enabled(device):
             return device, torch.get_autocast_dtype(device)
@@ -102,11 +137,17 @@ def _autocast() -> tuple[str, torch.dtype] | None:
 
 
 class Record:
-    """All that was heard of one run.
+    """Everything that is recorded of one run.
 
-    `events` in order; `values` by number: shape, dtype, role, name, and the vmap levels a tensor was seen through;
-    `state` and `constants` say where those values come from that the run did not make; `roots` are the modules that
-    were called from outside any other, each with the prefix of its paths; `paths` names every module below them.
+    Attributes:
+        events: The events in order.
+        values: By number: shape, dtype, role, name, and the vmap levels of the tensor, outermost first.
+        state: The module and the dotted name of each value that is a parameter or buffer, by number.
+        constants: The tensor of each value that was neither made in the run nor is an argument or state, by number.
+        roots: The modules that were called outside any other module of the run, each with the prefix of its paths.
+        paths: The dotted paths of each module below the roots, by `id`.
+        originals: The user's own module or tensor for each copy that runs in its place, by `id` of the copy.
+        names: The names of parameters and buffers, by `id`.
     """
 
     def __init__(self) -> None:
@@ -120,22 +161,22 @@ class Record:
         self.names: dict[int, str] = {}
 
     def add(self, tensor: Tensor, role: str, name: str) -> int:
-        """A new value."""
-        levels = _levels(tensor) if functorch.maybe_current_level() is not None else ()
+        """Add a value with the shape and dtype of a tensor, and return its number."""
+        levels = _vmap_levels(tensor) if functorch.maybe_current_level() is not None else ()
         self.values.append((_shape(tensor), tensor.dtype, role, name, levels))
         return len(self.values) - 1
 
 
 def _shape(tensor: Tensor) -> tuple[Any, ...]:
-    """The sizes of a tensor; of a nested one, the longest of its parts."""
+    """Return the shape of a tensor; for a nested one, the largest sizes among its components."""
     if not tensor.is_nested or tensor.layout is not torch.strided:
         return tuple(tensor.shape)
     with torch._C.DisableTorchFunction():
         return (tensor.size(0), *tensor._nested_tensor_size().amax(0).tolist())
 
 
-def _levels(tensor: Tensor) -> tuple[int, ...]:
-    """The vmap levels a tensor is seen through, outermost first."""
+def _vmap_levels(tensor: Tensor) -> tuple[int, ...]:
+    """Return the levels of the vmaps whose axis a tensor hides, outermost first."""
     found = []
     while functorch.is_functorch_wrapped_tensor(tensor):
         if functorch.is_batchedtensor(tensor):

@@ -1,6 +1,5 @@
-"""Freeze what was built: drafts of boxes, whose axes may still learn their names, become boxes, which are data."""
+"""Freeze drafts into boxes: a `Draft` is a box whose axes may still get names, a `Box` is frozen data."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from circuits import verbs
-from circuits.checking import Circuit, parameters_of
 from circuits.diagram import (
     Box,
     Call,
@@ -23,24 +21,28 @@ from circuits.diagram import (
     operation_name,
     substitute,
     wires,
-    without_defaults,
 )
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
+from circuits.recording.call_arguments import bound_arguments, explicit_arguments, unpacked
 from circuits.recording.events import Enter, Record
 from circuits.windows import fold, unfold
 
 Port = tuple[int, list[AxisNode]]
+"""A value that enters or leaves a box: its number, and its axes in the scope of the box."""
+
+PATTERN_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfold, fold, einops.rearrange}
+"""Functions that are called with a pattern of axes."""
 
 
-def same(number: Any) -> Any:
-    """The expression of a number that is one."""
+def identity(number: Any) -> Any:
+    """Return a number as it is: the expression of a number that is not symbolic."""
     return number
 
 
 @dataclass(eq=False)
 class Draft:
-    """A box whose axes may still learn their names."""
+    """A box whose axes may still get names; `event` is the `Call` or `Enter` from which it is made."""
 
     event: Any
     inputs: list[Port] = field(default_factory=list)
@@ -55,21 +57,32 @@ class Draft:
 
 
 class Freezer:
-    """Freezes drafts of a record, in whose values `names` names the axes; `learn` reads the shapes of new values.
+    """Freezes the drafts of one record.
 
-    `argument_names` are the parameters that the run's own inputs came for, by number; `root` is the outermost draft.
+    Args:
+        record: The record.
+        names: The axes of its values.
+        read_new_shapes: Adds the shapes of the record's new values to `names`.
+
+    Attributes:
+        argument_names: The parameter of each value that is an argument of the run, by number.
+        unused_state: The number of each parameter or buffer that no call reads, by its name in the run.
+        root: The draft of the outermost box.
     """
 
-    def __init__(self, record: Record, names: Names, learn: Callable[[], None]) -> None:
+    def __init__(self, record: Record, names: Names, read_new_shapes: Callable[[], None]) -> None:
         self.record = record
         self.names = names
-        self.learn = learn
+        self.read_new_shapes = read_new_shapes
         self.argument_names: dict[int, str] = {}
-        self.unread: dict[str, int] = {}
+        self.unused_state: dict[str, int] = {}
         self.root: Draft | None = None
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
-        """The finished box; `scalar` gives the expression of a symbolic number for running, None a box to look at."""
+        """Return the box of a draft.
+
+        `scalar` returns the expression of a symbolic number; with None the box is for printing and cannot be run.
+        """
         event = draft.event
         if isinstance(event, events.Call):
             return self._freeze_call(draft, scalar)
@@ -87,55 +100,49 @@ class Freezer:
             outputs=self._values(draft.outputs),
             parameters=self._parameters(event, boxes, scalar is None),
             boxes=boxes,
-            call=self._whole(draft, scalar) if event.whole and scalar is not None else None,
+            call=self._call_as_whole(draft, scalar) if event.whole and scalar is not None else None,
             where=event.where,
             error=event.error,
-            reverse=self._by_hand(draft, scalar) if circuit is not None and scalar is not None else None,
-            given=_final(self._said(event), scalar) if scalar is not None and event.kind != "function" else None,
+            reverse=self._custom_backward(draft, scalar) if circuit is not None and scalar is not None else None,
+            given=_with_expressions(explicit_arguments(event), scalar)
+            if scalar is not None and event.kind != "function"
+            else None,
             inside=self._values(draft.inside),
         )
 
-    def _said(self, event: Enter) -> Any:
-        """How a box was called, but for what has its default."""
-        function = event.circuit.definition if event.circuit is not None else getattr(event.module, "forward", None)
-        parameters = parameters_of(function) if function is not None else ()
-        owned = event.circuit is not None and event.circuit.owner
-        args, kwargs = without_defaults(parameters[bool(owned) :], *unpacked((event.args, event.kwargs)))
-        return Struct(tuple, (), (Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))))
-
-    def _by_hand(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:
-        """The backward circuit that was written for a circuit, and what the circuit was given."""
+    def _custom_backward(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:
+        """Return the custom backward circuit of a circuit with the arguments of the call, or None."""
         event, circuit = draft.event, draft.event.circuit
         if circuit.body.backward is None:
             return None
         owner = self.record.originals.get(id(event.owner), event.owner)
         if isinstance(owner, nn.Module):
-            self._hold(owner, f"{event.path}." if event.path else "")
-        names, args, kwargs = _taken(circuit, *unpacked((event.args, event.kwargs)))
+            self._add_state(owner, f"{event.path}." if event.path else "")
+        names, args, kwargs = bound_arguments(circuit, *unpacked((event.args, event.kwargs)))
         return CustomBackward(
             circuit.body.backward,
             owner,
             event.path,
             names,
             len(circuit.inputs),
-            _final(Struct(tuple, (), args), scalar),
-            _final(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
-            _final(draft.result, scalar),
-            event.gradient or not self._watched,
+            _with_expressions(Struct(tuple, (), args), scalar),
+            _with_expressions(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
+            _with_expressions(draft.result, scalar),
+            event.gradient or not self._gradient_around,
         )
 
-    def _hold(self, module: nn.Module, prefix: str) -> None:
-        """Say where every parameter and buffer of a module lives: what its definition leaves, its reverse may read."""
-        held = {id(attribute(*where)) for where in self.record.state.values()}
+    def _add_state(self, module: nn.Module, prefix: str) -> None:
+        """Add all parameters and buffers of a module to the record; a custom backward may use any of them."""
+        known = {id(attribute(*where)) for where in self.record.state.values()}
         for role, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
             for name, tensor in named:
-                if id(tensor) not in held:
-                    number = self._unread(f"{prefix}{name}", tensor, role).number
+                if id(tensor) not in known:
+                    number = self._add_unused(f"{prefix}{name}", tensor, role).number
                     self.record.state[number] = (module, name)
 
     def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
         event = draft.event
-        verb = event.function in VERBS
+        verb = event.function in PATTERN_VERBS
         label = event.pattern if event.pattern and not verb else operation_name(event.function)
         inputs = self._values(draft.inputs)
         return Box(
@@ -152,53 +159,60 @@ class Freezer:
         )
 
     def _program(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
-        """How to run an operation again. Where the whole run was without gradients, none of it says so."""
+        """Return how to run an operation again, without gradients if only the operation ran so, not the whole run."""
         return Call(
             event.function,
-            _final(Struct(tuple, (), event.args), scalar),
-            _final(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
-            _final(event.result, scalar),
+            _with_expressions(Struct(tuple, (), event.args), scalar),
+            _with_expressions(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
+            _with_expressions(event.result, scalar),
             event.autocast,
-            event.gradient or not self._watched,
+            event.gradient or not self._gradient_around,
         )
 
     @property
-    def _watched(self) -> bool:
+    def _gradient_around(self) -> bool:
+        """Whether gradients were enabled where the run began."""
         return self.root is None or self.root.event.gradient
 
-    def _whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
-        """How to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
+    def _call_as_whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
+        """Return how to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
         event = draft.event
         function = event.path if event.kind == "module" else event.function or event.circuit.definition
         if event.kind == "circuit" and event.module is not None:
             function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
-        return Call(function, _final(event.args, scalar), _final(event.kwargs, scalar), _final(draft.result, scalar))
+        return Call(
+            function,
+            _with_expressions(event.args, scalar),
+            _with_expressions(event.kwargs, scalar),
+            _with_expressions(draft.result, scalar),
+        )
 
     def _name(self, draft: Draft) -> str:
-        """A module's path below the module around it, with its other names if it has any."""
+        """Return a module's path relative to the module around it, joined with its other paths by "="."""
         event = draft.event
         roots = [prefix for prefix, _ in self.record.roots]
         if draft.parent is None or not event.path or event.kind == "circuit" or event.path in roots:
             return ""
-        around = draft.parent
-        while not around.event.path and around.parent is not None:
-            around = around.parent
+        parent = draft.parent
+        while not parent.event.path and parent.parent is not None:
+            parent = parent.parent
         paths = self.record.paths.get(id(event.module), [event.path])
-        return "=".join(dict.fromkeys([_below(path, around.event.path) for path in paths]))
+        return "=".join(dict.fromkeys([_relative(path, parent.event.path) for path in paths]))
 
     def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
-        return tuple([self._value(number, cells) for number, cells in ports])
+        return tuple([self._value(number, axes) for number, axes in ports])
 
-    def _value(self, number: int, cells: Sequence[AxisNode]) -> Value:
+    def _value(self, number: int, axes: Sequence[AxisNode]) -> Value:
+        """Return a value; the axes that vmap hides from the code come first."""
         _, dtype, role, name, levels = self.record.values[number]
         mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
-        cells = [*mapped, *cells]
-        sizes = tuple([cell.root.size for cell in cells])
+        axes = [*mapped, *axes]
+        sizes = tuple([axis.root.size for axis in axes])
         name = name or self.argument_names.get(number, "")
-        return Value(number, labels(cells), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
+        return Value(number, labels(axes), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
 
     def _parameters(self, event: Enter, boxes: Sequence[Box], brief: bool) -> tuple[Value, ...]:
-        """A module's parameters, read or not, or those that the boxes inside a circuit read."""
+        """Return the parameters of a module, used or not; of any other box, those that the boxes inside it use."""
         read = {value.name: value for box in boxes for value in box.parameters}
         if event.module is None or event.kind != "module":
             return tuple(read.values())
@@ -207,56 +221,29 @@ class Freezer:
             for name, parameter in event.module.named_parameters():
                 full = self.record.names.setdefault(id(parameter), prefix + name)
                 if full not in read:
-                    read[full] = _unnamed(full, parameter) if brief else self._unread(full, parameter)
+                    read[full] = _sizes_only(full, parameter) if brief else self._add_unused(full, parameter)
         return tuple(read.values())
 
-    def _unread(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
-        if name not in self.unread:
-            self.unread[name] = self.record.add(tensor, role, name)
-            self.learn()
-        return self._value(self.unread[name], self.names.of(self.unread[name]))
+    def _add_unused(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
+        """Return the value of a parameter or buffer that no call reads; it is added to the record the first time."""
+        if name not in self.unused_state:
+            self.unused_state[name] = self.record.add(tensor, role, name)
+            self.read_new_shapes()
+        return self._value(self.unused_state[name], self.names.of(self.unused_state[name]))
 
 
-def _unnamed(name: str, parameter: torch.Tensor) -> Value:
-    """A parameter of which only the size matters, in a box to look at."""
+def _sizes_only(name: str, parameter: torch.Tensor) -> Value:
+    """Return a parameter without a number or axis names, for a box that is printed and not run."""
     shape = tuple(parameter.shape)
     return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name)
 
 
-def _final(description: Any, scalar: Callable[[Any], Any]) -> Any:
-    """A description with its symbolic numbers as expressions; as it is, if there can be none."""
-    if scalar is same:
+def _with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:
+    """Return a description with expressions for its symbolic numbers; as it is where `scalar` is `identity`."""
+    if scalar is identity:
         return description
     return substitute(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)))
 
 
-def _taken(
-    circuit: Circuit, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]:
-    """All that a circuit's definition takes, defaults too, by place and by name; and what stands at each place."""
-    parameters = parameters_of(circuit.definition)[bool(circuit.owner) :]
-    bound = inspect.Signature(parameters).bind(*args, **kwargs)
-    bound.apply_defaults()
-    names: list[str] = []
-    for each in parameters:
-        if each.kind is each.VAR_POSITIONAL:
-            names += [f"{each.name}[{place}]" for place in range(len(bound.arguments[each.name]))]
-        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
-            names.append(each.name)
-    return tuple(names), bound.args, bound.kwargs
-
-
-def _below(path: str, parent: str) -> str:
+def _relative(path: str, parent: str) -> str:
     return path.removeprefix(f"{parent}.") if parent else path
-
-
-def unpacked(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, which were described together or apart."""
-    args, kwargs = described.parts if isinstance(described, Struct) else described
-    args = args.parts if isinstance(args, Struct) else args
-    kwargs = dict(zip(kwargs.keys, kwargs.parts, strict=True)) if isinstance(kwargs, Struct) else kwargs
-    return tuple(args), kwargs
-
-
-VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfold, fold, einops.rearrange}
-"""What is called with a pattern of axes."""

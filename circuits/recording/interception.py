@@ -1,8 +1,9 @@
-"""Where a run passes what torch's modes do not see: module calls, `vmap`, and `autograd.Function.apply`.
+"""Interception: while a recording is active, patch the three entry points that torch's function modes do not see.
 
-These doors are replaced while anybody records and put back when nobody does any more, whichever thread ends last.
-They tell who records in their own thread, and let other threads pass as before, but for one thing: meanwhile compiled
-code runs as the code it wraps, in every thread, since torch has one stance for the whole process.
+These are `nn.Module.__call__`, `vmap` and `autograd.Function.apply`. They are patched when the first recording of the
+process starts, and restored when the last one ends, in whichever thread. A patched entry point passes the call to the
+recorder of its own thread; in a thread without a recorder the call runs as before. One effect reaches every thread:
+meanwhile compiled code runs as the code it wraps, since torch has one compiler stance for the whole process.
 """
 
 import contextlib
@@ -18,105 +19,130 @@ from torch._functorch import apis
 from torch.overrides import _get_current_function_mode_stack
 
 from circuits import switch
+from circuits.recording.intercepted_calls import record_autograd_function, record_module, record_vmap
+from circuits.recording.listener import Listener
 
 _lock = threading.Lock()
-_listeners = 0
+_active_recordings = 0
 _undo = contextlib.ExitStack()
 
 
 @contextmanager
-def watched(recorder: Any, root: Any = None) -> Iterator[None]:
-    """Let `recorder` hear this thread; who recorded before hears on. `root` is the module that it is there for."""
-    global _listeners
+def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
+    """Record this thread with `listener` inside the `with`; a recorder that it had before records the same calls.
+
+    Args:
+        listener: The recorder.
+        root: The module to be recorded, if there is one: classes of its modules that define `__call__` are patched too.
+    """
+    global _active_recordings
     with _lock:
-        if _listeners == 0:
+        if _active_recordings == 0:
             _undo.enter_context(torch.compiler.set_stance("force_eager"))
-            _replace(nn.Module, "__call__", _module_door)
-            _replace(apis, "vmap_impl", _vmap_door)
-            _replace(torch.autograd.Function, "apply", _apply_door)
-            _replace(torch.overrides, "has_torch_function", _mode_door)
+            _patch(nn.Module, "__call__", _intercept_module_call)
+            _patch(apis, "vmap_impl", _intercept_vmap)
+            _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
+            _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
         for module in root.modules() if isinstance(root, nn.Module) else ():
             owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)
-            if not hasattr(owner.__dict__["__call__"], "is_door"):
-                _replace(owner, "__call__", _module_door)
-        _listeners += 1
-    recorder.outer = switch.current()
+            if not hasattr(owner.__dict__["__call__"], "is_interception"):
+                _patch(owner, "__call__", _intercept_module_call)
+        _active_recordings += 1
+    listener.outer = switch.current()
     try:
-        with switch.set_recorder(recorder):
+        with switch.set_recorder(listener):
             yield
     finally:
         with _lock:
-            _listeners -= 1
-            if _listeners == 0:
+            _active_recordings -= 1
+            if _active_recordings == 0:
                 _undo.close()
 
 
-def _replace(holder: Any, name: str, door: Callable[[Any], Any]) -> None:
-    before = holder.__dict__[name]
-    setattr(holder, name, door(before))
-    _undo.callback(setattr, holder, name, before)
+def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
+    """Replace an attribute of a class or module by its interception until the last recording ends."""
+    original = holder.__dict__[name]
+    setattr(holder, name, interception(original))
+    _undo.callback(setattr, holder, name, original)
 
 
-def _module_door(before: Any) -> Any:
-    def heard(recorder: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _intercept_module_call(original: Any) -> Any:
+    """Return a replacement of a class's `__call__` that passes each module call to the recorder of the thread.
+
+    `dispatch` passes the call to one recorder, which passes it on to `dispatch` with the recorder outside it; where
+    there is none, `dispatch` makes the original call. The interceptions below do the same.
+    """
+
+    def dispatch(recorder: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if recorder is None:
-            return before(module, *args, **kwargs)
-        return recorder.module(module, args, kwargs, partial(heard, recorder.outer))
+            return original(module, *args, **kwargs)
+        return record_module(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
 
     def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return heard(switch.current(), module, *args, **kwargs)
+        return dispatch(switch.current(), module, *args, **kwargs)
 
-    __call__.is_door = True  # type: ignore[attr-defined]
+    __call__.is_interception = True  # type: ignore[attr-defined]
     return __call__
 
 
-def _vmap_door(before: Any) -> Any:
-    def heard(
+def _intercept_vmap(original: Any) -> Any:
+    """Return a replacement of `vmap_impl`, which torch calls for each call of a mapped function."""
+
+    def dispatch(
         recorder: Any, function: Any, in_dims: Any, out_dims: Any, randomness: Any, chunk_size: Any, *args: Any,
         **kwargs: Any,
     ) -> Any:  # fmt: skip
-        def call(watched: Any) -> Any:
-            return heard(recorder.outer, watched, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
+        def call(recorded: Any) -> Any:
+            return dispatch(recorder.outer, recorded, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
 
         if recorder is None:
-            return before(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
-        return recorder.vmap(function, in_dims, out_dims, args, kwargs, call)
+            return original(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
+        return record_vmap(recorder, function, out_dims, args, kwargs, call)
 
     def vmap_impl(*args: Any, **kwargs: Any) -> Any:
-        return heard(switch.current(), *args, **kwargs)
+        return dispatch(switch.current(), *args, **kwargs)
 
     return vmap_impl
 
 
-def _apply_door(before: Any) -> Any:
-    def heard(recorder: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+def _intercept_autograd_function(original: Any) -> Any:
+    """Return a replacement of the class method `autograd.Function.apply`."""
+
+    def dispatch(recorder: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         if recorder is None:
-            return before.__func__(function, *args, **kwargs)
-        return recorder.function(function, args, kwargs, partial(heard, recorder.outer, function, *args, **kwargs))
+            return original.__func__(function, *args, **kwargs)
+        call = partial(dispatch, recorder.outer, function, *args, **kwargs)
+        return record_autograd_function(recorder, function, args, kwargs, call)
 
     def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
-        return heard(switch.current(), function, *args, **kwargs)
+        return dispatch(switch.current(), function, *args, **kwargs)
 
     return classmethod(apply)
 
 
-def _mode_door(before: Any) -> Any:
-    """torch's Transformer layers leave their fused path when any mode is on; a recorder of what really runs is none."""
+def _intercept_has_torch_function(original: Any) -> Any:
+    """Return a replacement of `has_torch_function` that does not count a recorder, unless it records definitions.
+
+    torch's Transformer layers leave their fused path when any function mode is active; with this, a run that is
+    tracked takes the same path as one that is not.
+    """
 
     def has_torch_function(tensors: Any) -> bool:
         recorder: Any = switch.current()
-        if recorder is None or recorder.definitions or not _listens_alone(type(recorder)):
-            return before(tensors)
-        return any(_overrides(tensor) for tensor in tensors)
+        if recorder is None or recorder.definitions or not _only_modes_of(type(recorder)):
+            return original(tensors)
+        return any(_overrides_torch_function(tensor) for tensor in tensors)
 
     return has_torch_function
 
 
-def _listens_alone(kind: type) -> bool:
+def _only_modes_of(kind: type) -> bool:
+    """Return whether every active function mode is of one class."""
     return all(isinstance(mode, kind) for mode in _get_current_function_mode_stack())
 
 
-def _overrides(value: Any) -> bool:
+def _overrides_torch_function(value: Any) -> bool:
+    """Return whether a value is of a tensor subclass, or any other class, with its own `__torch_function__`."""
     kind: Any = type(value)
     if kind is Tensor or kind is nn.Parameter or not hasattr(kind, "__torch_function__"):
         return False

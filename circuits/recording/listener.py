@@ -1,10 +1,10 @@
-"""Hear one run: every torch call, module call, circuit, verb and transform, as a flat list of events.
+"""The recorder of a run: torch calls, circuit calls and einops verbs become events, between those that open a box.
 
-A `TorchFunctionMode` sees the torch calls; what it does not see comes through `doors`. Tensors are known by weak
-references, so recording keeps none alive. What the events mean is `building`'s business.
+`Listener` is a `TorchFunctionMode`, so it receives every torch call. Module calls, `vmap` and `autograd.Function.apply`
+reach it through `interception`, and `intercepted_calls` records them. Tensors are held by weak references, so that
+recording keeps none alive. `builder` turns the events into a diagram.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -33,56 +33,72 @@ from circuits.diagram import (
     returning_first,
 )
 from circuits.recording.events import Call, Enter, Event, Leave, Record
-from circuits.recording.user_frames import caller
+from circuits.recording.module_paths import register_paths
+from circuits.recording.open_boxes import OpenBoxes
+from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
 
 
 class Listener(TorchFunctionMode):
-    """Records the runs of `target` (a module, or a Circuit); of anything, if None.
+    """The recorder of every run of `target`; a run is one call of it from outside.
 
-    `definitions` chooses what a circuit with a kernel runs. `places` notes the line of every call. `told`, if given,
-    is called with each event as it happens and what the call gave, `finished` at the end of each run.
+    Args:
+        target: The module or `Circuit` whose calls are recorded; None: any.
+        definitions: Whether a circuit with a kernel runs its definition.
+        lines: Whether each event stores the line of user code that made the call.
+
+    Attributes:
+        on_event: Called with each event of the run, and with the result of the call where there is one.
+        on_finish: Called at the end of each run.
+        substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
+        format_size: Returns the text of a size for a message.
+        outer: The recorder that this thread had before; it records the same calls.
+        record, stack, values: The events, the open boxes and the wires of tensors of the current run.
     """
 
-    def __init__(self, target: Any = None, definitions: bool = False, places: bool = False) -> None:
+    def __init__(self, target: Any = None, definitions: bool = False, lines: bool = False) -> None:
         super().__init__()
         self.target = target
         self.definitions = definitions
-        self.places = places
-        self.told: Callable[[Event, Any], None] | None = None
-        self.finished: Callable[[], None] | None = None
-        self.replace: Callable[[nn.Module], nn.Module] | None = None
-        self.written: Callable[[Any], str] = str
+        self.lines = lines
+        self.on_event: Callable[[Event, Any], None] | None = None
+        self.on_finish: Callable[[], None] | None = None
+        self.substitute_module: Callable[[nn.Module], nn.Module] | None = None
+        self.format_size: Callable[[Any], str] = str
         self.outer: Any = None
         self.begin()
 
     def begin(self) -> None:
         """Start a new record."""
         self.record = Record()
-        self.mute = False
-        self.inside: Any = None
-        self.failing = False
-        self.failed_in: list[str] = []
-        self.stack: list[Enter] = []
-        self.values = Values(self.record, self.stack, self._tell)
+        self.stack = OpenBoxes()
+        self.values = Values(self.record, self.stack, self.emit)
+        self.is_paused = False
+        self.current_operation: Any = None
 
     @contextmanager
-    def muted(self) -> Iterator[None]:
-        """Hear nothing meanwhile."""
-        before, self.mute = self.mute, True
+    def paused(self) -> Iterator[None]:
+        """Record no torch call inside the `with`."""
+        before, self.is_paused = self.is_paused, True
         try:
             yield
         finally:
-            self.mute = before
+            self.is_paused = before
 
-    # Torch calls
+    def emit(self, event: Event, result: Any = None) -> None:
+        """Append an event to the record and notify `on_event`."""
+        self.record.events.append(event)
+        if self.on_event is not None:
+            self.on_event(event, result)
+
+    # Torch calls and verbs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         action = ACTIONS.get(func)
         if action is None:
             action = action_for(func)
-        if action == SKIP or not self.stack or self.mute or (func is _WATCH and _is_watched_by_func(args[0])):
+        if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _is_wrapped(args[0])):
             return func(*args, **kwargs)
         if action == TRACE_INTO:
             with self:
@@ -90,110 +106,55 @@ class Listener(TorchFunctionMode):
         if action == ITERATE:
             with self:
                 return iter(args[0].unbind(0))
-        return self._call(func, args, kwargs, "", lambda: func(*args, **kwargs))
+        return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
 
-    def _call(
+    def record_call(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
     ) -> Any:
-        wire = self.values.wire
-        self.failing = False
+        """Record `run()` as one call of `function` and return its result; results without a tensor are not recorded."""
+        values = self.values
+        wire = values.wire
+        self.stack.error_noted = False
         event = Call(
             function,
             describe_all(args, wire),
             {name: describe(arg, wire) for name, arg in kwargs.items()} if kwargs else kwargs,
             pattern,
-            caller() if self.places else "",
+            user_line() if self.lines else "",
         )
-        before, self.inside = self.inside, function
+        before, self.current_operation = self.current_operation, function
         try:
-            answer = run()
+            result = run()
         except BaseException as error:
-            if not self.failing:
-                event.error = _brief(error)
-                self._failed(operation_name(function))
-                self._tell(event)
+            if self.stack.note_error(event, error, operation_name(function)):
+                self.emit(event)
             raise
         finally:
-            self.inside = before
-        event.result = describe(answer, self.values.made)
-        if answer is None and mutates(function) and args and isinstance(args[0], Tensor):
-            event.result = None
-            self._overwrite(event, args[0])
+            self.current_operation = before
+        event.result = describe(result, values.define)
+        if result is None and mutates(function) and args and isinstance(args[0], Tensor):
+            # `x[i] = y` returns None, but x is a new value after it: recorded as a call that returns x.
+            event.function = returning_first(function)
+            event.result = describe(args[0], values.define)
         elif type(event.result) is not Wire and next(leaves(event.result), None) is None:
-            return answer
+            return result
         level = functorch.maybe_current_level()
         if level is not None:
-            self._whole(level)
-        self._tell(event, answer)
-        return answer
+            self.stack.mark_whole(level)
+        self.emit(event, result)
+        return result
 
-    def _overwrite(self, event: Call, tensor: Tensor) -> None:
-        """`x[i] = y` gives nothing back, but x is another value afterwards: as if the call had returned it."""
-        event.function = returning_first(event.function)
-        event.result = describe(tensor, self.values.made)
-
-    def _whole(self, level: int) -> None:
-        """A box in whose inside a transform ran is run as a whole."""
-        for box in reversed(self.stack):
-            if box.kind != "transform" and box.level < level:
-                box.whole = True
-                return
-
-    def _failed(self, operation: str = "") -> None:
-        """Remember where the error that goes up began; another event means that the code has caught it."""
-        self.failing = True
-        boxes = [f"{box.path.rpartition('.')[2]} {box.label}".strip() for box in self.stack]
-        self.failed_in = [*boxes, operation] if operation else boxes
-
-    def _tell(self, event: Event, answer: Any = None) -> None:
-        self.record.events.append(event)
-        if self.told is not None:
-            self.told(event, answer)
+    def verb(
+        self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
+    ) -> Any:
+        """Record an einops verb as one call; the torch calls that it makes are not recorded."""
+        if self.outer is not None:
+            run = partial(self.outer.verb, function, pattern, args, kwargs, run)
+        if not self.stack:
+            return run()
+        return self.record_call(function, args, kwargs, pattern, partial(_without_modes, run))
 
     # Boxes
-
-    def module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]) -> Any:
-        """A module is called."""
-        plain = module._modules.get("_orig_mod")
-        if plain is not None:
-            self.record.originals.setdefault(id(plain), self.record.originals.get(id(module), plain))
-            if module is self.target:
-                self.target = plain
-            return plain(*args, **kwargs)
-        opened = bool(self.stack) and self.stack[-1].module is module
-        if opened and type(module).__call__ is not nn.Module.__call__:
-            return call(module, *args, **kwargs)
-        if not self.stack and self.target is not None and module is not self.target:
-            return call(module, *args, **kwargs)
-        if id(module) not in self.record.paths:
-            if self.replace is not None and id(module) not in self.record.originals:
-                return self.replace(module)(*args, **kwargs)
-            self._register(module)
-        elif not self.stack:
-            self.record.roots.append((self.record.paths[id(module)][0], module))
-        paths = self.record.paths[id(module)]
-        return self._box(
-            "module", type(module).__name__, paths[0], module, args, kwargs, lambda: call(module, *args, **kwargs)
-        )
-
-    def _register(self, root: nn.Module) -> None:
-        """Learn the paths below a module met outside any other; all but the first begin with a name of their own."""
-        prefix = self._free_name(type(root).__name__) if self.stack or self.record.roots else ""
-        self.record.roots.append((prefix, root))
-        for path, module in root.named_modules(remove_duplicate=False):
-            full = f"{prefix}.{path}" if prefix and path else prefix or path
-            known = self.record.paths.setdefault(id(module), [])
-            if full not in known:
-                known.append(full)
-            plain = getattr(module, "_orig_mod", None)
-            if isinstance(plain, nn.Module):
-                self.record.paths.setdefault(id(plain), []).append(full)
-
-    def _free_name(self, name: str) -> str:
-        """`Linear`, or `Linear2` where that is taken."""
-        taken = {path.partition(".")[0] for paths in self.record.paths.values() for path in paths}
-        numbered = (f"{name}{count}" for count in itertools.count(2))
-        return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
     def circuit(
         self,
@@ -203,15 +164,12 @@ class Listener(TorchFunctionMode):
         kwargs: dict[str, Any],
         run: Callable[[bool], Any],
     ) -> Any:
-        """A decorated circuit is called; the box of its own module, just opened, takes its signature."""
+        """Record a circuit call as a box: as the open one if the circuit is the `forward` of a module just entered."""
         if self.outer is not None:
             outer, inner = self.outer, run
             run = lambda _: outer.circuit(circuit, owner, args, kwargs, inner)  # noqa: E731
         if not self.stack and not (self.target is None or self.target is circuit):
             return run(self.definitions)
-        names = dict(zip(circuit.parameters, args, strict=False)) | kwargs
-        extra = args[len(circuit.parameters) :]
-        held = [names[name] for name in circuit.inputs if name in names] + list(extra)
         top = self.stack[-1] if self.stack else None
         if (
             top is not None
@@ -220,204 +178,97 @@ class Listener(TorchFunctionMode):
             and self.record.events[-1] is top
         ):
             top.circuit, top.owner = circuit, owner
-            top.tensors = self._tensors(circuit, held, names)
-            self._retell(top)
+            top.tensors = _circuit_tensors(circuit, args, kwargs, self.values.wire)
+            if self.on_event is not None:
+                self.on_event(top, None)
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
         if module is not None and id(module) not in self.record.paths:
-            self._register(module)
+            register_paths(self.record, module, bool(self.stack))
         path = self.record.paths[id(module)][0] if module is not None else ""
-        label = circuit.name
+        box = self.new_box("circuit", circuit.name, path, module)
+        box.circuit, box.owner = circuit, owner
+        return self.record_box(box, args, kwargs, lambda: run(self.definitions))
 
-        def enter(box: Enter) -> None:
-            box.circuit, box.owner = circuit, owner
-            box.tensors = self._tensors(circuit, held, names)
-
-        return self._box("circuit", label, path, module, args, kwargs, lambda: run(self.definitions), enter)
-
-    def _tensors(self, circuit: Any, held: list[Any], names: dict[str, Any]) -> dict[str, Any]:
-        found = {f"{place}": describe(value, self.values.wire) for place, value in enumerate(held)}
-        return found | {name: describe(names.get(name), self.values.wire) for name in circuit.optional}
-
-    def _retell(self, box: Enter) -> None:
-        """The box just told of turned out to be a circuit."""
-        if self.told is not None:
-            self.told(box, None)
-
-    def _box(
-        self, kind: str, label: str, path: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
-        run: Callable[[], Any], prepare: Callable[[Enter], None] | None = None,
-    ) -> Any:  # fmt: skip
-        if not self.stack:
-            with self:
-                return self._boxed(kind, label, path, module, args, kwargs, run, prepare)
-        return self._boxed(kind, label, path, module, args, kwargs, run, prepare)
-
-    def _boxed(
-        self, kind: str, label: str, path: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
-        run: Callable[[], Any], prepare: Callable[[Enter], None] | None,
-    ) -> Any:  # fmt: skip
-        outermost = not self.stack
-        self.failing = False
-        wire = self.values.argument if outermost else self.values.wire
-        level = functorch.maybe_current_level() or 0
-        box = Enter(
-            kind,
-            label,
-            path,
-            module,
-            Struct(tuple, (), describe_all(args, wire)) if args else args,
-            describe(kwargs, wire) if kwargs else kwargs,
-            level,
-            caller() if self.places else "",
-        )
-        if prepare is not None:
-            prepare(box)
-        self.stack.append(box)
-        self._tell(box)
-        try:
-            answer = run()
-        except BaseException as error:
-            if not self.failing:
-                box.error = _brief(error)
-                self._failed()
-            self._end(Leave(None, failed=True), None)
-            raise
-        self._end(Leave(describe(answer, self.values.wire)), answer)
-        return answer
-
-    def _end(self, event: Leave, answer: Any) -> None:
-        self._tell(event, answer)
-        self.stack.pop()
-        if not self.stack and self.finished is not None:
-            self.finished()
-
-    def whole_function(
+    def record_function(
         self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run an undecorated function as the outermost box."""
+        """Run a function that is no circuit as a box, the outermost one."""
+        box = self.new_box("function", label)
+        box.function = function
+        return self.record_box(box, args, kwargs, lambda: function(*args, **kwargs))
 
-        def prepare(box: Enter) -> None:
-            box.function = function
-
-        return self._box("function", label, "", None, args, kwargs, lambda: function(*args, **kwargs), prepare)
-
-    def verb(
-        self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
-    ) -> Any:
-        """An einops verb is called: one box, whatever torch calls it makes."""
-        if self.outer is not None:
-            run = partial(self.outer.verb, function, pattern, args, kwargs, run)
-        if not self.stack:
-            return run()
-
-        def alone() -> Any:
-            with torch._C.DisableTorchFunction():
-                return run()
-
-        return self._call(function, args, kwargs, pattern, alone)
-
-    def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]) -> Any:
-        """An `autograd.Function` is applied: one box, its gradient stays its own."""
-        if not self.stack:
-            return call()
-        if function in TRACED_INTO:
-            return TRACED_INTO[function](*args, **kwargs)
-
-        def alone() -> Any:
-            with torch._C.DisableTorchFunction(), switch.set_recorder(None):
-                return call()
-
-        return self._call(function.apply, args, kwargs, function.__name__, alone)
-
-    def vmap(
-        self,
-        function: Any,
-        in_dims: Any,
-        out_dims: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        call: Callable[..., Any],
-    ) -> Any:
-        """`torch.vmap` maps a function: a box, inside which the mapped axis is hidden from the code."""
-        if not self.stack:
-            return call(function)
-        inside: list[Any] = []
-
-        def watched(*inner_args: Any, **inner_kwargs: Any) -> Any:
-            self.mute = False
-            answer = function(*inner_args, **inner_kwargs)
-            self.mute = True
-            inside[:] = [describe(answer, self.values.wire)]
-            return answer
-
+    def new_box(self, kind: str, label: str, path: str = "", module: nn.Module | None = None) -> Enter:
+        """Return the event that opens a box at the current transform level and line."""
         level = functorch.maybe_current_level() or 0
-        self.failing = False
-        box = Enter(
-            "transform",
-            f"vmap {_called(function)}",
-            "",
-            None,
-            describe(args, self.values.wire),
-            describe(kwargs, self.values.wire),
-            level,
-            "",
-        )
+        return Enter(kind, label, path, module, level, user_line() if self.lines else "")
+
+    def record_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """Record `run()` as the inside of a box and return its result; the outermost box activates this mode."""
+        if self.stack:
+            return self._run_in_box(box, args, kwargs, run)
+        with self:
+            return self._run_in_box(box, args, kwargs, run)
+
+    def _run_in_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        self.stack.error_noted = False
+        wire = self.values.wire if self.stack else self.values.argument
+        box.args = Struct(tuple, (), describe_all(args, wire)) if args else args
+        box.kwargs = describe(kwargs, wire) if kwargs else kwargs
+        if box.circuit is not None:
+            box.tensors = _circuit_tensors(box.circuit, args, kwargs, self.values.wire)
         self.stack.append(box)
-        self._tell(box)
-        self.mute = True
+        self.emit(box)
         try:
-            answer = call(watched)
-            self._whole(level + 1)
-            self._tell(Leave(describe(answer, self.values.made), inside[0] if inside else None, out_dims), answer)
+            result = run()
         except BaseException as error:
-            if not self.failing:
-                box.error = _brief(error)
-                self._failed()
-            self._tell(Leave(None, failed=True))
+            self.stack.note_error(box, error)
+            self._close_box(Leave(None, failed=True), None)
             raise
-        finally:
-            self.mute = False
-            self.stack.pop()
-        return answer
+        self._close_box(Leave(describe(result, self.values.wire)), result)
+        return result
+
+    def _close_box(self, event: Leave, result: Any) -> None:
+        self.emit(event, result)
+        self.stack.pop()
+        if not self.stack and self.on_finish is not None:
+            self.on_finish()
 
     def show(self, size: Any) -> str:
-        """A size in a message."""
-        return self.written(size)
+        """Return the text of a size for a message."""
+        return self.format_size(size)
 
 
-_WATCH = Tensor.requires_grad_
+def _without_modes(run: Callable[[], Any]) -> Any:
+    with torch._C.DisableTorchFunction():
+        return run()
 
 
-def _is_watched_by_func(tensor: Any) -> bool:
-    """Whether it is torch.func's grad that watches a tensor, which changes nothing for the code."""
+def _circuit_tensors(
+    circuit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], wire: Callable[[Tensor], Wire]
+) -> dict[str, Any]:
+    """Return the wires of a circuit's tensor arguments: the inputs by their position as text, optional ones by name."""
+    named = dict(zip(circuit.parameters, args, strict=False)) | kwargs
+    inputs = [named[name] for name in circuit.inputs if name in named] + list(args[len(circuit.parameters) :])
+    found = {f"{position}": describe(value, wire) for position, value in enumerate(inputs)}
+    return found | {name: describe(named.get(name), wire) for name in circuit.optional}
+
+
+_REQUIRES_GRAD = Tensor.requires_grad_
+
+
+def _is_wrapped(tensor: Any) -> bool:
+    """Return whether torch.func's grad wraps a tensor, whose `requires_grad_` then changes nothing for the code."""
     return functorch.is_gradtrackingtensor(tensor)
 
 
-def _called(function: Any) -> str:
-    name = getattr(function, "__name__", type(function).__name__)
-    return "" if name == "<lambda>" else name
-
-
-def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Nobody who records this thread hears what follows."""
+def unrecorded() -> Iterator[None]:
+    """Run the `with` without recording it: all recorders of this thread pause, and the thread has no recorder."""
     with ExitStack() as stack:
         listener: Any = switch.current()
         while isinstance(listener, Listener):
-            stack.enter_context(listener.muted())
+            stack.enter_context(listener.paused())
             listener = listener.outer
         stack.enter_context(switch.set_recorder(None))
         yield
-
-
-def uncompiled(target: Any) -> Any:
-    """A compiled module or function as the code it wraps."""
-    if isinstance(target, nn.Module):
-        return getattr(target, "_orig_mod", target)
-    return getattr(target, "_torchdynamo_orig_callable", target)

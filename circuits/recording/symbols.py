@@ -1,7 +1,7 @@
-"""Sizes that are not known: torch's symbols while a trace runs, and the user's names for them.
+"""Symbolic sizes: torch's symbols while a trace runs, and the user's axis names for them.
 
-Where an axis must divide by 16, torch is given 16 times a symbol, and every size is written back with h/16 for it; so
-sizes inside a network come out as h/2, h/4.
+Where the size of axis h must be a multiple of 16, the traced code gets 16 times a symbol, and that symbol is written as
+h/16 in every result; so sizes inside a network are shown as h/2, h/4.
 
 Source: torch's ShapeEnv, which torch.export uses in the same way.
 """
@@ -19,65 +19,79 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, free_unb
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from circuits.diagram import Fixed, Size, size_text
-from circuits.recording.user_frames import asker
+from circuits.recording.user_frames import current_call
 
 _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
-"""Sizes that free axes have while nobody looks: all multiples of 16, all different, none likely in a model."""
+"""torch's hints for the sizes of free axes: multiples of 16, all different, unlikely to be sizes in a model."""
 
 
-class Sizes(ShapeEnv):
-    """A ShapeEnv that remembers who made a symbol a number, and which guards the user's own code asked for.
+class TracingShapeEnv(ShapeEnv):
+    """A ShapeEnv that records which code fixed each symbol to a number, and the guards that user code needs.
 
-    `inside` names the operation that is running, if one is. What torch asks itself inside an operation it asks again
-    when the operation is run again; only equalities are kept of that, since sizes were rewritten by them.
+    Of the guards that arise inside a torch operation only equalities are recorded, because torch rewrites sizes by
+    them; the others arise again when the operation is run again.
+
+    Args:
+        operation: Returns the name of the operation that is running, or "".
+
+    Attributes:
+        fixed_by: The call that fixed each symbol, and its line as `model.py:12`.
+        conditions: The recorded guards, in torch's symbols.
     """
 
-    def __init__(self, inside: Callable[[], str]) -> None:
+    def __init__(self, operation: Callable[[], str]) -> None:
         super().__init__(allow_dynamic_output_shape_ops=False)
-        self.inside = inside
-        self.asked: dict[sympy.Symbol, tuple[str, str]] = {}
+        self.operation = operation
+        self.fixed_by: dict[sympy.Symbol, tuple[str, str]] = {}
         self.conditions: list[Any] = []
 
     def _set_replacement(self, a: sympy.Symbol, tgt: sympy.Expr, msg: str) -> None:
-        by, where = asker()
-        self.asked.setdefault(a, (self.inside() or by, where))
+        by, where = current_call()
+        self.fixed_by.setdefault(a, (self.operation() or by, where))
         super()._set_replacement(a, tgt, msg)
 
     def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
         before = len(self.guards)
-        answer = super().evaluate_expr(*args, **kwargs)
+        result = super().evaluate_expr(*args, **kwargs)
         for guard in self.guards[before:]:
-            if not self.inside() or isinstance(guard.expr, sympy.Eq):
+            if not self.operation() or isinstance(guard.expr, sympy.Eq):
                 self.conditions.append(guard.expr)
-        return answer
+        return result
 
 
 @dataclass
 class Symbols:
-    """The free axes: their symbols in torch's hand, and in ours."""
+    """The free axes of a trace: torch's symbols for them, and the user's.
 
-    env: Sizes
+    Attributes:
+        env: torch's shape environment.
+        sizes: The symbolic size of each axis, by name, as the traced code sees it.
+        expressions: Each of torch's symbols in the user's: `h`, or `h/16` where h must be a multiple of 16.
+        used_hints: Numbers that are no hint for another axis: hints in use, and sizes of the model's parameters.
+    """
+
+    env: TracingShapeEnv
     sizes: dict[str, Any] = field(default_factory=dict)
-    ours: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
-    taken: set[int] = field(default_factory=set)
+    expressions: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
+    used_hints: set[int] = field(default_factory=set)
 
     def of(self, name: str, multiple: int = 1) -> Any:
-        """The size of the axis of this name, a new symbol if there is none yet."""
+        """Return the size of an axis by name, a new symbol the first time; it is a multiple of `multiple`."""
         if name not in self.sizes:
             hints = _HINTS if 16 % multiple == 0 else ()
             later = range(max(512 if hints else 3 * multiple, multiple), 10**9, multiple)
-            hint = next(size for size in itertools.chain(hints, later) if size not in self.taken)
-            self.taken.add(hint)
+            hint = next(size for size in itertools.chain(hints, later) if size not in self.used_hints)
+            self.used_hints.add(hint)
             source = ConstantSource(name)
             symbol: Any = self.env.create_symbol(hint // multiple, source=source, dynamic_dim=DimDynamic.DYNAMIC)
             if multiple > 1:
                 self.env.var_to_range[symbol] = ValueRanges(1, self.env.var_to_range[symbol].upper)
             self.sizes[name] = multiple * self.env.create_symintnode(symbol, hint=hint // multiple, source=source)
-            self.ours[symbol] = sympy.Symbol(name, integer=True, positive=True) / multiple
+            self.expressions[symbol] = sympy.Symbol(name, integer=True, positive=True) / multiple
         return self.sizes[name]
 
     def raw(self, size: Any) -> Any:
-        """A torch number or expression in torch's own symbols, those that were fixed replaced."""
+        """Return a number as an expression in torch's symbols, fixed ones replaced; an int if it is one."""
         expression = size.node.expr if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else size
         if not isinstance(expression, sympy.Basic):
             return expression
@@ -85,63 +99,64 @@ class Symbols:
         return int(expression) if expression.is_Integer else expression
 
     def size(self, size: Any) -> Size:
-        """The same in the user's names."""
+        """Return a size as an int, or an expression in the user's axis names."""
         raw = self.raw(size)
-        return raw if not isinstance(raw, sympy.Basic) else _tidy(raw.xreplace(self.ours))
+        return raw if not isinstance(raw, sympy.Basic) else _tidy(raw.xreplace(self.expressions))
 
-    def unknown(self, size: Any) -> bool:
-        """Whether a size depends on numbers that are in tensors."""
+    def is_data_dependent(self, size: Any) -> bool:
+        """Return whether a size depends on the numbers in a tensor."""
         return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
 
     def text(self, size: Any) -> str:
-        """A size for a message."""
+        """Return the text of a size for a message."""
         return size_text(self.size(size))
 
-    def rename(self, text: str) -> str:
-        """A message of torch's in the user's names."""
-        for symbol, ours in self.ours.items():
-            text = re.sub(rf"\b{symbol}\b", size_text(ours), text)
+    def translate(self, text: str) -> str:
+        """Return a message of torch's with the user's axis names for its symbols."""
+        for symbol, expression in self.expressions.items():
+            text = re.sub(rf"\b{symbol}\b", size_text(expression), text)
         return text
 
     def fixed(self) -> tuple[Fixed, ...]:
-        """The axes that did not stay free."""
+        """Return the axes that the run fixed to a number, or to a function of other axes, with the code that did it."""
         found = []
-        for symbol, ours in self.ours.items():
+        for symbol, expression in self.expressions.items():
             target = self.env.replace(symbol)
             if target != symbol:
-                by, where = self.env.asked.get(symbol, ("", ""))
-                found.append(Fixed(str(name_of(ours)), self.size(target * multiple_of(ours)), by, where))
+                by, where = self.env.fixed_by.get(symbol, ("", ""))
+                found.append(
+                    Fixed(str(axis_symbol(expression)), self.size(target * multiple_of(expression)), by, where)
+                )
         return tuple(found)
 
     def guards(self) -> tuple[Any, ...]:
-        """The conditions on free axes under which the run is the same, in the user's names.
+        """Return the conditions on free axes under which the code takes the recorded path, in the user's axis names.
 
-        Torch takes a free size to be 2 or more, since code may do something else for 1.
+        torch assumes that a free size is at least 2, since code may behave differently for size 1.
         """
         found: list[Any] = []
-        for symbol, ours in self.ours.items():
+        for symbol, expression in self.expressions.items():
             if self.env.replace(symbol) == symbol:
-                multiple = multiple_of(ours)
-                found += (
-                    [sympy.Ge(name_of(ours), 2)] if multiple == 1 else [sympy.Eq(sympy.Mod(name_of(ours), multiple), 0)]
-                )
+                axis, multiple = axis_symbol(expression), multiple_of(expression)
+                found.append(sympy.Ge(axis, 2) if multiple == 1 else sympy.Eq(sympy.Mod(axis, multiple), 0))
         for guard in self.env.conditions:
-            condition = self.env.replace(guard).xreplace(self.ours)
+            condition = self.env.replace(guard).xreplace(self.expressions)
             if getattr(condition, "free_symbols", None) and condition not in found:
                 found.append(condition)
         return tuple(found)
 
 
-def name_of(ours: sympy.Expr) -> Any:
-    """The user's symbol in an expression of one axis."""
-    return next(iter(ours.free_symbols))
+def axis_symbol(expression: sympy.Expr) -> Any:
+    """Return the symbol `h` of an entry of `Symbols.expressions`, such as `h/16`."""
+    return next(iter(expression.free_symbols))
 
 
-def multiple_of(ours: sympy.Expr) -> Any:
-    """What the axis must divide by."""
-    return sympy.sympify(name_of(ours)) / ours
+def multiple_of(expression: sympy.Expr) -> Any:
+    """Return the number of which the axis is a multiple: 16 for `h/16`."""
+    return sympy.sympify(axis_symbol(expression)) / expression
 
 
 def _tidy(expression: Any) -> Size:
+    """Return an expression multiplied out, an int if it is one."""
     expanded = sympy.expand(expression)
     return int(expanded) if expanded.is_Integer else expanded

@@ -1,6 +1,6 @@
-"""Which line of the user's own code is running.
+"""The line of the user's own code that is running, and the call on it.
 
-Source: Python's frames; since 3.11 they know their columns too.
+Source: Python's frames, which give columns too since Python 3.11.
 """
 
 import linecache
@@ -13,33 +13,37 @@ import torch
 
 from circuits import errors
 
-_NOT_THE_USERS = tuple([f"{module.__file__}".rpartition("/")[0] for module in (torch, einops, errors)])
+_LIBRARY_FOLDERS = tuple([f"{module.__file__}".rpartition("/")[0] for module in (torch, einops, errors)])
 
 
-def caller() -> str:
-    """The line of the caller's own code that is running: `model.py:12`; empty if all is ours or torch's."""
+def user_line() -> str:
+    """Return the line of user code that is running, as `model.py:12`; empty if every frame is a library's."""
     frame = user_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 def user_frame() -> types.FrameType | None:
-    """The innermost frame outside torch, einops and this package."""
+    """Return the innermost frame outside torch, einops and this package, or None."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if is_users(name):
+        if is_user_file(name):
             return frame
         frame = frame.f_back
     return None
 
 
-def is_users(name: str) -> bool:
-    """Whether a file is the user's own: not torch's, einops', Python's or ours, nor made up at run time."""
-    return not name.startswith((*_NOT_THE_USERS, "<")) and not name.endswith("/contextlib.py")
+def is_user_file(name: str) -> bool:
+    """Return whether a file is user code: no file of torch, einops or this package, `contextlib`, or generated code."""
+    return not name.startswith((*_LIBRARY_FOLDERS, "<")) and not name.endswith("/contextlib.py")
 
 
-def asker() -> tuple[str, str]:
-    """The call on the user's own line that is running now, as it is written there, and the line's place."""
+def current_call() -> tuple[str, str]:
+    """Return the call in user code that is running, and its line as `model.py:12`.
+
+    The call is the name that is called (`math.sqrt`), or the source text of an expression without one; empty where the
+    expression spans several lines or the source is not available.
+    """
     frame = user_frame()
     if frame is None:
         return "", ""

@@ -1,0 +1,105 @@
+"""The arguments of a call by parameter: as Python binds them before the run, and as an event records them."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from circuits.checking import Circuit, parameters_of
+from circuits.diagram import Struct, Wire, arguments, without_defaults
+from circuits.recording.events import Enter
+
+
+def python_signature(target: Any) -> inspect.Signature | None:
+    """Return the parameters of a call of a function or module (of its `forward`), or None if Python has none for it."""
+    try:
+        return inspect.signature(target.forward if isinstance(target, nn.Module) else target)
+    except (TypeError, ValueError):
+        return None
+
+
+def target_name(target: Any) -> str:
+    """Return the name of a function, or of the class of a module."""
+    return type(target).__name__ if isinstance(target, nn.Module) else getattr(target, "__qualname__", repr(target))
+
+
+class BoundCall(NamedTuple):
+    """The arguments of a call as Python binds them, with defaults; `signature` is None if they could not be bound."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    signature: inspect.Signature | None
+
+
+def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
+    """Bind arguments to the parameters of `target`, so that its diagram accepts calls in the same forms as it does.
+
+    Raises:
+        TypeError: The arguments do not fit the parameters.
+    """
+    signature = python_signature(target)
+    if signature is None:
+        return BoundCall(args, kwargs, None)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{target_name(target)}{signature}: {error}") from None
+    bound.apply_defaults()
+    return BoundCall(bound.args, bound.kwargs, signature)
+
+
+def unpacked(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return `args` and `kwargs` of a described call, in which each may be a `Struct`, and both together may be one."""
+    args, kwargs = described.parts if isinstance(described, Struct) else described
+    args = args.parts if isinstance(args, Struct) else args
+    kwargs = dict(zip(kwargs.keys, kwargs.parts, strict=True)) if isinstance(kwargs, Struct) else kwargs
+    return tuple(args), kwargs
+
+
+def named_arguments(event: Enter, binder: inspect.Signature | None) -> Struct:
+    """Return the arguments of a recorded call by parameter name; by position if they do not fit `binder`."""
+    args, kwargs = unpacked((event.args, event.kwargs))
+    try:
+        named = arguments(args, kwargs, binder)
+    except TypeError:
+        named = arguments(args, kwargs, None)
+    return Struct(dict, tuple(named), tuple(named.values()))
+
+
+def argument_paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the number of each wire in described arguments, with its path in them: `target`, `state.1`."""
+    if isinstance(description, Wire):
+        yield path, description.number
+    elif isinstance(description, Struct):
+        keys = description.keys or range(len(description.parts))
+        for key, part in zip(keys, description.parts, strict=True):
+            yield from argument_paths(part, f"{path}.{key}" if path else str(key))
+
+
+def explicit_arguments(event: Enter) -> Struct:
+    """Return `(args, kwargs)` of a recorded module or circuit call, without arguments that equal their defaults."""
+    function = event.circuit.definition if event.circuit is not None else getattr(event.module, "forward", None)
+    parameters = parameters_of(function) if function is not None else ()
+    is_method = event.circuit is not None and bool(event.circuit.owner)
+    args, kwargs = without_defaults(parameters[is_method:], *unpacked((event.args, event.kwargs)))
+    return Struct(tuple, (), (Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))))
+
+
+def bound_arguments(
+    circuit: Circuit, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]:
+    """Return the names of a circuit's positional arguments, these arguments, and the keyword arguments, with defaults.
+
+    A variadic argument is named by its index: `rest[0]`.
+    """
+    parameters = parameters_of(circuit.definition)[bool(circuit.owner) :]
+    bound = inspect.Signature(parameters).bind(*args, **kwargs)
+    bound.apply_defaults()
+    names: list[str] = []
+    for each in parameters:
+        if each.kind is each.VAR_POSITIONAL:
+            names += [f"{each.name}[{index}]" for index in range(len(bound.arguments[each.name]))]
+        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            names.append(each.name)
+    return tuple(names), bound.args, bound.kwargs

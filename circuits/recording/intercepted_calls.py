@@ -1,0 +1,120 @@
+"""Record the calls that torch's function modes do not see: module calls, `torch.vmap` and `autograd.Function.apply`.
+
+`interception` passes such a call here, with the recorder of the thread and with `call`, which makes the original call.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+
+from circuits import switch
+from circuits.diagram import TRACED_INTO, describe
+from circuits.recording.events import Enter, Leave
+from circuits.recording.listener import Listener
+from circuits.recording.module_paths import register_paths
+
+
+def record_module(
+    listener: Listener, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]
+) -> Any:
+    """Record a module call as a box and return its result; `call(module, *args, **kwargs)` is the original call.
+
+    A compiled module is recorded as the module it wraps, and one with its own `__call__` as one box.
+    """
+    record = listener.record
+    compiled_from = module._modules.get("_orig_mod")
+    if compiled_from is not None:
+        record.originals.setdefault(id(compiled_from), record.originals.get(id(module), compiled_from))
+        if module is listener.target:
+            listener.target = compiled_from
+        return compiled_from(*args, **kwargs)
+    is_open = bool(listener.stack) and listener.stack[-1].module is module
+    if is_open and type(module).__call__ is not nn.Module.__call__:
+        return call(module, *args, **kwargs)
+    if not listener.stack and listener.target is not None and module is not listener.target:
+        return call(module, *args, **kwargs)
+    if id(module) not in record.paths:
+        if listener.substitute_module is not None and id(module) not in record.originals:
+            return listener.substitute_module(module)(*args, **kwargs)
+        register_paths(record, module, bool(listener.stack))
+    elif not listener.stack:
+        record.roots.append((record.paths[id(module)][0], module))
+    box = listener.new_box("module", type(module).__name__, record.paths[id(module)][0], module)
+    return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
+
+
+def record_vmap(
+    listener: Listener,
+    function: Callable[..., Any],
+    out_dims: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    call: Callable[..., Any],
+) -> Any:
+    """Record a call of `torch.vmap(function)` as a box, inside which tensors do not have the mapped axis.
+
+    `call(f)` makes the original call, with `f` for `function`. The calls by which torch adds and removes the axis are
+    not recorded.
+    """
+    if not listener.stack:
+        return call(function)
+    inside: list[Any] = []
+
+    def recorded(*inner_args: Any, **inner_kwargs: Any) -> Any:
+        listener.is_paused = False
+        result = function(*inner_args, **inner_kwargs)
+        listener.is_paused = True
+        inside[:] = [describe(result, listener.values.wire)]
+        return result
+
+    level = functorch.maybe_current_level() or 0
+    listener.stack.error_noted = False
+    box = Enter("transform", f"vmap {_function_name(function)}", "", None, level, "")
+    box.args, box.kwargs = describe(args, listener.values.wire), describe(kwargs, listener.values.wire)
+    listener.stack.append(box)
+    listener.emit(box)
+    listener.is_paused = True
+    try:
+        result = call(recorded)
+        listener.stack.mark_whole(level + 1)
+        inner_result = inside[0] if inside else None
+        listener.emit(Leave(describe(result, listener.values.define), inner_result, out_dims), result)
+    except BaseException as error:
+        listener.stack.note_error(box, error)
+        listener.emit(Leave(None, failed=True))
+        raise
+    finally:
+        listener.is_paused = False
+        listener.stack.pop()
+    return result
+
+
+def _function_name(function: Any) -> str:
+    name = getattr(function, "__name__", type(function).__name__)
+    return "" if name == "<lambda>" else name
+
+
+def record_autograd_function(
+    listener: Listener, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]
+) -> Any:
+    """Record `function.apply` of an `autograd.Function` as one call, which keeps the gradient that it defines."""
+    if not listener.stack:
+        return call()
+    if function in TRACED_INTO:
+        return TRACED_INTO[function](*args, **kwargs)
+
+    def run_unrecorded() -> Any:
+        with torch._C.DisableTorchFunction(), switch.set_recorder(None):
+            return call()
+
+    return listener.record_call(function.apply, args, kwargs, function.__name__, run_unrecorded)
+
+
+def uncompiled(target: Any) -> Any:
+    """Return the module or function that a compiled one wraps; any other target as it is."""
+    if isinstance(target, nn.Module):
+        return getattr(target, "_orig_mod", target)
+    return getattr(target, "_torchdynamo_orig_callable", target)

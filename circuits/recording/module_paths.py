@@ -1,0 +1,45 @@
+"""The dotted path of every module in a recorded run, and which module has a path.
+
+A module that is called while no module around it has a path is a root. The first root has the empty path, so that its
+modules have the names of `named_modules()`; the paths of each further root begin with a name of its own.
+"""
+
+import itertools
+
+from torch import nn
+
+from circuits.errors import CircuitError
+from circuits.recording.events import Record
+
+
+def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
+    """Add a root and the paths of all modules below it to a record; `nested`: it was called inside an open box."""
+    prefix = _unused_name(record, type(root).__name__) if nested or record.roots else ""
+    record.roots.append((prefix, root))
+    for path, module in root.named_modules(remove_duplicate=False):
+        full = f"{prefix}.{path}" if prefix and path else prefix or path
+        known = record.paths.setdefault(id(module), [])
+        if full not in known:
+            known.append(full)
+        compiled_from = getattr(module, "_orig_mod", None)
+        if isinstance(compiled_from, nn.Module):
+            record.paths.setdefault(id(compiled_from), []).append(full)
+
+
+def _unused_name(record: Record, name: str) -> str:
+    """Return a first word for the paths of a root: `Linear`, or `Linear2` if a path begins with that already."""
+    taken = {path.partition(".")[0] for paths in record.paths.values() for path in paths}
+    numbered = (f"{name}{count}" for count in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
+
+
+def find_root(record: Record, path: str) -> tuple[nn.Module, str]:
+    """Return the root that was registered last and contains a path, as the user's own module, and the path below it.
+
+    Raises:
+        CircuitError: No root contains the path.
+    """
+    for prefix, root in reversed(record.roots):
+        if not prefix or path == prefix or path.startswith(f"{prefix}."):
+            return record.originals.get(id(root), root), path.removeprefix(prefix).removeprefix(".")
+    raise CircuitError(f"no recorded module has the path '{path}'")

@@ -1,0 +1,84 @@
+"""The errors of a traced run in the user's words: axes by name, the line of user code, and what to do instead."""
+
+import contextlib
+import linecache
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from circuits.diagram import operation_name, wires
+from circuits.errors import CircuitError
+from circuits.recording.events import Call, Event
+from circuits.recording.listener import Listener
+from circuits.recording.symbols import Symbols
+from circuits.recording.user_frames import is_user_file
+
+_DATA_DEPENDENT = (
+    "the run needs a number that only data can give: {by} at {where}\n"
+    "trace runs the code once, without data: use track on a real run, or compute without that number (torch.where)"
+)
+_TRANSLATIONS = {
+    "got FakeTensor": _DATA_DEPENDENT,
+    "not FakeTensor": _DATA_DEPENDENT,
+    ".numpy() is not supported for tensor subclasses": _DATA_DEPENDENT,
+    "unhashable type: non-nested SymInt": "the run hashes a free size, to look something up by it: {by} at {where}\n"
+    "give the axis a size, trace(..., sizes={{...}})",
+}
+"""Parts of torch's messages about fake tensors and free sizes, each with the message that replaces it."""
+
+
+def refuse_data_dependent_sizes(listener: Listener, symbols: Symbols, event: Event, _: Any) -> None:
+    """Raise CircuitError if a call returned a tensor whose sizes depend on data. An `on_event` of a listener."""
+    if not isinstance(event, Call):
+        return
+    for number in wires(event.result):
+        if any(symbols.is_data_dependent(size) for size in listener.record.values[number][0]):
+            by = f"the sizes of the result of {operation_name(event.function)}"
+            raise CircuitError(_DATA_DEPENDENT.format(by=by, where=event.where))
+
+
+@contextlib.contextmanager
+def translated_errors(symbols: Symbols) -> Iterator[None]:
+    """Translate exceptions raised in the `with`: axes have the user's names; if the run needs data, raise CircuitError.
+
+    The CircuitError shows the line of user code. torch's log messages about fake tensors are suppressed meanwhile.
+    """
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    try:
+        log.addFilter(_suppress)
+        yield
+    except CircuitError:
+        raise
+    except (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException) as error:
+        by, where = _user_line(error)
+        raise CircuitError(_DATA_DEPENDENT.format(by=by, where=where)) from error
+    except Exception as error:
+        for text, message in _TRANSLATIONS.items():
+            if text in str(error):
+                by, where = _user_line(error)
+                raise CircuitError(message.format(by=by, where=where)) from error
+        error.args = tuple([symbols.translate(part) if isinstance(part, str) else part for part in error.args])
+        raise
+    finally:
+        log.removeFilter(_suppress)
+
+
+def _suppress(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _user_line(error: BaseException) -> tuple[str, str]:
+    """Return the innermost line of user code in a traceback: its source text in backticks, and `model.py:12`."""
+    place = None
+    frame = error.__traceback__
+    while frame is not None:
+        if is_user_file(frame.tb_frame.f_code.co_filename):
+            place = frame
+        frame = frame.tb_next
+    if place is None:
+        return "a value", "an unknown line"
+    name, line = place.tb_frame.f_code.co_filename, place.tb_lineno
+    return f"`{linecache.getline(name, line).strip()}`", f"{name}:{line}"

@@ -1,0 +1,129 @@
+"""The inputs of a traced run: fake tensors like the user's arguments, or made from a signature or from named axes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from circuits.checking import Circuit, find_circuit, fixed_sizes
+from circuits.diagram import tensors
+from circuits.errors import CircuitError
+from circuits.recording.call_arguments import target_name
+from circuits.recording.symbols import Symbols
+from circuits.signature import Axes, Number, Rest, parse_axes, show_axes
+
+
+class TraceInputs(NamedTuple):
+    """The fake arguments of a call, and the axes that the user named for its tensors, in order."""
+
+    args: Any
+    kwargs: Any
+    axes: Sequence[Axes]
+
+
+def trace_inputs(
+    target: Any,
+    axes: str | None,
+    symbols: Symbols,
+    sizes: Mapping[str, int],
+    args: Any,
+    kwargs: Any,
+    fake: Callable[[Any], Any],
+) -> TraceInputs:
+    """Return the fake arguments of a traced call.
+
+    Args:
+        target: The circuit, module or function.
+        axes: The axes of its tensor arguments, separated by commas, if the user names them.
+        symbols: The free axes, to which axes without a size are added.
+        sizes: Sizes of axes.
+        args: The user's positional arguments.
+        kwargs: The user's keyword arguments.
+        fake: Replaces every tensor in a value by a fake one.
+
+    Raises:
+        CircuitError: The arguments, `sizes` and `axes` contradict each other, or there is nothing to make inputs from.
+    """
+    named = [parse_axes(part) for part in axes.split(",")] if axes is not None else None
+    given = tensors((args, kwargs))
+    if given:
+        if sizes:
+            raise CircuitError(
+                f"sizes ({', '.join(sizes)}) are for inputs that trace makes; these inputs have their own"
+            )
+        _check_axes(axes, named or [], given)
+        return TraceInputs(fake(args), fake(kwargs), named or ())
+    if args:
+        raise CircuitError("no argument is a tensor: pass the tensors too, or pass these arguments by keyword")
+    circuit = find_circuit(target)
+    if named is not None:
+        made = _make_tensors(target, named, [None] * len(named), circuit, symbols, sizes)
+        return TraceInputs(made, kwargs, named)
+    if circuit is None:
+        raise CircuitError(
+            f"{target_name(target)} has no signature to make inputs from: pass inputs, trace(model, x), or name the "
+            'axes of its tensors, trace(model, axes="b c h w")'
+        )
+    made = _make_tensors(target, circuit.signature.inputs, circuit.inputs, circuit, symbols, sizes)
+    return TraceInputs(made, kwargs, ())
+
+
+def _check_axes(text: str | None, named: Sequence[Axes], given: Sequence[Tensor]) -> None:
+    """Raise CircuitError unless the named axes fit the tensors: how many there are, their ranks, and fixed sizes."""
+    if len(named) > len(given):
+        raise CircuitError(f"axes '{text}' names {len(named)} tensors, the arguments have {len(given)}")
+    for axes, tensor in zip(named, given, strict=False):
+        rest = any(isinstance(term, Rest) for term in axes)
+        ends = list(zip(reversed(axes[rest:]), reversed(tensor.shape), strict=False))
+        numbers = all(term.value == size for term, size in ends if isinstance(term, Number))
+        if not numbers or tensor.ndim < len(axes) - rest or (tensor.ndim > len(axes) and not rest):
+            sizes = " ".join([f"{size}" for size in tensor.shape])
+            raise CircuitError(f"axes '{show_axes(axes)}' do not fit a tensor of sizes {sizes or '()'}")
+
+
+def _make_tensors(
+    target: Any,
+    shapes: Sequence[Axes],
+    parameters: Sequence[str | None],
+    circuit: Circuit | None,
+    symbols: Symbols,
+    sizes: Mapping[str, int],
+) -> tuple[Tensor, ...]:
+    """Return tensors with these axes: of the given sizes, the circuit's fixed sizes, else free ones.
+
+    Under a fake mode the tensors are fake. A tensor has the dtype of its parameter in the circuit's `dtypes`, else that
+    of the model's first floating-point parameter, and it is on the device of that.
+    """
+    names = list(dict.fromkeys(name for axes in shapes for term in axes for name in term.names))
+    _check_sizes(names, sizes)
+    owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
+    known = {**(fixed_sizes(circuit, owner) if circuit is not None else {}), **sizes}
+    multiples = circuit.multiples if circuit is not None else {}
+    for name in names:
+        if name not in known:
+            known[name] = symbols.of(name, multiples.get(name, 1))
+    dtypes = circuit.dtypes if circuit is not None else {}
+    floating = next((each for each in parameters_of_target(target) if each.is_floating_point()), None)
+    dtype = torch.get_default_dtype() if floating is None else floating.dtype
+    device = torch.get_default_device() if floating is None else floating.device
+    made = []
+    for axes, name in zip(shapes, parameters, strict=True):
+        size = [term.size(known) for term in axes if not isinstance(term, Rest)]
+        made.append(torch.empty(size, dtype=dtypes.get(name, dtype) if name else dtype, device=device))
+    return tuple(made)
+
+
+def _check_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> None:
+    unknown = [name for name in sizes if name not in names]
+    if unknown:
+        raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(names) or 'none'}")
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 0:
+            raise CircuitError(f"sizes: {name} is {size!r}, but a size is an int that is 0 or more")
+
+
+def parameters_of_target(target: Any) -> list[Tensor]:
+    """Return the parameters of a module, or of the module whose method the target is; none for other functions."""
+    owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
+    return list(owner.parameters()) if isinstance(owner, nn.Module) else []
