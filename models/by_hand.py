@@ -1,11 +1,11 @@
-"""Backward circuits written by hand, step by step: four layers, three convolutions of signals, and a whole network.
+"""Backward circuits written out step by step: four layers, three convolutions of signals, and a whole network.
 
-Each circuit bears its gradient, registered with `@f.backward`, which is what `backward(f)` then runs and what
-`laws.backward_rule(f)` holds to autograd. They are the steps of the documents, right also where
-the documents lean on their numbers: on symmetric matrices, on signals longer than what slides along them, on kernels
-of odd length. Inputs may have any sizes.
+Each circuit has a custom gradient, registered with `@f.backward`: `backward(f)` runs it, and `laws.backward_rule(f)`
+compares it with autograd. The steps are those of three worked examples, and are also right where the examples rely on
+their own numbers: on symmetric matrices, on a signal longer than the one shifted along it, on kernels of odd length.
+Inputs may have any sizes.
 
-Source: three worked examples of backpropagation, whose numbers stand in tests/test_seeds.py.
+Source: three worked examples of backpropagation, whose numbers are in tests/autodiff/test_seeds.py.
 """
 
 import torch
@@ -21,7 +21,7 @@ from .signals import full_convolution, same_convolution, valid_convolution
 
 @circuit("m n, n p -> m p")
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """The product of two matrices, Z = XY.
+    """Return the product of two matrices, Z = XY.
 
     >>> matmul(torch.ones(2, 3), torch.ones(3, 1))
     tensor([[3.],
@@ -33,46 +33,46 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
 @matmul.backward
 @circuit("m n, n p, m p -> m n, n p")
 def matmul_gradient(x: Tensor, y: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
-    """dX = dZ Yᵀ, and dY = Xᵀ dZ."""
+    """Return dX = dZ Yᵀ and dY = Xᵀ dZ."""
     return einsum(dz, y, "m p, n p -> m n"), einsum(x, dz, "m n, m p -> n p")
 
 
 @circuit("i j k, j -> i j k")
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """A bias for each j added to a tensor of three axes, Z[i,j,k] = X[i,j,k] + b[j]."""
+    """Return a tensor of three axes plus a bias for each j, Z[i,j,k] = X[i,j,k] + b[j]."""
     return x + rearrange(bias, "j -> j 1")
 
 
 @add_bias.backward
 @circuit("i j k, j, i j k -> i j k, j")
 def add_bias_gradient(x: Tensor, bias: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
-    """dX = dZ, and what was repeated is summed, db[j] = Σ dZ[i,j,k] over i and k."""
+    """Return dX = dZ and db[j] = Σ dZ[i,j,k] over i and k, the axes over which the bias is broadcast."""
     return dz, reduce(dz, "i j k -> j", "sum")
 
 
 @circuit("n p, k p, k -> n k")
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """k units that each look at p numbers, Y = XWᵀ + b."""
+    """Return a linear map from p inputs to k outputs, Y = XWᵀ + b."""
     return einsum(x, weight, "n p, k p -> n k") + bias
 
 
 @linear.backward
 @circuit("n p, k p, k, n k -> n p, k p, k")
 def linear_gradient(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dX = dY W, dW = dYᵀX, and db the sums of the columns of dY."""
+    """Return dX = dY W, dW = dYᵀX, and db, the sums of the columns of dY."""
     return einsum(dy, weight, "n k, k p -> n p"), einsum(dy, x, "n k, n p -> k p"), reduce(dy, "n k -> k", "sum")
 
 
 @circuit("... ->")
 def total(x: Tensor) -> Tensor:
-    """The sum of all numbers."""
+    """Return the sum of all elements."""
     return x.sum()
 
 
 @total.backward
 @circuit("..., -> ...")
 def total_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """dX = dy · 1, at every place."""
+    """Return dX = dy at every position."""
     return dy * torch.ones_like(x)
 
 
@@ -81,27 +81,31 @@ def total_gradient(x: Tensor, dy: Tensor) -> Tensor:
 
 @circuit("a, b -> a+b-1")
 def full(a: Tensor, b: Tensor) -> Tensor:
-    """The full convolution of two signals."""
+    """Return the full convolution of two signals."""
     return full_convolution(a, b)
 
 
 @full.backward
 @circuit("a, b, a+b-1 -> a, b")
 def full_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
-    """By each signal, the valid convolution with the other one reversed."""
+    """Return the cotangents of both: each is the valid convolution of dc with the other signal reversed."""
     return valid_convolution(dc, b.flip(-1)), valid_convolution(dc, a.flip(-1))
 
 
 @circuit("a, b -> c")
 def valid(a: Tensor, b: Tensor) -> Tensor:
-    """The valid convolution of two signals, of which either may be the longer."""
+    """Return the valid convolution of two signals, of which either may be the longer."""
     return valid_convolution(a, b)
 
 
 @valid.backward
 @circuit("a, b, c -> a, b")
 def valid_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
-    """By the longer signal, the full convolution with the shorter reversed; by the shorter, valid, all reversed."""
+    """Return the cotangents of both signals.
+
+    That of the longer is the full convolution of dc with the shorter reversed; that of the shorter is the valid
+    convolution of the longer with dc reversed, and is itself reversed.
+    """
     if b.shape[-1] > a.shape[-1]:
         db, da = valid_gradient(b, a, dc)
         return da, db
@@ -110,16 +114,16 @@ def valid_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
 
 @circuit("a, b -> c")
 def same(a: Tensor, b: Tensor) -> Tensor:
-    """The middle of the full convolution, as long as the longer signal."""
+    """Return the middle of the full convolution, as long as the longer signal."""
     return same_convolution(a, b)
 
 
 @same.backward
 @circuit("a, b, c -> a, b")
 def same_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
-    """That of the full convolution, whose ends, which the middle leaves out, have no cotangent.
+    """Return the gradient of the full convolution at dc padded with zeros: the ends that `same` drops get no cotangent.
 
-    Where b is the shorter and of odd length, that by a is the same convolution with b reversed.
+    If b is the shorter signal and has odd length, the cotangent of a is the same convolution with b reversed.
     """
     shorter = min(a.shape[-1], b.shape[-1])
     before = (shorter - 1) // 2
@@ -131,31 +135,31 @@ def same_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
 
 @circuit("i j, p q -> y m")
 def correlated(image: Tensor, kernel: Tensor) -> Tensor:
-    """The inner product of a kernel with every window of an image: y = i - p + 1 rows, m = j - q + 1 columns."""
+    """Return the inner product of a kernel with every window of an image: y = i - p + 1 rows, m = j - q + 1 columns."""
     return einsum(unfold(image, "i j -> y m p q", *_windows(kernel)), kernel, "y m p q, p q -> y m")
 
 
 @correlated.backward
 @circuit("i j, p q, y m -> i j, p q")
 def correlated_gradient(image: Tensor, kernel: Tensor, dseen: Tensor) -> tuple[Tensor, Tensor]:
-    """By the image, every window written back; by the kernel, the image's correlation with the cotangent."""
-    written = einsum(dseen, kernel, "y m, p q -> y m p q")
-    dimage = fold(written, "y m p q -> i j", *_windows(kernel), i=image.shape[0], j=image.shape[1])
+    """Return the cotangents: a fold of the kernel at every window, and the correlation of the image with dseen."""
+    dwindows = einsum(dseen, kernel, "y m, p q -> y m p q")
+    dimage = fold(dwindows, "y m p q -> i j", *_windows(kernel), i=image.shape[0], j=image.shape[1])
     return dimage, correlated(image, dseen)
 
 
 @circuit("y k, x k, x v -> y v")
 def shared(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Each of x values is shared out among the y queries: attention whose softmax runs over queries, unscaled."""
+    """Return unscaled attention whose softmax runs over the y queries: each of x values is divided among them."""
     return einsum(_shares(query, key), value, "y x, x v -> y v")
 
 
 @shared.backward
 @circuit("y k, x k, x v, y v -> y k, x k, x v")
 def shared_gradient(query: Tensor, key: Tensor, value: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dV = PᵀdO, dP = dO Vᵀ, and dS = P∘(dP - the column sums of P∘dP), whence dQ = dS K and dK = dSᵀQ.
+    """Return dQ = dS K, dK = dSᵀQ and dV = PᵀdO, where dP = dO Vᵀ and dS = P∘(dP - the column sums of P∘dP).
 
-    The worked example has P dO for PᵀdO: its P is symmetric.
+    The worked example has P dO instead of PᵀdO: its P is symmetric.
     """
     share = _shares(query, key)
     dshare = einsum(dout, value, "y v, x v -> y x")
@@ -175,9 +179,20 @@ def network(
     bias: Tensor,
     right: Tensor,
 ) -> Tensor:
-    """Half the squared error of n numbers read off an image: what `ConvAttention` computes, all weights as arguments.
+    """Return half the squared error of n numbers predicted from an image: ConvAttention, with all weights as arguments.
 
-    A row is multiplied by its weights from the right, as in the worked example: they are transposes of the module's.
+    Rows are multiplied by the weights of the projections from the right, as in the worked example: these weights are
+    the transposes of the module's.
+
+    Args:
+        image: The image.
+        kernel: The kernel of the convolution.
+        query: The weight of the query projection.
+        key: The weight of the key projection.
+        value: The weight of the value projection.
+        weight: The weight of the last linear map, over all rows and their values.
+        bias: The bias of the last linear map.
+        right: The target numbers.
     """
     seen = correlated(image, kernel)
     mixed = shared(matmul(seen, query), matmul(seen, key), matmul(seen, value))
@@ -198,26 +213,28 @@ def network_gradient(
     right: Tensor,
     dloss: Tensor,
 ) -> tuple[Tensor, ...]:
-    """There, and back in five steps: the error, the linear map, attention, its three projections, the convolution.
+    """Return the cotangents of all eight inputs: the forward pass, then the reverse pass in five steps.
 
-    The worked example has seen @ dV for its transpose, and so for dQ and dK: what it sees is symmetric.
+    The steps are the error, the linear map, attention, its three projections, and the convolution. For the weights of
+    the projections the worked example has seen @ dV and so on, without transposing `seen`: its `seen` is symmetric.
     """
     seen = correlated(image, kernel)
-    looked = matmul(seen, query), matmul(seen, key), matmul(seen, value)
-    flat = rearrange(shared(*looked), "y v -> (y v)")
+    projected = matmul(seen, query), matmul(seen, key), matmul(seen, value)
+    flat = rearrange(shared(*projected), "y v -> (y v)")
 
     derror = dloss * (einsum(weight, flat, "n f, f -> n") + bias - right)
     dweight, dflat = einsum(derror, flat, "n, f -> n f"), einsum(derror, weight, "n, n f -> f")
-    dlooked = shared_gradient(*looked, rearrange(dflat, "(y v) -> y v", v=value.shape[1]))
-    dseen, dweights = zip(*map(matmul_gradient, (seen,) * 3, (query, key, value), dlooked), strict=True)
+    dprojected = shared_gradient(*projected, rearrange(dflat, "(y v) -> y v", v=value.shape[1]))
+    dseen, dweights = zip(*map(matmul_gradient, (seen,) * 3, (query, key, value), dprojected), strict=True)
     dimage, dkernel = correlated_gradient(image, kernel, dseen[0] + dseen[1] + dseen[2])
     return dimage, dkernel, *dweights, dweight, derror, -derror
 
 
 def _windows(kernel: Tensor) -> tuple[Window, Window]:
+    """Return the windows of a kernel on the rows and the columns of an image."""
     return Window("i", "y", "p", kernel.shape[0]), Window("j", "m", "q", kernel.shape[1])
 
 
 def _shares(query: Tensor, key: Tensor) -> Tensor:
-    """How much of each value x each query y gets."""
+    """Return the fraction of each value x that each query y gets."""
     return einsum(query, key, "y k, x k -> y x").softmax(0)

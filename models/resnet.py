@@ -1,10 +1,11 @@
-"""The identity residual network: three blocks of residual units, each normed and activated before it is convolved.
+"""The identity (pre-activation) residual network: three blocks of residual units, with norm and activation first.
 
-Convolutions have no bias unless asked for, as in He et al.; the figure's L₊ gives the strided ones one. In each block
-the first unit strides and changes the channels, and the norm before it stands on both of its ways, as the figure draws.
+Convolutions have no bias by default, as in He et al. 2016; in the figure the strided ones have one (its L₊). The first
+unit of each block has a stride and changes the number of channels; the norm and activation before it are shared by its
+main path and its connection, as in the figure.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 26; He et al. 2016, Identity Mappings in Deep Residual
-Networks; for the initialisation, He et al. 2015, Delving Deep into Rectifiers.
+Networks; for the initialization, He et al. 2015, Delving Deep into Rectifiers.
 """
 
 from collections.abc import Sequence
@@ -20,13 +21,23 @@ from .weights.files import savable
 
 @savable
 class Block(nn.Module):
-    """One unit that strides by s and takes n0 channels to n1, then N-1 that keep them (Figure 26, below).
+    """One residual unit with stride s from n0 to n1 channels, then N-1 units that keep sizes (Figure 26, lower part).
 
-    Each unit goes through a bottleneck of n1/4 channels, and each has its own weights. Alone, a block's convolutions
-    begin as nn.Conv2d's do; in the network, as it says.
+    Each unit has a bottleneck of n1/4 channels and its own weights. A block by itself is initialized as nn.Conv2d is;
+    IdentityResNet initializes its blocks again.
 
-    Parameters, with n = n1/4: 5 n0 n + 2 n0 + (17N - 4)n² + (12N - 8)n, and (6N + 4)n more with `bias=True`. Raises
-    CircuitError where n1 is no multiple of 4, or N or s is less than 1.
+    Parameters, with n = n1/4: 5 n0 n + 2 n0 + (17N - 4)n² + (12N - 8)n, and (6N + 4)n more with `bias=True`.
+
+    Args:
+        s: The stride of the first unit, by which h and w are divided.
+        N: The number of units.
+        n0: The number of input channels.
+        n1: The number of output channels, a multiple of 4.
+        bias: Whether the convolutions have a bias.
+        device, dtype: Those of the parameters.
+
+    Raises:
+        CircuitError: If n1 is not a positive multiple of 4, or N or s is less than 1.
 
     >>> Block(s=2, N=3, n0=64, n1=128)(torch.rand(5, 64, 8, 8)).shape
     torch.Size([5, 128, 4, 4])
@@ -71,7 +82,11 @@ class Block(nn.Module):
 
     @circuit("b n0 h w -> b n1 h/s w/s", fixed="n0 n1 s")
     def forward(self, image: Tensor) -> Tensor:
-        """Through every unit; raises ShapeError where s does not divide h and w."""
+        """Return the image after all units.
+
+        Raises:
+            ShapeError: If s does not divide h and w.
+        """
         image = self.strided(self.norm_activate(image))
         for unit in self.plain:
             image = unit(image)
@@ -80,18 +95,30 @@ class Block(nn.Module):
 
 @savable
 class IdentityResNet(nn.Module):
-    """What an image shows: the probability of each of k classes (Figure 26).
+    """Image classification by the identity residual network (Figure 26).
 
-    `units` is the figure's N, `channels` are its n1 to n4, of which all but the first are multiples of 4. h and w are
-    multiples of 4, since two of the three blocks halve them. With units=18 and three channels in this is the
-    pre-activation ResNet-164. Weights of convolutions begin normal, with variance 2 by the outputs of one input, biases
-    at 0, norms as the identity (He et al.); the last weight as nn.Linear's, uniform within ±(n4)^-½, its bias at 0.
+    `forward` returns the probability of each of k classes, `logits` the logits. h and w are multiples of 4, since two
+    of the three blocks halve them. With `units=18` and three input channels this is the pre-activation ResNet-164. The
+    weights of convolutions are initialized normal, with variance 2/(number of outputs of one input), their biases to 0
+    and the norms to the identity (He et al. 2015); the last weight as in nn.Linear, uniform within ±(n4)^-½, its bias
+    to 0.
 
-    Parameters: 9c n1 of the first convolution, those of three Blocks, 2 n4 of the last norm, and (n4 + 1)k; n1 and the
-    Blocks' biases more with `bias=True`. With all but N as drawn that is 92,736N + 34,010: 312,218 for the
+    Parameters: 9c n1 of the first convolution, those of three Blocks, 2 n4 of the last norm, and (n4 + 1)k; with
+    `bias=True` n1 and the Blocks' biases more. With the defaults except N that is 92,736N + 34,010: 312,218 for the
     figure, 314,698 with biases, 1,703,258 with 18 units, 10,327,706 with 111.
 
-    Raises CircuitError where units or channels cannot be.
+    Args:
+        units: The number of residual units in each block, the figure's N.
+        channels: The figure's n1 to n4: the channels of the first convolution and of the three blocks. All but the
+            first are multiples of 4.
+        classes: The number of classes, k.
+        in_channels: The number of channels of the image, c.
+        bias: Whether the convolutions have a bias.
+        device, dtype: Those of the parameters.
+
+    Raises:
+        CircuitError: If `channels` are not four numbers, a block's channels are not a multiple of 4, or `units` is less
+            than 1.
 
     >>> IdentityResNet()(torch.rand(5, 3, 32, 32)).shape
     torch.Size([5, 10])
@@ -123,7 +150,7 @@ class IdentityResNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every weight anew, and forget what the norms have seen."""
+        """Re-initialize all parameters, and reset the running statistics of the norms."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -134,12 +161,20 @@ class IdentityResNet(nn.Module):
 
     @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
     def forward(self, image: Tensor) -> Tensor:
-        """The probability of each class; raises ShapeError unless h and w are multiples of 4."""
+        """Return the probability of each class, the softmax of `logits`.
+
+        Raises:
+            ShapeError: If h or w is not a multiple of 4.
+        """
         return self.logits(image).softmax(-1)
 
     @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
     def logits(self, image: Tensor) -> Tensor:
-        """The logarithm of each class's probability, up to one number shared by them all."""
+        """Return the unnormalized log-probability of each class, as F.cross_entropy takes it.
+
+        Raises:
+            ShapeError: If h or w is not a multiple of 4.
+        """
         image = self.convolution(channels_last(image))
         for block in self.blocks:
             image = block(image)

@@ -1,10 +1,11 @@
-"""Convolution and correlation of two signals, full, same and valid: an inner product at every shift.
+"""One-dimensional convolution and correlation of two signals, in the modes full, same and valid of numpy.
 
-`a` is the signal, with any axes before; `b` slides along it. A convolution reads `b` backwards, a correlation does not.
-*Full* has every shift at which they meet, *valid* those at which one lies within the other, and *same* the middle of
-*full*, as long as the longer of the two. Sizes and middles are those of numpy's convolve and correlate.
+Each output number is the inner product of the signals at one shift. `a` is the signal, with any leading axes; `b` is
+shifted along it, reversed in a convolution and not in a correlation. *full* has every shift at which the two overlap,
+*valid* those at which one lies within the other, and *same* the middle of *full*, as long as the longer signal. Sizes
+and middles are those of numpy's convolve and correlate.
 
-Source: a derivation of backpropagation through conv1d, whose numbers stand in tests/test_signals.py.
+Source: a derivation of backpropagation through conv1d, whose numbers are in tests/models/test_signals.py.
 """
 
 import torch.nn.functional as F
@@ -15,7 +16,9 @@ from circuits import CircuitError, Window, circuit, einsum, unfold
 
 @circuit("... a, b -> ... a+b-1")
 def full_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product at every shift at which a and b meet; the gradient of `valid_convolution` is one.
+    """Return the inner product at every shift at which a and b overlap.
+
+    The gradient of `valid_convolution` by the longer signal is such a correlation.
 
     >>> import torch
     >>> full_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -26,7 +29,7 @@ def full_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... a+b-1")
 def full_convolution(a: Tensor, b: Tensor) -> Tensor:
-    """Every product of a number of a and one of b, added up where their places add up: so polynomials multiply.
+    """Return the sums of a[i] b[j] over all i + j = n, for every n: the coefficients of a product of polynomials.
 
     >>> import torch
     >>> full_convolution(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -37,7 +40,7 @@ def full_convolution(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... c")
 def valid_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product at every shift at which one lies within the other; c is their difference in length, plus 1.
+    """Return the inner product at every shift at which one signal lies within the other; c is |a - b| + 1.
 
     >>> import torch
     >>> valid_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -50,7 +53,9 @@ def valid_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... c")
 def valid_convolution(a: Tensor, b: Tensor) -> Tensor:
-    """The same, b backwards; the gradient of `full_convolution` is one.
+    """Return the valid correlation of a with b reversed.
+
+    The gradient of `full_convolution` by either signal is such a convolution.
 
     >>> import torch
     >>> valid_convolution(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -61,9 +66,10 @@ def valid_convolution(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... c")
 def same_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """The middle of the full correlation, as long as the longer of a and b.
+    """Return the middle of the full correlation, as long as the longer of a and b.
 
-    Where there is no middle it begins at the later place: at the earlier one, seen from b, where b is longer.
+    If the shorter signal has even length, there are two middles: this is the earlier one, or, if b is longer, the later
+    one.
 
     >>> import torch
     >>> same_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -76,9 +82,9 @@ def same_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... c")
 def same_convolution(a: Tensor, b: Tensor) -> Tensor:
-    """The middle of the full convolution, as long as the longer of a and b.
+    """Return the middle of the full convolution, as long as the longer of a and b.
 
-    With a b of even length, its gradient by a is the other middle of a full one: not again `same_convolution`.
+    If b has even length, the gradient by a is the other possible middle of a full convolution, not `same_convolution`.
 
     >>> import torch
     >>> same_convolution(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -91,29 +97,37 @@ def same_convolution(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... c")
 def slid(a: Tensor, b: Tensor, before: int, after: int) -> Tensor:
-    """The inner product of b with every stretch of a, when zeros stand before and after a: a window, then a linear map.
+    """Return the inner product of b with every window of a, which is padded with zeros: unfold, then an einsum.
 
-    Raises CircuitError where a or b has no numbers.
+    Args:
+        a: The signal.
+        b: The signal that is shifted along it.
+        before: The number of zeros before a.
+        after: The number of zeros after a.
+
+    Raises:
+        CircuitError: If a or b is empty.
     """
-    _some(a, b)
+    _refuse_empty(a, b)
     window = Window("a", "c", "b", b.shape[-1], before=before, after=after)
     return einsum(unfold(a, "... a -> ... c b", window), b, "... c b, b -> ... c")
 
 
 @slid.kernel
 def _(a: Tensor, b: Tensor, before: int, after: int) -> Tensor:
-    """torch's convolution of one channel."""
-    _some(a, b)
+    """Call F.conv1d with one channel."""
+    _refuse_empty(a, b)
     padded = F.pad(a, (before, after))
     return F.conv1d(padded.reshape(-1, 1, padded.shape[-1]), b[None, None]).reshape(*a.shape[:-1], -1)
 
 
 def _middle(a: Tensor, b: Tensor, start: int, length: int) -> Tensor:
-    """A stretch of the full correlation of a and b."""
+    """Return `length` numbers of the full correlation of a and b, from position `start` on."""
     whole = a.shape[-1] + b.shape[-1] - 1
     return slid(a, b, b.shape[-1] - 1 - start, b.shape[-1] - 1 - (whole - start - length))
 
 
-def _some(a: Tensor, b: Tensor) -> None:
+def _refuse_empty(a: Tensor, b: Tensor) -> None:
+    """Raise CircuitError if either signal is empty."""
     if a.shape[-1] == 0 or b.shape[-1] == 0:
         raise CircuitError(f"signals have at least one number each, not {a.shape[-1]} and {b.shape[-1]}")

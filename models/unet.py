@@ -1,8 +1,8 @@
-"""The UNet: down four scales, and up again beside what each scale had saved; the class of every pixel.
+"""The UNet for semantic segmentation: an encoder of four scales, and a decoder with skip connections from each.
 
-Padded, so that h and w come out as they went in. The figure saves C₁ to C₄ and loads C₄, C₃ and C₂ only; Ronneberger's
-network loads all four, and so does ours unless asked. The figure ends with the last convolution, which is `logits`;
-Ronneberger's softmax over the classes makes `forward`.
+Convolutions are padded, so that the output has the h and w of the input. The figure saves C₁ to C₄ but loads only C₄,
+C₃ and C₂; Ronneberger's network loads all four, which is the default here. The figure ends with the last convolution,
+whose output is `logits`; `forward` applies Ronneberger's softmax over the classes to it.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 27; Ronneberger et al. 2015, U-Net: Convolutional Networks
 for Biomedical Image Segmentation.
@@ -21,9 +21,14 @@ from .weights.files import savable
 
 @savable
 class DownScaleBlock(nn.Module):
-    """A double convolution, which is saved, and the largest of every 2 by 2 of it (Figure 27).
+    """A double convolution, whose output is saved for the skip connection, then 2×2 max pooling (Figure 27).
 
-    Parameters: 9(c0 + c1)c1 + 2c1, which begin as DoubleConvolution's do.
+    Parameters: 9(c0 + c1)c1 + 2c1, initialized as in DoubleConvolution.
+
+    Args:
+        c0: The number of input channels.
+        c1: The number of output channels.
+        device, dtype: Those of the parameters.
 
     >>> half, saved = DownScaleBlock(1, 64)(torch.rand(5, 1, 16, 16))
     >>> half.shape, saved.shape
@@ -40,17 +45,23 @@ class DownScaleBlock(nn.Module):
 
     @circuit("b c0 h w -> b c1 h/2 w/2, b c1 h w", fixed="c0 c1", multiples={"h": 2, "w": 2})
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The half-sized image, and the saved one."""
+        """Return the image at half the size, and the image saved for the skip connection."""
         saved = self.double_convolution(image)
         return self.downscale(saved), saved
 
 
 @savable
 class UpScaleBlock(nn.Module):
-    """What came and what was saved, side by side through a double convolution, then to twice the size (Figure 27).
+    """A double convolution of the image and a saved one, concatenated over channels, then upscaling by 2 (Figure 27).
 
-    Parameters: 27 c1² + 2 c1 as DoubleConvolution's, and 4 c1 c0 + c0 of the upscaling, whose weight begins normal with
-    variance 2 by c1, the inputs of one output, and whose bias begins at 0.
+    Parameters: 27 c1² + 2 c1 of the DoubleConvolution, and 4 c1 c0 + c0 of the upscaling, a transposed convolution. The
+    weight of the latter is initialized normal with variance 2/c1 (c1 is the number of inputs of one output), its bias
+    to 0.
+
+    Args:
+        c1: The number of channels of the image and of the saved one.
+        c0: The number of output channels.
+        device, dtype: Those of the parameters.
 
     >>> image, saved = torch.rand(2, 5, 128, 8, 8)
     >>> UpScaleBlock(128, 64)(image, saved).shape
@@ -68,20 +79,31 @@ class UpScaleBlock(nn.Module):
 
     @circuit("b c1 h w, b c1 h w -> b c0 2*h 2*w", fixed="c0 c1")
     def forward(self, image: Tensor, saved: Tensor) -> Tensor:
-        """The image at twice the size."""
+        """Return the image at twice the size."""
         return self.upscale(self.double_convolution(torch.cat((image, saved), 1)))
 
 
 @savable
 class UNet(nn.Module):
-    """What every pixel shows: the probability of each of k classes (Figure 27, with all four saved images loaded).
+    """Semantic segmentation by a UNet (Figure 27, with four skip connections).
 
-    `channels` is the number at full size; each of the four scales below has twice as many as the one above. h and w are
-    multiples of 16. `loads` is 4, or 3 where C₁ stays unread. Weights begin normal, with variance 2 by the inputs of
-    one output, as Ronneberger and He have it, and biases at 0.
+    `forward` returns the probability of each of k classes at every pixel, `logits` the logits. h and w are multiples of
+    16. Weights are initialized normal with variance 2/(number of inputs of one output), as in Ronneberger et al. and He
+    et al. 2015, and biases to 0.
 
-    Parameters, with n channels, c in and k classes: 7574n² + 107n + 9cn + (n + 1)k, and with three loads
-    7547n² + 105n + 9cn + (n + 1)k: 31,030,658 for one channel in and two classes.
+    Parameters, with n channels, c input channels and k classes: 7574n² + 107n + 9cn + (n + 1)k; with three skip
+    connections 7547n² + 105n + 9cn + (n + 1)k. The defaults have 31,030,658.
+
+    Args:
+        classes: The number of classes, k.
+        channels: The number of channels at full size, n; each of the four scales below has twice as many as the one
+            above.
+        in_channels: The number of channels of the image, c.
+        loads: The number of skip connections: 4, or 3 without the outermost (C₁), as in the figure.
+        device, dtype: Those of the parameters.
+
+    Raises:
+        CircuitError: If `loads` is neither 3 nor 4.
 
     >>> UNet(classes=3, channels=4)(torch.rand(5, 1, 32, 48)).shape
     torch.Size([5, 3, 32, 48])
@@ -120,9 +142,15 @@ class UNet(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """The figure to the letter: three loads, and twice the channels, as its legend has them.
+        """Return the UNet exactly as the figure draws it: three skip connections, and twice the channels (its legend).
 
-        Parameters as UNet's with three loads and n = 2 `channels`: 123,664,898.
+        Parameters: as UNet with three skip connections and n = 2·`channels`; 123,664,898 with the defaults.
+
+        Args:
+            classes: The number of classes, k.
+            channels: Half the number of channels at full size.
+            in_channels: The number of channels of the image, c.
+            device, dtype: Those of the parameters.
 
         >>> sum(parameter.numel() for parameter in UNet.as_drawn(device="meta").parameters())
         123664898
@@ -130,19 +158,27 @@ class UNet(nn.Module):
         return cls(classes, 2 * channels, in_channels, loads=3, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
-        """Draw every weight anew."""
+        """Re-initialize all parameters, as `he_normal` does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 he_normal(module)
 
     @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
     def forward(self, image: Tensor) -> Tensor:
-        """The probability of each class at each pixel; raises ShapeError unless h and w are multiples of 16."""
+        """Return the probability of each class at every pixel, the softmax of `logits` over the classes.
+
+        Raises:
+            ShapeError: If h or w is not a multiple of 16.
+        """
         return self.logits(image).softmax(-3)
 
     @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
     def logits(self, image: Tensor) -> Tensor:
-        """The logarithm of each class's probability, up to one number for each pixel."""
+        """Return the unnormalized log-probability of each class at every pixel, as F.cross_entropy takes it.
+
+        Raises:
+            ShapeError: If h or w is not a multiple of 16.
+        """
         image, memory = channels_last(image), []
         for block in self.down:
             image, saved = block(image)
