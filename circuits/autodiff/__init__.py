@@ -1,9 +1,14 @@
 """Backward circuits: the gradient of a diagram is a diagram.
 
-May use `printing`, `recording` and below. In the order of a gradient: `functionalize` and `lowering` (the forward
-pass as functional ATen operations, drawn in a `workspace`), `reverse_pass` (each reversed by its rule, `rules`),
-`backward` (the joint diagram), `forward_backward` (the two halves), `recompute` and `rewrites` (what is saved, and
-simplification). `jacobian` returns linear maps.
+May use `printing`, `recording` and below. `backward` and `forward_backward` are the public functions to start with. In
+the order of a gradient:
+
+- `joint` records a circuit and makes its joint graph, the forward pass and the reverse pass, in a `workspace`;
+- `functionalize` makes the forward pass, where `lower_call` and `lowering` turn calls into functional ATen operations;
+- `reverse_pass` reverses each of them by its rule (`rules`), by a custom backward (`custom_rules`), or by torch
+  (`opaque`);
+- `backward` makes one diagram of the joint graph, `forward_backward` two, for which `recompute` chooses what is saved;
+- `rewrites` simplify a diagram. `jacobian` returns the derivative as linear maps.
 """
 
 from circuits.autodiff.backward import backward

@@ -1,10 +1,11 @@
-"""Views: which values share their numbers with others, and what becomes of these when one of them is written.
+"""Views: which values share a storage with others, and how these are computed again when one of them is overwritten.
 
-A view is known by the path that leads to it. Where a value is written, the tensor it is a view of becomes another
-one, `overwritten` there, and whatever is read later is `viewed` anew in that.
+A view is described by the path of view operations that leads to it from its base, a tensor that is no view. When a
+value is written, the base becomes another value, a copy of it that is `overwritten` there; a view that is read later
+is rematerialised: `viewed` in that copy.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +13,16 @@ import torch
 from torch import Tensor
 
 from circuits import switch
-from circuits.autodiff.workspace import Bench
+from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, Call, Struct, Value, Wire, operation_name, tensors, wires
 from circuits.errors import CircuitError
 
 Path = tuple[Any, ...]
-"""Steps from a tensor to a view of it: function, further arguments, keywords, which of the tensors it gives."""
+"""Steps from a tensor to a view of it, each `(function, further arguments, keywords, index of the output taken)`."""
 
 
 def viewed(base: Tensor, path: Path) -> Tensor:
-    """The view of a tensor that a path leads to.
+    """Return the view of a tensor that a path leads to.
 
     >>> viewed(torch.eye(2), ((torch.select, (0, 1), {}, 0),))
     tensor([0., 1.])
@@ -32,7 +33,7 @@ def viewed(base: Tensor, path: Path) -> Tensor:
 
 
 def overwritten(base: Tensor, new: Tensor, path: Path) -> Tensor:
-    """A copy of a tensor, in which the view that a path leads to holds `new`.
+    """Return a copy of a tensor in which the view that a path leads to holds `new`.
 
     >>> overwritten(torch.eye(2), torch.ones(2), ((torch.select, (0, 1), {}, 0),))
     tensor([[1., 0.],
@@ -48,19 +49,19 @@ def overwritten(base: Tensor, new: Tensor, path: Path) -> Tensor:
     return run() if recorder is None else recorder.verb(overwritten, "", (base, new, path), {}, run)
 
 
-_TURNS = {
+_OUT_OF_PLACE = {
     getattr(owner, f"{name}_"): getattr(owner, name)
     for owner in (Tensor, torch)
     for name in ("as_strided", "detach", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unsqueeze")
     if hasattr(owner, f"{name}_")
 }
-"""What turns a tensor in place, or cuts it off from its past, with what gives the tensor that it becomes."""
+"""In-place view operations, and `detach_`, each with the operation that returns the view instead."""
 
 
-def turned(box: Box) -> Box:
-    """A call that turns a tensor in place as one that gives a view of it; another as it is."""
+def out_of_place(box: Box) -> Box:
+    """Return the box of an in-place view operation as one that returns a view; any other box as it is."""
     call: Any = box.call
-    function = _TURNS.get(call.function) if isinstance(call.function, Hashable) else None
+    function = _OUT_OF_PLACE.get(call.function) if isinstance(call.function, Hashable) else None
     if function is None:
         return box
     label = box.label.replace(operation_name(call.function), operation_name(function), 1)
@@ -69,15 +70,15 @@ def turned(box: Box) -> Box:
 
 @dataclass(frozen=True)
 class View:
-    """A value that is a view of another, and the last step of the path to it, as it was recorded."""
+    """A value that is a view of the value `source`; `step` is the last step of its path, as it was recorded."""
 
     source: int
     step: Any
 
 
 @dataclass(frozen=True)
-class Anew:
-    """What to run after a call that wrote: a box, what its result stands for from there on, and that result."""
+class RematerialisedView:
+    """A box to run after an in-place write; its result, value `new`, has the present contents of value `old`."""
 
     box: Box
     old: int
@@ -85,58 +86,57 @@ class Anew:
 
 
 class Aliases:
-    """The views among a diagram's values."""
+    """The views among the values of a diagram."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
         self.views: dict[int, View] = {}
 
     def note(self, call: Call, made: Mapping[int, Tensor], given: Mapping[int, Tensor]) -> None:
-        """Remember which results of a call are views of what went in."""
+        """Remember which results of a call (`made`) are views of its arguments (`given`)."""
         for which, (number, fake) in enumerate(made.items()):
-            source = next((each for each, other in given.items() if _shares(other, fake)), None)
+            source = next((each for each, other in given.items() if _share_storage(other, fake)), None)
             if source is not None and number not in self.views and number != source:
                 function = call.function
                 self.views[number] = View(source, (function, call.args.parts, call.kwargs, which))
 
     def base(self, number: int) -> int:
-        """The value that this one is in the end a view of."""
+        """Return the value at the start of the path to a view; the value itself if it is no view."""
         while number in self.views:
             number = self.views[number].source
         return number
 
-    def family(self, number: int, numbers: Iterable[int]) -> list[int]:
-        """Those of the numbers that share with this one, itself included."""
-        base = self.base(number)
-        return [each for each in numbers if self.base(each) == base]
+    def rematerialise(self, old: int, new: int, later: Mapping[int, int]) -> list[RematerialisedView]:
+        """Return the boxes to run after the write of `old`, whose contents are now value `new`.
 
-    def anew(self, old: int, new: int, later: Mapping[int, int]) -> list[Anew]:
-        """What to run after `old` was written and is `new`; `later` are what is read from here on, and where it is."""
-        base, steps = self.base(old), self._path(old)
+        `later` maps each value that is read afterwards to its present number.
+
+        Raises:
+            CircuitError: A path contains an operation that cannot be run again on another base.
+        """
+        base, path = self.base(old), self._path(old)
         wanted = {
             each: number for each, number in later.items() if number not in (old, new) and self.base(number) == base
         }
         if not wanted:
             return []
-        found: list[Anew] = []
-        fresh = new
+        found: list[RematerialisedView] = []
+        new_base = new
         if old != base:
-            fresh = self._like(base)
-            found.append(Anew(self._box(overwritten, (Wire(base), Wire(new), steps), fresh, base), base, fresh))
+            new_base = self._new_value(base)
+            box = self._box(overwritten, (Wire(base), Wire(new), path), new_base)
+            found.append(RematerialisedView(box, base, new_base))
         for each, number in wanted.items():
             if number != base:
-                again = self._like(number)
-                found.append(Anew(self._box(viewed, (Wire(fresh), self._path(number)), again, number), each, again))
-        self._join(old, new, fresh, base)
+                again = self._new_value(number)
+                box = self._box(viewed, (Wire(new_base), self._path(number)), again)
+                found.append(RematerialisedView(box, each, again))
+        if old != base:
+            self.views[new] = View(new_base, path)
         return found
 
-    def _join(self, old: int, new: int, fresh: int, base: int) -> None:
-        """What holds the written numbers now is itself a view of what is fresh."""
-        if old != base:
-            self.views[new] = View(fresh, self._path(old))
-
     def _path(self, number: int) -> Any:
-        """The path to a value from its base."""
+        """Return the path to a value from its base, as a description."""
         steps: list[Any] = []
         while number in self.views:
             view = self.views[number]
@@ -148,30 +148,30 @@ class Aliases:
         function, (first, *args), kwargs, which = view.step
         if not isinstance(function, Callable) or first != Wire(view.source) or wires(Struct(tuple, (), tuple(args))):
             raise CircuitError(
-                f"{operation_name(function)} gives a view that is written to in place: "
+                f"{operation_name(function)} returns a view that is written in place: "
                 "gradients cannot be followed through it"
             )
         return Struct(tuple, (), (function, Struct(tuple, (), tuple(args)), kwargs, which))
 
-    def _like(self, number: int) -> int:
-        """The number of a new value, alike in all but its numbers."""
-        record, shapes = self.bench.listener.record, self.bench.builder.names.shapes
-        self.bench.builder._learn_shapes()
+    def _new_value(self, number: int) -> int:
+        """Return the number of a new value with the sizes, dtype and role of an existing one."""
+        record, shapes = self.workspace.listener.record, self.workspace.builder.names.shapes
+        self.workspace.builder.read_new_shapes()
         record.values.append(record.values[number])
         shapes[len(record.values) - 1] = shapes[number]
         return len(record.values) - 1
 
-    def _box(self, function: Callable[..., Any], args: tuple[Any, ...], result: int, like: int) -> Box:
+    def _box(self, function: Callable[..., Any], args: tuple[Any, ...], result: int) -> Box:
         call = Call(function, Struct(tuple, (), args), Struct(dict, (), ()), Wire(result))
         inputs = tuple([self._value(each) for each in wires(call.args)])
         return Box("operation", "", operation_name(function), inputs=inputs, outputs=(self._value(result),), call=call)
 
     def _value(self, number: int) -> Value:
-        sizes = self.bench.builder.names.shapes[number]
-        return Value(number, (None,) * len(sizes), sizes, self.bench.listener.record.values[number][1])
+        sizes = self.workspace.builder.names.shapes[number]
+        return Value(number, (None,) * len(sizes), sizes, self.workspace.listener.record.values[number][1])
 
 
-def _shares(tensor: Tensor, other: Tensor) -> bool:
+def _share_storage(tensor: Tensor, other: Tensor) -> bool:
     if tensor.layout is not torch.strided or other.layout is not torch.strided:
         return False
     return tensor.untyped_storage()._cdata == other.untyped_storage()._cdata

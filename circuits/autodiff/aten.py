@@ -1,4 +1,4 @@
-"""What an ATen operation says of itself: its arguments by name, its form that writes nothing, its dtypes."""
+"""What ATen operations state about themselves: named arguments, functional forms, dtypes under autocast."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ import torch
 from circuits.diagram import tensors
 
 Autocast = tuple[str, torch.dtype] | None
-"""The device type and dtype of the autocast that a call ran under."""
+"""The device type and dtype of the autocast that a call ran under; None if there was none."""
 
 
-MISTAKEN = frozenset({"multilabel_margin_loss_forward"})
-"""What torch takes apart into what gives other numbers (2.13): never taken apart."""
+WRONG_DECOMPOSITIONS = frozenset({"multilabel_margin_loss_forward"})
+"""Operations whose decomposition in torch 2.13 computes other numbers than they do; they are not decomposed."""
 
 
 def name_of(func: Any) -> str:
-    """What rules know an operation by: ATen's by its name, others (`prims.where`, a user's) with their library's."""
+    """Return the name that rules use for an operation: for ATen without the library, else with it (`prims.where`)."""
     return func._schema.name.removeprefix("aten::").replace("::", ".")
 
 
-def packed(args: Any, kwargs: Any) -> dict[str, Any]:
-    """The described arguments of a call as one step takes them whole."""
+def whole_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the described arguments of a call as those of a step that is differentiated as a whole."""
     return {"args": args, "kwargs": kwargs}
 
 
-def named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of an ATen operation by name, defaults filled in, its first tensor as `x`."""
+def named_arguments(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of an ATen operation by name, with defaults; its first tensor is called `x`."""
     found: dict[str, Any] = {}
     for place, argument in enumerate(func._schema.arguments):
         word = "x" if argument.name in ("self", "input") else argument.name
@@ -36,42 +36,42 @@ def named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return found
 
 
-def gives_tensors(func: Any) -> bool:
-    """Whether any of its results is a tensor, or holds some."""
+def returns_tensors(func: Any) -> bool:
+    """Return whether any output of an operation is a tensor or a list of tensors."""
     return any("Tensor" in f"{each.type}" for each in func._schema.returns)
 
 
-def in_new_tensors(func: Any) -> Any:
-    """The operation that gives in a new tensor what this one (`transpose_`) makes of its first, if there is one."""
+def functional_form(func: Any) -> Any:
+    """Return the operation that returns what an in-place one (`transpose_`) makes of its first tensor; None if none."""
     packet = getattr(torch.ops.aten, name_of(func).removesuffix("_"), None)
     overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
-    return next((each for each in overloads if _taken(each) == _taken(func)), None)
+    return next((each for each in overloads if _parameters(each) == _parameters(func)), None)
 
 
-def _taken(func: Any) -> list[tuple[str, str]]:
+def _parameters(func: Any) -> list[tuple[str, str]]:
     return [(argument.name, f"{argument.type}") for argument in func._schema.arguments]
 
 
 def recasts(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> bool:
-    """Whether autocast is at work inside an operation (torch.einsum), which is then to be seen in its pieces alone."""
+    """Return whether autocast changes a dtype inside a composite operation (einsum), which then must be decomposed."""
     if autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
         return False
-    return _dtypes((args, kwargs)) != _dtypes(given_by(func, args, kwargs, autocast))
+    return _dtypes((args, kwargs)) != _dtypes(outputs_under(func, args, kwargs, autocast))
 
 
-def given_by(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> Any:
-    """What an operation gives under an autocast, which may be at work inside it."""
+def outputs_under(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> Any:
+    """Return the output of an operation under an autocast, which applies to the parts of a composite operation."""
     if autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
         return func(*args, **kwargs)
-    with casting(func, autocast):
+    with autocast_inside(func, autocast):
         return func.decompose(*args, **kwargs)
 
 
 @contextlib.contextmanager
-def casting(func: Any, autocast: Autocast) -> Iterator[None]:
-    """Under an autocast, which torch switches off for whoever sees an operation.
+def autocast_inside(func: Any, autocast: Autocast) -> Iterator[None]:
+    """Switch autocast on inside the `with`, in which an operation is decomposed: in a dispatch mode torch has it off.
 
-    What autocast has cast for already does its work without it.
+    An operation that autocast itself casts for has its inputs cast already, and runs without it.
     """
     if autocast is None or _has_kernel(func, f"Autocast{autocast[0].upper()}"):
         yield

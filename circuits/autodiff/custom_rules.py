@@ -1,9 +1,10 @@
-"""Backward circuits that somebody wrote by hand: how they are called, and whose cotangents they give.
+"""Custom backward circuits (`@f.backward`): how they are called, and which tensors their cotangents belong to.
 
-One takes what the definition takes (`self` first, if that is a method), then the cotangents of what the definition
-gives. It gives the cotangents of the signature's tensors in order and, last, a dict with those of all else that the
-definition reads: of optional tensors by the names of their parameters, of a module's parameters by theirs. None stands
-for what has no cotangent. If gradients flow to what it is silent about, that is refused by name.
+One takes the arguments of the definition (`self` first, for a method), then the cotangents of the definition's outputs.
+It returns the cotangents of the signature's tensors in order and, optionally, a dict as its last output, with the
+cotangents of other tensors that the definition reads: optional tensors by the names of their parameters, and a module's
+parameters by their names. None stands for a tensor without a cotangent. A tensor that gradients flow to and that is in
+neither raises RuleError with its name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,65 +12,82 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from circuits.autodiff.ports import flow, inside
+from circuits.autodiff.ports import flow, port_values
 from circuits.autodiff.rules.registry import RuleError
-from circuits.autodiff.workspace import Bench
-from circuits.diagram import Box, ByHand, Wire, wires
+from circuits.autodiff.workspace import Workspace
+from circuits.diagram import Box, CustomBackward, Wire, wires
 
 Given = tuple[Any, Any]
-"""What stands at a place, as a description, and its cotangent."""
+"""An argument, as a description, and its cotangent."""
 
 
-def reads(box: Box) -> tuple[int, ...]:
-    """All that a circuit's definition reads from around it; of one that is run whole, all that it could."""
+def values_read(box: Box) -> tuple[int, ...]:
+    """Return the values that a circuit's definition reads; for a box that runs as a whole, all that it may read."""
     if box.call is None:
         return flow(box.boxes).read
     return tuple([value.number for value in (*box.inputs, *box.parameters)])
 
 
-def cotangents(
-    bench: Bench, box: Box, hand: ByHand, filled: Callable[[Any], Any], back: Iterable[Tensor | None]
+def custom_cotangents(
+    workspace: Workspace,
+    box: Box,
+    custom: CustomBackward,
+    fill: Callable[[Any], Any],
+    cotangents: Iterable[Tensor | None],
 ) -> list[Given]:
-    """What a backward circuit gives, each with the place it belongs to; `filled` makes a value of a description."""
-    module = bench.owner(hand.owner, hand.path) if isinstance(hand.owner, nn.Module) else None
-    owner = () if hand.owner is None else (hand.owner if module is None else module,)
-    back = [each for each in back if each is not None]
-    answer = hand.function(*owner, *filled(hand.args), *back, **filled(hand.kwargs))
-    found = list(answer) if isinstance(answer, (tuple, list)) else [answer]
+    """Run a custom backward circuit; return each cotangent with the argument that it belongs to.
+
+    Args:
+        workspace: Where it is recorded.
+        box: The box of the circuit, for messages.
+        custom: The custom backward, on the present values.
+        fill: Returns the fake tensors of a description.
+        cotangents: Those of the circuit's outputs; None for an output without one.
+
+    Raises:
+        RuleError: It returns too many or too few cotangents, or one of an unknown name.
+    """
+    module = workspace.modules.at(custom.owner, custom.path) if isinstance(custom.owner, nn.Module) else None
+    owner = () if custom.owner is None else (custom.owner if module is None else module,)
+    given = [each for each in cotangents if each is not None]
+    output = custom.function(*owner, *fill(custom.args), *given, **fill(custom.kwargs))
+    found = list(output) if isinstance(output, (tuple, list)) else [output]
     named = found.pop() if found and isinstance(found[-1], Mapping) else {}
-    if len(found) != hand.inputs:
+    if len(found) != custom.inputs:
         raise RuleError(
-            f"the backward circuit of {box.label} gives {len(found)} of the {hand.inputs} cotangents of what went in"
+            f"the backward circuit of {box.label} returns {len(found)} of the {custom.inputs} cotangents of its inputs"
         )
-    places = _places(bench, hand, module)
-    unknown = [name for name in named if name not in places]
+    by_name = _named_arguments(workspace, custom, module)
+    unknown = [name for name in named if name not in by_name]
     if unknown:
-        there = f"there are {', '.join(places)}" if places else "it reads nothing else"
-        raise RuleError(f"the backward circuit of {box.label} gives a cotangent of {', '.join(unknown)}; {there}")
-    pairs = zip(hand.args.parts, found, strict=False)
-    return [*pairs, *[(places[name], cotangent) for name, cotangent in named.items()]]
+        there = f"there are {', '.join(by_name)}" if by_name else "it reads nothing else"
+        raise RuleError(f"the backward circuit of {box.label} returns a cotangent of {', '.join(unknown)}; {there}")
+    pairs = zip(custom.args.parts, found, strict=False)
+    return [*pairs, *[(by_name[name], cotangent) for name, cotangent in named.items()]]
 
 
-def _places(bench: Bench, hand: ByHand, module: nn.Module | None) -> dict[str, Any]:
-    """Where what may be spoken of by name stands, if it is a tensor; an argument goes before a parameter so called."""
-    places: dict[str, Any] = {}
+def _named_arguments(workspace: Workspace, custom: CustomBackward, module: nn.Module | None) -> dict[str, Any]:
+    """Return the tensors whose cotangents may be returned by name; an argument shadows a parameter of its name."""
+    found: dict[str, Any] = {}
     if module is not None:
         own = (*module.named_buffers(), *module.named_parameters(remove_duplicate=False))
-        places |= {name: Wire(bench.wire(tensor)) for name, tensor in own}
-    given = dict(zip(hand.names[hand.inputs :], hand.args.parts[hand.inputs :], strict=True))
-    given |= dict(zip(hand.kwargs.keys, hand.kwargs.parts, strict=True))
-    return places | given
+        found |= {name: Wire(workspace.number_of(tensor)) for name, tensor in own}
+    given = dict(zip(custom.names[custom.inputs :], custom.args.parts[custom.inputs :], strict=True))
+    given |= dict(zip(custom.kwargs.keys, custom.kwargs.parts, strict=True))
+    return found | given
 
 
-def refuse_silence(box: Box, hand: ByHand, told: Iterable[Given], active: set[int]) -> None:
-    """RuleError where gradients flow to what a circuit reads, and its backward circuit does not speak of that."""
-    known = {number for place, _ in told for number in wires(place)}
-    silent = [number for number in (*wires(hand.args), *wires(hand.kwargs), *reads(box)) if number in active - known]
-    if silent:
-        values = inside(box.walk())
-        names = [values[number].name if number in values else "" for number in dict.fromkeys(silent)]
-        what = ", ".join([name or "a tensor that it is not given" for name in names])
+def refuse_missing(box: Box, custom: CustomBackward, returned: Iterable[Given], active: set[int]) -> None:
+    """Raise RuleError if gradients flow to a tensor that a circuit reads and that has no cotangent in `returned`."""
+    known = {number for argument, _ in returned for number in wires(argument)}
+    read = (*wires(custom.args), *wires(custom.kwargs), *values_read(box))
+    missing = [number for number in read if number in active - known]
+    if missing:
+        values = port_values(box.walk())
+        names = [values[number].name if number in values else "" for number in dict.fromkeys(missing)]
+        what = ", ".join([name or "a tensor that is none of its arguments" for name in names])
         raise RuleError(
-            f"the backward circuit of {box.label} is silent about {what}, which the definition reads; after the "
-            "cotangents of the signature's tensors it may give a dict of others by name, with None for what has none"
+            f"the backward circuit of {box.label} returns no cotangent of {what}, which the definition reads; after "
+            "the cotangents of the signature's tensors it may return a dict of others by name, with None for a tensor "
+            "without a cotangent"
         )

@@ -1,29 +1,37 @@
-"""`forward_backward`: a circuit and its reverse as two diagrams, with what is saved between them."""
+"""`forward_backward`: the forward pass and the reverse pass as two diagrams, and the tensors saved between them."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from circuits.autodiff.backward import Made, bind_names, make
-from circuits.autodiff.ports import inside, ported
-from circuits.autodiff.recompute import again
+from circuits.autodiff.joint import Joint, joint_of, parameters_named, parameters_of
+from circuits.autodiff.ports import port_values, with_ports
+from circuits.autodiff.recompute import partition
 from circuits.diagram import Box, Diagram, Size, Struct, Value, Wire, wires
 
 
 class Halves(NamedTuple):
-    """A circuit with its tape, and its reverse: `outputs, saved = forward(*inputs)`, `reverse(saved, *cotangents)`."""
+    """The forward pass and the reverse pass of a gradient, as two diagrams.
+
+    `outputs, saved = forward(*inputs)` and `gradients = reverse(saved, *cotangents)`.
+
+    Attributes:
+        forward: The diagram of the circuit, which also returns the tuple of tensors that it saves for backward.
+        reverse: The diagram that takes this tuple and a cotangent for each floating output, and returns the dict of
+            gradients that `backward` returns.
+    """
 
     forward: Diagram
     reverse: Diagram
 
     @property
     def saved(self) -> tuple[Value, ...]:
-        """What is kept in between, in the order of the tape; parameters are not, they stay where they are."""
+        """The values that are saved for backward, in order; parameters are not among them, as modules hold them."""
         return self.reverse.inputs[: len(wires(self.reverse.arguments.parts[0]))]
 
     @property
     def bytes(self) -> Size:
-        """How much memory that takes: a number, or a formula in the axes that are free."""
+        """The memory that the saved values take, in bytes: a number, or a formula in the axes that are free."""
         return sum([prod(value.sizes) * value.dtype.itemsize for value in self.saved])
 
 
@@ -37,19 +45,30 @@ def forward_backward(
     axes: str | None = None,
     **kwargs: Any,
 ) -> Halves:
-    """`backward` cut in two where the way there ends: `forward`, which also gives what it saves, and `reverse`.
+    """Return the joint graph of `backward` partitioned into a forward and a reverse diagram.
 
-    `forward(*inputs)` gives `outputs, saved`, and `reverse(saved, *cotangents)` what `backward` gives. The halves tell
-    what is `saved`, its axes and its `bytes`. Differentiate `backward(f)`, not the halves: `reverse` takes what was
-    saved as given.
+    `forward(*inputs)` returns `outputs, saved`, and `reverse(saved, *cotangents)` returns the gradients that `backward`
+    returns. The `Halves` state which values are `saved`, with their axes, and their `bytes`. For a second derivative
+    differentiate `backward(f)`, not the halves: `reverse` takes the saved tensors as constants.
 
-    `recompute` names what is reckoned again on the way back, from what it was reckoned from, and not saved: operations
-    (`"softmax"`), modules by their paths and circuits by their names with all that is in them (what draws random
-    numbers is saved still), or tensors by the axes they have (`"y x"`). A softmax whose scores are reckoned again too
-    is had of these and of one saved number a row. Attention with `recompute="y x"` goes back as FlashAttention does:
-    five contractions, and what is saved are queries, keys, values, the answer, and the logsumexp of each row.
+    A softmax whose scores are recomputed too is computed from these and from one saved number a row. Attention with
+    `recompute="y x"` is thereby differentiated as in FlashAttention: the reverse pass has five contractions, and the
+    saved tensors are queries, keys, values, the output, and the logsumexp of each row.
 
-    CircuitError where `recompute` names what is not there, or what would give another answer the second time.
+    Args:
+        f: A circuit, a module, a function, or a diagram of one.
+        inputs: Example inputs, as for `trace`; a diagram takes none.
+        wrt: The names of the tensors to differentiate by, as for `backward`.
+        recompute: What the reverse pass computes again instead of reading it from memory: operations (`"softmax"`),
+            modules by their paths and circuits by their names, with all that is in them (random numbers drawn there
+            are saved all the same), or tensors by axes that they have (`"y x"`).
+        sizes: Sizes of axes that are not to stay free, as for `trace`.
+        axes: The axes of the inputs, as for `trace`.
+        kwargs: Keyword arguments of `f`.
+
+    Raises:
+        CircuitError: `recompute` names nothing in the diagram, or an operation whose result would differ the second
+            time; and in the cases of `backward`.
 
     >>> import torch
     >>> halves = forward_backward(lambda x: x.sin(), torch.zeros(3))
@@ -57,38 +76,41 @@ def forward_backward(
     >>> halves.reverse(saved, torch.ones(3)), halves.bytes
     ({'x': tensor([1., 1., 1.])}, 12)
     """
-    made = make(f, inputs, wrt, sizes, axes, kwargs)
-    diagram, back = made.diagram, [Wire(value.number) for value in made.cotangents]
-    cut = again(made, [recompute] if isinstance(recompute, str) else recompute)
-    values = {**inside([cut.forward]), **{value.number: value for value in cut.more.get(id(cut.forward), ())}}
-    values |= {value.number: value for value in made.inputs}
-    read = cut.saved | _tellers(made, [values[number] for number in cut.saved])
+    joint = joint_of(f, inputs, wrt, sizes, axes, kwargs)
+    diagram, cotangents = joint.diagram, [Wire(value.number) for value in joint.cotangents]
+    parts = partition(joint, [recompute] if isinstance(recompute, str) else recompute)
+    extra_values = parts.extra_values
+    values = port_values([parts.forward])
+    values |= {value.number: value for value in (*extra_values.get(id(parts.forward), ()), *joint.inputs)}
+    read = parts.saved | _saved_for_sizes(joint, [values[number] for number in parts.saved])
     saved = tuple([values[number] for number in sorted(read)])
     tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
-    result = Struct(tuple, (), (made.outputs, tape))
-    (first,) = ported([cut.forward], wires(result), cut.more)
-    forward = made.assembled(first, diagram.arguments, result, diagram.binder)
-    boxes = ported([*cut.boxes, *cut.reverse], wires(made.result), cut.more)
-    box = Box(
-        "function", "", f"∂{diagram.name}", inputs=(*saved, *made.cotangents), outputs=made.answers, boxes=boxes
+    result = Struct(tuple, (), (joint.outputs, tape))
+    (forward,) = with_ports([parts.forward], wires(result), extra_values)
+    boxes = with_ports([*parts.recomputed, *parts.reverse], wires(joint.result), extra_values)
+    reverse = Box(
+        "function", "", f"∂{diagram.name}", inputs=(*saved, *joint.cotangents), outputs=joint.gradients, boxes=boxes
     )  # fmt: skip
-    names = ("saved", *[value.name for value in made.cotangents])
-    reverse = made.assembled(box, Struct(dict, names, (tape, *back)), made.result, bind_names(names, {}))
-    return Halves(forward, reverse)
+    names = ("saved", *[value.name for value in joint.cotangents])
+    arguments = Struct(dict, names, (tape, *cotangents))
+    return Halves(
+        joint.diagram_of(forward, diagram.arguments, result, diagram.binder or parameters_of(diagram.arguments)),
+        joint.diagram_of(reverse, arguments, joint.result, parameters_named(names, {})),
+    )
 
 
-def _tellers(made: Made, saved: Sequence[Value]) -> set[int]:
-    """The inputs to save for their sizes alone: free axes that the reverse could not tell from anything else."""
-    told = {axis for value in (*saved, *made.cotangents) for axis in _tells(value)}
+def _saved_for_sizes(joint: Joint, saved: Sequence[Value]) -> set[int]:
+    """Return the inputs to save only for their sizes: they have free axes that no other input of the reverse has."""
+    known = {axis for value in (*saved, *joint.cotangents) for axis in _axes_known_from(value)}
     found = set()
-    for value in made.inputs:
-        if not _tells(value) <= told:
+    for value in joint.inputs:
+        if not _axes_known_from(value) <= known:
             found.add(value.number)
-            told |= _tells(value)
+            known |= _axes_known_from(value)
     return found
 
 
-def _tells(value: Value) -> set[Any]:
-    """The free axes whose sizes a tensor tells: those of which one of its sizes is a multiple."""
+def _axes_known_from(value: Value) -> set[Any]:
+    """Return the free axes whose sizes follow from a tensor: those of which one of its sizes is a multiple."""
     sizes: list[Any] = [size for size in value.sizes if not isinstance(size, int) and len(size.free_symbols) == 1]
     return {next(iter(size.free_symbols)) for size in sizes if size.as_coefficient(*size.free_symbols) is not None}

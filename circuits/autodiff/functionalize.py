@@ -1,340 +1,289 @@
-"""The way there: a diagram's calls run once on fakes, and become a program whose values never change.
+"""The forward pass as a program that overwrites no value: each call of a diagram, run once on fake tensors.
 
-What a reverse rule reads must be there when it is read. So an in-place operation on a value that gradients flow
-through becomes the functional one, views of what was written are taken again (`aliases`), and what is written
-elsewhere is copied first if a rule may still read it. A call that is made of several operations becomes a box with
-those inside.
+What a reverse rule reads must still exist when it is read. So an in-place operation on a value that gradients flow
+through becomes its functional form, later views of the written tensor are taken again (`aliases`), and any other
+value is copied before it is overwritten if a rule may still read it. A call that consists of several operations
+becomes a box with these inside.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuits.autodiff.aliases import Aliases, turned
-from circuits.autodiff.aten import packed
-from circuits.autodiff.custom_rules import reads
-from circuits.autodiff.lowering import Lowering, Step, ThroughAView
-from circuits.autodiff.opaque import AutogradPullback, Pullback, under
-from circuits.autodiff.ports import flow, inside, outside
+from circuits.autodiff.aliases import Aliases, out_of_place
+from circuits.autodiff.aten import whole_arguments
+from circuits.autodiff.current_values import CurrentValues
+from circuits.autodiff.custom_rules import values_read
+from circuits.autodiff.lower_call import as_recorded, lower_call
+from circuits.autodiff.lowering import Step
+from circuits.autodiff.opaque import AutogradPullback, Pullback, under_autocast
+from circuits.autodiff.ports import axes_outside, flow, port_values
 from circuits.autodiff.rules.registry import RULES
-from circuits.autodiff.workspace import Axes, Bench, renumbered
-from circuits.diagram import Box, ByHand, Call, Scalar, Struct, Value, Wire, change, collect, operation_name, wires
+from circuits.autodiff.workspace import Axes, Workspace
+from circuits.diagram import Box, Call, CustomBackward, Struct, Value, Wire, operation_name, store, wires
 from circuits.errors import CircuitError
-
-Described = TypeVar("Described", Call, ByHand)
 
 
 @dataclass
 class Tape:
-    """What the way there leaves for the way back.
+    """What the reverse pass needs of the forward pass.
 
-    `steps` by the box they belong to, in order; `hand` the backward circuits of boxes that have one by hand;
-    `now` where a value of the diagram stands under another number; `kept` the copies to read instead of values that
-    are written over.
+    `steps` are the operations to differentiate and `custom` the custom backward circuits, both by the id of the box
+    that they belong to. `current` has the present number of each value of the diagram. `copies` maps a value that is
+    overwritten to the copy that the reverse pass reads instead.
     """
 
     steps: dict[int, list[Step]] = field(default_factory=dict)
-    hand: dict[int, ByHand] = field(default_factory=dict)
-    now: dict[int, int] = field(default_factory=dict)
-    kept: dict[int, int] = field(default_factory=dict)
+    custom: dict[int, CustomBackward] = field(default_factory=dict)
+    current: CurrentValues = field(default_factory=CurrentValues)
+    copies: dict[int, int] = field(default_factory=dict)
 
 
-class Forward:
-    """Makes the boxes of the way there, and the tape. `active` are the values that gradients flow through."""
+class ForwardPass:
+    """Makes the boxes of the forward pass, and the tape.
 
-    def __init__(self, bench: Bench, active: Iterable[int]) -> None:
-        self.bench = bench
+    `active` are the values that gradients flow through, `saved` those that the reverse pass may read. `extra_values`
+    has for each box with others inside, by its id, the values made in it besides its outputs, under the axis names
+    that hold around it; the reverse pass may need them as further outputs.
+    """
+
+    def __init__(self, workspace: Workspace, active: Iterable[int]) -> None:
+        self.workspace = workspace
         self.active = set(active)
         self.tape = Tape()
-        self.touched: set[int] = set()
-        self.aliases = Aliases(bench)
-        self.more: dict[int, tuple[Value, ...]] = {}
-        self.boxes: list[Box] = []
-        self.left = list(bench.diagram.box.calls())[::-1]
+        self.saved: set[int] = set()
+        self.aliases = Aliases(workspace)
+        self.extra_values: dict[int, tuple[Value, ...]] = {}
+        self.boxes: list[Box] = []  # kept so that no other box gets the id of one of these
+        self.remaining_calls = list(workspace.diagram.box.calls())[::-1]
 
     def run(self, box: Box) -> Box:
-        """This box with what it takes to reverse it."""
-        hand = self._by_hand(box)
-        if hand is None:
+        """Return the forward pass of a box; a custom backward stands for the gradients of all that is inside it."""
+        custom = self._custom_backward(box)
+        if custom is None:
             return self._run(box)
         around, self.active = self.active, set()
         made = self._run(box)
-        hand = replace(hand, result=change(hand.result, self.now, _same, make=False))
-        made = replace(made, reverse=hand)
-        self.active = around | {value.number for value in made.outputs if _flowing(value)}
-        self.tape.hand[id(made)] = hand
-        self.touched |= {*wires(hand.args), *wires(hand.kwargs), *wires(hand.result), *reads(made)}
+        custom = replace(custom, result=self.tape.current.description(custom.result))
+        made = replace(made, reverse=custom)
+        self.active = around | {value.number for value in made.outputs if _is_floating(value.dtype)}
+        self.tape.custom[id(made)] = custom
+        self.saved |= {*wires(custom.args), *wires(custom.kwargs), *wires(custom.result), *values_read(made)}
         if made.call is None:
-            self._more(made)
+            self._note_extra_values(made)
         else:
             self.boxes.append(made)
         return made
 
     def _run(self, box: Box) -> Box:
         if box.call is not None:
-            made = self._leaf(box)
+            made = self._call(box)
             return made[0] if len(made) == 1 else replace(box, boxes=tuple(made), call=None)
-        entered = renumbered(replace(box, boxes=(), outputs=()), self.tape.now)
-        boxes = [made for inner in box.boxes for made in self._inside(inner)]
-        made = replace(entered, reverse=box.reverse, outputs=renumbered(box, self.tape.now).outputs, boxes=tuple(boxes))
-        self._more(made)
+        current = self.tape.current
+        entered = current.box(replace(box, boxes=(), outputs=()))
+        boxes = [made for inner in box.boxes for made in self._inner(inner)]
+        made = replace(entered, reverse=box.reverse, outputs=current.box(box).outputs, boxes=tuple(boxes))
+        self._note_extra_values(made)
         return made
 
-    def _inside(self, box: Box) -> list[Box]:
-        return self._leaf(box) if box.call is not None and box.reverse is None else [self.run(box)]
+    def _inner(self, box: Box) -> list[Box]:
+        return self._call(box) if box.call is not None and box.reverse is None else [self.run(box)]
 
-    def _by_hand(self, box: Box) -> ByHand | None:
-        """The backward circuit written for a box, if gradients flow through it and all that it reads is there."""
+    def _custom_backward(self, box: Box) -> CustomBackward | None:
+        """Return the custom backward of a box, if gradients flow through the box and all its arguments have fakes."""
         if box.reverse is None or not box.reverse.gradient:
             return None
-        hand = self._described(box.reverse)
-        given = {*wires(hand.args), *wires(hand.kwargs)}
-        read = given | {self.tape.now.get(number, number) for number in reads(box)}
-        return hand if read & self.active and given <= self.bench.fakes.keys() else None
+        custom = self.tape.current.arguments(box.reverse)
+        given = {*wires(custom.args), *wires(custom.kwargs)}
+        read = given | {self.tape.current.number(number) for number in values_read(box)}
+        return custom if read & self.active and given <= self.workspace.fakes.keys() else None
 
-    def _more(self, box: Box) -> None:
-        """Remember what is made in a box besides its outputs, as it is called around it."""
-        values = inside(box.boxes)
+    def _note_extra_values(self, box: Box) -> None:
+        values = port_values(box.boxes)
         for inner in box.boxes:
-            values |= {value.number: value for value in self.more.get(id(inner), ())}
+            values |= {value.number: value for value in self.extra_values.get(id(inner), ())}
         made = flow(box.boxes).made
-        self.more[id(box)] = outside(box, [values[number] for number in made if number in values], {})
+        self.extra_values[id(box)] = axes_outside(box, [values[number] for number in made if number in values], {})
         self.boxes.append(box)
-
-    # Where values stand
-
-    def now(self, wire: Wire) -> Wire:
-        """Where a value of the diagram stands by now."""
-        return Wire(self.tape.now.get(wire.number, wire.number))
-
-    def _described(self, call: Described) -> Described:
-        """A call on the values as they are now."""
-        args, kwargs = (change(part, self.now, _same, make=False) for part in (call.args, call.kwargs))
-        return replace(call, args=args, kwargs=kwargs)
-
-    def _flows(self, call: Call) -> bool:
-        return call.gradient and any(number in self.active for number in _read(call))
-
-    def _placed(self, box: Box) -> Box:
-        """A box on the values as they are now."""
-        outputs = {value.number for value in box.outputs}
-        return renumbered(box, {old: new for old, new in self.tape.now.items() if old not in outputs})
-
-    def _known(self, box: Box) -> dict[int, Axes]:
-        return {value.number: value.axes for value in (*box.outputs, *self._placed(box).inputs)}
 
     # One call
 
-    def _leaf(self, box: Box) -> list[Box]:
-        if self.left and self.left[-1] is box.call:
-            self.left.pop()
-        box = turned(box)
-        now = self._described(box.call)  # type: ignore[arg-type]
-        given = {number: self.bench.fakes[number] for number in _read(now)}
+    def _call(self, box: Box) -> list[Box]:
+        """Run one call on the fakes; return its box, after copies of what it overwrites and before renewed views."""
+        if self.remaining_calls and self.remaining_calls[-1] is box.call:
+            self.remaining_calls.pop()
+        box = out_of_place(box)
+        call = self.tape.current.arguments(box.call)  # type: ignore[type-var]
+        given = {number: self.workspace.fakes[number] for number in _reads(call)}
         versions = {number: fake._version for number, fake in given.items()}
         made: dict[Any, Tensor] = {}
-        collect(now.result, self._plainly(now), made, {})
+        store(call.result, self._run_unrecorded(call), made, {})
         touched = [number for number, fake in given.items() if fake._version != versions[number]]
         written = {old: new for old in touched for new, fake in made.items() if fake is given[old]}
         for number in made:
-            self.tape.now.pop(number, None)
-        flows = self._flows(now) and any(map(_floats, made.values()))
-        self._refuse(box, [number for number in touched if number not in (written if flows else ())])
-        boxes = [] if flows and not set(touched) - set(written) else self._copies(box, touched)
-        boxes += self._lowered(box, now, made, written) if flows else self._unchanged(box, made)
-        fresh = made if not flows else {number: fake for number, fake in made.items() if number not in written.values()}
-        self.aliases.note(now, fresh, given)
-        return [*boxes, *self._written(written)] if flows and written else boxes
+            self.tape.current.reset(number)
+        differentiated = self._reads_active(call) and any(map(_is_floating_tensor, made.values()))
+        self._refuse_hidden_writes(
+            box, [number for number in touched if number not in (written if differentiated else ())]
+        )
+        boxes = [] if differentiated and not set(touched) - set(written) else self._copies(box, touched)
+        boxes += self._differentiated(box, call, made, written) if differentiated else self._unchanged(box, made)
+        fresh = {number: fake for number, fake in made.items() if not (differentiated and number in written.values())}
+        self.aliases.note(call, fresh, given)
+        return [*boxes, *self._renewed_views(written)] if differentiated and written else boxes
 
-    def _refuse(self, box: Box, written: list[int]) -> None:
+    def _reads_active(self, call: Call) -> bool:
+        return call.gradient and any(number in self.active for number in _reads(call))
+
+    def _refuse_hidden_writes(self, box: Box, written: list[int]) -> None:
         if any(number in self.active for number in written):
             raise CircuitError(
-                f"{box.label} at {box.where or 'an unknown line'} writes, unwatched by autograd, to a value that "
+                f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to a value that "
                 "gradients flow through; compute a new value instead, or detach it"
             )
 
-    def _copies(self, box: Box, written: list[int]) -> list[Box]:
-        """Copies of what is about to be written over, where a rule may read it."""
-        storages = {_storage(self.bench.fakes[number]) for number in written}
-        stale = [number for number in sorted(self.touched - set(self.tape.kept)) if number in self.bench.fakes]
-        return [self._copied(number, box) for number in stale if _storage(self.bench.fakes[number]) in storages]
-
-    def _plainly(self, call: Call) -> Any:
-        """What a call gives on the fakes, heard by nobody."""
-        with self.bench.silently(call.function), _as_recorded(call):
-            args, kwargs = self.bench.fill(Struct(tuple, (), (call.args, call.kwargs)))
+    def _run_unrecorded(self, call: Call) -> Any:
+        """Return the output of a call on the fakes, without recording it."""
+        with self.workspace.unrecorded(call.function), as_recorded(call):
+            args, kwargs = self.workspace.fill(Struct(tuple, (), (call.args, call.kwargs)))
             return self._function(call)(*args, **kwargs)
 
     def _function(self, call: Call) -> Any:
+        function = call.function
         return (
-            self.bench.module(self.bench.diagram.modules[call.function])
-            if isinstance(call.function, str)
-            else call.function
+            self.workspace.modules.of(self.workspace.diagram.modules[function])
+            if isinstance(function, str)
+            else function
         )
 
     def _unchanged(self, box: Box, made: Mapping[int, Tensor]) -> list[Box]:
-        """A call that no gradient flows through stays."""
+        """Return the box of a call that no gradient flows through: it stays as it is."""
         for number, fake in made.items():
-            self.bench.put(number, fake)
-        return [self._placed(box)]
+            self.workspace.assign_fake(number, fake)
+        return [self.tape.current.inputs(box)]
 
-    def _copied(self, number: int, box: Box) -> Box:
-        copy: list[Tensor] = []
-        source = self.bench.fakes[number]
-        made = self.bench.record("clone", self._known(box), lambda: copy.append(source.clone()))
-        self.tape.kept[number] = self.bench.wire(copy[0])
-        self.bench.fakes[self.tape.kept[number]] = copy[0]
+    # Copies of overwritten values
+
+    def _copies(self, box: Box, written: list[int]) -> list[Box]:
+        """Return boxes that copy the saved values whose storage a call is about to overwrite."""
+        storages = {_storage(self.workspace.fakes[number]) for number in written}
+        stale = [number for number in sorted(self.saved - set(self.tape.copies)) if number in self.workspace.fakes]
+        return [self._copy(number, box) for number in stale if _storage(self.workspace.fakes[number]) in storages]
+
+    def _copy(self, number: int, box: Box) -> Box:
+        copies: list[Tensor] = []
+        source = self.workspace.fakes[number]
+        made = self.workspace.record_box("clone", self._axes(box), lambda: copies.append(source.clone()))
+        self.tape.copies[number] = self.workspace.number_of(copies[0])
+        self.workspace.fakes[self.tape.copies[number]] = copies[0]
         return made.boxes[0]
+
+    def _axes(self, box: Box) -> dict[int, Axes]:
+        """Return the axes of the values around a box."""
+        return {value.number: value.axes for value in (*box.outputs, *self.tape.current.inputs(box).inputs)}
 
     # A call that gradients flow through
 
-    def _lowered(self, box: Box, now: Call, made: Mapping[int, Tensor], written: Mapping[int, int]) -> list[Box]:
-        steps = None if written or _recast(now, self.bench.fakes, made) else self._own(now)
+    def _differentiated(
+        self, box: Box, call: Call, made: Mapping[int, Tensor], written: Mapping[int, int]
+    ) -> list[Box]:
+        """Return the box of a call that gradients flow through, and put its steps on the tape."""
+        steps = None if written or _is_recast(call, self.workspace.fakes, made) else _whole_steps(call)
         if steps is None:
-            lowering, results = self._heard(box, now, written)
-            steps = lowering.steps
-            whole = all(number in results for step in steps for number in wires(step.result))
-            if lowering.changed or lowering.noted > 1 or written or not whole:
-                return self._opened(box, steps, results)
-            self.bench.forget()
-            made = results
+            lowered = lower_call(self.workspace, self.active, box, call, self._function(call), written)
+            self.active, steps = lowered.active, lowered.steps
+            if written or not lowered.is_one_operation:
+                return self._opened(box, steps, lowered.results)
+            self.workspace.discard_events()
+            made = lowered.results
         for number, fake in made.items():
-            self.bench.put(number, fake)
-        self.active |= {number for number, fake in made.items() if _floats(fake)} if steps else set()
-        kept = self._placed(box)
-        self._keep(kept, steps)
+            self.workspace.assign_fake(number, fake)
+        self.active |= {number for number, fake in made.items() if _is_floating_tensor(fake)} if steps else set()
+        kept = self.tape.current.inputs(box)
+        self._note_steps(kept, steps)
         return [kept]
 
     def _opened(self, box: Box, steps: list[Step], results: Mapping[int, Tensor]) -> list[Box]:
-        """A box with the operations that a call is made of."""
+        """Return the box of a call with the recorded operations inside; the operation alone if there is only one."""
         for number, fake in results.items():
-            self.bench.put(number, fake)
-        found = self.bench.freeze(self._known(box))
-        placed = self._placed(box)
-        opened = replace(found, label=placed.label, inputs=placed.inputs, outputs=placed.outputs, where=box.where)
+            self.workspace.assign_fake(number, fake)
+        found = self.workspace.freeze(self._axes(box))
+        renamed = self.tape.current.inputs(box)
+        opened = replace(found, label=renamed.label, inputs=renamed.inputs, outputs=renamed.outputs, where=box.where)
         opened = found.boxes[0] if len(found.boxes) == 1 else opened
         if opened.call is None:
-            self._more(opened)
-        self._keep(opened, steps)
+            self._note_extra_values(opened)
+        self._note_steps(opened, steps)
         return [opened]
 
-    def _keep(self, box: Box, steps: list[Step]) -> None:
+    def _note_steps(self, box: Box, steps: list[Step]) -> None:
         self.tape.steps[id(box)] = steps
         self.boxes.append(box)
         for step in steps:
-            self.touched |= {*wires(step.result), *[n for part in step.arguments.values() for n in wires(part)]}
+            self.saved |= {*wires(step.result), *[n for part in step.arguments.values() for n in wires(part)]}
 
-    def _own(self, now: Call) -> list[Step] | None:
-        """The steps of a verb, of an `autograd.Function`, whose gradient is its own, or of an opaque way back."""
-        function: Any = now.function
-        name = operation_name(function)
-        owner = getattr(function, "__self__", None)
-        arguments = packed(now.args, now.kwargs)
-        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-            again = under(now.autocast, function)
-            return [Step(owner.__name__, AutogradPullback(again, owner.__name__), arguments, now.result)]
-        if isinstance(function, Pullback):
-            return [Step(name, function.again(), arguments, now.result)]
-        if function in RULES and isinstance(now.args.parts[0], Wire) and now.args.parts[2:] not in _OTHER:
-            return [Step(name, RULES[function], arguments, now.result)]
-        return None
-
-    def _heard(self, box: Box, now: Call, written: Mapping[int, int]) -> tuple[Lowering, dict[int, Tensor]]:
-        """What a call is made of, and its results by number; nothing is frozen yet."""
-        try:
-            return self._try(box, now, None)
-        except ThroughAView:
-            pass
-        try:
-            return self._try(box, now, written)
-        except ThroughAView:
-            raise CircuitError(
-                f"{box.label} at {box.where or 'an unknown line'} writes through views of its own, which "
-                "gradients cannot be followed through; compute a new value instead"
-            ) from None
-
-    def _try(self, box: Box, now: Call, apart: Iterable[int] | None) -> tuple[Lowering, dict[int, Tensor]]:
-        lowering = Lowering(self.bench, set(self.active), now)
-        results: dict[int, Tensor] = {}
-
-        def run() -> None:
-            with self.bench.silently(now.function), _as_recorded(now), _below(box), lowering:
-                collect(now.result, lowering.answer(self._function(now), apart), results, {})
-                lowering.settle(results)
-
-        self.bench.hear(box.label, run)
-        lowering.rename(results)
-        self.active = lowering.active
-        return lowering, results
-
-    # What was written
-
-    def _written(self, written: Mapping[int, int]) -> list[Box]:
-        """Values that share what was written, taken anew if anybody reads them later."""
-        later = {number for call in self.left for number in _read(call)} | set(wires(self.bench.diagram.result))
+    def _renewed_views(self, written: Mapping[int, int]) -> list[Box]:
+        """Return boxes that take again the views of written tensors which later calls or the result still read."""
+        current = self.tape.current
+        later = {number for call in self.remaining_calls for number in _reads(call)}
+        later |= set(wires(self.workspace.diagram.result))
         boxes: list[Box] = []
         for old, new in written.items():
-            places = {each: self.tape.now.get(each, each) for each in sorted(later)}
-            self.tape.now |= {each: new for each, number in places.items() if number == old != new and each != new}
-            for anew in self.aliases.anew(old, new, places):
-                boxes += self._leaf(anew.box)
-                self.tape.now |= {
-                    each: anew.new for each, number in places.items() if number == anew.old or each == anew.old
-                }
+            numbers = {each: current.number(each) for each in sorted(later)}
+            current.update({each: new for each, number in numbers.items() if number == old != new and each != new})
+            for view in self.aliases.rematerialise(old, new, numbers):
+                boxes += self._call(view.box)
+                current.update(
+                    {each: view.new for each, number in numbers.items() if number == view.old or each == view.old}
+                )
         return boxes
 
 
-def _flowing(value: Value) -> bool:
-    return value.dtype.is_floating_point or value.dtype.is_complex
+def _whole_steps(call: Call) -> list[Step] | None:
+    """Return the steps of a call that is differentiated as a whole; None for one that has to be lowered.
+
+    Whole are the verbs, an `autograd.Function`, which has a gradient of its own, and the reverse of an opaque box.
+    """
+    function: Any = call.function
+    name = operation_name(function)
+    owner = getattr(function, "__self__", None)
+    arguments = whole_arguments(call.args, call.kwargs)
+    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
+        run = under_autocast(call.autocast, function)
+        return [Step(owner.__name__, AutogradPullback(run, owner.__name__), arguments, call.result)]
+    if isinstance(function, Pullback):
+        return [Step(name, function.pullback(), arguments, call.result)]
+    if function in RULES and isinstance(call.args.parts[0], Wire) and call.args.parts[2:] not in _LOWERED_REDUCTIONS:
+        return [Step(name, RULES[function], arguments, call.result)]
+    return None
 
 
-_OTHER = (("max",), ("min",), ("prod",), ("any",), ("all",))
-"""Reductions by `circuits.reduce` that are seen as the operations they are made of."""
+_LOWERED_REDUCTIONS = (("max",), ("min",), ("prod",), ("any",), ("all",))
+"""Reductions by `circuits.reduce` that have no rule as a verb, and are lowered to ATen operations."""
 
 
-def _read(call: Call) -> tuple[int, ...]:
-    return (*wires(call.args), *wires(call.kwargs))
-
-
-def _recast(call: Call, given: Mapping[int, Tensor], made: Mapping[int, Tensor]) -> bool:
-    """Whether autocast has a verb reckon in another dtype than that of what it is given."""
+def _is_recast(call: Call, given: Mapping[int, Tensor], made: Mapping[int, Tensor]) -> bool:
+    """Return whether autocast makes a verb compute in another dtype than that of its inputs."""
     if call.autocast is None or call.function not in RULES:
         return False
-    dtypes = {given[number].dtype for number in _read(call) if _floats(given[number])}
-    return dtypes != {fake.dtype for fake in made.values() if _floats(fake)}
+    dtypes = {given[number].dtype for number in _reads(call) if _is_floating_tensor(given[number])}
+    return dtypes != {fake.dtype for fake in made.values() if _is_floating_tensor(fake)}
+
+
+def _reads(call: Call) -> tuple[int, ...]:
+    return (*wires(call.args), *wires(call.kwargs))
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _same(scalar: Scalar) -> Scalar:
-    return scalar
+def _is_floating_tensor(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and _is_floating(tensor.dtype)
 
 
-def _floats(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
-
-
-@contextlib.contextmanager
-def _below(box: Box) -> Iterator[None]:
-    """Torch's operations are seen whole; what transforms are at work in is seen as they leave it."""
-    if box.boxes:
-        yield
-    else:
-        with torch._C._AutoDispatchBelowAutograd():
-            yield
-
-
-@contextlib.contextmanager
-def _as_recorded(call: Call) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        if call.autocast is not None:
-            stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1], cache_enabled=False))
-        if not call.gradient:
-            stack.enter_context(torch.no_grad())
-        yield
+def _is_floating(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex

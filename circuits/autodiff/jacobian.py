@@ -1,7 +1,7 @@
-"""jacobian: the derivative of a circuit at a point as linear maps, whose axes have names.
+"""`jacobian`: the derivative of a circuit at a point as linear maps with named axes.
 
-A Jacobian is a map, from changes of what goes in to changes of what comes out: called, it is torch.func.jvp; its
-transpose is vjp; maps composed are the chain rule.
+A Jacobian maps changes of an input to changes of an output: a call of it computes what torch.func.jvp computes, a call
+of its transpose what torch.func.vjp computes, and the composition of two is the chain rule.
 
 Source: torch.func.jacrev and jacfwd; for linear maps, V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4.
 """
@@ -16,75 +16,84 @@ from torch import Tensor
 
 from circuits.algebra import LinearMap
 from circuits.checking import definitions
-from circuits.diagram import Diagram, Value, Wire, change, describe, wires
+from circuits.diagram import Diagram, Value, Wire, describe, fill, wires
 from circuits.errors import CircuitError
-from circuits.printing import Call, another, letters
+from circuits.printing import FunctionalCall, letters, unique_name
 from circuits.recording import trace
 
 Places = int | dict[str, int]
-"""Where a tensor stands among those of a call, or each of several."""
+"""The position of a tensor among all tensors of a call, or the positions of several by name."""
 
 
 def jacobian(
     f: Any, /, *inputs: Any, wrt: str | Sequence[str] | None = None, axes: str | None = None, **kwargs: Any
 ) -> Any:
-    """The derivative of a circuit, a module, a function or a diagram at these inputs: a LinearMap, or several.
+    """Return the derivative of a circuit, a module, a function or a diagram at these inputs: a LinearMap, or several.
 
-    `wrt` names what to differentiate by: an argument, a tensor within one (`weights.Wq`), a parameter or buffer by its
-    dotted name; an argument goes before a parameter of its name. Left out, it is the first argument with floating
-    tensors. One that is a tensor has one map; one that holds several, as a dict of weights does, a dict of maps by
-    what stands below it; and where `wrt` is several names, so is the answer a dict by these. A circuit that gives
-    several tensors has as many such answers, nested as they are.
+    A map goes from the axes of an input to the axes of an output, which are named as by `trace`. A name that occurs on
+    both sides is primed in the output, `y k -> y' k'`; a group is named by its axes, `h_k`; an unnamed axis gets a
+    letter. A map from a tensor without axes takes no input: called, it returns its tensor. The definitions of circuits
+    are differentiated, not their kernels, in forward or reverse mode, whichever takes fewer runs.
 
-    A map goes from the axes of what goes in to those of what comes out, named as by `trace` or by `axes`. A name that
-    would stand on both sides has a prime on the outer one, `y k -> y' k'`; a group bears its names, `h_k`; an axis
-    that nobody named, a letter. Maps from a single number have no input: called, they are their tensor. Derivatives
-    are those of definitions, forth or back, whichever takes fewer runs.
+    Args:
+        f: A circuit, a module, a function, or a diagram of one.
+        inputs: The point at which to differentiate; for a module, its parameters and buffers are part of it.
+        wrt: What to differentiate by: an argument, a tensor within one (`weights.Wq`), or a parameter or buffer by its
+            dotted name; an argument shadows a parameter of its name. None stands for the first argument with floating
+            tensors.
+        axes: The axes of the inputs of a function without a signature, as for `trace`.
+        kwargs: Keyword arguments of `f`.
 
-    CircuitError where `wrt` names nothing that floats, or what comes out does not.
+    Returns:
+        One LinearMap if `wrt` is the name of a tensor; a dict of maps, by the names below it, if `wrt` is the name of
+        several tensors, such as a dict of weights; a dict of these by name if `wrt` is a sequence of names. If `f`
+        returns several tensors, one such result for each, nested as they are.
+
+    Raises:
+        CircuitError: `wrt` names no floating tensor, or an output is not floating.
 
     >>> softmax = jacobian(lambda scores: scores.softmax(-1), torch.zeros(2), axes="k")
     >>> softmax, softmax(torch.tensor([1.0, 0.0]))
     (LinearMap("k -> k'", k=2, k'=2), tensor([ 0.2500, -0.2500]))
     """
-    call = Call.of(f, inputs, kwargs)
-    asked = _asked(call, wrt)
-    each = [place for places in asked.values() for place in _every(places)]
+    call = FunctionalCall.of(f, inputs, kwargs)
+    requested = _requested(call, wrt)
+    each = [place for places in requested.values() for place in _positions(places)]
     args, kwargs = call.arguments
     sized = trace(f, *args, axes=axes, **kwargs)
     diagram = f if isinstance(f, Diagram) else sized
     outputs = _outputs(diagram)
-    numbers = sum([prod([int(size) for size in value.sizes]) for value in _outputs(sized)])
-    form, found = _differentiate(call, list(dict.fromkeys(each)), numbers)
+    output_numel = sum([prod([int(size) for size in value.sizes]) for value in _outputs(sized)])
+    form, found = _differentiate(call, list(dict.fromkeys(each)), output_numel)
     known = {value.name: value for box in reversed(list(diagram.walk())) for value in box.inputs if value.name}
 
     def maps(number: int) -> Any:
         def one(place: int) -> LinearMap:
             return _map(found[number][place], call, place, known, outputs[number])
 
-        answer = {name: _each(places, one) for name, places in asked.items()}
-        return answer if wrt is not None and not isinstance(wrt, str) else answer.popitem()[1]
+        found_maps = {name: _for_each(places, one) for name, places in requested.items()}
+        return found_maps if wrt is not None and not isinstance(wrt, str) else found_maps.popitem()[1]
 
-    return change(form, lambda wire: maps(wire.number), lambda scalar: scalar.expression)
-
-
-# What to differentiate by -----------------------------------------------------------------------------------------
+    return fill(form, lambda wire: maps(wire.number), lambda scalar: scalar.expression)
 
 
-def _asked(call: Call, wrt: str | Sequence[str] | None) -> dict[str, Places]:
-    """The tensors that are asked for, by the names that ask for them."""
+# The tensors that `wrt` names -----------------------------------------------------------------------------------------
+
+
+def _requested(call: FunctionalCall, wrt: str | Sequence[str] | None) -> dict[str, Places]:
+    """Return the positions of the tensors that `wrt` names, by these names."""
     floating = [place for place, tensor in enumerate(call.tensors) if tensor.is_floating_point()]
     if wrt is None:
         first = next((call.names[place] for place in floating if place >= call.weights), None)
         if first is None:
-            raise CircuitError("jacobian: no floating tensor goes in; wrt may name a parameter")
+            raise CircuitError("jacobian: no input is a floating tensor; wrt may name a parameter")
         wrt = first.partition(".")[0]
     names = [wrt] if isinstance(wrt, str) else list(wrt)
     return {name: _found(call, name, floating) for name in names}
 
 
-def _found(call: Call, name: str, floating: Sequence[int]) -> Places:
-    """The tensor of this name, or those below it: of what goes in, else of what is held."""
+def _found(call: FunctionalCall, name: str, floating: Sequence[int]) -> Places:
+    """Return the position of the tensor of this name, or of those below it; an input shadows a parameter or buffer."""
     inputs = [place for place in floating if place >= call.weights]
     for places in (inputs, [place for place in floating if place < call.weights]):
         for place in places:
@@ -98,34 +107,34 @@ def _found(call: Call, name: str, floating: Sequence[int]) -> Places:
     raise CircuitError(f"jacobian: wrt: there is no floating {name}; there are {there}")
 
 
-def _every(places: Places) -> Iterable[int]:
+def _positions(places: Places) -> Iterable[int]:
     return [places] if isinstance(places, int) else places.values()
 
 
-def _each(places: Places, one: Any) -> Any:
+def _for_each(places: Places, one: Any) -> Any:
     return one(places) if isinstance(places, int) else {name: one(place) for name, place in places.items()}
 
 
-# The derivatives --------------------------------------------------------------------------------------------------
+# Derivatives ------------------------------------------------------------------------------------------------------
 
 
 def _outputs(diagram: Diagram) -> list[Value]:
-    """What comes out, in order; CircuitError where something has no derivative."""
+    """Return the outputs of a diagram in order; raise CircuitError if one is not floating."""
     values = {value.number: value for value in diagram.outputs}
     found = [values[number] for number in wires(diagram.result)]
     other = next((value for value in found if not value.dtype.is_floating_point), None)
     if other is not None or not found:
         came = "no tensor" if other is None else f"{other.dtype}".removeprefix("torch.")
-        raise CircuitError(f"jacobian: {came} comes out of {diagram.name}; floating tensors have derivatives")
+        raise CircuitError(f"jacobian: {diagram.name} returns {came}; only floating tensors have derivatives")
     return found
 
 
-def _differentiate(call: Call, places: list[int], numbers: int) -> tuple[Any, list[dict[int, Tensor]]]:
-    """How what comes out is nested, and of each tensor there its derivatives by the tensors at these places."""
+def _differentiate(call: FunctionalCall, places: list[int], output_numel: int) -> tuple[Any, list[dict[int, Tensor]]]:
+    """Return the outputs' nesting, as a description, and for each output its derivative by the tensor at each place."""
     forms: list[Any] = []
 
     def run(*moved: Tensor) -> tuple[Tensor, ...]:
-        given = [tensor.clone() for tensor in call.tensors]  # a module may write to its buffers
+        given = [tensor.clone() for tensor in call.tensors]  # since a module may write to its buffers
         for place, tensor in zip(places, moved, strict=True):
             given[place] = tensor
         found: list[Tensor] = []
@@ -139,37 +148,40 @@ def _differentiate(call: Call, places: list[int], numbers: int) -> tuple[Any, li
 
     point = [call.tensors[place] for place in places]
     with definitions():
-        made = _either(run, point, numbers)
+        made = _jacobians(run, point, output_numel)
     return forms[-1], [dict(zip(places, each, strict=True)) for each in made]
 
 
-def _either(run: Any, point: Sequence[Tensor], numbers: int) -> Any:
-    """The derivatives, by one run for each number that goes in or for each that comes out, whichever are fewer."""
+def _jacobians(run: Any, point: Sequence[Tensor], output_numel: int) -> Any:
+    """Return the derivatives, in forward mode if the inputs have fewer elements than the outputs, else in reverse mode.
+
+    `output_numel` is the number of elements of the outputs.
+    """
     every = tuple(range(len(point)))
-    if sum([tensor.numel() for tensor in point]) < numbers:
+    if sum([tensor.numel() for tensor in point]) < output_numel:
         try:
             return torch.func.jacfwd(run, every, randomness="same")(*point)
-        except (NotImplementedError, RuntimeError):  # not all of torch's operations can be run forth, or many at once
+        except (NotImplementedError, RuntimeError):  # some operations have no forward mode, or no batching rule
             return torch.func.jacrev(run, every)(*point)
     return torch.func.jacrev(run, every)(*point)
 
 
-# Their names ------------------------------------------------------------------------------------------------------
+# Axis names --------------------------------------------------------------------------------------------------------
 
 
-def _map(derivative: Tensor, call: Call, place: int, known: Mapping[str, Value], output: Value) -> LinearMap:
-    """The derivative of an output by one of the tensors, its axes named."""
+def _map(derivative: Tensor, call: FunctionalCall, place: int, known: Mapping[str, Value], output: Value) -> LinearMap:
+    """Return the derivative of an output by one of the tensors as a map with named axes."""
     count = call.tensors[place].ndim
     value = known.get(call.names[place])
     inner = value.axes if value is not None and len(value.axes) == count else (None,) * count
     names = list(_names([*inner, *output.axes]))
     first = derivative.ndim - count
-    turned = derivative.permute((*range(first, derivative.ndim), *range(first)))
-    return LinearMap(turned, f"{' '.join(names[:count])} -> {' '.join(names[count:])}")
+    transposed = derivative.permute((*range(first, derivative.ndim), *range(first)))
+    return LinearMap(transposed, f"{' '.join(names[:count])} -> {' '.join(names[count:])}")
 
 
 def _names(axes: Iterable[str | None]) -> Iterator[str]:
-    """A name for each axis, none twice.
+    """Yield a name for each axis, none twice.
 
     >>> list(_names(["y", "(h k)", None, "y", "3"]))
     ['y', 'h_k', 'a', "y'", 'b']
@@ -180,8 +192,5 @@ def _names(axes: Iterable[str | None]) -> Iterator[str]:
     taken: list[str] = []
     for each in words:
         name = each[0] if len(each) == 1 else "_".join([word.rstrip("'") for word in each])
-        taken.append(another(name or next(fresh), taken))
+        taken.append(unique_name(name or next(fresh), taken))
         yield taken[-1]
-
-
-__all__ = ["jacobian"]

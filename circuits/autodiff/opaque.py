@@ -1,6 +1,6 @@
-"""What has no rule: one box that asks torch for the vector-Jacobian product. Diagrams list such boxes.
+"""Operations without a reverse rule: one box each, in which torch computes the vector-Jacobian product.
 
-Also the one operation that the reversal adds to torch's: a tensor written over through a view of it.
+A diagram lists such boxes in its `opaque` property.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from circuits import switch
-from circuits.diagram import Wire as Place
-from circuits.diagram import describe, fill, tensors
+from circuits.diagram import Wire, describe, fill, tensors
 
 
 class Pullback:
-    """The vector-Jacobian product of one function by `torch.func.vjp`: runs it again, then back.
+    """The vector-Jacobian product of a function by `torch.func.vjp`, which runs the function again.
 
-    `asked` are the places, among the floating tensors of its arguments, of those whose cotangents it gives; all, if
-    None. Torch refuses some functions a derivative by what nobody asks for: the samples of a fractional pool, say.
+    `asked` are the positions, among the floating tensors in the function's arguments, of those whose cotangents are
+    computed; None means all of them. Torch refuses to differentiate some functions by certain arguments (a fractional
+    pool by its samples), so those that are not needed are left out.
     """
 
     opaque = True
@@ -31,27 +31,33 @@ class Pullback:
     def __call__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """The cotangents of the floating tensors among the arguments that are asked for, in order."""
+        """Return the cotangents of the floating tensors at `asked`, in order; one box if a diagram is recorded.
+
+        Args:
+            args: The positional arguments of the function.
+            kwargs: The keyword arguments of the function.
+            cotangents: One for each floating output of the function; None stands for zeros.
+        """
         recorder = switch.current() if switch.active else None
         if recorder is None:
             return self.run(args, kwargs, cotangents)
         return recorder.verb(self, "", (args, kwargs, cotangents), {}, lambda: self.run(args, kwargs, cotangents))
 
-    def again(self) -> "Pullback":
-        """The vector-Jacobian product of this one."""
+    def pullback(self) -> "Pullback":
+        """Return the vector-Jacobian product of this one, for a gradient of a gradient."""
         return type(self)(self, self.__name__)
 
-    def of(self, asked: tuple[int, ...]) -> "Pullback":
-        """The same, for some of the floating tensors alone."""
+    def restricted(self, asked: tuple[int, ...]) -> "Pullback":
+        """Return the same for the floating tensors at these positions only."""
         return type(self)(self.function, self.__name__.removeprefix("∂"), asked)
 
     def run(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """The same, whoever listens."""
+        """Return the cotangents as a call does, without being recorded."""
         given: list[Tensor] = []
-        form = describe((args, kwargs), lambda tensor: _put(given, tensor))
-        floating = [place for place, tensor in enumerate(given) if _floats(tensor)]
+        form = describe((args, kwargs), lambda tensor: _append(given, tensor))
+        floating = [place for place, tensor in enumerate(given) if _is_floating(tensor)]
         floating = floating if self.asked is None else [floating[place] for place in self.asked]
 
         def function(*moved: Tensor) -> tuple[Tensor, ...]:
@@ -59,7 +65,7 @@ class Pullback:
             for place, tensor in zip(floating, moved, strict=True):
                 filled[place] = tensor
             again: Any = fill(form, lambda wire: filled[wire.number], lambda scalar: scalar.expression)
-            return tuple([tensor for tensor in tensors(self.function(*again[0], **again[1])) if _floats(tensor)])
+            return tuple([tensor for tensor in tensors(self.function(*again[0], **again[1])) if _is_floating(tensor)])
 
         with switch.set_recorder(None):
             return self.back(function, [given[place] for place in floating], cotangents)
@@ -67,25 +73,25 @@ class Pullback:
     def back(
         self, function: Callable[..., Any], inputs: list[Tensor], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """The cotangents of the inputs of a function of tensors alone."""
+        """Return the cotangents of the inputs of a function from tensors to a tuple of floating tensors."""
         outputs, pull, *_ = torch.func.vjp(function, *inputs)
-        return pull(_filled(outputs, cotangents))
+        return pull(_with_zeros(outputs, cotangents))
 
 
 class AutogradPullback(Pullback):
-    """The same by `torch.autograd.grad`, for functions and operations of a user's, whose gradient is their own."""
+    """The vector-Jacobian product by `torch.autograd.grad`: for an `autograd.Function` and a user's own operation."""
 
     def back(
         self, function: Callable[..., Any], inputs: list[Tensor], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """The cotangents of the inputs of a function of tensors alone."""
+        """Return the cotangents of the inputs; they have a graph of their own if anything here requires a gradient."""
         again = torch.is_grad_enabled() and any(each.requires_grad for each in (*inputs, *tensors(cotangents)))
         with torch.enable_grad():
             inputs = [each if each.requires_grad else each.detach().requires_grad_() for each in inputs]
             outputs = function(*inputs)
             pairs = [
                 (out, back)
-                for out, back in zip(outputs, _filled(outputs, cotangents), strict=True)
+                for out, back in zip(outputs, _with_zeros(outputs, cotangents), strict=True)
                 if out.requires_grad
             ]
             if not pairs:
@@ -98,8 +104,8 @@ class AutogradPullback(Pullback):
         )
 
 
-def under(autocast: tuple[str, torch.dtype] | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that runs under this autocast, whatever it is called under."""
+def under_autocast(autocast: tuple[str, torch.dtype] | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs under this autocast; the function itself if `autocast` is None."""
     if autocast is None:
         return function
 
@@ -110,16 +116,17 @@ def under(autocast: tuple[str, torch.dtype] | None, function: Callable[..., Any]
     return run
 
 
-def _filled(outputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+def _with_zeros(outputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    """Return the cotangents of the outputs, with zeros for None."""
     return tuple(
         [torch.zeros_like(out) if back is None else back for out, back in zip(outputs, cotangents, strict=True)]
     )
 
 
-def _put(found: list[Tensor], tensor: Tensor) -> Place:
+def _append(found: list[Tensor], tensor: Tensor) -> Wire:
     found.append(tensor)
-    return Place(len(found) - 1)
+    return Wire(len(found) - 1)
 
 
-def _floats(tensor: Tensor) -> bool:
+def _is_floating(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()

@@ -1,11 +1,12 @@
-"""What goes into and comes out of each box, once all boxes are there; and what its axes are called there.
+"""The inputs and outputs of each box, computed once all boxes exist, and the axis names that values have there.
 
-A value that is made in one box and read in another goes out of the one and into the other: what a box saves for the
-way back is to be seen on it. Around a circuit it is called by what the circuit's letters mean there.
+A value that is made in one box and read in another is an output of the one and an input of the other, so that a box of
+the forward pass shows what it saves for the reverse pass. Around a circuit, an axis has the name that the circuit's
+letter for it stands for there.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circuits.diagram import Box, Value, wires
@@ -13,14 +14,14 @@ from circuits.diagram import Box, Value, wires
 
 @dataclass(frozen=True)
 class Flow:
-    """What boxes read and do not make, and what they make, in order."""
+    """The values that boxes read and do not make, and those that they make, by number and in order."""
 
     read: tuple[int, ...]
     made: tuple[int, ...]
 
 
 def flow(boxes: Iterable[Box]) -> Flow:
-    """What goes into a row of boxes, and what is made in it."""
+    """Return the values that a sequence of boxes reads, and those that are made in it."""
     read: dict[int, None] = {}
     made: dict[int, None] = {}
     for box in boxes:
@@ -35,8 +36,8 @@ def flow(boxes: Iterable[Box]) -> Flow:
     return Flow(tuple(read), tuple(made))
 
 
-def inside(boxes: Iterable[Box]) -> dict[int, Value]:
-    """The values between boxes, as they are called there."""
+def port_values(boxes: Iterable[Box]) -> dict[int, Value]:
+    """Return the inputs and outputs of some boxes by number, with the axis names of the box that has them first."""
     found: dict[int, Value] = {}
     for box in boxes:
         for value in (*box.inputs, *box.outputs):
@@ -44,66 +45,101 @@ def inside(boxes: Iterable[Box]) -> dict[int, Value]:
     return found
 
 
-def outside(box: Box, values: Iterable[Value], primal: Mapping[int, int]) -> tuple[Value, ...]:
-    """Values from the inside of a box, called as they are around it; what has no name there shows its size.
+def axes_outside(box: Box, values: Iterable[Value], primal: Mapping[int, int]) -> tuple[Value, ...]:
+    """Return values from the inside of a box with the axis names that hold around it; None where there is no name.
 
-    `primal` tells whose cotangent a value is, for that has the same axes.
+    `primal` maps the number of a cotangent to that of its primal, whose axes it has.
     """
     ports = {value.number: value for value in (*box.inputs, *box.outputs)}
-    if box.signature is None:
-        words: dict[str, str | None] | None = None
-    else:
-        words, within = {}, inside(box.boxes)
-        for number, port in ports.items():
-            pairs = zip(within[number].axes, port.axes, strict=False) if number in within else ()
-            words |= {axis: other for axis, other in pairs if axis is not None and words.get(axis) is None}
+    names = _names_outside(box, ports) if box.signature is not None else None
     found = []
     for value in values:
         port = ports.get(value.number) or ports.get(primal.get(value.number, -1))
         if port is not None and len(port.axes) == len(value.axes):
             found.append(replace(value, axes=port.axes))
-        elif words is None:
+        elif names is None:
             found.append(value)
         else:
-            axes = [None if axis is None else _translated(axis, words) for axis in value.axes]
+            axes = [None if axis is None else _translated(axis, names) for axis in value.axes]
             found.append(replace(value, axes=tuple(axes)))
     return tuple(found)
+
+
+def _names_outside(box: Box, ports: Mapping[int, Value]) -> dict[str, str | None]:
+    """Return the name that each axis name inside a circuit has around it, from the tensors known on both sides."""
+    names: dict[str, str | None] = {}
+    within = port_values(box.boxes)
+    for number, port in ports.items():
+        pairs = zip(within[number].axes, port.axes, strict=False) if number in within else ()
+        names |= {axis: other for axis, other in pairs if axis is not None and names.get(axis) is None}
+    return names
 
 
 _LETTERS = re.compile(r"[^\W\d]\w*'*")
 
 
-def _translated(axis: str, words: Mapping[str, str | None]) -> str | None:
-    if axis in words:
-        return words[axis]
-    found = {letter: words.get(letter) for letter in _LETTERS.findall(axis)}
+def _translated(axis: str, names: Mapping[str, str | None]) -> str | None:
+    """Return an axis, perhaps a group or an expression of several letters, in the names outside; None if one lacks."""
+    if axis in names:
+        return names[axis]
+    found = {letter: names.get(letter) for letter in _LETTERS.findall(axis)}
     if not found or any(word is None or not _LETTERS.fullmatch(word) for word in found.values()):
         return None
     return _LETTERS.sub(lambda match: str(found[match[0]]), axis)
 
 
-def ported(boxes: Sequence[Box], asked: Iterable[int], more: Mapping[int, Sequence[Value]]) -> tuple[Box, ...]:
-    """Boxes with just what goes in and out of each; `asked` is what is read after the last of them.
+def with_ports(
+    boxes: Sequence[Box], wanted: Iterable[int], extra_values: Mapping[int, Sequence[Value]]
+) -> tuple[Box, ...]:
+    """Return boxes with exactly the inputs and outputs that are used.
 
-    `more` gives for a box of the way there what it makes besides its outputs. Others have all that may go in and out.
+    Args:
+        boxes: Boxes in the order of the run. A box of the reverse pass has all possible inputs and outputs, of which
+            the used ones are chosen; a box of the forward pass keeps its own.
+        wanted: The numbers of the values that are read after the last box.
+        extra_values: For boxes of the forward pass, by id, the values that they make besides their outputs; those that
+            are read later become outputs.
     """
-    later, found = set(asked), []
+    later, found = set(wanted), []
     for box in reversed(boxes):
         here = flow([box])
         if box.call is None:
-            box = _ported(box, here, later, more)
+            box = _with_ports(box, here, later, extra_values)
         later |= set(here.read)
         found.append(box)
     return tuple(reversed(found))
 
 
-def _ported(box: Box, here: Flow, later: set[int], more: Mapping[int, Sequence[Value]]) -> Box:
-    if id(box) in more:
+def _with_ports(box: Box, here: Flow, later: set[int], extra_values: Mapping[int, Sequence[Value]]) -> Box:
+    if id(box) in extra_values:
         declared = {value.number for value in box.outputs}
-        extra = [value for value in more[id(box)] if value.number in later and value.number not in declared]
+        extra = [v for v in extra_values[id(box)] if v.number in later and v.number not in declared]
         inputs, outputs = box.inputs, (*box.outputs, *extra)
     else:
         inputs = tuple([value for value in box.inputs if value.number in here.read])
         outputs = tuple([value for value in box.outputs if value.number in later and value.number in here.made])
-    boxes = ported(box.boxes, [value.number for value in outputs], more)
+    boxes = with_ports(box.boxes, [value.number for value in outputs], extra_values)
     return replace(box, inputs=inputs, outputs=outputs, boxes=boxes)
+
+
+def needed(
+    boxes: Iterable[Box], wanted: Iterable[int], has_effects: Callable[[Box], bool] = lambda _: False
+) -> tuple[tuple[Box, ...], set[int]]:
+    """Return the boxes without those whose results are unused, and the values that are read by the rest or wanted.
+
+    Args:
+        boxes: Boxes in the order of the run.
+        wanted: The numbers of the values that are read after the last box.
+        has_effects: Whether a box with a call does more than return its results; such a box stays.
+    """
+    alive, kept = set(wanted), []
+    for box in reversed(list(boxes)):
+        if box.call is not None:
+            if has_effects(box) or alive & set(wires(box.call.result)):
+                alive |= {*wires(box.call.args), *wires(box.call.kwargs)}
+                kept.append(box)
+            continue
+        inner, alive = needed(box.boxes, alive, has_effects)
+        if inner:
+            kept.append(replace(box, boxes=inner))
+    return tuple(reversed(kept)), alive

@@ -1,9 +1,11 @@
-"""What runs again on the way back instead of being saved: what is named, and what costs nothing, as views do.
+"""The partition of a joint graph: which values are saved for backward, and which the reverse pass recomputes.
 
-A softmax of scores that run again is not run again whole. One number a row is saved, s = logsumexp(score), and the
-weights are exp(score - s); the row sum that its reverse takes of weights times their cotangents is read off what the
-weights were contracted to.
-That is how FlashAttention goes back: five contractions, and nothing saved that has an axis for each query and key.
+Recomputed are the boxes that the caller names, and boxes that cost nothing, such as views.
+
+A softmax of scores that are recomputed is not recomputed as a whole. One number a row is saved, s = logsumexp(score),
+and the weights are exp(score - s); the row sum of weights times their cotangents, which its reverse needs, is computed
+from the result of the contraction that reads the weights. This is the backward of FlashAttention: five contractions,
+and no saved tensor that has an axis for queries and one for keys.
 
 Source: T. Dao et al., FlashAttention, NeurIPS 2022, algorithm 4 and appendix B; T. Chen et al., Training Deep Nets
 with Sublinear Memory Cost, 2016.
@@ -15,138 +17,157 @@ from typing import Any
 
 import torch
 
-from circuits.autodiff.backward import Made
-from circuits.autodiff.ports import flow, outside
-from circuits.autodiff.rewrites.row_sums import exchanged, operation, ran, replaced, row_sums
-from circuits.autodiff.rewrites.simplify import MAKING, is_pure, written
-from circuits.diagram import Box, Value, Wire, operation_name, wires
+from circuits.autodiff.joint import Joint
+from circuits.autodiff.ports import axes_outside, flow
+from circuits.autodiff.rewrites.purity import MAKING, is_pure, written_values
+from circuits.autodiff.rewrites.row_sums import exchanged, leaf_boxes, row_sums, with_replacements
+from circuits.autodiff.softmax_statistic import from_statistic, is_softmax
+from circuits.diagram import Box, Value, operation_name, wires
 from circuits.errors import CircuitError
 
 _VIEWS = frozenset(
     ["permute", "transpose", "swapaxes", "mT", "T", "t", "numpy_T", "unsqueeze", "squeeze", "expand", "view", "alias"]
 )
-"""Operations that move no number: what they give is had again for nothing."""
-
-_HALVES = (torch.float16, torch.bfloat16)
+"""Operations that return a view, which costs nothing to take again."""
 
 
 @dataclass(frozen=True)
-class Again:
-    """The way there, what runs of it again on the way back, the way back, and what must be saved for both of these."""
+class Partition:
+    """The forward pass, the boxes of it that the reverse pass recomputes, and the reverse pass.
+
+    `saved` are the numbers of the values that the recomputed boxes and the reverse pass read from memory.
+    """
 
     forward: Box
-    boxes: tuple[Box, ...]
+    recomputed: tuple[Box, ...]
     reverse: tuple[Box, ...]
     saved: frozenset[int]
-    more: Mapping[int, Sequence[Value]]
+    extra_values: Mapping[int, Sequence[Value]]
 
 
-def again(made: Made, names: Sequence[str]) -> Again:
-    """Choose what runs again.
+def partition(joint: Joint, names: Sequence[str]) -> Partition:
+    """Choose what is recomputed, and return the parts of the joint graph.
 
-    A name is that of an operation (`softmax`), of a box and all in it (a module's path, a circuit's name), or the axes
-    of tensors (`y x`: every tensor that has both). CircuitError where it is none of these, and where what it names by
-    its operation would give another answer the second time.
+    Args:
+        joint: The boxes of the forward and the reverse pass.
+        names: What to recompute: each an operation (`softmax`), a box and all in it (a module's path, a circuit's
+            name), or axes of tensors (`y x`: every tensor that has both).
+
+    Raises:
+        CircuitError: A name is none of these, or the name of an operation whose result would differ the second time.
     """
-    here = _Again(made, names)
-    wanted = here.read(made.reverse)
-    softmaxes = [box for box in here.chosen.values() if here.has_statistic(box) and wanted & set(wires(_result(box)))]
-    reverse = here.without_row_sums(softmaxes)
-    wanted, boxes = here.read(reverse), list[Box]()
-    for box in reversed(here.calls):
-        if not wanted & set(wires(_result(box))) or not here.runs_again(box):
+    choice = _Choice(joint, names)
+    wanted = choice.reads(joint.reverse)
+    softmaxes = [
+        box for box in choice.named.values() if choice.is_from_statistic(box) and wanted & set(wires(_result(box)))
+    ]
+    reverse = choice.without_row_sums(softmaxes)
+    wanted, boxes = choice.reads(reverse), list[Box]()
+    statistics: dict[int, list[Box]] = {}
+    for box in reversed(choice.boxes):
+        if not wanted & set(wires(_result(box))) or not choice.is_recomputed(box):
             continue
-        run = here.from_statistic(box) if here.has_statistic(box) else [box]
-        wanted = (wanted - set(wires(_result(box)))) | here.read(run)
-        boxes = [*run, *boxes]
-    more = dict(made.more)
-    forward, _ = _with(made.forward, here.statistics, more)
-    return Again(forward, tuple(boxes), reverse, frozenset(wanted), more)
+        recomputed = [box]
+        if choice.is_from_statistic(box):
+            score: Any = box.call.args.parts[0]  # type: ignore[union-attr]
+            parts = from_statistic(box, choice.values[score.number], choice.new_number)
+            statistics[id(box)], recomputed = parts.forward, parts.recomputed
+        wanted = (wanted - set(wires(_result(box)))) | choice.reads(recomputed)
+        boxes = [*recomputed, *boxes]
+    extra_values = dict(joint.extra_values)
+    forward, _ = _with_boxes_after(joint.forward, statistics, extra_values)
+    return Partition(forward, tuple(boxes), reverse, frozenset(wanted), extra_values)
 
 
-class _Again:
-    """A choice while it is made. `statistics` are the boxes that the way there has besides its own, by what they
-    follow."""
+class _Choice:
+    """Which boxes of the forward pass are recomputed.
 
-    def __init__(self, made: Made, names: Sequence[str]) -> None:
-        self.made = made
-        self.there = {*made.diagram.state, *made.constants, *[value.number for value in made.cotangents]}
-        self.calls = list(ran([made.forward]))
-        self.statistics: dict[int, list[Box]] = {}
-        self.free = len(made.bench.listener.record.values)
-        self.values = {number: value for box in (made.forward, *made.reverse) for number, value in _values(box).items()}
-        fakes = made.bench.fakes
-        self.places = {id(box): place for place, box in enumerate(self.calls)}
-        writes = [(number, place) for place, box in enumerate(self.calls) for number in written(box)]
-        self.written = {_storage(fakes[number]): place for number, place in writes if number in fakes}
-        self.chosen = self._chosen(names)
+    `boxes` are its leaf boxes in order, `named` those that the caller names, by id. `held` are the values that exist in
+    the reverse pass without being saved: parameters, buffers, constants, cotangents.
+    """
 
-    def number(self) -> int:
-        """A number that no value has."""
-        self.free += 1
-        return self.free - 1
+    def __init__(self, joint: Joint, names: Sequence[str]) -> None:
+        self.joint = joint
+        self.held = {*joint.diagram.state, *joint.constants, *[value.number for value in joint.cotangents]}
+        self.boxes = list(leaf_boxes([joint.forward]))
+        self.next_number = len(joint.workspace.listener.record.values)
+        self.values = {
+            number: value for box in (joint.forward, *joint.reverse) for number, value in _values(box).items()
+        }
+        fakes = joint.workspace.fakes
+        self.places = {id(box): place for place, box in enumerate(self.boxes)}
+        writes = [(number, place) for place, box in enumerate(self.boxes) for number in written_values(box)]
+        self.last_write = {_storage(fakes[number]): place for number, place in writes if number in fakes}
+        self.named = self._named(names)
 
-    def read(self, boxes: Iterable[Box]) -> set[int]:
-        """What some boxes read of what is not there anyway."""
-        return {number for number in flow(boxes).read if number not in self.there}
+    def new_number(self) -> int:
+        """Return a value number that is not used yet."""
+        self.next_number += 1
+        return self.next_number - 1
 
-    # What is named
+    def reads(self, boxes: Iterable[Box]) -> set[int]:
+        """Return the values that some boxes read and that have to be saved or recomputed."""
+        return {number for number in flow(boxes).read if number not in self.held}
 
-    def _chosen(self, names: Sequence[str]) -> dict[int, Box]:
+    def is_recomputed(self, box: Box) -> bool:
+        """Return whether a box is named, is a view of all of a tensor, or makes a tensor of constants from no other."""
+        if id(box) in self.named:
+            return True
+        name, read = operation_name(box.call.function), len(flow([box]).read)  # type: ignore[union-attr]
+        is_free = (_is_view(box) and read == 1) or (name in MAKING and read == 0)
+        return is_free and is_pure(box) and not self._is_overwritten(box)
+
+    # Names
+
+    def _named(self, names: Sequence[str]) -> dict[int, Box]:
         found: dict[int, Box] = {}
         for name in names:
-            by_operation = [box for box in self.calls if name in (box.label, _word(box))]
-            around = [box for box in _opened(self.made.forward) if name in (box.path, _word(box))]
+            by_operation = [box for box in self.boxes if name in (box.label, _first_word(box))]
+            around = [box for box in _boxes_with_content(self.joint.forward) if name in (box.path, _first_word(box))]
             axes = set(name.split())
-            by_axes = [box for box in self.calls if any(axes <= set(value.axes) for value in box.outputs)]
-            inner = list(ran(around))
-            chosen = by_operation or [box for box in inner or by_axes if is_pure(box) and not self._is_written(box)]
+            by_axes = [box for box in self.boxes if any(axes <= set(value.axes) for value in box.outputs)]
+            inner = list(leaf_boxes(around))
+            repeatable = [box for box in inner or by_axes if is_pure(box) and not self._is_overwritten(box)]
             if not by_operation and not inner and not by_axes:
-                self._refuse(name)
+                self._refuse_unknown(name)
             for box in by_operation:
-                self._vouch(box)
-            found |= {id(box): box for box in chosen}
+                self._refuse_unrepeatable(box)
+            found |= {id(box): box for box in by_operation or repeatable}
         return found
 
-    def _refuse(self, name: str) -> None:
-        words = sorted({_word(box) for box in self.calls})
-        boxes = [box.path or _word(box) for box in _opened(self.made.forward)]
-        boxes = [each for each in dict.fromkeys(boxes) if each != self.made.diagram.name]
+    def _refuse_unknown(self, name: str) -> None:
+        words = sorted({_first_word(box) for box in self.boxes})
+        boxes = [box.path or _first_word(box) for box in _boxes_with_content(self.joint.forward)]
+        boxes = [each for each in dict.fromkeys(boxes) if each != self.joint.diagram.name]
         within = f"; and inside it {', '.join(boxes)}" if boxes else ""
         raise CircuitError(
-            f"recompute: {self.made.diagram.name} has no {name}; there are {', '.join(words)}{within}; or name axes "
+            f"recompute: {self.joint.diagram.name} has no {name}; there are {', '.join(words)}{within}; or name axes "
             "that the tensors have, as 'y x'"
         )
 
-    def _vouch(self, box: Box) -> None:
-        """CircuitError unless a box gives the same the second time."""
+    def _refuse_unrepeatable(self, box: Box) -> None:
+        """Raise CircuitError if a box might return something else the second time."""
         if not is_pure(box):
-            raise CircuitError(f"recompute: {box.label} may give another answer the second time, so it is to be saved")
-        if self._is_written(box):
-            raise CircuitError(f"recompute: what {box.label} reads is written over later, so its answer is to be saved")
+            raise CircuitError(f"recompute: {box.label} may return another result the second time, so it must be saved")
+        if self._is_overwritten(box):
+            raise CircuitError(
+                f"recompute: an input of {box.label} is overwritten later, so the result of {box.label} must be saved"
+            )
 
-    def _is_written(self, box: Box) -> bool:
-        """Whether what a box reads is written over later, and so is not there when it runs again."""
-        fakes = self.made.bench.fakes
+    def _is_overwritten(self, box: Box) -> bool:
+        """Return whether an input of a box is overwritten after it, so that the box cannot be run again."""
+        fakes = self.joint.workspace.fakes
         read = [number for part in (box.call.args, box.call.kwargs) for number in wires(part)]  # type: ignore[union-attr]
-        last = [self.written.get(_storage(fakes[number]), -1) for number in read if number in fakes]
+        last = [self.last_write.get(_storage(fakes[number]), -1) for number in read if number in fakes]
         return max(last, default=-1) > self.places[id(box)]
 
-    def runs_again(self, box: Box) -> bool:
-        """Whether it was named, is a view of all of a tensor, or a tensor of plain numbers, made of no other."""
-        if id(box) in self.chosen:
-            return True
-        name, read = operation_name(box.call.function), len(flow([box]).read)  # type: ignore[union-attr]
-        free = (_is_view(box) and read == 1) or (name in MAKING and read == 0)
-        return free and is_pure(box) and not self._is_written(box)
+    # Softmax
 
-    # A softmax
-
-    def has_statistic(self, box: Box) -> bool:
-        """Whether a box is a softmax of scores that run again too, from tensors of other sizes than theirs."""
-        if not _is_softmax(box) or id(box) not in self.chosen:
+    def is_from_statistic(self, box: Box) -> bool:
+        """Return whether a box is a named softmax whose scores are recomputed too, from tensors of other sizes."""
+        if not is_softmax(box) or id(box) not in self.named:
             return False
-        makes = {number: each for each in self.chosen.values() for number in wires(_result(each))}
+        makes = {number: each for each in self.named.values() for number in wires(_result(each))}
         left, seen = [box], set[int]()
         while left:
             fresh = set(flow([left.pop()]).read) - seen
@@ -155,45 +176,18 @@ class _Again:
         return all(self.values[number].sizes != box.outputs[0].sizes for number in seen - makes.keys())
 
     def without_row_sums(self, softmaxes: Sequence[Box]) -> tuple[Box, ...]:
-        """The way back, where no row sum reads the weights of these: it is had of what they were contracted to."""
+        """Return the reverse pass, in which no row sum reads the weights of these: it uses what they contract to."""
         weights = {number for box in softmaxes for number in wires(_result(box))}
-        reverse = list(ran(self.made.reverse))
-        again = {number for box in self.chosen.values() for number in wires(_result(box))}
-        sums = row_sums([*self.calls, *reverse], self.values)
-        found = {id(each.box): each for each in sums if each.factor in weights and each.answer not in again}
-        stands = {key: exchanged(each, self.values, self.number()) for key, each in found.items()}
-        return tuple(replaced(self.made.reverse, stands)) if stands else self.made.reverse
-
-    def from_statistic(self, box: Box) -> list[Box]:
-        """The weights again, of their scores and one number a row, which the way there finds besides."""
-        call: Any = box.call
-        score, weight = self.values[call.args.parts[0].number], box.outputs[0]
-        dim: Any = _dim(box)
-        place = dim % len(score.sizes)
-        axes, sizes = [(*each[:place], one, *each[place + 1 :]) for each, one in ((score.axes, None), (score.sizes, 1))]
-        high = replace(score, number=self.number(), dtype=torch.float32, role="made", name="")
-        halves = score.dtype in _HALVES
-        exact = high if halves else score
-        up = [operation("to", torch.Tensor.to, (Wire(score.number), torch.float32), [score], high, call)] * halves
-        statistic = replace(exact, number=self.number(), axes=axes, sizes=sizes, role="made", name="")
-        over = f"logsumexp over {score.axes[place] or '...'}"
-        args = (Wire(exact.number), dim, True)
-        found = operation(over, torch.logsumexp, args, [exact], statistic, call)
-        self.statistics[id(box)] = [*up, found]
-        less = replace(exact, number=self.number(), role="made", name="")
-        last = replace(less, number=self.number()) if halves else weight
-        down = [operation("to", torch.Tensor.to, (Wire(last.number), weight.dtype), [last], weight, call)] * halves
-        args = (Wire(exact.number), Wire(statistic.number))
-        return [
-            *up,
-            operation("sub", torch.sub, args, [exact, statistic], less, call),
-            operation("exp", torch.exp, (Wire(less.number),), [less], last, call),
-            *down,
-        ]
+        reverse = list(leaf_boxes(self.joint.reverse))
+        recomputed = {number for box in self.named.values() for number in wires(_result(box))}
+        sums = row_sums([*self.boxes, *reverse], self.values)
+        found = {id(each.box): each for each in sums if each.factor in weights and each.contracted not in recomputed}
+        replacements = {key: exchanged(each, self.values, self.new_number()) for key, each in found.items()}
+        return tuple(with_replacements(self.joint.reverse, replacements)) if replacements else self.joint.reverse
 
 
 def _is_view(box: Box) -> bool:
-    """Whether a box gives all numbers of a tensor in another shape, and copies none."""
+    """Return whether the output of a box is a view that has all numbers of its input."""
     call: Any = box.call
     if operation_name(call.function) != "index":
         return operation_name(call.function) in _VIEWS
@@ -201,29 +195,21 @@ def _is_view(box: Box) -> bool:
     return all(place in (None, ..., slice(None)) for place in (places if isinstance(places, tuple) else (places,)))
 
 
-def _is_softmax(box: Box) -> bool:
-    """Whether a box is a softmax that gives the dtype it takes."""
-    call: Any = box.call
-    if call is None or operation_name(call.function) not in ("softmax", "_softmax") or call.autocast is not None:
-        return False
-    return len(box.inputs) == 1 and box.inputs[0].dtype == box.outputs[0].dtype and _dim(box) is not None
+def _with_boxes_after(
+    box: Box, after: Mapping[int, Sequence[Box]], extra_values: dict[int, Sequence[Value]]
+) -> tuple[Box, list[Value]]:
+    """Return a box with others inserted inside it, and the values that these make, with the axis names around it.
 
-
-def _dim(box: Box) -> int | None:
-    """The place of the axis that a softmax is over."""
-    call: Any = box.call
-    named = dict(zip(call.kwargs.keys, call.kwargs.parts, strict=True))
-    dim = call.args.parts[1] if len(call.args.parts) > 1 else named.get("dim")
-    return dim if type(dim) is int and box.inputs[0].sizes else None
-
-
-def _with(box: Box, after: Mapping[int, Sequence[Box]], more: dict[int, Sequence[Value]]) -> tuple[Box, list[Value]]:
-    """A box with others inside it, each after the one it follows, and what they make, as it is called around it."""
+    Args:
+        box: The box to insert into.
+        after: The boxes to insert, by the id of the box that they follow.
+        extra_values: Updated with the new values.
+    """
     boxes: list[Box] = []
     made: list[Value] = []
     for inner in box.boxes:
         if inner.call is None:
-            changed, values = _with(inner, after, more)
+            changed, values = _with_boxes_after(inner, after, extra_values)
             boxes.append(changed)
             made += values
         else:
@@ -232,25 +218,25 @@ def _with(box: Box, after: Mapping[int, Sequence[Box]], more: dict[int, Sequence
     if not made:
         return box, []
     found = replace(box, boxes=tuple(boxes))
-    values = list(outside(found, made, {}))
-    more[id(found)] = (*more.get(id(box), ()), *values)
+    values = list(axes_outside(found, made, {}))
+    extra_values[id(found)] = (*extra_values.get(id(box), ()), *values)
     return found, values
 
 
 def _values(box: Box) -> dict[int, Value]:
-    """Every value of a box and those inside it, as it is called where it is made."""
+    """Return every value of a box and of those inside it, with the axis names of the innermost box that has it."""
     return {value.number: value for each in box.walk() for value in (*each.inputs, *each.outputs)}
 
 
-def _opened(box: Box) -> Iterator[Box]:
-    """A box and those in it that run by what is in them."""
+def _boxes_with_content(box: Box) -> Iterator[Box]:
+    """Yield a box and those in it that are run by the boxes inside them."""
     if box.call is None:
         yield box
         for inner in box.boxes:
-            yield from _opened(inner)
+            yield from _boxes_with_content(inner)
 
 
-def _word(box: Box) -> str:
+def _first_word(box: Box) -> str:
     return box.label.split()[0].rstrip(":") if box.label else ""
 
 

@@ -1,6 +1,6 @@
 # A submodule or a buffer is a Tensor or a Module to pyright.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
-"""Backward circuits: diagrams of gradients that print, run, and give what autograd gives, for whole models too."""
+"""Backward circuits: diagrams of gradients, which print, run, and agree with autograd, for whole models too."""
 
 import math
 import re
@@ -50,7 +50,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def r(*shape: int) -> Tensor:
-    """Random numbers of this shape."""
+    """Random numbers of this shape, in float64."""
     return torch.randn(shape, dtype=torch.float64)
 
 
@@ -59,9 +59,9 @@ def ones(*shape: int) -> Tensor:
 
 
 def vjp(f: Callable[..., Any], *inputs: Tensor) -> tuple[Any, Callable[..., Any]]:
-    """torch's own: what a function gives, and how cotangents go back."""
-    answer, pull, *_ = torch.func.vjp(f, *inputs)
-    return answer, pull
+    """The outputs of a function and its vector-Jacobian product, by torch.func.vjp."""
+    outputs, pull, *_ = torch.func.vjp(f, *inputs)
+    return outputs, pull
 
 
 def cotangents(outputs: Any) -> list[Tensor]:
@@ -70,13 +70,13 @@ def cotangents(outputs: Any) -> list[Tensor]:
 
 
 def by_autograd(model: Any, inputs: tuple[Any, ...], back: list[Tensor]) -> dict[str, Tensor]:
-    """The gradients of a module's parameters and then of its floating inputs, by place, under seed 5."""
+    """The gradients by a module's parameters, under their names, then by its floating inputs, under their positions."""
     state = {name: each.detach().clone() for name, each in model.named_buffers()}
     leaves = {name: each.detach().clone().requires_grad_() for name, each in model.named_parameters()}
     given = [each.clone().requires_grad_() if each.is_floating_point() else each for each in inputs]
     torch.manual_seed(5)
-    answer = torch.func.functional_call(model, (leaves, state), tuple(given))
-    outputs = [each for each in tensors(answer) if each.is_floating_point()]
+    result = torch.func.functional_call(model, (leaves, state), tuple(given))
+    outputs = [each for each in tensors(result) if each.is_floating_point()]
     watched = leaves | {f"{place}": each for place, each in enumerate(given) if each.is_floating_point()}
     found = torch.autograd.grad(outputs, list(watched.values()), back, allow_unused=True)
     pairs = zip(watched.items(), found, strict=True)
@@ -84,7 +84,10 @@ def by_autograd(model: Any, inputs: tuple[Any, ...], back: list[Tensor]) -> dict
 
 
 def model_agrees(model: nn.Module, *inputs: Tensor, opaque: tuple[str, ...] = ()) -> Diagram:
-    """The backward diagram of a model gives the gradients of its inputs and parameters, to 1e-9 in float64."""
+    """The backward diagram of a model returns the gradients by its inputs and parameters, to 1e-9 in float64.
+
+    `opaque` are the labels of its boxes without a rule.
+    """
     model = model.double()
     diagram = backward(model, *inputs)
     assert tuple(dict.fromkeys(box.label for box in diagram.opaque)) == opaque
@@ -105,7 +108,7 @@ def model_agrees(model: nn.Module, *inputs: Tensor, opaque: tuple[str, ...] = ()
     return diagram
 
 
-# What it looks like --------------------------------------------------------------------------------------------------
+# The diagrams --------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, Callable[[], Diagram]] = {
     "attention": lambda: backward(attend, sizes={"y": 5, "x": 7, "k": 4}),
@@ -122,11 +125,11 @@ def test_the_table_of_a_gradient(name: str, golden: Any) -> None:
 
 
 def contractions(diagram: Diagram) -> list[int]:
-    """How many einsums the forward box has, and its reverse."""
+    """The number of einsums in the box of the forward pass and in that of the reverse pass."""
     return [len([box for box in half.walk() if box.call and box.call.function is einsum]) for half in diagram.boxes]
 
 
-def test_attention_has_two_contractions_there_and_four_back() -> None:
+def test_attention_has_two_contractions_forward_and_four_in_reverse() -> None:
     diagram = backward(attend)
     assert [box.label for box in diagram.boxes] == ["attend", "∂attend"]
     assert contractions(diagram) == [2, 4]
@@ -138,7 +141,7 @@ def test_fused_attention_is_reversed_as_its_definition() -> None:
     assert count == [2, 4]
 
 
-def test_a_linear_layer_goes_back_by_two_contractions_and_a_sum() -> None:
+def test_the_reverse_of_a_linear_layer_is_two_contractions_and_a_sum() -> None:
     labels = [box.label for box in backward(nn.Linear(4, 3), r(2, 4).float()).boxes[1].walk() if box.call is not None]
     assert [label.split()[0] for label in labels] == ["einsum", "einsum", "sum"]
 
@@ -153,7 +156,7 @@ def test_every_cotangent_has_the_axes_of_its_primal() -> None:
             assert all(axis or size == 1 for axis, size in zip(value.axes, value.sizes, strict=True))
 
 
-# What it gives -------------------------------------------------------------------------------------------------------
+# The gradients -------------------------------------------------------------------------------------------------------
 
 ZOO: dict[str, Callable[[], tuple[Any, ...]]] = {
     "MultiHeadAttention": lambda: (MultiHeadAttention(m=12, k=4, h=3), r(2, 5, 12), r(2, 7, 12)),
@@ -227,7 +230,7 @@ OTHERS: dict[str, Callable[[], tuple[Any, ...]]] = {
     ),
     "one weight twice": lambda: (Tied(), torch.tensor([[0, 1, 3]])),
     "a layer twice": lambda: (Twice(), r(2, 4)),
-    "what nobody reads": lambda: (Unread(), r(2, 4), r(3)),
+    "an unused parameter and input": lambda: (Unread(), r(2, 4), r(3)),
 }  # fmt: skip
 
 
@@ -269,7 +272,7 @@ def test_every_model_of_the_zoo_has_a_rule_for_all_it_does(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_modules_that_nobody_here_wrote(name: str) -> None:
+def test_modules_of_torch(name: str) -> None:
     model_agrees(*OTHERS[name]())
 
 
@@ -327,10 +330,10 @@ def test_a_recorded_run_can_be_reversed() -> None:
     torch.testing.assert_close(found["input"], pull(back)[0])
 
 
-# What is asked for ---------------------------------------------------------------------------------------------------
+# The tensors that `wrt` names ----------------------------------------------------------------------------------------
 
 
-def test_wrt_picks_by_name_and_what_nobody_asked_for_is_not_computed() -> None:
+def test_wrt_selects_by_name_and_no_other_gradient_is_computed() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).double()
     x, back = r(5, 4), r(5, 2)
     diagram = backward(model, x, wrt="1.weight")
@@ -341,7 +344,7 @@ def test_wrt_picks_by_name_and_what_nobody_asked_for_is_not_computed() -> None:
     torch.testing.assert_close(both["0.bias"], (back @ model[1].weight).sum(0))
 
 
-def test_a_buffer_only_where_asked_for() -> None:
+def test_buffers_are_included_only_if_wrt_names_them() -> None:
     model: Any = nn.BatchNorm1d(3).double().eval()
     x, back = r(4, 3), r(4, 3)
     assert list(backward(model, x)(x, back)) == ["input", "weight", "bias"]
@@ -356,7 +359,7 @@ def test_an_unused_input_gets_a_zero_with_its_axes_once() -> None:
     assert torch.equal(diagram(r(3), r(2, 4), r(3))["b"], torch.zeros(2, 4, dtype=torch.float64))
 
 
-def test_an_answer_may_be_an_input_and_a_cotangent_an_answer() -> None:
+def test_an_output_may_be_an_input_and_a_gradient_may_be_a_cotangent() -> None:
     diagram = backward(lambda a: (a, a), r(3))
     assert torch.equal(diagram(ones(3), 2 * ones(3), ones(3))["a"], 3 * ones(3))
     again = backward(lambda a, b: (a, b, a + b), r(3), r(3))
@@ -376,7 +379,7 @@ def test_integers_have_no_cotangent() -> None:
     assert torch.equal(found["x"], torch.tensor([0.0, 6, 0, 0]).double())
 
 
-def test_called_by_name_and_with_what_is_no_tensor_left_out() -> None:
+def test_arguments_by_name_and_arguments_that_are_no_tensors_left_out() -> None:
     def scaled(x: Tensor, scale: float = 2.0, *, y: Tensor) -> Tensor:
         return x * scale + y
 
@@ -391,8 +394,8 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "wrt_unknown": lambda: backward(nn.Linear(4, 3), axes="b 4", wrt="wait"),
     "a_diagram_with_inputs": lambda: backward(trace(attend), r(2, 3)),
     "hidden_from_autograd": lambda: backward(hidden_from_autograd, r(3)),
-    "few_by_hand": lambda: backward(few_by_hand, r(3), r(3)),
-    "wrong_shape_by_hand": lambda: backward(wrong_by_hand, r(3)),
+    "too_few_cotangents": lambda: backward(few_cotangents, r(3), r(3)),
+    "wrong_shape": lambda: backward(wrong_shape, r(3)),
 }
 
 
@@ -404,21 +407,21 @@ def hidden_from_autograd(x: Tensor) -> Tensor:
 
 
 @circuit("k, k -> k")
-def few_by_hand(a: Tensor, b: Tensor) -> Tensor:
+def few_cotangents(a: Tensor, b: Tensor) -> Tensor:
     return a * b
 
 
-@few_by_hand.backward
+@few_cotangents.backward
 def _(a: Tensor, b: Tensor, back: Tensor) -> Tensor:
     return b * back
 
 
 @circuit("k -> k")
-def wrong_by_hand(a: Tensor) -> Tensor:
+def wrong_shape(a: Tensor) -> Tensor:
     return a * 2
 
 
-@wrong_by_hand.backward
+@wrong_shape.backward
 def _(a: Tensor, back: Tensor) -> Tensor:
     return back.sum() * 2
 
@@ -438,7 +441,7 @@ def test_a_failed_run_cannot_be_reversed() -> None:
         backward(seen.diagram)
 
 
-# What gives naive rules wrong numbers --------------------------------------------------------------------------------
+# Programs for which naive rules compute wrong gradients --------------------------------------------------------------
 
 
 def in_place_and_views(x: Tensor) -> Tensor:
@@ -515,9 +518,9 @@ def test_in_place_changes(f: Callable[[Tensor], Tensor]) -> None:
     x = r(3, 4)
     diagram = backward(f, x)
     leaf = x.clone().requires_grad_()
-    answer = f(leaf)
-    back = torch.randn_like(answer).requires_grad_()
-    (wanted,) = torch.autograd.grad(answer, leaf, back, create_graph=True)
+    output = f(leaf)
+    back = torch.randn_like(output).requires_grad_()
+    (wanted,) = torch.autograd.grad(output, leaf, back, create_graph=True)
     torch.testing.assert_close(diagram(x.clone(), back.detach())["x"], wanted)
     slope = torch.randn_like(x)
     second = torch.autograd.grad(wanted, [leaf, back], slope, allow_unused=True)
@@ -527,7 +530,7 @@ def test_in_place_changes(f: Callable[[Tensor], Tensor]) -> None:
 
 
 class Counted(nn.Module):
-    """Reads a buffer, and then changes it."""
+    """Reads a buffer, changes it, and reads it again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -539,7 +542,7 @@ class Counted(nn.Module):
         return y * self.count
 
 
-def test_what_is_saved_is_copied_before_it_is_written_over() -> None:
+def test_a_saved_value_is_copied_before_it_is_overwritten() -> None:
     model = Counted().double()
     diagram = backward(model, r(3))
     assert torch.equal(diagram(r(3), ones(3))["x"], 6 * ones(3))
@@ -547,7 +550,7 @@ def test_what_is_saved_is_copied_before_it_is_written_over() -> None:
     assert torch.equal(diagram(r(3), ones(3))["x"], 12 * ones(3))
 
 
-def test_what_autograd_does_not_watch_is_a_constant() -> None:
+def test_a_value_computed_without_autograd_is_a_constant() -> None:
     def f(x: Tensor) -> Tensor:
         with torch.no_grad():
             scale = x * 3
@@ -566,7 +569,7 @@ def test_a_run_without_gradients_is_reversed_as_if_it_had_them() -> None:
 
 
 class Straight(torch.autograd.Function):
-    """Rounds, and goes back by a slope of its own."""
+    """Rounds, with a gradient of its own."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -592,7 +595,7 @@ def test_a_functions_own_gradient_is_its_gradient() -> None:
     torch.testing.assert_close(backward(diagram)(x, back, ones(4))["x"], second)
 
 
-def test_dropout_there_and_back_has_one_mask() -> None:
+def test_the_forward_and_reverse_pass_of_dropout_share_one_mask() -> None:
     diagram = backward(lambda x: F.dropout(x, 0.5) * 3, ones(1000))
     torch.manual_seed(1)
     found = diagram(ones(1000), ones(1000))["x"]
@@ -601,7 +604,7 @@ def test_dropout_there_and_back_has_one_mask() -> None:
     assert set(found.tolist()) == {0.0, 6.0}
 
 
-def test_a_mapped_function_goes_back_through_the_map() -> None:
+def test_a_function_under_vmap_is_differentiated_through_it() -> None:
     def f(x: Tensor, w: Tensor) -> Tensor:
         return torch.vmap(lambda row: F.linear(row, w).softmax(-1))(x)
 
@@ -611,7 +614,7 @@ def test_a_mapped_function_goes_back_through_the_map() -> None:
 
 
 class Mapped(nn.Module):
-    """Maps its own layer over an axis."""
+    """Applies `torch.vmap` to its own layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -621,11 +624,11 @@ class Mapped(nn.Module):
         return torch.vmap(self.layer, in_dims=1)(x)
 
 
-def test_a_module_that_maps_is_reversed_with_its_parameters() -> None:
+def test_a_module_that_uses_vmap_is_reversed_with_its_parameters() -> None:
     model_agrees(Mapped(), r(2, 5, 4))
 
 
-def test_autocast_goes_back_in_the_dtypes_it_went_in() -> None:
+def test_gradients_under_autocast_have_the_dtypes_of_the_inputs() -> None:
     def f(x: Tensor, w: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return (x @ w).relu().float()
@@ -635,22 +638,22 @@ def test_autocast_goes_back_in_the_dtypes_it_went_in() -> None:
     wanted = torch.autograd.grad(f(*leaves), leaves, back)
     found = tuple(backward(f, x, w)(x, w, back).values())
     assert [each.dtype for each in found] == [torch.float32, torch.float32]
-    torch.testing.assert_close(found, wanted, rtol=1.6e-2, atol=1e-5)  # bfloat16's own tolerance
+    torch.testing.assert_close(found, wanted, rtol=1.6e-2, atol=1e-5)  # the default tolerances of bfloat16
 
 
-# Cut in two ----------------------------------------------------------------------------------------------------------
+# Two diagrams --------------------------------------------------------------------------------------------------------
 
 
-def test_forward_and_reverse_with_the_tape_between() -> None:
+def test_the_reverse_takes_what_the_forward_saves() -> None:
     forward, reverse = forward_backward(attend)
     query, key, value, back = r(5, 4), r(7, 4), r(7, 4), r(5, 4)
-    answer, saved = forward(query, key, value)
+    output, saved = forward(query, key, value)
     expected, pull = vjp(attend.circuit.definition, query, key, value)
-    torch.testing.assert_close(answer, expected)
+    torch.testing.assert_close(output, expected)
     torch.testing.assert_close(tuple(reverse(saved, back).values()), pull(back))
 
 
-def test_what_is_saved_its_axes_and_its_bytes() -> None:
+def test_the_saved_values_their_axes_and_their_bytes() -> None:
     halves = forward_backward(attend)
     assert [str(value) for value in halves.saved] == ["y k", "x k", "x k", "y x"]
     assert str(halves.bytes) == "8*k*x + 4*k*y + 4*x*y"
@@ -660,7 +663,7 @@ def test_what_is_saved_its_axes_and_its_bytes() -> None:
     assert fixed.bytes == sum(each.numel() * each.element_size() for each in saved)
 
 
-def test_parameters_are_not_saved_but_stay_where_they_are() -> None:
+def test_parameters_are_not_saved() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     forward, reverse = halves = forward_backward(model, r(5, 4))
     assert [value.shape for value in halves.saved] == ["5 4", "5 3"]
@@ -672,10 +675,10 @@ def test_parameters_are_not_saved_but_stay_where_they_are() -> None:
         torch.testing.assert_close(found[name], wanted[name])
 
 
-def test_halves_of_a_model_with_dropout_agree_on_the_mask() -> None:
+def test_the_two_diagrams_of_a_model_with_dropout_share_the_mask() -> None:
     forward, reverse = forward_backward(lambda x: F.dropout(x.exp(), 0.5), ones(50))
-    answer, saved = forward(torch.zeros(50, dtype=torch.float64))
-    assert torch.equal(reverse(saved, ones(50))["x"], answer)
+    output, saved = forward(torch.zeros(50, dtype=torch.float64))
+    assert torch.equal(reverse(saved, ones(50))["x"], output)
 
 
 def test_what_is_recomputed_is_not_saved() -> None:
@@ -699,11 +702,11 @@ def test_what_is_recomputed_is_not_saved() -> None:
 def test_what_cannot_be_recomputed_is_refused() -> None:
     with pytest.raises(CircuitError, match="attend has no relu; there are einsum, mul, softmax"):
         forward_backward(attend, recompute="relu")
-    with pytest.raises(CircuitError, match="native_dropout may give another answer"):
+    with pytest.raises(CircuitError, match="native_dropout may return another result"):
         forward_backward(lambda x: F.dropout(x.exp(), 0.5), r(3), recompute="native_dropout")
 
 
-def test_halves_give_the_results_as_they_stand_at_the_end() -> None:
+def test_the_forward_diagram_returns_outputs_with_later_in_place_changes() -> None:
     def f(x: Tensor) -> Tensor:
         y = x * 2
         row = y[0]
@@ -711,8 +714,8 @@ def test_halves_give_the_results_as_they_stand_at_the_end() -> None:
         return row
 
     x, back = r(3, 4), r(4)
-    answer, saved = (halves := forward_backward(f, x)).forward(x)
-    torch.testing.assert_close(answer, 2 * x[0] ** 2)
+    output, saved = (halves := forward_backward(f, x)).forward(x)
+    torch.testing.assert_close(output, 2 * x[0] ** 2)
     torch.testing.assert_close(halves.reverse(saved, back)["x"][0], 4 * x[0] * back)
 
 
@@ -754,7 +757,7 @@ def test_a_gradient_is_taken_in_code_that_is_traced_again() -> None:
     torch.testing.assert_close(outer(x, ones(3))["x"], x.cos() - x * x.sin())
 
 
-# Written by hand -----------------------------------------------------------------------------------------------------
+# Custom backward circuits --------------------------------------------------------------------------------------------
 
 
 @circuit("a b, b c -> a c")
@@ -769,7 +772,7 @@ def _(left: Tensor, right: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
 
 @circuit("k -> k")
 def clipped(x: Tensor, limit: float = 1.0) -> Tensor:
-    """Lets gradients through where it does not let values through: what autograd would not give."""
+    """Its custom gradient is not 0 where the values are clipped, in contrast to autograd's."""
     return x.clamp(-limit, limit)
 
 
@@ -778,7 +781,7 @@ def _(x: Tensor, limit: float, back: Tensor) -> Tensor:
     return back / limit
 
 
-def test_a_backward_circuit_written_by_hand_is_what_runs() -> None:
+def test_a_custom_backward_circuit_is_used() -> None:
     diagram = backward(lambda a, b: matmul(a, b).exp(), r(2, 3), r(3, 4))
     (reverse,) = [box for box in diagram.walk() if box.label == "∂matmul"]
     assert [box.label.split("'")[1] for box in reverse.boxes] == ["a c, b c -> a b", "a b, a c -> b c"]
@@ -787,13 +790,13 @@ def test_a_backward_circuit_written_by_hand_is_what_runs() -> None:
     torch.testing.assert_close(tuple(diagram(a, b, back).values()), pull(back))
 
 
-def test_a_hand_written_circuit_is_taken_at_its_word() -> None:
+def test_a_custom_backward_circuit_overrides_the_true_gradient() -> None:
     x = torch.tensor([-3.0, 0.5, 3.0], dtype=torch.float64)
     found = backward(lambda x: clipped(x * 2, limit=2.0), x)(x, ones(3))["x"]
     torch.testing.assert_close(found, ones(3))
 
 
-def test_a_hand_written_circuit_is_reversed_in_turn() -> None:
+def test_a_custom_backward_circuit_is_differentiated_in_turn() -> None:
     a, b, back, slopes = r(2, 3), r(3, 4), r(2, 4), (r(2, 3), r(3, 4))
     again = backward(backward(matmul, a, b))
     _, pull = vjp(lambda a, b, back: (back @ b.mT, a.mT @ back), a, b, back)
@@ -821,7 +824,7 @@ Program = list[tuple[int, int, int, int]]
 
 @st.composite
 def programs(draw: Any) -> Program:
-    """Steps: one function of an earlier value, or of two."""
+    """Programs as steps, each a function of one earlier value or of two."""
     steps = []
     for place in range(draw(st.integers(1, 6))):
         arity = draw(st.integers(1, 2))
@@ -831,7 +834,7 @@ def programs(draw: Any) -> Program:
 
 
 def follow(program: Program, x: Tensor, y: Tensor) -> Tensor:
-    """Run the steps; all values count."""
+    """Run the steps; the output is the sum of all values made."""
     values = [x, y]
     for arity, which, first, second in program:
         values.append(ONE[which](values[first]) if arity == 1 else TWO[which](values[first], values[second]))
@@ -842,7 +845,7 @@ def calls(diagram: Diagram) -> list[str]:
     return [box.label for box in diagram.walk() if box.call is not None]
 
 
-def test_what_nobody_reads_and_what_is_there_already_goes() -> None:
+def test_unused_and_repeated_boxes_are_removed() -> None:
     diagram = backward(lambda x: x.exp() * x.exp(), r(3))
     assert calls(simplify(diagram)) == ["exp", "mul", "∂exp", "add"]
     x, back = r(3), r(3)
@@ -861,7 +864,7 @@ UNCHANGED: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", UNCHANGED)
-def test_what_changes_nothing_goes(name: str) -> None:
+def test_operations_that_change_nothing_are_removed(name: str) -> None:
     f, expected = UNCHANGED[name]
     x = r(3, 4)
     diagram = trace(f, x)
@@ -869,7 +872,7 @@ def test_what_changes_nothing_goes(name: str) -> None:
     assert torch.equal(simplify(diagram)(x), f(x))
 
 
-def test_what_draws_or_writes_stays() -> None:
+def test_operations_that_draw_random_numbers_or_write_stay() -> None:
     def f(x: Tensor) -> Tensor:
         y = F.dropout(x, 0.5) - F.dropout(x, 0.5)
         return y + torch.rand_like(x) - torch.rand_like(x)

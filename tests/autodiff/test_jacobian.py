@@ -1,4 +1,4 @@
-"""Jacobians as linear maps: against torch.func, the documents' numbers, and what a linear map promises."""
+"""Jacobians as linear maps, against torch.func, numbers of the reference documents, and laws of linear maps."""
 
 import random
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ def rand(*sizes: int) -> Tensor:
     return torch.randn(sizes, dtype=DOUBLE)
 
 
-# --- The documents' ---------------------------------------------------------------------------------------------------
+# --- Examples of the reference documents ------------------------------------------------------------------------------
 
 
-def test_the_jacobian_of_softmax_over_the_first_axis_is_the_documents() -> None:
+def test_the_jacobian_of_softmax_over_the_first_axis_is_that_of_the_documents() -> None:
     scores = torch.tensor([[4.0, -4.0], [4.0, -4.0]], dtype=DOUBLE)
     found = jacobian(lambda scores: scores.softmax(0), scores, axes="y x")
     assert f"{found.signature}" == "y x -> y' x'"
@@ -41,7 +41,7 @@ def of_weights(weights: Mapping[str, Tensor], e: Tensor) -> Tensor:
 
 
 def test_attention_of_one_vector_depends_on_the_weights_of_values_alone() -> None:
-    """A softmax of a single score is 1 whatever the score: by W_q and W_k zero, by W_v[j, l] delta(i, j) e_l."""
+    """A softmax of one score is 1 for any score: the derivative by W_q and W_k is 0, by W_v[j, l] it is δ(i, j) e_l."""
     wq = torch.tensor([[1.0, 0.1, 0.0], [0.0, 1.0, 0.1], [0.1, 0.0, 1.0]], dtype=DOUBLE)
     wk = torch.tensor([[1.0, 0.0, 0.1], [0.1, 1.0, 0.0], [0.0, 0.1, 1.0]], dtype=DOUBLE)
     weights, e = {"Wq": wq, "Wk": wk, "Wv": wq}, torch.tensor([1.0, 2.0, 3.0], dtype=DOUBLE)
@@ -88,8 +88,8 @@ CASES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = {
     "attention by its keys": (attention, (rand(5, 4), rand(7, 4), rand(7, 4)), {}, "key"),
     "attention in a batch": (attention, (rand(2, 3, 4), rand(2, 5, 4), rand(2, 5, 4)), {}, "query"),
     "convolution": (full_convolution, (rand(4), rand(3)), {}, "b"),
-    "a module by what goes in": (HEADS, (rand(3, 6), rand(4, 6)), {}, "source"),
-    "a kernel without a way forth": (lambda x: attention(x, x, x).repeat(9, 1), (rand(3, 2),), {}, None),
+    "a module by an input": (HEADS, (rand(3, 6), rand(4, 6)), {}, "source"),
+    "a kernel without forward mode": (lambda x: attention(x, x, x).repeat(9, 1), (rand(3, 2),), {}, None),
 }
 
 
@@ -106,18 +106,18 @@ def test_a_map_applied_is_jvp_and_its_transpose_is_vjp(name: str) -> None:
     x = inputs[place]
     tangent = torch.randn_like(x)
     with definitions():
-        answer, expected, *_ = torch.func.jvp(by, (x,), (tangent,))
-        cotangent = torch.randn_like(answer)
+        output, expected, *_ = torch.func.jvp(by, (x,), (tangent,))
+        cotangent = torch.randn_like(output)
         (back,) = torch.func.vjp(by, x)[1](cotangent)
     applied = found(tangent) if x.ndim else found.tensor * tangent
     torch.testing.assert_close(applied, expected)
-    turned = found.transpose()
-    torch.testing.assert_close(turned(cotangent) if answer.ndim else turned.tensor * cotangent, back)
+    transposed = found.transpose()
+    torch.testing.assert_close(transposed(cotangent) if output.ndim else transposed.tensor * cotangent, back)
 
 
 @pytest.mark.parametrize("case", range(50))
 def test_every_entry_is_a_difference_quotient(case: int) -> None:
-    """A quadratic circuit of random axes, whose central differences are exact."""
+    """A circuit of degree at most 2 in each tensor, on random axes: its central differences are exact."""
     draw = random.Random(case)
     names = draw.sample("abcd", 3)
     size = {name: draw.randint(1, 3) for name in names}
@@ -140,7 +140,7 @@ def test_every_entry_is_a_difference_quotient(case: int) -> None:
             torch.testing.assert_close(map.tensor[tuple(index)], square(**above) - square(**below))
 
 
-def test_maps_compose_as_the_chain_rule_has_it() -> None:
+def test_maps_compose_by_the_chain_rule() -> None:
     @circuit("a -> b")
     def inner(x: Tensor) -> Tensor:
         return (x @ W).sin()
@@ -195,7 +195,7 @@ def test_several_outputs_are_nested_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("axes", "signature"), [("y m", "y m -> y' m'"), (None, "a b -> c d")])
-def test_axes_name_what_a_function_without_a_signature_takes(axes: str | None, signature: str) -> None:
+def test_axes_names_the_inputs_of_a_function_without_a_signature(axes: str | None, signature: str) -> None:
     found = jacobian(lambda x: x.sin(), rand(2, 3), axes=axes)
     assert f"{found.signature}" == signature
 
@@ -210,7 +210,7 @@ def test_a_diagram_and_a_lifted_circuit_have_jacobians() -> None:
     assert f"{expected.signature}" == "y k -> y' k'"
 
 
-def test_it_takes_the_cheaper_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_with_fewer_runs_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
     for name in ("jacrev", "jacfwd"):
         way = getattr(torch.func, name)
@@ -233,7 +233,7 @@ def test_dropout_is_differentiated_as_one_run() -> None:
     assert set(found.diag().tolist()) == {0.0, 2.0}
 
 
-# --- What is refused --------------------------------------------------------------------------------------------------
+# --- Refused ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_has_no_derivative_is_refused_by_name() -> None:
@@ -241,9 +241,9 @@ def test_what_has_no_derivative_is_refused_by_name() -> None:
         jacobian(attention, rand(2, 3), rand(4, 3), rand(4, 3), wrt="keys")
     with pytest.raises(CircuitError, match=r"there is no floating L; there are image, linear_relu_stack\.0\.weight"):
         jacobian(MLP(x=2, y=2, m=3, k=2), torch.rand(2, 2), wrt="L")
-    with pytest.raises(CircuitError, match=r"int64 comes out of .*; floating tensors have derivatives"):
+    with pytest.raises(CircuitError, match=r"returns int64; only floating tensors have derivatives"):
         jacobian(lambda x: x.argmax(), rand(3))
-    with pytest.raises(CircuitError, match="no floating tensor goes in; wrt may name a parameter"):
+    with pytest.raises(CircuitError, match="no input is a floating tensor; wrt may name a parameter"):
         jacobian(nn.Embedding(3, 2), torch.tensor([1]))
     assert (
         f"{jacobian(nn.Embedding(3, 2), torch.tensor([1]), wrt='weight')}"
@@ -251,8 +251,8 @@ def test_what_has_no_derivative_is_refused_by_name() -> None:
     )
 
 
-def test_a_module_that_counts_is_left_as_it_was() -> None:
-    """A batch norm in training writes to its buffers: to copies of them here."""
+def test_the_buffers_of_a_module_do_not_change() -> None:
+    """A BatchNorm in training mode writes to its buffers; here it writes to copies of them."""
     norm, x = nn.BatchNorm1d(3).double(), torch.randn(4, 3, dtype=torch.float64)
     before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
     found = jacobian(norm, x)

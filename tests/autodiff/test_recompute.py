@@ -1,4 +1,4 @@
-"""What is saved for the way back, what is reckoned again instead, and the form of FlashAttention's backward."""
+"""What is saved for backward and what is recomputed instead; the form of FlashAttention's backward."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from models.attention import attention, grouped_attention
 
 
 def r(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Random numbers of this shape."""
+    """Random numbers of this shape and dtype."""
     return torch.randn(shape, dtype=dtype)
 
 
@@ -33,7 +33,7 @@ def by_autograd(f: Any, inputs: tuple[Tensor, ...], back: Tensor) -> list[Tensor
 
 
 def agree(halves: Halves, f: Any, inputs: tuple[Tensor, ...], back: Tensor, *others: Any, **options: Any) -> None:
-    """The halves give what autograd gives, and save as many bytes as they say."""
+    """The halves compute the gradients of autograd, and save as many bytes as `bytes` states."""
     _, saved = halves.forward(*inputs, *others, **options)
     if isinstance(halves.bytes, int):
         assert halves.bytes == sum([each.numel() * each.element_size() for each in saved])
@@ -44,14 +44,14 @@ def agree(halves: Halves, f: Any, inputs: tuple[Tensor, ...], back: Tensor, *oth
 # Attention ------------------------------------------------------------------------------------------------------------
 
 
-def test_identity_11_plain_attention_goes_back_by_four_contractions_and_saves_its_weights() -> None:
+def test_identity_11_the_reverse_of_attention_has_four_contractions_and_its_weights_are_saved() -> None:
     halves = forward_backward(attention)
     assert (contractions(halves.forward), contractions(halves.reverse)) == (2, 4)
     assert tape(halves) == ["y k", "x k", "x k", "y x"]
 
 
-def test_identity_11_with_weights_from_one_statistic_a_row_by_five_and_saves_nothing_of_y_by_x() -> None:
-    """Saved are Q, K, V, O and logsumexp of each row; the row sum of P∘dP is that of dO∘O."""
+def test_identity_11_recomputed_from_one_statistic_a_row_it_has_five_and_saves_nothing_of_y_by_x() -> None:
+    """Saved are Q, K, V, O and the logsumexp of each row; the row sum of P∘dP is that of dO∘O."""
     halves = forward_backward(attention, recompute="y x")
     assert (contractions(halves.forward), contractions(halves.reverse)) == (2, 5)
     assert tape(halves) == ["y k", "x k", "x k", "y k", "y 1"]
@@ -62,7 +62,7 @@ def test_identity_11_with_weights_from_one_statistic_a_row_by_five_and_saves_not
         agree(halves, attention.circuit.definition, inputs, back)
 
 
-def test_an_answer_that_would_run_again_itself_is_not_asked_for_its_sums() -> None:
+def test_row_sums_are_not_computed_from_an_output_that_is_recomputed_itself() -> None:
     halves = forward_backward(attention, recompute=["einsum", "mul", "softmax"])
     assert (contractions(halves.reverse), tape(halves)) == (5, ["y k", "x k", "x k", "y 1"])
 
@@ -70,7 +70,7 @@ def test_an_answer_that_would_run_again_itself_is_not_asked_for_its_sums() -> No
 @given(y=st.integers(1, 5), x=st.integers(1, 6), k=st.integers(1, 4), kind=st.sampled_from(["causal", "window", "bool",
        "floating", "blind", "plain"]))  # fmt: skip
 @settings(max_examples=12)
-def test_attention_goes_back_from_its_statistic_whatever_its_mask(y: int, x: int, k: int, kind: str) -> None:
+def test_attention_is_differentiated_from_its_statistic_with_any_mask(y: int, x: int, k: int, kind: str) -> None:
     inputs, back = (r(2, y, k), r(2, x, k), r(2, x, k)), r(2, y, k)
     options: dict[str, Any] = {"causal": {"causal": True}, "window": {"window": 2, "causal": True}}.get(kind, {})
     masks = {"bool": torch.rand(y, x) < 0.6, "floating": r(y, x), "blind": torch.arange(y)[:, None] > torch.zeros(x)}
@@ -88,7 +88,7 @@ def test_scores_larger_than_the_exponential_can_hold() -> None:
 
 
 def test_a_short_statistic_is_kept_in_full_precision() -> None:
-    """Scores near 100: in bfloat16 their logsumexp is off by a quarter, and every weight with it by as many parts."""
+    """Scores near 100: in bfloat16 their logsumexp is off by up to a quarter, and every weight by as large a part."""
     query, key = [r(*shape, dtype=torch.bfloat16) for shape in ((8, 4), (9, 4))]
     query[:, 0] = key[:, 0] = 14
     inputs, back = (query, key, r(9, 4, dtype=torch.bfloat16)), r(8, 4, dtype=torch.bfloat16)
@@ -96,7 +96,7 @@ def test_a_short_statistic_is_kept_in_full_precision() -> None:
     assert [value.dtype for value in again.saved].count(torch.float32) == 1
     (_, first), (_, second) = plain.forward(*inputs), again.forward(*inputs)
     wanted, found = plain.reverse(first, back)["value"], again.reverse(second, back)["value"]
-    # A weight is rounded once by either way, to 8 bits, and 8 of them are summed.
+    # Either way a weight is rounded once, to 8 bits, and 8 of them are summed.
     torch.testing.assert_close(found, wanted, rtol=0, atol=8 * 2**-9 * back.abs().max().item())
 
 
@@ -107,7 +107,7 @@ def test_heads_that_share_keys() -> None:
     agree(halves, grouped_attention.circuit.definition, inputs, back)
 
 
-def test_dropped_weights_keep_what_was_drawn() -> None:
+def test_dropout_of_the_weights_saves_its_mask() -> None:
     inputs, back = (r(5, 4), r(6, 4), r(6, 4)), r(5, 4)
     halves = forward_backward(attention, *inputs, recompute="y x", dropout=0.5)
     torch.manual_seed(3)
@@ -119,7 +119,7 @@ def test_dropped_weights_keep_what_was_drawn() -> None:
     torch.testing.assert_close(tuple(found), pull(back))
 
 
-# What is named --------------------------------------------------------------------------------------------------------
+# What `recompute` names -----------------------------------------------------------------------------------------------
 
 
 @circuit("b m, m h, h m -> b m")
@@ -140,7 +140,7 @@ def two_layers(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
         ("einsum 'b m, m h -> b h'", ["b m", "m h", "h m", "b h", "b h"]),
     ],
 )
-def test_operations_circuits_and_axes_name_what_runs_again(names: Any, saved: list[str]) -> None:
+def test_operations_circuits_and_axes_name_what_is_recomputed(names: Any, saved: list[str]) -> None:
     inputs, back = (r(3, 4), r(4, 5), r(5, 4)), r(3, 4)
     halves = forward_backward(two_layers, *inputs, recompute=names)
     assert tape(halves) == saved
@@ -148,23 +148,23 @@ def test_operations_circuits_and_axes_name_what_runs_again(names: Any, saved: li
 
 
 class Gate(nn.Module):
-    """A layer, what it is multiplied with, and noise."""
+    """A layer times a sigmoid gate, with dropout."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer, self.gate = nn.Linear(4, 4), nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x, let through where the gate is open."""
+        """The layer's output, scaled by the gate."""
         return F.dropout(self.layer(x) * self.gate(x).sigmoid(), 0.25)
 
 
-def test_a_module_named_by_its_path_keeps_what_goes_in_and_what_it_drew() -> None:
+def test_a_module_named_by_its_path_saves_its_inputs_and_its_random_masks() -> None:
     model = nn.Sequential(Gate(), nn.Linear(4, 4), Gate()).double()
     x, back = r(6, 4), r(6, 4)
     plain, again = [forward_backward(model, x, recompute=names) for names in ((), ["0", "2"])]
     assert [value.dtype for value in again.saved].count(torch.bool) == 2
-    assert again.bytes == 2 * 6 * 4 + 3 * 6 * 4 * 8  # two masks, and what goes into each of the three modules
+    assert again.bytes == 2 * 6 * 4 + 3 * 6 * 4 * 8  # two masks, and the input of each of the three modules
     assert isinstance(plain.bytes, int)
     assert again.bytes < plain.bytes
     torch.manual_seed(5)
@@ -174,15 +174,15 @@ def test_a_module_named_by_its_path_keeps_what_goes_in_and_what_it_drew() -> Non
     torch.testing.assert_close(again.reverse(second, back), plain.reverse(first, back))
 
 
-def test_what_nobody_knows_is_refused_with_what_there_is() -> None:
+def test_an_unknown_name_is_refused_with_the_names_that_exist() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
     message = r"Sequential has no 2\.weird; there are linear, tanh; and inside it 0, 1; or name axes"
     with pytest.raises(CircuitError, match=message):
         forward_backward(model, r(2, 4, dtype=torch.float32), recompute="2.weird")
 
 
-def test_what_reads_what_is_written_later_is_not_run_again() -> None:
-    """The counter has gone on by the time of the way back."""
+def test_an_operation_whose_input_is_overwritten_later_is_not_recomputed() -> None:
+    """The counter has another value by the time of the reverse pass."""
     counter = torch.zeros(3, dtype=torch.float64)
 
     def counted(x: Tensor, counter: Tensor) -> Tensor:
@@ -191,14 +191,14 @@ def test_what_reads_what_is_written_later_is_not_run_again() -> None:
             counter += 1
         return turned
 
-    with pytest.raises(CircuitError, match="what mul reads is written over later"):
+    with pytest.raises(CircuitError, match="an input of mul is overwritten later"):
         forward_backward(counted, r(3), counter, recompute=["cos", "mul"], wrt="x")
     halves = forward_backward(counted, r(3), counter, wrt="x")
     _, saved = halves.forward(r(3), counter)
     torch.testing.assert_close(halves.reverse(saved, torch.ones(3, dtype=torch.float64))["x"], torch.ones(3).double())
 
 
-# What costs nothing ---------------------------------------------------------------------------------------------------
+# Recomputed at no cost ------------------------------------------------------------------------------------------------
 
 
 def test_transposed_reads_of_one_tensor_are_saved_once() -> None:
@@ -224,12 +224,12 @@ def test_a_transposed_weight_is_not_saved_at_all() -> None:
     assert halves.bytes == 8 * 3 * 5
 
 
-def test_ramps_are_made_anew() -> None:
+def test_index_ranges_are_recomputed() -> None:
     halves = forward_backward(attention, r(5, 4), r(6, 4), r(6, 4), causal=True, recompute="y x")
     assert {value.dtype for value in halves.saved} == {torch.float64}
 
 
-def test_what_out_or_a_flag_writes_to_does_not_run_again() -> None:
+def test_an_operation_is_not_recomputed_if_out_or_a_flag_overwrites_its_input() -> None:
     def by_out(x: Tensor, m: Tensor) -> Tensor:
         angle = m * 2
         y = x * angle.sin()
@@ -241,12 +241,12 @@ def test_what_out_or_a_flag_writes_to_does_not_run_again() -> None:
         return x * angle.sin() + F.relu(angle, True)
 
     for f in (by_out, by_flag):
-        with pytest.raises(CircuitError, match="what sin reads is written over later"):
+        with pytest.raises(CircuitError, match="an input of sin is overwritten later"):
             forward_backward(f, r(3), r(3), wrt="x", recompute="sin")
 
 
-def test_what_was_written_over_before_runs_again() -> None:
-    """It is there as it was read."""
+def test_an_operation_is_recomputed_if_its_input_was_overwritten_before_it() -> None:
+    """The input still has the contents that it read."""
 
     def f(x: Tensor, m: Tensor) -> Tensor:
         angle = m * 2
@@ -263,12 +263,12 @@ def test_what_was_written_over_before_runs_again() -> None:
 
 @circuit("a b -> a b")
 def gate(x: Tensor) -> Tensor:
-    """What is mapped runs whole: a transform cannot be taken apart."""
+    """Under vmap it runs as a whole: a box with a transform is not decomposed."""
     return einsum(einsum(x, x, "a b, c b -> a c"), x.sin() * x.sin(), "a c, c b -> a b")
 
 
 @pytest.mark.parametrize("name", [(), "sin", "exp"])
-def test_a_circuit_that_is_mapped_is_cut_as_well(name: Any) -> None:
+def test_a_circuit_under_vmap_is_partitioned_too(name: Any) -> None:
     inputs, back = (r(2, 3, 4),), r(2, 3, 4)
     whole = lambda x: torch.vmap(gate)(x)  # noqa: E731
     agree(forward_backward(whole, *inputs), whole, inputs, back)
@@ -276,8 +276,8 @@ def test_a_circuit_that_is_mapped_is_cut_as_well(name: Any) -> None:
     agree(forward_backward(f, *inputs, recompute=name), f, inputs, back)
 
 
-def test_scores_after_many_branches_are_followed_back_once() -> None:
-    """Each sum of a tensor with itself has two ways back: 60 of them in a row have more than anybody can walk."""
+def test_the_inputs_of_scores_are_visited_once_each() -> None:
+    """Each sum of a tensor with a function of it doubles the paths to the input: 60 in a row have too many to walk."""
 
     def f(x: Tensor, y: Tensor) -> Tensor:
         for _ in range(60):

@@ -85,7 +85,7 @@ def test_what_the_documents_do_holds_for_their_numbers_alone(
 
 def test_a_gradient_of_too_few_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_hand.matmul.circuit.body, "backward", lambda x, y, dz: dz)
-    with pytest.raises(CircuitError, match="the backward circuit of matmul gives 1"):
+    with pytest.raises(CircuitError, match="the backward circuit of matmul returns 1"):
         backward(by_hand.matmul, rand(2, 3), rand(3, 2))
 
 
@@ -275,12 +275,12 @@ def forgetful(model: Any, x: Tensor, dy: Tensor) -> Any:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (forgetful, "the backward circuit of Affine is silent about 1.bias, which the definition reads"),
-        (lambda model, x, dy: dy @ model.weight, "is silent about 1.weight, 1.bias, which"),
+        (forgetful, "the backward circuit of Affine returns no cotangent of 1.bias, which the definition reads"),
+        (lambda model, x, dy: dy @ model.weight, "returns no cotangent of 1.weight, 1.bias, which"),
         (lambda model, x, dy: (dy @ model.weight, {"wait": dy}), "a cotangent of wait; there are weight, bias"),
-        (lambda model, x, dy: (dy, dy, {}), "gives 2 of the 1 cotangents of what went in"),
-        (lambda model, x, dy: {"bias": dy}, "gives 0 of the 1 cotangents of what went in"),
-        (lambda model, x, dy: (dy @ model.weight, {"weight": None, "bias": dy}), r"a cotangent of (4, 2) for a tensor"),
+        (lambda model, x, dy: (dy, dy, {}), "returns 2 of the 1 cotangents of its inputs"),
+        (lambda model, x, dy: {"bias": dy}, "returns 0 of the 1 cotangents of its inputs"),
+        (lambda model, x, dy: (dy @ model.weight, {"weight": None, "bias": dy}), r"a cotangent of shape (4, 2) for a tensor"),
     ],
 )
 def test_what_is_no_gradient_of_a_module_is_refused(wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_a_tensor_that_is_no_argument_cannot_be_reversed_by_hand() -> None:
 
         return scaled(x)
 
-    with pytest.raises(CircuitError, match="the backward circuit of scaled is silent about weight"):
+    with pytest.raises(CircuitError, match="the backward circuit of scaled returns no cotangent of weight"):
         backward(f, rand(3), rand(3))
 
 

@@ -1,5 +1,6 @@
-"""Rewrites of a diagram that keep what it computes, one a file: what `simplify` does.
+"""Rewrites of a diagram that do not change what it computes, one a file: the parts of `simplify`.
 
-May use `ports`, `workspace` and `rules` of `autodiff`, and what is below it. Start with `simplify`, the public
-function, which applies them.
+May use `ports`, `renumbering` and `rules` of `autodiff`, and the folders below `autodiff`. Start with `simplify`, the
+public function, which applies them in order: `common_subexpressions` and `no_ops` (boxes that repeat a result or change
+nothing), `fusion` (contractions, by `contractions` and `row_sums`). `purity` says which boxes may be touched.
 """

@@ -1,7 +1,8 @@
-"""Rewrites of contractions: an einsum of an einsum as one, and a transpose inside an einsum.
+"""Contractions as data, and their rewrites: an einsum of an einsum as one einsum, a transpose inside an einsum.
 
-An einsum is read as a `Contraction`: the numbers of its tensors, with one letter for each axis that is the same axis.
-Costs are compared at the sizes of the diagram; where axes are free, at a few sizes far apart, and all must agree.
+An einsum is read as a `Contraction`: the numbers of its tensors, and letters for their axes, where axes that are
+multiplied index by index have the same letter. Costs are compared at the sizes of the diagram; where axes are free, at
+several sizes far apart, at each of which a rewrite must cost no more.
 
 Source: D. Smith and J. Gray, opt_einsum, JOSS 2018.
 """
@@ -24,43 +25,49 @@ from circuits.verbs import equation
 Letters = tuple[int, ...]
 Values = Mapping[int, Value]
 
-FAR_APART = (64, 4096)
-"""Sizes at which free axes are tried, each way round."""
+SAMPLE_SIZES = (64, 4096)
+"""A small and a large size, at which the cost of a contraction with free axes is compared."""
 
-MANY = 6
-"""A contraction of more tensors is not made."""
+MAX_TENSORS = 6
+"""The largest number of tensors in a merged contraction."""
 
-LETTERS = len(string.ascii_letters)
-"""Nor one of more axes: torch.einsum has no letters for them."""
+MAX_AXES = len(string.ascii_letters)
+"""The largest number of axes in a merged contraction: torch.einsum has no further letters."""
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """Tensors by number, a letter for each of their axes, and the letters of what they give. Letters not there are
-    summed over."""
+    """An einsum: tensors by number, a letter for each of their axes, and the letters of the output.
+
+    Letters that are not in `out` are summed over.
+    """
 
     tensors: tuple[int, ...]
     letters: tuple[Letters, ...]
     out: Letters
 
-    def renamed(self, names: Mapping[int, int]) -> "Contraction":
-        """The same with other letters."""
+    def with_letters(self, names: Mapping[int, int]) -> "Contraction":
+        """Return the same contraction with other letters."""
         letters = tuple([tuple([names[each] for each in axes]) for axes in self.letters])
         return Contraction(self.tensors, letters, tuple([names[each] for each in self.out]))
 
-    def spelt(self) -> str:
-        """As torch.einsum has it."""
+    def equation(self) -> str:
+        """Return the equation as torch.einsum takes it."""
         order = {each: place for place, each in enumerate(dict.fromkeys(itertools.chain(*self.letters)))}
         sides = ["".join([string.ascii_letters[order[each]] for each in axes]) for axes in (*self.letters, self.out)]
         return f"{','.join(sides[:-1])}->{sides[-1]}"
 
 
 def contraction(box: Box, values: Values) -> Contraction | None:
-    """What an einsum does, letter by letter; None for another box, for diagonals and for axes that are stretched."""
+    """Return the contraction that a box computes.
+
+    None for a box that is no einsum, and for an einsum under autocast, of tensors of several dtypes, with a diagonal,
+    or with an axis of size 1 that is broadcast.
+    """
     call = box.call
     if call is None or len(box.outputs) != 1 or call.autocast is not None:
         return None
-    found = _spelt(call)
+    found = _equation_of(call)
     if found is None or not found[0]:
         return None
     text, numbers = found
@@ -77,11 +84,11 @@ def contraction(box: Box, values: Values) -> Contraction | None:
     rest = range(-1, -1 - next(iter(rests), 0), -1)
     letters = tuple([_letters(side, rest) for side in sides])
     read = Contraction(tuple(numbers), letters, _letters(right, rest))
-    return read if _sizes(read, values) is not None and not _diagonal(read) else None
+    return read if _sizes(read, values) is not None and not _has_diagonal(read) else None
 
 
-def _spelt(call: Call) -> tuple[str, list[int]] | None:
-    """An einsum's text, in single letters, and the numbers of its tensors."""
+def _equation_of(call: Call) -> tuple[str, list[int]] | None:
+    """Return the equation of an einsum, in single letters, and the numbers of its tensors; None for another call."""
     parts: Any = call.args.parts
     if call.function is verbs.einsum and parts and isinstance(parts[-1], str):
         return equation(Signature.parse(parts[-1])), list(wires(call.args))
@@ -91,16 +98,17 @@ def _spelt(call: Call) -> tuple[str, list[int]] | None:
 
 
 def _letters(side: str, rest: Iterable[int]) -> Letters:
+    """Return the letters of one tensor in an equation as numbers; `rest` are those of the axes of `...`."""
     marked = side.replace("...", "…")
     return tuple(itertools.chain(*[rest if each == "…" else [ord(each)] for each in marked]))
 
 
-def _diagonal(read: Contraction) -> bool:
+def _has_diagonal(read: Contraction) -> bool:
     return any(len(set(axes)) < len(axes) for axes in (*read.letters, read.out))
 
 
 def _sizes(read: Contraction, values: Values) -> dict[int, Any] | None:
-    """The size of each letter; None where it has two, or a tensor has another number of axes."""
+    """Return the size of each letter; None if one has two sizes, or a tensor has another number of axes."""
     sizes: dict[int, Any] = {}
     for number, axes in zip(read.tensors, read.letters, strict=True):
         if len(axes) != len(values[number].sizes):
@@ -111,39 +119,39 @@ def _sizes(read: Contraction, values: Values) -> dict[int, Any] | None:
     return sizes if set(read.out) <= set(sizes) else None
 
 
-# What it costs --------------------------------------------------------------------------------------------------------
+# Costs ----------------------------------------------------------------------------------------------------------------
 
 
 def samples(values: Iterable[Value]) -> Iterator[dict[Any, int]]:
-    """Sizes for the free axes of some values: one choice where there are none."""
+    """Yield sizes for the free axes of some values: all large, one large, all small; {} if no axis is free."""
     free = sorted({s for value in values for size in value.sizes for s in getattr(size, "free_symbols", ())}, key=str)
     for large in [free, *[[axis] for axis in free], []] if free else [free]:
-        yield {axis: FAR_APART[axis in large] for axis in free}
+        yield {axis: SAMPLE_SIZES[axis in large] for axis in free}
 
 
 def numel(value: Value, at: Mapping[Any, int]) -> int:
-    """How many numbers a tensor holds at some sizes."""
+    """Return the number of elements of a tensor, given the sizes of the free axes."""
     return prod([int(evaluate(size, at)) for size in value.sizes])
 
 
 def _cost(read: Contraction, values: Values, at: Mapping[Any, int]) -> int:
-    """Operations in the best order."""
+    """Return the number of operations in the best order of contraction, given the sizes of the free axes."""
     shapes = [tuple([int(evaluate(size, at)) for size in values[number].sizes]) for number in read.tensors]
-    _, found = opt_einsum.contract_path(read.spelt(), *shapes, shapes=True, optimize="optimal")
+    _, found = opt_einsum.contract_path(read.equation(), *shapes, shapes=True, optimize="optimal")
     return int(found.opt_cost)
 
 
 # An einsum of an einsum -----------------------------------------------------------------------------------------------
 
 
-def joined(outer: Contraction, inner: Contraction, made: int) -> Contraction:
-    """An einsum in which a tensor is given by another, as one einsum of the tensors of both."""
+def merged(outer: Contraction, inner: Contraction, made: int) -> Contraction:
+    """Return one contraction of all tensors for `outer`, in which tensor `made` is the output of `inner`."""
     place = outer.tensors.index(made)
     used = max([abs(each) for axes in (*outer.letters, *inner.letters) for each in axes], default=0)
     names = dict(zip(inner.out, outer.letters[place], strict=True))
     summed = dict.fromkeys([each for axes in inner.letters for each in axes if each not in names])
     names |= {each: used + 1 + at for at, each in enumerate(summed)}
-    within = inner.renamed(names)
+    within = inner.with_letters(names)
     return Contraction(
         (*outer.tensors[:place], *within.tensors, *outer.tensors[place + 1 :]),
         (*outer.letters[:place], *within.letters, *outer.letters[place + 1 :]),
@@ -151,16 +159,16 @@ def joined(outer: Contraction, inner: Contraction, made: int) -> Contraction:
     )
 
 
-def not_dearer(whole: Contraction, parts: Sequence[Contraction], values: Values) -> bool:
-    """Whether one einsum takes no more operations than several, at any of the sizes that are tried."""
-    if len(whole.tensors) > MANY or len(set(itertools.chain(*whole.letters))) > LETTERS:
+def costs_no_more(whole: Contraction, parts: Sequence[Contraction], values: Values) -> bool:
+    """Return whether one contraction takes no more operations than several, at each of the sizes that are tried."""
+    if len(whole.tensors) > MAX_TENSORS or len(set(itertools.chain(*whole.letters))) > MAX_AXES:
         return False
     tried = samples([values[number] for number in whole.tensors])
     return all(_cost(whole, values, at) <= sum([_cost(part, values, at) for part in parts]) for at in tried)
 
 
-def transposed(outer: Contraction, made: int, source: int, order: Sequence[int]) -> Contraction:
-    """An einsum that reads a tensor itself, and not the transpose of it in which axis d is the source's `order[d]`."""
+def reading_source(outer: Contraction, made: int, source: int, order: Sequence[int]) -> Contraction:
+    """Return a contraction that reads `source` instead of `made`, the transpose with axes in `order` of it."""
     tensors = tuple([source if number == made else number for number in outer.tensors])
     letters = []
     for number, axes in zip(outer.tensors, outer.letters, strict=True):
@@ -169,32 +177,32 @@ def transposed(outer: Contraction, made: int, source: int, order: Sequence[int])
     return Contraction(tensors, tuple(letters), outer.out)
 
 
-def order_of(call: Call, rank: int) -> list[int] | None:
-    """The order in which a transpose puts the axes; None for another operation."""
+def permutation_of(call: Call, rank: int) -> list[int] | None:
+    """Return the order in which a transpose puts the axes of a tensor of this rank; None for another operation."""
     name, rest = operation_name(call.function), call.args.parts[1:]
     order = list(range(rank))
     if call.function is verbs.rearrange:
-        return _order_of_pattern(rest[0], rank)
+        return _permutation_of_pattern(rest[0], rank)
     if name == "permute" and rest:
-        return places_of(rest[0] if len(rest) == 1 else rest, rank)
+        return dimensions_of(rest[0] if len(rest) == 1 else rest, rank)
     if name == "mT" and not rest:
         order[-2:] = order[:-3:-1]
         return order
-    if name in ("transpose", "swapaxes") and len(rest) == 2 and rank and (pair := places_of(rest, rank)):
+    if name in ("transpose", "swapaxes") and len(rest) == 2 and rank and (pair := dimensions_of(rest, rank)):
         order[pair[0]], order[pair[1]] = pair[1], pair[0]
         return order
     return order[::-1] if name in ("T", "t", "numpy_T") and not rest else None
 
 
-def places_of(dims: Any, rank: int) -> list[int] | None:
-    """Dimensions, counted from either end: one number, or several in a row; None for what is no such thing."""
+def dimensions_of(dims: Any, rank: int) -> list[int] | None:
+    """Return dimensions, one int or a sequence, counted from the front; None if they are no plain ints."""
     dims = dims.parts if isinstance(dims, Struct) else dims
     dims = dims if isinstance(dims, (tuple, list)) else (dims,)
     return [dim % max(rank, 1) for dim in dims] if all(type(dim) is int for dim in dims) else None
 
 
-def _order_of_pattern(pattern: str, rank: int) -> list[int] | None:
-    """The same for a pattern of rearrange that only reorders axes."""
+def _permutation_of_pattern(pattern: str, rank: int) -> list[int] | None:
+    """Return the order in which a pattern of rearrange puts the axes; None if it does more than reorder them."""
     sides = [side.split() for side in pattern.split("->")]
     left = sides[0]
     if "(" in pattern or sorted(left) != sorted(sides[-1]) or any(word.isdigit() for word in left):
@@ -205,8 +213,11 @@ def _order_of_pattern(pattern: str, rank: int) -> list[int] | None:
     return [place for word in sides[-1] for place in held[word]]
 
 
-def written(read: Contraction, box: Box, values: Values) -> Box:
-    """The box of an einsum, in the place of another: its axes go by the names they have, as far as these are clear."""
+def as_einsum_box(read: Contraction, box: Box, values: Values) -> Box:
+    """Return the box of an einsum that replaces another box.
+
+    Its pattern uses the axis names of the values where these are identifiers and unique, else free letters.
+    """
     names: dict[int, str] = {}
     for value, axes in zip(
         [*[values[n] for n in read.tensors], box.outputs[0]], [*read.letters, read.out], strict=True

@@ -1,7 +1,7 @@
-"""Row sums: the sum of a product, had from a contraction that is there already.
+"""Row sums: the sum of a product, computed from the result of a contraction that exists already.
 
-Where m = P·dP is summed over x, and dP is a contraction of G and V, the sum over x is that of G times the contraction
-of P and V over the axes that these two have besides. In attention's backward: Σ_x P∘dP = Σ_k dO∘O.
+Where P·dP is summed over x, and dP is a contraction of G and V, the sum over x equals the sum over the other axes of G
+times O, the contraction of P and V over x. In attention's backward: Σ_x P∘dP = Σ_k dO∘O.
 
 Source: T. Dao et al., FlashAttention, NeurIPS 2022, appendix B.2.
 """
@@ -13,39 +13,44 @@ from typing import Any
 
 import torch
 
-from circuits.autodiff.ports import inside
-from circuits.autodiff.rewrites.contractions import Contraction, Values, contraction, places_of
+from circuits.autodiff.ports import port_values
+from circuits.autodiff.rewrites.contractions import Contraction, Values, contraction, dimensions_of
 from circuits.diagram import Box, Call, Struct, Value, Wire, operation_name, wires
 
 
 @dataclass(frozen=True)
 class RowSum:
-    """A sum over axes of `factor` times what a contraction gave, which is also a sum of `given` times `answer`.
+    """A sum of P·dP, computed by `box`, that equals the sum of G·O over the axes `dims` of G.
 
-    In attention's backward: the sum over keys of P ∘ dP, which is the sum over k of dO ∘ O.
+    `factor`, `given` and `contracted` are the numbers of P, G and O, where dP contracts G and V, and O contracts P and
+    V. In attention's backward: the sum over keys of P∘dP is the sum over k of dO∘O.
     """
 
     box: Box
     factor: int
     given: int
-    answer: int
+    contracted: int
     dims: tuple[int, ...]
 
 
 def row_sums(boxes: Iterable[Box], values: Values) -> Iterator[RowSum]:
-    """Sums that can be had from a contraction that is there: Σ_x P·(G·V) = Σ_k G·(P·V).
+    """Yield the sums that can be computed from an earlier contraction: Σ_x P·(G·V) = Σ_k G·(P·V).
 
-    Where m = P·dP is summed over x, dP a contraction of G and V, and a contraction before the sum gave O of P and V, in
-    which just the axes of x are summed: then the sum is that of G·O over the axes that the sum has not. `boxes` are in
-    the order of the run. Autograd watches all of these, or none.
+    A sum over x of P·dP is one if dP is a contraction of G and V, and an earlier contraction of P and V over exactly
+    the axes x returned O: the sum equals that of G·O over the axes that it lacks itself. Gradients are recorded for all
+    of these boxes, or for none.
+
+    Args:
+        boxes: Leaf boxes in the order of the run.
+        values: All values by number.
     """
     made: dict[int, Box] = {}
     read: dict[int, Contraction] = {}
     for box in boxes:
         summed = _summed(box, values)
         if summed is not None and summed[0] in made:
-            watched = {number for number in read if _watched(made[number]) == _watched(box)}
-            known = {number: read[number] for number in watched}
+            alike = {number for number in read if _has_gradient(made[number]) == _has_gradient(box)}
+            known = {number: read[number] for number in alike}
             yield from _found(box, made, known, summed, values)
         read_here = contraction(box, values)
         for number in wires(box.call.result) if box.call is not None else ():
@@ -57,24 +62,27 @@ def row_sums(boxes: Iterable[Box], values: Values) -> Iterator[RowSum]:
 def _found(
     box: Box, made: Mapping[int, Box], read: Mapping[int, Contraction], summed: tuple[int, set[int]], values: Values
 ) -> Iterator[RowSum]:
+    """Yield the sums of G·O that equal the sum of a box; `summed` is the tensor that it sums, and over which axes."""
     product = made[summed[0]]
-    if _watched(product) != _watched(box):
+    if _has_gradient(product) != _has_gradient(box):
         return
     for factor, other in itertools.permutations(_factors(product, values), 2):
-        for met, contracted in [(factor, other), *_unmasked(factor, other, made, values)]:
-            if contracted in read and len(read[contracted].tensors) == 2:
-                for found in _exchanged(box, met, read[contracted], read, summed[1], values):
+        for left, right in [(factor, other), *_through_mask(factor, other, made, values)]:
+            if right in read and len(read[right].tensors) == 2:
+                for found in _exchanged(box, left, read[right], read, summed[1], values):
                     yield replace(found, factor=factor)
 
 
-def _watched(box: Box) -> bool:
+def _has_gradient(box: Box) -> bool:
+    """Return whether gradients were recorded when a box was run."""
     return box.call is not None and box.call.gradient
 
 
-def _unmasked(factor: int, other: int, made: Mapping[int, Box], values: Values) -> Iterator[tuple[int, int]]:
-    """Where one factor had its masked places set to 0, the product is that of the other one so masked, if it is there.
+def _through_mask(factor: int, other: int, made: Mapping[int, Box], values: Values) -> Iterator[tuple[int, int]]:
+    """Yield the same product with the mask on the other factor, where `other` is masked to 0.
 
-    In attention where a query may attend to nothing: the weights of its row were set to 0, as their cotangents are.
+    Yielded are the number of the masked `factor`, if it exists, and that of the unmasked `other`. This occurs in
+    attention where a query may attend to no key: the weights of its row were set to 0, as their cotangents are.
     """
     masked = _masked(made.get(other))
     if masked is not None and values[masked[0]].sizes == values[other].sizes:
@@ -84,7 +92,7 @@ def _unmasked(factor: int, other: int, made: Mapping[int, Box], values: Values) 
 
 
 def _masked(box: Box | None) -> tuple[int, int] | None:
-    """The tensor in which a box sets places to 0, and the mask that says where."""
+    """Return the numbers of the tensor and the mask of a `masked_fill` with 0; None for another box."""
     if box is None or box.call is None or operation_name(box.call.function) != "masked_fill":
         return None
     parts = box.call.args.parts
@@ -96,29 +104,29 @@ def _masked(box: Box | None) -> tuple[int, int] | None:
 def _exchanged(
     box: Box, factor: int, other: Contraction, read: Mapping[int, Contraction], dims: set[int], values: Values
 ) -> Iterator[RowSum]:
-    """`other` gives, of G and V, what is multiplied by P and summed; an answer is what P and V give."""
+    """Yield the sum as one of G·O: `other` is the contraction of G and V, `factor` is P; O is looked up in `read`."""
     gone = {other.out[place] for place in dims}
     left = [each for each in other.out if each not in gone]
     for g, v in ((0, 1), (1, 0)):
-        given, met = other.letters[g], other.tensors[v]
+        given, second = other.letters[g], other.tensors[v]
         if [each for each in given if each in left] != left:
             continue
         places = tuple([place for place, each in enumerate(given) if each not in left])
         if len(box.outputs[0].sizes) == len(other.out) and (set(places) != dims or len(given) != len(other.out)):
             continue
-        for number, answer in read.items():
-            if sorted(answer.tensors) != sorted([factor, met]) or factor == met:
+        for number, contracted in read.items():
+            if sorted(contracted.tensors) != sorted([factor, second]) or factor == second:
                 continue
-            sides = dict(zip(answer.tensors, answer.letters, strict=True))
-            pairs = [*zip(sides[factor], other.out, strict=True), *zip(sides[met], other.letters[v], strict=True)]
+            sides = dict(zip(contracted.tensors, contracted.letters, strict=True))
+            pairs = [*zip(sides[factor], other.out, strict=True), *zip(sides[second], other.letters[v], strict=True)]
             names = dict(pairs)
             same = all(names[mine] == theirs for mine, theirs in pairs) and len(set(names.values())) == len(names)
-            if same and tuple([names[each] for each in answer.out]) == given:
+            if same and tuple([names[each] for each in contracted.out]) == given:
                 yield RowSum(box, factor, other.tensors[g], number, places)
 
 
 def _summed(box: Box, values: Values) -> tuple[int, set[int]] | None:
-    """The tensor that a sum sums, and over which places."""
+    """Return the number of the tensor that a sum reduces, and the dimensions it sums over; None for another box."""
     call = box.call
     if call is None or operation_name(call.function) != "sum" or call.autocast is not None:
         return None
@@ -126,14 +134,14 @@ def _summed(box: Box, values: Values) -> tuple[int, set[int]] | None:
     if not parts or not isinstance(parts[0], Wire) or len(parts) < 2 or parts[0].number not in values:
         return None
     rank = len(values[parts[0].number].sizes)
-    dims = places_of(parts[1], rank)
+    dims = dimensions_of(parts[1], rank)
     if not dims or not rank or box.outputs[0].dtype != values[parts[0].number].dtype:
         return None
     return parts[0].number, set(dims)
 
 
 def _factors(box: Box, values: Values) -> list[int]:
-    """The two tensors of one shape that a box multiplies."""
+    """Return the numbers of the two tensors of one shape and dtype that a box multiplies; [] for another box."""
     call: Any = box.call
     if operation_name(call.function) != "mul" or call.autocast is not None or call.kwargs.parts:
         return []
@@ -145,45 +153,47 @@ def _factors(box: Box, values: Values) -> list[int]:
 
 
 def exchanged(found: RowSum, values: Values, number: int) -> list[Box]:
-    """The two boxes that stand for a sum; `number` is free for the product."""
-    given, answer = values[found.given], values[found.answer]
+    """Return the two boxes that replace a sum; `number` is the value number of their product."""
+    given, contracted = values[found.given], values[found.contracted]
     call: Any = found.box.call
     product = replace(given, number=number, role="made", name="")
     keep = len(found.box.outputs[0].sizes) == len(values[call.args.parts[0].number].sizes)
     names = [given.axes[dim] or "..." for dim in found.dims]
-    first = operation("mul", torch.mul, (Wire(found.given), Wire(found.answer)), (given, answer), product, call)
+    first = operation_box(
+        "mul", torch.mul, (Wire(found.given), Wire(found.contracted)), (given, contracted), product, call
+    )
     args = (Wire(number), found.dims, keep)
-    second = operation(f"sum over {' '.join(names)}", torch.sum, args, (product,), found.box.outputs[0], call)
+    second = operation_box(f"sum over {' '.join(names)}", torch.sum, args, (product,), found.box.outputs[0], call)
     return [first, second]
 
 
-def operation(
+def operation_box(
     label: str, function: Any, args: tuple[Any, ...], inputs: Sequence[Value], output: Value, like: Call
 ) -> Box:
-    """A box of one torch operation, run as another is."""
+    """Return a box of one torch operation, with the autocast and gradient state of another call."""
     call = replace(
         like, function=function, args=Struct(tuple, (), args), kwargs=Struct(dict, (), ()), result=Wire(output.number)
     )
     return Box("operation", "", label, inputs=tuple(inputs), outputs=(output,), call=call)
 
 
-def ran(boxes: Iterable[Box]) -> Iterator[Box]:
-    """The boxes that run, in order: not what is in a box that runs whole, as one with a transform inside does."""
+def leaf_boxes(boxes: Iterable[Box]) -> Iterator[Box]:
+    """Yield the boxes with a call, in order, without those inside them: a box with a transform runs as a whole."""
     for box in boxes:
         if box.call is not None:
             yield box
         else:
-            yield from ran(box.boxes)
+            yield from leaf_boxes(box.boxes)
 
 
-def replaced(boxes: Iterable[Box], stands: Mapping[int, Sequence[Box]]) -> list[Box]:
-    """Boxes in which some, at whatever depth, are replaced by others."""
+def with_replacements(boxes: Iterable[Box], replacements: Mapping[int, Sequence[Box]]) -> list[Box]:
+    """Return boxes in which those in `replacements`, by id and at any depth, are replaced by others."""
     found: list[Box] = []
     for box in boxes:
         if box.call is not None:
-            found += stands.get(id(box), [box])
+            found += replacements.get(id(box), [box])
         else:
-            inner = replaced(box.boxes, stands)
-            ports = tuple({**inside([box]), **inside(inner)}.values())
+            inner = with_replacements(box.boxes, replacements)
+            ports = tuple({**port_values([box]), **port_values(inner)}.values())
             found.append(replace(box, boxes=tuple(inner), inputs=ports, outputs=ports))
     return found
