@@ -64,8 +64,8 @@ class Value:
         axes: The name of each axis, or None for an axis without a name.
         sizes: The size of each axis, in the same order.
         dtype: The dtype of the tensor.
-        role: "input", "parameter", "buffer", "constant" (any other tensor that existed before the run), or "made"
-            (computed during the run).
+        role: "input", "parameter", "buffer", "made" (computed by a recorded call), or "constant" (any other tensor,
+            such as one that existed before the run).
         name: The name of an argument, or the dotted name of a parameter or buffer; empty for other values.
         mapped: The number of leading axes that `torch.vmap` hides from the code inside it.
     """

@@ -2,6 +2,7 @@
 
 Its boxes are `boxes.Box`. `circuits.recording` builds diagrams; `interpreter` runs them, `codegen` writes them as
 Python functions, `table` prints them, and `plain_data` gives them as data for JSON.
+
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
@@ -150,6 +151,7 @@ class Diagram:
 
         The function takes those arguments of the diagram that hold tensors, in their order, and does not check their
         sizes. `torch.compile` compiles it without a graph break.
+
         >>> from circuits import trace
         >>> from torch import ones
         >>> halved = trace(lambda x: x / 2.0, ones(3)).function()

@@ -143,7 +143,10 @@ def _is_one_operation(box: Box) -> bool:
 
 
 def _parameter_text(box: Box, times: int, seen: set[str] | None, within: str) -> str:
-    """Return the number of elements of the learned parameters, or `shared` for a module that was counted before."""
+    """Return the number of elements of the learned parameters of a box, or `shared` if a row above counts them.
+
+    For an operation the parameters are named: `weight, bias: 272 params`.
+    """
     count = box.parameter_count
     if not count:
         return ""
@@ -190,7 +193,7 @@ def _dtype_name(value: Value) -> str:
 
 
 def _named_sizes(box: Box) -> Iterator[str]:
-    """Return the size of each named axis of the inputs and outputs: `y=20`, `x=22`."""
+    """Return the size of each named axis of the inputs and outputs, unless it is symbolic: `y=20`, `x=22`."""
     found: dict[str, Any] = {}
     for value in (*box.inputs, *box.outputs):
         for axis, size in zip(value.axes, value.sizes, strict=True):

@@ -150,25 +150,25 @@ def _append(found: list[Tensor], tensor: Tensor) -> Wire:
 
 def fill(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any]) -> Any:
     """Return the value that a description describes: `wire(each)` for each wire and `scalar(each)` for each scalar."""
-    if isinstance(description, Wire):
-        return wire(description)
-    if isinstance(description, Scalar):
-        return scalar(description)
-    if isinstance(description, Struct):
-        parts = tuple([fill(part, wire, scalar) for part in description.parts])
-        return rebuild(description.kind, description.keys, parts)
-    return description
+    return _replace(description, wire, scalar, rebuild)
 
 
 def substitute(description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any]) -> Any:
     """Return a description with each wire replaced by `wire(each)` and each scalar by `scalar(each)`."""
+    return _replace(description, wire, scalar, Struct)
+
+
+def _replace(
+    description: Any, wire: Callable[[Wire], Any], scalar: Callable[[Scalar], Any], container: Callable[..., Any]
+) -> Any:
+    """Replace the wires and scalars of a description; `container` makes a container of its type, keys and parts."""
     if isinstance(description, Wire):
         return wire(description)
     if isinstance(description, Scalar):
         return scalar(description)
     if isinstance(description, Struct):
-        parts = tuple([substitute(part, wire, scalar) for part in description.parts])
-        return Struct(description.kind, description.keys, parts)
+        parts = tuple([_replace(part, wire, scalar, container) for part in description.parts])
+        return container(description.kind, description.keys, parts)
     return description
 
 

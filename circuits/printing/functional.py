@@ -27,6 +27,7 @@ class FunctionalCall:
         names: The dotted name of each tensor: of a parameter or buffer, or of an argument and the keys inside it.
         tensors: The tensors in the order of `form`; one that occurs twice is a view the second time.
         weights: The number of leading tensors that are parameters and buffers.
+
     >>> call = FunctionalCall.of(lambda weights, x: x @ weights["w"], ({"w": torch.ones(2, 3)}, torch.ones(2)), {})
     >>> call.names
     ('weights.w', 'x')

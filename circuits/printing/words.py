@@ -63,6 +63,7 @@ def argument_text(argument: Any, names: Mapping[int, str], symbols: Mapping[Any,
         argument: The description of the argument.
         names: The name of each value, by number.
         symbols: The expression in axis names with which to replace each symbol of a number that depends on sizes.
+
     >>> argument_text(Struct(list, (), (Wire(0), slice(1, None), ..., torch.float64)), {0: "a"}, {})
     '[a, 1:, ..., f64]'
     """
@@ -133,6 +134,7 @@ def _plain_text(argument: Any) -> str:
 
 def letters(taken: Iterable[str]) -> Iterator[str]:
     """Yield the names `a`, `b`, … `z`, `aa`, … without end, except those in `taken` and the word `in`.
+
     >>> names = letters({"b"})
     >>> next(names), next(names)
     ('a', 'c')
@@ -144,6 +146,7 @@ def letters(taken: Iterable[str]) -> Iterator[str]:
 
 def unique_name(name: str, taken: Iterable[str]) -> str:
     """Return a name that is not in `taken`: this one with as many primes as it needs.
+
     >>> unique_name("x", ["x", "y"])
     "x'"
     """
