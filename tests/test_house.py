@@ -81,7 +81,7 @@ def test_imports_go_down() -> None:
     [
         ("circuits/errors.py", "import circuits.signature", "errors is not allowed to import circuits.signature"),
         ("circuits/naming/axes.py", "import circuits.recording", "naming is not allowed to import circuits.recording"),
-        ("circuits/naming/axes.py", "import circuits.naming.names", "- .axes -> .names"),
+        ("circuits/naming/axes.py", "import circuits.naming.matching", "- .axes -> .matching"),
         ("models/parts/masks.py", "import models.attention", "parts is not allowed to import models.attention"),
         ("circuits/errors.py", "import models", "circuits is not allowed to import models"),
         ("models/__init__.py", "import circuits.errors", "models is not allowed to import circuits.errors"),

@@ -1,14 +1,15 @@
 """Tensors with a signature as linear maps: composed, transposed, joined, contracted and applied by axis name.
 
-May use `checking`, `verbs`, `signature` and `errors`. Start with `wires` (numbered axes, one einsum), then
-`linear_map`, then `as_linear` (the LinearMap of a circuit that is linear).
+May use `checking`, `verbs`, `signature` and `errors`. Start with `linear_map` (the public class), then `network` (its
+data: tensors on numbered wires, evaluated by one einsum), `operations` (compose, transpose, contract, ...), `wires`
+(numbered axes and their names), and `as_linear` (a linear circuit as a LinearMap).
 """
 
-from circuits.algebra.as_linear import as_linear, combined
+from circuits.algebra.as_linear import as_linear, linear_combinations
 from circuits.algebra.linear_map import LinearMap
 
 __all__ = [
     "LinearMap",
     "as_linear",
-    "combined",
+    "linear_combinations",
 ]

@@ -1,4 +1,4 @@
-"""as_linear: a circuit that is a linear map, as one; and whether a function is linear at all.
+"""as_linear: a linear circuit as a LinearMap; and a numerical test of whether a function is linear.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4.
 """
@@ -10,17 +10,26 @@ import torch
 from torch import Tensor
 
 from circuits.algebra.linear_map import LinearMap
-from circuits.algebra.wires import sides_of
+from circuits.algebra.wires import parse_sides
 from circuits.checking import find_circuit
 from circuits.errors import CircuitError, SignatureError
 from circuits.signature import Rest, Signature
 
 
 def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
-    """The linear map that a circuit of one tensor is: its Jacobian at zero, for these sizes of its axes.
+    """Return a linear circuit of one tensor as a LinearMap: its Jacobian at zero, for these sizes of its axes.
 
-    `...` stands for no axes here. Where autograd is on, gradients go on to what `f` is made of. Raises CircuitError,
-    with the numbers, where `f` is not linear: zero must go to zero, sums to sums, multiples to multiples.
+    `...` stands for no axes. If autograd is enabled, gradients flow to the parameters and other tensors in `f`.
+    Linearity is tested numerically, at random inputs: f(0) = 0, and f(a x + b y) = a f(x) + b f(y).
+
+    Args:
+        f: A circuit with one input tensor and one output tensor. If it is a module, the map has the dtype and device of
+            its first parameter, else torch's defaults.
+        sizes: The size of every input axis that `f` does not fix.
+
+    Raises:
+        SignatureError: If `f` has no signature, or more than one tensor in or out.
+        CircuitError: If a size is missing, or `f` is not linear, with the values that show it.
 
     >>> from circuits import circuit
     >>> as_linear(circuit("a -> ")(lambda x: x.sum()), a=3).tensor
@@ -36,7 +45,7 @@ def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
         for side in (circuit.signature.inputs, circuit.signature.outputs)
     ]
     text = str(Signature(sides[0], sides[1]))
-    inputs, _ = sides_of(text)
+    inputs, _ = parse_sides(text)
     known = {name: size for name, size in circuit.fixed.items() if isinstance(size, int)} | sizes
     if isinstance(f, torch.nn.Module):
         known |= {name: f.__dict__[by] for name, by in circuit.fixed.items() if isinstance(by, str)}
@@ -49,17 +58,17 @@ def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
     wrong = nonlinearity(f, torch.randn_like(zero), torch.randn_like(zero))
     if wrong:
         raise CircuitError(f"as_linear: {circuit.title} is not linear: {wrong}")
-    grown: Any = torch.autograd.functional.jacobian(f, zero, create_graph=torch.is_grad_enabled())
-    count = grown.ndim - len(inputs)
-    return LinearMap(grown.permute(*range(count, grown.ndim), *range(count)), text)
+    jacobian: Any = torch.autograd.functional.jacobian(f, zero, create_graph=torch.is_grad_enabled())
+    count = jacobian.ndim - len(inputs)
+    return LinearMap(jacobian.permute(*range(count, jacobian.ndim), *range(count)), text)
 
 
 COMBINATIONS = ((0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (64.0, -0.5))
-"""Numbers a, b for which a linear f takes a x + b y to a f(x) + b f(y)."""
+"""The pairs a, b for which f(a x + b y) is compared with a f(x) + b f(y)."""
 
 
-class Combined(NamedTuple):
-    """What f makes of a x + b y, and what it makes of both by themselves, combined: one and the same for a linear f."""
+class LinearCombination(NamedTuple):
+    """The outputs f(a x + b y), as `found`, and a f(x) + b f(y), as `expected`; they are equal if f is linear."""
 
     a: float
     b: float
@@ -67,36 +76,37 @@ class Combined(NamedTuple):
     expected: list[Tensor]
 
 
-def combined(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -> Iterator[Combined]:
-    """The two sides of linearity, for one pair of numbers after another; where both are 0, zero must go to zero.
+def linear_combinations(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -> Iterator[LinearCombination]:
+    """Yield f(a x + b y) and a f(x) + b f(y) for each pair a, b in COMBINATIONS; the first pair is 0, 0.
 
-    >>> [[both.found[0].item(), both.expected[0].item()] for both in combined(lambda x: [x + 1], *torch.ones(2))]
+    >>> [[both.found[0].item(), both.expected[0].item()] for both in linear_combinations(lambda x: [x + 1], *torch.ones(2))]
     [[1.0, 0.0], [3.0, 4.0], [1.0, 0.0], [64.5, 127.0]]
     """
-    here, there = f(x), f(y)
+    at_x, at_y = f(x), f(y)
     for a, b in COMBINATIONS:
-        both = [a * mine + b * its for mine, its in zip(here, there, strict=True)]
-        yield Combined(a, b, list(f(a * x + b * y)), both)
+        expected = [a * one + b * two for one, two in zip(at_x, at_y, strict=True)]
+        yield LinearCombination(a, b, list(f(a * x + b * y)), expected)
 
 
 def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
-    """In what `f` is not linear, by its values at x and y; nothing, if it may be.
+    """Return how the values of `f` at x and y show that it is not linear; an empty text if they do not.
 
     >>> nonlinearity(lambda x: x + 1, torch.ones(2), torch.ones(2))
     'it takes zero to 1.0'
     """
     with torch.no_grad():
         scale = 1 + max(_largest(f(x)), _largest(f(y)))
-        for a, b, (found,), (expected,) in combined(lambda value: [f(value)], x, y):
+        for a, b, (found,), (expected,) in linear_combinations(lambda value: [f(value)], x, y):
             off = _largest(found - expected)
             if off > 1e3 * torch.finfo(found.dtype).eps * scale * max(1.0, abs(a)):
-                what = f"f({a:g} x + {b:g} y) is not {a:g} f(x) + {b:g} f(y), by {off:.4}"
-                return what if a else f"it takes zero to {off:.4}"
+                text = f"f({a:g} x + {b:g} y) is not {a:g} f(x) + {b:g} f(y), by {off:.4}"
+                return text if a else f"it takes zero to {off:.4}"
     return ""
 
 
 def _largest(tensor: Tensor) -> float:
+    """Return the largest absolute value; 0 for an empty tensor."""
     return tensor.abs().max().item() if tensor.numel() else 0.0
 
 
-__all__ = ["as_linear", "combined", "nonlinearity"]
+__all__ = ["as_linear", "linear_combinations", "nonlinearity"]

@@ -1,11 +1,14 @@
 """Which name each axis of each value has, given the names that signatures and einops patterns state.
 
-May use `diagram` and `signature`. Start with `axes` (axes by identity, a union-find), then `names` (the axes of all
-values of one recording), `derivation` (how axes come from axes), and `rules` (one naming rule an operation).
+May use `diagram` and `signature`. Start with `axes` (axes by identity, a union-find) and `derivation` (axes derived
+from other axes), then `names` (the axes of all values of one recording), `matching` (the terms of a signature against
+axes), `patterns` (einops patterns), and `rules` (one naming rule an operation).
 """
 
-from circuits.naming.axes import AxisNode, Scope, StatedName
-from circuits.naming.names import Matcher, Names, labels, name_by_pattern, read_axes
+from circuits.naming.axes import AxisNode, Scope, StatedName, labels
+from circuits.naming.matching import Matcher
+from circuits.naming.names import Names
+from circuits.naming.patterns import name_by_pattern, read_axes
 from circuits.naming.rules import Note, Operation, name_outputs
 
 __all__ = [

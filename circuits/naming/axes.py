@@ -1,8 +1,10 @@
-"""One axis, by identity, and what is known of it: a letter, a group `(h k)`, arithmetic `h/2`, another axis `h'`.
+"""Axes by identity, as a union-find: an `AxisNode` is one axis; nodes found to be the same axis share a root.
 
-All axes known to be one and the same share a `AxisNode`, so a name learned late reaches back to the boxes that came
-before. What a name says of a size is true by construction: an origin is given only where the sizes bear it out, and
-in one scope a letter stands for one size. Where nothing is sure the axis has no name and shows its size.
+The root holds the size of the axis and its origin: a stated name `h`, a group `(h k)`, axes concatenated `c+d`,
+arithmetic `h/2`, a distinct axis `h'`, or an axis of an enclosing scope. Labels are computed from origins on demand, so
+a name learned late also appears in the boxes recorded before. A label never states a wrong size: an origin is recorded
+only if the sizes agree, and within a scope a name stands for one size. An axis whose name is uncertain has no label
+and is shown by its size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import sympy
+from circuits.naming.sizes import same_size, size_text
 
 
 class AxisNode:
-    """One axis of known size; `origin` says what it is called, None while nobody knows."""
+    """One axis: a node of the union-find. `origin` determines its label; None while nothing is known of its name."""
 
     __slots__ = ("_parent", "origin", "size")
 
@@ -25,27 +27,35 @@ class AxisNode:
 
     @property
     def root(self) -> "AxisNode":
-        """The axis that stands for all that are the same as this one."""
-        axis = self
-        while axis._parent is not None:
-            axis = axis._parent
-        return axis
+        """The node that represents this axis and all nodes merged with it (the "find" of the union-find)."""
+        node = self
+        while node._parent is not None:
+            node = node._parent
+        return node
+
+    def merge_into(self, other: "AxisNode") -> None:
+        """Record that this axis is the same as `other`, whose size and origin are kept (the "union")."""
+        self.root._parent = other.root
 
     @property
     def nameable(self) -> bool:
-        """Whether it may still be given a name: nothing is known of it, or only how it came from such an axis."""
+        """Whether the axis can still be given a name.
+
+        True without an origin, for arithmetic on a nameable axis or an axis distinct from one, and for an axis of an
+        enclosing scope whose label is hidden here.
+        """
         origin = self.root.origin
         if isinstance(origin, Imported):
             return origin.label(self.root.size) is None
         return origin is None or (isinstance(origin, Affine | Primed) and origin.base.nameable)
 
     def label(self) -> str | None:
-        """The name to show, or None where there is none."""
+        """Return the name to show, or None if there is none."""
         root = self.root
         return None if root.origin is None else root.origin.label(root.size)
 
     def stated_names(self) -> Iterator[tuple[str, Any]]:
-        """The letters its name is written with, and the size of each."""
+        """Yield the stated names that the label is composed of, each with its size."""
         root = self.root
         if isinstance(root.origin, StatedName):
             yield root.origin.name, root.size
@@ -54,25 +64,22 @@ class AxisNode:
                 yield from part.stated_names()
 
     def base_name(self) -> "StatedName | None":
-        """The one letter its name is written with."""
+        """Return the one stated name that the label is composed of; None for groups, sums and axes without a label."""
         origin = self.root.origin
         if isinstance(origin, Affine | Primed):
             return origin.base.base_name()
         if isinstance(origin, Imported):
-            letter = origin.base.base_name() if origin.label(self.root.size) is not None else None
-            return letter and StatedName(letter.name, origin.scope)
+            stated = origin.base.base_name() if origin.label(self.root.size) is not None else None
+            return stated and StatedName(stated.name, origin.scope)
         return origin if isinstance(origin, StatedName) else None
-
-    def merge_into(self, other: "AxisNode") -> None:
-        """From now on this is `other`."""
-        self.root._parent = other.root
 
 
 class Scope:
-    """The letters of one circuit, or of the run outside any: in it each stands for one size.
+    """The axis names of one circuit, or of the run outside all circuits. In a scope each name stands for one size.
 
-    `reserved` are letters that only the outputs of the circuit have, whose sizes are known when it ends. Until then
-    nobody is given one, but a prime may guess at it.
+    `axes` holds the axes of every value seen in the scope, by the value's number. `reserved` are the names that occur
+    only in the outputs of the circuit; their sizes are known when the circuit returns, and until then no axis is given
+    one of them, though a label with primes may coincide with one.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
@@ -82,77 +89,78 @@ class Scope:
         self._imported: dict[int, tuple[AxisNode, AxisNode]] = {}
 
     def allows(self, name: str, size: Any) -> bool:
-        """Whether this letter can stand for this size here."""
+        """Return whether an axis of this size may have this name in the scope."""
         return same_size(self.sizes[name], size) if name in self.sizes else name not in self.reserved
 
     def name(self, axis: AxisNode, name: str) -> None:
-        """Call an axis that has no name by this letter, if it can stand for its size."""
+        """Give a nameable axis this name, if the scope allows it for the axis's size."""
         if axis.nameable and self.allows(name, axis.root.size):
-            axis.root.origin = self.stated(name, axis.root.size)
+            axis.root.origin = self.define(name, axis.root.size)
+
+    def rename(self, axis: AxisNode, name: str) -> None:
+        """Give the axis this name as `name` does, also if its label so far is a primed one that was never stated."""
+        if isinstance(axis.root.origin, Primed) and self.allows(name, axis.root.size):
+            axis.root.origin = self.define(name, axis.root.size)
+        self.name(axis, name)
 
     def release_reserved(self) -> None:
-        """From here on the reserved letters can be given; primes that guessed at them are guessed anew."""
+        """Allow the reserved names from now on; primed labels that coincided with one of them are recomputed."""
         for name in self.reserved:
             self.sizes.pop(name, None)
         self.reserved = set()
 
-    def rename(self, axis: AxisNode, name: str) -> None:
-        """The same, also for an axis that bears a prime which nobody gave it."""
-        if isinstance(axis.root.origin, Primed) and self.allows(name, axis.root.size):
-            axis.root.origin = self.stated(name, axis.root.size)
-        self.name(axis, name)
-
-    def stated(self, name: str, size: Any) -> "StatedName":
-        """This letter, which from now on stands for this size."""
+    def define(self, name: str, size: Any) -> "StatedName":
+        """Return the name as an origin; from now on it stands for `size` in the scope, unless it had a size before."""
         if size is not None:
             self.sizes.setdefault(name, size)
         return StatedName(name, self)
 
-    def primed(self, name: str, size: Any, taken: Iterable[str] = ()) -> str:
-        """The letter with the fewest primes that can stand for this size and is not taken."""
+    def primed_name(self, name: str, size: Any, taken: Iterable[str] = ()) -> str:
+        """Return `name` with the fewest primes, at least one, that can stand for `size` and is not in `taken`."""
         word = f"{name}'"
         while word in taken or not same_size(self.sizes.get(word, size), size):
             word += "'"
         self.sizes.setdefault(word, size)
         return word
 
-    def imported(self, axis: AxisNode) -> AxisNode:
-        """An axis of another scope as it looks from here: the same each time."""
+    def import_axis(self, axis: AxisNode) -> AxisNode:
+        """Return the node that represents an axis of an enclosing scope in this one; the same node on every call."""
         root = axis.root
         if id(root) not in self._imported:
             self._imported[id(root)] = (root, AxisNode(root.size, Imported(root, self)))
         return self._imported[id(root)][1]
 
 
-# What a name is made of --------------------------------------------------------------------------------------------
+# Origins say how the label of an axis is composed: `sources` are the axes that it is composed of, and `label(size)`
+# returns the text to show for an axis of this size, or None if there is none.
 
 
 @dataclass(frozen=True, eq=False)
 class StatedName:
-    """A name somebody gave: by a signature, a pattern, or for a run's inputs."""
+    """A name stated by a signature, a pattern or the caller: `h`."""
 
     name: str
     scope: Scope
 
     @property
     def sources(self) -> tuple[AxisNode, ...]:
-        """The axes it is made of: none."""
+        """Always empty."""
         return ()
 
     def label(self, size: Any) -> str:
-        """The name itself."""
+        """Return the name itself."""
         return self.name
 
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """Several axes read as one, the last running fastest: `(h k)`, or `(h 16)` where one has no name."""
+    """Several axes flattened into one, the last varying fastest: `(h k)`, or `(h 16)` if one has no name."""
 
     sources: tuple[AxisNode, ...]
 
     def label(self, size: Any) -> str | None:
-        """`(h k)`; of a part that is known to be a group itself by now, its parts."""
-        words = [part.label() or number(part.root.size) for part in self.sources]
+        """Return the labels of the parts in parentheses, nested groups flattened; None if no part has a label."""
+        words = [part.label() or size_text(part.root.size) for part in self.sources]
         words = [word and word.strip("()") for word in words]
         named = any(part.label() is not None for part in self.sources)
         return f"({' '.join([word for word in words if word])})" if named and all(words) else None
@@ -160,16 +168,19 @@ class Grouped:
 
 @dataclass(frozen=True, eq=False)
 class Concatenated:
-    """Several axes laid end to end: `2*c` for two of one name, `c+d` or `c+1` else."""
+    """Several axes concatenated: `2*c` for two of one name, else `c+d` or `c+1`."""
 
     sources: tuple[AxisNode, ...]
 
     def label(self, size: Any) -> str | None:
-        """The names, each as often as it comes, then the numbers."""
+        """Return the sum of the names, equal ones counted, then of the sizes without a name.
+
+        None if no part has a label, if a label is more than a name, or if a size without a name is symbolic.
+        """
         labels = [part.label() for part in self.sources]
         names = dict.fromkeys([label for label in labels if label is not None])
         rest = [part.root.size for part, label in zip(self.sources, labels, strict=True) if label is None]
-        if not all(map(plain_letter, names)) or not all(isinstance(size, int) for size in rest) or not names:
+        if not all(map(is_plain_name, names)) or not all(isinstance(size, int) for size in rest) or not names:
             return None
         words = [name if labels.count(name) == 1 else f"{labels.count(name)}*{name}" for name in names]
         return "+".join(words + [str(sum(rest))] * bool(rest))
@@ -177,7 +188,7 @@ class Concatenated:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """Arithmetic on an axis: `h/2`, `2*h`, `h-2`."""
+    """An axis whose size is `ratio` times that of `base`, plus `offset`: `h/2`, `2*h`, `h-2`."""
 
     base: AxisNode
     ratio: Fraction
@@ -185,13 +196,13 @@ class Affine:
 
     @property
     def sources(self) -> tuple[AxisNode, ...]:
-        """The axis it is reckoned from."""
+        """The base."""
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
-        """The sum as it is written, where the axis it is reckoned from is a letter."""
+        """Return the arithmetic as text; None unless the label of the base is a name."""
         base = self.base.label()
-        if base is None or not plain_letter(base):
+        if base is None or not is_plain_name(base):
             return None
         text = base if self.ratio.numerator == 1 else f"{self.ratio.numerator}*{base}"
         text += f"/{self.ratio.denominator}" if self.ratio.denominator != 1 else ""
@@ -200,35 +211,35 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Primed:
-    """Another axis beside one, or come from it in a way that no arithmetic tells: `h'`."""
+    """A distinct axis named after another, beside it in one tensor or derived by an unknown relation: `h'`."""
 
     base: AxisNode
 
     @property
     def sources(self) -> tuple[AxisNode, ...]:
-        """The axis beside which it stands."""
+        """The base."""
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
-        """The letter with as many primes as it takes."""
-        stem = self.base.base_name()
-        return None if stem is None else stem.scope.primed(stem.name.rstrip("'"), size)
+        """Return the base's name with as many primes as make it stand for `size`; None if the base has no name."""
+        stated = self.base.base_name()
+        return None if stated is None else stated.scope.primed_name(stated.name.rstrip("'"), size)
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """An axis of an outer scope; its name is shown only where its letters mean nothing else inside."""
+    """An axis of an enclosing scope. Its label is shown only if the names in it stand for nothing else in `scope`."""
 
     base: AxisNode
     scope: Scope
 
     @property
     def sources(self) -> tuple[AxisNode, ...]:
-        """The axis outside."""
+        """The axis in the enclosing scope."""
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
-        """The name outside, if it is right in here too."""
+        """Return the label in the enclosing scope; None if a name in it stands for another size in `scope`."""
         fits = [self.scope.allows(name, size) for name, size in self.base.stated_names()]
         return self.base.label() if all(fits) else None
 
@@ -236,43 +247,21 @@ class Imported:
 Origin = StatedName | Grouped | Concatenated | Affine | Primed | Imported
 
 
-def plain_letter(label: str) -> bool:
-    """Whether a label is one letter, primes allowed: what arithmetic can be written with."""
+def is_plain_name(label: str) -> bool:
+    """Return whether a label is a single name, primes allowed, to which arithmetic can be applied."""
     return label.rstrip("'").isidentifier()
 
 
-def number(size: Any) -> str | None:
-    """The text of a size that is a number."""
-    return f"{size}" if isinstance(size, int) else None
-
-
 def labels(axes: Sequence[AxisNode]) -> tuple[str | None, ...]:
-    """The names to show for the axes of one value; of two different axes of one name the second bears a prime."""
+    """Return the labels of the axes of one value; if two distinct axes share a name, the second gets a prime."""
     shown: dict[str, AxisNode] = {}
     words: list[str | None] = []
     for axis in axes:
         label = axis.label()
         if label is not None and shown.get(label, axis.root) is not axis.root:
-            stem = axis.base_name() if plain_letter(label) else None
-            label = None if stem is None else stem.scope.primed(stem.name.rstrip("'"), axis.root.size, shown)
+            stated = axis.base_name() if is_plain_name(label) else None
+            label = stated and stated.scope.primed_name(stated.name.rstrip("'"), axis.root.size, taken=shown)
         if label is not None:
             shown[label] = axis.root
         words.append(label)
     return tuple(words)
-
-
-# Sizes -------------------------------------------------------------------------------------------------------------
-
-
-def quotient(a: Any, b: Any) -> Any:
-    """`a / b`, a whole number if both are."""
-    return a // b if isinstance(a, int) and isinstance(b, int) else a / b
-
-
-def same_size(a: Any, b: Any) -> bool:
-    """Whether two sizes are one: numbers, or expressions alike once multiplied out. Of None nothing is known."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    if a is None or b is None:
-        return False
-    return bool(a == b) or bool(sympy.expand(a) == sympy.expand(b))

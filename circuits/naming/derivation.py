@@ -1,20 +1,20 @@
-"""How one axis comes of others: joined, group_of, laid end to end, cut, scaled, shifted; and back to what it was.
+"""How axes are derived from other axes: unified, grouped, concatenated, split, scaled, shifted, and the inverses.
 
-Each gives a axis whose name, if it has one, says its size truly. Where the sizes do not bear the arithmetic out, the
-axis is another one beside (`h'`), and where just a number was asked for it has no name.
+A function that returns an axis never gives it a label that states a wrong size. If the sizes do not agree with the
+arithmetic, the result is a distinct axis (`h'`); if only an int was requested as its size, it has no name. A derivation
+that undoes an earlier one returns the original axis.
 """
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-import sympy
-
-from circuits.naming.axes import Affine, AxisNode, Concatenated, Grouped, Primed, same_size
+from circuits.naming.axes import Affine, AxisNode, Concatenated, Grouped, Primed
+from circuits.naming.sizes import ratio_of, same_size
 
 
 def unify(a: AxisNode, b: AxisNode) -> None:
-    """Say that two axes are one, if their sizes agree and not both are known already."""
+    """Record that two axes are the same, if their sizes agree and at least one of them is still nameable."""
     a, b = a.root, b.root
     if a is b or not same_size(a.size, b.size):
         return
@@ -27,31 +27,31 @@ def unify(a: AxisNode, b: AxisNode) -> None:
 
 
 def _contains(axis: AxisNode, part: AxisNode) -> bool:
-    """Whether `axis` is made of `part`: joining the two would make a ring."""
+    """Return whether `axis` is derived from `part`; merging the two would create a cycle."""
     origin = axis.root.origin
     return origin is not None and any(each.root is part or _contains(each, part) for each in origin.sources)
 
 
 def group(axes: Sequence[AxisNode], size: Any) -> AxisNode:
-    """The axis that these axes make when they are read as one, the last running fastest."""
+    """Return these axes flattened into one axis of this size, the last varying fastest; a single axis unchanged."""
     if len(axes) == 1:
         return axes[0]
-    return AxisNode(size, group_of(axes))
+    return AxisNode(size, group_origin(axes))
 
 
-def group_of(axes: Sequence[AxisNode]) -> Grouped:
-    """These axes as one group: of those that are groups themselves, the parts."""
+def group_origin(axes: Sequence[AxisNode]) -> Grouped:
+    """Return the origin of an axis that groups these axes; groups among them are replaced by their parts."""
     return Grouped(tuple([part for axis in axes for part in parts(axis, Grouped) or (axis.root,)]))
 
 
 def parts(axis: AxisNode, kind: type[Grouped] | type[Concatenated]) -> tuple[AxisNode, ...]:
-    """The axes that an axis groups, or is the sum of; none if it is no such axis."""
+    """Return the axes that an axis groups or concatenates; empty if its origin is not of this kind."""
     origin = axis.root.origin
     return origin.sources if isinstance(origin, kind) else ()
 
 
 def concatenated(axes: Sequence[AxisNode], size: Any) -> AxisNode:
-    """The axis that these axes make laid end to end; what was cut and is put together again is what it was."""
+    """Return these axes concatenated into one axis of this size; all pieces of a split axis give that axis again."""
     if len(axes) == 1:
         return axes[0]
     origins = [axis.root.origin for axis in axes]
@@ -59,13 +59,17 @@ def concatenated(axes: Sequence[AxisNode], size: Any) -> AxisNode:
     bases = {id(piece.base.root): piece.base for piece in pieces}
     if len(pieces) == len(axes) and len(bases) == 1 and same_size(pieces[0].base.root.size, size):
         return pieces[0].base
-    return AxisNode(
-        size, Concatenated(tuple([part for axis in axes for part in parts(axis, Concatenated) or (axis.root,)]))
-    )
+    summands = [part for axis in axes for part in parts(axis, Concatenated) or (axis.root,)]
+    return AxisNode(size, Concatenated(tuple(summands)))
 
 
 def divided(axis: AxisNode, sizes: Sequence[Any]) -> list[AxisNode]:
-    """The axes of these sizes into which an axis is cut: what it was put together from, if the sizes say so."""
+    """Return the axes of these sizes into which an axis is split.
+
+    They are the axes that it was concatenated from, if the sizes agree. Else a nameable axis becomes the concatenation
+    of new axes, and a named one is divided by the number of pieces if they are equal (`h/2`); unequal pieces have no
+    name.
+    """
     if len(sizes) == 1:
         return [axis]
     found = _partition(parts(axis, Concatenated), sizes)
@@ -80,7 +84,7 @@ def divided(axis: AxisNode, sizes: Sequence[Any]) -> list[AxisNode]:
 
 
 def _partition(sources: Sequence[AxisNode], sizes: Sequence[Any]) -> list[AxisNode]:
-    """Neighbouring sources put together so that they have these sizes; none if they do not add up."""
+    """Return consecutive sources concatenated so that they have these sizes; empty if the sizes do not add up so."""
     left, found = list(sources), []
     for size in sizes:
         taken: list[AxisNode] = []
@@ -93,54 +97,56 @@ def _partition(sources: Sequence[AxisNode], sizes: Sequence[Any]) -> list[AxisNo
 
 
 def scaled(axis: AxisNode, size: Any, ratio: Fraction | None = None) -> AxisNode:
-    """The axis of this size that is `ratio` times `axis`, any ratio if none is given; `h'` if the sizes are not so."""
-    ratio = _ratio(size, axis.root.size) if ratio is None else ratio
+    """Return the axis of this size that is `ratio` times `axis`: `2*h`, `h/2`; by default the ratio of the sizes.
+
+    If `size` is not that multiple, or the ratio is not a constant, the result is a distinct axis, `h'`.
+    """
+    ratio = ratio_of(size, axis.root.size) if ratio is None else ratio
     return _derived(axis, size, lambda: None if ratio is None else _affine(axis, size, ratio, 0))
 
 
 def shifted(axis: AxisNode, size: Any) -> AxisNode:
-    """The axis of this size that is `axis` with a border cut off or added; `h'` if no number tells how much."""
+    """Return the axis of this size that is `axis` shortened or extended: `h-2`, `h+1`; `h'` if by no constant."""
     difference = size - axis.root.size
     whole = isinstance(difference, int) or bool(getattr(difference, "is_Integer", False))
     return _derived(axis, size, lambda: _affine(axis, size, Fraction(1), int(difference)) if whole else None)
 
 
 def resized(axis: AxisNode, size: Any) -> AxisNode:
-    """The axis of this size that takes the place of `axis`: one it comes from, or any if the size is just a number."""
+    """Return the axis of this size that replaces `axis`: itself or one that it was derived from, if the size agrees.
+
+    Else an axis without a name if the size is an int, and the scaled axis if it is symbolic.
+    """
     if isinstance(size, int):
         return _derived(axis, size, lambda: AxisNode(size))
     return scaled(axis, size)
 
 
 def prime(axis: AxisNode) -> AxisNode:
-    """Another axis of the same size: `y'` beside `y`."""
+    """Return a distinct axis of the same size, shown with a prime: `y'` beside `y`."""
     return AxisNode(axis.root.size, Primed(axis.root))
 
 
-def _derived(axis: AxisNode, size: Any, reckon: Callable[[], AxisNode | None]) -> AxisNode:
-    """The axis itself or one it comes from, if it has this size; else what arithmetic says, else another axis."""
-    back: AxisNode | None = axis
-    while back is not None:
-        if same_size(back.root.size, size):
-            return back
-        origin = back.root.origin
-        back = origin.base if isinstance(origin, Affine | Primed) else None
+def _derived(axis: AxisNode, size: Any, compute: Callable[[], AxisNode | None]) -> AxisNode:
+    """Return the axis itself or one that it was derived from, if it has this size; else the result of `compute`.
+
+    If `compute` returns None the result is a distinct axis, and if the size is 1 an axis without a name.
+    """
+    source: AxisNode | None = axis
+    while source is not None:
+        if same_size(source.root.size, size):
+            return source
+        origin = source.root.origin
+        source = origin.base if isinstance(origin, Affine | Primed) else None
     if same_size(size, 1):
         return AxisNode(size)
-    return reckon() or AxisNode(size, Primed(axis.root))
+    return compute() or AxisNode(size, Primed(axis.root))
 
 
 def _affine(axis: AxisNode, size: Any, ratio: Fraction, offset: int) -> AxisNode | None:
+    """Return the axis `ratio * axis + offset`, relative to the base of an affine axis; None if the sizes disagree."""
     root = axis.root
     if isinstance(root.origin, Affine):
         offset, ratio, root = int(offset + ratio * root.origin.offset), ratio * root.origin.ratio, root.origin.base.root
     fits = same_size(size * ratio.denominator, root.size * ratio.numerator + offset * ratio.denominator)
     return AxisNode(size, Affine(root, ratio, offset)) if fits else None
-
-
-def _ratio(a: Any, b: Any) -> Fraction | None:
-    """Two sizes as a ratio of numbers, if it is one for every size of the axes in them."""
-    if isinstance(a, int) and isinstance(b, int):
-        return Fraction(a, b) if b else None
-    found = sympy.simplify(sympy.sympify(a) / b)
-    return Fraction(int(found.p), int(found.q)) if found.is_Rational else None

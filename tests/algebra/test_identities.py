@@ -1,7 +1,7 @@
 """Identities 1 to 8 of the reference, one test each, on a hundred random cases: float64, against loops and matrices.
 
-1, 2, 3 and 7 and what belongs to them stand here whole. The wires of 4, 5, 6 and 8 have tests of their own besides, in
-test_linear and test_windows, and convolutions of every option theirs in test_convolution.
+Identities 1, 2, 3 and 7 are tested here only. The operations of 4, 5, 6 and 8 are also tested in test_linear_map and
+test_windows, and convolutions with all their options in test_convolution.
 """
 
 import itertools
@@ -33,13 +33,13 @@ def zeros(*shape: int) -> Tensor:
 
 @circuit("a, d -> b")
 def uneven(x: Tensor, z: Tensor) -> Tensor:
-    """Nothing linear, and no two places or arguments alike."""
+    """A nonlinear circuit that treats every index and each argument differently."""
     weights = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype)
     return (weights * x.sin()).sum() * torch.tensor([1.0, -2.0], dtype=x.dtype) + (2 * z).cos().sum()
 
 
 def index(axis: str, place: int) -> Any:
-    """An index as a circuit: from an axis to nothing."""
+    """Return the circuit that selects one index of an axis, from the axis to a scalar."""
 
     @circuit(f"{axis} -> ")
     def at(x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def index(axis: str, place: int) -> Any:
 @hundred
 @given(i=st.integers(1, 5), j=st.integers(1, 5))
 def test_identity_1_indexes_in_any_order(i: int, j: int) -> None:
-    """X[i, j] = X[i, :][j] = X[:, j][i], indexes as circuits, against the list that the tensor was made of."""
+    """X[i, j] = X[i, :][j] = X[:, j][i], with indexes as circuits, against the list that the tensor was made from."""
     rows = randn(i, j).tolist()
     table = torch.tensor(rows, dtype=torch.float64)
     for row, column in {(0, 0), (i - 1, 0), (i // 2, j - 1)}:
@@ -64,7 +64,7 @@ VMAPS = pytest.mark.parametrize("vmap", [torch.func.vmap, functorch.vmap], ids=[
 
 
 def mapped(vmap: Any, *given: Any) -> Any:
-    """A vmap, old or new; the old one says that it is old."""
+    """Apply a vmap, of torch.func or functorch; functorch warns that it is deprecated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return vmap(*given)
@@ -74,7 +74,7 @@ def mapped(vmap: Any, *given: Any) -> Any:
 @hundred
 @given(a=SIZES, d=SIZES, c=st.integers(1, 4), e=st.integers(1, 4))
 def test_identity_2_index_then_apply_is_apply_then_index(vmap: Any, a: int, d: int, c: int, e: int) -> None:
-    """Over two axes, one of them on both arguments; at every index, and by vmap."""
+    """Over two axes, one of which both arguments have; compared at every index, and with vmap."""
     x, z = randn(c, a, e), randn(d, c)
     found = broadcast(uneven, "c a e, d c -> e b c")(x, z)
     for at, to in itertools.product(range(c), range(e)):
@@ -87,7 +87,7 @@ def test_identity_2_index_then_apply_is_apply_then_index(vmap: Any, a: int, d: i
 @hundred
 @given(a=SIZES, d=SIZES, c=st.integers(1, 4))
 def test_identity_3_inner_broadcasting_shares_the_other_argument(vmap: Any, a: int, d: int, c: int) -> None:
-    """H: a, d -> b lifts to c a, d -> c b."""
+    """H: a, d -> b is broadcast to c a, d -> c b."""
     x, z = randn(c, a), randn(d)
     found = broadcast(uneven, "c a, d -> c b")(x, z)
     for at in range(c):
@@ -98,7 +98,7 @@ def test_identity_3_inner_broadcasting_shares_the_other_argument(vmap: Any, a: i
 @pytest.mark.parametrize("target", ["c a, d -> c b", "a c, d -> b c"])
 @given(a=SIZES, d=SIZES)
 def test_identities_2_and_3_over_no_index_at_all(target: str, a: int, d: int) -> None:
-    """An empty axis gives an empty answer of the right shape, where vmap refuses."""
+    """Broadcasting over an empty axis returns an empty tensor of the right shape, where vmap raises."""
     shapes = {"c a, d -> c b": ((0, a), (0, 2)), "a c, d -> b c": ((a, 0), (2, 0))}
     into, out = shapes[target]
     assert broadcast(uneven, target)(randn(*into), randn(d)).shape == out
@@ -141,7 +141,7 @@ def test_identity_5_a_wire_bent_in_three_ways(a: int, b: int, c: int) -> None:
 @hundred
 @given(a=SIZES, b=SIZES, c=SIZES, d=SIZES)
 def test_identity_6_linear_maps_slide_past_each_other(a: int, b: int, c: int, d: int) -> None:
-    """(G x id)(id x H) = (id x H)(G x id), by a loop over all four axes; an outer product before or after."""
+    """(G x id)(id x H) = (id x H)(G x id), against a loop over all four axes; with an outer product before or after."""
     g, h = LinearMap(randn(a, b), "a -> b"), LinearMap(randn(c, d), "c -> d")
     expected = zeros(a, c, b, d)
     for i, j, k, n in itertools.product(range(a), range(b), range(c), range(d)):
@@ -158,7 +158,7 @@ def test_identity_6_linear_maps_slide_past_each_other(a: int, b: int, c: int, d:
 
 @st.composite
 def windows(draw: st.DrawFn) -> tuple[Window, int]:
-    """A window and an axis that has one at least."""
+    """Draw a window, and the size of an axis on which it has at least one position."""
     size, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     window = Window(
         "h", "h'", "i", size, stride, dilation, before=draw(st.integers(0, 3)), after=draw(st.integers(0, 3))
@@ -166,8 +166,8 @@ def windows(draw: st.DrawFn) -> tuple[Window, int]:
     return window, max(1, window.reach - window.before - window.after) + draw(st.integers(0, 5))
 
 
-def looking(window: Window, size: int) -> Tensor:
-    """The dense matrix of a window: 1 where place i of window h' is place s*h' + d*i - p of the axis."""
+def window_matrix(window: Window, size: int) -> Tensor:
+    """Return the dense matrix of a window: 1 where position i of window h' is position s*h' + d*i - p of the axis."""
     count = (size + window.before + window.after - window.dilation * (window.size - 1) - 1) // window.stride + 1
     matrix = zeros(count, window.size, size)
     for at, place in itertools.product(range(count), range(window.size)):
@@ -180,8 +180,8 @@ def looking(window: Window, size: int) -> Tensor:
 @hundred
 @given(case=windows(), c=st.integers(1, 3), k=st.integers(1, 3))
 def test_identity_7_a_convolution_is_a_window_then_a_linear_map(case: Any, c: int, k: int) -> None:
-    """By the window's dense matrix; shifting the image by the stride shifts what reads none of its edges."""
-    (window, size), matrix = case, looking(*case)
+    """Against the window's dense matrix; shifting the image by the stride shifts the outputs that read no border."""
+    (window, size), matrix = case, window_matrix(*case)
     x, weight = randn(c, size), randn(k, c, window.size)
     options: Any = {"stride": window.stride, "dilation": window.dilation}
     found = convolution1d(x, weight, padding=((window.before, window.after),), **options)
@@ -195,8 +195,8 @@ def test_identity_7_a_convolution_is_a_window_then_a_linear_map(case: Any, c: in
 @hundred
 @given(case=windows(), b=SIZES, order=st.permutations("abc"))
 def test_identity_8_transposes(case: Any, b: int, order: list[str]) -> None:
-    """Repeat and sum, reading and writing a diagonal, window and fold, permutation and inverse; twice is once."""
-    (window, size), matrix = case, looking(*case)
+    """Repeat and sum, diagonal read and write, window and fold, permutation and inverse; each twice is the identity."""
+    (window, size), matrix = case, window_matrix(*case)
     total, read = LinearMap.identity("b ->", b=b), LinearMap.diagonal("b", b)
     x, square = randn(b), randn(b, b)
     assert total.transpose()().tolist() == [1.0] * b
@@ -217,7 +217,7 @@ def test_identity_8_transposes(case: Any, b: int, order: list[str]) -> None:
 @hundred
 @given(case=windows(), c=st.integers(1, 3), k=st.integers(1, 3))
 def test_identities_7_and_8_a_transposed_convolution_is_the_matrix_transposed(case: Any, c: int, k: int) -> None:
-    (window, size), matrix = case, looking(*case)
+    (window, size), matrix = case, window_matrix(*case)
     weight, y = randn(k, c, window.size), randn(k, len(matrix))
     linear = LinearMap(torch.einsum("wih,kci->chkw", matrix, weight), "c h -> k h'")
     found = transposed_convolution1d(

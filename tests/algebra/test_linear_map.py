@@ -1,4 +1,4 @@
-"""LinearMap against dense matrices and plain loops: composition, bent wires, products; and as_linear."""
+"""LinearMap against dense matrices and plain loops: composition, transposes, products; and as_linear."""
 
 import itertools
 import string
@@ -36,7 +36,7 @@ def random_map(text: str, **sizes: int) -> LinearMap:
 
 
 def matrix(f: LinearMap) -> Tensor:
-    """The map as a dense matrix, found by applying it to one basis vector after another: in by out."""
+    """Return the map as a dense matrix, inputs by outputs, found by applying it to every basis vector."""
     shape = [f.sizes[wire].size for wire in f.wires[: len(f.inputs)]]
     rows = []
     for index in itertools.product(*map(range, shape)):
@@ -77,7 +77,7 @@ def test_figure_17_the_steps_of_qk_are_one_einsum(y: int, x: int, k: int, h: int
 
 @given(a=SIZES, b=SIZES, c=SIZES)
 def test_figure_18_transposed_by_broadcasting_and_by_the_unit(a: int, b: int, c: int) -> None:
-    """Identity 5: F: a -> b c bent to b a -> c, by broadcasting, by outer product with the unit, and by `transpose`."""
+    """Identity 5: F: a -> b c as b a -> c, by broadcasting, by the outer product with the unit, and by `transpose`."""
     f = random_map("a -> b c", a=a, b=b, c=c)
     x = torch.randn(b, a, dtype=torch.float64)
     expected = torch.zeros(c, dtype=torch.float64)
@@ -99,8 +99,8 @@ def test_figure_18_transposed_by_broadcasting_and_by_the_unit(a: int, b: int, c:
 
 
 @given(b=SIZES, lead=SIZES)
-def test_the_snake_is_straight(b: int, lead: int) -> None:
-    """The unit, then the inner product with the other end, is the identity: both ways round."""
+def test_unit_then_inner_product_is_the_identity(b: int, lead: int) -> None:
+    """The unit, then the inner product with its other end, is the identity, for either end of the unit."""
     x = torch.randn(lead, b, dtype=torch.float64)
     cup, cap = LinearMap.unit("b", b), LinearMap.inner_product("b", b)
     left = LinearMap.identity("b", b=b).named("b -> b''").outer(cup) >> cap.named("b'' b ->")
@@ -125,7 +125,7 @@ def test_linear_maps_slide_past_each_other(a: int, b: int, c: int, d: int) -> No
 
 @given(a=SIZES, b=SIZES, c=SIZES, d=SIZES, e=SIZES)
 def test_an_outer_product_may_be_taken_before_or_after(a: int, b: int, c: int, d: int, e: int) -> None:
-    """The last line of Figure 18: x and y paired, then G and H side by side, then K; or mapped, then paired."""
+    """The last line of Figure 18: the outer product of x and y, then G and H, then K; or G and H applied first."""
     g, h, k = random_map("a -> b", a=a, b=b), random_map("c -> d", c=c, d=d), random_map("b d -> e", b=b, d=d, e=e)
     x, y = random_map("-> a", a=a), random_map("-> c", c=c)
     before = (x.outer(y) >> g.outer(h)) >> k
@@ -138,8 +138,8 @@ def test_an_outer_product_may_be_taken_before_or_after(a: int, b: int, c: int, d
 
 
 @given(a=SIZES, b=SIZES, c=SIZES)
-def test_bending_both_maps_joins_them_as_composing_does(a: int, b: int, c: int) -> None:
-    """G then H = G beside H transposed, and their ends joined."""
+def test_composition_is_an_outer_product_with_a_transpose_and_a_contraction(a: int, b: int, c: int) -> None:
+    """G then H = the outer product of G and H transposed, contracted."""
     g, h = random_map("a -> b", a=a, b=b), random_map("b -> c", b=b, c=c)
     bent = g.outer(h.transpose("b").named("-> b' c")).contract("b", "b'")
     torch.testing.assert_close(matrix(bent), g.tensor @ h.tensor)
@@ -148,7 +148,7 @@ def test_bending_both_maps_joins_them_as_composing_does(a: int, b: int, c: int) 
 
 @given(a=SIZES, b=SIZES)
 def test_transposes_of_wires(a: int, b: int) -> None:
-    """Identity 8: repeat <-> sum, diagonal read <-> diagonal write, permutation <-> inverse; twice is once."""
+    """Identity 8: repeat <-> sum, diagonal read <-> diagonal write, permutation <-> inverse; twice is the identity."""
     turned = LinearMap.identity("a b -> b a", a=a, b=b)
     total, copies = LinearMap.identity("a ->", a=a), LinearMap.identity("-> a", a=a)
     read = LinearMap.diagonal("a", a)
@@ -173,7 +173,7 @@ def test_transposes_of_wires(a: int, b: int) -> None:
 
 @st.composite
 def chains(draw: st.DrawFn) -> tuple[list[LinearMap], str, list[tuple[str, ...]]]:
-    """Maps that follow one another, some with wires that pass by, and the einsum that they come to."""
+    """Draw maps to be composed in order, some past axes that they keep, and the einsum equation of the composition."""
     sizes = {name: draw(st.integers(1, 3)) for name in "abcdefghijk"}
     names = iter("abcdefghijk")
     start = [next(names) for _ in range(draw(st.integers(1, 2)))]
@@ -211,7 +211,7 @@ def test_composition_in_any_bracketing_is_one_einsum(chain: Any, data: st.DataOb
 
 
 @given(a=SIZES, b=SIZES, c=SIZES, d=SIZES, order=st.permutations("abcd"), count=st.integers(1, 4))
-def test_bending_any_wires_keeps_the_numbers(a: int, b: int, c: int, d: int, order: list[str], count: int) -> None:
+def test_transposing_any_axes_permutes_the_tensor(a: int, b: int, c: int, d: int, order: list[str], count: int) -> None:
     f, names = random_map("a b -> c d", a=a, b=b, c=c, d=d), order[:count]
     bent = f.transpose(*names)
     assert bent.inputs[: len(bent.inputs) - len({*"ab"} - {*names})] == tuple([name for name in names if name in "cd"])
@@ -264,8 +264,8 @@ def test_equality_is_up_to_the_order_of_axes() -> None:
     assert f != f.tensor
 
 
-def test_names_met_twice_never_mix() -> None:
-    """The inside of one map and the ends of another may bear one name; each stays its own wire."""
+def test_axes_of_one_name_in_two_maps_are_not_mixed() -> None:
+    """A contracted axis of one map and an axis of another may have the same name; they are not contracted."""
     f, g = random_map("a -> b", a=2, b=3), random_map("b -> a", a=2, b=3)
     round_trip = f >> g
     torch.testing.assert_close(matrix(round_trip), f.tensor @ g.tensor)
@@ -284,38 +284,38 @@ def test_names_met_twice_never_mix() -> None:
 
 
 def test_a_chain_is_one_einsum_in_the_best_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From vector to vector a chain of matrices is applied left to right, never matrix by matrix."""
-    asked: list[Any] = []
+    """Applied to a vector, a chain of matrices is contracted from the left; no two matrices are multiplied."""
+    paths: list[Any] = []
     plain = opt_einsum.contract_path
 
     def path(*args: Any, **options: Any) -> Any:
-        asked.append(plain(*args, **options))
-        return asked[-1]
+        paths.append(plain(*args, **options))
+        return paths[-1]
 
     monkeypatch.setattr(torch.backends.opt_einsum.get_opt_einsum(), "contract_path", path)
     chain = random_map("a -> b", a=40, b=50) >> random_map("b -> c", b=50, c=60) >> random_map("c -> d", c=60, d=70)
     x = torch.randn(40, dtype=torch.float64)
-    assert not asked
+    assert not paths
     found = chain(x)
-    assert len(asked) == 1
-    assert asked[0][1].opt_cost < 2 * (40 * 50 + 50 * 60 + 60 * 70) + 1
+    assert len(paths) == 1
+    assert paths[0][1].opt_cost < 2 * (40 * 50 + 50 * 60 + 60 * 70) + 1
     a, b, c = [tensor for tensor, _ in chain.factors]
     torch.testing.assert_close(found, x @ a @ b @ c)
     torch.testing.assert_close(chain(2 * x), 2 * found)
-    assert len(asked) == 1
+    assert len(paths) == 1
     chain(torch.randn(3, 40, dtype=torch.float64))
-    assert len(asked) == 2
+    assert len(paths) == 2
     with torch.backends.opt_einsum.flags(strategy="greedy"):
         torch.testing.assert_close(chain(x), found)
-    assert len(asked) == 3
+    assert len(paths) == 3
     with torch.backends.opt_einsum.flags(enabled=False):
         torch.testing.assert_close(chain(x), found)
-    assert len(asked) == 3
+    assert len(paths) == 3
 
 
 @given(chain=chains())
-def test_a_remembered_order_gives_what_torch_gives(chain: Any) -> None:
-    """Values, gradients, and under vmap, by einsum itself, which the maps call; the second call has its order."""
+def test_a_cached_order_of_contraction_agrees_with_torch(chain: Any) -> None:
+    """Values, gradients and vmap of einsum, which maps call; the second call uses the cached order."""
     maps, text, _ = chain
     tensors = [f.tensor.requires_grad_() for f in maps]
     left, result = text.split("->")
@@ -324,14 +324,14 @@ def test_a_remembered_order_gives_what_torch_gives(chain: Any) -> None:
     for _ in range(2):
         found = einsum(*tensors, pattern)
         torch.testing.assert_close(found, expected)
-        ours, theirs = (torch.autograd.grad(each.sin().sum(), tensors, retain_graph=True) for each in (found, expected))
-        torch.testing.assert_close(ours, theirs)
+        both = [torch.autograd.grad(each.sin().sum(), tensors, retain_graph=True) for each in (found, expected)]
+        torch.testing.assert_close(*both)
     many = torch.stack([tensors[0], -tensors[0]])
     lifted = torch.vmap(lambda first: einsum(first, *tensors[1:], pattern))(many)
     torch.testing.assert_close(lifted, torch.stack([expected, -expected]))
 
 
-def test_wires_alone_cost_no_tensor() -> None:
+def test_identities_add_no_factor() -> None:
     plain = LinearMap.identity("a b -> b a", a=2, b=3)
     f = random_map("b a -> c", a=2, b=3, c=4)
     assert len((plain >> f).factors) == 1
@@ -367,7 +367,7 @@ def test_a_map_is_a_circuit() -> None:
         f(torch.randn(5, 3, dtype=torch.float64))
 
 
-def test_gradients_go_to_the_tensors() -> None:
+def test_gradients_flow_to_the_tensors() -> None:
     a, b = (torch.randn(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
 
@@ -438,7 +438,7 @@ def test_a_linear_circuit_becomes_a_map(name: str) -> None:
         torch.testing.assert_close(found(x), f(x))
 
 
-def test_the_map_of_a_module_sends_gradients_to_its_weights() -> None:
+def test_gradients_of_the_map_of_a_module_flow_to_its_weights() -> None:
     layer = signed("m -> k", nn.Linear(3, 4, bias=False), fixed={"m": "in_features"})
     assert as_linear(layer) == LinearMap(layer.weight.T, "m -> k")
     as_linear(layer).tensor.sum().backward()
@@ -456,7 +456,7 @@ def test_the_map_of_a_module_sends_gradients_to_its_weights() -> None:
         (lambda x: x.sort().values, "is not"),
     ],
 )
-def test_what_is_not_linear_is_refused_with_the_numbers(f: Any, why: str) -> None:
+def test_a_nonlinear_circuit_is_refused_with_the_values(f: Any, why: str) -> None:
     torch.manual_seed(1)
     with pytest.raises(CircuitError, match=why):
         as_linear(signed("a -> a", f), a=5)
@@ -469,7 +469,7 @@ def test_linear_functions_of_many_sizes_are_not_refused() -> None:
         assert not nonlinearity(lambda x, w=weight: x @ w, torch.randn(case % 7), torch.randn(case % 7))
 
 
-def test_as_linear_says_what_it_needs() -> None:
+def test_as_linear_names_what_is_missing() -> None:
     with pytest.raises(CircuitError, match=r"needs the size of a: as_linear\(f, a=3\)"):
         as_linear(signed("a -> a", lambda x: x))
     with pytest.raises(SignatureError, match="has no signature"):
@@ -481,7 +481,7 @@ def test_as_linear_says_what_it_needs() -> None:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_map_is_refused_in_its_words(golden: Any) -> None:
+def test_messages_of_refused_maps(golden: Any) -> None:
     f = random_map("a -> b c", a=2, b=3, c=4)
     faults: list[Callable[[], Any]] = [
         lambda: LinearMap(torch.ones(2, 3), "a -> b c"),
@@ -510,7 +510,7 @@ def test_what_is_no_map_is_refused_in_its_words(golden: Any) -> None:
 
 
 def test_letters_do_not_run_out() -> None:
-    """More wires than an alphabet, by names of several letters."""
+    """Einsum takes more axes than there are letters, by names of several letters."""
     names = [f"{letter}{number}" for number in range(2) for letter in string.ascii_lowercase[:20]]
     f = LinearMap(torch.ones([1] * 20, dtype=torch.float64), f"-> {' '.join(names[:20])}")
     assert f.named(f"-> {' '.join(names[20:])}")().shape == (1,) * 20

@@ -1,4 +1,4 @@
-"""Names are never wrong: what a name says of a size is so, and in one scope a letter stands for one size."""
+"""Axis names are correct: an axis has the size that its name states, and in a scope a name stands for one size."""
 
 import math
 from collections.abc import Callable
@@ -30,11 +30,11 @@ def lines(diagram: Diagram) -> list[str]:
     return [f"{label}: {inputs} -> {outputs}" for label, inputs, outputs in words]
 
 
-# What must hold of any diagram -------------------------------------------------------------------------------------
+# Properties of every diagram --------------------------------------------------------------------------------------
 
 
 def check_names(box: Box, letters: dict[str, Any]) -> None:
-    """Every axis has the size its name stands for; inside a circuit letters stand for sizes of their own."""
+    """Every axis has the size that its name stands for; names inside a circuit are independent of those outside."""
     for value in (*box.inputs, *box.outputs):
         for axis, size in zip(value.axes, value.sizes, strict=True):
             if axis is not None:
@@ -154,7 +154,7 @@ PLAN = st.lists(
 
 
 def follow(plan: list[tuple[int, int, int, int, int]], *given: Tensor) -> list[Tensor]:
-    """Do every step of a plan that can be done, each with two of the tensors made so far."""
+    """Apply every step of a plan that can be applied, each to two of the tensors made so far; return all tensors."""
     found = list(given)
     for step, first, second, i, j in plan:
         try:
@@ -175,19 +175,19 @@ def test_every_name_has_the_size_it_stands_for(plan: list[tuple[int, int, int, i
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAN)
-def test_also_where_sizes_are_small_and_meet_by_chance(plan: list[tuple[int, int, int, int, int]]) -> None:
+def test_also_where_sizes_are_small_and_equal_by_chance(plan: list[tuple[int, int, int, int, int]]) -> None:
     diagram = trace(lambda *x: follow(plan, *x), axes="b y x, y x, b 2*c y", sizes={"b": 4, "y": 4, "x": 2, "c": 1})
     check_names(diagram.box, {"b": 4, "y": 4, "x": 2, "c": 1})
 
 
-# Cells -------------------------------------------------------------------------------------------------------------
+# Axes by identity --------------------------------------------------------------------------------------------------
 
 
 def named(name: str, size: Any, scope: Scope) -> AxisNode:
-    return AxisNode(size, scope.stated(name, size))
+    return AxisNode(size, scope.define(name, size))
 
 
-def test_arithmetic_goes_back_to_the_letter() -> None:
+def test_arithmetic_is_relative_to_the_stated_name() -> None:
     h = named("h", 24, Scope())
     half = scaled(h, 12)
     assert half.label() == "h/2"
@@ -199,7 +199,7 @@ def test_arithmetic_goes_back_to_the_letter() -> None:
     assert shifted(h, 25).label() == "h+1"
 
 
-def test_what_arithmetic_cannot_tell_is_another_axis() -> None:
+def test_an_unknown_relation_gives_a_distinct_axis() -> None:
     scope = Scope()
     h = named("h", 21, scope)
     odd, other = AxisNode(11, None), named("h'", 5, scope)
@@ -208,7 +208,7 @@ def test_what_arithmetic_cannot_tell_is_another_axis() -> None:
     assert (odd.label(), other.label()) == (None, "h'")
 
 
-def test_axes_laid_end_to_end_are_cut_into_what_they_were() -> None:
+def test_concatenated_axes_are_split_into_the_same_axes() -> None:
     scope = Scope()
     c, d = named("c", 3, scope), named("d", 5, scope)
     whole = concatenated([c, d, c], 11)
@@ -219,7 +219,7 @@ def test_axes_laid_end_to_end_are_cut_into_what_they_were() -> None:
     assert concatenated(divided(named("m", 8, scope), [4, 4]), 8).label() == "m"
 
 
-def test_a_name_learned_late_reaches_what_was_made_of_the_axis() -> None:
+def test_a_name_learned_late_reaches_the_axes_derived_before() -> None:
     scope = Scope()
     axis = AxisNode(12)
     half, pair = scaled(axis, 6), concatenated([axis, axis], 24)
@@ -239,8 +239,8 @@ def test_a_group_shows_the_size_of_a_part_without_a_name() -> None:
     assert group([AxisNode(4), AxisNode(16)], 64).label() is None
 
 
-def test_parts_of_unknown_size_are_grouped_anew() -> None:
-    """Nothing says how long i and p are, only that together they make the image's side."""
+def test_parts_of_unknown_size_are_grouped_again() -> None:
+    """The sizes of i and p are unknown; only their product is known, the side of the image."""
 
     @circuit("b (i p) (j p) -> b (i j) (p p)")
     def patches(image: Tensor) -> Tensor:
@@ -250,13 +250,13 @@ def test_parts_of_unknown_size_are_grouped_anew() -> None:
     assert (shown(box.inputs), shown(box.outputs)) == ("b (i p) (j p)", "b (i j) (p p)")
 
 
-def test_of_two_axes_of_one_name_the_second_bears_a_prime() -> None:
+def test_the_second_of_two_axes_of_one_name_gets_a_prime() -> None:
     scope = Scope()
-    scope.stated("y'", 7)
+    scope.define("y'", 7)
     assert labels([named("y", 4, scope), named("y", 4, scope)]) == ("y", "y''")
 
 
-def test_joining_never_makes_a_ring() -> None:
+def test_unifying_never_makes_a_cycle() -> None:
     axis = AxisNode(4)
     made = group([axis, AxisNode(1)], 4)
     unify(axis, made)
@@ -266,7 +266,7 @@ def test_joining_never_makes_a_ring() -> None:
     assert made.label() == "(y 1)"
 
 
-def test_a_letter_stands_for_one_size_in_a_scope() -> None:
+def test_a_name_stands_for_one_size_in_a_scope() -> None:
     scope = Scope(reserved={"k"})
     first, second, third = AxisNode(3), AxisNode(4), AxisNode(5)
     for cell in (first, second):
@@ -302,8 +302,8 @@ def test_a_circuit_renames_and_the_names_come_back() -> None:
     ]
 
 
-def test_an_outer_name_is_hidden_where_a_letter_inside_means_something_else() -> None:
-    """Outside y is the batch; inside it is the query."""
+def test_an_outer_name_is_hidden_where_the_circuit_uses_it_for_another_axis() -> None:
+    """Outside the circuit y is the batch axis; inside it is the axis of the queries."""
     diagram = trace(lambda q, k: attention(q, k, k), axes="y a b, y c b", sizes={"y": 2, "a": 3, "b": 5, "c": 7})
     inside = diagram.boxes[0].boxes
     assert lines(diagram)[1] == "attention: y a b, y c b, y c b -> y a b"
@@ -311,7 +311,7 @@ def test_an_outer_name_is_hidden_where_a_letter_inside_means_something_else() ->
     check_names(diagram.box, {})
 
 
-def test_letters_inside_do_not_leak_out() -> None:
+def test_names_inside_a_circuit_do_not_leak_out() -> None:
     @circuit("b m -> b m")
     def inner(x: Tensor) -> Tensor:
         return rearrange(rearrange(x, "b (h k) -> b h k", h=2), "b h k -> b (h k)")
@@ -326,7 +326,7 @@ def test_letters_inside_do_not_leak_out() -> None:
     ]
 
 
-def test_two_calls_of_a_circuit_share_no_letters() -> None:
+def test_two_calls_of_a_circuit_share_no_names() -> None:
     diagram = trace(lambda x, y: (attention(x, x, x), attention(y, y, y)), axes="a 8, b 4", sizes={"a": 3, "b": 5})
     check_names(diagram.box, {})
     assert [shown(box.outputs) for box in diagram.boxes] == ["a k", "b _"]
@@ -349,7 +349,7 @@ def test_a_value_seen_from_an_inner_scope_keeps_its_outer_names_outside() -> Non
     ]
 
 
-def test_letters_of_a_pattern_reach_back() -> None:
+def test_names_of_a_pattern_reach_earlier_boxes() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
     diagram = trace(lambda x: rearrange(model(x), "n (h k) -> h n k", k=2), axes="b 6")
     assert lines(diagram)[1:] == [
@@ -362,15 +362,15 @@ def test_letters_of_a_pattern_reach_back() -> None:
     ]
 
 
-def test_letters_of_a_signature_reach_back() -> None:
+def test_names_of_a_signature_reach_earlier_boxes() -> None:
     first, second = nn.Linear(6, 8, bias=False), nn.Linear(6, 8, bias=False)
     diagram = trace(lambda x: attention(first(x), second(x), second(x)), axes="b y 6")
     assert shown(diagram.boxes[0].outputs) == "b y k"
     assert shown(diagram.outputs) == "b y k"
 
 
-def test_a_pattern_does_not_contradict_the_letters_of_the_signature() -> None:
-    """Inside `n` is 6 by the signature; the circuit called there calls something of size 3 by that letter."""
+def test_a_pattern_does_not_contradict_the_names_of_the_signature() -> None:
+    """By the signature `n` is 6; the circuit called inside has an axis `n` of size 3."""
 
     @circuit("n -> n")
     def inner(x: Tensor) -> Tensor:
@@ -387,7 +387,7 @@ def test_a_pattern_does_not_contradict_the_letters_of_the_signature() -> None:
     assert shown(call.inputs) == "_"
 
 
-def test_outputs_under_new_letters() -> None:
+def test_outputs_under_new_names() -> None:
     @circuit("b c h w -> b k h' w'")
     def down(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)[:, :3]
@@ -398,8 +398,8 @@ def test_outputs_under_new_letters() -> None:
     check_names(twice.box, {})
 
 
-def test_a_prime_gives_way_to_the_letter_of_the_signature() -> None:
-    """Space shrinks twice by no round number; what the signature calls h' is what comes out at the end."""
+def test_a_primed_label_gives_way_to_the_name_of_the_signature() -> None:
+    """The axis shrinks twice by no constant factor; the signature's h' names the axis of the output, not the first."""
 
     @circuit("b c h -> b c h'")
     def down(x: Tensor) -> Tensor:
@@ -410,7 +410,7 @@ def test_a_prime_gives_way_to_the_letter_of_the_signature() -> None:
     check_names(diagram.box, {})
 
 
-def test_names_come_back_where_space_shrinks_and_grows() -> None:
+def test_names_are_restored_where_spatial_axes_shrink_and_grow() -> None:
     class UNet(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -442,7 +442,7 @@ def test_names_come_back_where_space_shrinks_and_grows() -> None:
     assert [size_text(size) for size in diagram.boxes[2].outputs[0].sizes] == ["b", "4", "h/4", "w/4"]
 
 
-def test_square_space_keeps_its_two_names() -> None:
+def test_spatial_axes_of_equal_size_keep_their_names() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(2))
     diagram = trace(net, axes="b 3 h w", sizes={"b": 8, "h": 8, "w": 8})
     assert [shown(box.outputs) for box in diagram.boxes] == ["b _ h w", "b _ h/2 w/2", "b _ (h/2 w/2)"]
@@ -462,11 +462,11 @@ def test_einops_patterns_of_any_form() -> None:
 
 
 @pytest.mark.parametrize("name", ["b'", "h_1", "Ωmega"])
-def test_any_letter_of_the_grammar_is_a_name(name: str) -> None:
+def test_any_name_of_the_grammar_is_a_name(name: str) -> None:
     assert shown(trace(torch.relu, axes=f"{name} m").outputs) == f"{name} m"
 
 
-def test_a_cell_of_another_size_is_never_put_on_a_value() -> None:
+def test_an_axis_of_another_size_is_never_put_on_a_value() -> None:
     names = Names()
     names.shapes[0] = (3, 4)
     scope = names.scope

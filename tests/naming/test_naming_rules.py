@@ -1,7 +1,7 @@
-"""Each family of operations, in every spelling: the axes that go in and the axes that come out.
+"""Every family of operations, under all its names: the axes of the inputs and the axes of the outputs.
 
-Every case runs twice: with symbols, and with sizes all equal, where a rule that goes by sizes alone would be found out;
-sizes all different are `test_naming`'s. An axis without a name is written `_`.
+Every case runs twice: with symbolic sizes, and with all sizes equal, where a rule that compares only sizes would fail;
+`test_naming` has sizes that all differ. An axis without a name is written `_`.
 """
 
 import operator
@@ -21,7 +21,7 @@ from circuits.naming.rules.registry import RULES
 
 @pytest.fixture(autouse=True)
 def uncached() -> Iterator[None]:
-    """Torch remembers what each operation does to symbols: slow, and of no use where a trace is one operation."""
+    """Disable torch's cache of fake tensor results, which is slow and useless where a trace is one operation."""
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         yield
 
@@ -303,7 +303,7 @@ INDEXING: list[Case] = [
     (lambda x, y: x.clone().index_put_((y.long(),), x), "b m, b", "b m"),
 ]
 
-# Before torch 2.12 quantile cannot run on tensors without numbers at all.
+# Before torch 2.12 quantile cannot run on fake tensors, which have no data.
 QUANTILES: list[Case] = [
     (lambda x: torch.quantile(x, 0.5, 0), "b m", "m"),
     (lambda x, q: torch.quantile(x, q, 1), "b m, n", "n b"),
@@ -392,7 +392,7 @@ UNKNOWN: list[tuple[Callable[..., Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("function", "axes", "label"), UNKNOWN)
-def test_what_has_no_rule_is_a_labelled_box_with_sizes(function: Callable[..., Any], axes: str, label: str) -> None:
+def test_an_operation_without_a_rule_shows_sizes(function: Callable[..., Any], axes: str, label: str) -> None:
     diagram = trace(function, axes=axes, sizes=dict.fromkeys(letters(axes), 4))
     last = diagram.boxes[-1]
     assert last.label.startswith(label)
@@ -426,11 +426,11 @@ def test_a_custom_operation_is_a_box() -> None:
         assert box.outputs[0].sizes == (2, 3)
 
 
-def test_a_rule_that_stumbles_leaves_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stumble(*_: Any) -> None:
+def test_a_rule_that_raises_leaves_axes_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
         raise IndexError("no rule foresaw this")
 
-    monkeypatch.setitem(RULES, torch.relu, stumble)
+    monkeypatch.setitem(RULES, torch.relu, fail)
     assert shown(trace(torch.relu, axes="b m").outputs) == "_ _"
 
 
@@ -439,17 +439,17 @@ def test_notes_say_over_which_axis() -> None:
     assert [box.label for box in diagram.boxes] == ["softmax over m", "index [:, :1]", "cat over m+1", "sum over b"]
 
 
-def test_what_a_normalisation_learned_has_the_axis_of_the_channels() -> None:
+def test_parameters_of_a_normalisation_have_the_channel_axis() -> None:
     diagram = trace(nn.BatchNorm2d(12).eval(), axes="b c h w", sizes=dict.fromkeys("bchw", 12))
     learned = [value for value in diagram.boxes[-1].inputs if value.role in ("parameter", "buffer")]
     assert shown(tuple(learned)) == "c, c, c, c"
 
 
-def test_of_axes_of_size_one_it_is_not_told_which_is_left() -> None:
+def test_an_axis_of_size_one_left_by_a_reshape_has_no_name() -> None:
     sizes = {"b": 1, "y": 1, "m": 4}
     assert shown(trace(lambda x: x.reshape(1, 4), axes="b y m", sizes=sizes).outputs) == "_ m"
     assert shown(trace(lambda x: x.reshape(1, 1, 2, 2), axes="b y m", sizes=sizes).outputs) == "b y _ _"
 
 
-def test_axes_laid_end_to_end_are_not_one_axis_though_their_sizes_agree() -> None:
+def test_concatenated_axes_are_not_unified_though_their_sizes_agree() -> None:
     assert shown(trace(lambda x: torch.cat([x, weight(12, 5)]), axes="b 5", sizes={"b": 12}).outputs) == "b+12 _"

@@ -1,6 +1,7 @@
-"""How axis names pass through an operation: one rule a kind of operation, one file a family.
+"""How axis names pass through an operation: one rule for each kind of operation, one file a family.
 
-An operation without a rule gives its outputs axes without names: a box with sizes, never an error.
+The outputs of an operation without a rule have axes without names, shown by their sizes; that is never an error. Start
+with `registry` (what a rule receives, how one is registered), then `pointwise`.
 """
 
 from typing import Any
@@ -10,24 +11,37 @@ from torch._ops import OpOverload
 from circuits.naming.names import Names
 from circuits.naming.rules import (
     attention,
+    convolution,
     indexing,
     joining,
     linear,
     moving,
     normalisation,
     pointwise,
+    pooling,
     reductions,
     shapes,
-    windows,
 )
 from circuits.naming.rules.registry import RULES, Note, Operation, torch_functions
 
-FAMILIES = (attention, pointwise, indexing, joining, linear, moving, normalisation, reductions, shapes, windows)
+FAMILIES = (
+    attention,
+    pointwise,
+    indexing,
+    joining,
+    linear,
+    moving,
+    normalisation,
+    reductions,
+    shapes,
+    convolution,
+    pooling,
+)
 """The files whose rules are registered."""
 
 
-def _public(function: Any) -> Any:
-    """The torch function that an ATen operation is called by; None if there is none."""
+def _torch_function(function: Any) -> Any:
+    """Return the public torch function of an ATen operation; None if there is none."""
     if not isinstance(function, OpOverload):
         return None
     name = function._schema.name.partition("::")[2]
@@ -35,8 +49,8 @@ def _public(function: Any) -> Any:
 
 
 def name_outputs(operation: Operation, names: Names) -> Note:
-    """Give every output of an operation its axes; the note its rule has for the label."""
-    found = RULES.get(operation.function) or RULES.get(_public(operation.function))
+    """Set the axes of every output of an operation; return the note of its rule for the box's label."""
+    found = RULES.get(operation.function) or RULES.get(_torch_function(operation.function))
     note: Note = None
     if found is not None:
         try:

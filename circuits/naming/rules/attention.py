@@ -1,17 +1,21 @@
-"""Attention, tables that are looked up, and recurrent layers."""
+"""Naming rules of attention, embedding lookups and recurrent layers."""
 
 import torch
 import torch.nn.functional as F
 
-from circuits.naming.axes import AxisNode, same_size
+from circuits.naming.axes import AxisNode
 from circuits.naming.derivation import unify
 from circuits.naming.names import Names
 from circuits.naming.rules.registry import Operation, rule
+from circuits.naming.sizes import same_size
 
 
 @rule("scaled_dot_product_attention")
 def attention(operation: Operation, names: Names) -> None:
-    """The query's axes, the last from the value."""
+    """The output has the axes of the query, the last replaced by the value's last.
+
+    The axes that are contracted are unified, and so are leading axes, and the mask's with those of query and key.
+    """
     query, key, value = (names.of(number) for number in operation.inputs[:3])
     unify(query[-1], key[-1])
     unify(key[-2], value[-2])
@@ -20,14 +24,14 @@ def attention(operation: Operation, names: Names) -> None:
             unify(here, there)
     mask = operation.tensor(3, "attn_mask")
     if mask is not None:
-        for axis, place in zip(reversed(names.of(mask)), (key[-2], query[-2], *reversed(query[:-2])), strict=False):
-            unify(place, axis)
+        for axis, target in zip(reversed(names.of(mask)), (key[-2], query[-2], *reversed(query[:-2])), strict=False):
+            unify(target, axis)
     names.put(operation.outputs[0], [*query[:-1], value[-1]])
 
 
 @rule("embedding")
 def embedding(operation: Operation, names: Names) -> None:
-    """One more axis: the width of the table."""
+    """The output has the axes of the indices, followed by the table's last axis."""
     first, second = (names.of(number) for number in operation.inputs[:2])
     tokens, table = (second, first) if operation.function is torch.embedding else (first, second)
     names.put(operation.outputs[0], [*tokens, table[-1]])
@@ -35,7 +39,7 @@ def embedding(operation: Operation, names: Names) -> None:
 
 @rule("embedding_bag")
 def embedding_bag(operation: Operation, names: Names) -> None:
-    """The tokens of a bag go, and the width of the table comes."""
+    """The second axis of the indices, the bag, is reduced; the output has the first and the table's last axis."""
     tokens, table = (names.of(number) for number in operation.inputs[:2])
     if operation.function is F.embedding_bag and len(tokens) == 2:
         names.put(operation.outputs[0], [tokens[0], table[-1]])
@@ -43,14 +47,14 @@ def embedding_bag(operation: Operation, names: Names) -> None:
 
 @rule("one_hot")
 def one_hot(operation: Operation, names: Names) -> None:
-    """One more axis, of the classes."""
+    """The output has the axes of the indices, followed by a new axis, the classes."""
     output = operation.outputs[0]
     names.put(output, [*names.of(operation.inputs[0]), AxisNode(names.shapes[output][-1])])
 
 
 @rule("lstm gru rnn_tanh rnn_relu")
 def recurrent(operation: Operation, names: Names) -> None:
-    """The sequence keeps all axes but its last; the state keeps the batch, and has the layers in front."""
+    """The sequence's last axis becomes the hidden axis; states of a batched sequence are `layers batch hidden`."""
     axes, (sequence, *states) = names.of(operation.inputs[0]), operation.outputs
     packed = isinstance(operation.args[-1], bool) and len(names.shapes[operation.inputs[1]]) == 1
     hidden = AxisNode(names.shapes[sequence][-1])
@@ -66,7 +70,7 @@ def recurrent(operation: Operation, names: Names) -> None:
 
 @rule("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 def recurrent_cell(operation: Operation, names: Names) -> None:
-    """The batch stays; the width is that of the state before."""
+    """The outputs have the batch axis of the input and the last axis of the state."""
     axes, before = (names.of(number) for number in operation.inputs[:2])
     for output in operation.outputs:
         names.put(output, [*axes[:-1], before[-1]])

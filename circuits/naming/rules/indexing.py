@@ -1,4 +1,4 @@
-"""Indexing, as Python writes it and by functions: what is picked has the axes of what picks it."""
+"""Naming rules of indexing, by brackets and by functions: an indexed axis is replaced by the axes of the indices."""
 
 from fractions import Fraction
 from typing import Any
@@ -9,33 +9,35 @@ from circuits.diagram import Struct, Wire
 from circuits.naming.axes import AxisNode
 from circuits.naming.derivation import resized, scaled, shifted, unify
 from circuits.naming.names import Names
-from circuits.naming.rules.pointwise import meet
+from circuits.naming.rules.pointwise import broadcast
 from circuits.naming.rules.registry import Note, Operation, canonical_dim, over, plain, rule
 
 
 @rule(also=[torch.Tensor.__getitem__])
 def index(operation: Operation, names: Names) -> Note:
-    """Basic and advanced indexing; the note shows the index."""
+    """Basic and advanced indexing: an int removes its axis, a slice shortens it, None inserts an axis of size 1.
+
+    Axes indexed by tensors are replaced by the axes of the indices. The note is the index as Python source.
+    """
     axes = list(names.of(operation.inputs[0]))
     items = _items(operation.args[1])
-    note = f"[{', '.join(map(_written, items))}]"
-    items = _without_dots(items, len(axes), names)
+    note = f"[{', '.join(map(_item_text, items))}]"
+    items = _expand_ellipsis(items, len(axes), names)
     output = operation.outputs[0]
-    picking = [place for place, item in enumerate(items) if _picks(item)]
-    together = picking == list(range(picking[0], picking[-1] + 1)) if picking else True
-    picked = _picked(
-        [items[place] for place in picking], len(names.shapes[output]) - _spared(items, axes, names), names
-    )
-    found: list[AxisNode] = [] if together else picked
     sizes = names.shapes[output]
-    for place, item in enumerate(items):
+    advanced = [position for position, item in enumerate(items) if _is_advanced(item)]
+    adjacent = advanced == list(range(advanced[0], advanced[-1] + 1)) if advanced else True
+    rank = len(sizes) - _basic_rank(items, axes, names)
+    indexed = _advanced_axes([items[position] for position in advanced], rank, names)
+    found: list[AxisNode] = [] if adjacent else indexed
+    for position, item in enumerate(items):
         if item is None:
             found.append(AxisNode(1))
-        elif _picks(item):
-            found += picked if together and place == picking[0] else []
-            del axes[: _takes(item, names)]
-        elif _slices(item):
-            found.append(_sliced(axes.pop(0), sizes[len(found)], item))
+        elif _is_advanced(item):
+            found += indexed if adjacent and position == advanced[0] else []
+            del axes[: _axes_consumed(item, names)]
+        elif _is_slice(item):
+            found.append(_slice_axis(axes.pop(0), sizes[len(found)], item))
         else:
             axes.pop(0)
     names.put(output, [*found, *axes])
@@ -43,52 +45,52 @@ def index(operation: Operation, names: Names) -> Note:
 
 
 def _items(described: Any) -> list[Any]:
-    """What stands between the brackets, one by one."""
+    """Return the items of an index, one for each comma-separated expression in the brackets."""
     if isinstance(described, Struct) and described.kind is tuple:
         return list(described.parts)
     return list(described) if type(described) is tuple else [described]
 
 
-def _without_dots(items: list[Any], rank: int, names: Names) -> list[Any]:
-    """`...` written out; what no item speaks of is left over at the end."""
-    dots = next((place for place, item in enumerate(items) if item is Ellipsis), None)
+def _expand_ellipsis(items: list[Any], rank: int, names: Names) -> list[Any]:
+    """Replace `...` by as many full slices as it stands for; axes without an item follow at the end."""
+    dots = next((position for position, item in enumerate(items) if item is Ellipsis), None)
     if dots is None:
         return items
-    used = sum([_takes(item, names) for item in items])
+    used = sum([_axes_consumed(item, names) for item in items])
     return [*items[:dots], *[slice(None)] * (rank - used), *items[dots + 1 :]]
 
 
-def _slices(item: Any) -> bool:
+def _is_slice(item: Any) -> bool:
     return isinstance(item, slice) or (isinstance(item, Struct) and item.kind is slice)
 
 
-def _picks(item: Any) -> bool:
-    """Whether an item is a tensor of indices or a mask, or a list that becomes one."""
+def _is_advanced(item: Any) -> bool:
+    """Return whether an item is advanced indexing: a tensor of indices, a mask, or a list that becomes a tensor."""
     return isinstance(item, (Wire, list)) or (isinstance(item, Struct) and item.kind in (list, tuple))
 
 
-def _takes(item: Any, names: Names) -> int:
-    """How many axes an item of an index uses up."""
+def _axes_consumed(item: Any, names: Names) -> int:
+    """Return the number of axes that an item of an index consumes: as many as it has for a mask."""
     if item is None or item is Ellipsis:
         return 0
     return len(names.shapes[item.number]) if isinstance(item, Wire) and item.number in names.booleans else 1
 
 
-def _spared(items: list[Any], axes: list[AxisNode], names: Names) -> int:
-    """How many axes of the result are not made by what picks."""
-    used = sum([_takes(item, names) for item in items])
-    return len(axes) - used + sum([item is None or _slices(item) for item in items])
+def _basic_rank(items: list[Any], axes: list[AxisNode], names: Names) -> int:
+    """Return the number of axes of the result that do not come from advanced indexing."""
+    used = sum([_axes_consumed(item, names) for item in items])
+    return len(axes) - used + sum([item is None or _is_slice(item) for item in items])
 
 
-def _picked(items: list[Any], rank: int, names: Names) -> list[AxisNode]:
-    """The axes that picking makes: those of a lone tensor of indices; of several only how many."""
+def _advanced_axes(items: list[Any], rank: int, names: Names) -> list[AxisNode]:
+    """Return the axes that advanced indexing makes: those of a single tensor of indices, else `rank` unnamed axes."""
     if len(items) == 1 and isinstance(items[0], Wire) and items[0].number not in names.booleans:
         return list(names.of(items[0].number))
     return [AxisNode(None) for _ in range(rank)]
 
 
-def _sliced(axis: AxisNode, size: Any, item: Any) -> AxisNode:
-    """Part of an axis: `h-1` where it is counted from its ends, `h/2` by steps, just a number where one was given."""
+def _slice_axis(axis: AxisNode, size: Any, item: Any) -> AxisNode:
+    """Return a sliced axis: `h-1` for bounds relative to its ends, `h/2` for a step, else unnamed."""
     start, stop, step = map(plain, (item.start, item.stop, item.step) if isinstance(item, slice) else item.parts)
     from_ends = (stop is None or _is_negative(stop)) and not _is_negative(start)
     if not from_ends:
@@ -96,26 +98,26 @@ def _sliced(axis: AxisNode, size: Any, item: Any) -> AxisNode:
     return shifted(axis, size) if step in (None, 1) else scaled(axis, size, Fraction(1, step))
 
 
-def _is_negative(place: Any) -> bool:
-    return isinstance(place, int) and place < 0
+def _is_negative(position: Any) -> bool:
+    return isinstance(position, int) and position < 0
 
 
-def _written(item: Any) -> str:
-    """An item of an index as Python writes it."""
+def _item_text(item: Any) -> str:
+    """Return an item of an index as Python source."""
     if item is Ellipsis:
         return "..."
-    if _slices(item):
+    if _is_slice(item):
         start, stop, step = map(plain, (item.start, item.stop, item.step) if isinstance(item, slice) else item.parts)
         words = ["" if part is None else f"{part}" for part in (start, stop, step)]
         return ":".join(words if words[2] else words[:2])
     if isinstance(item, Wire):
         return "tensor"
-    return f"[{', '.join(map(_written, item.parts))}]" if isinstance(item, Struct) else f"{plain(item)}"
+    return f"[{', '.join(map(_item_text, item.parts))}]" if isinstance(item, Struct) else f"{plain(item)}"
 
 
 @rule("select")
 def select(operation: Operation, names: Names) -> Note:
-    """One index of one axis, which goes."""
+    """The selected axis is removed."""
     axes = names.of(operation.inputs[0])
     dim = canonical_dim(operation.get(1, "dim"), len(axes))
     names.put(operation.outputs[0], axes[:dim] + axes[dim + 1 :])
@@ -124,7 +126,7 @@ def select(operation: Operation, names: Names) -> Note:
 
 @rule("narrow narrow_copy")
 def narrow(operation: Operation, names: Names) -> Note:
-    """A stretch of one axis, as long as is asked."""
+    """The narrowed axis has the requested length; the others are unchanged."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     dim = canonical_dim(operation.get(1, "dim"), len(axes))
     names.put(output, [*axes[:dim], resized(axes[dim], names.shapes[output][dim]), *axes[dim + 1 :]])
@@ -133,7 +135,7 @@ def narrow(operation: Operation, names: Names) -> Note:
 
 @rule("topk")
 def topk(operation: Operation, names: Names) -> Note:
-    """The largest of one axis, as many as are asked."""
+    """The axis that is searched is replaced by a new one of length k, the same in both outputs."""
     axes = names.of(operation.inputs[0])
     dim = canonical_dim(operation.get(2, "dim", -1), len(axes))
     some = AxisNode(names.shapes[operation.outputs[0]][dim])
@@ -144,7 +146,7 @@ def topk(operation: Operation, names: Names) -> Note:
 
 @rule("index_select")
 def index_select(operation: Operation, names: Names) -> Note:
-    """Some indices of one axis, whose place the axis of the indices takes."""
+    """The indexed axis is replaced by the axis of the indices."""
     axes, indices = (names.of(number) for number in operation.inputs[:2])
     dim = canonical_dim(operation.get(1, "dim"), len(axes))
     names.put(operation.outputs[0], [*axes[:dim], *(indices or [AxisNode(1)]), *axes[dim + 1 :]])
@@ -153,11 +155,11 @@ def index_select(operation: Operation, names: Names) -> Note:
 
 @rule("gather")
 def gather(operation: Operation, names: Names) -> Note:
-    """What the indices pick along one axis; along the others they go side by side."""
+    """The output has the axes of the indices; all but the gathered one are unified with those of the input."""
     axes, indices = (names.of(number) for number in operation.inputs[:2])
     dim = canonical_dim(operation.get(1, "dim"), len(axes))
-    for place, (here, there) in enumerate(zip(axes, indices, strict=True)):
-        if place != dim:
+    for position, (here, there) in enumerate(zip(axes, indices, strict=True)):
+        if position != dim:
             unify(here, there)
     names.put(operation.outputs[0], indices)
     return over(axes, [dim])
@@ -165,14 +167,14 @@ def gather(operation: Operation, names: Names) -> Note:
 
 @rule("take_along_dim")
 def take_along_dim(operation: Operation, names: Names) -> Note:
-    """The same; without an axis, of all numbers in a row."""
+    """The output has the axes of the indices, broadcast with the input; without a dimension the input is flat."""
     axes = names.of(operation.inputs[0])
     dim = operation.get(2, "dim")
-    meet(operation.inputs[1:], operation.outputs[0], names)
+    broadcast(operation.inputs[1:], operation.outputs[0], names)
     return None if dim is None else over(axes, [canonical_dim(dim, len(axes))])
 
 
 @rule("take")
 def take(operation: Operation, names: Names) -> None:
-    """The axes are those of the indices."""
+    """The output has the axes of the indices."""
     names.put(operation.outputs[0], names.of(operation.inputs[1]))

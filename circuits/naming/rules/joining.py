@@ -1,4 +1,4 @@
-"""Tensors laid end to end or stacked, and cut again."""
+"""Naming rules of concatenating, stacking and splitting."""
 
 import torch
 
@@ -10,24 +10,25 @@ from circuits.naming.rules.registry import Note, Operation, canonical_dim, over,
 
 @rule("cat concat concatenate")
 def cat(operation: Operation, names: Names) -> Note:
-    """All axes meet but one, which is laid end to end."""
+    """One axis is concatenated, `c+d` or `2*c`; the others are unified."""
     dim = operation.get(1, "dim", operation.kwargs.get("axis", 0))
-    return _laid(operation, names, canonical_dim(dim, len(names.shapes[operation.outputs[0]])))
+    return _concatenate(operation, names, canonical_dim(dim, len(names.shapes[operation.outputs[0]])))
 
 
 @rule("hstack")
 def hstack(operation: Operation, names: Names) -> Note:
-    """The second axis, or the only one."""
-    return _laid(operation, names, min(1, len(names.shapes[operation.inputs[0]]) - 1))
+    """The second axis is concatenated, or the only one; the others are unified."""
+    return _concatenate(operation, names, min(1, len(names.shapes[operation.inputs[0]]) - 1))
 
 
 @rule("vstack row_stack")
 def vstack(operation: Operation, names: Names) -> Note:
-    """The first axis; vectors are rows."""
-    return _laid(operation, names, 0)
+    """The first axis is concatenated, and vectors are rows; the others are unified."""
+    return _concatenate(operation, names, 0)
 
 
-def _laid(operation: Operation, names: Names, dim: int) -> Note:
+def _concatenate(operation: Operation, names: Names, dim: int) -> Note:
+    """Concatenate the axis at `dim`; nothing is named if the inputs' ranks differ."""
     output = operation.outputs[0]
     shape = names.shapes[output]
     sides = [names.of(number) for number in operation.inputs]
@@ -35,8 +36,8 @@ def _laid(operation: Operation, names: Names, dim: int) -> Note:
     if any(len(side) != len(shape) for side in sides):
         return None
     for side in sides[1:]:
-        for place, (here, there) in enumerate(zip(sides[0], side, strict=True)):
-            if place != dim:
+        for position, (here, there) in enumerate(zip(sides[0], side, strict=True)):
+            if position != dim:
                 unify(here, there)
     joined = concatenated([side[dim] for side in sides], shape[dim])
     axes = [*sides[0][:dim], joined, *sides[0][dim + 1 :]]
@@ -46,7 +47,7 @@ def _laid(operation: Operation, names: Names, dim: int) -> Note:
 
 @rule("stack")
 def stack(operation: Operation, names: Names) -> None:
-    """All axes meet; a new one counts the tensors."""
+    """All axes of the inputs are unified; the stacked axis is new."""
     output = operation.outputs[0]
     shape = names.shapes[output]
     dim = canonical_dim(operation.get(1, "dim", 0), len(shape))
@@ -59,23 +60,24 @@ def stack(operation: Operation, names: Names) -> None:
 
 @rule("split chunk tensor_split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes")
 def split(operation: Operation, names: Names) -> Note:
-    """One axis is cut: into what it was put together from, if the sizes say so, else into parts."""
-    return _cut(operation, names, operation.get(2, "dim", 0))
+    """One axis is split: into the axes that it was concatenated from if the sizes agree, else into parts."""
+    return _split(operation, names, operation.get(2, "dim", 0))
 
 
 @rule("hsplit")
 def hsplit(operation: Operation, names: Names) -> Note:
-    """The second axis, or the only one."""
-    return _cut(operation, names, min(1, len(names.shapes[operation.inputs[0]]) - 1))
+    """The second axis is split, or the only one."""
+    return _split(operation, names, min(1, len(names.shapes[operation.inputs[0]]) - 1))
 
 
 @rule("vsplit")
 def vsplit(operation: Operation, names: Names) -> Note:
-    """The first axis."""
-    return _cut(operation, names, 0)
+    """The first axis is split."""
+    return _split(operation, names, 0)
 
 
-def _cut(operation: Operation, names: Names, dim: int) -> Note:
+def _split(operation: Operation, names: Names, dim: int) -> Note:
+    """Split the axis at `dim` into the axes of the outputs."""
     axes = names.of(operation.inputs[0])
     dim = canonical_dim(dim, len(axes))
     pieces = divided(axes[dim], [names.shapes[output][dim] for output in operation.outputs])
@@ -86,7 +88,7 @@ def _cut(operation: Operation, names: Names, dim: int) -> Note:
 
 @rule("unbind")
 def unbind(operation: Operation, names: Names) -> Note:
-    """One axis goes; there is an output for each of its indices."""
+    """The unbound axis is removed; there is one output for each of its indices."""
     axes = names.of(operation.inputs[0])
     dim = canonical_dim(operation.get(1, "dim", 0), len(axes))
     for output in operation.outputs:
@@ -95,7 +97,7 @@ def unbind(operation: Operation, names: Names) -> Note:
 
 
 @rule("dstack column_stack")
-def unsure(operation: Operation, names: Names) -> None:
-    """Where vectors go depends on how many axes each tensor has: told only if all are matrices or more."""
+def stack_columns_or_depth(operation: Operation, names: Names) -> None:
+    """The third axis is concatenated by dstack, the second by column_stack; unnamed if an input has fewer axes."""
     if all(len(names.shapes[number]) > 1 + (operation.function is torch.dstack) for number in operation.inputs):
-        _laid(operation, names, 2 if operation.function is torch.dstack else 1)
+        _concatenate(operation, names, 2 if operation.function is torch.dstack else 1)

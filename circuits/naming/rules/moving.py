@@ -1,43 +1,46 @@
-"""The same axes in another order, axes of size 1 that come and go, and axes that grow from them."""
+"""Naming rules of permuting, squeezing, expanding, repeating, and reading or writing a diagonal."""
 
 from typing import Any
 
 import torch
 
-from circuits.naming.axes import AxisNode, same_size
+from circuits.naming.axes import AxisNode
 from circuits.naming.derivation import prime, scaled, unify
 from circuits.naming.names import Names
 from circuits.naming.rules.registry import Operation, canonical_dim, canonical_dims, rule
+from circuits.naming.sizes import same_size
 
 
 @rule("permute")
 def permute(operation: Operation, names: Names) -> None:
-    """All axes in the order told."""
+    """The axes are in the order of the argument."""
     axes = names.of(operation.inputs[0])
-    names.put(operation.outputs[0], [axes[place] for place in canonical_dims(operation.sequence(1, "dims"), len(axes))])
+    dims = canonical_dims(operation.sequence(1, "dims"), len(axes))
+    names.put(operation.outputs[0], [axes[dim] for dim in dims])
 
 
 @rule("transpose swapaxes swapdims")
 def transpose(operation: Operation, names: Names) -> None:
-    """Two axes change places."""
+    """Two axes are swapped."""
     first = operation.get(1, "dim0", operation.kwargs.get("axis0"))
     second = operation.get(2, "dim1", operation.kwargs.get("axis1"))
-    _swapped(operation, names, first, second)
+    _swap(operation, names, first, second)
 
 
 @rule("t")
 def transposed_matrix(operation: Operation, names: Names) -> None:
-    """The two axes of a matrix change places; a vector stays."""
-    _swapped(operation, names, 0, -1)
+    """The two axes of a matrix are swapped; a vector is unchanged."""
+    _swap(operation, names, 0, -1)
 
 
 @rule("adjoint", also=[torch.Tensor.mT.__get__, torch.Tensor.mH.__get__])  # pyright: ignore[reportAttributeAccessIssue]
 def adjoint(operation: Operation, names: Names) -> None:
-    """The last two axes change places."""
-    _swapped(operation, names, -2, -1)
+    """The last two axes are swapped."""
+    _swap(operation, names, -2, -1)
 
 
-def _swapped(operation: Operation, names: Names, first: int, second: int) -> None:
+def _swap(operation: Operation, names: Names, first: int, second: int) -> None:
+    """Swap the axes at two positions; a scalar is unchanged."""
     axes = list(names.of(operation.inputs[0]))
     if axes:
         axes[first], axes[second] = axes[second], axes[first]
@@ -45,49 +48,49 @@ def _swapped(operation: Operation, names: Names, first: int, second: int) -> Non
 
 
 @rule(also=[torch.Tensor.T.__get__, torch.Tensor.H.__get__])  # pyright: ignore[reportAttributeAccessIssue]
-def reverse(operation: Operation, names: Names) -> None:
-    """All axes from the last to the first."""
+def reverse_axes(operation: Operation, names: Names) -> None:
+    """All axes are in reverse order."""
     names.put(operation.outputs[0], names.of(operation.inputs[0])[::-1])
 
 
 @rule("movedim moveaxis")
 def movedim(operation: Operation, names: Names) -> None:
-    """Some axes go to other places, the others keep their order."""
+    """Some axes are moved to other positions; the others keep their order."""
     axes = names.of(operation.inputs[0])
     sources = canonical_dims(operation.get(1, "source"), len(axes))
     targets = canonical_dims(operation.get(2, "destination"), len(axes))
-    rest = iter([axis for place, axis in enumerate(axes) if place not in sources])
-    order = [axes[sources[targets.index(place)]] if place in targets else next(rest) for place in range(len(axes))]
+    rest = iter([axis for position, axis in enumerate(axes) if position not in sources])
+    order = [axes[sources[targets.index(dim)]] if dim in targets else next(rest) for dim in range(len(axes))]
     names.put(operation.outputs[0], order)
 
 
 @rule("rot90")
 def rot90(operation: Operation, names: Names) -> None:
-    """Two axes change places at each odd turn."""
+    """Two axes are swapped if the number of turns is odd."""
     first, second = operation.get(2, "dims", [0, 1])
-    _swapped(operation, names, first, second if operation.get(1, "k", 1) % 2 else first)
+    _swap(operation, names, first, second if operation.get(1, "k", 1) % 2 else first)
 
 
 @rule("squeeze")
 def squeeze(operation: Operation, names: Names) -> None:
-    """Axes of size 1 go."""
+    """Axes of size 1 are removed; the others keep their names."""
     axes = names.of(operation.inputs[0])
     dims = canonical_dims(operation.sequence(1, "dim"), len(axes))
-    kept = [axis for place, axis in enumerate(axes) if place not in dims or not same_size(axis.root.size, 1)]
+    kept = [axis for position, axis in enumerate(axes) if position not in dims or not same_size(axis.root.size, 1)]
     names.put(operation.outputs[0], kept)
 
 
 @rule("unsqueeze")
 def unsqueeze(operation: Operation, names: Names) -> None:
-    """An axis of size 1 comes."""
+    """An axis of size 1 is inserted."""
     axes = names.of(operation.inputs[0])
-    place = canonical_dim(operation.get(1, "dim"), len(axes) + 1)
-    names.put(operation.outputs[0], [*axes[:place], AxisNode(1), *axes[place:]])
+    position = canonical_dim(operation.get(1, "dim"), len(axes) + 1)
+    names.put(operation.outputs[0], [*axes[:position], AxisNode(1), *axes[position:]])
 
 
 @rule("expand broadcast_to")
 def expand(operation: Operation, names: Names) -> None:
-    """Axes of size 1 grow into axes without a name; the others stay."""
+    """Expanded axes have no name; axes whose size is unchanged keep their names."""
     output = operation.outputs[0]
     shape, axes = names.shapes[output], names.of(operation.inputs[0])
     names.put(output, [*names.fresh(shape[: len(shape) - len(axes)]), *axes])
@@ -95,7 +98,7 @@ def expand(operation: Operation, names: Names) -> None:
 
 @rule("expand_as")
 def expand_as(operation: Operation, names: Names) -> None:
-    """Axes grow into those of another tensor."""
+    """The output has the axes of the other tensor; axes of equal size are unified."""
     axes, others = (names.of(number) for number in operation.inputs[:2])
     for here, there in zip(reversed(axes), reversed(others), strict=False):
         unify(here, there)
@@ -104,38 +107,39 @@ def expand_as(operation: Operation, names: Names) -> None:
 
 @rule("repeat tile")
 def repeat(operation: Operation, names: Names) -> None:
-    """An axis comes several times over: `2*h`; new ones lead."""
+    """A repeated axis is a multiple, `2*h`; new axes come first and have no name."""
     output = operation.outputs[0]
     shape, axes = names.shapes[output], names.of(operation.inputs[0])
     lead = len(shape) - len(axes)
-    names.put(output, [*names.fresh(shape[:lead]), *map(_times, axes, shape[lead:])])
+    names.put(output, [*names.fresh(shape[:lead]), *map(_repeated, axes, shape[lead:])])
 
 
-def _times(axis: AxisNode, size: Any) -> AxisNode:
+def _repeated(axis: AxisNode, size: Any) -> AxisNode:
+    """Return a repeated axis; one of size 1 becomes an axis without a name."""
     return AxisNode(size) if same_size(axis.root.size, 1) else scaled(axis, size)
 
 
 @rule("repeat_interleave")
 def repeat_interleave(operation: Operation, names: Names) -> None:
-    """Each index of one axis several times over; where no axis is told, of all read as one."""
+    """The repeated axis is a multiple, `2*h`; without a dimension only vectors are named, as others are flattened."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     dim = operation.get(2, "dim", 0 if len(axes) == 1 else None)
     if dim is not None and isinstance(operation.get(1, "repeats"), int):
         dim = canonical_dim(dim, len(axes))
-        names.put(output, [*axes[:dim], _times(axes[dim], names.shapes[output][dim]), *axes[dim + 1 :]])
+        names.put(output, [*axes[:dim], _repeated(axes[dim], names.shapes[output][dim]), *axes[dim + 1 :]])
 
 
 @rule("diagonal")
 def diagonal(operation: Operation, names: Names) -> None:
-    """Two axes go, and what they share comes last."""
+    """The two axes are removed; the diagonal, named as the first of them, comes last."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     dims = canonical_dims([operation.get(2, "dim1", 0), operation.get(3, "dim2", 1)], len(axes))
-    names.put(output, [*[axis for place, axis in enumerate(axes) if place not in dims], axes[dims[0]]])
+    names.put(output, [*[axis for position, axis in enumerate(axes) if position not in dims], axes[dims[0]]])
 
 
 @rule("diag_embed")
 def diag_embed(operation: Operation, names: Names) -> None:
-    """The last axis stands twice; told only where it stays last."""
+    """The last axis is followed by a second one of its size, `h h'`; unnamed if an offset or dimensions are given."""
     axes = names.of(operation.inputs[0])
     if len(operation.args) < 2 and not operation.kwargs:
         names.put(operation.outputs[0], [*axes, prime(axes[-1])])
@@ -143,6 +147,6 @@ def diag_embed(operation: Operation, names: Names) -> None:
 
 @rule("diag")
 def diag(operation: Operation, names: Names) -> None:
-    """A vector becomes a diagonal, a diagonal a vector."""
+    """A vector of axis `h` becomes a matrix `h h'`; of a matrix the first axis is kept."""
     axes = names.of(operation.inputs[0])
     names.put(operation.outputs[0], [axes[0], prime(axes[0])] if len(axes) == 1 else axes[:1])

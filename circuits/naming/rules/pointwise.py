@@ -1,12 +1,13 @@
-"""Operations that treat every number alike: arithmetic, where axes meet from the right, and what keeps all axes."""
+"""Naming rules of elementwise operations: arithmetic, whose inputs are broadcast, and operations that keep all axes."""
 
 import torch
 
 from circuits.diagram import returning_first
-from circuits.naming.axes import AxisNode, same_size
+from circuits.naming.axes import AxisNode
 from circuits.naming.derivation import unify
 from circuits.naming.names import Names
 from circuits.naming.rules.registry import Operation, rule
+from circuits.naming.sizes import same_size
 
 
 @rule("add sub mul div truediv floordiv mod pow eq ne lt le gt ge and or xor", slots=True)
@@ -17,27 +18,27 @@ from circuits.naming.rules.registry import Operation, rule
     "heaviside logaddexp logaddexp2 xlogy isclose nextafter polar complex copy",
     "mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy binary_cross_entropy_with_logits",
 )
-def meeting(operation: Operation, names: Names) -> None:
-    """Axes meet from the right; the output has the names of whichever input is not stretched."""
+def broadcasting(operation: Operation, names: Names) -> None:
+    """The axes of the inputs are broadcast, aligned at the right; axes of equal size are unified."""
     for output in operation.outputs:
-        meet(operation.inputs, output, names)
+        broadcast(operation.inputs, output, names)
 
 
-def meet(inputs: tuple[int, ...], output: int, names: Names) -> None:
-    """Name an output whose axes are those of its inputs, which are stretched over each other."""
+def broadcast(inputs: tuple[int, ...], output: int, names: Names) -> None:
+    """Name an output whose axes are those of its inputs broadcast; a named axis is preferred to an unnamed one."""
     shape = names.shapes[output]
     axes: list[AxisNode | None] = [None] * len(shape)
     for number in inputs:
         given = names.of(number)
-        for place, axis in zip(range(len(shape) - 1, -1, -1), reversed(given), strict=False):
-            here = axes[place]
-            if not same_size(axis.root.size, shape[place]):
+        for position, axis in zip(range(len(shape) - 1, -1, -1), reversed(given), strict=False):
+            here = axes[position]
+            if not same_size(axis.root.size, shape[position]):
                 continue
             if here is None:
-                axes[place] = axis
+                axes[position] = axis
             else:
                 unify(here, axis)
-                axes[place] = axis if here.label() is None and axis.label() is not None else here
+                axes[position] = axis if here.label() is None and axis.label() is not None else here
     names.put(output, [axis or AxisNode(size) for axis, size in zip(axes, shape, strict=True)])
 
 
@@ -62,8 +63,8 @@ def meet(inputs: tuple[int, ...], output: int, names: Names) -> None:
         returning_first(torch.Tensor.__setitem__),
     ],
 )
-def keeping(operation: Operation, names: Names) -> None:
-    """The axes of the first tensor stay what they are."""
+def keeping_axes(operation: Operation, names: Names) -> None:
+    """All axes of the first tensor are kept."""
     axes = names.of(operation.inputs[0])
     for output in operation.outputs:
         if len(names.shapes[output]) == len(axes):
@@ -72,7 +73,7 @@ def keeping(operation: Operation, names: Names) -> None:
 
 @rule("prelu")
 def prelu(operation: Operation, names: Names) -> None:
-    """The axes stay; the slopes are those of the channels."""
+    """All axes are kept; the axis of the slopes is the channel axis, the second."""
     axes, slopes = (names.of(number) for number in operation.inputs[:2])
     if len(axes) > 1 and slopes:
         unify(axes[1], slopes[0])
@@ -80,11 +81,11 @@ def prelu(operation: Operation, names: Names) -> None:
 
 
 @rule("broadcast_tensors meshgrid")
-def together(operation: Operation, names: Names) -> None:
-    """Every tensor takes the axes of all."""
+def broadcasting_together(operation: Operation, names: Names) -> None:
+    """Each output of broadcast_tensors has the axes of all inputs broadcast; of meshgrid, the axis of every vector."""
     if operation.function is torch.broadcast_tensors:
         for output in operation.outputs:
-            meet(operation.inputs, output, names)
+            broadcast(operation.inputs, output, names)
         return
     every = [axis for number in operation.inputs for axis in names.of(number) or [AxisNode(1)]]
     if operation.kwargs.get("indexing") == "xy":
@@ -94,12 +95,12 @@ def together(operation: Operation, names: Names) -> None:
 
 
 @rule("view_as_real")
-def as_pairs(operation: Operation, names: Names) -> None:
-    """One more axis, of two: the real and the imaginary part."""
+def real_pairs(operation: Operation, names: Names) -> None:
+    """The output has one more axis, of size 2: the real and the imaginary part."""
     names.put(operation.outputs[0], [*names.of(operation.inputs[0]), AxisNode(2)])
 
 
 @rule("view_as_complex")
-def of_pairs(operation: Operation, names: Names) -> None:
-    """The last axis goes."""
+def complex_from_pairs(operation: Operation, names: Names) -> None:
+    """The last axis, of size 2, is removed."""
     names.put(operation.outputs[0], names.of(operation.inputs[0])[:-1])

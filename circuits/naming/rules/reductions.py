@@ -1,4 +1,4 @@
-"""Reductions: some axes go, and the note says which."""
+"""Naming rules of reductions: the reduced axes are removed, and the note names them."""
 
 import torch
 
@@ -6,7 +6,7 @@ from circuits.diagram import Wire
 from circuits.naming.axes import AxisNode
 from circuits.naming.derivation import unify
 from circuits.naming.names import Names
-from circuits.naming.rules.pointwise import meet
+from circuits.naming.rules.pointwise import broadcast
 from circuits.naming.rules.registry import Note, Operation, canonical_dims, over, rule
 
 
@@ -15,84 +15,93 @@ from circuits.naming.rules.registry import Note, Operation, canonical_dims, over
     "nansum nanmean count_nonzero",
 )
 def reduction(operation: Operation, names: Names) -> Note:
-    """Over the axes told, or over all."""
-    return _over(operation, names, 1)
+    """The reduced axes, all if no dimension is given, are removed; the others keep their names."""
+    return _reduce(operation, names, 1)
 
 
 @rule("max min")
-def extreme(operation: Operation, names: Names) -> Note:
-    """Over an axis or all; of two tensors, number by number."""
+def max_or_min(operation: Operation, names: Names) -> Note:
+    """The reduced axes, all if no dimension is given, are removed; two tensors are broadcast instead."""
     if isinstance(operation.raw(1, "other"), Wire):
-        meet(operation.inputs, operation.outputs[0], names)
+        broadcast(operation.inputs, operation.outputs[0], names)
         return None
-    return _over(operation, names, 1)
+    return _reduce(operation, names, 1)
 
 
 @rule("mode")
 def mode(operation: Operation, names: Names) -> Note:
-    """Over the last axis where none is told."""
-    return _over(operation, names, 1, -1)
+    """The reduced axis, the last if no dimension is given, is removed."""
+    return _reduce(operation, names, 1, -1)
 
 
 @rule("kthvalue")
 def kthvalue(operation: Operation, names: Names) -> Note:
-    """Over the last axis where none is told; which value stands before the axis."""
-    return _over(operation, names, 2, -1)
+    """The reduced axis, the last if no dimension is given, is removed; k is the argument before the dimension."""
+    return _reduce(operation, names, 2, -1)
 
 
 @rule("norm linalg_norm linalg_vector_norm vector_norm")
 def norm(operation: Operation, names: Names) -> Note:
-    """Over the axes told, or over all; the power stands before them."""
-    return _over(operation, names, 2)
+    """The reduced axes, all if no dimension is given, are removed; the order is the argument before the dimensions."""
+    return _reduce(operation, names, 2)
 
 
 @rule("matrix_norm linalg_matrix_norm")
 def matrix_norm(operation: Operation, names: Names) -> Note:
-    """Over the last two axes where none are told."""
-    return _over(operation, names, 2, [-2, -1])
+    """The reduced axes, the last two if no dimension is given, are removed."""
+    return _reduce(operation, names, 2, [-2, -1])
 
 
 @rule("quantile nanquantile")
 def quantile(operation: Operation, names: Names) -> Note:
-    """Over an axis or all; several quantiles make an axis in front."""
+    """The reduced axes, all if no dimension is given, are removed; a vector of quantiles adds its axis in front."""
     several = operation.tensor(1, "q")
     lead = [] if several is None else list(names.of(several))
-    return _over(operation, names, 2, lead=lead)
+    return _reduce(operation, names, 2, lead=lead)
 
 
-def _over(
+def _reduce(
     operation: Operation,
     names: Names,
-    place: int,
+    position: int,
     default: int | list[int] | None = None,
     lead: list[AxisNode] | None = None,
 ) -> Note:
+    """Name the outputs of a reduction and return the note; no note if all axes are reduced.
+
+    Args:
+        operation: The recorded call.
+        names: The axes of all values.
+        position: The position of the argument that lists the reduced dimensions.
+        default: Those reduced if it is not passed; None for all.
+        lead: Axes of the output before the kept ones.
+    """
     axes, front = names.of(operation.inputs[0]), lead or []
-    dims = operation.get(place, "dim", operation.kwargs.get("axis", default))
-    gone = canonical_dims(default if isinstance(dims, bool) else dims, len(axes))
+    dims = operation.get(position, "dim", operation.kwargs.get("axis", default))
+    removed = canonical_dims(default if isinstance(dims, bool) else dims, len(axes))
     for output in operation.outputs:
         shape = names.shapes[output][len(front) :]
-        kept = [axis for place, axis in enumerate(axes) if place not in gone]
+        kept = [axis for position, axis in enumerate(axes) if position not in removed]
         if len(shape) == len(axes):
-            kept = [AxisNode(1) if place in gone else axis for place, axis in enumerate(axes)]
+            kept = [AxisNode(1) if position in removed else axis for position, axis in enumerate(axes)]
         names.put(output, front + kept)
-    return over(axes, gone) if len(gone) < len(axes) else None
+    return over(axes, removed) if len(removed) < len(axes) else None
 
 
 @rule("cosine_similarity pairwise_distance")
-def compared(operation: Operation, names: Names) -> None:
-    """Two tensors meet, and an axis goes: told only where both have the same axes."""
+def pairwise(operation: Operation, names: Names) -> None:
+    """The axes of both tensors are unified and the compared one is removed; unnamed if their ranks differ."""
     left, right = (names.of(number) for number in operation.inputs[:2])
     dim = operation.get(2, "dim", 1) if operation.function is not torch.pairwise_distance else -1
     if len(left) == len(right):
         for here, there in zip(left, right, strict=True):
             unify(here, there)
-        names.put(operation.outputs[0], [axis for place, axis in enumerate(left) if place != dim % len(left)])
+        names.put(operation.outputs[0], [axis for position, axis in enumerate(left) if position != dim % len(left)])
 
 
 @rule("cdist")
 def cdist(operation: Operation, names: Names) -> None:
-    """The last axes meet; the rows of one stand before the rows of the other."""
+    """The last axes are unified and removed; the output has the first's other axes, then the second's rows."""
     left, right = (names.of(number) for number in operation.inputs[:2])
     unify(left[-1], right[-1])
     if len(left) == len(right):
@@ -100,8 +109,8 @@ def cdist(operation: Operation, names: Names) -> None:
 
 
 @rule("cross_entropy nll_loss")
-def loss(operation: Operation, names: Names) -> None:
-    """The classes go, if anything is left."""
+def class_loss(operation: Operation, names: Names) -> None:
+    """The class axis, the second, is removed; a reduced loss is a scalar."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     if len(axes) > 1 and names.shapes[output]:
         names.put(output, [axes[0], *axes[2:]])
@@ -109,6 +118,6 @@ def loss(operation: Operation, names: Names) -> None:
 
 @rule("trace")
 def trace(operation: Operation, names: Names) -> None:
-    """Both axes of a matrix meet and go."""
+    """Both axes of the matrix are unified and removed."""
     first, second = names.of(operation.inputs[0])
     unify(first, second)

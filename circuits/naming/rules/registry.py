@@ -1,7 +1,8 @@
-"""Where the rules are kept, and what a rule is given: one torch call as it was seen.
+"""The registry of naming rules, and what a rule receives: one torch call as it was recorded.
 
-A rule reads the axes of an operation's inputs, gives axes to its outputs, and may return a note for its label
-(`over x`). It is found by the callable itself, never by a name: names are looked up once, when a rule is registered.
+A rule reads the axes of an operation's inputs, sets the axes of its outputs, and may return a note for the box's label
+(`over x`). Rules are looked up by the callable itself; the torch functions that a rule is registered for are given by
+name and resolved once, at registration.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,46 +19,46 @@ from circuits.naming.names import Names
 
 @dataclass(frozen=True)
 class Operation:
-    """One torch call as it was seen: wires stand for tensors."""
+    """One torch call as it was recorded: `args`, `kwargs` and `result` hold a Wire for each tensor."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
 
-    def get(self, place: int, name: str, default: Any = None) -> Any:
-        """An argument, by place or by name, as plain Python data where it holds no tensor."""
-        found = self.raw(place, name)
+    def get(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument, by position or name, as plain Python data (see `plain`); `default` if absent or None."""
+        found = self.raw(position, name)
         return default if found is None else plain(found)
 
-    def raw(self, place: int, name: str) -> Any:
-        """An argument as it was recorded; None if it was not given."""
-        return self.kwargs[name] if name in self.kwargs else self.args[place] if place < len(self.args) else None
+    def raw(self, position: int, name: str) -> Any:
+        """Return an argument as it was recorded; None if it was not passed."""
+        return self.kwargs[name] if name in self.kwargs else self.args[position] if position < len(self.args) else None
 
-    def tensor(self, place: int, name: str) -> int | None:
-        """The number of a tensor argument; None if there is none."""
-        found = self.raw(place, name)
+    def tensor(self, position: int, name: str) -> int | None:
+        """Return the number of a tensor argument; None if the argument is no tensor."""
+        found = self.raw(position, name)
         return found.number if isinstance(found, Wire) else None
 
-    def sequence(self, place: int, name: str) -> Any:
-        """An argument that is a sequence, or is written out to the end: `permute(2, 0, 1)`."""
-        found = self.get(place, name)
-        return [plain(arg) for arg in self.args[place:]] if isinstance(found, int) else found
+    def sequence(self, position: int, name: str) -> Any:
+        """Return a sequence argument, which may also be passed as several arguments: `permute(2, 0, 1)`."""
+        found = self.get(position, name)
+        return [plain(arg) for arg in self.args[position:]] if isinstance(found, int) else found
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """Every tensor that goes in."""
+        """The numbers of the input tensors, without `out=`."""
         named = [value for name, value in self.kwargs.items() if name != "out"]
         return wires(Struct(tuple, (), (*self.args, *named)))
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """Every tensor that comes out."""
+        """The numbers of the output tensors."""
         return wires(self.result)
 
 
 def plain(value: Any) -> Any:
-    """A recorded argument as plain data: sequences as lists, symbolic numbers as expressions."""
+    """Return a recorded argument as plain data: sequences as lists, symbolic numbers as expressions; Wires stay."""
     if isinstance(value, Struct) and value.kind in (tuple, list, torch.Size):
         return [plain(part) for part in value.parts]
     if isinstance(value, Wire):
@@ -69,7 +70,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Over:
-    """The note that says along which axes an operation works; their names may still be learned."""
+    """The note `over x`, for the axes along which an operation works; its text is computed when it is shown."""
 
     axes: tuple[AxisNode, ...]
     dims: tuple[int, ...]
@@ -80,7 +81,7 @@ class Over:
 
 
 def over(axes: Sequence[AxisNode], dims: Iterable[int]) -> Over | None:
-    """That note, if there are such axes; a number has none, though torch takes it for a vector of one."""
+    """Return the note for the axes at `dims`; None without any, as for a scalar, for which torch accepts `dim=0`."""
     found = tuple(dims) if axes else ()
     return Over(tuple(axes), found) if found else None
 
@@ -93,7 +94,10 @@ _OWNERS = (torch, torch.Tensor, F, torch._VF, torch.special, torch.linalg)
 
 
 def torch_functions(*names: str, slots: bool = False) -> Iterator[Callable[..., Any]]:
-    """Every callable of torch that goes by one of these names, in place or not; with Python's slots, `__add__`, too."""
+    """Yield every torch callable of one of these names, in-place variants too; `slots` adds `__add__` and the like.
+
+    Each of `names` may hold several names, separated by spaces.
+    """
     forms = ("{}", "{}_", "__{}__", "__r{}__", "__i{}__") if slots else ("{}", "{}_")
     for name in " ".join(names).split():
         for owner in _OWNERS:
@@ -104,7 +108,7 @@ def torch_functions(*names: str, slots: bool = False) -> Iterator[Callable[..., 
 
 
 def rule(*names: str, slots: bool = False, also: Iterable[Any] = ()) -> Callable[[Rule], Rule]:
-    """Register a rule for these spellings, and for more callables that have no name of their own."""
+    """Return a decorator that registers a rule for the torch functions of these names and the callables in `also`."""
 
     def register(function: Rule) -> Rule:
         for found in (*torch_functions(*names, slots=slots), *also):
@@ -116,12 +120,12 @@ def rule(*names: str, slots: bool = False, also: Iterable[Any] = ()) -> Callable
 
 
 def canonical_dim(dim: Any, rank: int) -> int:
-    """The place of an axis, counted from the front."""
+    """Return a dimension as an index from the front; 0 for a scalar."""
     return int(dim) % rank if rank else 0
 
 
 def canonical_dims(dims: Any, rank: int) -> list[int]:
-    """The places of one axis or several; of all, if none is given."""
+    """Return one dimension or several as indices from the front; all of them for None or an empty list."""
     if dims is None or dims == []:
         return list(range(rank))
     return [canonical_dim(dim, rank) for dim in (dims if isinstance(dims, list) else [dims])]

@@ -1,0 +1,211 @@
+"""Match the terms of a signature or einops pattern with the axes of tensors, and record the names that they state."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from circuits.naming.axes import Affine, AxisNode, Grouped, Scope, StatedName
+from circuits.naming.derivation import group, group_origin, parts, prime, scaled, unify
+from circuits.naming.sizes import quotient, same_size
+from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term, solve
+
+
+class Matcher:
+    """The names in one pattern or signature, and the axes that they stand for.
+
+    A pattern states names in the scope `outer`. A signature also opens the scope `inner` of its circuit, in which each
+    of its names stands for an axis of that scope; `outer_axes` and `inner_axes` hold both by name. An axis without a
+    name in the outer scope gets the signature's name there too. Call `match_input` for each input, then
+    `match_output` (signatures) or `axes_for` (patterns) for each output.
+    """
+
+    def __init__(self, outer: Scope, inner: Scope | None = None, sizes: dict[str, Any] | None = None) -> None:
+        self.outer = outer
+        self.inner = inner
+        self.outer_axes: dict[str, AxisNode] = {}
+        self.inner_axes: dict[str, AxisNode] = {}
+        self.sizes = dict(sizes or {})
+        self.rest: list[AxisNode] = []
+        self.outer_was_empty = not outer.sizes
+        self.give_name = outer.name
+
+    # Inputs
+
+    def match_input(self, terms: Axes, axes: Sequence[AxisNode], keep_rest: bool = True) -> list[AxisNode]:
+        """Match the terms of a tensor with its axes in the outer scope; return its axes in the inner scope.
+
+        Without an inner scope the axes are those of the outer scope. If the number of axes does not fit the terms, no
+        name is stated and the axes returned have none. `keep_rest=False` leaves the axes of `...` unchanged for the
+        tensors that follow.
+        """
+        spare = len(axes) - sum([not isinstance(term, Rest) for term in terms])
+        if spare < 0 or (spare > 0 and not any(isinstance(term, Rest) for term in terms)):
+            return [AxisNode(axis.root.size) for axis in axes]
+        left, found = list(axes), []
+        for term in terms:
+            if isinstance(term, Rest):
+                rest, left = left[:spare], left[spare:]
+                found += self._match_rest(rest, keep_rest)
+            else:
+                found.append(self._match(term, left.pop(0)))
+        return found
+
+    def _match_rest(self, axes: list[AxisNode], keep: bool) -> list[AxisNode]:
+        """Match the axes of `...` with those of the tensors before, aligned at the right, and unify them."""
+        for here, there in zip(reversed(axes), reversed(self.rest), strict=False):
+            unify(here, there)
+        if keep and len(self.rest) < len(axes):
+            self.rest = axes
+        return axes if self.inner is None else [self.inner.import_axis(axis) for axis in axes]
+
+    def _match(self, term: Term, axis: AxisNode) -> AxisNode:
+        """Match one term with an axis of the outer scope; return its axis in the inner scope."""
+        if isinstance(term, Axis):
+            return self._match_name(term.name, axis)
+        if isinstance(term, Group):
+            return self._match_group(term, axis)
+        if isinstance(term, Derived):
+            return self._match_derived(term, axis)
+        return axis if self.inner is None else AxisNode(axis.root.size)
+
+    def _match_name(self, name: str, axis: AxisNode) -> AxisNode:
+        """Unify an axis with the axis that the name stood for before, and name it if it has no name."""
+        known = self.outer_axes.setdefault(name, axis)
+        unify(known, axis)
+        self.give_name(axis, name)
+        return self._inner_axis(name, axis.root.size)
+
+    def _inner_axis(self, name: str, size: Any) -> AxisNode:
+        """Return the axis of a name in the inner scope; without such a scope the axis in the outer one."""
+        if self.inner is None:
+            return self.outer_axes[name]
+        known = self.inner_axes.get(name)
+        if known is None:
+            known = self.inner_axes[name] = AxisNode(size, self.inner.define(name, size))
+        return known if size is None or same_size(known.size, size) else AxisNode(size)
+
+    def _match_group(self, term: Group, axis: AxisNode) -> AxisNode:
+        """Match a group `(h k)`: its parts with those of a grouped axis, or with new axes that the axis then groups."""
+        pieces = parts(axis, Grouped)
+        if len(pieces) != len(term.terms):
+            pieces = self._group_parts(term, axis.root.size)
+            if axis.nameable and pieces:
+                axis.root.origin = group_origin(pieces)
+        inside = [self._match(part, piece) for part, piece in zip(term.terms, pieces, strict=bool(pieces))]
+        if self.inner is None:
+            return axis
+        inside = inside or [AxisNode(None, StatedName(str(part), self.inner)) for part in term.terms]
+        return group(inside, axis.root.size)
+
+    def _group_parts(self, term: Group, size: Any) -> tuple[AxisNode, ...]:
+        """Return axes for the parts of a group; the size of one part is solved if the others are known.
+
+        If more sizes are unknown, return the axes that the parts were matched with before, also if their sizes are
+        unknown, and nothing unless all were.
+        """
+        known = [self._known_size(part) for part in term.terms]
+        missing = [position for position, each in enumerate(known) if each is None]
+        if len(missing) > 1:
+            matched = [self.outer_axes[str(part)] for part in term.terms if str(part) in self.outer_axes]
+            return tuple(matched) if len(matched) == len(term.terms) else ()
+        if missing:
+            product: Any = 1
+            for each in known:
+                product = product * each if each is not None else product
+            known[missing[0]] = quotient(size, product)
+        return tuple([self._part(part, each) for part, each in zip(term.terms, known, strict=True)])
+
+    def _known_size(self, term: Term) -> Any:
+        if isinstance(term, Number):
+            return term.value
+        known = self.outer_axes.get(str(term))
+        return known.root.size if known is not None else self.sizes.get(str(term))
+
+    def _part(self, term: Term, size: Any) -> AxisNode:
+        known = self.outer_axes.get(str(term))
+        return known if known is not None and same_size(known.root.size, size) else AxisNode(size)
+
+    def _match_derived(self, term: Derived, axis: AxisNode) -> AxisNode:
+        """Match arithmetic such as `h/2`, whose name may have been matched before."""
+        size = axis.root.size
+        base = self._base_axis(term, size)
+        if axis.nameable:
+            axis.root.origin = base and _affine_origin(term, base, size)
+        if self.inner is None:
+            return axis
+        within = base and _affine_origin(term, self._inner_axis(term.names[0], base.root.size), size)
+        return AxisNode(size, within or StatedName(str(term), self.inner))
+
+    def _base_axis(self, term: Derived, size: Any) -> AxisNode | None:
+        """Return the axis of the one name in the term, a new axis if it was not matched before; None for two names."""
+        if len(set(term.names)) != 1:
+            return None
+        name = term.names[0]
+        if name not in self.outer_axes:
+            axis = self.outer_axes[name] = AxisNode(solve(term, size, {}, quotient))
+            self.outer.name(axis, name)
+        return self.outer_axes[name]
+
+    # Outputs
+
+    def match_output(self, terms: Axes, axes: Sequence[AxisNode]) -> list[AxisNode]:
+        """Name the unnamed axes of an output in the inner scope; return its axes in the outer scope."""
+        if self.inner is not None:
+            self.inner.release_reserved()
+            within = Matcher(self.inner)
+            within.give_name = self.inner.rename
+            within.outer_axes, within.rest = self.inner_axes, [self.inner.import_axis(axis) for axis in self.rest]
+            within.match_input(terms, axes)
+        return self.axes_for(terms, [axis.root.size for axis in axes])
+
+    def axes_for(self, terms: Axes, shape: Sequence[Any]) -> list[AxisNode]:
+        """Return the axes in the outer scope of a tensor with these terms; a name not matched before is a new axis."""
+        spare = len(shape) - sum([not isinstance(term, Rest) for term in terms])
+        found: list[AxisNode] = []
+        by_name: dict[str, AxisNode] = {}
+        for term in terms:
+            if isinstance(term, Rest):
+                found += self.rest[len(self.rest) - spare :] if 0 < spare <= len(self.rest) else []
+            elif len(found) < len(shape):
+                axis = self._axis_for(term, shape[len(found)])
+                if isinstance(term, Axis):
+                    twice = any(axis.root is each.root for name, each in by_name.items() if name != term.name)
+                    axis = by_name[term.name] = prime(axis) if twice and term.name not in by_name else axis
+                found.append(axis)
+        return found
+
+    def _axis_for(self, term: Term, size: Any) -> AxisNode:
+        """Return the axis in the outer scope of one term of an output."""
+        if isinstance(term, Axis):
+            known = self.outer_axes.get(term.name)
+            if known is None or not same_size(known.root.size, size):
+                known = self.outer_axes[term.name] = self._new_axis(term.name, size)
+            return known
+        if isinstance(term, Group):
+            pieces = self._group_parts(term, size)
+            for part, axis in zip(term.terms, pieces, strict=bool(pieces)):
+                if isinstance(part, Axis) and self.outer_axes.setdefault(part.name, axis) is axis:
+                    self.outer.name(axis, part.name)
+            return group(pieces, size) if pieces else AxisNode(size)
+        if isinstance(term, Derived):
+            base = self._base_axis(term, size)
+            return AxisNode(size, base and _affine_origin(term, base, size))
+        return AxisNode(size)
+
+    def _new_axis(self, name: str, size: Any) -> AxisNode:
+        """Return the axis of a name that no input has; `h'` of a signature is derived from `h` if there is one."""
+        stem = self.outer_axes.get(name.rstrip("'"))
+        if stem is not None and self.inner is not None and not self.outer_was_empty:
+            return scaled(stem, size)
+        axis = AxisNode(size)
+        self.outer.name(axis, name)
+        return axis
+
+
+def _affine_origin(term: Derived, axis: AxisNode, size: Any) -> Affine | None:
+    """Return the arithmetic of a term on the axis of its one name; None if it is not affine or the sizes disagree."""
+    offset, once, twice = [term.size({term.names[0]: Fraction(x)}, lambda a, b: a / Fraction(b)) for x in (0, 1, 2)]
+    base, ratio = axis.root, Fraction(once - offset)
+    whole = offset + ratio * 2 == twice and Fraction(offset).denominator == 1
+    fits = whole and same_size(size * ratio.denominator, base.size * ratio.numerator + int(offset) * ratio.denominator)
+    return Affine(base, ratio, int(offset)) if fits else None
