@@ -5,11 +5,11 @@ data: tensors on numbered wires, evaluated by one einsum), `operations` (compose
 (numbered axes and their names), and `as_linear` (a linear circuit as a LinearMap).
 """
 
-from circuits.algebra.as_linear import as_linear, linear_combinations
+from circuits.algebra.as_linear import as_linear, linear_sums
 from circuits.algebra.linear_map import LinearMap
 
 __all__ = [
     "LinearMap",
     "as_linear",
-    "linear_combinations",
+    "linear_sums",
 ]

@@ -67,7 +67,7 @@ COMBINATIONS = ((0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (64.0, -0.5))
 """The pairs a, b for which f(a x + b y) is compared with a f(x) + b f(y)."""
 
 
-class LinearCombination(NamedTuple):
+class LinearSum(NamedTuple):
     """The outputs f(a x + b y), as `found`, and a f(x) + b f(y), as `expected`; they are equal if f is linear."""
 
     a: float
@@ -76,16 +76,16 @@ class LinearCombination(NamedTuple):
     expected: list[Tensor]
 
 
-def linear_combinations(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -> Iterator[LinearCombination]:
+def linear_sums(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -> Iterator[LinearSum]:
     """Yield f(a x + b y) and a f(x) + b f(y) for each pair a, b in COMBINATIONS; the first pair is 0, 0.
 
-    >>> [[both.found[0].item(), both.expected[0].item()] for both in linear_combinations(lambda x: [x + 1], *torch.ones(2))]
+    >>> [[both.found[0].item(), both.expected[0].item()] for both in linear_sums(lambda x: [x + 1], *torch.ones(2))]
     [[1.0, 0.0], [3.0, 4.0], [1.0, 0.0], [64.5, 127.0]]
     """
     at_x, at_y = f(x), f(y)
     for a, b in COMBINATIONS:
         expected = [a * one + b * two for one, two in zip(at_x, at_y, strict=True)]
-        yield LinearCombination(a, b, list(f(a * x + b * y)), expected)
+        yield LinearSum(a, b, list(f(a * x + b * y)), expected)
 
 
 def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
@@ -96,7 +96,7 @@ def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
     """
     with torch.no_grad():
         scale = 1 + max(_largest(f(x)), _largest(f(y)))
-        for a, b, (found,), (expected,) in linear_combinations(lambda value: [f(value)], x, y):
+        for a, b, (found,), (expected,) in linear_sums(lambda value: [f(value)], x, y):
             off = _largest(found - expected)
             if off > 1e3 * torch.finfo(found.dtype).eps * scale * max(1.0, abs(a)):
                 text = f"f({a:g} x + {b:g} y) is not {a:g} f(x) + {b:g} f(y), by {off:.4}"
@@ -109,4 +109,4 @@ def _largest(tensor: Tensor) -> float:
     return tensor.abs().max().item() if tensor.numel() else 0.0
 
 
-__all__ = ["as_linear", "linear_combinations", "nonlinearity"]
+__all__ = ["as_linear", "linear_sums", "nonlinearity"]

@@ -87,7 +87,7 @@ class LinearMap:
 
     @classmethod
     def unit(cls, name: str, size: int) -> Self:
-        """Return the unit (cup) `-> b b'`, the identity matrix as a tensor without inputs.
+        """Return the unit (cup) `-> b b'` of an axis of this name and size: the identity matrix, without inputs.
 
         >>> LinearMap.unit("b", 2).tensor
         tensor([[1., 0.],
@@ -97,12 +97,12 @@ class LinearMap:
 
     @classmethod
     def inner_product(cls, name: str, size: int) -> Self:
-        """Return the inner product (cap) `b b' ->`, the sum of the products over one axis; the transpose of `unit`."""
+        """Return the inner product (cap) `b b' ->` over such an axis, the sum of products; it is `unit` transposed."""
         return cls._of(delta((name, f"{name}'"), (), size, name))
 
     @classmethod
     def diagonal(cls, name: str, size: int) -> Self:
-        """Return the map `h h' -> h` that reads the diagonal of a matrix; its transpose writes one.
+        """Return the map `h h' -> h` that reads the diagonal of a matrix of this size; its transpose writes one.
 
         >>> LinearMap.diagonal("h", 2)(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         tensor([1., 4.])
@@ -122,7 +122,7 @@ class LinearMap:
         return evaluate(self.factors, self.wires, self._network.wire_names(), self.sizes)
 
     def merged(self) -> Self:
-        """Return the same map with one factor, its dense tensor."""
+        """Return the same map, evaluated: its dense tensor is its only factor."""
         return type(self)(self.tensor, str(self.signature))
 
     def __repr__(self) -> str:
@@ -150,8 +150,8 @@ class LinearMap:
     def __rshift__(self, other: "LinearMap") -> Self:
         """Return this map, then `other`: outputs are contracted with the inputs of the same name, other axes are kept.
 
-        Raises SignatureError if no names are shared, or two axes of one side would have one name; ShapeError if the
-        sizes of a shared name differ.
+        Raises SignatureError if this map has outputs and `other` has inputs but they share no name, or if two axes of
+        one side would have one name; ShapeError if the sizes of a shared name differ.
         """
         if not isinstance(other, LinearMap):
             return NotImplemented
@@ -191,24 +191,25 @@ class LinearMap:
         >>> LinearMap(torch.eye(3), "a -> a").contract("a").tensor
         tensor(3.)
         """
-        return self._of(operations.trace(self._network, name, other))
+        return self._of(operations.contract(self._network, name, other))
 
     def named(self, text: str) -> Self:
         """Return the map with other names for its axes, in their order: `f.named("a -> b' c")`.
 
-        Raises SignatureError if the text does not have as many names on each side.
+        Raises SignatureError if `text` does not have as many names on each side, ShapeError if two axes of different
+        sizes get one name.
         """
         return self._of(operations.rename(self._network, text))
 
     def ordered(self, text: str) -> Self:
         """Return the map with the axes of each side in another order: `f.ordered("a -> c b")`.
 
-        Raises SignatureError if the text does not have the same names on each side.
+        Raises SignatureError if `text` does not have the same names on each side.
         """
         return self._of(operations.reorder(self._network, text))
 
     def allclose(self, other: "LinearMap", rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-        """Return whether both maps are equal up to the order of axes and the tolerances of torch.allclose."""
+        """Return whether both maps are equal up to the order of axes, within the tolerances of torch.allclose."""
         pair = _aligned(self, other)
         return pair is not None and torch.allclose(*pair, rtol, atol)
 

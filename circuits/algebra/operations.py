@@ -1,4 +1,4 @@
-"""Operations on tensor networks: compose, outer product, transpose, trace, rename, reorder.
+"""Operations on tensor networks: compose, outer product, transpose, contract, rename, reorder.
 
 Each returns a network on renumbered wires, with the same tensors as factors; nothing is computed.
 
@@ -80,7 +80,7 @@ def transpose(network: Network, names: Sequence[str]) -> Network:
     return _with_ends(network, [*moved[1], *kept[0]], [*moved[0], *kept[1]])
 
 
-def trace(network: Network, name: str, other: str | None) -> Network:
+def contract(network: Network, name: str, other: str | None) -> Network:
     """Return the network with two of its ends contracted: those of two names, or both of one name.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from circuits.algebra import linear_combinations
+from circuits.algebra import linear_sums
 from circuits.errors import CircuitError
 from circuits.laws.comparison import assert_outputs_close
 from circuits.laws.counterexample import smallest_counterexample
@@ -90,7 +90,7 @@ def _check_linear(subject: Subject, argument: str) -> None:
         def at(value: Tensor, one: dict[str, Tensor] = one) -> list[Tensor]:
             return subject({**one, argument: value})
 
-        for a, b, found, expected in linear_combinations(at, x, y):
+        for a, b, found, expected in linear_sums(at, x, y):
             origins = (f"as f({a:g} x + {b:g} y)", f"as {a:g} f(x) + {b:g} f(y)")
             origins = origins if a else (f"where {argument} is zero", "for a linear map")
             notes = [f"x and y are two random values of {argument}"] if a else []
