@@ -1,8 +1,8 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# This file uses private names of torch.
 # pyright: reportPrivateImportUsage=false
-"""What every test stands on: golden texts, a seed for each test, one torch thread for each worker.
+"""Fixtures of all tests: golden texts, a seed for each test, one torch thread for each worker.
 
-And `agree`, which records a call and holds the record against a plain run of the same code.
+And `agree`, which records a call and compares the diagram with a run of the same code without a recorder.
 """
 
 import copy
@@ -36,7 +36,9 @@ settings.load_profile("house")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; then read what changed")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files again; then read what changed"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,14 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """Every test starts from the same random numbers, whichever ran before it."""
+    """Seed the random number generators, so that a test does not depend on those before it."""
     random.seed(0)
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compare text with `tests/golden/<name>`; a missing file fails unless --update-golden."""
+    """Return a function that compares text with `tests/golden/<name>`; a missing file fails unless --update-golden."""
 
     def check(name: str, text: str) -> None:
         path = GOLDEN / name
@@ -67,7 +69,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 
 def leaves(value: Any) -> list[Any]:
-    """The tensors and plain values in nested tuples, lists, dicts and dataclasses."""
+    """Return the tensors and plain values in nested tuples, lists, dicts and dataclasses."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [leaf for field in dataclasses.fields(value) for leaf in leaves(getattr(value, field.name))]
     if isinstance(value, dict):
@@ -77,11 +79,11 @@ def leaves(value: Any) -> list[Any]:
     return [value]
 
 
-def same(one: Any, other: Any) -> None:
-    """Two answers are one, bit for bit."""
-    mine, others = leaves(one), leaves(other)
-    assert len(mine) == len(others)
-    for a, b in zip(mine, others, strict=True):
+def assert_same(one: Any, other: Any) -> None:
+    """Assert that two results are equal, bit for bit."""
+    ones, others = leaves(one), leaves(other)
+    assert len(ones) == len(others)
+    for a, b in zip(ones, others, strict=True):
         if isinstance(a, torch.Tensor):
             assert (a.dtype, a.shape) == (b.dtype, b.shape)
             assert a.is_meta or torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
@@ -89,8 +91,8 @@ def same(one: Any, other: Any) -> None:
             assert a == b
 
 
-def portrait(model: nn.Module) -> dict[str, Any]:
-    """All of a model that a recording must leave as it was."""
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Return everything of a model, and of torch, that a recording must leave as it was."""
     state = model.state_dict(keep_vars=True)
     modules = list(model.modules())
     return {
@@ -105,23 +107,23 @@ def portrait(model: nn.Module) -> dict[str, Any]:
         "gradients": [(each.requires_grad, each.grad) for each in model.parameters()],
         "fakes": [name for each in modules for name, value in vars(each).items() if isinstance(value, FakeTensor)],
         "random": torch.get_rng_state(),
-        "doors": doors(),
+        "patched": patched_attributes(),
     }
 
 
-def doors() -> tuple[Any, ...]:
-    """What a recording replaces in torch while it lasts."""
-    watched = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
+def patched_attributes() -> tuple[Any, ...]:
+    """Return what a recording patches or sets in torch while it is active."""
+    entry_points = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
     return (
-        *watched,
+        *entry_points,
         torch.overrides.has_torch_function,
         len(_get_current_function_mode_stack()),
         eval_frame._stance.stance,
     )
 
 
-def unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Two portraits are of one model that nothing happened to."""
+def assert_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Assert that two snapshots of a model are equal, and that it holds no fake tensor."""
     assert not after["fakes"]
     assert torch.equal(before.pop("random"), after.pop("random"))
     old, new = before.pop("state"), after.pop("state")
@@ -132,13 +134,13 @@ def unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def gradients(run: Callable[..., Any], model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
-    """What a run gives, and the gradients of a sum that weighs every number of it differently."""
+    """Return the result of a run, and the gradients of a sum with a different weight for every number of the result."""
     args, kwargs = copy.deepcopy((args, kwargs))
     floating = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
     inputs = [leaf.requires_grad_() for leaf in floating]
     torch.manual_seed(7)
-    answer = run(*args, **kwargs)
-    made = [leaf for leaf in leaves(answer) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    output = run(*args, **kwargs)
+    made = [leaf for leaf in leaves(output) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
     weights = [torch.arange(1, each.numel() + 1).reshape(each.shape).float().cos() for each in made]
     if made:
         torch.stack(
@@ -148,50 +150,50 @@ def gradients(run: Callable[..., Any], model: nn.Module, args: Any, kwargs: Any)
     found = [None if each.grad is None else each.grad.clone() for each in (*inputs, *parameters)]
     for parameter in parameters:
         parameter.grad = None
-    return answer, found
+    return output, found
 
 
 @dataclass
 class Agreement:
-    """Record a call in one way, and hold the diagram, the record and the model against a plain run."""
+    """Records a call by `trace` or `track`, and compares the diagram and the model with a run without a recorder."""
 
     way: str
 
     def record(self, model: Any, *args: Any, **kwargs: Any) -> Diagram:
-        """The diagram of one call; the model is as if nothing had happened, or as after a plain call."""
+        """Return the diagram of a call; assert that the model is unchanged (trace) or as after a plain call (track)."""
         args, kwargs = copy.deepcopy((args, kwargs))
-        before = portrait(model)
+        before = snapshot(model)
         if self.way == "trace":
             diagram = trace(model, *args, **kwargs)
-            unchanged(before, portrait(model))
+            assert_unchanged(before, snapshot(model))
             return diagram
-        plain, after, seen = self._plainly(model, args, kwargs), portrait(model), io.StringIO()
+        plain, after, seen = self._run_plain(model, args, kwargs), snapshot(model), io.StringIO()
         model.load_state_dict(before["state"])
         torch.manual_seed(7)
         with track(model, to=seen) as runs:
-            same(plain, model(*copy.deepcopy(args), **copy.deepcopy(kwargs)))
-        unchanged(after, portrait(model))
+            assert_same(plain, model(*copy.deepcopy(args), **copy.deepcopy(kwargs)))
+        assert_unchanged(after, snapshot(model))
         model.load_state_dict(before["state"])
         assert len(runs) == 1
         assert seen.getvalue()
         return runs.diagram
 
     @staticmethod
-    def _plainly(model: Any, args: Any, kwargs: Any) -> Any:
+    def _run_plain(model: Any, args: Any, kwargs: Any) -> Any:
         torch.manual_seed(7)
         return model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> Diagram:
-        """Record, run the diagram, and compare values bit for bit, gradients, and the state left behind."""
+        """Record a call, run the diagram, and compare values bit for bit, gradients, and the state of the model."""
         diagram = self.record(model, *args, **kwargs)
         no_machine_names(diagram)
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        answer, expected = gradients(model, model, args, kwargs)
+        output, expected = gradients(model, model, args, kwargs)
         left = {name: value.clone() for name, value in model.state_dict().items()}
         model.load_state_dict(state)
         again, found = gradients(diagram, model, args, kwargs)
-        same(answer, again)
-        same(left, dict(model.state_dict()))
+        assert_same(output, again)
+        assert_same(left, dict(model.state_dict()))
         model.load_state_dict(state)
         assert [each is None for each in found] == [each is None for each in expected]
         for mine, other in zip(found, expected, strict=True):
@@ -201,7 +203,7 @@ class Agreement:
 
 
 def no_machine_names(diagram: Diagram) -> None:
-    """No text of a diagram shows a symbol that torch made up."""
+    """Assert that no text of a diagram shows a symbol that torch generated."""
     texts = [str(diagram), json.dumps(diagram.to_dict()), diagram.to_markdown(), diagram._repr_html_()]
     for text in [*texts, *[str(guard) for guard in diagram.guards], *[str(note) for note in diagram.fixed]]:
         assert re.search(r"\b(s|u|zuf)\d+\b", text) is None, text
@@ -209,5 +211,5 @@ def no_machine_names(diagram: Diagram) -> None:
 
 @pytest.fixture(params=["trace", "track"])
 def agree(request: pytest.FixtureRequest) -> Agreement:
-    """Both ways to record, each against a plain run."""
+    """Each of the two ways to record, compared with a run without a recorder."""
     return Agreement(request.param)

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# To pyright a submodule or a buffer is a Tensor or a Module.
 # pyright: reportArgumentType=false, reportOperatorIssue=false
-"""Modules of every make, recorded and run again: the record lists what they hold, and the model is left as it was."""
+"""Modules of many kinds: the diagram lists their parts and runs as they do, and recording leaves them unchanged."""
 
 import collections
 import dataclasses
@@ -81,7 +81,7 @@ class Mappings(nn.Module):
 
 
 class Plain(nn.Module):
-    """Tensors that are attributes, in a list, in a buffer that does not persist."""
+    """Tensors in an attribute, in a list, and in a buffer that is not persistent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def normalised() -> nn.Module:
 
 def hooked() -> nn.Module:
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
-    model[0].register_forward_hook(lambda module, args, answer: answer * 2)
+    model[0].register_forward_hook(lambda module, args, output: output * 2)
     model.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
     return model
 
@@ -213,9 +213,9 @@ def test_keywords_and_nested_values(agree: Any) -> None:
     diagram = agree(Structured(), pair, state, torch.randn(8), torch.randn(1), scale=0.5, mask=torch.randn(2))
     names = ["pair.first", "pair.others.x.0", "state.value", "rest.0", "rest.1", "mask"]
     assert [value.name for value in diagram.inputs] == names
-    answer = diagram(pair, state, torch.randn(8), torch.randn(1), scale=0.5, mask=torch.randn(2))
-    assert [type(part) for part in answer] == [Pair, Frozen]
-    assert answer[1].count == 3
+    output = diagram(pair, state, torch.randn(8), torch.randn(1), scale=0.5, mask=torch.randn(2))
+    assert [type(part) for part in output] == [Pair, Frozen]
+    assert output[1].count == 3
 
 
 def labels(diagram: Any) -> list[str]:
@@ -264,7 +264,7 @@ def test_attention_is_opened(agree: Any) -> None:
 
 
 def test_batch_norm_counts_and_averages_as_it_would(agree: Any) -> None:
-    """`agree` compares the statistics a run leaves; here that a trace leaves none, and a diagram's run one more."""
+    """`agree` compares the running statistics; here: a trace counts no batch, and a run of the diagram counts one."""
     model = nn.Sequential(nn.BatchNorm1d(8))
     diagram = agree(model, X)
     before = int(model[0].num_batches_tracked)
@@ -303,7 +303,7 @@ def encoder() -> nn.Module:
 
 
 def test_the_fused_path_of_torch_is_tracked_as_it_runs() -> None:
-    """Without gradients torch's Transformer fuses its layers and packs what is masked; a tracker changes nothing."""
+    """Without gradients torch's Transformer runs fused layers on packed sequences; under `track` it does the same."""
     model, mask = encoder(), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     with torch.no_grad():
         plain = model(SEQUENCE, src_key_padding_mask=mask)

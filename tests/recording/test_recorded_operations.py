@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# To pyright a submodule or a buffer is a Tensor or a Module.
 # pyright: reportIncompatibleMethodOverride=false
-"""Programs of plain torch calls, recorded and run again: every one equals itself, bit for bit, gradients too."""
+"""Programs of plain torch calls: each diagram computes the results of its program bit for bit, and its gradients."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from circuits import einsum, trace
 
 
 class Program(nn.Module):
-    """A function of a layer and tensors, as a module."""
+    """A module that calls a function with a layer and with the inputs."""
 
     def __init__(self, function: Callable[..., Any], layer: nn.Module | None = None) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {}
 
 
 def program(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One more program: a function of a linear layer (8 to 8) and a tensor of 4 by 8."""
+    """Add a program to `PROGRAMS`: a function of a linear layer (8 to 8) and a tensor of sizes 4 8."""
     PROGRAMS[function.__name__] = function
     return function
 
@@ -224,7 +224,7 @@ def mapped_random_numbers(layer: nn.Module, x: Tensor) -> Any:
 
 
 class Own(torch.autograd.Function):
-    """Twice and one more, with gradients that nobody could guess."""
+    """Twice a, and b plus 1, with gradients that differ from those of the two formulas."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Any:
@@ -237,7 +237,7 @@ class Own(torch.autograd.Function):
 
 
 class OwnMapped(torch.autograd.Function):
-    """A sine with the slope 5, which can be mapped."""
+    """A sine with the gradient 5, to which vmap applies."""
 
     generate_vmap_rule = True
 
@@ -334,23 +334,23 @@ def test_the_input_written_to(agree: Any) -> None:
     agree(Program(write), torch.randn(4, 8))
 
 
-def met(diagram: Any, label: str) -> list[tuple[int, ...]]:
-    """The numbers of the tensors that go into each operation of a name."""
+def input_numbers(diagram: Any, label: str) -> list[tuple[int, ...]]:
+    """Return the value numbers of the inputs of each operation whose label starts with a name."""
     return [tuple(v.number for v in box.inputs) for box in diagram.walk() if box.label.startswith(label)]
 
 
-def test_which_tensors_meet(agree: Any) -> None:
+def test_the_inputs_of_an_operation_are_the_results_of_others(agree: Any) -> None:
     def both(layer: nn.Module, x: Tensor) -> Tensor:
         y = layer(x)
         return torch.cat([y, x + y], 0)
 
     diagram = agree(Program(both, nn.Linear(8, 8)), torch.randn(4, 8))
-    (x,), (answer,) = diagram.inputs, diagram.outputs
+    (x,), (output,) = diagram.inputs, diagram.outputs
     y = next(box for box in diagram.walk() if box.path == "layer").outputs[0]
-    ((left, right),), ((first, second),) = met(diagram, "add"), met(diagram, "cat")
+    ((left, right),), ((first, second),) = input_numbers(diagram, "add"), input_numbers(diagram, "cat")
     assert (left, right) == (x.number, y.number)
     assert first == y.number
-    assert second not in (x.number, y.number, answer.number)
+    assert second not in (x.number, y.number, output.number)
 
 
 def test_a_tensor_changed_in_place_is_another_value(agree: Any) -> None:

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# To pyright a submodule or a buffer is a Tensor or a Module; this file also uses private names of torch.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
-"""trace: free sizes have the user's names, what cannot be traced is refused in plain words, and nothing is touched."""
+"""trace: free sizes have the user's axis names, errors say why code cannot be traced, and the model is unchanged."""
 
 import math
 import re
@@ -25,7 +25,7 @@ def dot(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Halves(nn.Module):
-    """Down and up again, with a skip: h and w must divide by 4."""
+    """A U-Net with two levels: h and w must be multiples of 4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_the_names_of_given_tensors() -> None:
 
 @contextmanager
 def no_machine_names(caught: list[BaseException]) -> Iterator[None]:
-    """What is raised here shows no symbol that torch made up, in its words or its notes."""
+    """Assert that the block raises an exception, and that its message and notes show no symbol that torch generated."""
     with pytest.raises(Exception) as error:  # noqa: PT011
         yield
     caught.append(error.value)
@@ -182,7 +182,7 @@ def test_code_that_needs_no_number_leaves_sizes_free() -> None:
         assert torch.equal(diagram(x), run(x))
 
 
-# What is refused -----------------------------------------------------------------------------------------------------
+# Code that cannot be traced ------------------------------------------------------------------------------------------
 
 
 def branches_on_a_value(x: Tensor) -> Tensor:
@@ -281,11 +281,11 @@ def test_tensors_that_the_model_does_not_take_are_pythons_error() -> None:
         trace(nn.Linear(8, 4), axes="b 8, c")
 
 
-# Nothing is touched --------------------------------------------------------------------------------------------------
+# The model is unchanged ----------------------------------------------------------------------------------------------
 
 
 class Remembers(nn.Module):
-    """Keeps what it saw, as a cache would."""
+    """A module that stores inputs and outputs in attributes, like a cache."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# To pyright a submodule or a buffer is a Tensor or a Module; this file also uses private names of torch.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportPrivateImportUsage=false, reportUnusedExpression=false
-"""track: a real run is printed as it happens, up to the box that fails, and nothing is left behind."""
+"""track: a real run is printed while it goes on, up to the box that fails, and leaves nothing attached to the model."""
 
 import io
 import logging
@@ -18,10 +18,10 @@ from torch.overrides import _get_current_function_mode_stack
 from circuits import CircuitError, circuit, einsum, switch, trace, track
 
 
-def doors() -> tuple[Any, ...]:
-    """What a recording replaces in torch while it lasts."""
-    watched = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
-    return (*watched, torch.overrides.has_torch_function, len(_get_current_function_mode_stack()))
+def patched_attributes() -> tuple[Any, ...]:
+    """Return what a recording patches in torch while it is active."""
+    entry_points = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
+    return (*entry_points, torch.overrides.has_torch_function, len(_get_current_function_mode_stack()))
 
 
 class Fails(nn.Module):
@@ -37,7 +37,7 @@ class Fails(nn.Module):
 
 
 class Own(Exception):
-    """An error that only this file raises."""
+    """An exception class of this file only."""
 
 
 def model(width: int = 4) -> nn.Sequential:
@@ -137,7 +137,7 @@ FAILURES: dict[str, tuple[Callable[[], nn.Module], type[BaseException]]] = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_all_is_printed_up_to_the_box_that_failed(name: str, golden: Any) -> None:
     make, kind = FAILURES[name]
-    failing, to, before = make(), io.StringIO(), doors()
+    failing, to, before = make(), io.StringIO(), patched_attributes()
     with pytest.raises(kind) as plain:
         failing(torch.ones(2, 4))
     with pytest.raises(kind) as caught, track(failing, to=to) as seen:
@@ -146,7 +146,7 @@ def test_all_is_printed_up_to_the_box_that_failed(name: str, golden: Any) -> Non
     if kind is not RuntimeError:
         assert caught.value is plain.value
     assert not hasattr(caught.value, "__notes__")
-    assert doors() == before
+    assert patched_attributes() == before
     assert (switch.active, switch.current()) == (0, None)
     assert len(seen) == 1
     assert [box.error != "" for box in seen.diagram.walk()].count(True) == 1
@@ -158,10 +158,10 @@ def test_an_error_inside_vmap(golden: Any) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.vmap(lambda row: row.cos() @ torch.ones(3))(x)
 
-    maps, to, before = Maps(), io.StringIO(), doors()
+    maps, to, before = Maps(), io.StringIO(), patched_attributes()
     with pytest.raises(RuntimeError, match="size mismatch"), track(maps, to=to) as seen:
         maps(torch.rand(2, 4))
-    assert doors() == before
+    assert patched_attributes() == before
     assert torch._C._functorch.maybe_current_level() is None
     assert torch.equal(torch.vmap(torch.sin)(torch.ones(2)), torch.ones(2).sin())
     golden("recording/failed_vmap.txt", f"{to.getvalue()}\n{seen}\n")
@@ -337,7 +337,7 @@ def in_threads(*runs: Callable[[], Any]) -> None:
 
 
 def test_threads_record_each_their_own_and_leave_others_alone() -> None:
-    before, together, stop = doors(), threading.Barrier(3), threading.Event()
+    before, together, stop = patched_attributes(), threading.Barrier(3), threading.Event()
     recorded: dict[int, Any] = {}
 
     def record(width: int) -> None:
@@ -364,11 +364,11 @@ def test_threads_record_each_their_own_and_leave_others_alone() -> None:
         for diagram in seen:
             assert {value.sizes for box in diagram.walk() for value in box.outputs} == {(2, width)}
             assert len(list(diagram.walk())) == 21
-    assert doors() == before
+    assert patched_attributes() == before
 
 
 def test_overlapping_trackers_in_two_threads_put_torch_back() -> None:
-    before, inside, ended = doors(), threading.Event(), threading.Event()
+    before, inside, ended = patched_attributes(), threading.Event(), threading.Event()
 
     def first() -> None:
         with track(model(), to=None):
@@ -381,6 +381,6 @@ def test_overlapping_trackers_in_two_threads_put_torch_back() -> None:
             ended.wait()
 
     in_threads(first, second)
-    assert doors() == before
+    assert patched_attributes() == before
     assert eval_frame._stance.stance == "default"
     assert switch.active == 0

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# To pyright a submodule or a buffer is a Tensor or a Module.
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
-"""Tracker: a module that prints what goes through another, and is otherwise that other."""
+"""Tracker: a module that prints the sizes of another's inputs and outputs, and otherwise behaves like it."""
 
 import copy
 import io
@@ -17,7 +17,7 @@ from circuits import CircuitError, ShapeError, Tracker, circuit, trace, track
 
 
 def lines(make: Callable[..., Tracker], *calls: tuple[Any, ...]) -> list[str]:
-    """What a tracker prints for some calls."""
+    """Return the lines that a tracker prints for some calls."""
     printed: list[str] = []
     tracker = make(to=printed.append)
     for args in calls:
@@ -57,7 +57,7 @@ def test_several_inputs_and_outputs_nested_too() -> None:
     ]
 
 
-def test_a_circuit_inside_tells_its_own_axes() -> None:
+def test_the_axes_of_a_wrapped_circuit_are_printed() -> None:
     class Twice(nn.Module):
         @circuit("y m -> y m")
         def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def test_a_signature_is_checked_under_the_trackers_name(image: Tensor) -> None:
         convolution(to=None)(image)
 
 
-def test_the_state_of_a_model_does_not_know_its_trackers() -> None:
+def test_the_state_dict_of_a_model_is_the_same_without_its_trackers() -> None:
     def layers(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
         inner = wrap(nn.Sequential(nn.BatchNorm1d(4), wrap(nn.Linear(4, 4))))
         return nn.Sequential(inner, nn.ReLU(), wrap(wrap(nn.Linear(4, 2))))
@@ -112,7 +112,7 @@ def test_attributes_are_those_of_the_module_inside() -> None:
 
 def test_hooks_of_the_module_inside_run() -> None:
     inner = nn.ReLU()
-    inner.register_forward_hook(lambda module, args, answer: answer + 1)
+    inner.register_forward_hook(lambda module, args, output: output + 1)
     assert torch.equal(Tracker(inner, to=None)(torch.zeros(2)), torch.ones(2))
 
 
