@@ -116,7 +116,7 @@ def _lift(
 
 
 def _imitate(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) -> None:
-    """Give a function the name and the docstring of another, and these parameters."""
+    """Set the name and the docstring of a function to those of another, and its parameters."""
     for name in ("__name__", "__qualname__", "__doc__", "__module__"):
         if hasattr(like, name):
             setattr(function, name, getattr(like, name))

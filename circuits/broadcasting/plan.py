@@ -123,7 +123,7 @@ class _Planner:
         """Check the numbers of tensors, then their axes, then their `...`, and return the plan."""
         source, target = self.circuit.signature, self.target
         self.check_count("takes", source.inputs, target.inputs)
-        self.check_count("gives", source.outputs, target.outputs)
+        self.check_count("returns", source.outputs, target.outputs)
         lifted = [self.lifted_axes(name, axes, target_axes) for name, axes, target_axes in self.tensors()]
         count = len(target.inputs)
         order = self.lifted_order(lifted[:count], lifted[len(lifted) - len(target.outputs) :])

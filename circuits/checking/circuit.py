@@ -82,7 +82,7 @@ def circuit(
 
     The first parameters (after `self`) take the signature's input tensors. The output tensors are found in order inside
     tuples, lists, mappings and dataclasses. An input without axes may also be a Python number. A size of 1 does not
-    stand for another size.
+    fit another size: only the `...` of optional tensors broadcasts.
 
     Args:
         text: The signature, such as `"... y m, ... x m -> ... y m"`.

@@ -19,7 +19,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor of a call: the name that its user knows, the axes that it must have, and these axes as text."""
+    """One tensor of a call: its name in messages, the axes that it must have, and these axes as text."""
 
     name: str
     axes: Axes

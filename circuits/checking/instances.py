@@ -19,7 +19,7 @@ def give_signature(module: nn.Module, text: str, options: Options, where: str) -
     A signature that the instance was given before is replaced.
 
     Raises:
-        SignatureError: If the declaration does not hold, or if `forward` was replaced on the instance.
+        SignatureError: If the signature does not fit the forward, or if `forward` was replaced on the instance.
     """
     if "forward" in module.__dict__:
         raise SignatureError(

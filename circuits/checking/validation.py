@@ -69,7 +69,7 @@ def _refuse_unsolvable_arithmetic(circuit: Circuit) -> None:
 
 
 def _stated_names(circuit: Circuit) -> dict[str, None]:
-    """Return the axes that are fixed or that stand by themselves somewhere, outside arithmetic."""
+    """Return the axes that are fixed or that occur outside arithmetic somewhere."""
     terms = (*_terms(circuit.optional.values()), *_terms(circuit.signature.inputs + circuit.signature.outputs))
     return dict.fromkeys((*circuit.fixed, *(name for term in terms for name in plain_names(term))))
 
