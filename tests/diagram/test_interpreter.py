@@ -3,21 +3,18 @@
 """Diagrams run again: at other sizes and with other parameters, or with an error that says why they cannot."""
 
 import math
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sympy
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, circuit, einsum, rearrange, trace, track
-from circuits.diagram.boxes import Call
-from circuits.diagram.interpreter import evaluate, schedule
-from circuits.diagram.structure import Struct, Wire
+from circuits.diagram.interpreter import evaluate
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k")
@@ -231,112 +228,7 @@ def test_a_box_that_ran_under_autocast_or_without_gradient_does_so_again() -> No
     torch.testing.assert_close(torch.autograd.grad(mixed.sum(), x)[0], x.detach().cos())
 
 
-# Memory --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_value_is_freed_after_its_last_use() -> None:
-    wire = [Wire(number) for number in range(4)]
-    calls = [
-        Call(torch.sin, Struct(tuple, (), (wire[place],)), Struct(dict, (), ()), wire[place + 1]) for place in range(3)
-    ]
-    assert [unused for _, unused in schedule(calls, wire[3], ())] == [(0,), (1,), (2,)]
-    assert [unused for _, unused in schedule(calls, Struct(tuple, (), (wire[3], wire[1])), ())] == [(0,), (), (2,)]
-
-
-def test_running_keeps_no_more_alive_than_the_circuit() -> None:
-    alive: list[weakref.ref[Tensor]] = []
-    most = 0
-
-    def note(x: Tensor) -> Tensor:
-        nonlocal most
-        made = x + 1
-        alive.append(weakref.ref(made))
-        most = max(most, sum(each() is not None for each in alive))
-        return made
-
-    def chain(x: Tensor) -> Tensor:
-        for _ in range(10):
-            x = torch.vmap(note)(x)
-        return x
-
-    diagram = trace(chain, torch.ones(3))
-    alive.clear()
-    most = 0
-    assert torch.equal(diagram(torch.ones(3)), torch.full((3,), 11.0))
-    assert most <= 2
-
-
-# Random programs -----------------------------------------------------------------------------------------------------
-
-STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "add": lambda a, b: a + b,
-    "matmul": lambda a, b: a @ b.mT @ b,
-    "softmax": lambda a, b: a.softmax(-1),
-    "cat": lambda a, b: torch.cat([a, b], 0)[: a.shape[0]],
-    "chunk": lambda a, b: torch.cat(a.chunk(2, -1)[::-1], -1),
-    "where": lambda a, b: torch.where(a > b, a, b * 2),
-    "index": lambda a, b: a[torch.arange(a.shape[0] - 1, -1, -1)],
-    "reduce": lambda a, b: a - b.mean(0, keepdim=True),
-    "noise": lambda a, b: a + torch.rand_like(b),
-    "view": lambda a, b: a.view(-1)[: a.numel()].view(a.shape),
-    "transpose": lambda a, b: (a.mT * b.mT).mT.clone(memory_format=torch.contiguous_format),
-    "expand": lambda a, b: a[:1].expand_as(b) + b,
-}
-CHANGES: dict[str, Callable[[Tensor, Tensor], Any]] = {
-    "add_": lambda a, b: a.add_(b),
-    "mul_": lambda a, b: a.__imul__(0.5),
-    "row": lambda a, b: a.__setitem__(0, b[-1]),
-    "column": lambda a, b: a[:, 1].copy_(b[:, 0]),
-    "slice": lambda a, b: a.__setitem__((slice(None), slice(1, None)), b[:, 1:] * 2),
-    "mask": lambda a, b: a.masked_fill_(b > 1, 0.25),
-    "through a view": lambda a, b: a.view(-1)[::2].mul_(3),
-    "through two": lambda a, b: a.t()[0].unsqueeze(0).sub_(1),
-}
-
-
-def build(plan: list[tuple[str, int, int]]) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-    """Return a program of which each step appends a tensor to a pool, or changes one of the pool in place."""
-
-    def program(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        pool = [x.clone(), y * 1]
-        for step, first, second in plan:
-            a, b = pool[first % len(pool)], pool[second % len(pool)]
-            if step in STEPS:
-                pool.append(STEPS[step](a, b))
-            else:
-                CHANGES[step](a, b.clone())
-        return tuple(pool)
-
-    return program
-
-
-PLANS = st.lists(st.tuples(st.sampled_from([*STEPS, *CHANGES]), st.integers(0, 9), st.integers(0, 9)), max_size=6)
-
-
-@settings(max_examples=25)
-@given(PLANS, st.integers(2, 5), st.integers(2, 4))
-def test_random_programs_run_again_as_they_ran(plan: list[tuple[str, int, int]], rows: int, half: int) -> None:
-    program, module = build(plan), _Module(build(plan))
-    x, y = torch.randn(rows, 2 * half), torch.randn(rows, 2 * half)
-    torch.manual_seed(5)
-    expected = program(x, y)
-    with track(module, to=None) as seen:
-        torch.manual_seed(5)
-        tracked = module(x, y)
-    for run in (seen.diagram, trace(program, x, y), trace(program, axes="b 2*k, b 2*k")):
-        torch.manual_seed(5)
-        for one, two, three in zip(expected, tracked, run(x, y), strict=True):
-            assert torch.equal(one.nan_to_num(), two.nan_to_num())
-            assert torch.equal(one.nan_to_num(), three.nan_to_num())
-
-
-class _Module(nn.Module):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor, y: Tensor) -> Any:
-        return self.function(x, y)
+# Sizes and names ------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
