@@ -1,6 +1,6 @@
-# Modules are read by the names of their parts, which pyright knows as Tensor or Module.
+# Attributes of modules are Tensor or Module to pyright.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
-"""Backward circuits at their edges: tied weights, statistics, higher orders, low precision, sizes 1."""
+"""Edge cases of backward circuits: tied weights, statistics, higher orders, low precision, axes of size 1."""
 
 import copy
 import re
@@ -50,7 +50,7 @@ from tests.models.test_zoo import MODELS, made, stirred
 
 
 def quickly(cases: Iterable[str], quick: Iterable[str]) -> Any:
-    """A test for each name; a slow one but for these."""
+    """Parametrize a test by name; it is slow except for the names in `quick`."""
     return pytest.mark.parametrize(
         "name", [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in cases]
     )
@@ -60,7 +60,7 @@ def quickly(cases: Iterable[str], quick: Iterable[str]) -> Any:
 
 
 class Tied(nn.Module):
-    """One layer under two names, and its weight under a third; the run reads the last two names alone."""
+    """One layer under two names, and its weight under a third; `forward` uses only the last two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class Tied(nn.Module):
         self.register_buffer("other", self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Twice through the same weight."""
+        """Apply the same weight twice."""
         return self.head((self.again(x) + self.other).tanh()) * self.shift
 
 
-def test_a_tied_weight_stands_once_under_its_first_name() -> None:
+def test_a_tied_weight_occurs_once_under_its_first_name() -> None:
     """As in `named_parameters`; its cotangent is the sum over both uses."""
     model = Tied()
     diagram = agree(model, r(2, 4))
@@ -117,7 +117,7 @@ def test_wrt_takes_any_of_the_names(asked: Any, first: Any) -> None:
 
 
 def test_a_buffer_of_two_names() -> None:
-    """Either asks for all of its cotangent."""
+    """Each name stands for the whole cotangent."""
     model, x, back = Tied(), r(2, 4), r(2, 4)
     leaf = model.shift.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(model.head((model.first(x) + leaf).tanh()) * leaf, leaf, back)
@@ -142,7 +142,7 @@ def test_wrt_takes_the_names_of_a_module_that_a_function_calls() -> None:
 
 
 def buffers_after(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]:
-    """The buffers once something has run; the model then has those it had before."""
+    """Return the buffers of a model as `run` leaves them, and restore those from before."""
     before = copied(dict(model.named_buffers()))
     run()
     after = copied(dict(model.named_buffers()))
@@ -150,8 +150,8 @@ def buffers_after(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]
     return after
 
 
-def test_statistics_move_as_often_as_the_way_there_is_run() -> None:
-    """A diagram changes what the original would change: once for a whole gradient, never on the way back alone."""
+def test_statistics_are_updated_once_for_each_run_of_the_forward_pass() -> None:
+    """A diagram changes the buffers as the model does: once for a whole gradient, never in the reverse pass alone."""
     model = stirred(nn.BatchNorm1d(3).double())
     x, back = r(5, 3), r(5, 3)
     once = buffers_after(model, lambda: model(x))
@@ -173,8 +173,8 @@ def test_statistics_move_as_often_as_the_way_there_is_run() -> None:
     near(buffers_after(model, lambda: (backward(model, x), forward_backward(model, x))), before)
 
 
-def test_statistics_of_a_layer_used_twice_move_twice() -> None:
-    """The second use normalises by its own batch, and remembers it after the first."""
+def test_statistics_of_a_layer_used_twice_are_updated_twice() -> None:
+    """The second use normalises by its own batch, and updates the statistics after the first use."""
 
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -193,14 +193,14 @@ def test_statistics_of_a_layer_used_twice_move_twice() -> None:
     agree(model, x)
 
 
-def test_buffers_where_they_are_asked_for() -> None:
-    """Statistics in evaluation, constants of the author's, and what training does not read."""
+def test_gradients_by_buffers() -> None:
+    """By the statistics in evaluation mode, where they are read, and in training mode, where they are not."""
     x, back = r(5, 3), r(5, 3)
     model: Any = stirred(nn.BatchNorm1d(3).double()).eval()
     names = ("running_mean", "running_var")
     mean, var = [getattr(model, name).clone().requires_grad_() for name in names]
     by_formula = (x - mean) / (var + model.eps).sqrt() * model.weight + model.bias
-    wanted = torch.autograd.grad(by_formula, (mean, var), back)  # torch itself has none by these
+    wanted = torch.autograd.grad(by_formula, (mean, var), back)  # torch itself has no gradient by these
     near(backward(model, x, wrt=names)(x, back), dict(zip(names, wanted, strict=True)))
     halves = forward_backward(model, x, wrt=names)
     near(halves.reverse(halves.forward(x)[1], back), dict(zip(names, wanted, strict=True)))
@@ -213,16 +213,16 @@ def test_buffers_where_they_are_asked_for() -> None:
 
 
 def orders_agree(f: Any, inputs: tuple[Tensor, ...], order: int) -> None:
-    """`backward` of `backward` of ..., each with cotangents for all that the last one gives, against autograd.
+    """Compare `backward` of `backward` of ... with autograd, with cotangents for all gradients of the order before.
 
-    By the definitions: torch's fused attention has no second slope.
+    Autograd runs the definitions, since torch's fused attention has no second derivative.
     """
     module = f if isinstance(f, nn.Module) else None
     held = {} if module is None else {name: each.detach().requires_grad_() for name, each in module.named_parameters()}
     given = [each.clone().requires_grad_() for each in inputs]
     with definitions():
-        answer = f(*given) if module is None else torch.func.functional_call(module, held, tuple(given))
-    outputs, diagram = [answer], backward(f, *inputs)
+        output = f(*given) if module is None else torch.func.functional_call(module, held, tuple(given))
+    outputs, diagram = [output], backward(f, *inputs)
     for more in reversed(range(order)):
         back = [torch.randn_like(each).requires_grad_() for each in outputs]
         found = diagram(*[each.detach() for each in (*given, *back)])
@@ -236,8 +236,8 @@ def orders_agree(f: Any, inputs: tuple[Tensor, ...], order: int) -> None:
         given, diagram = [*given, *back], backward(diagram) if more else diagram
 
 
-def shared_out(x: Tensor) -> Tensor:
-    """Softmax, then cross-entropy."""
+def softmax_loss(x: Tensor) -> Tensor:
+    """Cross-entropy of three times a softmax."""
     return F.cross_entropy(x.softmax(-1) * 3, torch.tensor([1, 0]))
 
 
@@ -253,7 +253,7 @@ ORDERS: dict[str, tuple[Callable[[], Any], Callable[[], tuple[Tensor, ...]], int
     "convolution of images": (
         lambda: models.Convolution("c h w -> k h' w'", c=2, k=2, kernel=2, stride=2), lambda: (r(2, 3, 4),), 2,
     ),
-    "softmax and cross-entropy": (lambda: shared_out, lambda: (r(2, 3),), 3),
+    "softmax and cross-entropy": (lambda: softmax_loss, lambda: (r(2, 3),), 3),
     "layer norm": (lambda: nn.LayerNorm(3), lambda: (r(2, 3),), 2),
     "batch norm": (lambda: nn.BatchNorm1d(3).eval(), lambda: (r(4, 3),), 3),
     "batch norm, train": (lambda: nn.BatchNorm1d(3), lambda: (r(4, 3),), 2),
@@ -274,7 +274,7 @@ def test_higher_orders(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_third_order_of_a_layer_norm() -> None:
-    """Against its formula: torch takes mean and scale as given where it differentiates for the third time."""
+    """Against its formula: in its third derivative, torch treats mean and scale as constants."""
 
     def formula(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         off = x - x.mean(-1, keepdim=True)
@@ -296,9 +296,10 @@ LOW = torch.bfloat16
 
 
 def rounded_near(found: dict[str, Tensor], theirs: dict[str, Tensor], truth: dict[str, Tensor], still: str) -> None:
-    """As near the truth in float64 as torch is, twice over, and a bfloat16's last place: each sums in its own order.
+    """Assert errors, against float64, of at most twice torch's plus one rounding: each sums in its own order.
 
-    Gradients that are 0 by mathematics are noise on both sides, and left out.
+    `found` and `theirs` are the gradients of a diagram and of torch, `truth` those in float64. Gradients whose names
+    match `still` are 0 in exact arithmetic and pure rounding noise, and are skipped.
     """
     assert found.keys() == theirs.keys()
     for name, exact in truth.items():
@@ -309,7 +310,7 @@ def rounded_near(found: dict[str, Tensor], theirs: dict[str, Tensor], truth: dic
 
 
 def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Torch's own gradients, by the names of a diagram's answer."""
+    """Return torch's own gradients by name, for the names in the result of a diagram."""
     leaves = [each.clone().requires_grad_() for each in inputs]
     held = dict(zip(names, leaves, strict=False)) | dict(model.named_parameters())
     found = torch.autograd.grad(model(*leaves), [held[name] for name in names], back)
@@ -318,8 +319,8 @@ def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[s
 
 @quickly(PRECISE, ("mlp",))
 @pytest.mark.parametrize("whole", [True, False], ids=["bfloat16", "autocast"])
-def test_low_precision_goes_back_in_torchs_dtypes(name: str, whole: bool) -> None:
-    """A model in bfloat16, and one in float32 recorded under autocast, which the diagram knows of by itself."""
+def test_gradients_in_low_precision_have_torchs_dtypes(name: str, whole: bool) -> None:
+    """A model in bfloat16, and one in float32 recorded under autocast, which is part of the diagram."""
     entry = MODELS[name]
     model = stirred(entry.make()).eval().to(LOW if whole else torch.float32)
     inputs = made(entry, model, dtype=LOW if whole else torch.float32, lead=(2,))
@@ -333,17 +334,17 @@ def test_low_precision_goes_back_in_torchs_dtypes(name: str, whole: bool) -> Non
 
 
 class Doubled(torch.autograd.Function):
-    """A product of matrices that goes back in the dtypes it went in."""
+    """A product of matrices whose gradients have the dtypes of its inputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        """Reckoned in the dtype of autocast."""
+        """Computed in the dtype of autocast."""
         ctx.save_for_backward(x, weight)
         return x @ weight
 
     @staticmethod
     def backward(ctx: Any, *back: Tensor) -> Any:
-        """Reckoned in those of the inputs."""
+        """Computed in the dtypes of the inputs."""
         x, weight = ctx.saved_tensors
         return back[0].to(weight.dtype) @ weight.T, x.T @ back[0].to(x.dtype)
 
@@ -365,8 +366,8 @@ CAST: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CAST)
-def test_autocast_inside_what_is_recorded(name: str) -> None:
-    """The same casts as torch's, so the same to a unit of bfloat16's last place; and the same dtypes."""
+def test_autocast_inside_a_recorded_function(name: str) -> None:
+    """The same casts as torch's, so equal up to one rounding in bfloat16; and the same dtypes."""
     inner, opaque = CAST[name]
 
     def f(x: Tensor, w: Tensor) -> Tensor:
@@ -375,9 +376,9 @@ def test_autocast_inside_what_is_recorded(name: str) -> None:
 
     x, w = torch.randn(3, 4), torch.randn(4, 2)
     leaves = [x.clone().requires_grad_(), w.clone().requires_grad_()]
-    answer = f(*leaves)
-    back = torch.randn_like(answer)
-    wanted = torch.autograd.grad(answer, leaves, back)
+    output = f(*leaves)
+    back = torch.randn_like(output)
+    wanted = torch.autograd.grad(output, leaves, back)
     diagram = backward(f, x, w)
     assert tuple(box.label for box in diagram.opaque) == opaque
     found = tuple(diagram(x, w, back).values())
@@ -385,8 +386,8 @@ def test_autocast_inside_what_is_recorded(name: str) -> None:
     torch.testing.assert_close(found, wanted, rtol=0.016, atol=0.016)
 
 
-def test_dtypes_that_meet_go_back_apart() -> None:
-    """A cotangent has its primal's dtype, as torch's has, however they were promoted on the way."""
+def test_gradients_of_a_promoted_product_have_the_dtypes_of_its_factors() -> None:
+    """A cotangent has the dtype of its primal, as in torch, whatever dtype the operation promoted to."""
     x, weight, back = torch.randn(3), r(3), r(3)
     leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
     wanted = torch.autograd.grad((leaves[0] * leaves[1]).exp(), leaves, back)
@@ -395,7 +396,7 @@ def test_dtypes_that_meet_go_back_apart() -> None:
     near(found, wanted)
 
 
-# --- The algebra of linear maps, windows, lifting ---------------------------------------------------------------------
+# --- The algebra of linear maps, windows, broadcasting ----------------------------------------------------------------
 
 WINDOWS = Window.over("h w -> h' w' i j", (2, 3), stride=(2, 1), dilation=(1, 2), padding=(1, (2, 0)))
 FIXED = LinearMap(torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), "a -> b c")
@@ -411,12 +412,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @circuit("a b, b -> a")
 def weighed(x: Tensor, weight: Tensor) -> Tensor:
-    """A nonlinear function of rows, that knows of no other axis."""
+    """A nonlinear function of the rows of a matrix."""
     return (x * weight).sin().sum(-1)
 
 
 def mirrored(mode: Any) -> Callable[[Tensor], Tensor]:
-    """What windows see of an axis that goes on beyond its ends."""
+    """A function of the windows on an axis that is padded in this mode."""
     window = Window("h", "h'", "i", 3, stride=2, before=2, after=1, mode=mode)
     return lambda x: unfold(x, "c h -> c i h'", window) ** 2
 
@@ -469,7 +470,7 @@ ALGEBRA: dict[str, Case] = {
 
 @quickly(ALGEBRA, ("a map", "bent wires", "a trace", "windows, zeros", "windows there and back"))
 def test_maps_windows_and_lifted_circuits(name: str) -> None:
-    """In both forms against torch.func.vjp; some below to the second order."""
+    """One diagram and two diagrams against torch.func.vjp; second order for some in the next test."""
     agree(ALGEBRA[name].make(), *ALGEBRA[name].inputs())
 
 
@@ -488,15 +489,15 @@ def z(*shape: int) -> Tensor:
 
 
 def complex_agree(f: Callable[..., Any], *inputs: Tensor) -> Diagram:
-    """In both forms the cotangents that autograd gives, complex where the primal is; two orders."""
+    """Assert that one diagram, two diagrams, and the second order have autograd's cotangents, complex ones included."""
     leaves = [each.clone().requires_grad_() for each in inputs]
-    answer = f(*leaves)
-    back = torch.randn_like(answer).requires_grad_()
-    wanted = torch.autograd.grad(answer, leaves, back, create_graph=True, materialize_grads=True)
+    output = f(*leaves)
+    back = torch.randn_like(output).requires_grad_()
+    wanted = torch.autograd.grad(output, leaves, back, create_graph=True, materialize_grads=True)
     joint, halves = backward(f, *inputs), forward_backward(f, *inputs)
     near([*joint(*inputs, back.detach()).values()], [each.detach() for each in wanted])
     outputs, saved = halves.forward(*inputs)
-    near(outputs, answer.detach())
+    near(outputs, output.detach())
     near([*halves.reverse(saved, back.detach()).values()], [each.detach() for each in wanted])
     slopes = [torch.randn_like(each) for each in wanted]
     pairs = [(each, slope) for each, slope in zip(wanted, slopes, strict=True) if each.requires_grad]
@@ -508,8 +509,8 @@ def complex_agree(f: Callable[..., Any], *inputs: Tensor) -> Diagram:
 
 
 COMPLEX: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = {
-    "a spectrum comes out": (torch.fft.fft, lambda: (r(5),)),
-    "a spectrum goes in": (lambda x: torch.fft.irfft(x, n=5), lambda: (z(3),)),
+    "a spectrum as output": (torch.fft.fft, lambda: (r(5),)),
+    "a spectrum as input": (lambda x: torch.fft.irfft(x, n=5), lambda: (z(3),)),
     "products": (lambda x, y: x * y + x / y, lambda: (z(3), z(3))),
     "by a real one": (lambda x, y: x * y, lambda: (z(3), r(3))),
     "matrices": (lambda x, y: (x @ y).exp(), lambda: (z(2, 3), z(3, 2))),
@@ -520,9 +521,9 @@ COMPLEX: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] 
 }
 
 
-@quickly(COMPLEX, ("a spectrum comes out", "a spectrum goes in", "by a real one", "matrices"))
-def test_complex_numbers_go_back_as_in_torch(name: str) -> None:
-    """By boxes that ask torch, each listed: rules are for real numbers."""
+@quickly(COMPLEX, ("a spectrum as output", "a spectrum as input", "by a real one", "matrices"))
+def test_gradients_of_complex_numbers_are_torchs(name: str) -> None:
+    """By opaque boxes, each listed: reverse rules are for real numbers."""
     f, inputs = COMPLEX[name]
     assert complex_agree(f, *inputs()).opaque
 
@@ -530,8 +531,8 @@ def test_complex_numbers_go_back_as_in_torch(name: str) -> None:
 # --- One tensor twice -------------------------------------------------------------------------------------------------
 
 
-def test_one_tensor_given_twice_is_one_input() -> None:
-    """Its cotangent is the sum; two tensors at these places are refused."""
+def test_one_tensor_passed_twice_is_one_input() -> None:
+    """Its cotangent is the sum; two different tensors are refused."""
     model, x, back = ready(MODELS["attention"]), r(3, 6), r(3, 6)
     diagram = backward(model, x, x)
     leaf = x.clone().requires_grad_()
@@ -546,8 +547,8 @@ def test_one_tensor_given_twice_is_one_input() -> None:
 
 
 @pytest.mark.slow
-def test_a_recurrent_layer_is_told_how_many_steps_it_takes() -> None:
-    """Torch takes it apart step by step, so a diagram of it has a number of steps, and no other will do."""
+def test_a_recurrent_layer_needs_a_fixed_number_of_steps() -> None:
+    """Torch decomposes it into its steps, so a diagram of its gradient has one number of steps and refuses others."""
     diagram = backward(nn.RNN(2, 2).double(), axes="t b 2", sizes={"t": 3})
     assert diagram.fixed == ()
     with pytest.raises(ShapeError, match="3 belongs there"):
@@ -557,7 +558,7 @@ def test_a_recurrent_layer_is_told_how_many_steps_it_takes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
-def test_a_recurrent_layer_of_free_time_says_what_it_was_fixed_to(kind: Any) -> None:
+def test_a_recurrent_layer_without_a_number_of_steps_reports_the_one_it_was_fixed_to(kind: Any) -> None:
     diagram = backward(kind(2, 2).double(), axes="t b 2")
     (fixed,) = diagram.fixed
     assert (fixed.axis, fixed.by) == ("t", kind.__name__.lower().replace("rnn", "rnn_tanh"))
@@ -566,7 +567,7 @@ def test_a_recurrent_layer_of_free_time_says_what_it_was_fixed_to(kind: Any) -> 
         diagram(x, r(2, 5, 2), *states)
 
 
-def test_what_is_written_in_a_cache_is_read_with_its_gradient() -> None:
+def test_gradients_flow_through_a_write_to_a_cache() -> None:
     cache = KeyValueCache(x=6, k=2, g=1, dtype=torch.float64)
     cache.append(r(1, 2, 2), r(1, 2, 2))
     key, value = r(1, 1, 2), r(1, 1, 2)
@@ -574,7 +575,7 @@ def test_what_is_written_in_a_cache_is_read_with_its_gradient() -> None:
     near(found["key"], back[:, 2:])
 
 
-# --- Sizes 1, and nothing at all --------------------------------------------------------------------------------------
+# --- Sizes 1 and 0 ----------------------------------------------------------------------------------------------------
 
 CLASS = torch.tensor([2])
 
@@ -651,7 +652,7 @@ ONES: dict[str, tuple[Callable[[], Any], Callable[[], list[tuple[Any, ...]]]]] =
 
 @quickly(ONES, ("Linear", "Conv1d", "BatchNorm1d, train", "LayerNorm of one", "AdaptiveAvgPool2d", "no examples"))
 def test_sizes_of_one(name: str) -> None:
-    """Layers that nobody here wrote, for one example and for one place; some for none."""
+    """Layers of torch, for one example and for one position; some for none."""
     make, inputs = ONES[name]
     for each in inputs():
         cut_agrees(make(), *each)
@@ -666,8 +667,8 @@ def test_models_of_the_zoo_at_one_example(name: str) -> None:
 
 
 @pytest.mark.parametrize("std", [1.0, torch.full((3,), 0.5, dtype=torch.float64)], ids=["number", "tensor"])
-def test_what_is_drawn_around_a_tensor_sends_it_no_gradient(std: Any) -> None:
-    """As torch has it; the two draws are the same."""
+def test_random_numbers_drawn_around_a_mean_have_no_gradient_by_it(std: Any) -> None:
+    """As in torch; both draw the same numbers."""
     x, back = r(3), r(3)
     diagram = backward(lambda x: torch.normal(x, std) * x, x)
     torch.manual_seed(4)

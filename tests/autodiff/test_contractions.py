@@ -1,4 +1,4 @@
-"""Rewrites of contractions: each is run beside what it stands for, in float64, on random numbers."""
+"""Rewrites of contractions: each is compared with the original in float64, on random numbers."""
 
 import itertools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from models.attention import attention
 
 
 def r(*shape: int) -> Tensor:
-    """Random numbers of this shape."""
+    """Random numbers of this shape, in float64."""
     return torch.randn(shape, dtype=torch.float64)
 
 
@@ -26,7 +26,7 @@ def calls(diagram: Diagram) -> list[str]:
 
 
 def same(diagram: Diagram, *inputs: Tensor) -> list[str]:
-    """What is left of a diagram, which gives the same; sums in another order differ by rounding."""
+    """Assert that a simplified diagram computes the same, up to the rounding of reordered sums; return its labels."""
     smaller = simplify(diagram)
     found, wanted = smaller(*inputs), diagram(*inputs)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
@@ -52,11 +52,11 @@ REWRITES: dict[str, Rewrite] = {
         lambda x, w, u: torch.einsum("...j,jk->...k", torch.einsum("...i,ij->...j", x, w), u),
         [(2, 5, 3), (3, 4), (4, 2)], ["einsum 'a b i, i j, j k -> a b k'"],
     ),
-    "what is read twice stays": (
+    "a result that is read twice stays": (
         lambda x, w: einsum(y := einsum(x, w, "b i, i j -> b j"), y, "b j, c j -> b c"),
         [(5, 3), (3, 4)], ["einsum 'b i, i j -> b j'", "einsum 'b j, c j -> b c'"],
     ),
-    "what is given back stays": (
+    "a result that is an output stays": (
         lambda x, w, u: (y := einsum(x, w, "b i, i j -> b j"), einsum(y, u, "b j, j k -> b k")),
         [(5, 3), (3, 4), (4, 2)], ["einsum 'b i, i j -> b j'", "einsum 'b j, j k -> b k'"],
     ),
@@ -71,14 +71,14 @@ REWRITES: dict[str, Rewrite] = {
         lambda x, w: einsum(rearrange(x, "... b i -> i ... b"), w, "i a b, i j -> a b j"),
         [(2, 5, 3), (3, 4)], ["einsum 'a b i, i j -> a b j'"],
     ),
-    "a group is not": (
+    "a grouping is not": (
         lambda x, w: einsum(rearrange(x, "a b i -> (a b) i"), w, "b i, i j -> b j"),
         [(2, 5, 3), (3, 4)], ["rearrange 'a b i -> (a b) i'", "einsum 'b i, i j -> b j'"],
     ),
     "the transpose of an einsum is an einsum": (
         lambda x, w: einsum(x, w, "b i, i j -> b j").mT, [(5, 3), (3, 4)], ["einsum 'b i, i j -> j b'"]
     ),
-    "what is read as it is and transposed stays": (
+    "a result that is read both directly and transposed stays": (
         lambda x, w: (y := einsum(x, w, "b i, i j -> b j")).exp() + y.mT,
         [(4, 3), (3, 4)], ["einsum 'b i, i j -> b j'", "exp", "mT", "add"],
     ),
@@ -86,7 +86,7 @@ REWRITES: dict[str, Rewrite] = {
         lambda x, w: einsum(einsum(x, "a b -> a"), w, "a, a c -> c"),
         [(5, 4), (5, 6)], ["einsum 'a b -> a'", "einsum 'a, a c -> c'"],
     ),
-    "an outer product that is summed at once": (
+    "an outer product that is summed immediately": (
         lambda x, y, z: einsum(einsum(x, y, "a, b -> a b"), z, "a b, b -> a"),
         [(5,), (4,), (4,)], ["einsum 'a, b, b -> a'"],
     ),
@@ -104,8 +104,8 @@ def test_both_sides_of_every_rewrite(name: str) -> None:
     assert same(trace(f, *inputs), *inputs) == expected
 
 
-def test_a_dearer_order_is_chosen_nowhere() -> None:
-    """What is cheap from the left is dear from the right; a joined einsum takes the cheap order by itself."""
+def test_a_merged_einsum_takes_the_cheap_order() -> None:
+    """A chain that is cheap from the left is expensive from the right; a merged einsum chooses the order itself."""
     x, w, u = r(2, 50), r(50, 60), r(60, 40)
     (label,) = same(
         trace(lambda x, w, u: einsum(x, einsum(w, u, "i j, j k -> i k"), "b i, i k -> b k"), x, w, u), x, w, u
@@ -113,7 +113,7 @@ def test_a_dearer_order_is_chosen_nowhere() -> None:
     assert label == "einsum 'b i, i j, j k -> b k'"
 
 
-def test_free_axes_are_joined_only_where_no_size_makes_it_dearer() -> None:
+def test_einsums_of_free_axes_are_merged_if_no_size_makes_that_expensive() -> None:
     @circuit("b i, i j, j k -> b k")
     def chain(x: Tensor, w: Tensor, u: Tensor) -> Tensor:
         return einsum(einsum(x, w, "b i, i j -> b j"), u, "b j, j k -> b k")
@@ -126,7 +126,7 @@ def test_free_axes_are_joined_only_where_no_size_makes_it_dearer() -> None:
 
 
 def test_circuits_keep_their_boxes() -> None:
-    """A contraction is not drawn out of one circuit into another."""
+    """A contraction is not moved from one circuit into another."""
 
     @circuit("b i, i j -> b j")
     def layer(x: Tensor, w: Tensor) -> Tensor:
@@ -142,14 +142,14 @@ SIZES = dict(zip(AXES, (2, 3, 1, 4, 2), strict=True))
 
 @st.composite
 def chains(draw: Any) -> list[tuple[tuple[int, ...], tuple[str, ...], str]]:
-    """Einsums of earlier tensors: which, their axes, and the axes of the answer. Tensors 0, 1, 2 are given."""
+    """Einsums of earlier tensors: their numbers, their axes, and the axes of the result. Tensors 0, 1, 2 are given."""
     ranks = [2, 2, 3]
     steps = []
     for _ in range(draw(st.integers(2, 4))):
         which = tuple(draw(st.lists(st.integers(0, len(ranks) - 1), min_size=1, max_size=2)))
         sides = tuple("".join(draw(st.permutations(AXES))[: ranks[each]]) for each in which)
-        told = sorted(set("".join(sides)))
-        out = "".join(draw(st.permutations(told))[: draw(st.integers(1, min(3, len(told))))])
+        known = sorted(set("".join(sides)))
+        out = "".join(draw(st.permutations(known))[: draw(st.integers(1, min(3, len(known))))])
         steps.append((which, sides, out))
         ranks.append(len(out))
     return steps
@@ -158,7 +158,7 @@ def chains(draw: Any) -> list[tuple[tuple[int, ...], tuple[str, ...], str]]:
 @given(chains())
 @settings(max_examples=40)
 def test_random_chains_of_einsums_and_their_gradients(steps: list[Any]) -> None:
-    """All axes have size 3, so that every tensor fits every place."""
+    """All axes have size 3, so that every tensor fits every argument."""
 
     def f(*given: Tensor) -> Tensor:
         values = list(given)
@@ -180,15 +180,15 @@ def test_random_chains_of_einsums_and_their_gradients(steps: list[Any]) -> None:
         torch.testing.assert_close(mine, torch.zeros_like(mine) if theirs is None else theirs, rtol=1e-9, atol=1e-9)
 
 
-# The sum of a product -------------------------------------------------------------------------------------------------
+# Row sums of products -------------------------------------------------------------------------------------------------
 
 
 def sums(diagram: Diagram) -> list[str]:
     return [str(value) for box in diagram.walk() if box.label.startswith("sum") for value in box.inputs]
 
 
-def test_the_row_sum_is_had_from_the_answer_where_that_is_there_and_shorter() -> None:
-    """The answer is read by the weight after it, so it is there; without that weight nobody asks for it."""
+def test_the_row_sum_is_computed_from_the_output_if_that_exists_and_is_smaller() -> None:
+    """The output exists if the projection after attention reads it; without the projection it is unused."""
     projected = lambda q, k, v, w: attention.circuit.definition(q, k, v) @ w  # noqa: E731
     inputs, back = (r(6, 3), r(7, 3), r(7, 3), r(3, 2)), r(6, 2)
     gradient = backward(projected, *inputs)
@@ -219,12 +219,12 @@ def test_the_row_sums_of_every_head() -> None:
 
 @pytest.mark.parametrize("keepdim", [True, False])
 def test_sums_over_other_axes_are_left_alone(keepdim: bool) -> None:
-    """Only a sum over an axis that the two contractions share is had from the other one."""
+    """Only a sum over the axis that both contractions share is computed from the other one."""
 
     def f(p: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        answer = einsum(p, v, "y x, x k -> y k")
-        met = einsum(g, v, "y k, x k -> y x")
-        return answer, (p * met).sum(1, keepdim=keepdim), (p * met).sum(0, keepdim=keepdim)
+        output = einsum(p, v, "y x, x k -> y k")
+        slope = einsum(g, v, "y k, x k -> y x")
+        return output, (p * slope).sum(1, keepdim=keepdim), (p * slope).sum(0, keepdim=keepdim)
 
     inputs = r(5, 9), r(5, 2), r(9, 2)
     diagram = trace(f, *inputs)
@@ -234,18 +234,18 @@ def test_sums_over_other_axes_are_left_alone(keepdim: bool) -> None:
 
 
 def test_a_sum_keeps_its_axis_where_it_was() -> None:
-    """What is summed is axis 0 of the one and axis 1 of the other: an axis of size 1 would stand elsewhere."""
+    """The sum is over axis 0 of one product and axis 1 of the other: a kept axis of size 1 would move."""
 
     def f(p: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        answer = einsum(p, v, "x y, x k -> y k")
-        met = p * einsum(g, v, "y k, x k -> x y")
-        return answer, met.sum(0, keepdim=True), met.sum(0)
+        output = einsum(p, v, "x y, x k -> y k")
+        product = p * einsum(g, v, "y k, x k -> x y")
+        return output, product.sum(0, keepdim=True), product.sum(0)
 
     inputs = r(9, 5), r(5, 2), r(9, 2)
     assert same(trace(f, *inputs), *inputs).count("sum over k") == 1
 
 
-def test_a_linear_layer_comes_out_as_two_contractions_and_a_sum() -> None:
+def test_the_gradient_of_a_linear_layer_is_two_contractions_and_a_sum() -> None:
     model = nn.Linear(4, 3).double()
     left = same(backward(model, r(5, 4)), r(5, 4), r(5, 3))
     assert sorted([label.split()[0].strip("∂") for label in left]) == ["einsum", "einsum", "sum"]
@@ -259,7 +259,7 @@ def test_a_matrix_chain_and_its_gradient_of_a_gradient() -> None:
 
 
 def test_orders_of_transposes() -> None:
-    """Every order of three axes, by permute, read through by an einsum."""
+    """An einsum reads through a permute, in every order of three axes."""
     x, w = r(2, 3, 4), r(2, 3, 4)
     for order in itertools.permutations(range(3)):
         words = " ".join(["abc"[place] for place in order])
@@ -267,7 +267,7 @@ def test_orders_of_transposes() -> None:
         assert same(trace(f, x, w), x, w) == ["einsum 'a b c, a b c -> a c'"]
 
 
-# What only looks alike ------------------------------------------------------------------------------------------------
+# Boxes that only look redundant ---------------------------------------------------------------------------------------
 
 
 def grids() -> Tensor:
@@ -295,15 +295,15 @@ ALIKE: dict[str, tuple[Callable[..., Any], list[str]]] = {
         lambda x: (x.square() * 0.0).reciprocal().sign() - (x.square() * -0.0).reciprocal().sign(), [],
     ),
     "a product that a flag writes to": (written_by_flag, ["mul", "relu", "mul", "add"]),
-    "and one among the places": (written_by_place, ["mul", "hardswish", "mul", "add"]),
-    "and one where out says": (written_by_out, ["mul", "add", "mul", "add"]),
-    "a flag that says no": (lambda x: F.relu(x, inplace=False) + F.relu(x, inplace=False), ["relu", "add"]),
-    "a layout that a view asks for": (lambda x: x.mT.contiguous().view(-1), ["mT", "view"]),
-    "a layout that goes before": (lambda x: x.mT.mT.contiguous().view(12).exp(), ["view", "exp"]),
-    "a layout that strides ask for": (
+    "and a positional flag": (written_by_place, ["mul", "hardswish", "mul", "add"]),
+    "and out": (written_by_out, ["mul", "add", "mul", "add"]),
+    "a flag that is False": (lambda x: F.relu(x, inplace=False) + F.relu(x, inplace=False), ["relu", "add"]),
+    "strides that a view needs": (lambda x: x.mT.contiguous().view(-1), ["mT", "view"]),
+    "strides that are restored before": (lambda x: x.mT.mT.contiguous().view(12).exp(), ["view", "exp"]),
+    "strides that as_strided reads": (
         lambda x: x.mT.contiguous().as_strided((2, 3), (3, 1)), ["mT", "contiguous", "as_strided"],
     ),
-    "a transpose whose rank goes": (
+    "a transpose before a sum": (
         lambda x: rearrange(x, "a b -> b a").sum(0), ["rearrange 'a b -> b a'", "sum over b"],
     ),
     "a transpose of several tensors": (
@@ -315,14 +315,14 @@ ALIKE: dict[str, tuple[Callable[..., Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", ALIKE)
-def test_what_only_looks_alike_stays(name: str) -> None:
+def test_boxes_that_only_look_redundant_stay(name: str) -> None:
     f, left = ALIKE[name]
     found = same(trace(f, grids()), grids())
     assert found == left or not left
 
 
-def test_a_layout_that_an_input_has() -> None:
-    """A view fits what was laid out anew, and not the tensor that comes in."""
+def test_an_input_that_is_not_contiguous() -> None:
+    """The view is possible after `contiguous`, and not on the input itself."""
     diagram = trace(lambda x: x.contiguous().view(-1) * 2, grids())
     turned = torch.empty(4, 3, dtype=torch.float64).mT
     assert same(diagram, turned.copy_(grids())) == ["view", "mul"]
@@ -333,38 +333,35 @@ def test_an_adjoint_is_no_transpose() -> None:
     assert same(trace(lambda z: torch.einsum("ij,jk->ik", z.adjoint(), z), z), z) == ["adjoint", "einsum 'ij,jk->ik'"]
 
 
-Unwatched = tuple[Callable[..., Any], list[tuple[int, ...]]]
-
-
-def transposed_unwatched(x: Tensor) -> Tensor:
+def transposed_without_gradient(x: Tensor) -> Tensor:
     with torch.no_grad():
         turned, copied = x.mT, x.clone() * 1
     return torch.einsum("ij,jk->ik", turned, x) + turned.mT @ x + copied * x
 
 
-def row_sum_of_an_unwatched_answer(p: Tensor, g: Tensor, v: Tensor) -> Any:
+def row_sum_of_an_output_without_gradient(p: Tensor, g: Tensor, v: Tensor) -> Any:
     with torch.no_grad():
-        answer = einsum(p, v, "y x, x k -> y k")
-    return answer, (einsum(g, v, "y k, x k -> y x") * p).sum(-1)
+        output = einsum(p, v, "y x, x k -> y k")
+    return output, (einsum(g, v, "y k, x k -> y x") * p).sum(-1)
 
 
-def row_sum_of_an_unwatched_product(p: Tensor, g: Tensor, v: Tensor) -> Any:
-    answer = einsum(p, v, "y x, x k -> y k")
+def row_sum_of_a_product_without_gradient(p: Tensor, g: Tensor, v: Tensor) -> Any:
+    output = einsum(p, v, "y x, x k -> y k")
     with torch.no_grad():
-        met = einsum(g, v, "y k, x k -> y x") * p
-    return answer, met.sum(-1) + answer.sum()
+        product = einsum(g, v, "y k, x k -> y x") * p
+    return output, product.sum(-1) + output.sum()
 
 
 @pytest.mark.parametrize(
     ("f", "shapes"),
     [
-        (transposed_unwatched, [(4, 4)]),
-        (row_sum_of_an_unwatched_answer, [(4, 9), (4, 2), (9, 2)]),
-        (row_sum_of_an_unwatched_product, [(4, 9), (4, 2), (9, 2)]),
+        (transposed_without_gradient, [(4, 4)]),
+        (row_sum_of_an_output_without_gradient, [(4, 9), (4, 2), (9, 2)]),
+        (row_sum_of_a_product_without_gradient, [(4, 9), (4, 2), (9, 2)]),
     ],
 )
 def test_gradients_flow_where_they_flowed(f: Callable[..., Any], shapes: list[tuple[int, ...]]) -> None:
-    """What ran unwatched by autograd is not replaced by what did not."""
+    """A value computed under `no_grad` is not replaced by one that has a gradient."""
     inputs = [r(*shape).requires_grad_() for shape in shapes]
     diagram = trace(f, *inputs)
 
@@ -373,26 +370,26 @@ def test_gradients_flow_where_they_flowed(f: Callable[..., Any], shapes: list[tu
         total = sum([each.square().sum() for each in (found if isinstance(found, tuple) else (found,))])
         return list(torch.autograd.grad(total, inputs, materialize_grads=True))  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-    # sums in another order
+    # the sums are in another order
     torch.testing.assert_close(gradients(simplify(diagram)), gradients(f), rtol=1e-12, atol=1e-12)
 
 
-def test_a_row_sum_is_not_had_from_an_answer_that_comes_later() -> None:
+def test_a_row_sum_is_not_computed_from_a_later_output() -> None:
     def f(p: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        met = (einsum(g, v, "y k, x k -> y x") * p).sum(-1)
-        return met, einsum(p, v, "y x, x k -> y k")
+        summed = (einsum(g, v, "y k, x k -> y x") * p).sum(-1)
+        return summed, einsum(p, v, "y x, x k -> y k")
 
     inputs = r(4, 9), r(4, 2), r(9, 2)
     assert "sum over x" in same(trace(f, *inputs), *inputs)
 
 
-def test_a_masked_row_sum_of_what_was_stretched_is_left_alone() -> None:
-    """The mask has an axis more than what it masks."""
+def test_a_masked_row_sum_of_a_broadcast_tensor_is_left_alone() -> None:
+    """The mask has one axis more than the tensor that it masks."""
 
     def f(g: Tensor, v: Tensor, p: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         masked = p.masked_fill(mask, 0)
-        answer = einsum(masked, v, "y x, x k -> y k")
-        return answer, (einsum(g, v, "k, x k -> x").masked_fill(mask, 0) * p).sum(1)
+        output = einsum(masked, v, "y x, x k -> y k")
+        return output, (einsum(g, v, "k, x k -> x").masked_fill(mask, 0) * p).sum(1)
 
     inputs = r(2), r(9, 2), r(4, 9), r(4, 9) > 0
     same(trace(f, *inputs), *inputs)
@@ -407,7 +404,7 @@ def test_more_axes_than_there_are_letters_in_the_lower_case() -> None:
     assert len(same(trace(f, *inputs), *inputs)) == 1
 
 
-def test_what_runs_whole_stays_whole() -> None:
+def test_a_box_that_runs_as_a_whole_is_not_changed() -> None:
     @circuit("a b -> a b")
     def twice(x: Tensor) -> Tensor:
         return einsum(einsum(x, x, "a b, c b -> a c"), x * 1, "a c, c b -> a b").clone()

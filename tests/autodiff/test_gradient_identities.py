@@ -1,8 +1,8 @@
-"""Identities 9, 10, 13 and 14 of the reference, over backward circuits: float64, sizes drawn, 1 among them.
+"""Identities 9, 10, 13 and 14 of the reference, over backward circuits: in float64, at random sizes, 1 among them.
 
-What they are held against is written another way: loops over Python's numbers, the formulas of the reference, attention
-over the keys that are left when the masked ones are taken away, torch.func. Identity 11, of attention's contractions,
-is in the tests of what simplifies them.
+The expected values are computed in another way: by loops over Python's numbers, by the formulas of the reference, by
+attention over the keys that remain when the masked ones are removed, or by torch.func. Identity 11, on attention's
+contractions, is in test_recompute.
 """
 
 import math
@@ -83,16 +83,16 @@ SHIFTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @few
 @given(a=SIZE, b=SIZE, shift=st.floats(-300, 300), seed=SEED)
 def test_identity_9_shifting_the_scores_changes_no_gradient(name: str, a: int, b: int, shift: float, seed: int) -> None:
-    """Nor is there a gradient along the shift, where nothing follows it: what comes back to a row adds up to 0.
+    """Nor is there a gradient along the shift, if the output does not depend on it: each row of the gradient sums to 0.
 
-    A score of 300 has its own rounding, of 6e-14, and all that follows from it no better.
+    A score of 300 has a rounding error of 6e-14 itself, which later values inherit.
     """
     torch.manual_seed(seed)
     score, value, dy = randn(a, b), randn(b), randn(a)
     diagram = backward(SHIFTED[name], score, value)
     here, there = diagram(score, value, dy), diagram(score + shift, value, dy)
     assert torch.allclose(here["score"], there["score"], rtol=1e-9, atol=1e-11)
-    if name == "logsumexp":  # which grows as its scores do, by as much
+    if name == "logsumexp":  # which grows by the shift
         near(here["score"].sum(-1), dy * value.sum())
     else:
         assert torch.allclose(here["value"], there["value"], rtol=1e-9, atol=1e-11)
@@ -104,7 +104,7 @@ def test_identity_9_shifting_the_scores_changes_no_gradient(name: str, a: int, b
 def test_identity_9_attention_has_no_gradient_by_the_bias_of_its_keys(
     m: int, k: int, h: int, y: int, x: int, seed: int
 ) -> None:
-    """A bias on every key shifts all scores of a query alike; it is 0 but for rounding, the query's is not."""
+    """A bias on every key shifts all scores of a query alike: its gradient is 0 up to rounding, the query's is not."""
     torch.manual_seed(seed)
     model = MultiHeadAttention(m, k, h, bias=True, dtype=torch.float64)
     target, source, dy = randn(y, m), randn(x, m), randn(y, m)
@@ -149,7 +149,7 @@ OPEN = torch.tensor([[True, False]])
 
 @pytest.mark.parametrize("kind", ["bool", "floating"])
 def test_identity_13_a_masked_score_of_200_weighs_nothing(kind: str) -> None:
-    """Scores (0, 200), the second masked: weights (1, 0) with no epsilon, and a gradient by the first value alone."""
+    """Scores (0, 200), the second masked: weights (1, 0) exactly, and a gradient by the first value only."""
     mask = OPEN if kind == "bool" else torch.zeros(1, 2).double().masked_fill(~OPEN, -torch.inf)
     query, key = torch.ones(1, 1).double(), torch.tensor([[0.0], [200.0]]).double()
     value, dy = torch.tensor([[3.0], [7.0]]).double(), torch.tensor([[5.0]]).double()
@@ -162,9 +162,9 @@ def test_identity_13_a_masked_score_of_200_weighs_nothing(kind: str) -> None:
 def without_the_masked(
     query: Tensor, key: Tensor, value: Tensor, may: Tensor, more: Tensor, dy: Tensor
 ) -> tuple[Tensor, ...]:
-    """Gradients of attention over the keys that each query may see, which alone are there; none where none is."""
-    asked = [each.clone().requires_grad_() for each in (query, key, value)]
-    q, k, v = asked
+    """Return the gradients of attention in which each query has only the keys that it may attend to; zeros if none."""
+    leaves = [each.clone().requires_grad_() for each in (query, key, value)]
+    q, k, v = leaves
     total = torch.zeros((), dtype=torch.float64)
     for y in range(len(query)):
         seen = may[y].nonzero()[:, 0]
@@ -173,29 +173,29 @@ def without_the_masked(
             weight = score.exp() / score.exp().sum()
             total = total + (weight @ v[seen]) @ dy[y]
     if not total.requires_grad:
-        return tuple([torch.zeros_like(each) for each in asked])
-    return torch.autograd.grad(total, asked)
+        return tuple([torch.zeros_like(each) for each in leaves])
+    return torch.autograd.grad(total, leaves)
 
 
 @pytest.mark.parametrize("kind", MASKS)
 @few
 @given(y=SIZE, x=SIZE, k=SIZE, seed=SEED)
-def test_identity_13_what_is_masked_is_as_if_it_were_not_there(kind: str, y: int, x: int, k: int, seed: int) -> None:
-    """Rows that are masked as a whole among them: defined, and their gradients are zeros, not NaN."""
+def test_identity_13_masked_keys_have_no_influence(kind: str, y: int, x: int, k: int, seed: int) -> None:
+    """Also in rows that are entirely masked: their outputs are defined, and their gradients are zeros, not NaN."""
     torch.manual_seed(seed)
     query, key, value, dy, more = randn(y, k), randn(x, k), randn(x, k), randn(y, k), torch.zeros(y, x).double()
     may = torch.rand(y, x) < 0.5
     may[0] = False
-    told: dict[str, Any] = {"mask": may}
+    options: dict[str, Any] = {"mask": may}
     if kind == "floating":
         more = randn(y, x)
-        told = {"mask": more.masked_fill(~may, -torch.inf)}
+        options = {"mask": more.masked_fill(~may, -torch.inf)}
     if kind == "window":
         places = torch.arange(y)[:, None] - torch.arange(x)
         may = may & (places >= 0) & (places < 2)
-        told |= {"window": 2, "causal": True}
-    diagram = backward(attention, query, key, value, wrt=["query", "key", "value"], **told)
-    found = diagram(query, key, value, told["mask"], dy)
+        options |= {"window": 2, "causal": True}
+    diagram = backward(attention, query, key, value, wrt=["query", "key", "value"], **options)
+    found = diagram(query, key, value, options["mask"], dy)
     near(tuple(found.values()), without_the_masked(query, key, value, may, more, dy))
     assert found["query"][0].tolist() == [0.0] * k
 
@@ -203,7 +203,7 @@ def test_identity_13_what_is_masked_is_as_if_it_were_not_there(kind: str, y: int
 @some
 @given(a=SIZE, b=SIZE, seed=SEED)
 def test_identity_13_a_row_masked_as_a_whole_is_zeros(a: int, b: int, seed: int) -> None:
-    """Softmax itself gives NaN there; ours zeros, forwards, backwards, and backwards of that."""
+    """Softmax itself returns NaN there; `softmax_or_zeros` zeros, in its value, gradient and second gradient."""
     torch.manual_seed(seed)
     score, dy = randn(a, b), randn(a, b)
     score[0] = -torch.inf
@@ -221,7 +221,7 @@ def test_identity_13_a_row_masked_as_a_whole_is_zeros(a: int, b: int, seed: int)
 
 
 class Case(NamedTuple):
-    """A circuit, and the axes of its inputs."""
+    """A function that makes a circuit, and the axes of the circuit's inputs."""
 
     make: Callable[..., Any]
     axes: tuple[str, ...]
@@ -230,7 +230,7 @@ class Case(NamedTuple):
 
 @circuit("... a -> ... a")
 def chain(x: Tensor) -> Tensor:
-    """What reads twice, writes over a view, normalises and reduces."""
+    """Reads a value twice, overwrites a view, normalises and reduces."""
     y = F.layer_norm(x, x.shape[-1:]) + x.cumsum(-1)
     z = y.clone()
     z[..., :1] = y[..., -1:] * 2
@@ -239,7 +239,7 @@ def chain(x: Tensor) -> Tensor:
 
 @circuit("... a, i -> ... a-i+1")
 def slid(x: Tensor, kernel: Tensor) -> Tensor:
-    """A convolution, as windows and a linear map."""
+    """A convolution as windows and a contraction."""
     seen = unfold(x, "... a -> ... a' i", Window("a", "a'", "i", kernel.shape[0]))
     return einsum(seen, kernel, "... a i, i -> ... a")
 
@@ -261,9 +261,9 @@ def drawn(case: Case, sizes: dict[str, int]) -> tuple[Any, list[Tensor]]:
 
 
 def by_torch(f: Any, inputs: list[Tensor], dy: Tensor) -> list[Tensor]:
-    asked = [each.clone().requires_grad_() for each in inputs]
+    leaves = [each.clone().requires_grad_() for each in inputs]
     parameters = list(f.parameters()) if isinstance(f, nn.Module) else []
-    return list(torch.autograd.grad(f(*asked), [*asked, *parameters], dy))
+    return list(torch.autograd.grad(f(*leaves), [*leaves, *parameters], dy))
 
 
 @pytest.mark.parametrize(
@@ -271,30 +271,30 @@ def by_torch(f: Any, inputs: list[Tensor], dy: Tensor) -> list[Tensor]:
 )
 @rare
 @given(sizes=st.fixed_dictionaries(dict.fromkeys("bymkx", SIZE)), seed=SEED)
-def test_identity_14_a_diagram_gives_what_the_circuit_gives(name: str, sizes: dict[str, int], seed: int) -> None:
-    """Run as a program, differentiated by torch, as a plain function; its reverse, whole, simplified, and in halves."""
+def test_identity_14_a_diagram_computes_what_the_circuit_computes(name: str, sizes: dict[str, int], seed: int) -> None:
+    """As a program, differentiated by torch, as a function; its gradient as one diagram, simplified, and as two."""
     torch.manual_seed(seed)
     f, inputs = drawn(CASES[name], sizes)
-    diagram, answer = trace(f, *inputs), f(*inputs)
-    dy = torch.randn_like(answer)
+    diagram, output = trace(f, *inputs), f(*inputs)
+    dy = torch.randn_like(output)
     expected = by_torch(f, inputs, dy)
-    near(diagram(*inputs), answer)
-    near(diagram.function()(*inputs), answer)
-    asked = [each.clone().requires_grad_() for each in inputs]
+    near(diagram(*inputs), output)
+    near(diagram.function()(*inputs), output)
+    leaves = [each.clone().requires_grad_() for each in inputs]
     parameters = list(f.parameters()) if isinstance(f, nn.Module) else []
-    near(list(torch.autograd.grad(diagram(*asked), [*asked, *parameters], dy)), expected)
+    near(list(torch.autograd.grad(diagram(*leaves), [*leaves, *parameters], dy)), expected)
     joint = backward(diagram)
     for each in (joint, simplify(joint), joint.function()):
         near(list(each(*inputs, dy).values()), expected)
     halves = forward_backward(diagram)
     again, saved = halves.forward(*inputs)
-    near(again, answer)
+    near(again, output)
     near(list(halves.reverse(saved, dy).values()), expected)
 
 
 @cache
 def free(name: str) -> tuple[Diagram, Diagram]:
-    """Recorded once, with axes that are free, in doubles: zeros that the code writes out have the dtype of the run."""
+    """Return a diagram with free axes and its gradient, made under float64, the dtype of zeros that the code makes."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -311,7 +311,7 @@ def test_identity_14_recorded_once_and_run_at_other_sizes(name: str, sizes: dict
     torch.manual_seed(seed)
     f, inputs = drawn(Case(CASES[name].make, {"chain": ("y",)}.get(name, CASES[name].axes)), sizes)
     diagram, joint = free(name)
-    answer = f(*inputs)
-    dy = torch.randn_like(answer)
-    near(diagram(*inputs), answer)
+    output = f(*inputs)
+    dy = torch.randn_like(output)
+    near(diagram(*inputs), output)
     near(list(joint(*inputs, dy).values()), by_torch(f, inputs, dy))
