@@ -1,7 +1,7 @@
-"""Windows on an axis: which positions of `x` an output position reads, as affine text, and unfold and fold by them.
+"""Windows along an axis, as affine maps of positions, and the operations `unfold` and `fold` on tensors.
 
-May use `signature`, `errors` and `switch`. Start with `affine` (`2*y + w - 1` as data), then `window` (sizes and
-strides), then `fold` (`unfold`, `fold`, `transposed`: circuits on tensors).
+May use `signature`, `errors` and `switch`. Start with `window` (the map as data: sizes, strides, padding; its text is
+parsed by `affine`), then `fold` (`unfold`, `fold` and `transposed`; their patterns are checked by `plan`).
 """
 
 from circuits.windows.fold import fold, transposed, unfold

@@ -1,13 +1,13 @@
-"""Read `h -> h' i<3: 2*h' + i - 1 < h + 2, reflect` into the names and numbers of a window.
+"""The text of a window, `h -> h' i<3: 2*h' + i - 1 < h + 2, reflect`: parse it into names and numbers, and write them.
 
-What such a text means is `windows`' business. Its arithmetic is that of signatures: names and numbers, with `*`, `/`,
-`+` and `-` between them.
+`window` says what the numbers mean. The arithmetic is that of signatures: names and numbers with `*`, `/`, `+`, `-`.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from circuits import switch
 from circuits.errors import SignatureError, point
 from circuits.signature import Axis, Signature, Term, parse_axes
 
@@ -17,42 +17,54 @@ _TEXT = re.compile(
 )
 
 
-def read(text: str, numbers: Mapping[str, int]) -> dict[str, Any]:
-    """The fields of a window; a letter that is no axis has a number, and so may the place have, for the window's size.
+def parse(text: str, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """Return the fields of a Window by name.
 
-    >>> read("h -> h' i: s*h' + i - 1", {"s": 2, "i": 3})["stride"]
+    Args:
+        text: The text of the window.
+        numbers: The value of each letter of the text that is not an axis. Under the name of the position axis, the
+            size of a window, where the text does not state it.
+
+    Raises:
+        SignatureError: If the text cannot be parsed or its arithmetic is not affine, if a letter has no number, or if a
+            number has no letter.
+
+    >>> parse("h -> h' i: s*h' + i - 1", {"s": 2, "i": 3})["stride"]
     2
     """
-    found = _TEXT.fullmatch(text)
-    if found is None:
-        raise SignatureError(f"a window is text such as \"h -> h' i<3: 2*h' + i - 1\"\n{point(text)}")
-    three = names(found["axes"])
-    if len(three) != 3:
-        raise SignatureError(f'a window is of one axis, as "h -> h\' i"\n{point(text, found.span("axes"))}')
-    axis, window, place = three
-    size, map, end = (_term(found, part, words) for part, words in (("size", place), ("map", place), ("end", axis)))
-    _know(text, (size, (place,)), (map, (window, place)), (end, (axis,)), numbers=numbers)
-    if found["size"] is None and place not in numbers:
-        raise SignatureError(f"how many places has a window? Write {place}<3, or give {place}=3\n{point(text)}")
-    offset, stride, dilation = _numbers(found, "map", map, (window, place), numbers)
-    after, once = _numbers(found, "end", end, (axis,), numbers)
-    if once != 1:
-        raise SignatureError(f"the end is {axis} and a number, as {axis} + 1\n{point(text, found.span('end'))}")
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise SignatureError(f"expected the text of a window, such as \"h -> h' i<3: 2*h' + i - 1\"\n{point(text)}")
+    axis_names = names(match["axes"])
+    if len(axis_names) != 3:
+        raise SignatureError(f'a window has one axis, as in "h -> h\' i"\n{point(text, match.span("axes"))}')
+    axis, window, place = axis_names
+    size, map, end = (_term(match, part, default) for part, default in (("size", place), ("map", place), ("end", axis)))
+    _check_letters(text, (size, (place,)), (map, (window, place)), (end, (axis,)), numbers=numbers)
+    if match["size"] is None and place not in numbers:
+        raise SignatureError(f"the size of a window is missing: write {place}<3, or give {place}=3\n{point(text)}")
+    offset, stride, dilation = _coefficients(match, "map", map, (window, place), numbers)
+    after, factor = _coefficients(match, "end", end, (axis,), numbers)
+    if factor != 1:
+        fault = f"the end must be {axis} plus a number, as in {axis} + 1"
+        raise SignatureError(f"{fault}\n{point(text, match.span('end'))}")
     return {
         "axis": axis,
         "window": window,
         "place": place,
-        "size": _value(found, "size", size, numbers),
+        "size": _value(match, "size", size, numbers),
         "stride": stride,
         "dilation": dilation,
         "before": -offset,
-        "after": -offset if found["end"] is None else after,
-        "mode": found["mode"] or "zeros",
+        "after": -offset if match["end"] is None else after,
+        "mode": match["mode"] or "zeros",
     }
 
 
 def names(axes: str) -> tuple[str, ...]:
-    """The names in `h w -> h' w' i j`: axes, as many windows, as many places; SignatureError where it is not so.
+    """Return the names in `h w -> h' w' i j`: axes, as many window axes, as many position axes.
+
+    Raises SignatureError if the text is not of this form, or if a name occurs twice.
 
     >>> names("h -> h' i")
     ('h', "h'", 'i')
@@ -60,54 +72,79 @@ def names(axes: str) -> tuple[str, ...]:
     signature = Signature.parse(axes)
     terms = [term for tensor in (*signature.inputs, *signature.outputs) for term in tensor]
     found = tuple([f"{term}" for term in terms])
-    plain = all(isinstance(term, Axis) for term in terms) and len({*found}) == len(found)
-    whole = len(signature.inputs) == len(signature.outputs) == 1 and len(found) == 3 * len(signature.inputs[0]) > 0
-    if not plain or not whole:
-        what = "axes become their windows, then the places in these, each with a name of its own: \"h w -> h' w' i j\""
-        raise SignatureError(f"{what}\n{point(axes, (0, len(axes)))}")
+    are_distinct_names = all(isinstance(term, Axis) for term in terms) and len({*found}) == len(found)
+    are_triples = (
+        len(signature.inputs) == len(signature.outputs) == 1 and len(found) == 3 * len(signature.inputs[0]) > 0
+    )
+    if not are_distinct_names or not are_triples:
+        form = "expected axes, then their windows, then the positions in these, each with a name of its own"
+        raise SignatureError(f"{form}, as in \"h w -> h' w' i j\"\n{point(axes, (0, len(axes)))}")
     return found
 
 
-def _term(found: re.Match[str], part: str, unsaid: str) -> Term:
-    """The arithmetic at one part of the text."""
-    terms = parse_axes(found[part] or unsaid)
+def _term(match: re.Match[str], part: str, default: str) -> Term:
+    """Return the arithmetic at one part of the text, or at `default` if the text lacks that part."""
+    terms = parse_axes(match[part] or default)
     if len(terms) != 1:
-        raise SignatureError(f"one sum belongs here\n{point(found.string, found.span(part))}")
+        raise SignatureError(f"expected one sum\n{point(match.string, match.span(part))}")
     return terms[0]
 
 
-def _know(text: str, *parts: tuple[Term, tuple[str, ...]], numbers: Mapping[str, int]) -> None:
-    """Every letter of each part is one of its axes or has a number, and every number has its letter."""
+def _check_letters(text: str, *parts: tuple[Term, tuple[str, ...]], numbers: Mapping[str, int]) -> None:
+    """Raise SignatureError if a letter is neither an axis of its part nor in `numbers`, or a number has no letter."""
     used = dict.fromkeys(name for term, _ in parts for name in term.names)
     missing = dict.fromkeys(
         name for term, axes in parts for name in term.names if name not in axes and name not in numbers
     )
-    unknown = [name for name in numbers if name not in used]
-    said = [f"no {what} {' '.join(them)}" for what, them in (("number for", missing), ("letter", unknown)) if them]
-    if said:
-        raise SignatureError(f"{' and '.join(said)}\n{point(text)}")
+    unused = [name for name in numbers if name not in used]
+    faults = [f"no {fault} {' '.join(them)}" for fault, them in (("number for", missing), ("letter", unused)) if them]
+    if faults:
+        raise SignatureError(f"{' and '.join(faults)}\n{point(text)}")
 
 
-def _numbers(
-    found: re.Match[str], part: str, term: Term, axes: tuple[str, ...], numbers: Mapping[str, int]
+def _coefficients(
+    match: re.Match[str], part: str, term: Term, axes: tuple[str, ...], numbers: Mapping[str, int]
 ) -> tuple[int, ...]:
-    """What a sum comes to where its axes are 0, and the factor of each; SignatureError where it is not affine."""
-    at = lambda *values: _value(found, part, term, {**numbers, **dict(zip(axes, values, strict=True))})  # noqa: E731
-    zero = at(*[0 for _ in axes])
-    factors = [at(*[int(other == axis) for other in axes]) - zero for axis in axes]
+    """Return the constant of an affine sum, and the factor of each axis; SignatureError if the sum is not affine.
+
+    The term is evaluated with its axes at 0 and at unit vectors, and compared at other positions.
+    """
+    at = lambda *values: _value(match, part, term, {**numbers, **dict(zip(axes, values, strict=True))})  # noqa: E731
+    constant = at(*[0 for _ in axes])
+    factors = [at(*[int(other == axis) for other in axes]) - constant for axis in axes]
     for values in ((2, 3), (3, 2), (5, 7)):
-        if at(*values[: len(axes)]) != zero + sum(a * b for a, b in zip(factors, values, strict=False)):
-            raise SignatureError(_not_affine(found, part))
-    return zero, *factors
+        if at(*values[: len(axes)]) != constant + sum(a * b for a, b in zip(factors, values, strict=False)):
+            raise SignatureError(_not_affine(match, part))
+    return constant, *factors
 
 
-def _value(found: re.Match[str], part: str, term: Term, numbers: Mapping[str, int]) -> int:
+def _value(match: re.Match[str], part: str, term: Term, numbers: Mapping[str, int]) -> int:
+    """Return the value of a term; SignatureError if a division in it is not exact."""
     try:
         return term.size(numbers)
     except ValueError:
-        raise SignatureError(_not_affine(found, part)) from None
+        raise SignatureError(_not_affine(match, part)) from None
 
 
-def _not_affine(found: re.Match[str], part: str) -> str:
-    what = 'axes are added here, times whole numbers, as "2*h\' + i - 1"'
-    return f"{what}\n{point(found.string, found.span(part))}"
+def _not_affine(match: re.Match[str], part: str) -> str:
+    """Return the message for a part of the text that is not affine."""
+    form = 'expected a sum of axes times integers, as in "2*h\' + i - 1"'
+    return f"{form}\n{point(match.string, match.span(part))}"
+
+
+def scaled(factor: int, name: str) -> str:
+    """Return the text of a name times a factor: `2*h'`, or `h'` if the factor is 1."""
+    return name if factor == 1 else f"{_shown(factor)}*{name}"
+
+
+def signed(number: int) -> str:
+    """Return the text that adds a number: ` + 2`, ` - 2`, or nothing for 0."""
+    if number == 0:
+        return ""
+    return f" + {_shown(number)}" if number > 0 else f" - {_shown(-number)}"
+
+
+def _shown(number: int) -> str:
+    """Return the text of a number; while a diagram is recorded it may be a symbolic expression, in parentheses."""
+    text = switch.show(number)
+    return text if text.isalnum() else f"({text})"

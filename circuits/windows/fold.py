@@ -1,14 +1,13 @@
-"""Read tensors through windows, and add windows up again: `unfold` and its transpose, `fold`.
+"""Unfold a tensor into its windows, and the transpose: fold windows into a tensor, adding where they overlap.
 
-Both are verbs, as einsum and rearrange are: their pattern names every axis, and whoever records sees them as one box.
-`unfold` copies nothing but padding. A convolution is `unfold`, then an einsum over channels and places; read from right
-to left, with `transposed` patterns, it is the transposed convolution, and the gradient by the image.
+Like einops' operations, both have a pattern that names every axis, and are one box in a recorded diagram. `unfold`
+copies only if there is padding. A convolution is an `unfold` and then an einsum over channels and positions. The same
+steps in reverse order, with `transposed` patterns, are the transposed convolution and the gradient by the image.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,16 +16,28 @@ from torch import Tensor
 
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError, point
-from circuits.signature import Axis, Rest, Signature, show_axes
+from circuits.signature import Signature
+from circuits.windows.plan import plan_for
 from circuits.windows.window import Window
 
 
 def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
-    """What every window sees: `unfold(image, "... c h w -> ... c h' w' i j", rows, columns)`.
+    """Return all windows of a tensor: `unfold(image, "... c h w -> ... c h' w' i j", rows, columns)`.
 
-    The axes of the windows go, and their windows and places come, where the pattern puts them; the others stay. Without
-    padding the result is a view of the tensor, but not in compiled code. Raises SignatureError where the pattern and
-    the windows disagree, and ShapeError for a tensor that is not as the pattern says, or shorter than a window.
+    Each axis that has a window is replaced by the axis of its windows and that of the positions in them; the pattern
+    orders the axes. Without padding the result is a view of the tensor, except under torch.compile.
+
+    Args:
+        tensor: The input, of any dtype.
+        pattern: The axes of the input and of the output; both may begin with `...`.
+        *windows: One window for each axis that is unfolded.
+
+    Returns:
+        The windows; padding has the values that the `mode` of its window says.
+
+    Raises:
+        SignatureError: If the pattern does not fit the windows.
+        ShapeError: If the tensor does not have the axes of the pattern, or an axis is shorter than a window.
 
     >>> window = Window.parse("h -> h' i<3: 2*h' + i - 1")
     >>> unfold(torch.arange(1, 6), "h -> h' i", window)
@@ -34,38 +45,59 @@ def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
             [2, 3, 4],
             [4, 5, 0]])
     """
-    return _tell(unfold, pattern, tensor, windows, {}, lambda: _unfolded(tensor, pattern, windows))
+    return _emit(unfold, pattern, tensor, windows, {}, lambda: _unfold(tensor, pattern, windows))
 
 
 def fold(tensor: Tensor, pattern: str, *windows: Window, **sizes: int) -> Tensor:
-    """Add up what windows write: `fold(seen, "... c h' w' i j -> ... c h w", rows, columns, h=16)`.
+    """Add windows up to a tensor: `fold(windows, "... c h' w' i j -> ... c h w", rows, columns, h=16)`.
 
-    The transpose of `unfold` with the same windows. An axis without a size is the shortest that has so many windows.
-    Padding takes what it gave: what is written on zeros is dropped, on a copied place it is added to that place.
-    CUDA adds in no fixed order, unless torch.use_deterministic_algorithms asks for one. Raises SignatureError as
-    `unfold` does, and ShapeError for a size that has another number of windows.
+    This is the transpose of `unfold` with the same windows: a number of the output is the sum of all numbers that
+    `unfold` would copy it to. What falls on a padding of zeros is dropped; what falls on a copied position is added to
+    the original. On CUDA the order of the additions is not fixed, unless torch.use_deterministic_algorithms is set.
+
+    Args:
+        tensor: The windows, of any dtype.
+        pattern: The axes of the input and of the output; both may begin with `...`.
+        *windows: One window for each axis that is folded.
+        **sizes: The sizes of these axes in the output, by name; by default the smallest with as many windows.
+
+    Returns:
+        The sums, with the dtype of the input.
+
+    Raises:
+        SignatureError: If the pattern does not fit the windows, or a size is not that of an axis with a window.
+        ShapeError: If the tensor does not have the axes of the pattern, a window does not have its size, or an axis of
+            the given size has another number of windows.
 
     >>> window = Window.parse("h -> h' i<3: 2*h' + i - 1")
     >>> fold(torch.ones(3, 3), "h' i -> h", window)
     tensor([1., 2., 1., 2., 1.])
     """
-    return _tell(fold, pattern, tensor, windows, sizes, lambda: _folded(tensor, pattern, windows, sizes))
+    return _emit(fold, pattern, tensor, windows, sizes, lambda: _fold(tensor, pattern, windows, sizes))
 
 
 def transposed(pattern: str) -> str:
-    """The pattern of the transpose of what is linear in its first tensor: that tensor and the result change places.
+    """Return the pattern of the transpose of an operation that is linear in its first tensor.
+
+    The first tensor and the result change places; the other tensors keep theirs.
+
+    Args:
+        pattern: The pattern of an operation with one output.
+
+    Raises:
+        SignatureError: If the pattern cannot be parsed, or has several outputs.
 
     >>> transposed("... c h' i, k c i -> ... k h'")
     "... k h', k c i -> ... c h' i"
     """
     signature = Signature.parse(pattern)
     if len(signature.outputs) != 1:
-        raise SignatureError(f"a transpose is of a map to one tensor\n{point(pattern)}")
+        raise SignatureError(f"a pattern with several outputs has no transpose\n{point(pattern)}")
     (first, *others), result = signature.inputs, signature.outputs[0]
     return str(Signature((result, *others), (first,)))
 
 
-def _tell(
+def _emit(
     verb: Callable[..., Tensor],
     pattern: str,
     tensor: Tensor,
@@ -73,204 +105,124 @@ def _tell(
     sizes: dict[str, int],
     run: Callable[[], Tensor],
 ) -> Tensor:
-    """Run a verb, and let whoever records this thread know of it, and of the windows' maps."""
+    """Run `unfold` or `fold`; while this thread is recorded, pass it to the recorder, labelled with its pattern."""
     if switch.active:
         recorder = switch.current()
         if recorder is not None:
-            said = f"{pattern}: {', '.join([window.map for window in windows])}"
-            return recorder.verb(verb, said, (tensor, pattern, *windows), sizes, run)
+            label = f"{pattern}: {', '.join([window.map for window in windows])}"
+            return recorder.verb(verb, label, (tensor, pattern, *windows), sizes, run)
     return run()
 
 
-# Patterns
+# Unfold
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Where the axes of a pattern stand, counted without `...`.
-
-    `whole` are the axes of the tensor that windows look at, `parts` those of what they see. `places` has the place in
-    `whole` of each window's axis. `order` makes `parts` of `whole`, windows in place, with the places of the windows
-    behind; `apart` makes of `parts` the other axes, then windows, then places; `back` makes `whole` of the other axes
-    and then those of the windows.
-    """
-
-    rest: bool
-    whole: tuple[str, ...]
-    parts: tuple[str, ...]
-    places: tuple[int, ...]
-    order: tuple[int, ...]
-    apart: tuple[int, ...]
-    back: tuple[int, ...]
-
-
-_plans: dict[tuple[str, ...], Plan] = {}
-
-
-@torch.compiler.assume_constant_result
-def _plan(pattern: str, inward: bool, names: tuple[str, ...]) -> Plan:
-    """The plan of a pattern for windows with these names, three each; read once, then remembered."""
-    key = (pattern, f"{inward}", *names)
-    if key not in _plans:
-        signature = Signature.parse(pattern)
-        if not len(signature.inputs) == len(signature.outputs) == 1:
-            raise SignatureError(f"a pattern goes from one tensor to another\n{point(pattern)}")
-        sides = (signature.inputs[0], signature.outputs[0])
-        whole, parts = sides if inward else sides[::-1]
-        _plans[key] = _read(pattern, whole, parts, names)
-    return _plans[key]
-
-
-def _read(pattern: str, whole: Any, parts: Any, names: tuple[str, ...]) -> Plan:
-    rests = [any(isinstance(term, Rest) for term in side) for side in (whole, parts)]
-    sides = [tuple([f"{term}" for term in side if not isinstance(term, Rest)]) for side in (whole, parts)]
-    plain = all(isinstance(term, Axis | Rest) for term in (*whole, *parts))
-    axes, windows, places = names[0::3], names[1::3], names[2::3]
-    swapped = dict(zip(axes, windows, strict=True))
-    seen = (*[swapped.get(name, name) for name in sides[0]], *places)
-    twice = any(len({*side}) < len(side) for side in (*sides, seen))
-    if not names:
-        raise SignatureError(f"no window was given\n{point(pattern)}")
-    lost = [name for name in axes if name not in sides[0]]
-    if lost:
-        there = f"there {'are' if len(sides[0]) > 1 else 'is'} {' '.join(sides[0])}" if sides[0] else "there are none"
-        raise SignatureError(f"a window looks at axis {lost[0]}; {there}\n{point(pattern)}")
-    if rests[0] != rests[1] or not plain or twice or {*seen} != {*sides[1]}:
-        there = show_axes(whole) or "nothing"
-        wanted = f"{'... ' if rests[0] else ''}{' '.join(seen)}"
-        raise SignatureError(f"windows make of {there} the axes {wanted}, in any order, each once\n{point(pattern)}")
-    others = tuple([name for name in sides[0] if name not in axes])
-    return Plan(
-        rest=rests[0],
-        whole=sides[0],
-        parts=sides[1],
-        places=tuple([sides[0].index(name) for name in axes]),
-        order=tuple([seen.index(name) for name in sides[1]]),
-        apart=tuple([sides[1].index(name) for name in (*others, *windows, *places)]),
-        back=tuple([(*others, *axes).index(name) for name in sides[0]]),
-    )
-
-
-def _planned(tensor: Tensor, pattern: str, windows: tuple[Window, ...], inward: bool) -> tuple[Plan, int]:
-    """The plan, and how many axes `...` stands for; ShapeError where the tensor has too few or too many."""
-    names: tuple[str, ...] = ()
-    for window in windows:
-        names = (*names, window.axis, window.window, window.place)
-    plan = _plan(pattern, inward, names)
-    axes = plan.whole if inward else plan.parts
-    lead = tensor.ndim - len(axes)
-    if lead < 0 or (lead > 0 and not plan.rest):
-        more = " or more" if plan.rest else ""
-        raise ShapeError(f"'{pattern}' begins with {len(axes)} axes{more}; the tensor has {tensor.ndim}")
-    return plan, lead
-
-
-# What windows see
-
-
-def _unfolded(tensor: Tensor, pattern: str, windows: tuple[Window, ...]) -> Tensor:
-    """Pad, look through one window after another, put the axes in order."""
-    plan, lead = _planned(tensor, pattern, windows, True)
-    dims = [lead + place for place in plan.places]
-    for window, dim in zip(windows, dims):  # noqa: B905  (as many, by the plan)
+def _unfold(tensor: Tensor, pattern: str, windows: tuple[Window, ...]) -> Tensor:
+    """Return all windows of a tensor: pad, unfold one axis after another, permute."""
+    plan, lead = plan_for(tensor, pattern, windows, unfolds=True)
+    dims = [lead + dim for dim in plan.dims]
+    for window, dim in zip(windows, dims):  # noqa: B905  (the plan has one for each window)
         window.count(tensor.shape[dim])
-    tensor = pad(tensor, dims, windows)
+    tensor = _pad(tensor, dims, windows)
     for window, dim in zip(windows, dims):  # noqa: B905
-        tensor = _seen(tensor, dim, window)
-    seen = tensor.permute(*range(lead), *[lead + place for place in plan.order])
-    # A compiled graph that ends in an overlapping view of what it made has a wrong gradient, in torch 2.13.
-    return seen.clone() if torch.compiler.is_compiling() else seen
+        tensor = _unfold_axis(tensor, dim, window)
+    unfolded = tensor.permute(*range(lead), *[lead + dim for dim in plan.to_unfolded])
+    # In torch 2.13 a compiled graph whose output is an overlapping view of an intermediate has a wrong gradient.
+    return unfolded.clone() if torch.compiler.is_compiling() else unfolded
 
 
-def _seen(tensor: Tensor, dim: int, window: Window) -> Tensor:
-    """One axis through its windows, whose places come last: a view, unless their number is a symbol."""
+def _unfold_axis(tensor: Tensor, dim: int, window: Window) -> Tensor:
+    """Return the windows of one axis, their positions as last axis: a view, unless the size of a window is symbolic."""
     if not isinstance(window.reach, int):
         count = (tensor.shape[dim] - window.reach) // window.stride + 1
-        seen = tensor.index_select(dim, _starting(window, count, tensor.device).flatten())
-        return seen.unflatten(dim, (count, window.size)).movedim(dim + 1, -1)
-    seen = tensor.unfold(dim, window.reach, window.stride)
-    return seen[..., :: window.dilation] if window.dilation > 1 else seen
+        unfolded = tensor.index_select(dim, _padded_positions(window, count, tensor.device).flatten())
+        return unfolded.unflatten(dim, (count, window.size)).movedim(dim + 1, -1)
+    unfolded = tensor.unfold(dim, window.reach, window.stride)
+    return unfolded[..., :: window.dilation] if window.dilation > 1 else unfolded
 
 
-def _starting(window: Window, count: int, device: torch.device) -> Tensor:
-    """Which place of the padded axis each place of each window is."""
+def _padded_positions(window: Window, count: int, device: torch.device) -> Tensor:
+    """Return the positions on the padded axis of the positions of all windows: a long tensor (windows, positions)."""
     starts = window.stride * torch.arange(count, device=device)
     return starts[:, None] + window.dilation * torch.arange(window.size, device=device)
 
 
-def pad(tensor: Tensor, dims: list[int], windows: tuple[Window, ...], value: float = 0.0) -> Tensor:
-    """The tensor with the padding of each window at its axis; where a window pads zeros, `value` stands for them."""
+def _pad(tensor: Tensor, dims: list[int], windows: tuple[Window, ...]) -> Tensor:
+    """Return the tensor with the padding of each window on its axis."""
     border = [0] * (2 * tensor.ndim)
     for window, dim in zip(windows, dims):  # noqa: B905
         if window.mode == "zeros":
             border[-2 * dim - 2], border[-2 * dim - 1] = window.before, window.after
         elif window.before > 0 or window.after > 0:
             size = tensor.shape[dim]
-            place = torch.arange(-window.before, size + window.after, device=tensor.device)
-            tensor = tensor.index_select(dim, _inside(place, size, window.mode))
-    return F.pad(tensor, border, value=value) if any(border) else tensor
+            positions = torch.arange(-window.before, size + window.after, device=tensor.device)
+            tensor = tensor.index_select(dim, _source(positions, size, window.mode))
+    return F.pad(tensor, border) if any(border) else tensor
 
 
-def _inside(place: Tensor, size: int, mode: str) -> Tensor:
-    """The place on the axis that a place beyond its ends is a copy of."""
+def _source(positions: Tensor, size: int, mode: str) -> Tensor:
+    """Return the positions on the axis that positions on the padded axis are copies of; both count from its first."""
     if mode == "circular":
-        return place % size
+        return positions % size
     if mode == "reflect":
-        return size - 1 - (size - 1 - place.abs()).abs()
-    return place.clamp(0, size - 1)
+        return size - 1 - (size - 1 - positions.abs()).abs()
+    return positions.clamp(0, size - 1)
 
 
-# What windows write
+# Fold
 
 
-def _folded(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict[str, int]) -> Tensor:
-    """Add every number at the place it is of, all axes of the windows laid out as one; then cut the padding off."""
-    plan, lead = _planned(tensor, pattern, windows, False)
-    tensor = tensor.permute(*range(lead), *[lead + place for place in plan.apart])
+def _fold(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict[str, int]) -> Tensor:
+    """Return the sum of the windows: one index_add over all windowed axes, flattened, then a slice without padding."""
+    plan, lead = plan_for(tensor, pattern, windows, unfolds=False)
+    tensor = tensor.permute(*range(lead), *[lead + dim for dim in plan.to_scatter])
     first = tensor.ndim - 2 * len(windows)
     other, counts = tensor.shape[:first], tensor.shape[first : first + len(windows)]
-    ends = _ends(tensor, pattern, windows, sizes)
-    lengths = [
-        end + window.before + window.after if window.mode == "zeros" else end
-        for window, end in zip(windows, ends)  # noqa: B905
+    folded_sizes = _folded_sizes(tensor, pattern, windows, sizes)
+    padded_sizes = [
+        size + window.before + window.after if window.mode == "zeros" else size
+        for window, size in zip(windows, folded_sizes)  # noqa: B905
     ]
-    index = _index(windows, counts, ends, lengths, tensor.device)
+    index = _scatter_index(windows, counts, folded_sizes, padded_sizes, tensor.device)
     total = 1
-    for length in lengths:
-        total = total * length
-    added = tensor.new_zeros(*other, total).index_add(first, index, tensor.flatten(first))
-    added = added.reshape(*other, *lengths)
-    for dim, (window, end) in enumerate(zip(windows, ends), first):  # noqa: B905
+    for size in padded_sizes:
+        total = total * size
+    folded = tensor.new_zeros(*other, total).index_add(first, index, tensor.flatten(first))
+    folded = folded.reshape(*other, *padded_sizes)
+    for dim, (window, size) in enumerate(zip(windows, folded_sizes), first):  # noqa: B905
         if window.mode == "zeros" and (window.before > 0 or window.after > 0):
-            added = added.narrow(dim, window.before, end)
-    return added.permute(*range(lead), *[lead + place for place in plan.back])
+            folded = folded.narrow(dim, window.before, size)
+    return folded.permute(*range(lead), *[lead + dim for dim in plan.to_folded])
 
 
-def _ends(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict[str, int]) -> list[int]:
-    """The size of each axis that windows write on: as asked, else the least; raises where something does not fit."""
+def _folded_sizes(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict[str, int]) -> list[int]:
+    """Return the size of each folded axis: the given one, or else the smallest.
+
+    Raises SignatureError for a size that is not of a folded axis, and ShapeError if sizes do not fit the windows.
+    """
     many = len(windows)
     names = [window.axis for window in windows]
     for name in sizes:
         if name not in names:
-            raise SignatureError(f"{name} is no axis of a window, so its size is not to be chosen\n{point(pattern)}")
-    ends: list[int] = []
+            raise SignatureError(f"{name} is not the axis of a window, so its size cannot be chosen\n{point(pattern)}")
+    folded_sizes: list[int] = []
     for window, count, size in zip(windows, tensor.shape[-2 * many : -many], tensor.shape[-many:]):  # noqa: B905
         if size != window.size:
             shown = switch.show(size)
-            raise ShapeError(f"{window.place} is {shown} here, but windows {window.window} have {window.size} places")
-        end = window.least(count) if window.axis not in sizes else sizes[window.axis]
-        if end < 0 or window.count(end) != count:
-            has = switch.show(window.count(end)) if end >= 0 else "no"
+            raise ShapeError(f"{window.place} is {shown} here, but windows {window.window} have size {window.size}")
+        folded = window.least(count) if window.axis not in sizes else sizes[window.axis]
+        if folded < 0 or window.count(folded) != count:
+            has = switch.show(window.count(folded)) if folded >= 0 else "no"
             raise ShapeError(
-                f"{window.axis} is {switch.show(end)} here, which has {has} windows"
-                f" {window.window}; there are {switch.show(count)}: {window.axis} may be {_choice(window, count)}"
+                f"{window.axis} is {switch.show(folded)} here, which has {has} windows"
+                f" {window.window}; there are {switch.show(count)}: {window.axis} may be {_valid_sizes(window, count)}"
             )
-        ends.append(end)
-    return ends
+        folded_sizes.append(folded)
+    return folded_sizes
 
 
-def _choice(window: Window, count: int) -> str:
-    """The sizes that have so many windows, in words."""
+def _valid_sizes(window: Window, count: int) -> str:
+    """Return the text of the range of sizes that have `count` windows."""
     least = window.least(count)
     if least < 0:
         return f"0 to {switch.show(least + window.stride - 1)}"
@@ -278,15 +230,20 @@ def _choice(window: Window, count: int) -> str:
     return f"{switch.show(least)}{last}"
 
 
-def _index(windows: tuple[Window, ...], counts: Any, ends: list[int], lengths: list[int], device: Any) -> Tensor:
-    """Where each number goes, in a row: windows of all axes, then their places, the last the fastest."""
+def _scatter_index(
+    windows: tuple[Window, ...], counts: Any, folded_sizes: list[int], padded_sizes: list[int], device: Any
+) -> Tensor:
+    """Return the target of each unfolded number in the flattened padded axes, as index_add takes it.
+
+    The numbers are ordered by the windows of all axes, then by the positions in them, the last axis fastest.
+    """
     many = len(windows)
     index = torch.zeros((), dtype=torch.long, device=device)
     for number, window in enumerate(windows):
-        place = _starting(window, counts[number], device)
+        positions = _padded_positions(window, counts[number], device)
         if window.mode != "zeros":
-            place = _inside(place - window.before, ends[number], window.mode)
+            positions = _source(positions - window.before, folded_sizes[number], window.mode)
         view = [1] * (2 * many)
         view[number], view[many + number] = counts[number], window.size
-        index = index * lengths[number] + place.reshape(view)
+        index = index * padded_sizes[number] + positions.reshape(view)
     return index.flatten()

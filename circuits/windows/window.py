@@ -1,8 +1,8 @@
-"""An axis seen through windows: an affine map from places in windows to places on the axis, and the sizes it derives.
+"""Windows along an axis: an affine map from positions in windows to positions on the axis, and the sizes it implies.
 
-`h -> h' i: s*h' + d*i - p` says that place i of window h' is place s*h' + d*i - p of the axis h: windows begin s apart,
-their places lie d apart, and p places of padding stand before the axis. Here is the map as data, one axis at a time;
-`folding` reads tensors through windows, of one axis or of many, and adds them up again.
+`h -> h' i: s*h' + d*i - p` says that position i of window h' is position s*h' + d*i - p of the axis h: s is the stride,
+d the dilation, and p the number of positions of padding before the axis. This module has the map as data, for one axis;
+`fold` applies it to tensors, on one axis or several, and has its transpose.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3; for the arithmetic of sizes, Dumoulin and Visin
 2016, A guide to convolution arithmetic for deep learning.
@@ -18,24 +18,34 @@ import torch
 from circuits import switch
 from circuits.errors import CircuitError, ShapeError
 from circuits.windows import affine
+from circuits.windows.per_axis import Padding, padding_pairs, per_axis
 
 Mode = Literal["zeros", "reflect", "replicate", "circular"]
-"""What stands beyond the ends of an axis: zeros; the axis mirrored at its last place; that place; the axis again."""
+"""The values of padding: zeros; the axis mirrored at its last position; its last position; the axis repeated."""
 
 MODES: tuple[str, ...] = get_args(Mode)
-
-Padding = int | tuple[int, int]
-"""How many places of padding: as many before an axis as after it, or (before, after)."""
 
 
 @dataclass(frozen=True, repr=False)
 class Window:
-    """One axis seen through windows: place i of window h' is place s*h' + d*i - p of the axis h.
+    """Windows along one axis: position i of window h' is position s*h' + d*i - p of the axis h (section 3.3).
 
-    A window has `size` places, `dilation` apart; windows begin `stride` apart; `before` and `after` are padded, with
-    zeros or as `mode` says. Sizes that come out are rounded down: what no whole window reaches is not read.
+    The number of windows is rounded down: positions at the end that do not fill a whole window are not read.
 
-    Raises CircuitError for a size, stride or dilation below 1, for negative padding, and for names that are no axes.
+    Args:
+        axis: The name of the axis, `h`.
+        window: The name of the axis of windows, `h'`.
+        place: The name of the axis of positions within a window, `i`.
+        size: The number of positions of a window.
+        stride: The distance from one window to the next, s.
+        dilation: The distance between neighbouring positions of a window, d.
+        before: The number of positions of padding before the axis, p.
+        after: The number of positions of padding after the axis.
+        mode: The values of the padding: "zeros", "reflect", "replicate" or "circular", as in nn.Conv2d.
+
+    Raises:
+        CircuitError: If a size, stride or dilation is less than 1, padding is negative, the mode is unknown, or the
+            three names are not distinct.
 
     >>> window = Window.parse("h -> h' i: s*h' + i - p", i=3, s=2, p=1)
     >>> window
@@ -57,28 +67,24 @@ class Window:
     mode: Mode = "zeros"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.stride < 1 or self.dilation < 1 or self.before < 0 or self.after < 0:
-            least = {"size": 1, "stride": 1, "dilation": 1, "before": 0, "after": 0}
-            for name, low in least.items():
-                number = getattr(self, name)
-                if number < low:
-                    what = f"the padding {name}" if low == 0 else f"the {name}"
-                    raise CircuitError(f"Window: {what} is {number}; it may be {low} or more")
-        if self.mode not in MODES:
-            raise CircuitError(f"Window: no mode is called {self.mode!r}; there are {', '.join(MODES)}")
-        if self.axis == self.window or self.axis == self.place or self.window == self.place:
-            names = f"{self.axis}, {self.window} and {self.place}"
-            raise CircuitError(f"Window: an axis, its windows and their places have three names, not {names}")
+        _check_fields(self)
 
     @classmethod
     def parse(cls, text: str, **numbers: int) -> Self:
-        """Text to data: `Window.parse("h -> h' i<3: 2*h' + i - 1 < h + 2, reflect")`.
+        """Return the window that a text describes: `Window.parse("h -> h' i<3: 2*h' + i - 1 < h + 2, reflect")`.
 
-        After the colon stands which place of h it is; then, unless as much padding comes after the axis as before,
-        where the padded axis ends; then the mode, unless zeros. Letters are `numbers`, and so may be the size of a
-        window, by the name of its place. Raises SignatureError for what cannot be read or is not affine.
+        Args:
+            text: The axis, its windows and the positions in these; the size of a window; after the colon, the position
+                on the axis; after `<`, the end of the padded axis, by default as much padding as before it; after a
+                comma, the mode, by default zeros.
+            **numbers: The value of each letter of the text that is not an axis; under the name of the position axis,
+                the size of a window, where the text does not state it.
+
+        Raises:
+            SignatureError: If the text cannot be parsed or is not affine, or `numbers` are not those of its letters.
+            CircuitError: As the constructor does.
         """
-        return cls(**affine.read(text, numbers))
+        return cls(**affine.parse(text, numbers))
 
     @classmethod
     def over(
@@ -91,18 +97,27 @@ class Window:
         padding: int | Sequence[Padding] = 0,
         mode: Mode = "zeros",
     ) -> tuple[Self, ...]:
-        """A window for each of several axes: they, then their windows, then the places in these, in one order.
+        """Return one window for each of several axes; every number is given once for all axes, or once for each.
 
-        Numbers are given for all axes at once or one by one; padding one by one may be (before, after). Raises
-        SignatureError where the axes are not three times as many, and CircuitError where the numbers are not as many.
+        Args:
+            axes: The axes, then their windows, then the positions in these, each in the same order:
+                `"h w -> h' w' i j"`.
+            size, stride, dilation: As in the constructor.
+            padding: The number of positions of padding at both ends; for each axis it may be a pair (before, after).
+            mode: The values of the padding of all axes.
+
+        Raises:
+            SignatureError: If `axes` is not of this form.
+            CircuitError: If there are not as many numbers as axes, and as the constructor does.
 
         >>> Window.over("h w -> h' w' i j", 3, stride=(2, 1), padding=1)
         (Window.parse("h -> h' i<3: 2*h' + i - 1"), Window.parse("w -> w' j<3: w' + j - 1"))
         """
         names = _names(axes)
         count = len(names) // 3
-        given = (each(size, count, "sizes"), each(stride, count, "strides"), each(dilation, count, "dilations"))
-        numbers = zip(*given, pairs(padding, count), strict=True)
+        sizes, strides = per_axis(size, count, "sizes"), per_axis(stride, count, "strides")
+        dilations = per_axis(dilation, count, "dilations")
+        numbers = zip(sizes, strides, dilations, padding_pairs(padding, count), strict=True)
         return tuple(
             [
                 cls(axis, window, place, size, stride, dilation, before, after, mode)
@@ -114,12 +129,13 @@ class Window:
 
     @property
     def map(self) -> str:
-        """The affine map alone, `2*h' + i - 1`."""
-        return f"{_scaled(self.stride, self.window)} + {_scaled(self.dilation, self.place)}{_signed(-self.before)}"
+        """The text of the affine map, `2*h' + i - 1`."""
+        first, second = affine.scaled(self.stride, self.window), affine.scaled(self.dilation, self.place)
+        return f"{first} + {second}{affine.signed(-self.before)}"
 
     @property
     def reach(self) -> int:
-        """How many places of the axis lie from the first of a window to its last.
+        """The number of positions of the axis from the first of a window to its last, both included.
 
         >>> Window.parse("h -> h' i<3: h' + 2*i").reach
         5
@@ -127,7 +143,7 @@ class Window:
         return self.dilation * (self.size - 1) + 1
 
     def __str__(self) -> str:
-        bound = "" if self.before == self.after else f" < {self.axis}{_signed(self.after)}"
+        bound = "" if self.before == self.after else f" < {self.axis}{affine.signed(self.after)}"
         mode = "" if self.mode == "zeros" else f", {self.mode}"
         return f"{self.axis} -> {self.window} {self.place}<{self.size}: {self.map}{bound}{mode}"
 
@@ -137,43 +153,51 @@ class Window:
     # Sizes
 
     def count(self, size: int) -> int:
-        """How many windows an axis of this size has, rounded down; ShapeError where not even one fits."""
-        self._fit(size)
+        """Return the number of windows on an axis of this size, rounded down.
+
+        Raises ShapeError if not one window fits, or the axis is too short for its padding.
+        """
+        _check_fits(self, size)
         return (size + self.before + self.after - self.reach) // self.stride + 1
 
     def least(self, count: int) -> int:
-        """The smallest size of an axis that has so many windows; ShapeError where none has.
+        """Return the smallest size of an axis that has `count` windows; ShapeError if no size has.
 
-        Below 0 where padding alone holds so many, as the arithmetic of `output_padding` wants it.
+        The result is negative if the padding alone has more positions than the windows need: `output_padding` and
+        this function then still add up to the size of the axis.
 
         >>> Window.parse("h -> h' i<3: 2*h' + i - 1").least(4)
         7
         """
         least = (count - 1) * self.stride + self.reach - self.before - self.after
         if count < 1 or least + self.stride <= 0:
-            shown = switch.show(count)
-            raise ShapeError(f"no axis {self.axis} has {shown} windows {self.window} of {self}")
+            raise ShapeError(f"no axis {self.axis} has {switch.show(count)} windows {self.window} of {self}")
         return least
 
     def sizes(self, count: int) -> range:
-        """Every size of an axis that has so many windows, since sizes are rounded down: as many as the stride."""
+        """Return every size of an axis that has `count` windows: as many as the stride, since counts are rounded down.
+
+        Raises ShapeError if no size has so many windows.
+        """
         least = self.least(count)
         return range(max(least, 0), least + self.stride)
 
     def output_padding(self, size: int) -> int:
-        """What a transposed convolution must add at the end to give exactly this size: the places no window reads.
+        """Return the `output_padding` with which a transposed convolution gives exactly this size.
+
+        It is the number of positions at the end that no window reads. Raises ShapeError as `count` does.
 
         >>> window = Window.parse("h -> h' i<3: 2*h' + i - 1")
         >>> window.least(window.count(8)) + window.output_padding(8)
         8
         """
-        self._fit(size)
+        _check_fits(self, size)
         return (size + self.before + self.after - self.reach) % self.stride
 
     def same(self) -> Self:
-        """The window with the padding that keeps a size where the stride is 1, and divides it, rounded up, elsewhere.
+        """Return this window with the padding that keeps the size at a stride of 1, and else divides it, rounded up.
 
-        Where that is uneven, one more stands after the axis than before, as in nn.Conv2d.
+        If that is odd in total, there is one position more after the axis than before it, as in nn.Conv2d.
 
         >>> Window.parse("h -> h' i<4: h' + i").same()
         Window.parse("h -> h' i<4: h' + i - 1 < h + 2")
@@ -182,7 +206,7 @@ class Window:
         return dataclasses.replace(self, before=total // 2, after=total - total // 2)
 
     def full(self) -> Self:
-        """The window with the padding that lets it reach over either end by all of its places but one.
+        """Return this window with the padding at which windows overlap the axis by 1 position or more: numpy's "full".
 
         >>> Window.parse("h -> h' i<3: h' + i").full().count(5)
         7
@@ -190,80 +214,58 @@ class Window:
         return dataclasses.replace(self, before=self.reach - 1, after=self.reach - 1)
 
     def covering(self, size: int) -> Self:
-        """The window with more padding after an axis of this size, so that the count is rounded up instead of down.
+        """Return this window with more padding after an axis of this size, so that the count is rounded up, not down.
 
-        A window more that would begin beyond the axis is not counted: as in torch's pools with `ceil_mode`.
+        A last window that would begin in the padding after the axis is not added, as in torch's pooling with
+        `ceil_mode=True`. Raises ShapeError as `count` does.
 
         >>> Window.parse("h -> h' i<3: 2*h' + i").covering(8).count(8)
         4
         """
-        self._fit(size)
+        _check_fits(self, size)
         last = -(-(size + self.before + self.after - self.reach) // self.stride) * self.stride
         last = last - self.stride if last >= size + self.before else last
         needed = last + self.reach - size - self.before
         return dataclasses.replace(self, after=needed) if needed > self.after else self
 
-    def _fit(self, size: int) -> None:
-        """Raise ShapeError where an axis is shorter than a window, or than its own mirror image."""
-        if size + self.before + self.after < self.reach:
-            show, least = switch.show, self.reach - self.before - self.after
-            raise ShapeError(
-                f"{self.axis} is {show(size)}, padded to {show(size + self.before + self.after)}; a window of"
-                f" {show(self.size)} places, {show(self.dilation)} apart, reaches over {show(self.reach)}:"
-                f" {self.axis} may be {show(least)} or more"
-            )
-        if self.mode == "zeros" or (self.before == 0 and self.after == 0):
-            return
-        wider = self.before if self.before > self.after else self.after
-        least = 1 if self.mode == "replicate" else wider + (self.mode == "reflect")
-        if size < least:
-            raise ShapeError(
-                f"{self.axis} is {switch.show(size)}, too short for {self.mode} padding of {wider}: it may be"
-                f" {least} or more"
-            )
-
 
 @torch.compiler.assume_constant_result
 def _names(axes: str) -> tuple[str, ...]:
-    """The names in a text, which torch.compile need not see read."""
+    """Return the names in a text; torch.compile treats them as constants, so it does not trace the parser."""
     return affine.names(axes)
 
 
-def _scaled(factor: int, name: str) -> str:
-    return name if factor == 1 else f"{_shown(factor)}*{name}"
+def _check_fields(window: Window) -> None:
+    """Raise CircuitError for a number or a mode out of range, or names that are not distinct."""
+    if window.size < 1 or window.stride < 1 or window.dilation < 1 or window.before < 0 or window.after < 0:
+        least = {"size": 1, "stride": 1, "dilation": 1, "before": 0, "after": 0}
+        for name, low in least.items():
+            number = getattr(window, name)
+            if number < low:
+                field = f"the padding {name}" if low == 0 else f"the {name}"
+                raise CircuitError(f"Window: {field} is {number}; it may be {low} or more")
+    if window.mode not in MODES:
+        raise CircuitError(f"Window: no mode is called {window.mode!r}; there are {', '.join(MODES)}")
+    if window.axis == window.window or window.axis == window.place or window.window == window.place:
+        names = f"{window.axis}, {window.window} and {window.place}"
+        raise CircuitError(f"Window: an axis, its windows and their positions need three names, not {names}")
 
 
-def _signed(number: int) -> str:
-    if number == 0:
-        return ""
-    return f" + {_shown(number)}" if number > 0 else f" - {_shown(-number)}"
-
-
-def _shown(number: int) -> str:
-    """A number, which may be a symbol while something records."""
-    text = switch.show(number)
-    return text if text.isalnum() else f"({text})"
-
-
-def each(number: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
-    """A number for each of several axes, given for all at once or one by one.
-
-    >>> each(3, 2, "sizes"), each((3, 5), 2, "sizes")
-    ((3, 3), (3, 5))
-    """
-    found = tuple(number) if isinstance(number, Sequence) else (number,) * count
-    if len(found) != count:
-        raise CircuitError(f"{what}: {len(found)} numbers for {count} axes; give one for all, or one for each")
-    return found
-
-
-def pairs(padding: int | Sequence[Padding], count: int) -> tuple[tuple[int, int], ...]:
-    """The padding before and after each of several axes.
-
-    >>> pairs(1, 2), pairs((1, (0, 2)), 2)
-    (((1, 1), (1, 1)), ((1, 1), (0, 2)))
-    """
-    found = tuple(padding) if isinstance(padding, Sequence) else (padding,) * count
-    if len(found) != count:
-        raise CircuitError(f"padding: {len(found)} numbers for {count} axes; give one for all, or one for each")
-    return tuple([each_side if isinstance(each_side, tuple) else (each_side, each_side) for each_side in found])
+def _check_fits(window: Window, size: int) -> None:
+    """Raise ShapeError if an axis is shorter than a window, or too short for the values that its padding copies."""
+    if size + window.before + window.after < window.reach:
+        show, least = switch.show, window.reach - window.before - window.after
+        raise ShapeError(
+            f"{window.axis} is {show(size)}, padded to {show(size + window.before + window.after)}; a window of"
+            f" {show(window.size)} places, {show(window.dilation)} apart, reaches over {show(window.reach)}:"
+            f" {window.axis} may be {show(least)} or more"
+        )
+    if window.mode == "zeros" or (window.before == 0 and window.after == 0):
+        return
+    padding = window.before if window.before > window.after else window.after
+    least = 1 if window.mode == "replicate" else padding + (window.mode == "reflect")
+    if size < least:
+        raise ShapeError(
+            f"{window.axis} is {switch.show(size)}, too short for {window.mode} padding of {padding}: it may be"
+            f" {least} or more"
+        )
