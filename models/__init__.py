@@ -1,8 +1,9 @@
-"""Neural circuit diagrams as modules: one figure of the paper a file, each readable beside its figure.
+"""Models of the paper's figures as PyTorch modules: one figure a file, to be read beside the figure.
 
-Every model takes `device=` and `dtype=` when it is made, checks its inputs by its signature when it is called, and is
-an ordinary `nn.Module`. A classifier's `forward` is its whole figure, ending in probabilities; its `logits` stops
-before the softmax, which is what a loss wants. `save` writes a model to a file, and `load` makes it again.
+Every model takes `device=` and `dtype=` in its constructor, checks its inputs against its signature on every call, and
+is an ordinary `nn.Module`. The `forward` of a classifier or a language model is its whole figure, ending with a softmax
+over probabilities; `logits` returns the unnormalized logits before that softmax, which a loss needs. `save` writes a
+model to a file, and `load` makes an equal model from it.
 """
 
 import sys
@@ -56,7 +57,7 @@ _FORMER = {
     "positions": "parts.positions",
     "space": "parts.space",
 }
-"""Former names of modules, and their names today: files pickled then name the former."""
+"""Former names of modules, with the present ones: files that were pickled with a former name can still be loaded."""
 
 for _former, _now in _FORMER.items():
     sys.modules[f"{__name__}.{_former}"] = sys.modules[f"{__name__}.{_now}"]

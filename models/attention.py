@@ -1,13 +1,13 @@
-"""Attention: each of y queries mixes x values by how well their keys answer it; then the same in h heads, learned.
+"""Scaled dot-product attention, and multi-head attention with learned projections.
 
-A definition is written as its figure draws it. Its kernel, which is what a call runs, is torch's fused operator.
+A definition is written as its figure draws it. Its kernel, which a call runs, is torch's fused operator.
 
-Masks are bool, where True means *may attend*, or floating, and then added to the scores. `causal` lets a query attend
-to keys that stand where it does or before, and `window=w` to those less than w places away: w of them where it is
-causal too, itself included, as Mistral counts; 2w - 1 where not (Longformer's w/2 on either side is our w/2 + 1). Key j
-stands at position j, query i at `start` + i: from the first key on unless said otherwise, even where y and x differ.
-What is given together holds together. All else is as in F.scaled_dot_product_attention; nn.MultiheadAttention's bool
-masks say the opposite. A query that may attend to nothing gets zeros, and sends no gradient anywhere.
+Masks: a bool mask is True where a query *may attend* to a key (the opposite of nn.MultiheadAttention's); a floating
+mask is added to the scores. Key j is at position j, query i at position `start` + i, also where y and x differ.
+`causal` lets a query attend to keys at its own position and before. `window=w` lets it attend to keys fewer than w
+positions away: to w of them, its own included, if causal (as in Mistral), else to 2w - 1 (Longformer's w/2 on either
+side is w/2 + 1 here). Masks, `causal` and `window` are combined. All else is as in F.scaled_dot_product_attention. A
+query that may attend to no key gets zeros and contributes no gradient.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 20 and 21; Vaswani et al. 2017; for heads that share keys
 and values, Ainslie et al. 2023; for windows, Beltagy et al. 2020 and Jiang et al. 2023.
@@ -20,13 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuits import CircuitError, ShapeError, circuit, einsum, rearrange, repeat
+from circuits import CircuitError, circuit, einsum, rearrange, repeat
 
 from .parts.cache import KeyValueCache
-from .parts.fused_attention import fused_attention
-from .parts.masks import band, both, softmax_or_zeros
+from .parts.fused_attention import fused_attention, fused_grouped_attention
+from .parts.masks import band, combine, refuse_other_length, softmax_or_zeros
 from .parts.positions import RotaryPositions
+from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
+from .weights.from_torch import attention_settings, attention_state
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})
@@ -41,35 +43,35 @@ def attention(
     start: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Each of y queries mixes the x values by how well their keys answer it (Figure 20).
+    """Return softmax(query keyᵀ / √k) value: for each of y queries, a weighted sum of x values (Figure 20).
 
-    `dropout` is the probability that a query overlooks a key; it applies whenever it is given. Raises ShapeError where
-    axes clash, and CircuitError for a mask of integers, a window below 1 and a start below 0.
+    In a bool `mask` True means *may attend*.
+
+    Args:
+        query: The queries.
+        key: The keys.
+        value: The values.
+        mask: Bool (True: may attend) or floating (added to the scores).
+        causal: Whether a query may attend only to keys at its own position and before.
+        window: If given, a query may attend only to keys fewer than `window` positions away.
+        start: Position of the first query; the first key is at position 0.
+        dropout: Probability that an attention weight is set to 0, in training and in evaluation alike.
+
+    Raises:
+        ShapeError: if axes have different sizes.
+        CircuitError: for a mask of integers, a window below 1, or a start below 0.
     """
     score = einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
-    seen = band(*score.shape[-2:], causal=causal, window=window, start=start, device=score.device)
-    for barring in (seen, mask):
-        score = score if barring is None else both(score, barring)
+    positions = band(*score.shape[-2:], causal=causal, window=window, start=start, device=score.device)
+    for each in (positions, mask):
+        score = score if each is None else combine(score, each)
     weight = score.softmax(-1) if mask is None and window is None else softmax_or_zeros(score)
     if dropout:
         weight = F.dropout(weight, dropout)
     return einsum(weight, value, "... y x, ... x k -> ... y k")
 
 
-@attention.kernel
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    start: int = 0,
-    dropout: float = 0.0,
-) -> Tensor:
-    """One pass that never stores the scores."""
-    return fused_attention(query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout)
+attention.kernel(fused_attention)
 
 
 @circuit("... (g n) y k, ... g x k, ... g x k -> ... (g n) y k", optional={"mask": "... (g n) y x"})
@@ -84,46 +86,46 @@ def grouped_attention(
     start: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention in heads, where n heads of queries in a row share one of the g heads of keys and values."""
+    """Return attention in heads, where each of g heads of keys and values is shared by n consecutive heads of queries.
+
+    In a bool `mask` True means *may attend*. Arguments and errors are those of `attention`.
+    """
     n = query.shape[-3] // key.shape[-3]
     key = repeat(key, "... g x k -> ... (g n) x k", n=n)
     value = repeat(value, "... g x k -> ... (g n) x k", n=n)
     return attention(query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout)
 
 
-@grouped_attention.kernel
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    start: int = 0,
-    dropout: float = 0.0,
-) -> Tensor:
-    """The same pass, with no copies of the shared keys and values."""
-    return fused_attention(
-        query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout, enable_gqa=True
-    )
+grouped_attention.kernel(fused_grouped_attention)
 
 
 @savable
 class MultiHeadAttention(nn.Module):
-    """Attention in h heads at once, each with its own learned view, k wide, of target and source (Figure 21).
+    """Multi-head attention: h heads attend in parallel, each with learned projections of width k (Figure 21).
 
-    The target's y vectors ask, the source's x vectors answer. `Lq`, `Lk`, `Lv` and `Lo` are the figure's learned boxes.
-    Heads are stored one after another, `(h k)`, as nn.MultiheadAttention stores them. With `groups=g` there are only g
-    heads of keys and values, and h/g heads of queries share each. `rotary` turns queries and keys by their positions,
-    `window` is how far a query sees. In training `dropout` is the probability that a query overlooks a key. Weights,
-    and biases if any, begin as nn.Linear's do, uniform within ±(inputs of the box)^-½.
+    Queries come from `target` (length y), keys and values from `source` (length x). `Lq`, `Lk`, `Lv` and `Lo` are the
+    figure's learned linear maps, initialized as nn.Linear: weights and biases uniform within ±(inputs of the map)^-½.
+    Heads are stored one after another, as the axis `(h k)`, in the layout of nn.MultiheadAttention.
 
-    `forward` is the figure. Its two halves are there for what is decoded step by step: `remember` makes keys and values
-    of a source, and `recall` is what a target finds in them. A cache puts them together from many steps.
+    `forward` is the whole figure. For decoding step by step its halves can be called alone: `remember` computes the
+    keys and values of a source, `recall` attends to given ones. A cache joins the keys and values of many steps.
 
-    Parameters: 4mhk, or 2mhk + 2mgk with groups; biases are (h + 2g)k + m more. Raises CircuitError where h heads
-    cannot share g groups equally, where `rotary` turns vectors of another width, and for sizes below 1.
+    Parameters: 4mhk, or 2mhk + 2mgk with groups; biases are (h + 2g)k + m more.
+
+    Args:
+        m: Width of the vectors of target, source and output.
+        k: Width of a head.
+        h: Number of heads (of queries).
+        groups: Number g of heads of keys and values, each shared by h/g heads of queries; h unless given.
+        rotary: Rotary position embeddings (RoPE) applied to queries and keys.
+        window: If given, a query attends only to keys fewer than `window` positions away.
+        bias: Whether the four linear maps have a bias.
+        dropout: Attention dropout: the probability that an attention weight is set to 0 in training.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: if `groups` does not divide h, `rotary` is for another width than k, or a size is below 1.
 
     >>> attend = MultiHeadAttention(m=128, k=16, h=4)
     >>> attend(torch.rand(20, 128), torch.rand(22, 128)).shape
@@ -147,14 +149,12 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.m, self.k, self.h, self.g = m, k, h, h if groups is None else groups
         self.rotary, self.window, self.dropout = rotary, window, dropout
-        for name, size in {"m": m, "k": k, "h": h, "window": window}.items():
-            if size is not None and size < 1:
-                raise CircuitError(f"MultiHeadAttention: {name} is {size}; it may be 1 or more")
+        refuse_sizes_below_one("MultiHeadAttention", m=m, k=k, h=h, window=window)
         if self.g < 1 or h % self.g:
             possible = ", ".join(f"{g}" for g in range(1, h + 1) if h % g == 0)
             raise CircuitError(f"MultiHeadAttention: {h} heads cannot share {groups} groups; groups may be {possible}")
         if rotary is not None and rotary.k != k:
-            raise CircuitError(f"MultiHeadAttention: heads are {k} wide, rotary turns what is {rotary.k} wide")
+            raise CircuitError(f"MultiHeadAttention: heads are {k} wide, rotary is for vectors {rotary.k} wide")
         self.Lq = nn.Linear(m, h * k, bias, device, dtype)
         self.Lk = nn.Linear(m, self.g * k, bias, device, dtype)
         self.Lv = nn.Linear(m, self.g * k, bias, device, dtype)
@@ -171,25 +171,41 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """What each target vector finds in the source, and in all that the cache has from earlier calls.
+        """Return the attention output, one vector for each target vector.
 
-        `mask` is for all heads alike, `head_mask` has one for each (a learned bias by distance, say); given both, both
-        hold. With a cache target and source go on where it ends, the source joins it, and a mask's x' is all that it
-        then has; without, x' is x. Raises ShapeError where axes clash and CircuitError for a mask of integers and for
-        what a cache refuses.
+        In a bool mask True means *may attend*; `mask`, `head_mask`, `causal` and the window are combined.
+
+        Args:
+            target: The vectors that the queries come from.
+            source: The vectors that the keys and values come from.
+            mask: Bool (True: may attend) or floating (added to the scores), the same for all heads.
+            head_mask: The same, with one mask for each head (a learned bias by distance, say).
+            causal: Whether a target vector may attend only to source vectors at its own position and before.
+            cache: Keys and values of earlier calls, attended to as well. Target and source are at the positions that
+                follow; the source's keys and values are appended. The axis x' of a mask is then as long as the cache
+                is afterwards; without a cache, x' is x.
+
+        Raises:
+            ShapeError: if axes have different sizes.
+            CircuitError: for a mask of integers, or if the cache refuses the source's keys and values.
         """
         start = 0 if cache is None else cache.length
-        query = self._ask(target, start)
-        keys, values = self._answer(source, start)
+        query = self._queries(target, start)
+        keys, values = self._keys_and_values(source, start)
         if cache is not None:
-            _refuse_unfit(cache.length + source.shape[-2], mask=mask, head_mask=head_mask)
+            refuse_other_length(
+                "MultiHeadAttention.forward", cache.length + source.shape[-2], mask=mask, head_mask=head_mask
+            )
             keys, values = cache.append(keys, values)
-        return self._mix(query, keys, values, mask, head_mask, causal, start)
+        return self._attend(query, keys, values, mask, head_mask, causal, start)
 
     @circuit("... x m -> ... g x k, ... g x k", fixed="m g k")
     def remember(self, source: Tensor, *, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Keys and values of a source whose first vector stands at `start`: what `recall` and a cache take."""
-        return self._answer(source, start)
+        """Return the keys and the values of a source whose first vector is at position `start`.
+
+        `recall` and `KeyValueCache.append` take them.
+        """
+        return self._keys_and_values(source, start)
 
     @circuit(
         "... y m, ... g x k, ... g x k -> ... y m",
@@ -207,36 +223,41 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         start: int = 0,
     ) -> Tensor:
-        """What each target vector, of which the first stands at `start`, finds in keys and values that are kept.
+        """Return the attention output of a target whose first vector is at position `start`, given keys and values.
+
+        In a bool mask True means *may attend*; masks and errors are as in `forward`.
 
         >>> attend = MultiHeadAttention(m=128, k=16, h=4)
         >>> target, source = torch.rand(20, 128), torch.rand(22, 128)
         >>> torch.equal(attend.recall(target, *attend.remember(source)), attend(target, source))
         True
         """
-        return self._mix(self._ask(target, start), keys, values, mask, head_mask, causal, start)
+        return self._attend(self._queries(target, start), keys, values, mask, head_mask, causal, start)
 
     def cache(self, x: int, batch: Sequence[int] = ()) -> KeyValueCache:
-        """An empty cache for up to x source vectors, on the device and in the dtype that their keys will have."""
+        """Return an empty cache for up to x source vectors, with the device and the dtype that their keys will have.
+
+        `batch` are the sizes of the source's leading axes.
+        """
         device, dtype = self.Lk.weight.device, self.Lk.weight.dtype
-        known = dtype != torch.float64 and torch.amp.is_autocast_available(device.type)  # autocast leaves doubles alone
-        if known and torch.is_autocast_enabled(device.type):
+        casts = dtype != torch.float64 and torch.amp.is_autocast_available(device.type)  # float64 is never autocast
+        if casts and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         return KeyValueCache(x, self.k, self.g, batch, device=device, dtype=dtype)
 
-    def _ask(self, target: Tensor, start: int) -> Tensor:
-        """The queries, heads first."""
+    def _queries(self, target: Tensor, start: int) -> Tensor:
+        """Return the queries, `... h y k`."""
         query = rearrange(self.Lq(target), "... y (h k) -> ... h y k", k=self.k)
         return query if self.rotary is None else self.rotary(query, start)
 
-    def _answer(self, source: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """The keys and values, heads first."""
+    def _keys_and_values(self, source: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and the values, each `... g x k`."""
         split = "... x (g k) -> ... g x k" if self.g < self.h else "... x (h k) -> ... h x k"
         key = rearrange(self.Lk(source), split, k=self.k)
         value = rearrange(self.Lv(source), split, k=self.k)
         return (key if self.rotary is None else self.rotary(key, start)), value
 
-    def _mix(
+    def _attend(
         self,
         query: Tensor,
         key: Tensor,
@@ -246,11 +267,11 @@ class MultiHeadAttention(nn.Module):
         causal: bool,
         start: int,
     ) -> Tensor:
-        """Attention under all masks, and the heads joined."""
+        """Return attention under all masks combined, the heads joined and projected by `Lo`."""
         if mask is not None:
             mask = repeat(mask, "... y x -> ... h y x", h=self.h)
         if head_mask is not None:
-            mask = head_mask if mask is None else both(mask, head_mask)
+            mask = head_mask if mask is None else combine(mask, head_mask)
         attend = grouped_attention if self.g < self.h else attention
         dropout = self.dropout if self.training else 0.0
         mixed = attend(query, key, value, mask, causal=causal, window=self.window, start=start, dropout=dropout)
@@ -258,45 +279,17 @@ class MultiHeadAttention(nn.Module):
 
     @classmethod
     def from_torch(cls, theirs: nn.MultiheadAttention) -> Self:
-        """A copy of torch's module, which gives equal outputs for `theirs(target, source, source)`.
+        """Return a copy of torch's module, with outputs equal to those of `theirs(target, source, source)`.
 
-        Ours always takes `... y m`, whatever `batch_first` says of theirs, and a bool mask with the opposite meaning.
-        Raises CircuitError if theirs has kdim, vdim, add_bias_kv or add_zero_attn, which Figure 21 has not.
+        The copy takes `... y m` whatever `theirs.batch_first` is, and bool masks of the opposite meaning (True: may
+        attend).
+
+        Args:
+            theirs: The nn.MultiheadAttention to copy, with its dropout, device, dtype and mode.
+
+        Raises:
+            CircuitError: if it has kdim, vdim, add_bias_kv or add_zero_attn, which Figure 21 does not have.
         """
-        refused = {
-            "kdim": theirs.kdim != theirs.embed_dim,
-            "vdim": theirs.vdim != theirs.embed_dim,
-            "add_bias_kv": theirs.bias_k is not None,
-            "add_zero_attn": theirs.add_zero_attn,
-        }
-        if any(refused.values()):
-            names = ", ".join(name for name, present in refused.items() if present)
-            raise CircuitError(f"MultiHeadAttention.from_torch: nn.MultiheadAttention with {names} has no equal here")
-        ours = cls(
-            theirs.embed_dim,
-            theirs.head_dim,
-            theirs.num_heads,
-            bias=theirs.in_proj_bias is not None,
-            dropout=theirs.dropout,
-            device=theirs.out_proj.weight.device,
-            dtype=theirs.out_proj.weight.dtype,
-        )
-        boxes = (ours.Lq, ours.Lk, ours.Lv)
-        with torch.no_grad():
-            for box, weight in zip(boxes, theirs.in_proj_weight.chunk(3), strict=True):
-                box.weight.copy_(weight)
-            if theirs.in_proj_bias is not None:
-                for box, bias in zip(boxes, theirs.in_proj_bias.chunk(3), strict=True):
-                    box.bias.copy_(bias)
-        ours.Lo.load_state_dict(theirs.out_proj.state_dict())
-        return ours.train(theirs.training)
-
-
-def _refuse_unfit(x: int, **masks: Tensor | None) -> None:
-    """Raise ShapeError for a mask that is not for all that a cache will have, before the cache changes."""
-    for name, mask in masks.items():
-        if mask is not None and mask.shape[-1] != x:
-            raise ShapeError(
-                f"MultiHeadAttention.forward: {name} is for {mask.shape[-1]} source vectors, and with this call's the"
-                f" cache has {x}"
-            )
+        copy = cls(**attention_settings(theirs))
+        copy.load_state_dict(attention_state(theirs))
+        return copy.train(theirs.training)

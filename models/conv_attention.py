@@ -1,12 +1,12 @@
-"""Convolution, attention, a linear map and a squared error: a network small enough to differentiate by hand.
+"""Convolution, attention, a linear map and a squared error: a network small enough to differentiate on paper.
 
-An image of one channel is convolved with one kernel; the rows of what comes out attend to each other; all that they
-find goes through one linear map, whose answer is compared with the right one. Two things are as the example has them
-and unlike Figure 20: scores are not scaled, and softmax runs over the queries, axis 0 of scores written `y x`. Here
-they are written `x y`, and softmax runs over the axis that stands last.
+An image of one channel is convolved with one kernel; the rows of the result attend to each other; one linear map of all
+their outputs gives the prediction, which is compared with the target. Two things follow the example and differ from
+Figure 20: scores are not scaled, and softmax is over the queries, axis 0 of scores written `y x`. Here scores are
+written `x y`, and softmax is over the last axis.
 
-Source: a worked example of backpropagation, whose numbers stand in tests/test_conv_attention.py; for attention as such,
-V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 20.
+Source: a worked example of backpropagation, whose numbers are in tests/models/test_conv_attention.py; for attention in
+general, V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 20.
 """
 
 import torch
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, einsum, rearrange
 
+from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
 
 
 @circuit("... y k, ... x k, ... x v -> ... y v")
 def shared_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Each of x values is shared out among the y queries, by how well they fit its key.
+    """Return attention with softmax over the queries: each of x values is distributed among the y queries.
 
-    Softmax runs over y: what a value gives adds up to the value, and what a query gets adds up to anything. In plain
-    attention it is the other way round.
+    The weights of one value sum to 1 over the queries; those of one query need not. In standard attention the weights
+    of one query sum to 1 over the values.
     """
     score = einsum(query, key, "... y k, ... x k -> ... x y")
     return einsum(score.softmax(-1), value, "... x y, ... x v -> ... y v")
@@ -30,22 +31,36 @@ def shared_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @circuit("... n, ... n -> ...")
 def squared_error(answer: Tensor, right: Tensor) -> Tensor:
-    """Half the squared distance of an answer from the right one."""
+    """Return half the squared distance of a prediction (`answer`) from its target (`right`)."""
     error = answer - right
     return einsum(error, error, "... n, ... n -> ...") / 2
 
 
 @savable
 class ConvAttention(nn.Module):
-    """How far n numbers, read off an image of i by j, are from the right ones; the example's sizes are the defaults.
+    """The squared error of n numbers predicted from an image of i by j; the defaults are the example's sizes.
 
-    `C` is the convolution. Its kernel has p rows and q columns, so y = i - p + 1 rows of m = j - q + 1 come out; `Lq`,
-    `Lk` and `Lv` look at each row, and `L` reads the answer off y rows of v. The example multiplies by its weights from
-    the right: its W_Q is the transpose of `Lq.weight`. With n = 10, `logits` is a classifier of ten classes. Weights,
-    and the bias of `L`, begin as nn.Conv2d's and nn.Linear's do, uniform within ±(inputs of the box)^-½.
+    `C` is the convolution, whose output has y = i - p + 1 rows and m = j - q + 1 columns; `Lq`, `Lk` and `Lv` map each
+    row to a query, a key and a value, and `L` maps the y outputs of width v to the n numbers. The example multiplies by
+    its weights from the right: its W_Q is the transpose of `Lq.weight`. With n = 10, `logits` is a classifier of ten
+    classes. Weights, and the bias of `L`, are initialized as those of nn.Conv2d and nn.Linear: uniform within
+    ±(number of inputs)^-½.
 
-    Parameters: pq + m(2k + v) + (yv + 1)n; the example's 21. Raises CircuitError where the kernel is larger than the
-    image, and where a number that must be at least 1 is not.
+    Parameters: pq + m(2k + v) + (yv + 1)n; the example's 21.
+
+    Args:
+        i: Rows of the image.
+        j: Columns of the image.
+        p: Rows of the convolution's kernel.
+        q: Columns of the convolution's kernel.
+        k: Width of queries and keys.
+        v: Width of values.
+        n: Number of predicted numbers.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: if the kernel is larger than the image, or a size is below 1.
 
     >>> ConvAttention()(torch.rand(5, 3, 3), torch.rand(5, 1)).shape
     torch.Size([5])
@@ -65,9 +80,7 @@ class ConvAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in {"i": i, "j": j, "p": p, "q": q, "k": k, "v": v, "n": n}.items():
-            if size < 1:
-                raise CircuitError(f"ConvAttention: {name} is {size}; it may be 1 or more")
+        refuse_sizes_below_one("ConvAttention", i=i, j=j, p=p, q=q, k=k, v=v, n=n)
         if p > i or q > j:
             raise CircuitError(
                 f"ConvAttention: a kernel of {p} by {q} does not fit in {i} by {j}; p and q may be i and j"
@@ -82,18 +95,23 @@ class ConvAttention(nn.Module):
 
     @circuit("... i j, ... n -> ...", fixed="i j n")
     def forward(self, image: Tensor, right: Tensor) -> Tensor:
-        """The squared error of what is read off the image; raises ShapeError unless the image is i by j."""
+        """Return half the squared error of the prediction; raise ShapeError unless the image is i by j.
+
+        Args:
+            image: The image.
+            right: The n numbers that are the target of the prediction.
+        """
         return squared_error(self.logits(image), right)
 
     @circuit("... i j -> ... n", fixed="i j n")
     def logits(self, image: Tensor) -> Tensor:
-        """The n numbers read off the image: the example's one, or the logits of n classes."""
+        """Return the n predicted numbers: the example's single number, or the unnormalized logits of n classes."""
         row = self.convolved(image)
-        found = shared_out(self.Lq(row), self.Lk(row), self.Lv(row))
-        return self.L(rearrange(found, "... y v -> ... (y v)"))
+        mixed = shared_out(self.Lq(row), self.Lk(row), self.Lv(row))
+        return self.L(rearrange(mixed, "... y v -> ... (y v)"))
 
     @circuit("... i j -> ... y m", fixed="i j")
     def convolved(self, image: Tensor) -> Tensor:
-        """What the kernel sees in each of its windows, by row and column: a correlation, not flipped."""
-        seen = self.C(image.reshape(-1, 1, self.i, self.j))
-        return seen.reshape(*image.shape[:-2], *seen.shape[-2:])
+        """Return the convolution of the image, by row and column: a cross-correlation, the kernel is not flipped."""
+        output = self.C(image.reshape(-1, 1, self.i, self.j))
+        return output.reshape(*image.shape[:-2], *output.shape[-2:])

@@ -1,13 +1,14 @@
-"""A causal language model: the probability of each token as the next, given those before it.
+"""A decoder-only language model (GPT-style): the probability of each token as the next, given those before it.
 
-A decoder-only transformer: layers with their norms before their boxes, in which a token sees itself and what is before
-it, and a norm at the end. With `learned_positions=1024`, sizes 768, 64, 12 and 3072, and depth 12 it is GPT-2.
+Its layers are EncoderLayers with causal attention, pre-norm, with a norm after the last. With `learned_positions=1024`,
+sizes 768, 64, 12 and 3072, and depth 12 it is GPT-2.
 
 Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, for norms and initialisation; Su et
 al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,24 +18,45 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit
 
 from .parts.cache import KeyValueCache
-from .parts.generation import extend, refuse_choice, refuse_extent
+from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.positions import LearnedPositions, RotaryPositions
-from .transformer_layers import EncoderLayer
+from .parts.sizes import refuse_sizes_below_one
+from .transformer_layers import EncoderLayer, LayerOptions
 from .weights.files import savable
 
 
 @savable
 class LanguageModel(nn.Module):
-    """Which of v tokens comes next, after each of x: `vocabulary` is v.
+    """A decoder-only language model (GPT-style): after each of x tokens, a distribution over v next tokens.
 
-    Queries and keys are turned by their positions, or a vector is learned for each of `learned_positions` and added;
-    then no text may be longer. The head scores a token by its own embedding if `tied`, or else has a weight of its own.
-    `groups` and `window` are those of MultiHeadAttention. In training `dropout` acts as in EncoderLayer, and on what
-    the first layer is given. Weights and embeddings begin normal with standard deviation 0.02, but those of `Lo` and
-    `L2`, whose answers add up over the layers, with 0.02 (2 depth)^-½; biases at 0, norms as the identity (GPT-2's).
+    Positions are rotary (RoPE) unless `learned_positions` is given. Embeddings and linear maps are initialized as in
+    GPT-2: normal with standard deviation 0.02, but the projections into the residual stream, `Lo` and `L2`, with
+    0.02 (2 depth)^-½; biases as 0, norms as the identity.
 
     Parameters: vm of the embedding, those of depth EncoderLayers, 2m of the norm, m without bias; xm for x learned
-    positions; vm more untied. Raises CircuitError where sizes cannot be: among others, for an odd k that is to turn.
+    positions; vm more untied.
+
+    Args:
+        vocabulary: Number v of tokens.
+        m: Width of the vectors.
+        k: Width of a head.
+        h: Number of heads.
+        f: Number of hidden units of the feed-forward networks.
+        depth: Number of layers.
+        activation: Makes the activation of a feed-forward network, as its class does.
+        learned_positions: If given, that many position vectors are learned and added to the embeddings, in place of
+            rotary positions; no sequence may then be longer.
+        tied: Whether the head's weight is the embedding's.
+        groups: Number of heads of keys and values, as in MultiHeadAttention.
+        window: Sliding window of the attention, as in MultiHeadAttention.
+        bias: Whether linear maps and norms have a bias; the head has none.
+        dropout: As in EncoderLayer, and of the first layer's input.
+        eps: Number that the norms add to the variance.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: if a size is below 1, `groups` does not divide h, or k is odd with rotary positions.
 
     >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
     >>> model(torch.randint(65, (5, 20))).shape
@@ -62,42 +84,24 @@ class LanguageModel(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in {"vocabulary": vocabulary, "depth": depth}.items():
-            if size < 1:
-                raise CircuitError(f"LanguageModel: {name} is {size}; it may be 1 or more")
+        refuse_sizes_below_one("LanguageModel", vocabulary=vocabulary, depth=depth)
         self.vocabulary, self.m, self.dropout = vocabulary, m, dropout
         self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         learned = learned_positions is not None
         self.positions = LearnedPositions(learned_positions, m, device=device, dtype=dtype) if learned else None
-        self.layers = nn.ModuleList(
-            EncoderLayer(
-                m,
-                k,
-                h,
-                f,
-                activation,
-                norm_first=True,
-                groups=groups,
-                rotary=None if learned else RotaryPositions(k),
-                window=window,
-                bias=bias,
-                dropout=dropout,
-                eps=eps,
-                device=device,
-                dtype=dtype,
-            )
-            for _ in range(depth)
-        )
+        options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
+        layer = partial(EncoderLayer, m, k, h, f, activation, norm_first=True, groups=groups, window=window, **options)
+        self.layers = nn.ModuleList(layer(rotary=None if learned else RotaryPositions(k)) for _ in range(depth))
         self.norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype)
         self.head = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every weight anew."""
+        """Re-initialize all parameters."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                adds_up = name.endswith((".Lo", ".L2"))
-                nn.init.normal_(module.weight, std=0.02 * (2 * len(self.layers)) ** -0.5 if adds_up else 0.02)
+                residual = name.endswith((".Lo", ".L2"))
+                nn.init.normal_(module.weight, std=0.02 * (2 * len(self.layers)) ** -0.5 if residual else 0.02)
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif not list(module.children()):
@@ -106,13 +110,13 @@ class LanguageModel(nn.Module):
 
     @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
     def forward(self, tokens: Tensor) -> Tensor:
-        """The probability of each token as the next, after each prefix."""
+        """Return the probability of each token as the next one, after each prefix of `tokens`."""
         return self.logits(tokens).softmax(-1)
 
     @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
     def logits(self, tokens: Tensor) -> Tensor:
-        """The logarithm of each next token's probability, up to one number shared by them all."""
-        return self._score(self._read(tokens))
+        """Return the unnormalized logits of the next token after each prefix; `forward` returns their softmax."""
+        return self._head_logits(self._hidden_states(tokens))
 
     @circuit("... x -> ... x'", dtypes={"tokens": torch.long})
     @torch.no_grad()
@@ -126,21 +130,31 @@ class LanguageModel(nn.Module):
         generator: torch.Generator | None = None,
         stop: int | None = None,
     ) -> Tensor:
-        """The tokens, then `count` more: each the likeliest, or with a temperature drawn, as `choose` does.
+        """Return the tokens followed by `count` generated ones; keys and values are cached, nothing is computed twice.
 
-        No position is computed twice. A sequence that has given the token `stop` gives it again until all have, and
-        then all end. No gradients; the mode stays as it is, so call `eval()` first where there is dropout. Raises
-        CircuitError for settings out of range, for no tokens, and where positions are learned for too few.
+        No gradients are recorded. The mode is not changed: call `eval()` first if there is dropout.
+
+        Args:
+            tokens: The prompt, at least one token.
+            count: Number of tokens to generate.
+            temperature: If given, sample from softmax(logits / temperature); otherwise take the most likely token.
+            top_k: With a temperature, sample from only so many of the most likely tokens.
+            generator: Random number generator; torch's default one unless given.
+            stop: End-of-sequence token: a sequence that has generated it is continued with it, and generation ends
+                early when all sequences have.
+
+        Raises:
+            CircuitError: for an argument out of range, for an empty prompt, or if there are too few learned positions.
 
         >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
         >>> model.generate(torch.randint(65, (5, 20)), 30, temperature=0.8, top_k=10).shape
         torch.Size([5, 50])
         """
-        refuse_extent(tokens, count)
-        refuse_choice(self.vocabulary, temperature, top_k)
+        refuse_prompt_and_count(tokens, count)
+        refuse_sampling(self.vocabulary, temperature, top_k)
         if stop is not None and not 0 <= stop < self.vocabulary:
             raise CircuitError(f"stop is {stop}; the tokens are 0 to {self.vocabulary - 1}")
-        last = tokens.shape[-1] + count - 1  # the last token is given to nobody
+        last = tokens.shape[-1] + count - 1  # the last generated token is not an input
         if self.positions is not None and last > self.positions.weight.shape[0]:
             raise CircuitError(
                 f"LanguageModel: {tokens.shape[-1]} tokens and {count} more, of which the model reads {last};"
@@ -150,12 +164,12 @@ class LanguageModel(nn.Module):
         caches = [cast(EncoderLayer, layer).attention.cache(max(last, 1), batch) for layer in self.layers]
 
         def step(new: Tensor) -> Tensor:
-            return self._score(self._read(new, caches)[..., -1, :])
+            return self._head_logits(self._hidden_states(new, caches)[..., -1, :])
 
         return extend(tokens, count, step, temperature=temperature, top_k=top_k, generator=generator, stop=stop)
 
-    def _read(self, tokens: Tensor, caches: Sequence[KeyValueCache] = ()) -> Tensor:
-        """A vector for each token, with what it finds in those before it, in this call or in earlier ones."""
+    def _hidden_states(self, tokens: Tensor, caches: Sequence[KeyValueCache] = ()) -> Tensor:
+        """Return the last norm's output for each token; with caches, the tokens follow those of earlier calls."""
         vectors = self.embedding(tokens)
         if self.positions is not None:
             vectors = self.positions(vectors, caches[0].length if caches else 0)
@@ -165,6 +179,6 @@ class LanguageModel(nn.Module):
             vectors = layer(vectors, causal=True, cache=cache)
         return self.norm(vectors)
 
-    def _score(self, vectors: Tensor) -> Tensor:
-        """The head: how well each token of the vocabulary answers a vector."""
+    def _head_logits(self, vectors: Tensor) -> Tensor:
+        """Apply the head, or the embedding's weight if tied: the logits of each token of the vocabulary."""
         return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)

@@ -1,4 +1,4 @@
-"""The basic image recogniser: an image, flattened, through three linear maps to the probability of each class.
+"""The basic image recogniser: a multi-layer perceptron on the flattened image, with the probability of each class.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 19, which draws PyTorch's introductory tutorial.
 """
@@ -13,12 +13,20 @@ from .weights.files import savable
 
 @savable
 class MLP(nn.Module):
-    """What an image of x by y shows: the probability of each of k classes (Figure 19).
+    """A multi-layer perceptron that classifies images of x by y into k classes (Figure 19).
 
-    Two layers of m rectified units stand between; the figure's sizes are the defaults. The image's first axis is called
-    x, as the figure draws it. Weights and biases begin as nn.Linear's do, uniform within ±(inputs of the layer)^-½.
+    Two hidden layers of m units with ReLU; the defaults are the figure's sizes. The image's first axis is x, as the
+    figure draws it. Weights and biases are initialized as nn.Linear's: uniform within ±(inputs of the layer)^-½.
 
     Parameters: (xy + 1)m + (m + 1)m + (m + 1)k; the figure's 669,706.
+
+    Args:
+        x: Size of the image's first axis.
+        y: Size of the image's second axis.
+        m: Number of units of each hidden layer.
+        k: Number of classes.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     >>> MLP()(torch.rand(5, 28, 28)).shape
     torch.Size([5, 10])
@@ -46,10 +54,10 @@ class MLP(nn.Module):
 
     @circuit("... x y -> ... k", fixed="x y k")
     def forward(self, image: Tensor) -> Tensor:
-        """The probability of each class; raises ShapeError unless the image is x by y."""
+        """Return the probability of each class; raise ShapeError unless the image is x by y."""
         return self.logits(image).softmax(-1)
 
     @circuit("... x y -> ... k", fixed="x y k")
     def logits(self, image: Tensor) -> Tensor:
-        """The logarithm of each class's probability, up to one number shared by them all."""
+        """Return the unnormalized logits of the classes; `forward` returns their softmax."""
         return self.linear_relu_stack(rearrange(image, "... x y -> ... (x y)"))

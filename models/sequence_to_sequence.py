@@ -1,12 +1,13 @@
-"""Sequences to sequences: the whole of the paper's Figure 1, tokens in, the next token's probability out.
+"""Sequence-to-sequence model: the whole of the paper's Figure 1, from tokens to the probability of the next token.
 
-One embedding serves the source, the target and, if tied, the head. It is multiplied by √m where it is read, and sines
-of the position are added.
+One embedding serves the source, the target and, if tied, the head. Embedded tokens are multiplied by √m, and sinusoidal
+positions are added.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1 and sections 3.4, 3.5 and 5.4.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +15,45 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, repeat
 
-from .parts.generation import extend, refuse_choice, refuse_extent
+from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.positions import SinusoidalPositions
+from .parts.sizes import refuse_sizes_below_one
 from .transformer import Transformer, glorot_uniform
-from .transformer_layers import DecoderCache
+from .transformer_layers import DecoderCache, LayerOptions
 from .weights.files import savable
 
 
 @savable
 class SequenceToSequence(nn.Module):
-    """Which of v tokens comes next, after each of y target tokens, given x source tokens: `vocabulary` is v.
+    """An encoder-decoder transformer over tokens: a distribution over the next target token, given x source tokens.
 
-    But for the vocabulary the sizes are the paper's base model's. Where the source has the token `padding`, nobody
-    looks; in the target padding comes last, where no token sees it anyway. In training `dropout` acts as in
-    Transformer, and on what the first layers are given. The embedding begins normal with variance 1/m, all else as in
+    The default sizes are the paper's base model. The embedding is initialized normal with variance 1/m, all else as in
     Transformer.
 
-    Parameters: vm of the embedding, those of Transformer, and vm more untied. Raises CircuitError where sizes cannot
-    be, and for a padding that is no token.
+    Parameters: vm of the embedding, those of Transformer, and vm more untied.
+
+    Args:
+        vocabulary: Number v of tokens.
+        m: Width of the vectors.
+        k: Width of a head.
+        h: Number of heads.
+        f: Number of hidden units of the feed-forward networks.
+        encoder_depth: Number of layers of the encoder.
+        decoder_depth: Number of layers of the decoder.
+        activation: Makes the activation of a feed-forward network, as its class does.
+        norm_first: Whether the layers are pre-norm.
+        final_norm: Whether a norm follows the last layer of each stack.
+        tied: Whether the head's weight is the embedding's.
+        padding: If given, the token that no vector attends to in the source. In the target, padding comes last, where
+            causal attention excludes it.
+        bias: Whether linear maps and norms have a bias; the head has none.
+        dropout: As in Transformer, and of the first layers' inputs.
+        eps: Number that the norms add to the variance.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: if a size is below 1, or `padding` is not a token of the vocabulary.
 
     >>> model = SequenceToSequence(vocabulary=10, m=32, k=8, h=4, f=64, encoder_depth=1, decoder_depth=1)
     >>> model(torch.randint(10, (5, 22)), torch.randint(10, (5, 20))).shape
@@ -60,34 +82,20 @@ class SequenceToSequence(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if vocabulary < 1:
-            raise CircuitError(f"SequenceToSequence: vocabulary is {vocabulary}; it may be 1 or more")
+        refuse_sizes_below_one("SequenceToSequence", vocabulary=vocabulary)
         if padding is not None:
-            _refuse_no_token("padding", padding, vocabulary)
+            _refuse_not_a_token("padding", padding, vocabulary)
         self.vocabulary, self.m, self.padding, self.dropout = vocabulary, m, padding, dropout
         self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         self.positions = SinusoidalPositions(m)
-        self.transformer = Transformer(
-            m,
-            k,
-            h,
-            f,
-            encoder_depth,
-            decoder_depth,
-            activation,
-            norm_first=norm_first,
-            final_norm=final_norm,
-            bias=bias,
-            dropout=dropout,
-            eps=eps,
-            device=device,
-            dtype=dtype,
-        )
+        options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
+        stacks = partial(Transformer, m, k, h, f, encoder_depth, decoder_depth, activation, **options)
+        self.transformer = stacks(norm_first=norm_first, final_norm=final_norm)
         self.head = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every weight anew."""
+        """Re-initialize all parameters."""
         glorot_uniform(self)
         nn.init.normal_(self.embedding.weight, std=self.m**-0.5)
 
@@ -97,7 +105,7 @@ class SequenceToSequence(nn.Module):
         dtypes={"source": torch.long, "target": torch.long},
     )
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """The probability of each token as the next, after each prefix of the target."""
+        """Return the probability of each token as the next one, after each prefix of the target."""
         return self.logits(source, target).softmax(-1)
 
     @circuit(
@@ -106,8 +114,8 @@ class SequenceToSequence(nn.Module):
         dtypes={"source": torch.long, "target": torch.long},
     )
     def logits(self, source: Tensor, target: Tensor) -> Tensor:
-        """The logarithm of each next token's probability, up to one number shared by them all."""
-        return self._score(self._decode(target, self._encode(source), source))
+        """Return the unnormalized logits of the next token after each prefix of the target, before the softmax."""
+        return self._head_logits(self._decode(target, self._encode(source), source))
 
     @circuit("... x, ... y -> ... y'", dtypes={"source": torch.long, "target": torch.long})
     @torch.no_grad()
@@ -122,51 +130,63 @@ class SequenceToSequence(nn.Module):
         generator: torch.Generator | None = None,
         stop: int | None = None,
     ) -> Tensor:
-        """The target, which is at least a token to start from, then `count` more, as LanguageModel.generate gives them.
+        """Return the target followed by `count` generated tokens, as LanguageModel.generate does.
 
         The source is encoded once, and no position of the target is computed twice.
+
+        Args:
+            source: The tokens that are encoded.
+            target: The tokens to continue, at least one.
+            count: Number of tokens to generate.
+            temperature: As in LanguageModel.generate.
+            top_k: As in LanguageModel.generate.
+            generator: As in LanguageModel.generate.
+            stop: As in LanguageModel.generate.
+
+        Raises:
+            CircuitError: for an argument out of range, or an empty target.
 
         >>> model = SequenceToSequence(vocabulary=10, m=32, k=8, h=4, f=64, encoder_depth=1, decoder_depth=1).eval()
         >>> model.generate(torch.randint(10, (5, 22)), torch.zeros(5, 1, dtype=torch.long), 7).shape
         torch.Size([5, 8])
         """
-        refuse_extent(target, count)
-        refuse_choice(self.vocabulary, temperature, top_k)
+        refuse_prompt_and_count(target, count)
+        refuse_sampling(self.vocabulary, temperature, top_k)
         if stop is not None:
-            _refuse_no_token("stop", stop, self.vocabulary)
+            _refuse_not_a_token("stop", stop, self.vocabulary)
         memory = self._encode(source)
         caches = self.transformer.decoder.cache(memory, max(target.shape[-1] + count - 1, 1))
 
         def step(new: Tensor) -> Tensor:
-            return self._score(self._decode(new, memory, source, caches)[..., -1, :])
+            return self._head_logits(self._decode(new, memory, source, caches)[..., -1, :])
 
         return extend(target, count, step, temperature=temperature, top_k=top_k, generator=generator, stop=stop)
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """A vector for each token at its position; the first stands at `start`."""
+        """Return the embedding of each token plus its position; the first token is at position `start`."""
         vectors = self.positions(self.embedding(tokens) * self.m**0.5, start)
         return F.dropout(vectors, self.dropout) if self.dropout and self.training else vectors
 
     def _encode(self, source: Tensor) -> Tensor:
-        """The memory: a vector for each source token, with what it finds in the others."""
-        return self.transformer.encoder(self._embed(source), self._unpadded(source, source.shape[-1]))
+        """Return the memory: the encoder's output, one vector for each source token."""
+        return self.transformer.encoder(self._embed(source), self._padding_mask(source, source.shape[-1]))
 
     def _decode(self, target: Tensor, memory: Tensor, source: Tensor, caches: Sequence[DecoderCache] = ()) -> Tensor:
-        """A vector for each target token, with what it finds before it, in this call or earlier, and in the memory."""
+        """Return the decoder's output for each target token; with caches, the tokens follow those of earlier calls."""
         vectors = self._embed(target, caches[0].own.length if caches else 0)
-        mask = self._unpadded(source, target.shape[-1])
+        mask = self._padding_mask(source, target.shape[-1])
         return self.transformer.decoder(vectors, memory, memory_mask=mask, caches=caches)
 
-    def _unpadded(self, source: Tensor, y: int) -> Tensor | None:
-        """Which source tokens each of y tokens may look at; None for all."""
+    def _padding_mask(self, source: Tensor, y: int) -> Tensor | None:
+        """Return the mask `y x` that is True where a source token is not padding; None if no token is."""
         return None if self.padding is None else repeat(source != self.padding, "... x -> ... y x", y=y)
 
-    def _score(self, vectors: Tensor) -> Tensor:
-        """The head: how well each token of the vocabulary answers a vector."""
+    def _head_logits(self, vectors: Tensor) -> Tensor:
+        """Apply the head, or the embedding's weight if tied: the logits of each token of the vocabulary."""
         return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)
 
 
-def _refuse_no_token(name: str, token: int, vocabulary: int) -> None:
-    """Raise CircuitError for a number that is no token."""
+def _refuse_not_a_token(name: str, token: int, vocabulary: int) -> None:
+    """Raise CircuitError, beginning with the argument's name, unless a number is a token of the vocabulary."""
     if not 0 <= token < vocabulary:
         raise CircuitError(f"{name} is {token}; the tokens are 0 to {vocabulary - 1}")

@@ -1,39 +1,37 @@
-"""The transformer: an encoder of the source, and a decoder that asks what was encoded.
+"""The transformer: an encoder, and a decoder with cross-attention to the encoder's output.
 
-Both are stacks of the layers in `models.transformer_layers`, whose masks and places of dropout hold here too. Vectors
-go in and come out; `models.sequence_to_sequence` has the tokens around them. Each stack ends in a norm, as
-nn.Transformer's do: where norms stand after their boxes, `final_norm=False` is the paper to the letter.
+Both are stacks of the layers in `models.transformer_layers`, where masks and the places of dropout are documented.
+Inputs and outputs are vectors; `models.sequence_to_sequence` adds tokens. Each stack ends with a norm, as
+nn.Transformer's do: post-norm with `final_norm=False` is the original paper.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 2024, section
-3.2; for the initialisation, Glorot and Bengio 2010, as nn.Transformer takes it.
+3.2; for the initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from circuits import CircuitError, circuit
+from circuits import circuit
 
 from .attention import MultiHeadAttention
-from .transformer_layers import DecoderCache, DecoderLayer, EncoderLayer
+from .parts.sizes import refuse_sizes_below_one
+from .transformer_layers import DecoderCache, DecoderLayer, EncoderLayer, LayerOptions
 from .weights.files import savable
 from .weights.from_torch import refuse_unlike, stack_settings
 
 __all__ = ["Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "Transformer"]
 
+Stack = TypeVar("Stack", bound="_Stack")
 
-@savable
-class Encoder(nn.Module):
-    """`depth` EncoderLayers, and a norm after the last.
 
-    Parameters: depth times those of an EncoderLayer, and 2m of the norm, m without bias. Raises CircuitError for a
-    depth below 1.
+class _Stack(nn.Module):
+    """What Encoder and Decoder share: the constructor, and the conversion from torch's stacks."""
 
-    >>> Encoder(m=128, k=16, h=8, f=512, depth=2)(torch.rand(5, 20, 128)).shape
-    torch.Size([5, 20, 128])
-    """
+    _layer: ClassVar[type[EncoderLayer | DecoderLayer]]
+    """The class of the layers."""
 
     def __init__(
         self,
@@ -53,88 +51,79 @@ class Encoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _refuse_shallow("Encoder", depth)
+        refuse_sizes_below_one(type(self).__name__, depth=depth)
         self.m = m
+        options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
         self.layers = nn.ModuleList(
-            EncoderLayer(
-                m,
-                k,
-                h,
-                f,
-                activation,
-                norm_first=norm_first,
-                bias=bias,
-                dropout=dropout,
-                eps=eps,
-                device=device,
-                dtype=dtype,
-            )
-            for _ in range(depth)
+            self._layer(m, k, h, f, activation, norm_first=norm_first, **options) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype) if final_norm else None
 
+    @classmethod
+    def _from_torch(cls, theirs: nn.TransformerEncoder | nn.TransformerDecoder) -> Self:
+        """Return the stack whose layers and norm are copies of torch's."""
+        settings = stack_settings(theirs)
+        copy = cls(**settings | {"device": "meta"})
+        from_torch: Any = cls._layer.from_torch
+        copy.layers = nn.ModuleList(from_torch(each) for each in theirs.layers)
+        if copy.norm is not None and theirs.norm is not None:
+            copy.norm.to_empty(device=settings["device"]).load_state_dict(theirs.norm.state_dict())
+        return copy.train(theirs.training)
+
+
+@savable
+class Encoder(_Stack):
+    """A stack of EncoderLayers, with a norm after the last.
+
+    Parameters: depth times those of an EncoderLayer, and 2m of the norm, m without bias.
+
+    Args:
+        m, k, h, f: Sizes of each layer, as in EncoderLayer.
+        depth: Number of layers.
+        activation, norm_first, bias, dropout, eps, device, dtype: As in EncoderLayer, for each layer.
+        final_norm: Whether a norm follows the last layer.
+
+    Raises:
+        CircuitError: if a size is below 1.
+
+    >>> Encoder(m=128, k=16, h=8, f=512, depth=2)(torch.rand(5, 20, 128)).shape
+    torch.Size([5, 20, 128])
+    """
+
+    _layer = EncoderLayer
+
     @circuit("... x m -> ... x m", fixed="m", optional={"mask": "... x x"})
     def forward(self, source: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """Through every layer; the mask is for each of them."""
+        """Apply every layer, then the norm; in a bool mask True means *may attend*.
+
+        Args:
+            source: The vectors.
+            mask: Which of them may attend to which, in every layer: bool, or floating and added to the scores.
+            causal: Whether a vector may attend only to those at its own position and before.
+        """
         for layer in self.layers:
             source = layer(source, mask, causal=causal)
         return source if self.norm is None else self.norm(source)
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerEncoder) -> Self:
-        """A copy of torch's stack, which gives equal outputs; all else is as in EncoderLayer.from_torch."""
-        return _stack_from_torch(cls, EncoderLayer, theirs)
+        """Return a copy of torch's stack, with equal outputs; all else is as in EncoderLayer.from_torch."""
+        return cls._from_torch(theirs)
 
 
 @savable
-class Decoder(nn.Module):
-    """`depth` DecoderLayers, which all ask one memory, and a norm after the last.
+class Decoder(_Stack):
+    """A stack of DecoderLayers, all with cross-attention to the same memory, with a norm after the last.
 
-    Parameters: depth times those of a DecoderLayer, and 2m of the norm, m without bias. Raises CircuitError for a depth
-    below 1.
+    Parameters: depth times those of a DecoderLayer, and 2m of the norm, m without bias. Arguments and errors are those
+    of Encoder.
 
     >>> decoder = Decoder(m=128, k=16, h=8, f=512, depth=2)
     >>> decoder(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape
     torch.Size([5, 20, 128])
     """
 
-    def __init__(
-        self,
-        m: int,
-        k: int,
-        h: int,
-        f: int,
-        depth: int = 6,
-        activation: Callable[[], nn.Module] = nn.ReLU,
-        *,
-        norm_first: bool = False,
-        final_norm: bool = True,
-        bias: bool = True,
-        dropout: float = 0.0,
-        eps: float = 1e-5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        _refuse_shallow("Decoder", depth)
-        self.m = m
-        self.layers = nn.ModuleList(
-            DecoderLayer(
-                m,
-                k,
-                h,
-                f,
-                activation,
-                norm_first=norm_first,
-                bias=bias,
-                dropout=dropout,
-                eps=eps,
-                device=device,
-                dtype=dtype,
-            )
-            for _ in range(depth)
-        )
-        self.norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype) if final_norm else None
+    _layer = DecoderLayer
 
     @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'", "memory_mask": "... y x"})
     def forward(
@@ -147,30 +136,57 @@ class Decoder(nn.Module):
         causal: bool = True,
         caches: Sequence[DecoderCache] = (),
     ) -> Tensor:
-        """Through every layer; both masks are for each of them, and each has its own of the caches, if any."""
+        """Apply every layer, then the norm; in a bool mask True means *may attend*.
+
+        Args:
+            target: The vectors of the decoder.
+            memory: The vectors of the encoder that are attended to.
+            mask: Which target vectors may attend to which, in every layer, combined with `causal`.
+            memory_mask: Which target vectors may attend to which memory vectors, in every layer.
+            causal: Whether a target vector may attend only to target vectors at its own position and before.
+            caches: One cache for each layer, as `cache` makes them; none to compute without.
+        """
         for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
             target = layer(target, memory, mask, memory_mask, causal=causal, cache=cache)
         return target if self.norm is None else self.norm(target)
 
     def cache(self, memory: Tensor, y: int) -> list[DecoderCache]:
-        """An empty cache for each layer, for up to y target vectors that ask this memory."""
+        """Return a cache for each layer, for up to y target vectors that attend to this memory."""
         return [cast(DecoderLayer, layer).cache(memory, y) for layer in self.layers]
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerDecoder) -> Self:
-        """A copy of torch's stack, which gives equal outputs; all else is as in DecoderLayer.from_torch."""
-        return _stack_from_torch(cls, DecoderLayer, theirs)
+        """Return a copy of torch's stack, with equal outputs; all else is as in DecoderLayer.from_torch."""
+        return cls._from_torch(theirs)
 
 
 @savable
 class Transformer(nn.Module):
-    """Each of y target vectors with what it finds before it and in all x source vectors: the paper's Figure 1, inside.
+    """An encoder-decoder transformer, without embeddings and head: the inner part of the paper's Figure 1.
 
-    As made without arguments it is the paper's base model. Weights begin uniform within ±(6 / (inputs + outputs))^½
-    (Glorot), the three boxes `Lq`, `Lk` and `Lv` counted as one, as in nn.Transformer; biases at 0, norms as the
-    identity.
+    The defaults are the paper's base model. Linear maps are initialized uniform within ±(6 / (inputs + outputs))^½
+    (Glorot), where `Lq`, `Lk` and `Lv` count as one map, as in nn.Transformer; biases as 0, norms as the identity.
 
-    Parameters: those of an Encoder and a Decoder, 44,140,544 as made without arguments.
+    Parameters: those of an Encoder and a Decoder; 44,140,544 by default.
+
+    Args:
+        m: Width of the vectors.
+        k: Width of a head.
+        h: Number of heads.
+        f: Number of hidden units of the feed-forward networks.
+        encoder_depth: Number of layers of the encoder.
+        decoder_depth: Number of layers of the decoder.
+        activation: Makes the activation of a feed-forward network, as its class does.
+        norm_first: Whether the layers are pre-norm.
+        final_norm: Whether a norm follows the last layer of each stack.
+        bias: Whether linear maps and norms have a bias.
+        dropout: As in EncoderLayer.
+        eps: Number that the norms add to the variance.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: if a size is below 1.
 
     >>> model = Transformer(m=128, k=16, h=8, f=512, encoder_depth=2, decoder_depth=2)
     >>> model(torch.rand(5, 22, 128), torch.rand(5, 20, 128)).shape
@@ -197,40 +213,16 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.m = m
-        self.encoder = Encoder(
-            m,
-            k,
-            h,
-            f,
-            encoder_depth,
-            activation,
-            norm_first=norm_first,
-            final_norm=final_norm,
-            bias=bias,
-            dropout=dropout,
-            eps=eps,
-            device=device,
-            dtype=dtype,
-        )
-        self.decoder = Decoder(
-            m,
-            k,
-            h,
-            f,
-            decoder_depth,
-            activation,
-            norm_first=norm_first,
-            final_norm=final_norm,
-            bias=bias,
-            dropout=dropout,
-            eps=eps,
-            device=device,
-            dtype=dtype,
-        )
+        options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
+
+        def stack(kind: type[Stack], depth: int) -> Stack:
+            return kind(m, k, h, f, depth, activation, norm_first=norm_first, final_norm=final_norm, **options)
+
+        self.encoder, self.decoder = stack(Encoder, encoder_depth), stack(Decoder, decoder_depth)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every weight anew."""
+        """Re-initialize all parameters."""
         glorot_uniform(self)
 
     @circuit(
@@ -248,34 +240,49 @@ class Transformer(nn.Module):
         *,
         causal: bool = True,
     ) -> Tensor:
-        """What the decoder makes of the target, asking the encoded source.
+        """Return the decoder's output for the target, with cross-attention to the encoded source.
 
-        `source_mask` says which source vectors see which, `target_mask` the same of the target (and `causal` holds
-        too), `memory_mask` which target vectors see which encoded ones. The order is nn.Transformer's.
+        In a bool mask True means *may attend*; the order of arguments is nn.Transformer's.
+
+        Args:
+            source: The vectors that are encoded.
+            target: The vectors that are decoded.
+            source_mask: Which source vectors may attend to which.
+            target_mask: Which target vectors may attend to which, combined with `causal`.
+            memory_mask: Which target vectors may attend to which encoded source vectors.
+            causal: Whether a target vector may attend only to target vectors at its own position and before.
+
+        Raises:
+            ShapeError: if axes have different sizes.
+            CircuitError: for a mask of integers.
         """
         return self.decoder(target, self.encoder(source, source_mask), target_mask, memory_mask, causal=causal)
 
     @classmethod
     def from_torch(cls, theirs: nn.Transformer) -> Self:
-        """A copy of torch's model, which gives equal outputs where torch's is given a causal `tgt_mask`.
+        """Return a copy of torch's model, with equal outputs if torch's is called with a causal `tgt_mask`.
 
-        Shapes and masks are as in EncoderLayer.from_torch. Raises CircuitError for a model whose parts were changed so
-        that ours has no equal.
+        Shapes and masks are as in EncoderLayer.from_torch.
+
+        Args:
+            theirs: The nn.Transformer to copy, with its dropout, device, dtype and mode.
+
+        Raises:
+            CircuitError: for a model with unsupported submodules, or whose two stacks differ in more than their depth.
         """
         encoder, decoder = Encoder.from_torch(theirs.encoder), Decoder.from_torch(theirs.decoder)
         settings, others = (stack_settings(each) for each in (theirs.encoder, theirs.decoder))
         depths = {"encoder_depth": settings.pop("depth"), "decoder_depth": others.pop("depth")}
         refuse_unlike("from_torch: nn.Transformer with an encoder and a decoder", settings, others)
-        settings |= depths | {"device": "meta"}
-        ours = cls(**settings)
-        ours.encoder, ours.decoder = encoder, decoder
-        return ours.train(theirs.training)
+        copy = cls(**settings | depths | {"device": "meta"})
+        copy.encoder, copy.decoder = encoder, decoder
+        return copy.train(theirs.training)
 
 
 def glorot_uniform(model: nn.Module) -> None:
-    """Draw every weight of a model's linear boxes uniform within ±(6 / (inputs + outputs))^½; biases at 0.
+    """Re-initialize a model: the weights of linear maps uniform within ±(6 / (inputs + outputs))^½, their biases as 0.
 
-    The boxes `Lq`, `Lk` and `Lv` of an attention count as one. Other modules begin as they begin by themselves.
+    `Lq`, `Lk` and `Lv` of a MultiHeadAttention count as one map. Other modules re-initialize themselves.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -291,19 +298,3 @@ def glorot_uniform(model: nn.Module) -> None:
             bound = (6 / (module.m + sum(box.out_features for box in boxes))) ** 0.5
             for box in boxes:
                 nn.init.uniform_(box.weight, -bound, bound)
-
-
-def _refuse_shallow(name: str, depth: int) -> None:
-    """Raise CircuitError for a stack of no layers."""
-    if depth < 1:
-        raise CircuitError(f"{name}: depth is {depth}; it may be 1 or more")
-
-
-def _stack_from_torch(cls: Any, layer: Any, theirs: Any) -> Any:
-    """The stack whose layers and norm are copies of torch's."""
-    settings = stack_settings(theirs)
-    ours = cls(**settings | {"device": "meta"})
-    ours.layers = nn.ModuleList(layer.from_torch(each) for each in theirs.layers)
-    if ours.norm is not None:
-        ours.norm.to_empty(device=settings["device"]).load_state_dict(theirs.norm.state_dict())
-    return ours.train(theirs.training)

@@ -1,16 +1,18 @@
-"""The two layers of a transformer: boxes of attention and a feed-forward box, each on a residual with a norm.
+"""The two layers of a transformer: attention and a feed-forward network, each with a residual connection and a norm.
 
-A norm stands after each sum, as Vaswani et al. draw it, or before each box (`norm_first`), as most draw it since. Masks
-are those of `models.attention`: in a bool mask True means *may attend*, by which torch's layers mean the opposite.
+The norm follows the sum of the residual connection (post-norm), as Vaswani et al. draw it, or precedes attention and
+feed-forward network (pre-norm, `norm_first`), as most models since have it. Masks are those of `models.attention`: in a
+bool mask True means *may attend*, the opposite of torch's layers.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1, and section 5.4 for the places of dropout; Xiong et
-al. 2020, On Layer Normalization in the Transformer Architecture, for norms before; V. Abbott, Neural Circuit Diagrams,
-TMLR 2024, section 3.2.
+al. 2020, On Layer Normalization in the Transformer Architecture, for pre-norm; V. Abbott, Neural Circuit Diagrams, TMLR
+2024, section 3.2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Any, ClassVar, Self, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -26,20 +28,24 @@ from .weights.files import savable
 from .weights.from_torch import layer_settings
 
 
-@savable
-class EncoderLayer(nn.Module):
-    """Each of x vectors asks all of them, then goes by itself through the feed-forward box.
+class LayerOptions(TypedDict):
+    """The options of a layer that a model with many layers passes on to each of them unchanged, and to its own norm."""
 
-    `groups`, `rotary` and `window` are those of MultiHeadAttention. In training `dropout` is the probability that a
-    query overlooks a key, that one of the f units is left out, and that a number of either box's answer is. Weights
-    begin as in MultiHeadAttention and FeedForward, norms as the identity.
+    bias: bool
+    dropout: float
+    eps: float
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
-    Parameters: 4mhk + 2mf, with bias 3hk + f + 6m more, without it 2m more. With groups=g, 4mhk is 2mhk + 2mgk, and 3hk
-    is (h + 2g)k.
 
-    >>> EncoderLayer(m=128, k=16, h=8, f=512)(torch.rand(5, 20, 128)).shape
-    torch.Size([5, 20, 128])
-    """
+class _Layer(nn.Module):
+    """What EncoderLayer and DecoderLayer share: the constructor, dropout, and the conversion from torch's layers."""
+
+    _has_memory: ClassVar[bool]
+    """Whether a second attention, to a memory, follows the first."""
+
+    _torch_names: ClassVar[Mapping[str, str]]
+    """The submodules, by name, and the names of those in torch's layer that they are copies of."""
 
     def __init__(
         self,
@@ -61,21 +67,81 @@ class EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.m, self.h, self.norm_first, self.dropout = m, h, norm_first, dropout
-        self.attention = MultiHeadAttention(
-            m,
-            k,
-            h,
-            groups=groups,
-            rotary=rotary,
-            window=window,
-            bias=bias,
-            dropout=dropout,
-            device=device,
-            dtype=dtype,
+        norm = partial(nn.LayerNorm, m, eps, bias=bias, device=device, dtype=dtype)
+        attention = partial(
+            MultiHeadAttention, m, k, h, groups=groups, bias=bias, dropout=dropout, device=device, dtype=dtype
         )
-        self.attention_norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype)
+        self.attention, self.attention_norm = attention(rotary=rotary, window=window), norm()
+        if self._has_memory:
+            self.memory_attention, self.memory_attention_norm = attention(), norm()
         self.feed_forward = FeedForward(m, f, activation, bias=bias, dropout=dropout, device=device, dtype=dtype)
-        self.feed_forward_norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype)
+        self.feed_forward_norm = norm()
+
+    def _drop(self, output: Tensor) -> Tensor:
+        """Apply dropout, in training, to the output of attention or of the feed-forward network."""
+        return F.dropout(output, self.dropout) if self.dropout and self.training else output
+
+    def _feed_forward(self, target: Tensor) -> Tensor:
+        """Return the last part of a layer: the feed-forward network with its residual connection and norm."""
+        if self.norm_first:
+            return target + self._drop(self.feed_forward(self.feed_forward_norm(target)))
+        return self.feed_forward_norm(target + self._drop(self.feed_forward(target)))
+
+    @classmethod
+    def _from_torch(cls, theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> Self:
+        """Return a copy of torch's layer, each submodule copied from the one that `_torch_names` gives it."""
+        settings: dict[str, Any] = layer_settings(theirs)
+        copy = cls(**settings)
+        for name, torch_name in cls._torch_names.items():
+            part = theirs.get_submodule(torch_name)
+            if isinstance(part, nn.MultiheadAttention):
+                setattr(copy, name, MultiHeadAttention.from_torch(part))
+            else:
+                copy.get_submodule(name).load_state_dict(part.state_dict())
+        return copy.train(theirs.training)
+
+
+@savable
+class EncoderLayer(_Layer):
+    """Self-attention among x vectors, then a feed-forward network on each of them.
+
+    Weights are initialized as in MultiHeadAttention and FeedForward, norms as the identity.
+
+    Parameters: 4mhk + 2mf, with bias 3hk + f + 6m more, without it 2m more. With groups=g, 4mhk is 2mhk + 2mgk, and 3hk
+    is (h + 2g)k.
+
+    Args:
+        m: Width of the vectors.
+        k: Width of a head.
+        h: Number of heads.
+        f: Number of hidden units of the feed-forward network.
+        activation: Makes the activation of the feed-forward network, as its class does.
+        norm_first: Whether norms precede attention and feed-forward network (pre-norm) or follow the sums (post-norm).
+        groups: Number of heads of keys and values, as in MultiHeadAttention.
+        rotary: Rotary position embeddings (RoPE), as in MultiHeadAttention.
+        window: Sliding window of the attention, as in MultiHeadAttention.
+        bias: Whether linear maps and norms have a bias.
+        dropout: In training, the probability that an attention weight, a hidden unit, or a number in the output of
+            attention or feed-forward network is set to 0.
+        eps: Number that the norms add to the variance.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: as MultiHeadAttention does.
+
+    >>> EncoderLayer(m=128, k=16, h=8, f=512)(torch.rand(5, 20, 128)).shape
+    torch.Size([5, 20, 128])
+    """
+
+    _has_memory = False
+    _torch_names: ClassVar[Mapping[str, str]] = {
+        "attention": "self_attn",
+        "attention_norm": "norm1",
+        "feed_forward.L1": "linear1",
+        "feed_forward.L2": "linear2",
+        "feed_forward_norm": "norm2",
+    }
 
     @circuit(
         "... x m -> ... x m",
@@ -92,43 +158,52 @@ class EncoderLayer(nn.Module):
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """The vectors, each with what it finds in the others; masks and cache as in MultiHeadAttention.
+        """Return the layer's output, one vector for each target vector.
 
-        With a `source` they ask that in their own place: where only some vectors of a layer are read, those alone need
-        be its target.
+        In a bool mask True means *may attend*.
+
+        Args:
+            target: The vectors.
+            mask: Bool (True: may attend) or floating (added to the scores), as in MultiHeadAttention.
+            source: The vectors that are attended to, if not the target's own: with a source, only those vectors need be
+                the target whose output is used.
+            head_mask: The same as `mask`, with one mask for each head.
+            causal: Whether a vector may attend only to those at its own position and before.
+            cache: Keys and values of earlier calls, as in MultiHeadAttention.
+
+        Raises:
+            ShapeError: if axes have different sizes.
+            CircuitError: for a mask of integers, or if the cache refuses the keys and values.
         """
+        attend = partial(self.attention, mask=mask, head_mask=head_mask, causal=causal, cache=cache)
         if source is not None:
-            source = source.expand(*target.shape[:-2], -1, -1)  # one for a whole batch is as good as one for each
+            source = source.expand(*target.shape[:-2], -1, -1)  # a source without batch axes is shared by the batch
         if self.norm_first:
             normed = self.attention_norm(target)
-            asked = normed if source is None else self.attention_norm(source)
-            found = self.attention(normed, asked, mask, head_mask=head_mask, causal=causal, cache=cache)
-            target = target + _some(found, self)
-            return target + _some(self.feed_forward(self.feed_forward_norm(target)), self)
-        asked = target if source is None else source
-        found = self.attention(target, asked, mask, head_mask=head_mask, causal=causal, cache=cache)
-        target = self.attention_norm(target + _some(found, self))
-        return self.feed_forward_norm(target + _some(self.feed_forward(target), self))
+            target = target + self._drop(attend(normed, normed if source is None else self.attention_norm(source)))
+        else:
+            target = self.attention_norm(target + self._drop(attend(target, target if source is None else source)))
+        return self._feed_forward(target)
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerEncoderLayer) -> Self:
-        """A copy of torch's layer, which gives equal outputs.
+        """Return a copy of torch's layer, with equal outputs.
 
-        Ours always takes `... x m`, whatever `batch_first` says of theirs, and a bool mask with the opposite meaning.
-        Raises CircuitError for a layer whose parts were changed so that ours has no equal.
+        The copy takes `... x m` whatever `batch_first` is in `theirs`, and bool masks of the opposite meaning (True:
+        may attend).
+
+        Args:
+            theirs: The layer to copy, with its dropout, device, dtype and mode.
+
+        Raises:
+            CircuitError: for a layer with submodules or settings that EncoderLayer does not have.
         """
-        ours = cls(**layer_settings(theirs))
-        ours.attention = MultiHeadAttention.from_torch(theirs.self_attn)
-        ours.attention_norm.load_state_dict(theirs.norm1.state_dict())
-        ours.feed_forward.L1.load_state_dict(theirs.linear1.state_dict())
-        ours.feed_forward.L2.load_state_dict(theirs.linear2.state_dict())
-        ours.feed_forward_norm.load_state_dict(theirs.norm2.state_dict())
-        return ours.train(theirs.training)
+        return cls._from_torch(theirs)
 
 
 @dataclass
 class DecoderCache:
-    """What a DecoderLayer keeps from step to step: its own keys and values, and those of the memory, made once."""
+    """Keys and values that a DecoderLayer keeps between decoding steps: the target's (`own`), and the memory's."""
 
     own: KeyValueCache
     memory: Tensor
@@ -136,62 +211,29 @@ class DecoderCache:
 
 
 @savable
-class DecoderLayer(nn.Module):
-    """Each of y vectors asks itself and those before it, then the memory's x, then goes through the feed-forward box.
+class DecoderLayer(_Layer):
+    """Causal self-attention among y vectors, cross-attention to the x vectors of a memory, then a feed-forward network.
 
-    `groups` is that of both attentions, `rotary` and `window` those of the first. In training `dropout` does what it
-    does in EncoderLayer, and weights begin as they do there.
+    Weights are initialized as in EncoderLayer.
 
     Parameters: 8mhk + 2mf, with bias 6hk + f + 9m more, without it 3m more. With groups=g, 8mhk is 4mhk + 4mgk, and 6hk
     is 2(h + 2g)k.
+
+    The arguments and errors are those of EncoderLayer: `groups` is for both attentions, `rotary` and `window` are for
+    the self-attention.
 
     >>> layer = DecoderLayer(m=128, k=16, h=8, f=512)
     >>> layer(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape
     torch.Size([5, 20, 128])
     """
 
-    def __init__(
-        self,
-        m: int,
-        k: int,
-        h: int,
-        f: int,
-        activation: Callable[[], nn.Module] = nn.ReLU,
-        *,
-        norm_first: bool = False,
-        groups: int | None = None,
-        rotary: RotaryPositions | None = None,
-        window: int | None = None,
-        bias: bool = True,
-        dropout: float = 0.0,
-        eps: float = 1e-5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.m, self.norm_first, self.dropout = m, norm_first, dropout
-
-        def attention(rotary: RotaryPositions | None = None, window: int | None = None) -> MultiHeadAttention:
-            return MultiHeadAttention(
-                m,
-                k,
-                h,
-                groups=groups,
-                rotary=rotary,
-                window=window,
-                bias=bias,
-                dropout=dropout,
-                device=device,
-                dtype=dtype,
-            )
-
-        def norm() -> nn.LayerNorm:
-            return nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype)
-
-        self.attention, self.attention_norm = attention(rotary, window), norm()
-        self.memory_attention, self.memory_attention_norm = attention(), norm()
-        self.feed_forward = FeedForward(m, f, activation, bias=bias, dropout=dropout, device=device, dtype=dtype)
-        self.feed_forward_norm = norm()
+    _has_memory = True
+    _torch_names: ClassVar[Mapping[str, str]] = {
+        **EncoderLayer._torch_names,
+        "memory_attention": "multihead_attn",
+        "memory_attention_norm": "norm2",
+        "feed_forward_norm": "norm3",
+    }
 
     @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'", "memory_mask": "... y x"})
     def forward(
@@ -204,57 +246,55 @@ class DecoderLayer(nn.Module):
         causal: bool = True,
         cache: DecoderCache | None = None,
     ) -> Tensor:
-        """The target's vectors, each with what it finds before it and in the memory; masks as in MultiHeadAttention.
+        """Return the layer's output, one vector for each target vector.
 
-        Without `causal` they see those after them too, as in torch's layer without a mask. With a cache the target goes
-        on where it ends, and a mask's y' is all that it then has; without, y' is y. Raises CircuitError for a cache
-        that was made of another memory.
+        In a bool mask True means *may attend*.
+
+        Args:
+            target: The vectors of the decoder.
+            memory: The vectors of the encoder that are attended to.
+            mask: Which target vectors may attend to which, combined with `causal`.
+            memory_mask: Which target vectors may attend to which memory vectors.
+            causal: Whether a target vector attends only to target vectors at its own position and before (the
+                default), or to all, as in torch's layer without a mask.
+            cache: Keys and values of earlier calls. The target is at the positions that follow, and the axis y' of a
+                mask is as long as the cache is afterwards; without a cache, y' is y.
+
+        Raises:
+            ShapeError: if axes have different sizes.
+            CircuitError: for a mask of integers, or a cache that was made for another memory.
         """
-        own = None if cache is None else cache.own
+        attend = partial(self.attention, mask=mask, causal=causal, cache=None if cache is None else cache.own)
         if self.norm_first:
             normed = self.attention_norm(target)
-            target = target + _some(self.attention(normed, normed, mask, causal=causal, cache=own), self)
-            found = self._ask_memory(self.memory_attention_norm(target), memory, memory_mask, cache)
-            target = target + _some(found, self)
-            return target + _some(self.feed_forward(self.feed_forward_norm(target)), self)
-        found = self.attention(target, target, mask, causal=causal, cache=own)
-        target = self.attention_norm(target + _some(found, self))
-        found = self._ask_memory(target, memory, memory_mask, cache)
-        target = self.memory_attention_norm(target + _some(found, self))
-        return self.feed_forward_norm(target + _some(self.feed_forward(target), self))
+            target = target + self._drop(attend(normed, normed))
+            found = self._attend_to_memory(self.memory_attention_norm(target), memory, memory_mask, cache)
+            target = target + self._drop(found)
+        else:
+            target = self.attention_norm(target + self._drop(attend(target, target)))
+            found = self._attend_to_memory(target, memory, memory_mask, cache)
+            target = self.memory_attention_norm(target + self._drop(found))
+        return self._feed_forward(target)
 
-    def _ask_memory(self, target: Tensor, memory: Tensor, mask: Tensor | None, cache: DecoderCache | None) -> Tensor:
-        """What each target vector finds in the memory, or in the keys and values that were made of it."""
+    def _attend_to_memory(
+        self, target: Tensor, memory: Tensor, mask: Tensor | None, cache: DecoderCache | None
+    ) -> Tensor:
+        """Return cross-attention to the memory, with its keys and values from the cache if there is one."""
         if cache is None:
             return self.memory_attention(target, memory, mask)
         if cache.memory is not memory:
-            raise CircuitError(
-                "DecoderLayer: the cache was made of another memory; make one of this, `cache(memory, y)`"
-            )
+            raise CircuitError("DecoderLayer: the cache was made for another memory; make one by `cache(memory, y)`")
         return self.memory_attention.recall(target, *cache.remembered, mask)
 
     def cache(self, memory: Tensor, y: int) -> DecoderCache:
-        """An empty cache for up to y target vectors that ask this memory."""
+        """Return a cache for up to y target vectors that attend to this memory, whose keys and values it computes."""
         own = self.attention.cache(y, memory.shape[:-2])
         return DecoderCache(own, memory, self.memory_attention.remember(memory))
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerDecoderLayer) -> Self:
-        """A copy of torch's layer, which gives equal outputs where torch's is given a causal `tgt_mask`.
+        """Return a copy of torch's layer, with equal outputs if torch's layer is called with a causal `tgt_mask`.
 
-        Shapes, masks and errors are as in EncoderLayer.from_torch.
+        Argument, shapes, masks and errors are as in EncoderLayer.from_torch.
         """
-        ours = cls(**layer_settings(theirs))
-        ours.attention = MultiHeadAttention.from_torch(theirs.self_attn)
-        ours.memory_attention = MultiHeadAttention.from_torch(theirs.multihead_attn)
-        ours.attention_norm.load_state_dict(theirs.norm1.state_dict())
-        ours.memory_attention_norm.load_state_dict(theirs.norm2.state_dict())
-        ours.feed_forward.L1.load_state_dict(theirs.linear1.state_dict())
-        ours.feed_forward.L2.load_state_dict(theirs.linear2.state_dict())
-        ours.feed_forward_norm.load_state_dict(theirs.norm3.state_dict())
-        return ours.train(theirs.training)
-
-
-def _some(found: Tensor, layer: EncoderLayer | DecoderLayer) -> Tensor:
-    """What a box answers; in training, without some of its numbers."""
-    return F.dropout(found, layer.dropout) if layer.dropout and layer.training else found
+        return cls._from_torch(theirs)

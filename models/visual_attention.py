@@ -1,8 +1,8 @@
-"""Visual attention: attention between two images, window by window, where convolutions make queries, keys and values.
+"""Visual attention: attention between windows of two images, with queries, keys and values from convolutions.
 
-Windows are `kernel` by `kernel` and begin every `stride` rows and columns, from the first. Where the last one runs over
-the edge it sees zeros there, and what it would write there is dropped: every place of an image is in some window, asks
-and answers, and gets an answer back, whatever the size. One image is attended to by another, or by itself.
+Windows are `kernel` by `kernel` and begin at every `stride`-th row and column, from the first. The image is padded with
+zeros so that the last windows fit, and the output is cropped to the target's size: every pixel of either image is in
+some window, whatever the size. The source may be the target itself (self-attention).
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 28.
 """
@@ -15,21 +15,37 @@ from circuits import CircuitError, circuit, rearrange, repeat
 
 from .attention import attention
 from .layers import channels_first, channels_last
+from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
 
 
 @savable
 class VisualAttention(nn.Module):
-    """What each window of an image finds in the windows of another, in h heads at once (Figure 28).
+    """Multi-head attention from the windows of a target image to the windows of a source image (Figure 28).
 
-    The target, i by j, asks; the source, u by v, answers. `Cq`, `Ck` and `Cv` are the figure's learned convolutions;
-    `Co` is the transposed one, which adds up what overlapping windows write. Heads are stored one after another,
-    `(h k)`. With kernel 1 and stride 1 this is MultiHeadAttention over the places of the images, with the same weights.
-    In training `dropout` is the probability that a query overlooks a key. Weights, and biases if any, begin as those of
-    nn.Conv2d and nn.ConvTranspose2d do: uniform within ±(ckk)^-½ for windows k by k, in all four boxes.
+    Queries come from the target (i by j), keys and values from the source (u by v). `Cq`, `Ck` and `Cv` are the
+    figure's learned convolutions; `Co` is the transposed convolution, which sums the outputs of overlapping windows.
+    Heads are stored one after another, as the axis `(h k)`. With kernel 1 and stride 1 this equals MultiHeadAttention
+    over the pixels of the images, with the same weights.
 
-    Parameters: 4chkww for windows w by w; biases are 3hk + c more. Raises CircuitError where windows would leave gaps
-    between them (a stride above the kernel), and where a number that must be at least 1 is not.
+    Weights, and biases if any, are initialized as those of nn.Conv2d and nn.ConvTranspose2d: uniform within ±(ckk)^-½
+    for windows k by k, in all four.
+
+    Parameters: 4chkww for windows w by w; biases are 3hk + c more.
+
+    Args:
+        c: Number of channels of both images and of the output.
+        k: Width of a head.
+        heads: Number h of heads.
+        kernel: Rows and columns w of a window.
+        stride: Rows and columns from one window to the next.
+        bias: Whether the four convolutions have a bias.
+        dropout: Attention dropout: the probability that an attention weight is set to 0 in training.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Raises:
+        CircuitError: if the stride is above the kernel, which leaves gaps between windows, or a number is below 1.
 
     >>> attend = VisualAttention(c=33, k=8, heads=4, kernel=3, stride=3)
     >>> attend(torch.rand(1, 33, 16, 16), torch.rand(1, 33, 12, 20)).shape
@@ -50,10 +66,7 @@ class VisualAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"c": c, "k": k, "heads": heads, "kernel": kernel, "stride": stride}
-        for name, size in sizes.items():
-            if size < 1:
-                raise CircuitError(f"VisualAttention: {name} is {size}; it may be 1 or more")
+        refuse_sizes_below_one("VisualAttention", c=c, k=k, heads=heads, kernel=kernel, stride=stride)
         if stride > kernel:
             raise CircuitError(
                 f"VisualAttention: windows of {kernel} leave gaps at a stride of {stride}; it may be 1 to {kernel}"
@@ -67,14 +80,22 @@ class VisualAttention(nn.Module):
 
     @circuit("b c i j, b c u v -> b c i j", fixed="c", optional={"mask": "b i' j' u' v'"})
     def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The target's image of what its windows find in the source.
+        """Return an image of the target's size: the attention output of its windows.
 
-        `mask` says which window (i', j') of the target may attend to which window (u', v') of the source; the windows
-        of i rows are (i - kernel) / stride + 1, rounded up. Raises ShapeError where axes clash, and CircuitError for an
-        image smaller than a window and for a mask of integers.
+        In a bool `mask` True means *may attend*.
+
+        Args:
+            target: The image that the queries come from.
+            source: The image that the keys and values come from.
+            mask: Which window (i', j') of the target may attend to which window (u', v') of the source: bool, or
+                floating and added to the scores. The windows of i rows are (i - kernel) / stride + 1, rounded up.
+
+        Raises:
+            ShapeError: if axes have different sizes.
+            CircuitError: for an image smaller than a window, or a mask of integers.
         """
-        query = self.Cq(self._whole(target, "target"))
-        source = self._whole(source, "source")
+        query = self.Cq(self._padded(target, "target"))
+        source = self._padded(source, "source")
         mixed = attention(
             rearrange(query, "b (h k) i j -> b h (i j) k", k=self.k),
             rearrange(self.Ck(source), "b (h k) u v -> b h (u v) k", k=self.k),
@@ -82,13 +103,13 @@ class VisualAttention(nn.Module):
             None if mask is None else repeat(mask, "b i j u v -> b h (i j) (u v)", h=self.h),
             dropout=self.dropout if self.training else 0.0,
         )
-        answer = self.Co(rearrange(mixed, "b h (i j) k -> b (h k) i j", i=query.shape[-2]))
+        output = self.Co(rearrange(mixed, "b h (i j) k -> b (h k) i j", i=query.shape[-2]))
         if self.s > 1:
-            answer = answer[..., : target.shape[-2], : target.shape[-1]]
-        return channels_first(answer)
+            output = output[..., : target.shape[-2], : target.shape[-1]]
+        return channels_first(output)
 
-    def _whole(self, image: Tensor, name: str) -> Tensor:
-        """The image with zeros below and to the right, until it is a whole number of strides longer than a window."""
+    def _padded(self, image: Tensor, name: str) -> Tensor:
+        """Return the image with zeros below and to the right, so that windows at every stride cover it."""
         rows, columns = image.shape[-2:]
         if rows < self.w or columns < self.w:
             raise CircuitError(

@@ -1,7 +1,7 @@
-"""What attention has seen: keys and values, kept from one step of decoding to the next.
+"""A key-value cache: the keys and values of earlier decoding steps, so that no position is computed twice.
 
-Both stand in tensors as long as they will ever be, heads before positions as attention wants them; a step writes its
-own rows and nothing is moved. Inference only: what is written in place has no gradient.
+Both tensors are allocated once, at their final length, with the axis of heads before that of positions, as attention
+reads them; a step writes its rows in place and nothing is copied. For inference only: in-place writes have no gradient.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,25 @@ from torch import Tensor
 
 from circuits import CircuitError, circuit
 
+from .sizes import refuse_sizes_below_one
+
 
 class KeyValueCache:
-    """Keys and values of up to x positions, k wide, in g heads; `length` of them are filled.
+    """Preallocated keys and values of up to x positions, of which the first `length` are filled.
 
-    `batch` are the sizes of the leading axes. `MultiHeadAttention.cache` makes one that fits a module. Memory is 2gxk
-    numbers an example, all taken at the start. Raises CircuitError for sizes below 1.
+    `MultiHeadAttention.cache` makes one that fits a module. Memory: 2gxk numbers for each example of the batch,
+    allocated by the constructor.
+
+    Args:
+        x: Number of positions that there is room for.
+        k: Width of keys and values.
+        g: Number of heads of keys and values.
+        batch: Sizes of the leading axes.
+        device: Device of the tensors.
+        dtype: Dtype of the tensors.
+
+    Raises:
+        CircuitError: if a size is below 1.
 
     >>> cache = KeyValueCache(x=128, k=16, g=4, batch=(2,))
     >>> keys, values = cache.append(torch.rand(2, 4, 5, 16), torch.rand(2, 4, 5, 16))
@@ -34,9 +47,7 @@ class KeyValueCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        for name, size in {"x": x, "k": k, "g": g}.items():
-            if size < 1:
-                raise CircuitError(f"KeyValueCache: {name} is {size}; it may be 1 or more")
+        refuse_sizes_below_one("KeyValueCache", x=x, k=k, g=g)
         self.x, self.k, self.g = x, k, g
         self.keys = torch.empty(*batch, g, x, k, device=device, dtype=dtype)
         self.values = torch.empty_like(self.keys)
@@ -44,17 +55,18 @@ class KeyValueCache:
 
     @circuit("... g n k, ... g n k -> ... g x' k, ... g x' k", fixed="g k")
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write n more positions; all that are filled, as views, which later steps only make longer.
+        """Write n more positions; return the keys and values of all filled positions, as views of the cache.
 
-        Raises CircuitError where n more have no room, where batch, dtype or device differ from the cache's, and where
-        gradients are asked for.
+        Raises:
+            CircuitError: if there is no room for n more, if batch sizes, dtype or device differ from the cache's, or if
+                a gradient is required.
         """
         self._refuse_unlike(key, value)
         n = key.shape[-2]
         if self.length + n > self.x:
             raise CircuitError(
                 f"KeyValueCache: {self.length} of {self.x} positions are filled, {n} more have no room; up to"
-                f" {self.x - self.length} may come"
+                f" {self.x - self.length} may be appended"
             )
         self.keys.narrow(-2, self.length, n).copy_(key)
         self.values.narrow(-2, self.length, n).copy_(value)
@@ -62,25 +74,25 @@ class KeyValueCache:
         return self.keys.narrow(-2, 0, self.length), self.values.narrow(-2, 0, self.length)
 
     def truncate(self, length: int = 0) -> None:
-        """Forget all but the first `length` positions; raises CircuitError if fewer are filled."""
+        """Keep only the first `length` positions; raise CircuitError if fewer are filled or `length` is below 0."""
         if not 0 <= length <= self.length:
             raise CircuitError(f"KeyValueCache: {length} positions cannot be kept; it may be 0 to {self.length}")
         self.length = length
 
     def _refuse_unlike(self, key: Tensor, value: Tensor) -> None:
-        """Raise CircuitError for keys and values that cannot be written here."""
+        """Raise CircuitError for keys and values that cannot be written into the cache's tensors."""
         for name, new, kept in (("keys", key, self.keys), ("values", value, self.values)):
             if new.shape[:-3] != kept.shape[:-3]:
                 raise CircuitError(
-                    f"KeyValueCache: batch {list(new.shape[:-3])} of {name}, {list(kept.shape[:-3])} kept"
+                    f"KeyValueCache: batch {list(new.shape[:-3])} of {name}, {list(kept.shape[:-3])} in the cache"
                 )
             if new.dtype != kept.dtype or new.device != kept.device:
                 raise CircuitError(
-                    f"KeyValueCache: {name} are {new.dtype} on {new.device}, and kept as {kept.dtype} on {kept.device};"
-                    " make the cache with their dtype and device"
+                    f"KeyValueCache: {name} are {new.dtype} on {new.device}, the cache's {kept.dtype} on {kept.device};"
+                    " make the cache with the dtype and device of the keys and values"
                 )
             if new.requires_grad and torch.is_grad_enabled():
                 raise CircuitError(
-                    f"KeyValueCache: {name} require a gradient, and what is written in place has none; run under"
-                    " torch.no_grad(), or without a cache"
+                    f"KeyValueCache: {name} require a gradient, and the cache is written in place, without one; run"
+                    " under torch.no_grad(), or without a cache"
                 )

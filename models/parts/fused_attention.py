@@ -1,11 +1,14 @@
-"""The kernel of attention: torch's fused operator, with the care that it needs to be fast and free of NaN.
+"""The kernels of attention: torch's fused operator, with its inputs prepared so that it is fast and free of NaN.
 
-Its fused forms want four axes, the last of each tensor contiguous, and no mask where `is_causal` says as much. With
-fewer axes (one example, as under torch.vmap) it takes its plain form, which has every derivative: such tensors get the
-missing axes only where no derivative can be asked for and nothing is mapped. The fused forms have first derivatives in
-reverse only, and torch.vmap runs them in a loop: for other derivatives of a batch, and for many models at once, run the
-definition (`with definitions():`).
+The fused implementations of F.scaled_dot_product_attention need four axes, a contiguous last axis of every tensor, and
+no mask where `is_causal` says the same. With fewer axes (one example, as under torch.vmap) the operator runs its plain
+implementation, which has derivatives of every order: missing axes are therefore added only where no derivative can be
+requested and no tensor is mapped by torch.func. The fused implementations have first derivatives in reverse mode only,
+and torch.vmap runs them in a loop: for other derivatives of a batch, and for many models at once, run the definition
+(`with definitions():`).
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,65 +18,60 @@ from torch.autograd import forward_ad
 
 from circuits import einsum, repeat
 
-from .masks import band, barred, both, is_bool, refuse_reach
+from .masks import band, combine, is_bool, masked_out, refuse_window_and_start
 
-STORED = 512
-"""Up to so many keys a bfloat16 model trains faster on CPU with its weights stored."""
+UNFUSED = 512
+"""The largest number of keys for which training in bfloat16 on CPU is faster with the attention weights stored."""
 
 
-def fused_attention(
+def _fused_attention(
+    enable_gqa: bool,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
     *,
-    causal: bool,
-    window: int | None,
-    start: int,
-    dropout: float,
-    **heads: bool,
+    causal: bool = False,
+    window: int | None = None,
+    start: int = 0,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """F.scaled_dot_product_attention of `... y k`, `... x k` and `... x k`; `heads` are options that go to it."""
+    """Return attention of queries `... y k` to keys and values `... x k`; in a bool mask True means *may attend*.
+
+    With `enable_gqa` axis -3 of the keys and values divides that of the queries, as in torch's operator.
+    """
+    lead = query.shape[:-3]
+    missing = 4 - query.ndim if query.ndim < 4 and _outside_transforms(query, key, value, mask) else 0
     if query.ndim > 4:
-        lead = query.shape[:-3]
         query, key, value = (each.flatten(0, -4) for each in (query, key, value))
         if mask is not None and mask.ndim > 2:
             mask = mask.expand(*lead, *mask.shape[-3:]).flatten(0, -4)
-        return fused_attention(
-            query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout, **heads
-        ).unflatten(0, lead)
-    if query.ndim < 4 and _is_final(query, key, value, mask):
-        missing = 4 - query.ndim
+    elif missing:
         query, key, value = (each[(None,) * missing] for each in (query, key, value))
-        return fused_attention(
-            query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout, **heads
-        ).flatten(0, missing)
-    refuse_reach(window, start)
-    if window is not None and start >= window:  # no query sees the keys before these
+    refuse_window_and_start(window, start)
+    if window is not None and start >= window:  # the keys before `first` are outside every query's window
         first = start - window + 1
         key, value, start = key[..., first:, :], value[..., first:, :], window - 1
         mask = None if mask is None else mask[..., first:]
-    query, key, value = (each if each.stride(-1) == 1 else each.contiguous() for each in (query, key, value))
-    attend = _stored if _trains_stored(query, key, value) else F.scaled_dot_product_attention
-    if mask is None and window is None and start == 0:
-        return attend(query, key, value, None, dropout, causal, **heads)
-    y, x = query.shape[-2], key.shape[-2]
-    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys, in decoding: it sees all
-    seen = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
-    mask = seen if mask is None else _joined(mask, seen, query)
-    if mask is None:
-        return attend(query, key, value, None, dropout, **heads)
-    alone = barred(mask).all(-1, keepdim=True)
-    mask = mask.masked_fill(alone, 1)  # 1 lets a row through, as True or as a number; its answer is replaced below
-    if mask.ndim == 3 < query.ndim:
-        mask = mask[None]
-    return attend(query, key, value, mask, dropout, **heads).masked_fill(alone, 0)
+    if mask is not None or window is not None or start != 0:  # otherwise the operator's `is_causal` says it all
+        mask, causal = _combined_mask(query, key, mask, causal, window, start), False
+    output = _attend(query, key, value, mask, dropout, causal, enable_gqa)
+    if len(lead) > 1:
+        return output.unflatten(0, lead)
+    return output.flatten(0, missing) if missing else output
 
 
-def _is_final(*tensors: Tensor | None) -> bool:
-    """Whether no transform is under way: no gradient is recorded, nothing is mapped, no tangent is carried along.
+fused_attention = partial(_fused_attention, False)
+"""The kernel of `attention`: one pass over the keys that never stores the scores."""
 
-    torch.compile cannot see what is mapped, and keeps the plain form.
+fused_grouped_attention = partial(_fused_attention, True)
+"""The kernel of `grouped_attention`: the same pass, without copies of the shared keys and values."""
+
+
+def _outside_transforms(*tensors: Tensor | None) -> bool:
+    """Return whether no tensor records a gradient, carries a forward-mode tangent, or is mapped by torch.func.
+
+    torch.compile cannot see whether a tensor is mapped: False while it traces, so that axes are not added.
     """
     if torch.compiler.is_compiling():
         return False
@@ -84,23 +82,53 @@ def _is_final(*tensors: Tensor | None) -> bool:
     return not mapped and all(forward_ad.unpack_dual(each).tangent is None for each in given)
 
 
-def _joined(mask: Tensor, seen: Tensor | None, query: Tensor) -> Tensor:
-    """The mask in the query's dtype, once where it was repeated over heads, and what positions bar barred in it."""
+def _combined_mask(
+    query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, window: int | None, start: int
+) -> Tensor | None:
+    """Return the mask combined with the band of positions, in the query's dtype if floating; None if all may attend."""
+    y, x = query.shape[-2], key.shape[-2]
+    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys, in decoding: it sees all
+    seen = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
+    if mask is None:
+        return seen
     mask = mask if is_bool(mask) else mask.to(query.dtype)
     if mask.ndim > 2 and mask.stride(-3) == 0 and is_bool(mask):
-        mask = mask[..., :1, :, :]  # without gradients one is enough
-    return mask if seen is None else both(mask, seen)
+        mask = mask[..., :1, :, :]  # repeated over the heads: one copy is enough, as a bool mask needs no gradient
+    return mask if seen is None else combine(mask, seen)
 
 
-def _trains_stored(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether gradients are asked for where the fused operator's are slow."""
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    causal: bool,
+    enable_gqa: bool,
+) -> Tensor:
+    """Call the operator; a query that may attend to no key gets zeros, and contributes no gradient."""
+    query, key, value = (each if each.stride(-1) == 1 else each.contiguous() for each in (query, key, value))
+    unfused = _trains_faster_unfused(query, key, value)
+    attend = _unfused_attention if unfused else F.scaled_dot_product_attention
+    attend = partial(attend, enable_gqa=True) if enable_gqa else attend
+    if mask is None:
+        return attend(query, key, value, None, dropout, causal)
+    empty = masked_out(mask).all(-1, keepdim=True)
+    mask = mask.masked_fill(empty, 1)  # 1 (or True) lets a row attend, so that softmax has no NaN; replaced by 0 below
+    if mask.ndim == 3 < query.ndim:
+        mask = mask[None]
+    return attend(query, key, value, mask, dropout).masked_fill(empty, 0)
+
+
+def _trains_faster_unfused(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether gradients are needed where those of the fused operator are slow."""
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or not torch.is_grad_enabled():
         return False
-    asked = query.requires_grad or key.requires_grad or value.requires_grad
-    return asked and not torch.compiler.is_exporting() and key.shape[-2] <= STORED
+    needed = query.requires_grad or key.requires_grad or value.requires_grad
+    return needed and not torch.compiler.is_exporting() and key.shape[-2] <= UNFUSED
 
 
-def _stored(
+def _unfused_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -110,12 +138,15 @@ def _stored(
     *,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What F.scaled_dot_product_attention gives, by two products; the queries are scaled, since scores are more."""
+    """Return what F.scaled_dot_product_attention returns, by two products.
+
+    The queries are scaled rather than the scores, of which there are more.
+    """
     if enable_gqa:
         n = query.shape[-3] // key.shape[-3]
         key, value = (repeat(each, "... g x k -> ... (g n) x k", n=n) for each in (key, value))
     score = einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")
     if causal:
         mask = band(*score.shape[-2:], causal=True, window=None, start=0, device=score.device)
-    weight = (score if mask is None else both(score, mask)).softmax(-1)
+    weight = (score if mask is None else combine(score, mask)).softmax(-1)
     return einsum(F.dropout(weight, dropout) if dropout else weight, value, "... y x, ... x k -> ... y k")

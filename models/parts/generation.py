@@ -1,7 +1,7 @@
-"""Tokens that follow tokens, one at a time: the likeliest, or one that is drawn.
+"""Autoregressive generation: choose the next token, append it, repeat.
 
-A model gives the scores, as a `step` that remembers what it was given before; the loop, the draw and when to stop are
-here. Nothing is recorded for gradients, and the model's mode is left as it is: dropout acts if it is training.
+A model provides the logits, as a function `step` that keeps its own cache; the loop, the choice of a token and the stop
+condition are here. No gradients are recorded, and the model's mode is not changed: in training mode dropout applies.
 
 Source: for the choice among the k likeliest, Fan et al. 2018, Hierarchical Neural Story Generation.
 """
@@ -23,20 +23,26 @@ def choose(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """One of v tokens: the likeliest, or with a temperature one drawn by softmax(logits / temperature).
+    """Return one of v tokens, as its index: the most likely, or one sampled from softmax(logits / temperature).
 
-    `top_k` leaves only the k likeliest to draw from. Draws are the generator's, torch's own unless one is given. Raises
-    CircuitError for a temperature that is not above 0, for a `top_k` outside 1 to v, and for one without a temperature.
+    Args:
+        logits: Unnormalized scores of the v tokens.
+        temperature: A number above 0 to sample with; None for the most likely token.
+        top_k: With a temperature, sample from only so many of the most likely tokens.
+        generator: Random number generator; torch's default one unless given.
+
+    Raises:
+        CircuitError: if `temperature` is not above 0, `top_k` is not among 1 to v, or it comes without a temperature.
 
     >>> choose(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]]))
     tensor([1, 0])
     """
-    refuse_choice(logits.shape[-1], temperature, top_k)
+    refuse_sampling(logits.shape[-1], temperature, top_k)
     if temperature is None:
         return logits.argmax(-1)
     kept, tokens = logits.sort(-1, descending=True) if top_k is None else logits.topk(top_k, -1)
     kept = kept.to(torch.promote_types(kept.dtype, torch.float32))
-    weight = ((kept - kept[..., :1]) / temperature).softmax(-1)  # the highest at 0: no temperature is too low
+    weight = ((kept - kept[..., :1]) / temperature).softmax(-1)  # at most 0, so that no low temperature overflows
     place = torch.multinomial(weight.reshape(-1, weight.shape[-1]), 1, generator=generator)
     return tokens.gather(-1, place.view(*tokens.shape[:-1], 1)).squeeze(-1)
 
@@ -52,43 +58,53 @@ def extend(
     generator: torch.Generator | None = None,
     stop: int | None = None,
 ) -> Tensor:
-    """The tokens, then up to `count` more; `step` scores what may follow all the tokens that it has been given.
+    """Return the tokens followed by up to `count` generated ones.
 
-    A sequence that has given `stop` gives it again until the others have too, and then all end. Raises CircuitError
-    where there is nothing to follow, and for a count below 0.
+    Args:
+        tokens: The prompt, long integers of axes `... x`.
+        count: Number of tokens to generate.
+        step: Maps the tokens not passed to it before, `... n`, to the logits of the token after them, `... v`.
+        temperature: As in `choose`.
+        top_k: As in `choose`.
+        generator: As in `choose`.
+        stop: End-of-sequence token: a sequence that has generated it is continued with it, and generation ends early
+            when all sequences have.
+
+    Raises:
+        CircuitError: if the prompt is empty, or `count` is below 0.
 
     >>> extend(torch.tensor([[3, 1]]), 3, lambda tokens: torch.eye(5)[(tokens[..., -1] + 1) % 5])
     tensor([[3, 1, 2, 3, 4]])
     """
-    refuse_extent(tokens, count)
-    given, grown, ended = tokens, [tokens], torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
+    refuse_prompt_and_count(tokens, count)
+    new, parts, ended = tokens, [tokens], torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
     for _ in range(count):
-        token = choose(step(given), temperature=temperature, top_k=top_k, generator=generator)
+        token = choose(step(new), temperature=temperature, top_k=top_k, generator=generator)
         if stop is not None:
             token = token.masked_fill(ended, stop)
             ended = token == stop
-        given = token[..., None]
-        grown.append(given)
+        new = token[..., None]
+        parts.append(new)
         if stop is not None and ended.all():
             break
-    return torch.cat(grown, -1)
+    return torch.cat(parts, -1)
 
 
-def refuse_choice(v: int, temperature: float | None, top_k: int | None) -> None:
-    """Raise CircuitError for settings by which no token can be chosen."""
+def refuse_sampling(v: int, temperature: float | None, top_k: int | None) -> None:
+    """Raise CircuitError for a temperature or a `top_k` with which none of v tokens can be chosen."""
     if temperature is not None and not 0 < temperature < math.inf:
-        raise CircuitError(f"temperature is {temperature}; it may be any number above 0, or None for the likeliest")
+        raise CircuitError(f"temperature is {temperature}; it may be any number above 0, or None for the most likely")
     if top_k is None:
         return
     if temperature is None:
-        raise CircuitError(f"top_k={top_k} says what to draw from, and nothing is drawn without a temperature")
+        raise CircuitError(f"top_k={top_k} limits sampling, and nothing is sampled without a temperature")
     if not 1 <= top_k <= v:
         raise CircuitError(f"top_k is {top_k}; it may be 1 to {v}, the number of tokens")
 
 
-def refuse_extent(tokens: Tensor, count: int) -> None:
-    """Raise CircuitError for no tokens to begin with, and for a count below 0."""
+def refuse_prompt_and_count(tokens: Tensor, count: int) -> None:
+    """Raise CircuitError if there is no token to begin with, or the count is below 0."""
     if not tokens.shape[-1]:
-        raise CircuitError("there is no token to go on from; begin with one")
+        raise CircuitError("the prompt is empty; begin with at least one token")
     if count < 0:
         raise CircuitError(f"count is {count}; it may be 0 or more")

@@ -1,27 +1,38 @@
-"""What a query may attend to: masks given by hand, joined with those that follow from where queries and keys stand.
+"""Attention masks: the band that follows from positions, how masks are combined, and a softmax over masked scores.
 
-A mask is bool, where True means *may attend*, or floating, and then added to the scores. Scores are a mask too.
+A mask is bool, where True means *may attend*, or floating, and then added to the scores: -inf masks a key out. Scores
+are a floating mask themselves, so the functions that combine masks also apply a mask to scores.
 """
 
 import torch
 from torch import Tensor
 
-from circuits import CircuitError
+from circuits import CircuitError, ShapeError
 
 
 def band(
     y: int, x: int, *, causal: bool, window: int | None, start: int, device: torch.device | None = None
 ) -> Tensor | None:
-    """Which of x keys stand where each of y queries may see them, `y x`; None where all do.
+    """Return the bool mask `y x` that positions imply: True where query i may attend to key j; None if all may.
 
-    Query i stands at position start + i, key j at j. `causal` asks for j ≤ start + i, `window` for |start + i - j| <
-    window. Raises CircuitError for a window below 1 and a start below 0.
+    Query i is at position start + i, key j at position j.
+
+    Args:
+        y: Number of queries.
+        x: Number of keys.
+        causal: Whether j ≤ start + i is required.
+        window: If given, |start + i - j| < window is required.
+        start: Position of the first query.
+        device: Device of the mask.
+
+    Raises:
+        CircuitError: if `window` is below 1 or `start` is below 0.
 
     >>> band(2, 4, causal=True, window=2, start=2)
     tensor([[False,  True,  True, False],
             [False, False,  True,  True]])
     """
-    refuse_reach(window, start)
+    refuse_window_and_start(window, start)
     if not causal and window is None:
         return None
     ahead = torch.arange(start, start + y, device=device)[:, None] - torch.arange(x, device=device)
@@ -30,16 +41,27 @@ def band(
     return (ahead >= 0) & (ahead < window) if causal else ahead.abs() < window
 
 
-def refuse_reach(window: int | None, start: int) -> None:
-    """Raise CircuitError for a window below 1 and a start below 0."""
+def refuse_window_and_start(window: int | None, start: int) -> None:
+    """Raise CircuitError if the window is below 1 or the start is below 0."""
     if window is not None and window < 1:
-        raise CircuitError(f"a window of {window} lets a query see nothing; it may be 1 (its own place alone) or more")
+        raise CircuitError(
+            f"a window of {window} lets a query attend to no key; it may be 1 (the query's own position alone) or more"
+        )
     if start < 0:
-        raise CircuitError(f"the first query stands at position {start}; it may be 0, where the first key is, or more")
+        raise CircuitError(f"start, the first query's position, is {start}; it may be 0, the first key's, or more")
 
 
-def both(mask: Tensor, other: Tensor) -> Tensor:
-    """The mask that bars what either bars and adds what either adds."""
+def refuse_other_length(name: str, x: int, **masks: Tensor | None) -> None:
+    """Raise ShapeError, beginning with `name`, unless every mask is for the x vectors that a cache will hold."""
+    for argument, mask in masks.items():
+        if mask is not None and mask.shape[-1] != x:
+            raise ShapeError(
+                f"{name}: {argument} is for {mask.shape[-1]} source vectors, and with this call's the cache has {x}"
+            )
+
+
+def combine(mask: Tensor, other: Tensor) -> Tensor:
+    """Return the mask that masks out what either masks out, and adds to the scores what either adds."""
     if is_bool(mask) and is_bool(other):
         return mask & other
     if is_bool(other):
@@ -49,19 +71,19 @@ def both(mask: Tensor, other: Tensor) -> Tensor:
     return mask + other.to(mask.dtype)
 
 
-def barred(mask: Tensor) -> Tensor:
-    """True where a mask lets nothing through."""
+def masked_out(mask: Tensor) -> Tensor:
+    """Return True where a mask forbids attention: at False of a bool mask, at -inf of a floating one."""
     return ~mask if is_bool(mask) else mask.isneginf()
 
 
 def is_bool(mask: Tensor) -> bool:
-    """Whether a mask is bool; raises CircuitError unless it is bool or floating."""
+    """Return whether a mask is bool; raise CircuitError unless it is bool or floating."""
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise CircuitError(f"a mask is bool (True: may attend) or floating (added to the scores), not {mask.dtype}")
     return mask.dtype == torch.bool
 
 
 def softmax_or_zeros(score: Tensor) -> Tensor:
-    """Softmax over the scores that are left; zeros, and no gradient, where none is."""
-    alone = barred(score).all(-1, keepdim=True)
-    return score.masked_fill(alone, 0).softmax(-1).masked_fill(alone, 0)
+    """Return the softmax over the last axis; zeros, with zero gradient, in rows where every score is -inf."""
+    empty = masked_out(score).all(-1, keepdim=True)
+    return score.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)

@@ -1,8 +1,8 @@
-"""Where in a sequence a vector stands: added to it, as sines or as learned vectors, or as an angle it is turned by.
+"""Position encodings: sines or learned vectors that are added, and rotary embeddings (RoPE).
 
-Every encoding takes `start`, the position of the first vector, so that a sequence may come in pieces. Angles are
-computed as they are needed, in float32 at least whatever the dtype (bfloat16 cannot tell 256 from 257): nothing is
-stored, so no sequence is too long and nothing can be left unset.
+Every encoding takes `start`, the position of the first vector, so that a sequence may be processed in pieces. Angles
+are computed on every call, in float32 or float64 whatever the input's dtype (bfloat16 cannot represent 257): no table
+is stored, so there is no maximal length and no buffer to initialize.
 
 Source: Vaswani et al. 2017, section 3.5; Gehring et al. 2017 for learned ones; Su et al. 2021, RoFormer, for rotary.
 """
@@ -13,13 +13,20 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit
 
 from ..weights.files import savable
+from .sizes import refuse_sizes_below_one
 
 
 @savable
 class SinusoidalPositions(nn.Module):
-    """Adds sines and cosines of the position: column 2i gets sin(p / 10000^(2i/m)), column 2i + 1 its cosine.
+    """Add sines and cosines of position p: sin(p / 10000^(2i/m)) to column 2i, the cosine to column 2i + 1.
 
-    No parameters. With an odd m the last column is a sine. Raises CircuitError for m below 1.
+    With an odd m the last column is a sine. No parameters.
+
+    Args:
+        m: Width of the vectors.
+
+    Raises:
+        CircuitError: if m is below 1.
 
     >>> SinusoidalPositions(m=4)(torch.zeros(2, 4))
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
@@ -28,13 +35,12 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, m: int) -> None:
         super().__init__()
-        if m < 1:
-            raise CircuitError(f"SinusoidalPositions: m is {m}; it may be 1 or more")
+        refuse_sizes_below_one("SinusoidalPositions", m=m)
         self.m = m
 
     @circuit("... x m -> ... x m", fixed="m")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
-        """Each vector plus that of its position; the first stands at `start`."""
+        """Return each vector plus the sines and cosines of its position; the first vector is at position `start`."""
         angle = _angles(input, start, self.m, 10000.0)
         waves = torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)
         return input + waves[:, : self.m].to(input.dtype)
@@ -42,10 +48,18 @@ class SinusoidalPositions(nn.Module):
 
 @savable
 class LearnedPositions(nn.Module):
-    """Adds a learned vector to each of up to x_max positions.
+    """Add a learned vector for each position, of which there are x_max.
 
-    The vectors begin normal, with standard deviation 0.02, as GPT-2's and BERT's do. Parameters: m x_max. Raises
-    CircuitError for sizes below 1.
+    The vectors are initialized normal with standard deviation 0.02, as those of GPT-2 and BERT. Parameters: m x_max.
+
+    Args:
+        x_max: Number of positions, the greatest length of a sequence.
+        m: Width of the vectors.
+        device: Device of the parameter.
+        dtype: Dtype of the parameter.
+
+    Raises:
+        CircuitError: if a size is below 1.
 
     >>> LearnedPositions(512, m=4)(torch.rand(2, 20, 4)).shape
     torch.Size([2, 20, 4])
@@ -55,43 +69,52 @@ class LearnedPositions(nn.Module):
         self, x_max: int, m: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        for name, size in {"x_max": x_max, "m": m}.items():
-            if size < 1:
-                raise CircuitError(f"LearnedPositions: {name} is {size}; it may be 1 or more")
+        refuse_sizes_below_one("LearnedPositions", x_max=x_max, m=m)
         self.m = m
         self.weight = nn.Parameter(torch.empty(x_max, m, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the vectors anew."""
+        """Re-initialize the vectors."""
         nn.init.normal_(self.weight, std=0.02)
 
     @circuit("... x m -> ... x m", fixed="m")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
-        """Each vector plus that of its position; raises CircuitError where the last stands beyond all learned ones."""
-        _refuse_before_first(start)
+        """Return each vector plus the learned vector of its position; the first vector is at position `start`.
+
+        Raises:
+            CircuitError: if `start` is below 0, or the last position is not among the x_max learned ones.
+        """
+        _refuse_negative(start)
         length, learned = input.shape[-2], self.weight.shape[0]
         if start + length > learned:
-            if isinstance(length, torch.SymInt):  # while a diagram is recorded a free size is some larger number
+            if isinstance(length, torch.SymInt):  # while a diagram is recorded, a symbolic size is a larger number
                 raise CircuitError(
-                    f"LearnedPositions: {learned} positions are learned, which is not enough for a length that may be"
-                    f' any; give it a size up to {learned}, as in trace(model, sizes={{"x": {learned}}})'
+                    f"LearnedPositions: {learned} positions are learned, too few for a symbolic length, which has no"
+                    f' upper limit; give it a size up to {learned}, as in trace(model, sizes={{"x": {learned}}})'
                 )
             raise CircuitError(f"LearnedPositions: {length} vectors from position {start} on, {learned} learned")
         return input + self.weight[start : start + length]
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of `repr`."""
+        """Return the arguments that `repr` shows."""
         return f"x_max={self.weight.shape[0]}, m={self.m}"
 
 
 @savable
 class RotaryPositions(nn.Module):
-    """Turns each vector by its position: entries i and i + k/2 are a point in a plane, turned by p / base^(2i/k).
+    """Rotary position embeddings (RoPE): at position p, entries (i, i + k/2) are rotated by the angle p / base^(2i/k).
 
-    What a query and a key then score depends on how far apart they stand, not on where. The halves are paired as in
-    GPT-NeoX and Llama; Su et al. pair neighbours 2i and 2i + 1, the same up to an order of the entries. No parameters.
-    Raises CircuitError for an odd k, where one entry would have no partner.
+    The score of a rotated query and a rotated key depends on their distance alone. Entries of the two halves are paired
+    as in GPT-NeoX and Llama; Su et al. pair neighbours 2i and 2i + 1, which is the same up to a permutation of the
+    entries. No parameters.
+
+    Args:
+        k: Width of the vectors, an even number.
+        base: Base of the frequencies.
+
+    Raises:
+        CircuitError: if k is odd or below 2, or `base` is not above 0.
 
     >>> RotaryPositions(k=4)(torch.ones(2, 4))
     tensor([[ 1.0000,  1.0000,  1.0000,  1.0000],
@@ -102,38 +125,38 @@ class RotaryPositions(nn.Module):
         super().__init__()
         if k < 2 or k % 2:
             near = "2" if k < 3 else f"{k - 1} or {k + 1}"
-            raise CircuitError(f"RotaryPositions: entries are turned in pairs; k may be {near}, not {k}")
+            raise CircuitError(f"RotaryPositions: entries are rotated in pairs; k may be {near}, not {k}")
         if base <= 0:
             raise CircuitError(f"RotaryPositions: base is {base}; it may be any number above 0")
         self.k, self.base = k, base
 
     @circuit("... x k -> ... x k", fixed="k")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
-        """Each vector, turned; the first stands at `start`."""
+        """Return each vector rotated by its position; the first vector is at position `start`."""
         angle = _angles(input, start, self.k, self.base)
         cosine, sine = angle.cos(), angle.sin()
         first, second = input.to(angle.dtype).chunk(2, -1)
-        turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
-        return turned.to(input.dtype)
+        rotated = torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
+        return rotated.to(input.dtype)
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of `repr`."""
+        """Return the arguments that `repr` shows."""
         return f"k={self.k}, base={self.base}"
 
 
 def _angles(input: Tensor, start: int, width: int, base: float) -> Tensor:
-    """Position p of each of the input's vectors times base^(-2i/width), for each pair i of entries.
+    """Return p base^(-2i/width) for the position p of each vector (rows) and each pair i of entries (columns).
 
-    A product of columns and rows, since autocast would round an einsum to bfloat16.
+    An elementwise product, since autocast would compute an einsum in bfloat16.
     """
-    _refuse_before_first(start)
+    _refuse_negative(start)
     precise = torch.float64 if input.dtype == torch.float64 else torch.float32
     frequency = base ** (torch.arange(0, -width, -2, device=input.device, dtype=precise) / width)
     position = torch.arange(start, start + input.shape[-2], device=input.device, dtype=precise)
     return position[:, None] * frequency
 
 
-def _refuse_before_first(start: int) -> None:
-    """Raise CircuitError for a position below 0."""
+def _refuse_negative(start: int) -> None:
+    """Raise CircuitError if the first position is below 0."""
     if start < 0:
-        raise CircuitError(f"the first vector stands at position {start}; it may be 0 or more")
+        raise CircuitError(f"start, the first vector's position, is {start}; it may be 0 or more")

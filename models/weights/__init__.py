@@ -1,8 +1,9 @@
-"""Weights: written to one safetensors file and read back, taken from other libraries, refused where they do not fit.
+"""Weights: saving to a safetensors file and loading, conversion from other libraries, and messages if they do not fit.
 
-May use the face of `circuits`. Start with `files` (`save`, `load`, `savable`); `configuration` is constructor
-arguments as text, `errors` the message where weights do not fit, `from_torch` and `from_vision_peers` what other
-libraries' weights are called.
+These modules import only the public names of `circuits`. Start with `files` (`save`, `load`, `savable`).
+`configuration` is constructor arguments as text, `errors` the message for weights that do not fit, `from_torch` the
+arguments that make models equal to torch's, `from_vision_peers` the names of weights in timm and transformers, and
+`vision_conversions` the methods of VisionTransformer that use them.
 """
 
 from .errors import WeightsError

@@ -1,8 +1,8 @@
-"""What a module was made with, as text: numbers, texts, sequences of them, some of torch.nn's classes, and modules.
+"""Constructor arguments of a module as text: numbers, strings, sequences of them, classes of torch.nn, and modules.
 
-The text is JSON. A class stands there as {"torch.nn": "ReLU"}, with "args" and "kwargs" where functools.partial gave it
-some; a module as {"models": "RotaryPositions"}, with those that it was made with itself. Names come back by fixed
-tables, so no text can name anything else.
+The text is JSON. A class is written as {"torch.nn": "ReLU"}, with "args" and "kwargs" if functools.partial binds some;
+a module as {"models": "RotaryPositions"} with its own constructor arguments. Names are looked up in fixed tables when
+the text is read, so no text can refer to anything else. Start with `write` and `read`.
 """
 
 import functools
@@ -19,18 +19,18 @@ ACTIVATIONS = (
     " SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink"
 )
 NORMS = "BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm RMSNorm"
-KNOWN = {name: getattr(nn, name) for name in (*ACTIVATIONS.split(), *NORMS.split(), "Identity", "Softmax")}
-"""The classes that a text may name."""
+TORCH_CLASSES = {name: getattr(nn, name) for name in (*ACTIVATIONS.split(), *NORMS.split(), "Identity", "Softmax")}
+"""The classes of torch.nn that a text may name."""
 
 CLASSES: dict[str, type[nn.Module]] = {}
-"""The classes of which a text may make modules: those that are marked savable."""
+"""The module classes that a text may name: those marked savable."""
 
-ELSEWHERE = ("device", "dtype")
-"""Arguments that are not written: tensors have them."""
+NOT_WRITTEN = ("device", "dtype")
+"""Arguments that are not written, since the tensors have them."""
 
 
 def write(bound: inspect.BoundArguments) -> str:
-    """The text of a call's arguments, defaults included; what cannot be written stands in it as what it is.
+    """Return the arguments of a call as text, defaults included; a value that cannot be written is described in it.
 
     >>> write(inspect.signature(lambda m, activation=nn.ReLU: None).bind(8))
     '{"args": [], "kwargs": {"m": 8, "activation": {"torch.nn": "ReLU"}}}'
@@ -46,34 +46,34 @@ def write(bound: inspect.BoundArguments) -> str:
             args += [_written(each) for each in value]
         elif kind is inspect.Parameter.POSITIONAL_ONLY:
             args.append(_written(value))
-        elif name not in ELSEWHERE:
+        elif name not in NOT_WRITTEN:
             kwargs[name] = _written(value)
     return json.dumps({"args": args, "kwargs": kwargs})
 
 
 def _written(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Return a value as JSON data; {"unwritable": ...} with a description if it has no such form."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple):
         return [_written(each) for each in value]
     if isinstance(value, functools.partial):
-        given = {"args": _written(value.args), "kwargs": {name: _written(it) for name, it in value.keywords.items()}}
-        return {**_written(value.func), **given}
-    if isinstance(value, type) and KNOWN.get(value.__name__) is value:
+        bound = {"args": _written(value.args), "kwargs": {name: _written(it) for name, it in value.keywords.items()}}
+        return {**_written(value.func), **bound}
+    if isinstance(value, type) and TORCH_CLASSES.get(value.__name__) is value:
         return {"torch.nn": value.__name__}
     if isinstance(value, nn.Module) and (text := made_with(value)) is not None:
         return {"models": type(value).__name__, **json.loads(text)}
-    return {"unwritable": _shown(value)}
+    return {"unwritable": _described(value)}
 
 
 def made_with(module: nn.Module) -> str | None:
-    """The text that an instance of a savable class remembers; None for any other."""
+    """Return the constructor arguments stored in an instance of a savable class, as text; None for other modules."""
     return module.__dict__.get("_made_with") if type(module).__name__ in CLASSES else None
 
 
-def _shown(value: Any) -> str:
-    """What a value is, for a message."""
+def _described(value: Any) -> str:
+    """Return a description of a value for a message."""
     if isinstance(value, nn.Module):
         return f"a {type(value).__module__}.{type(value).__name__}"
     name = getattr(value, "__qualname__", None)
@@ -81,28 +81,30 @@ def _shown(value: Any) -> str:
 
 
 def refuse_unwritable(name: str, text: str) -> None:
-    """Raise CircuitError, in the name of a class, if an argument could not be written."""
+    """Raise CircuitError, naming the class and the argument, if a text has a value that could not be written."""
     found = json.loads(text)
     for argument, value in (*enumerate(found["args"]), *found["kwargs"].items()):
-        for said in _unwritable(value):
+        for description in _unwritable(value):
             raise CircuitError(
-                f"models.save: a file cannot hold the argument {argument} of {name}, {said}; it can hold numbers,"
-                f" texts, modules it can hold, sequences of these, and, plain or in functools.partial, torch.nn's"
-                f" {', '.join(KNOWN)}"
+                f"models.save: a file cannot hold the argument {argument} of {name}, {description}; it can hold"
+                f" numbers, strings, savable modules, sequences of these, and, plain or in functools.partial,"
+                f" torch.nn's {', '.join(TORCH_CLASSES)}"
             )
 
 
 def _unwritable(value: Any) -> list[str]:
+    """Return the descriptions of all values in JSON data that could not be written."""
     if isinstance(value, dict):
         own = [value["unwritable"]] if "unwritable" in value else []
         return own + _unwritable([*value.get("args", []), *value.get("kwargs", {}).values()])
-    return [said for each in value for said in _unwritable(each)] if isinstance(value, list) else []
+    return [text for each in value for text in _unwritable(each)] if isinstance(value, list) else []
 
 
 def read(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments in a text; sequences come back as tuples. Raises CircuitError for what `write` does not write.
+    """Return the positional and the keyword arguments in a text; sequences become tuples.
 
-    Modules among them are made where torch makes tensors by default.
+    Modules among the arguments are made on torch's default device. Raises CircuitError for a text that `write` does not
+    write.
 
     >>> read('{"args": [], "kwargs": {"m": 8, "activation": {"torch.nn": "ReLU"}}}')
     ((), {'m': 8, 'activation': <class 'torch.nn.modules.activation.ReLU'>})
@@ -110,11 +112,11 @@ def read(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
         return _call(json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise CircuitError(f"no arguments of a model: {error}") from error
+        raise CircuitError(f"not the arguments of a model: {error}") from error
 
 
 def _call(found: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call's arguments, out of JSON."""
+    """Return the arguments of a call from JSON data; raise ValueError if it is not of that form."""
     match found:
         case {"args": list(args), "kwargs": dict(kwargs)}:
             return tuple(_value(each) for each in args), {name: _value(each) for name, each in kwargs.items()}
@@ -123,17 +125,17 @@ def _call(found: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _value(found: Any) -> Any:
-    """A value, out of JSON."""
+    """Return a value from JSON data; raise ValueError if it is not of a form that `write` writes."""
     match found:
         case None | bool() | int() | float() | str():
             return found
         case list():
             return tuple(_value(each) for each in found)
-        case {"torch.nn": str(name), **given} if name in KNOWN:
-            args, kwargs = _call(given) if given else ((), {})
-            return functools.partial(KNOWN[name], *args, **kwargs) if given else KNOWN[name]
-        case {"models": str(name), **given} if name in CLASSES:
-            args, kwargs = _call(given)
+        case {"torch.nn": str(name), **bound} if name in TORCH_CLASSES:
+            args, kwargs = _call(bound) if bound else ((), {})
+            return functools.partial(TORCH_CLASSES[name], *args, **kwargs) if bound else TORCH_CLASSES[name]
+        case {"models": str(name), **call} if name in CLASSES:
+            args, kwargs = _call(call)
             return CLASSES[name](*args, **kwargs)
         case _:
             raise ValueError(f"{found!r:.60}")

@@ -1,7 +1,7 @@
-"""What to say where a state dict does not fit a model: which names, and which axes by name.
+"""The message for a state dict that does not fit a model: which names, and which axes by name.
 
-The axis names of a weight are those that a trace of the model gives it, `(h k) m`; an axis that nobody named shows its
-size, and where the model cannot be traced there are sizes alone.
+The axis names of a weight are those of a trace of the model, `(h k) m`; an axis without a name shows its size, and if
+the model cannot be traced there are only sizes.
 """
 
 import copy
@@ -15,85 +15,89 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, trace
 
-MOST = 12
-"""No more than so many names of a kind are listed."""
+MOST_ROWS = 12
+"""The largest number of names of one kind that a message lists."""
 
 
 class WeightsError(CircuitError, RuntimeError):
-    """The weights do not fit the model. It is a RuntimeError too, which is what `load_state_dict` raises."""
+    """Raised when weights do not fit a model; also a RuntimeError, which torch's `load_state_dict` raises."""
 
 
 def explain(
     model: nn.Module, state: Mapping[str, Any], load: Callable[[Mapping[str, Any]], Any], *, strict: bool
 ) -> str:
-    """All that keeps a model from taking a state dict, one line each; nothing if it is not the names and the axes.
+    """Return why a model cannot load a state dict, a line for each reason; "" if neither names nor axes are the reason.
 
-    `load` puts a state dict into the model and returns which names were missing and unexpected, as torch counts them.
-    Where it was not `strict` that these be none, they are not told.
+    Args:
+        model: The model.
+        state: The state dict.
+        load: Loads a state dict into the model, and returns the missing and the unexpected names as torch finds them.
+        strict: Whether missing and unexpected names are errors; if not, they are not listed.
     """
     own = model.state_dict()
     wrong = [name for name, value in state.items() if name in own and not _same_shape(own[name], value)]
-    missing, unexpected = _strangers(state, wrong, load) if strict else ([], [])
+    missing, unexpected = _missing_and_unexpected(state, wrong, load) if strict else ([], [])
     axes = _axes(model) if wrong else {}
     lines = _prefixed(own, state) if strict else []
     if not lines:
-        lines += _rows("missing", missing)
-        lines += _rows("unexpected", [name + _nearest(name, state, missing, own) for name in unexpected])
-        lines += _rows("axes", [f"{name}: {_sizes(axes.get(name, ''), own[name], state[name])}" for name in wrong])
+        lines += rows("missing", missing)
+        lines += rows("unexpected", [name + _suggestion(name, state, missing, own) for name in unexpected])
+        lines += rows("axes", [f"{name}: {_both_shapes(axes.get(name, ''), own[name], state[name])}" for name in wrong])
     return "\n".join([f"{type(model).__name__} cannot take these weights:", *lines]) if lines else ""
 
 
-def _strangers(
+def _missing_and_unexpected(
     state: Mapping[str, Any], wrong: list[str], load: Callable[[Mapping[str, Any]], Any]
 ) -> tuple[list[str], list[str]]:
-    """The names that are missing, and those that are unexpected, beside the ones with other axes."""
+    """Return the missing and the unexpected names, without those in `wrong`, whose axes are others."""
     fitting: Any = OrderedDict((name, value) for name, value in state.items() if name not in wrong)
-    if hasattr(state, "_metadata"):  # the versions of modules, by which torch knows what an old state dict lacks
+    if hasattr(state, "_metadata"):  # the versions of modules, by which torch upgrades an old state dict
         fitting._metadata = state._metadata  # pyright: ignore[reportAttributeAccessIssue]
     missing, unexpected = load(fitting)
     return [name for name in missing if name not in wrong], unexpected
 
 
-def _rows(kind: str, names: list[str]) -> list[str]:
-    """A line for each name, and one for those that are too many."""
-    more = [f"and {len(names) - MOST} more"] if len(names) > MOST else []
-    return [f"  {kind:<12}{name}" for name in (*names[:MOST], *more)]
+def rows(kind: str, names: list[str]) -> list[str]:
+    """Return a line for each name, and one that counts those beyond `MOST_ROWS`."""
+    more = [f"and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
+    return [f"  {kind:<12}{name}" for name in (*names[:MOST_ROWS], *more)]
 
 
-def _nearest(name: str, state: Mapping[str, Any], missing: list[str], own: Mapping[str, Any]) -> str:
-    """The missing name that was perhaps meant: much like this one, of a tensor as large."""
+def _suggestion(name: str, state: Mapping[str, Any], missing: list[str], own: Mapping[str, Any]) -> str:
+    """Return the missing name that may be meant, as text: a similar name of a tensor of the same shape; else ""."""
     fitting = [each for each in missing if _same_shape(own[each], state[name])]
     return "".join([f" (perhaps {each})" for each in get_close_matches(name, fitting, 1, 0.8)])
 
 
-def _sizes(axes: str, here: Tensor, there: Any) -> str:
-    """Both shapes, under the names of ours."""
+def _both_shapes(axes: str, here: Tensor, there: Any) -> str:
+    """Return the shapes in the model and in the state dict as text, with the names of the axes."""
     return f"{axes + ' is' if axes else 'it is'} {_shape(here)} here, {_shape(there)} there"
 
 
 def _shape(value: Any) -> str:
-    """The sizes of a tensor; of anything else, what it is."""
+    """Return the sizes of a tensor as text, or the type of anything else."""
     if not isinstance(value, Tensor):
-        return f"no tensor but {type(value).__name__}"
+        return f"not a tensor but {type(value).__name__}"
     return " ".join([f"{size}" for size in value.shape]) or "a single number"
 
 
 def _same_shape(here: Tensor, there: Any) -> bool:
+    """Return whether `there` is a tensor of the same shape."""
     return isinstance(there, Tensor) and here.shape == there.shape
 
 
 def _axes(model: nn.Module) -> dict[str, str]:
-    """The axes of each parameter and buffer, as text, where at least one of them has a name."""
+    """Return the axes, as text, of each parameter and buffer of which at least one axis has a name."""
     try:
         boxes = [*trace(_on_meta(model)).walk()]
-    except Exception:  # what a model does to be untraceable is not what the caller asked about
+    except Exception:  # why the model cannot be traced is not what the message is about
         return {}
     values = [value for box in boxes for value in box.inputs if value.role in ("parameter", "buffer")]
     return {value.name: f"{value}" for value in reversed(values) if any(value.axes)}
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without numbers, which can be traced where half of the model is on meta already."""
+    """Return a copy with all tensors on meta, which can be traced even if only some of the model's are."""
     tensors = [*model.parameters(), *model.buffers()]
     empty = [torch.empty_like(each, device="meta") for each in tensors]
     return copy.deepcopy(
@@ -106,7 +110,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 def _prefixed(own: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
-    """A line if all that keeps the names from being the same is one prefix, here or there."""
+    """Return one line if the names of either side are those of the other with a prefix; else none."""
     for longer, shorter, where in ((state, own, "there"), (own, state, "here")):
         prefix = next(iter(longer), "").partition(".")[0] + "."
         if {*longer} == {prefix + name for name in shorter}:

@@ -1,8 +1,8 @@
-"""Weights on disk: `save` writes a model to a safetensors file, and `load` makes the same model of it.
+"""Models on disk: `save` writes a model to a safetensors file, `load` makes an equal model from it.
 
-The file's metadata says of which class the model is, one of those marked `savable`, and what it was made with: see
-`models.arguments`. The class is looked up by its name, never imported; nothing in a file is executed. A model is made
-on meta, without memory, and then given the file's tensors.
+The file's metadata has the name of the model's class, one of those marked `savable`, and its constructor arguments, as
+`models.weights.configuration` writes them. The class is looked up by name, not imported, and loading never unpickles
+or executes anything. A model is made on the meta device, without memory, and then gets the file's tensors.
 """
 
 import functools
@@ -30,15 +30,25 @@ Kind = TypeVar("Kind", bound=type[nn.Module])
 
 
 def savable(kind: Kind) -> Kind:
-    """Let `save` and `load` know a class of modules, and its `load_state_dict` say by axis name what does not fit.
+    """Class decorator: `save` and `load` accept the class, and its `load_state_dict` explains errors by axis names.
 
-    An instance remembers, as text, what it was made with; that of a subclass does not, unless it is marked itself.
-    `load_state_dict` does as torch's in every way, but that its error is a WeightsError, which is a RuntimeError still.
-    Raises CircuitError for a class of the same name as another.
+    Each instance stores its constructor arguments as text; an instance of a subclass does not, unless the subclass is
+    marked itself. `load_state_dict` behaves as torch's, but raises a WeightsError, which is a RuntimeError too.
+
+    Args:
+        kind: A class of modules, whose name no other savable class has.
+
+    Returns:
+        The class itself, changed in place.
+
+    Raises:
+        CircuitError: if another class of the same name is savable already.
     """
     known = CLASSES.get(kind.__name__, kind)
     if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
-        raise CircuitError(f"savable: {known.__module__} has a {kind.__name__} already, and files know classes by name")
+        raise CircuitError(
+            f"savable: {known.__module__} has a {kind.__name__} already, and a file refers to its class by name"
+        )
     CLASSES[kind.__name__] = kind
     marked: Any = kind
     make, take, parameters = marked.__init__, marked.load_state_dict, inspect.signature(kind)
@@ -60,21 +70,27 @@ def savable(kind: Kind) -> Kind:
             raise
         except RuntimeError as error:
             retake = functools.partial(take, self, strict=False, assign=assign)
-            said = explain(self, state_dict, retake, strict=strict)
-            if not said:
+            explanation = explain(self, state_dict, retake, strict=strict)
+            if not explanation:
                 raise
-            raise WeightsError(said) from error
+            raise WeightsError(explanation) from error
 
     marked.__init__, marked.load_state_dict = __init__, load_state_dict
     return kind
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a model's state dict to a safetensors file, with its class and what it was made with.
+    """Write a model's state dict to a safetensors file, with its class and its constructor arguments.
 
-    Tied parameters are written once, and tied again by `load`. The file appears whole or not at all. Raises
-    CircuitError for a model whose class is not `savable`, which was made with what a file cannot hold, or which no
-    longer has the weights that its class makes: all that could not be loaded.
+    Tied parameters are written once, and tied again by `load`. The file is written completely or not at all.
+
+    Args:
+        model: An instance of a class that is marked `savable`, as all classes of `models` are.
+        path: The file, which is replaced if it exists.
+
+    Raises:
+        CircuitError: for a model that `load` could not make again: its class is not savable, a constructor argument
+            cannot be written, or its weights are not those that its class makes from the arguments.
 
     >>> import models, tempfile
     >>> path = f"{tempfile.mkdtemp()}/mlp.safetensors"
@@ -85,12 +101,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     name, text = type(model).__name__, made_with(model)
     if text is None:
         raise CircuitError(
-            f"models.save: {name} is no class marked savable, as {', '.join(sorted(CLASSES))} are; of a model that"
-            " wraps one, save the one inside"
+            f"models.save: {name} is not a class marked savable, as {', '.join(sorted(CLASSES))} are; if the model"
+            " wraps one of these, save the one inside"
         )
     refuse_unwritable(name, text)
-    tensors, tied = _untied(model)
-    _refuse_changed(model, _made(CLASSES[name], text, "models.save: "))
+    tensors, tied = _tensors_and_ties(model)
+    _refuse_changed(model, _made_on_meta(CLASSES[name], text, "models.save: "))
     metadata = {"format": "pt", "models.format": f"{FORMAT}", "models.class": name}
     metadata |= {"models.arguments": text, "models.tied": json.dumps(tied)}
     path = Path(path)
@@ -109,20 +125,20 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def _mode_of_a_new_file(path: Path) -> int:
-    """Who may read a new file, as this process has it; safetensors from 0.8 on lets its owner alone."""
+    """Return the permissions of a file that this process makes; safetensors from 0.8 on sets narrower ones."""
     path.touch()
     return path.stat().st_mode & 0o777
 
 
-def _untied(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor of the state dict once, in memory of its own; and the other names of tied ones, with the first."""
+def _tensors_and_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return every tensor of the state dict once, with its own memory, and the first name of each further tied name."""
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[int, str] = {}
     used: set[int] = set()
     for name, value in model.state_dict(keep_vars=True).items():
         if not isinstance(value, Tensor) or value.is_meta:
-            what = "has no numbers: it is on meta" if isinstance(value, Tensor) else f"is no tensor but {value!r:.60}"
+            what = "has no data: it is on meta" if isinstance(value, Tensor) else f"is not a tensor but {value!r:.60}"
             raise CircuitError(f"models.save: {name} of this {type(model).__name__} {what}")
         if first.setdefault(id(value), name) != name:
             tied[name] = first[id(value)]
@@ -135,25 +151,25 @@ def _untied(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
-    """Raise CircuitError where a model holds other weights than one made anew, which could not take them."""
+    """Raise CircuitError if a model made with the same arguments could not load this model's weights."""
     state = {name: value.to("meta") for name, value in model.state_dict().items()}
     try:
         made.load_state_dict(state)
     except WeightsError as error:
         raise CircuitError(
-            f"models.save: this {type(model).__name__} has changed since it was made, and a file would make it as it"
-            f" was; save its state_dict with safetensors, or make a class of it. A new {error}"
+            f"models.save: this {type(model).__name__} has changed since it was made, and `load` would make it as it"
+            f" was; save its state_dict with safetensors, or write a class for it. A new {error}"
         ) from None
     lost = [name for name, _ in made.named_buffers() if name not in state]
     if lost:
         raise CircuitError(
-            f"models.save: {', '.join(lost)} of this {type(model).__name__} would not be in the file; a buffer is, if"
-            " it is registered as persistent"
+            f"models.save: {', '.join(lost)} of this {type(model).__name__} would not be in the file; a buffer is"
+            " saved if it is registered as persistent"
         )
 
 
 class _File(NamedTuple):
-    """What a file holds."""
+    """The contents of a file: the model's class, its constructor arguments, the tied names, the tensors."""
 
     kind: type[nn.Module]
     arguments: str
@@ -164,23 +180,31 @@ class _File(NamedTuple):
 def load(
     path: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """The model that `save` wrote, in training mode as any new one; on `device`, its floating tensors as `dtype`.
+    """Return the model that `save` wrote, in training mode as every new module.
 
-    What is left out is torch's default device, and the file's own dtypes. Raises CircuitError for a file that is not
-    whole, or not written by `save`, or by a later one, and for one of a class that is not `savable` here.
+    Loading never unpickles or executes anything in the file.
+
+    Args:
+        path: The file.
+        device: Device of the tensors; torch's default device unless given.
+        dtype: Dtype of the floating tensors; as in the file unless given.
+
+    Raises:
+        CircuitError: for a file that is incomplete, was not written by `save` or by a later version of it, or has a
+            model of a class that is not savable here.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise CircuitError(f"models.load: dtype may be a floating one, as torch.bfloat16, not {dtype}")
     path = Path(path)
     file = _read(path)
-    model = _made(file.kind, file.arguments, f"{path}: ")
+    model = _made_on_meta(file.kind, file.arguments, f"{path}: ")
     parameters = dict(model.named_parameters(remove_duplicate=False))
     device = torch.get_default_device() if device is None else device
     state: dict[str, Tensor] = {}
     for name, tensor in file.tensors.items():
         tensor = tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
         if name in parameters and not (tensor.is_floating_point() or tensor.is_complex()):
-            raise CircuitError(f"{path}: {name} is of {tensor.dtype}, which no parameter can be")
+            raise CircuitError(f"{path}: {name} has dtype {tensor.dtype}, which a parameter cannot have")
         state[name] = nn.Parameter(tensor, parameters[name].requires_grad) if name in parameters else tensor
     state |= {name: state[first] for name, first in file.tied.items()}
     try:
@@ -190,35 +214,37 @@ def load(
     return model
 
 
-def _made(kind: type[nn.Module], arguments: str, where: str) -> nn.Module:
-    """A model of a class, on meta; raises CircuitError where the arguments cannot be its."""
+def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Module:
+    """Return a model of a class on meta; raise CircuitError if it cannot be made with these arguments."""
     try:
         with torch.device("meta"):
             args, kwargs = read(arguments)
             return kind(*args, **kwargs)
-    except Exception as error:  # whatever a class says of arguments that are not its own
-        raise CircuitError(f"{where}no {kind.__name__} can be made with {arguments:.200}: {error}") from error
+    except Exception as error:  # any exception that a constructor raises for arguments of another class
+        raise CircuitError(f"{where}a {kind.__name__} cannot be made with {arguments:.200}: {error}") from error
 
 
 def _read(path: Path) -> _File:
-    """What the file at `path` holds; raises CircuitError where it is not one that `save` writes."""
+    """Return the contents of the file at `path`; raise CircuitError if `save` did not write it."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CircuitError(f"{path} is no whole safetensors file: {error}") from error
+        raise CircuitError(f"{path} is not a complete safetensors file: {error}") from error
     number = metadata.get("models.format", "")
     if not number.isdecimal():
         raise CircuitError(
-            f"{path} was not written by models.save, and does not say of which model it is; make the model, then"
+            f"{path} was not written by models.save, and does not say which model it is of; make the model, then"
             " model.load_state_dict(safetensors.torch.load_file(path))"
         )
     if int(number) > FORMAT:
-        raise CircuitError(f"{path} has format {number}, of a later version of this library; here it may be {FORMAT}")
+        raise CircuitError(
+            f"{path} has format {number}, of a later version of this library; this version reads {FORMAT}"
+        )
     name = metadata.get("models.class", "")
     if name not in CLASSES:
-        raise CircuitError(f"{path} is of a class {name!r:.60}; it may be {', '.join(sorted(CLASSES))}")
+        raise CircuitError(f"{path} is of a class {name!r:.60}; it may be of {', '.join(sorted(CLASSES))}")
     tied = _ties(metadata.get("models.tied", ""), tensors)
     if tied is None:
         raise CircuitError(f"{path} does not say which of its tensors are tied")
@@ -226,7 +252,7 @@ def _read(path: Path) -> _File:
 
 
 def _ties(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:
-    """The further names of tensors; None unless each is new, and of a tensor that is there."""
+    """Return the further names of tied tensors, each with the first; None if the text does not fit the tensors."""
     try:
         tied = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,8 @@
-"""What torch's transformers are made of, as the arguments that make ours; what has no equal here is refused by name."""
+"""The constructor arguments that make a model equal to one of torch's transformer modules.
+
+What torch's module has and the models here do not is refused by name. Start with `stack_settings`; `theirs` is always
+torch's module.
+"""
 
 import copy
 from collections.abc import Callable
@@ -7,30 +11,61 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from circuits import CircuitError
 
 
+def attention_settings(theirs: nn.MultiheadAttention) -> dict[str, Any]:
+    """Return the arguments that make a MultiHeadAttention like torch's; raise CircuitError if none is equal to it."""
+    refused = {
+        "kdim": theirs.kdim != theirs.embed_dim,
+        "vdim": theirs.vdim != theirs.embed_dim,
+        "add_bias_kv": theirs.bias_k is not None,
+        "add_zero_attn": theirs.add_zero_attn,
+    }
+    if any(refused.values()):
+        names = ", ".join(name for name, present in refused.items() if present)
+        raise CircuitError(f"MultiHeadAttention.from_torch: nn.MultiheadAttention with {names} has no equal here")
+    return {
+        "m": theirs.embed_dim,
+        "k": theirs.head_dim,
+        "h": theirs.num_heads,
+        "bias": theirs.in_proj_bias is not None,
+        "dropout": theirs.dropout,
+        "device": theirs.out_proj.weight.device,
+        "dtype": theirs.out_proj.weight.dtype,
+    }
+
+
+def attention_state(theirs: nn.MultiheadAttention) -> dict[str, Tensor]:
+    """Return the state dict of torch's module under the names of MultiHeadAttention."""
+    state = {f"Lo.{name}": tensor for name, tensor in theirs.out_proj.state_dict().items()}
+    for kind, joined in (("weight", theirs.in_proj_weight), ("bias", theirs.in_proj_bias)):
+        if joined is not None:
+            state |= {f"{box}.{kind}": part for box, part in zip(("Lq", "Lk", "Lv"), joined.chunk(3), strict=True)}
+    return state
+
+
 def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> dict[str, Any]:
-    """The arguments that make a layer like torch's; raises CircuitError where its parts have no equal here."""
+    """Return the arguments that make a layer like torch's; raise CircuitError if no layer here is equal to it."""
     title = f"from_torch: nn.{type(theirs).__name__}"
     parts = list(theirs.children())
     attentions = [each for each in parts if isinstance(each, nn.MultiheadAttention)]
     boxes = [theirs.linear1, theirs.linear2, *(part for name, part in theirs.named_children() if "norm" in name)]
-    strange = [type(each).__name__ for each in boxes if type(each) not in (nn.Linear, nn.LayerNorm)]
-    if strange:
-        raise CircuitError(f"{title} with a {strange[0]} has no equal here, where are nn.Linear and nn.LayerNorm")
+    unsupported = [type(each).__name__ for each in boxes if type(each) not in (nn.Linear, nn.LayerNorm)]
+    if unsupported:
+        raise CircuitError(f"{title} with a {unsupported[0]} has no equal here; nn.Linear and nn.LayerNorm have")
     values: dict[str, set[Any]] = {
         "h": {each.num_heads for each in attentions},
-        "dropout": {each.p if isinstance(each, nn.Dropout) else each.dropout for each in parts if _drops(each)},
+        "dropout": {each.p if isinstance(each, nn.Dropout) else each.dropout for each in parts if _has_dropout(each)},
         "eps": {each.eps for each in boxes if isinstance(each, nn.LayerNorm)},
         "bias": {each.bias is not None for each in boxes} | {each.in_proj_bias is not None for each in attentions},
     }
     for name, several in values.items():
         if len(several) > 1:
-            said = " and ".join(f"{value}" for value in sorted(several))
-            raise CircuitError(f"{title} with {name} of {said} has no equal here, where one layer has one")
+            shown = " and ".join(f"{value}" for value in sorted(several))
+            raise CircuitError(f"{title} with {name} of {shown} has no equal here, where a layer has one {name}")
     return {name: only.pop() for name, only in values.items()} | {
         "m": theirs.linear1.in_features,
         "k": attentions[0].head_dim,
@@ -42,8 +77,8 @@ def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLay
     }
 
 
-def _drops(part: nn.Module) -> bool:
-    """Whether dropout acts in a part of torch's layer."""
+def _has_dropout(part: nn.Module) -> bool:
+    """Return whether a part of torch's layer applies dropout."""
     return isinstance(part, nn.Dropout | nn.MultiheadAttention)
 
 
@@ -51,7 +86,7 @@ _ACTIVATIONS: dict[Any, Callable[[], nn.Module]] = {F.relu: nn.ReLU, torch.relu:
 
 
 def _activation(title: str, function: Any) -> Callable[[], nn.Module]:
-    """What makes the module for torch's activation, which is a function or a module."""
+    """Return a callable that makes the module for torch's activation, which is a function or a module."""
     if isinstance(function, nn.ReLU):
         return nn.ReLU
     if isinstance(function, nn.GELU):
@@ -65,13 +100,15 @@ def _activation(title: str, function: Any) -> Callable[[], nn.Module]:
 
 
 def stack_settings(theirs: Any) -> dict[str, Any]:
-    """The arguments that make a stack like torch's; raises CircuitError where its parts have no equal here."""
+    """Return the arguments that make a stack of layers like torch's; raise CircuitError if none is equal to it."""
     title = f"from_torch: nn.{type(theirs).__name__}"
     kind = _LAYERS.get(type(theirs))
-    strange = [type(each).__name__ for each in getattr(theirs, "layers", ()) if type(each) is not kind]
-    if kind is None or strange or not len(theirs.layers):
-        what = f" with a layer of class {strange[0]}" if strange else ""
-        raise CircuitError(f"{title}{what} has no equal here; nn.TransformerEncoder and nn.TransformerDecoder have")
+    unsupported = [type(each).__name__ for each in getattr(theirs, "layers", ()) if type(each) is not kind]
+    if kind is None or unsupported or not len(theirs.layers):
+        with_layer = f" with a layer of class {unsupported[0]}" if unsupported else ""
+        raise CircuitError(
+            f"{title}{with_layer} has no equal here; nn.TransformerEncoder and nn.TransformerDecoder have"
+        )
     settings, *others = (layer_settings(each) for each in theirs.layers)
     for other in others:
         refuse_unlike(f"{title} with layers", settings, other)
@@ -92,8 +129,8 @@ _LAYERS: dict[type, type] = {
 
 
 def refuse_unlike(title: str, some: dict[str, Any], others: dict[str, Any]) -> None:
-    """Raise CircuitError where settings of two parts differ that are one here."""
+    """Raise CircuitError if two parts of torch's module differ in a setting that they share here."""
     for name, value in some.items():
-        mine, other = (f"{each()}" if name == "activation" else each for each in (value, others[name]))
-        if mine != other:
-            raise CircuitError(f"{title} whose {name} is {mine} and {other} has no equal here, where it is one")
+        first, second = (f"{each()}" if name == "activation" else each for each in (value, others[name]))
+        if first != second:
+            raise CircuitError(f"{title} whose {name} is {first} and {second} has no equal here, where it is the same")

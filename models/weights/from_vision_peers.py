@@ -1,7 +1,8 @@
-"""The weights of timm's and of Hugging Face's vision transformers under our names, and back.
+"""The weights of timm's and Hugging Face's vision transformers, renamed to and from the names of VisionTransformer.
 
-They are renamed, cut, and reshaped, and nothing else. Both sides are state dicts, tensors by name: neither library is
-imported, and no file is read. What a weight's axes are is said in a table, and held against every tensor that comes.
+Weights are renamed, split and reshaped, and not changed otherwise. Both sides are state dicts, tensors by name: neither
+library is imported, and no file is read. Tables state the name and the axes of every weight, and each tensor is checked
+against its row. Start with `read`; `models.weights.vision_conversions` has the methods that users call.
 
 Source: the names of timm 1.0 and of transformers 5; those before 5, which most files on the Hub have.
 """
@@ -15,21 +16,21 @@ from torch import Tensor
 
 from circuits import ShapeError, check, rearrange
 
-from .errors import MOST, WeightsError
+from .errors import WeightsError, rows
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of theirs: its name, its axes, and our names for it, several where it holds ours one after another."""
+    """A tensor of the other library: its name and axes, and its name here, or names if it joins several."""
 
     name: str
     axes: str
-    ours: tuple[str, ...]
+    own_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors under our names, the size of every axis that they have, `depth` among them, and who asked for them."""
+    """Tensors under their names here, and the size of every axis and `depth`; `name` begins the messages about them."""
 
     name: str
     sizes: dict[str, int]
@@ -38,7 +39,7 @@ class Weights:
 
 Table = Sequence[tuple[str, str, str]]
 
-# Theirs, its axes, ours. `a` are all heads, (h k).
+# Name in the other library, its axes, names here. `a` is the joined axis of all heads, (h k).
 TIMM: Table = (
     ("patch_embed.proj.weight", "m c p q", "patches.L.weight"),
     ("patch_embed.proj.bias", "m", "patches.L.bias"),
@@ -69,7 +70,7 @@ TIMM: Table = (
     ("head.weight", "n m", "head.weight"),
     ("head.bias", "n", "head.bias"),
 )
-"""With a class token, which is read after `norm`."""
+"""The names of timm's models with a class token, which the head reads after `norm`."""
 
 HUGGING_FACE: Table = (
     ("vit.embeddings.patch_embeddings.projection.weight", "m c p q", "patches.L.weight"),
@@ -97,7 +98,7 @@ HUGGING_FACE: Table = (
     ("classifier.weight", "n m", "head.weight"),
     ("classifier.bias", "n", "head.bias"),
 )
-"""As transformers 5 names them."""
+"""The names of transformers 5."""
 
 _EARLIER = {
     "vit.layers.": "vit.encoder.layer.",
@@ -110,46 +111,53 @@ _EARLIER = {
 }
 
 
-def _changed(table: Table, names: Mapping[str, str]) -> Table:
-    """The table with parts of their names replaced."""
+def _renamed(table: Table, names: Mapping[str, str]) -> Table:
+    """Return the table with parts of the other library's names replaced."""
 
-    def change(name: str) -> str:
+    def rename(name: str) -> str:
         for old, new in names.items():
             name = name.replace(old, new)
         return name
 
-    return tuple((change(theirs), axes, ours) for theirs, axes, ours in table)
+    return tuple((rename(name), axes, own_names) for name, axes, own_names in table)
 
 
-TIMM_MEAN = tuple(row for row in _changed(TIMM, {"norm.": "fc_norm."}) if row[2] != "class_token")
-"""Without a class token: the mean over the patches is read, and then normed."""
+TIMM_MEAN = tuple(row for row in _renamed(TIMM, {"norm.": "fc_norm."}) if row[2] != "class_token")
+"""The names of timm's models without a class token: the head reads the mean over the patches after `fc_norm`."""
 
-EARLIER = _changed(HUGGING_FACE, _EARLIER)
-"""As transformers named them before 5."""
+EARLIER = _renamed(HUGGING_FACE, _EARLIER)
+"""The names of transformers before version 5."""
 
-_OURS = {"m c p q": "m (c p q)", "1 1 m": "m", "1 x m": "x m"}
-"""Where our axes are others than theirs."""
+_OWN_AXES = {"m c p q": "m (c p q)", "1 1 m": "m", "1 x m": "x m"}
+"""The axes here of tensors that have other axes there."""
 
 
 def timm_table(state: Mapping[str, Tensor]) -> Table:
-    """The names of a state dict of timm's."""
+    """Return the table for a state dict of timm."""
     return TIMM if "cls_token" in state else TIMM_MEAN
 
 
 def hugging_face_table(state: Mapping[str, Tensor]) -> Table:
-    """The names of a state dict of Hugging Face's, of any age; those of a model without a head begin below `vit`."""
+    """Return the table for a state dict of transformers, of any version, with or without the prefix `vit.`."""
     table = EARLIER if any("encoder.layer." in name for name in state) else HUGGING_FACE
-    return table if any(name.startswith("vit.") for name in state) else _changed(table, {"vit.": ""})
+    return table if any(name.startswith("vit.") for name in state) else _renamed(table, {"vit.": ""})
 
 
 def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | None) -> Weights:
-    """The tensors of a state dict under our names; with `classes`, the head is not theirs but zeros for so many.
+    """Return the tensors of a state dict under their names here.
 
-    Raises WeightsError, which begins with `name`, for tensors that are missing, have no place here, or other axes.
+    Args:
+        name: The caller, with which messages begin.
+        table: The names and axes of the state dict.
+        state: The other library's state dict.
+        classes: If given, the head is replaced by one for so many classes, initialized as 0.
+
+    Raises:
+        WeightsError: for tensors that are missing, unexpected, or have other axes.
     """
     depth = _depth(table, state)
     parts = list(_parts(table, depth))
-    head = {part.name for part in parts if part.ours[0].startswith("head.")}
+    head = {part.name for part in parts if part.own_names[0].startswith("head.")}
     expected = {part.name for part in parts}
     if classes is not None:
         parts, expected = [part for part in parts if part.name not in head], expected - head
@@ -157,10 +165,10 @@ def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | No
     found = Weights(name, {"depth": depth}, {})
     for part in parts:
         tensor = state[part.name]
-        _measure(name, part, tensor, found.sizes)
-        if part.axes in _OURS:
-            tensor = rearrange(tensor, f"{part.axes} -> {_OURS[part.axes]}")
-        found.tensors.update(zip(part.ours, tensor.chunk(len(part.ours)), strict=True))
+        _check_axes(name, part, tensor, found.sizes)
+        if part.axes in _OWN_AXES:
+            tensor = rearrange(tensor, f"{part.axes} -> {_OWN_AXES[part.axes]}")
+        found.tensors.update(zip(part.own_names, tensor.chunk(len(part.own_names)), strict=True))
     if classes is not None:
         found.sizes["n"], like = classes, found.tensors["norm.weight"]
         found.tensors.update({"head.weight": like.new_zeros(classes, len(like)), "head.bias": like.new_zeros(classes)})
@@ -168,48 +176,46 @@ def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | No
 
 
 def write(table: Table, state: Mapping[str, Tensor], depth: int, **sizes: int) -> dict[str, Tensor]:
-    """Tensors under our names, under theirs; `sizes` are those of the axes that ours have joined."""
+    """Return a state dict of this library under the other library's names; `sizes` are of axes that are joined here."""
     found = {}
     for part in _parts(table, depth):
-        values = [state[each] for each in part.ours]
+        values = [state[each] for each in part.own_names]
         value = torch.cat(values) if len(values) > 1 else values[0]
-        if part.axes in _OURS:
+        if part.axes in _OWN_AXES:
             known = {axis: sizes[axis] for axis in part.axes.split() if axis in sizes}
-            value = rearrange(value, f"{_OURS[part.axes]} -> {part.axes}", **known)
+            value = rearrange(value, f"{_OWN_AXES[part.axes]} -> {part.axes}", **known)
         found[part.name] = value
     return found
 
 
 def _parts(table: Table, depth: int) -> Iterator[Part]:
-    """Every row of a table for every layer that it stands for."""
-    for name, axes, mine in table:
+    """Iterate over the rows of a table, those of layers once for each layer."""
+    for name, axes, own_names in table:
         for layer in range(depth) if "{}" in name else [None]:
-            yield Part(name.format(layer), axes, tuple([each.format(layer) for each in mine.split()]))
+            yield Part(name.format(layer), axes, tuple([each.format(layer) for each in own_names.split()]))
 
 
 def _depth(table: Table, state: Mapping[str, Tensor]) -> int:
-    """How many layers there are, at least one, by the largest number among their names."""
+    """Return the number of layers, by the largest number in the names; at least 1."""
     start = re.escape(next(name for name, _, _ in table if "{}" in name).split("{}")[0])
     found = (re.match(rf"{start}(\d+)\.", name) for name in state)
     return max((int(each[1]) + 1 for each in found if each), default=1)
 
 
 def _compare(name: str, expected: Set[str], given: Set[str], head: Set[str]) -> None:
-    """Raise WeightsError unless two sets of names are one."""
+    """Raise WeightsError unless the given names are the expected ones."""
     missing, unexpected = sorted(expected - given), sorted(given - expected)
     if not missing and not unexpected:
         return
     lines = [f"{name} cannot take these weights:"]
-    for what, them in (("missing", missing), ("unexpected", unexpected)):
-        more = [f"and {len(them) - MOST} more"] if len(them) > MOST else []
-        lines += [f"  {what:<12}{each}" for each in (*them[:MOST], *more)]
+    lines += rows("missing", missing) + rows("unexpected", unexpected)
     if any(each in head for each in missing):
-        lines.append("  with classes= it has a new head, which begins at 0")
+        lines.append("  with classes= the model gets a new head, initialized as 0")
     raise WeightsError("\n".join(lines))
 
 
-def _measure(name: str, part: Part, tensor: Tensor, sizes: dict[str, int]) -> None:
-    """Hold a tensor against its axes, of which those seen before have sizes; the others get theirs."""
+def _check_axes(name: str, part: Part, tensor: Tensor, sizes: dict[str, int]) -> None:
+    """Check a tensor's shape against its axes and the sizes known so far, to which the sizes of new axes are added."""
     names = re.findall(r"[a-z]", part.axes)
     try:
         sizes.update(check(tensor, part.axes, **{axis: sizes[axis] for axis in names if axis in sizes}))

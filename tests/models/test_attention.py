@@ -14,7 +14,7 @@ from circuits import CircuitError, ShapeError, definitions, trace
 from models.attention import MultiHeadAttention, attention, grouped_attention
 from models.parts.positions import RotaryPositions
 
-# --- Oracles: slower, plainer, and written without anything of ours -------------------------------------------------
+# --- Oracles: slower, plainer, and written without this library -------------------------------------------------------
 
 
 def by_loops(
@@ -26,7 +26,7 @@ def by_loops(
     window: int | None = None,
     start: int = 0,
 ) -> Tensor:
-    """Attention of one example, number by number."""
+    """Attention of one example, computed number by number."""
     rows, query, key, value = [], query.detach(), key.detach(), value.detach()
     for i in range(len(query)):
         shares, mixed = [], torch.zeros_like(query[i])
@@ -51,7 +51,7 @@ def by_loops(
 
 
 def step_by_step(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The paper's first version and Figure 17: transpose, outer product, diagonal, inner product, each by itself."""
+    """The paper's first version and Figure 17: transpose, outer product, diagonal, inner product, step by step."""
     transposed = key.transpose(0, 1)  # k x
     outer = torch.tensordot(query, transposed, dims=0)  # y k k x
     diagonal = torch.diagonal(outer, dim1=1, dim2=2)  # y x k
@@ -76,7 +76,7 @@ MASKS: dict[str, Callable[[int, int, torch.dtype], Tensor | None]] = {
 
 
 def within(y: int) -> Tensor:
-    """True but for the first and the last row."""
+    """True except in the first and the last row."""
     return ((torch.arange(y) > 0) & (torch.arange(y) < y - 1))[:, None]
 
 
@@ -109,7 +109,7 @@ REACHES: list[dict[str, Any]] = [
     {"window": 2, "start": 4, "causal": True},
     {"window": 1, "start": 30},
 ]
-"""How far a query sees, and from where; in some, rows see nothing."""
+"""Arguments that limit by position what a query may attend to; with some of them, rows may attend to nothing."""
 
 
 @both_ways
@@ -126,7 +126,7 @@ def test_windows_and_starts_number_by_number(way: Any, name: str, reach: dict[st
 
 @both_ways
 def test_a_causal_window_is_mistrals_and_a_plain_one_longformers(way: Any) -> None:
-    """Equal scores: a row is the mean of what it sees, itself and w - 1 before, or w - 1 on either side."""
+    """With equal scores a row is the mean of what it attends to: itself and w - 1 before, or w - 1 on either side."""
     scores, numbers = torch.zeros(6, 1), torch.eye(6)
     with way():
         causal = attention(scores.expand(6, 6), scores.expand(6, 6), numbers, causal=True, window=3)
@@ -140,11 +140,11 @@ def test_a_causal_window_is_mistrals_and_a_plain_one_longformers(way: Any) -> No
 def test_what_no_query_can_reach_is_refused(way: Any, lead: tuple[int, ...]) -> None:
     data = torch.randn(*lead, 4, 2)
     with way():
-        with pytest.raises(CircuitError, match="window of 0 lets a query see nothing; it may be 1"):
+        with pytest.raises(CircuitError, match="window of 0 lets a query attend to no key; it may be 1"):
             attention(data, data, data, window=0)
         with pytest.raises(CircuitError, match="window of -3"):
             attention(data, data, data, window=-3, start=9)
-        with pytest.raises(CircuitError, match="stands at position -1; it may be 0"):
+        with pytest.raises(CircuitError, match="the first query's position, is -1; it may be 0"):
             attention(data, data, data, start=-1)
 
 
@@ -168,7 +168,7 @@ def test_the_definition_is_torchs_operator(y: int, x: int, kind: str) -> None:
 
 @both_ways
 def test_a_masked_score_counts_for_nothing_however_high(way: Any) -> None:
-    """Scores (0, 200), the second masked: weights (1, 0), with no epsilon."""
+    """Scores (0, 200), the second masked out: the weights are exactly (1, 0)."""
     query, key = torch.tensor([[1.0]]), torch.tensor([[0.0], [200.0]])
     with way():
         for mask in (torch.tensor([[True, False]]), torch.tensor([[0.0, -torch.inf]])):
@@ -290,7 +290,7 @@ def test_kernel_is_definition_with_any_reach(
 @pytest.mark.parametrize("reach", [{}, {"causal": True}, {"window": 4}, {"causal": True, "start": 3}], ids=str)
 @pytest.mark.parametrize("n", [1, 2])
 def test_training_in_bfloat16_is_training_in_float32(masked: str, reach: dict[str, Any], n: int) -> None:
-    """bfloat16 keeps 8 bits: weights, values and gradients near 1 are right to a few units of their last place."""
+    """bfloat16 keeps 8 bits: weights, values and gradients near 1 are right to a few units in the last place."""
     inputs = tensors((2, 2 * n, 9, 8), (2, 2, 12, 8), (2, 2, 12, 8), dtype=torch.bfloat16)
     mask = MASKS[masked](9, 12, torch.bfloat16)
     mask = mask if mask is None else mask.expand(2 * n, 9, 12)
@@ -303,7 +303,7 @@ def test_training_in_bfloat16_is_training_in_float32(masked: str, reach: dict[st
 
 
 EMPTY_BATCHES = torch.__version__ >= "2.12"
-"""torch 2.11's fused operator divides by the number of heads and kills the process if there are none."""
+"""torch 2.11's fused operator divides by the number of heads, and kills the process if that is 0."""
 
 
 @given(
@@ -340,7 +340,7 @@ def test_dropout_is_the_same_under_a_seed(name: str) -> None:
 
 @both_ways
 def test_dropout_keeps_the_mean(way: Any) -> None:
-    """Over 20,000 draws the mean's standard error is below 0.01: the tolerance is five of them."""
+    """Over 20,000 draws the standard error of the mean is below 0.01: the tolerance is five standard errors."""
     query, key, value = torch.zeros(1, 1), torch.zeros(4, 1), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     many = [tensor.expand(20_000, *tensor.shape) for tensor in (query, key, value)]
     with way():
@@ -348,7 +348,7 @@ def test_dropout_keeps_the_mean(way: Any) -> None:
 
 
 class Spy:
-    """Stands for torch's operator and keeps what it was given."""
+    """Replaces torch's operator, calls it, and records its arguments."""
 
     def __init__(self) -> None:
         self.operator = F.scaled_dot_product_attention
@@ -379,9 +379,7 @@ def test_the_kernel_gets_four_axes_the_last_contiguous(spy: Spy) -> None:
 
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize("masked", MASKS)
-def test_one_example_gets_four_axes_where_no_derivative_is_asked_for(
-    spy: Spy, lead: tuple[int, ...], masked: str
-) -> None:
+def test_one_example_gets_four_axes_where_no_derivative_is_needed(spy: Spy, lead: tuple[int, ...], masked: str) -> None:
     query, key, value = tensors((*lead, 5, 6), (*lead, 7, 6), (*lead, 7, 6))
     mask = MASKS[masked](5, 7, torch.float64)
     expected = attention(query, key, value, mask)
@@ -392,20 +390,20 @@ def test_one_example_gets_four_axes_where_no_derivative_is_asked_for(
 
 
 def test_one_example_keeps_its_axes_under_every_transform(spy: Spy) -> None:
-    """A map, a derivative, a derivative of a mask alone, a tangent: torch's plain form has them all."""
+    """vmap, jvp, a forward-mode tangent, grad, a gradient of the mask: torch's plain implementation has them all."""
 
-    def asked(query: Tensor) -> Tensor:
+    def attend(query: Tensor) -> Tensor:
         return attention(query, key, key)
 
     query, key = torch.randn(4, 5, 6), torch.randn(7, 6)
     with torch.no_grad():
-        torch.vmap(asked)(query)
-        torch.func.jvp(asked, (query[0],), (query[1],))
+        torch.vmap(attend)(query)
+        torch.func.jvp(attend, (query[0],), (query[1],))
         with torch.autograd.forward_ad.dual_level():
             dual = torch.autograd.forward_ad.make_dual(query[0], query[1])
-            tangent = torch.autograd.forward_ad.unpack_dual(asked(dual)).tangent
+            tangent = torch.autograd.forward_ad.unpack_dual(attend(dual)).tangent
     assert tangent is not None
-    torch.func.grad(lambda query: asked(query).sum())(query[0])
+    torch.func.grad(lambda query: attend(query).sum())(query[0])
     attention(query[0], key, key, torch.zeros(5, 7, requires_grad=True)).sum().backward()
     assert [given[0].ndim for given, *_ in spy.calls] == [2] * 5
 
@@ -429,7 +427,7 @@ def test_one_query_after_all_keys_needs_no_mask_and_no_keys_beyond_its_window(sp
 
 @pytest.mark.parametrize("groups", [None, 2])
 def test_a_short_bfloat16_model_trains_without_the_fused_operator(spy: Spy, groups: int | None) -> None:
-    """On CPU its backward is slow in bfloat16; without gradients, and for long sequences, it is what runs."""
+    """Its reverse pass is slow in bfloat16 on CPU; without gradients and for long sequences it is used."""
     model = MultiHeadAttention(8, 4, 2, groups=groups and 1, dtype=torch.bfloat16)
     for length, calls in ((512, 0), (513, 1)):
         data = torch.randn(length, 8, dtype=torch.bfloat16)
@@ -532,7 +530,7 @@ def test_a_floating_mask_of_another_precision_is_taken(
 @both_ways
 @pytest.mark.parametrize("groups", [None, 2])
 def test_it_runs_under_autocast(way: Any, groups: int | None) -> None:
-    """bfloat16 keeps 8 bits: the tolerance is a few units of its last place for numbers around 1."""
+    """bfloat16 keeps 8 bits: the tolerance is a few units in the last place for numbers around 1."""
     model = MultiHeadAttention(16, 4, 4, groups=groups)
     target, mask = torch.randn(3, 5, 16), torch.randn(5, 5)
     with way(), torch.autocast("cpu", torch.bfloat16):
@@ -556,7 +554,7 @@ def test_axes_that_clash_are_named() -> None:
 def head_by_head(
     model: MultiHeadAttention, target: Tensor, source: Tensor, masks: list[Tensor | None], causal: bool = False
 ) -> Tensor:
-    """Figure 21 for one example, each head by itself through the loops."""
+    """Figure 21 for one example, each head computed separately by the loops."""
     k, sharing = model.k, model.h // model.g
     mixed = []
     for h in range(model.h):
@@ -597,23 +595,23 @@ def test_multi_head_attention_head_by_head(way: Any, groups: int | None, bias: b
 @pytest.mark.parametrize("groups", [None, 1, 2])
 @pytest.mark.parametrize("causal", [False, True])
 def test_rotary_and_window_head_by_head(way: Any, groups: int | None, causal: bool) -> None:
-    """Each head's queries and keys turned by hand, then the loops; the values stay as they are."""
-    turn = RotaryPositions(4)
-    model = MultiHeadAttention(6, 4, 2, groups=groups, rotary=turn, window=2, dtype=torch.float64)
+    """The queries and keys of each head are rotated, then attended to by the loops; the values are not rotated."""
+    rotary = RotaryPositions(4)
+    model = MultiHeadAttention(6, 4, 2, groups=groups, rotary=rotary, window=2, dtype=torch.float64)
     target, source = tensors((5, 6), (4, 6))
     heads = []
     for h in range(2):
         g = h * model.g // 2
         query = target @ model.Lq.weight[h * 4 : h * 4 + 4].T
         key, value = (source @ box.weight[g * 4 : g * 4 + 4].T for box in (model.Lk, model.Lv))
-        heads.append(by_loops(turn(query), turn(key), value, causal=causal, window=2))
+        heads.append(by_loops(rotary(query), rotary(key), value, causal=causal, window=2))
     with way():
         answer = model(target, source, causal=causal)
     torch.testing.assert_close(answer, torch.cat(heads, -1) @ model.Lo.weight.T)
 
 
 def test_rotary_heads_see_distances_alone() -> None:
-    """Without a mask, vectors moved along by one find what they found before."""
+    """Without a mask, shifting all positions by the same number changes no output; shifting the target alone does."""
     model = MultiHeadAttention(6, 4, 2, rotary=RotaryPositions(4), dtype=torch.float64)
     data = torch.randn(5, 6, dtype=torch.float64)
     here = model.recall(data, *model.remember(data))
@@ -625,7 +623,7 @@ def test_rotary_heads_see_distances_alone() -> None:
 @pytest.mark.parametrize(
     ("sizes", "options", "words"),
     [
-        ((6, 4, 2), {"rotary": RotaryPositions(6)}, "heads are 4 wide, rotary turns what is 6 wide"),
+        ((6, 4, 2), {"rotary": RotaryPositions(6)}, "heads are 4 wide, rotary is for vectors 6 wide"),
         ((6, 4, 2), {"window": 0}, "window is 0; it may be 1 or more"),
         ((0, 4, 2), {}, "m is 0"),
         ((6, -4, 2), {}, "k is -4"),
@@ -646,7 +644,7 @@ def test_names_of_the_state_are_a_promise() -> None:
 @pytest.mark.parametrize("groups", [None, 2])
 @pytest.mark.parametrize("batch", [2, 4])
 def test_each_example_has_its_own_mask(groups: int | None, batch: int) -> None:
-    """Also where there are as many examples as heads, or groups, and a slip would not show in the shapes."""
+    """Also with as many examples as heads, or groups, where a mistake would not change the shapes."""
     model = MultiHeadAttention(6, 3, 4, groups=groups, dtype=torch.float64)
     target, source = tensors((batch, 5, 6), (batch, 7, 6))
     mask, head_mask = torch.rand(batch, 5, 7) < 0.5, torch.rand(batch, 4, 5, 7) < 0.8
@@ -668,7 +666,7 @@ def test_index_then_apply_is_apply_then_index(lead: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_sharing_keys_is_having_equal_keys(groups: int) -> None:
-    """A grouped module gives what a plain one gives whose heads of keys and values are copies."""
+    """A grouped module equals a plain one whose heads of keys and values are copies of each other."""
     shared = MultiHeadAttention(6, 3, 4, groups=groups)
     plain = MultiHeadAttention(6, 3, 4)
     weights = shared.state_dict()
@@ -703,7 +701,7 @@ def test_dropout_is_for_training_alone() -> None:
 
 
 def test_a_bias_on_the_keys_changes_nothing() -> None:
-    """It adds the same number to every score of a query, which softmax does not see: its gradient is zero."""
+    """It adds the same number to every score of a query, which does not change the softmax: its gradient is zero."""
     model = MultiHeadAttention(6, 3, 2, bias=True, dtype=torch.float64)
     target, source = tensors((5, 6), (7, 6))
     model(target, source).square().sum().backward()
@@ -718,14 +716,14 @@ def test_the_source_must_fit_the_module() -> None:
         assert part in str(caught.value)
 
 
-def test_it_is_made_where_and_as_it_is_asked() -> None:
+def test_it_is_made_on_the_device_and_in_the_dtype_given() -> None:
     model = MultiHeadAttention(6, 3, 4, groups=2, bias=True, device="meta", dtype=torch.float16)
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float16)}
     data = torch.rand(5, 6, device="meta", dtype=torch.float16)
     assert model(data, data, causal=True).shape == (5, 6)
 
 
-# --- torch's own module ----------------------------------------------------------------------------------------------
+# --- torch's own module -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -734,18 +732,20 @@ def test_it_is_made_where_and_as_it_is_asked() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_from_torch_gives_what_torch_gives(bias: bool, batch_first: bool, masked: bool, training: bool) -> None:
     theirs = nn.MultiheadAttention(12, 4, bias=bias, batch_first=batch_first).train(training)
-    for parameter in theirs.parameters():  # torch starts its biases at zero, where a lost one would not show
+    for (
+        parameter
+    ) in theirs.parameters():  # torch initializes its biases as zero, so that one that is not copied would go unnoticed
         nn.init.normal_(parameter, std=0.3)
     ours = MultiHeadAttention.from_torch(theirs)
     assert ours.training is training
     target, source = torch.randn(2, 5, 12), torch.randn(2, 7, 12)
     mask = (torch.rand(5, 7) < 0.6) | (torch.arange(7) == 0) if masked else None
-    barred = None if mask is None else ~mask
+    opposite = None if mask is None else ~mask
     if batch_first:
-        expected = theirs(target, source, source, attn_mask=barred)[0]
+        expected = theirs(target, source, source, attn_mask=opposite)[0]
     else:
         turned = [each.transpose(0, 1) for each in (target, source, source)]
-        expected = theirs(*turned, attn_mask=barred)[0].transpose(0, 1)
+        expected = theirs(*turned, attn_mask=opposite)[0].transpose(0, 1)
     torch.testing.assert_close(ours(target, source, mask), expected)
 
 
@@ -815,7 +815,7 @@ def test_rotary_and_window_export_and_map() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", [None, 2])
 def test_compiled_code_gives_the_same_values_and_gradients(groups: int | None) -> None:
-    """Also with as many tokens as heads, where torch 2.13 can take one matrix product for another."""
+    """Also with as many tokens as heads, where torch 2.13 can confuse two matrix products."""
     model = MultiHeadAttention(12, 3, 4, groups=groups)
     for way in (nullcontext, definitions):
         with way():

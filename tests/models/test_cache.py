@@ -17,11 +17,11 @@ from models.parts.positions import RotaryPositions
 both_ways = pytest.mark.parametrize("way", [nullcontext, definitions], ids=["kernel", "definition"])
 
 
-# --- Step by step = at once -------------------------------------------------------------------------------------------
+# --- Step by step equals all at once ----------------------------------------------------------------------------------
 
 
 def pieces(model: MultiHeadAttention, data: Tensor, steps: list[int], masks: dict[str, Tensor]) -> Tensor:
-    """What a module finds with a cache, a few vectors at a time; each step has its rows of the masks."""
+    """The output of a module with a cache, a few vectors at a time; each step gets its rows of the masks."""
     cache, answers, start = model.cache(data.shape[-2], data.shape[:-2]), [], 0
     for stop in torch.tensor(steps).cumsum(0).tolist():
         now = data[..., start:stop, :]
@@ -75,7 +75,7 @@ def test_step_by_step_is_at_once_for_any_steps(
 
 @torch.no_grad()
 def test_an_empty_cache_changes_nothing() -> None:
-    """Also where target and source have different lengths, and causal counts from the first of each."""
+    """Also if target and source have different lengths: `causal` counts positions from the first vector of each."""
     model = MultiHeadAttention(6, 4, 4, rotary=RotaryPositions(4), dtype=torch.float64)
     for y, x in ((5, 3), (3, 5)):
         target, source = torch.randn(2, y, 6, dtype=torch.float64), torch.randn(2, x, 6, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_an_empty_cache_changes_nothing() -> None:
 
 @pytest.mark.parametrize("groups", [None, 2])
 def test_a_source_is_remembered_once(groups: int | None) -> None:
-    """What every step of a decoder asks: the same keys and values, which have gradients as ever."""
+    """Every step of a decoder attends to the same keys and values, which have gradients."""
     model = MultiHeadAttention(6, 4, 4, groups=groups, dtype=torch.float64)
     target, source = torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(2, 7, 6, dtype=torch.float64)
     mask = torch.rand(2, 5, 7) < 0.7
@@ -100,7 +100,7 @@ def test_a_source_is_remembered_once(groups: int | None) -> None:
 
 
 def test_bfloat16_by_autocast() -> None:
-    """The cache has the dtype of what autocast makes; bfloat16 is right to a few units of its last place."""
+    """The cache has the dtype of autocast's results; bfloat16 is right to a few units in the last place."""
     model, data = MultiHeadAttention(16, 4, 4, rotary=RotaryPositions(4)), torch.randn(2, 9, 16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert model.cache(9).keys.dtype == torch.bfloat16
@@ -110,7 +110,7 @@ def test_bfloat16_by_autocast() -> None:
 
 @torch.no_grad()
 def test_steps_share_a_graph() -> None:
-    """One for the first step, one for the second, one for all others."""
+    """One graph for the first step, one for the second, one for all others."""
     torch.compiler.reset()
     model, counter = MultiHeadAttention(6, 4, 4, groups=2, rotary=RotaryPositions(4)), CompileCounter()
     step = torch.compile(lambda now, cache: model(now, now, causal=True, cache=cache), fullgraph=True, backend=counter)
@@ -124,7 +124,7 @@ def test_steps_share_a_graph() -> None:
 # --- The cache alone --------------------------------------------------------------------------------------------------
 
 
-def test_it_keeps_what_came_and_moves_nothing() -> None:
+def test_it_keeps_what_was_appended_and_moves_nothing() -> None:
     cache = KeyValueCache(x=7, k=3, g=2, batch=(5,), dtype=torch.float64)
     kept, places = [torch.randn(5, 2, n, 3, dtype=torch.float64) for n in (4, 1, 2)], []
     for i in range(3):
@@ -138,7 +138,7 @@ def test_it_keeps_what_came_and_moves_nothing() -> None:
     assert cache.length == 7
 
 
-def test_what_is_forgotten_is_written_over() -> None:
+def test_truncated_positions_are_overwritten() -> None:
     cache = KeyValueCache(x=4, k=3, g=2)
     first, second = torch.randn(2, 2, 4, 3)
     cache.append(first, first)
@@ -155,10 +155,10 @@ def test_what_is_forgotten_is_written_over() -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        (torch.ones(5, 2, 4, 3), "1 of 4 positions are filled, 4 more have no room; up to 3 may come"),
-        (torch.ones(1, 2, 1, 3), r"batch \[1\] of keys, \[5\] kept"),
+        (torch.ones(5, 2, 4, 3), "1 of 4 positions are filled, 4 more have no room; up to 3 may be appended"),
+        (torch.ones(1, 2, 1, 3), r"batch \[1\] of keys, \[5\] in the cache"),
         (torch.ones(2, 1, 3), r"batch \[\] of keys"),
-        (torch.ones(5, 2, 1, 3, dtype=torch.float64), r"keys are torch.float64 .* kept as torch.float32"),
+        (torch.ones(5, 2, 1, 3, dtype=torch.float64), r"keys are torch.float64 .* the cache's torch.float32"),
         (torch.ones(5, 2, 1, 3, device="meta"), "on meta"),
         (torch.ones(5, 2, 1, 3, requires_grad=True), "require a gradient"),
         (torch.ones(5, 2, 1, 4), "k is 4 here, but 3"),
@@ -193,7 +193,7 @@ def test_sizes_below_1_are_refused(sizes: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("name", ["mask", "head_mask"])
 @torch.no_grad()
 def test_a_mask_is_for_all_that_the_cache_then_has(name: str) -> None:
-    """A mask of another size is refused before the cache changes."""
+    """A mask of another size is refused before the cache is written."""
     model, data = MultiHeadAttention(6, 4, 4), torch.randn(3, 6)
     cache = model.cache(9)
     model(data, data, causal=True, cache=cache)

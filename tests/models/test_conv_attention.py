@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from circuits import CircuitError, ShapeError, trace
 from models.conv_attention import ConvAttention, shared_out, squared_error
 
-# --- The example, as its document writes it ---------------------------------------------------------------------------
+# --- The example, as in its document ----------------------------------------------------------------------------------
 
 X = [[1.0, 2.0, 1.0], [0.0, 3.0, 2.0], [1.0, 0.0, 1.0]]
 K = [[1.0, 0.0], [0.0, -1.0]]
@@ -51,7 +51,7 @@ def exact(numbers: Any) -> Tensor:
 
 
 def example() -> ConvAttention:
-    """The model with the document's weights."""
+    """The model with the weights of the document."""
     model = ConvAttention(dtype=torch.float64)
     weights = {
         "C.weight": exact(K)[None, None],
@@ -66,7 +66,7 @@ def example() -> ConvAttention:
 
 
 class Softmaxes(TorchFunctionMode):
-    """What goes into every softmax, and what comes out; gradients are kept."""
+    """Records the input and the output of every softmax, with their gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Softmaxes(TorchFunctionMode):
 
 
 def watched() -> tuple[ConvAttention, dict[str, Tensor]]:
-    """The example after one run, forward and back, and all the numbers on the way; scores `y x`, as in the document."""
+    """The example after a forward and a reverse pass, and all intermediate values; scores `y x` as in the document."""
     model, seen = example(), {}
     boxes = {"convolution": model.C, "query": model.Lq, "key": model.Lk, "value": model.Lv, "linear": model.L}
 
@@ -104,7 +104,7 @@ def watched() -> tuple[ConvAttention, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_every_number_on_the_way_forward_is_the_documents(name: str) -> None:
+def test_every_number_of_the_forward_pass_is_the_documents(name: str) -> None:
     torch.testing.assert_close(watched()[1][name].detach(), exact(VALUES[name]))
 
 
@@ -128,17 +128,17 @@ def test_every_gradient_is_the_documents() -> None:
 
 
 def test_the_jacobian_of_softmax_at_the_scores_is_the_documents() -> None:
-    """The document's scores are `y x`, and its softmax runs down axis 0; ours are `x y`."""
+    """The document's scores are `y x`, with softmax over axis 0; those of the module are `x y`."""
     scores = exact(VALUES["scores"])
     found: Any = torch.autograd.functional.jacobian(lambda score: score.T.softmax(-1).T, scores)
     torch.testing.assert_close(found.reshape(4, 4), exact(JACOBIAN))
 
 
-# --- Any numbers, and any sizes: without a tensor operator of torch ---------------------------------------------------
+# --- Any numbers and sizes, against code without tensor operators of torch --------------------------------------------
 
 
 def by_loops(weights: dict[str, list[Any]], image: list[list[float]], right: list[float]) -> tuple[list[float], float]:
-    """The document's program, number by number: answer and loss."""
+    """The document's program, number by number: prediction and loss."""
     (((kernel,),), query, key, value, last, bias) = (
         weights[name] for name in ("C.weight", "Lq.weight", "Lk.weight", "Lv.weight", "L.weight", "L.bias")
     )
@@ -149,10 +149,10 @@ def by_loops(weights: dict[str, list[Any]], image: list[list[float]], right: lis
         for a in range(y)
     ]
 
-    def looked(weight: list[list[float]]) -> list[list[float]]:
+    def projected(weight: list[list[float]]) -> list[list[float]]:
         return [[sum(row[b] * unit[b] for b in range(m)) for unit in weight] for row in seen]
 
-    asks, keys, values = looked(query), looked(key), looked(value)
+    asks, keys, values = projected(query), projected(key), projected(value)
     scores = [[sum(s * t for s, t in zip(ask, one, strict=True)) for one in keys] for ask in asks]  # y x
     totals = [sum(math.exp(row[x]) for row in scores) for x in range(y)]  # softmax over axis 0
     shares = [[math.exp(row[x]) / totals[x] for x in range(y)] for row in scores]
@@ -162,7 +162,7 @@ def by_loops(weights: dict[str, list[Any]], image: list[list[float]], right: lis
 
 
 def by_hand(model: ConvAttention, image: Tensor, right: Tensor) -> dict[str, Tensor]:
-    """The document's backward circuits, with what it owes to its symmetric numbers put right; one example."""
+    """The document's backward circuits for one example, corrected where they rely on the symmetry of its numbers."""
     kernel, (wq, wk, wv) = model.C.weight[0, 0], (each.weight.T for each in (model.Lq, model.Lk, model.Lv))
     patches = image.unfold(0, model.p, 1).unfold(1, model.q, 1)  # y m p q
     seen = (patches * kernel).sum((-1, -2))
@@ -231,8 +231,8 @@ def test_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(run, (*inputs, *model.parameters()))
 
 
-def test_what_a_value_gives_adds_up_to_the_value() -> None:
-    """The softmax runs over the queries: their answers together are all values together."""
+def test_the_shares_of_a_value_sum_to_the_value() -> None:
+    """The softmax is over the queries: the sum of their outputs is the sum of the values."""
     query, key, value = torch.randn(2, 5, 4), torch.randn(2, 7, 4), torch.randn(2, 7, 3)
     torch.testing.assert_close(shared_out(query, key, value).sum(-2), value.sum(-2))
 
@@ -248,8 +248,8 @@ def test_it_is_torchs_operators_with_the_softmax_along_the_other_axis() -> None:
 # --- A module among modules -------------------------------------------------------------------------------------------
 
 
-def test_what_is_convolved_has_the_axes_it_says() -> None:
-    """Every axis a prime of its own, and nothing computed."""
+def test_the_convolution_has_the_axes_of_its_signature() -> None:
+    """Every axis has a prime size of its own, on meta, where nothing is computed."""
     model = ConvAttention(13, 17, 3, 5, 7, 11, 19, device="meta")
     image = torch.empty(2, 23, 13, 17, device="meta")
     assert model.convolved(image).shape == (2, 23, 11, 13)
@@ -293,7 +293,7 @@ def test_names_and_axes_of_weights_stay() -> None:
     }
 
 
-def test_weights_begin_where_the_docstring_says() -> None:
+def test_weights_are_initialized_as_the_docstring_says() -> None:
     model = ConvAttention(28, 28, 5, 5, 16, 24, 10)
     inputs = {model.C: 25, model.Lq: 24, model.Lk: 24, model.Lv: 24, model.L: 576}
     for box, count in inputs.items():

@@ -26,7 +26,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def small(variant: str = "rotary", **changes: Any) -> LanguageModel:
-    """A model to compute with, whose weights are large enough for its tokens to differ."""
+    """A small model with weights so large that its logits clearly differ between tokens."""
     model = LanguageModel(**SMALL | VARIANTS[variant] | changes)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -38,13 +38,13 @@ def count(model: nn.Module) -> int:
 
 
 def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
-    """Of a sum that weighs every number differently."""
+    """Gradients of a sum with a different weight for every number."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return list(torch.autograd.grad((output * weights).sum(), list(model.parameters())))
 
 
 def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logits of one text from the weights alone, token by token and head by head."""
+    """The logits of one text computed from the state dict, token by token and head by head."""
     state = dict(model.named_parameters())
     k, (h, g) = 4, (4, state["layers.0.attention.Lk.weight"].shape[0] // 4)
     window = 3 if g == 2 else len(tokens)
@@ -91,13 +91,13 @@ def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Ten
     return norm("norm", vectors) @ state.get("head.weight", state["embedding.weight"]).T
 
 
-# --- Against a model written out, and other people's ------------------------------------------------------------------
+# --- Against a plain implementation and other libraries ---------------------------------------------------------------
 
 
 @every_variant
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_model_by_functions(variant: str, dtype: torch.dtype) -> None:
-    """Values and the gradient of every parameter; of a single precision, to a part of the largest."""
+    """Values and the gradient of every parameter; in single precision relative to the largest number."""
     model, tokens = small(variant, dtype=dtype), torch.randint(11, (6,))
     ours, expected = model.logits(tokens), by_functions(model, tokens)
     loose: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
@@ -110,7 +110,7 @@ def test_the_model_by_functions(variant: str, dtype: torch.dtype) -> None:
 
 
 def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """Another's weights under our names; some of theirs are three boxes in one."""
+    """The state dict of another library under the names here; some of its weights join three of this library's."""
     found = {}
     for name, value in state.items():
         for old, new in names.items():
@@ -124,14 +124,14 @@ def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor
 
 
 def grown_by(theirs: Any, tokens: Tensor) -> Tensor:
-    """What Hugging Face's model generates, told that no token is padding."""
+    """The tokens that Hugging Face's model generates, with an attention mask that says that no token is padding."""
     every = torch.ones_like(tokens)
     return theirs.generate(tokens, attention_mask=every, max_new_tokens=8, do_sample=False, eos_token_id=None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
-    """Values, gradients and what it generates, with Hugging Face's random weights."""
+    """Values, gradients and generated tokens, with the random weights of Hugging Face's model."""
     transformers = peer("transformers")
     config = transformers.GPT2Config(
         vocab_size=11, n_positions=16, n_embd=12, n_layer=2, n_head=3, n_inner=20, initializer_range=0.3,
@@ -159,7 +159,7 @@ def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
     torch.testing.assert_close(answer, expected)
     wanted = ours_of(dict(zip(dict(theirs.named_parameters()), gradients(expected, theirs), strict=True)))
     found = dict(zip(dict(ours.named_parameters()), gradients(answer, ours), strict=True))
-    # Sums over 21 tokens in another order, through norms that lose a digit of single precision.
+    # Sums over 21 tokens are in another order, and norms lose a digit of single precision.
     torch.testing.assert_close(found, {name: wanted[name] for name in found}, rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.generate(tokens, 8), grown_by(theirs, tokens))
 
@@ -182,7 +182,7 @@ def test_with_rotary_positions_it_is_gpt_neox() -> None:
     }  # fmt: skip
     state = {}
     for name, value in theirs.state_dict().items():
-        if "query_key_value" in name:  # theirs has the three boxes of a head together
+        if "query_key_value" in name:  # there, the query, key and value weights of one head are next to each other
             value = value.view(3, 3, 4, *value.shape[1:]).transpose(0, 1).reshape(36, *value.shape[1:])
         state[name] = value
     ours.load_state_dict(renamed(state, names))
@@ -229,7 +229,7 @@ def test_names_of_the_state_are_a_promise() -> None:
 
 
 def test_it_begins_as_gpt_2() -> None:
-    """The spread of every weight, of which each has over 4,000 draws, to a twentieth."""
+    """The standard deviation of every weight, each of over 4,000 numbers, within 5 %."""
     model = LanguageModel(64, 64, 16, 4, 128, 8, learned_positions=64, tied=False)
     for name, value in model.named_parameters():
         if value.ndim == 2:
@@ -253,7 +253,7 @@ def test_shapes_by_the_signature(variant: str, lead: tuple[int, ...]) -> None:
 
 
 @every_variant
-def test_what_it_gives_are_probabilities(variant: str) -> None:
+def test_outputs_are_probabilities(variant: str) -> None:
     tokens = torch.randint(11, (2, 5))
     torch.testing.assert_close(small(variant)(tokens).sum(-1), torch.ones(2, 5))
 
@@ -284,7 +284,7 @@ def test_learned_positions_end() -> None:
     with pytest.raises(CircuitError, match="17 vectors from position 0 on, 16 learned"):
         model(torch.zeros(17, dtype=torch.long))
     tokens = torch.zeros(2, 10, dtype=torch.long)
-    assert model.generate(tokens, 7).shape == (2, 17)  # the last is read by nobody
+    assert model.generate(tokens, 7).shape == (2, 17)  # the last token is not an input
     with pytest.raises(
         CircuitError, match="10 tokens and 8 more, of which the model reads 17; positions are learned for 16"
     ):
@@ -292,19 +292,19 @@ def test_learned_positions_end() -> None:
 
 
 def test_a_diagram_has_no_more_tokens_than_positions() -> None:
-    """A free length is longer than those learned here; what would do is said in the user's words."""
+    """A symbolic length exceeds the learned positions; the message names sizes that work, as the user writes them."""
     model = small("learned")
     with pytest.raises(CircuitError, match=r'16 positions .* give it a size up to 16, as in .* sizes=\{"x": 16\}'):
         trace(model)
     assert "16 -> 16 11" in str(trace(model, sizes={"x": 16}))
 
 
-# --- What sees what ---------------------------------------------------------------------------------------------------
+# --- Dependencies -----------------------------------------------------------------------------------------------------
 
 
 @every_variant
 def test_no_token_sees_what_comes_after_it(variant: str) -> None:
-    """By changing the later ones: what comes before is bit for bit the same; and it sees all that it may."""
+    """Changing later tokens leaves earlier outputs bit for bit the same; an output depends on all tokens it may."""
     model = small(variant, dtype=torch.float64)
     tokens = torch.randint(11, (1, 8))
     before = model.logits(tokens)
@@ -313,7 +313,9 @@ def test_no_token_sees_what_comes_after_it(variant: str) -> None:
         changed[:, place] = (tokens[:, place] + 1) % 11
         moved = (model.logits(changed) - before).abs().sum(-1)[0]
         assert moved[:place].lt(1e-12).all()
-        reach = 8 if "window" not in VARIANTS[variant] else place + 2 * 2 + 1  # two layers, each two further back
+        reach = (
+            8 if "window" not in VARIANTS[variant] else place + 2 * 2 + 1
+        )  # two layers, each of which reaches two tokens further back
         assert moved[place:reach].gt(1e-9).all()
         assert moved[reach:].lt(1e-12).all()
 
@@ -334,7 +336,7 @@ def test_its_jacobian_by_the_embedded_text_is_triangular() -> None:
 
 
 def test_with_rotary_positions_only_distances_count() -> None:
-    """A text in which the first token, in a window, has been forgotten gives what it gives without it."""
+    """With a window, outputs that do not depend on the first tokens are those of the text without these tokens."""
     model = small("grouped in windows", depth=1, dtype=torch.float64)
     tokens = torch.randint(11, (2, 9))
     torch.testing.assert_close(model.logits(tokens)[:, 4:], model.logits(tokens[:, 2:])[:, 2:])
@@ -344,7 +346,7 @@ def test_with_rotary_positions_only_distances_count() -> None:
 
 
 def greedily(model: LanguageModel, tokens: Tensor, count: int) -> Tensor:
-    """The likeliest token, again and again, each time over the whole text."""
+    """Append the most likely token repeatedly, each time computed from the whole text."""
     for _ in range(count):
         tokens = torch.cat([tokens, model.logits(tokens)[..., -1, :].argmax(-1, keepdim=True)], -1)
     return tokens
@@ -356,18 +358,18 @@ def test_generating_with_a_cache_is_generating_without(variant: str, lead: tuple
     model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (*lead, 4))
     grown = model.generate(tokens, 9)
     assert torch.equal(grown, greedily(model, tokens, 9))
-    assert grown.unique().numel() > 2  # a model that repeats itself would show nothing
+    assert grown.unique().numel() > 2  # a model that repeats one token would test nothing
 
 
 @every_variant
 def test_reading_in_pieces_is_reading_at_once(variant: str) -> None:
-    """The vectors themselves, which the likeliest token may hide."""
+    """The hidden states, which differ where the most likely token may not."""
     model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (2, 9))
     layers: Any = model.layers
     with torch.no_grad():
         caches = [layer.attention.cache(9, (2,)) for layer in layers]
-        parts = [model._read(piece, caches) for piece in tokens.split([4, 1, 3, 1], -1)]
-        torch.testing.assert_close(torch.cat(parts, 1), model._read(tokens))
+        parts = [model._hidden_states(piece, caches) for piece in tokens.split([4, 1, 3, 1], -1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model._hidden_states(tokens))
 
 
 def test_no_position_is_read_twice() -> None:
@@ -387,11 +389,11 @@ def test_generating_changes_nothing_of_the_model(training: bool) -> None:
     model = small(dropout=0.5).train(training)
     before = copy.deepcopy(model.state_dict())
     answers = [model.generate(torch.zeros(2, 1, dtype=torch.long), 14) for _ in range(2)]
-    assert torch.equal(*answers) is not training  # dropout acts if the model is training
+    assert torch.equal(*answers) is not training  # dropout applies if the model is in training mode
     assert all(module.training is training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-    model.logits(answers[0]).sum().backward()  # what was generated may be trained on
+    model.logits(answers[0]).sum().backward()  # generated tokens can be inputs in training
 
 
 def test_a_generator_makes_it_the_same_again() -> None:
@@ -407,7 +409,7 @@ def test_a_generator_makes_it_the_same_again() -> None:
     assert torch.equal(model.generate(tokens, 12, temperature=2.0), drawn[0])
 
 
-def test_the_one_likeliest_or_almost_no_temperature_is_greedy() -> None:
+def test_top_1_or_almost_no_temperature_is_greedy() -> None:
     model, tokens = small(), torch.randint(11, (4, 3))
     expected = model.generate(tokens, 10)
     assert torch.equal(model.generate(tokens, 10, temperature=5.0, top_k=1), expected)
@@ -417,7 +419,7 @@ def test_the_one_likeliest_or_almost_no_temperature_is_greedy() -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("top_k", [None, 3])
 def test_tokens_are_drawn_as_often_as_the_softmax_says(temperature: float, top_k: int | None) -> None:
-    """Of 40,000 draws a share's standard error is at most 0.0025; the tolerance is five of them."""
+    """Over 40,000 draws the standard error of a frequency is at most 0.0025; the tolerance is five standard errors."""
     logits = torch.tensor([0.3, -1.0, 1.2, 0.9, 0.0])
     drawn = choose(logits.expand(40_000, 5), temperature=temperature, top_k=top_k)
     shares = drawn.bincount(minlength=5) / 40_000
@@ -430,7 +432,7 @@ def test_tokens_are_drawn_as_often_as_the_softmax_says(temperature: float, top_k
 
 
 def test_generate_draws_from_the_models_probabilities() -> None:
-    """One token after each of 20,000 copies of a text; a share's standard error is at most 0.0036."""
+    """One token after each of 20,000 copies of a text; the standard error of a frequency is at most 0.0036."""
     model, text = small().eval(), torch.randint(11, (4,))
     drawn = model.generate(text.expand(20_000, 4), 1, temperature=1.0)[:, -1]
     torch.testing.assert_close(drawn.bincount(minlength=11) / 20_000, model(text)[-1].detach(), rtol=0, atol=0.018)
@@ -443,7 +445,7 @@ def test_all_tokens_at_any_dtype() -> None:
 
 
 def test_a_sequence_ends_at_the_stop() -> None:
-    """Each is as without a stop up to its first stop, and then all stops; all end when the last has."""
+    """Up to its first stop a sequence is the same as without, then all stops; generation ends when all have stopped."""
     model, tokens = small(), torch.randint(11, (6, 2))
     free = model.generate(tokens, 14)
     stop = int(free[0, 5])
@@ -463,27 +465,27 @@ def test_a_sequence_ends_at_the_stop() -> None:
     ("settings", "said"),
     [
         ({"count": -1}, "count is -1; it may be 0 or more"),
-        ({"temperature": 0.0}, "temperature is 0.0; it may be any number above 0, or None for the likeliest"),
+        ({"temperature": 0.0}, "temperature is 0.0; it may be any number above 0, or None for the most likely"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
-        ({"top_k": 3}, "top_k=3 says what to draw from, and nothing is drawn without a temperature"),
+        ({"top_k": 3}, "top_k=3 limits sampling, and nothing is sampled without a temperature"),
         ({"temperature": 1.0, "top_k": 0}, "top_k is 0; it may be 1 to 11"),
         ({"temperature": 1.0, "top_k": 12}, "top_k is 12; it may be 1 to 11"),
         ({"stop": 11}, "stop is 11; the tokens are 0 to 10"),
         ({"stop": -1}, "stop is -1"),
-        ({"tokens": torch.zeros(2, 0, dtype=torch.long)}, "no token to go on from"),
+        ({"tokens": torch.zeros(2, 0, dtype=torch.long)}, "the prompt is empty"),
     ],
 )
 @pytest.mark.parametrize("count", [0, 3])
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str, count: int) -> None:
-    """Also where nothing is to be generated."""
+    """Also if the count of tokens to generate is 0."""
     with pytest.raises(CircuitError, match=said):
         small().generate(**{"tokens": torch.zeros(2, 1, dtype=torch.long), "count": count} | settings)
 
 
 def test_what_has_ended_stays_ended() -> None:
-    """Each token is the one after the last, so that without a care the sequence that stopped would go on."""
+    """`step` predicts the successor of the last token, so that a stopped sequence would go on if it were not held."""
     begun = torch.tensor([[1], [3], [0]])
     grown = extend(begun, 9, lambda tokens: torch.eye(9)[(tokens[..., -1] + 1) % 9], stop=4)
     assert grown.tolist() == [[1, 2, 3, 4, 4], [3, 4, 4, 4, 4], [0, 1, 2, 3, 4]]
@@ -516,7 +518,7 @@ def test_a_step_of_training_lowers_the_loss(variant: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses == sorted(losses, reverse=True)
-    assert losses[0] == pytest.approx(math.log(11), abs=0.1)  # at first all tokens are as likely
+    assert losses[0] == pytest.approx(math.log(11), abs=0.1)  # at first all tokens are equally likely
 
 
 def test_dropout_is_for_training_alone() -> None:
@@ -533,7 +535,7 @@ def test_dropout_is_for_training_alone() -> None:
 @pytest.mark.slow
 @every_variant
 def test_it_compiles_into_one_graph(variant: str) -> None:
-    """Forward and backward."""
+    """Forward and reverse pass."""
     torch.compiler.reset()
     model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (2, 5))
     compiled = torch.compile(model.logits, fullgraph=True, backend="aot_eager")
@@ -551,14 +553,14 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
     for b, x in ((2, 5), (3, 4)):
         tokens = torch.randint(11, (b, x))
         expected, answer = model(tokens), compiled(tokens)
-        # Sums in another order, through norms; a gradient goes through each of them once more.
+        # Sums are in another order, and norms amplify the differences; gradients pass every norm a second time.
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(gradients(answer, model), gradients(expected, model), rtol=1e-3, atol=1e-5)
 
 
 @every_variant
 def test_it_generates_under_autocast(variant: str) -> None:
-    """The caches hold what autocast makes of keys and values."""
+    """The caches hold keys and values in the dtype of autocast."""
     model, tokens = LanguageModel(**SMALL, **VARIANTS[variant]), torch.randint(11, (2, 5))
     with torch.autocast("cpu", torch.bfloat16):
         assert model.generate(tokens, 6).shape == (2, 11)
@@ -580,7 +582,7 @@ def test_it_maps_over_texts_and_models(variant: str) -> None:
 
 
 def test_second_derivatives_are_right() -> None:
-    """Of the parameters, in the definitions, against differences of first ones."""
+    """With respect to the parameters, of the definitions, against finite differences of first derivatives."""
     model = LanguageModel(5, 4, 2, 2, 3, 1, learned_positions=3, dtype=torch.float64)
     tokens = torch.tensor([[3, 0, 4]])
     names = ["layers.0.attention.Lq.weight", "embedding.weight", "positions.weight"]
@@ -597,7 +599,7 @@ def test_second_derivatives_are_right() -> None:
 
 
 class LogitsOf(nn.Module):
-    """A model whose forward is another's logits."""
+    """A module whose `forward` is the `logits` of another."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
@@ -618,7 +620,7 @@ def test_it_exports_with_any_length() -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_tells_the_models_story() -> None:
+def test_the_table_shows_the_model() -> None:
     table = str(trace(LanguageModel(50257, 768, 64, 12, 3072, 3, learned_positions=1024, device="meta").eval()))
     lines = table.splitlines()
     assert "x -> x 50257" in lines[0]

@@ -9,7 +9,7 @@ from models.mlp import MLP
 
 
 def by_hand(model: MLP, image: Tensor) -> Tensor:
-    """Figure 19 for one image, with nothing but matrix products: no nn, no einops."""
+    """Figure 19 for one image by matrix products alone, without nn and einops."""
     pixels = torch.stack([image[i, j] for i in range(image.shape[0]) for j in range(image.shape[1])])
     weights = dict(model.named_parameters())
     for layer in (0, 2, 4):
@@ -36,7 +36,7 @@ def test_logits_stop_before_the_softmax() -> None:
 
 
 def test_the_tutorials_weights_load_as_they_are() -> None:
-    """The notebook's class gives its layers these names."""
+    """These are the names of the layers in the notebook's class."""
     theirs = nn.Module()
     theirs.linear_relu_stack = nn.Sequential(
         nn.Linear(28 * 28, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
@@ -105,14 +105,14 @@ def test_it_maps_over_images() -> None:
     torch.testing.assert_close(torch.vmap(model)(images), model(images))
 
 
-def test_the_table_tells_the_figures_story() -> None:
+def test_the_table_shows_the_figure() -> None:
     table = str(trace(MLP()))
     for part in ("28 28 -> 10", "669,706", "softmax over k"):
         assert part in table
 
 
 def test_a_traced_method_names_the_modules_below_its_owner() -> None:
-    """Also where the method is called by a function that is traced."""
+    """Also if the method is called by a function that is traced."""
     model = MLP(4, 4, m=3, k=2)
     for diagram in (trace(model.logits), trace(lambda x: model.logits(x) + 1, torch.rand(4, 4))):
         named = [box for box in diagram.walk() if box.kind == "module" and box.label == "Linear"]

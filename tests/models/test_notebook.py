@@ -1,7 +1,7 @@
-"""The paper's notebook, cell by cell: what its cells assert holds here, and its seven faults do not.
+"""The paper's notebook, cell by cell: its assertions hold here, and its seven faults do not.
 
-Each test of a cell runs that cell's assertions, on ours; each fault has a test by its number. The notebook's own
-definitions stand here as it has them only where a test shows what was wrong with them.
+A test of a cell runs that cell's assertions on this library's code; each fault has a test with its number. The
+notebook's own definitions are copied only where a test shows what is wrong with them.
 
 Source: the notebook to V. Abbott, Neural Circuit Diagrams, TMLR 2024.
 """
@@ -34,7 +34,7 @@ def count(model: nn.Module) -> int:
 
 @circuit("4 2, 6 -> 3 3")
 def f(first: Tensor, second: Tensor) -> Tensor:
-    """The cell's f: random, since only its axes matter."""
+    """The cell's f: random numbers, since only its axes matter."""
     return torch.rand(3, 3)
 
 
@@ -46,12 +46,12 @@ def g(first: Tensor, second: Tensor) -> Tensor:
 
 @circuit("3, 4 2, 6 -> 1 2")
 def h(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    """The cell's h, which is made of f and g."""
+    """The cell's h, composed of f and g."""
     return g(first, f(second, third))
 
 
 def test_a_diagram_of_two_functions() -> None:
-    """Seven assertions in three bodies there; here the signatures."""
+    """The notebook has seven assertions in three function bodies; here they are signatures."""
     assert h(torch.rand(3), torch.rand(4, 2), torch.rand(6)).shape == (1, 2)
 
 
@@ -60,7 +60,7 @@ def test_a_diagram_of_two_functions() -> None:
 )
 @pytest.mark.parametrize("whole", [True, False])
 def test_each_of_its_assertions_can_fail(shapes: tuple[tuple[int, ...], ...], whole: bool) -> None:
-    """Those of h on all three inputs, those of f and g on two each."""
+    """The assertions of h on all three inputs, those of f and g on two each."""
     first, second, third = (torch.rand(shape) for shape in shapes)
     with pytest.raises(ShapeError, match=r"^h: 3, 4 2, 6 -> 1 2" if whole else r"^[fg]: "):
         h(first, second, third) if whole else g(first, f(second, third))
@@ -88,7 +88,7 @@ def G(vector: Tensor) -> Tensor:
 
 
 def at_each_column(columns: Tensor) -> Tensor:
-    """G at every column: the cell's definition of broadcasting, with the column that the loop is at."""
+    """G of every column: the cell's definition of broadcasting, with the index of the loop."""
     answers = torch.zeros(2, columns.shape[1])
     for j in range(columns.shape[1]):
         answers[:, j] = G(columns[:, j])
@@ -105,12 +105,12 @@ def test_figure_10_index_then_apply_is_apply_then_index() -> None:
 
 
 def test_fault_2_every_column_is_written_at_once() -> None:
-    """The cell's loop runs over j and writes column jc, which its own assertions set before each call."""
+    """The cell's loop over j writes column jc, a global that its assertions set before each call."""
     columns, jc = torch.rand(3, 4), 2
     theirs = torch.zeros(2, 4)
     for _ in range(4):
         theirs[:, jc] = G(columns[:, jc])
-    assert torch.allclose(theirs[:, jc], G(columns[:, jc]))  # all that the cell asserts
+    assert torch.allclose(theirs[:, jc], G(columns[:, jc]))  # the cell asserts only this
     assert theirs.count_nonzero(0).tolist() == [0, 0, 2, 0]
     expected = torch.stack([G(column) for column in columns.T], -1)
     assert expected.ne(0).all()
@@ -134,9 +134,9 @@ def test_figure_11_inner_broadcasting() -> None:
 
 
 def test_fault_3_a_signature_that_promises_other_axes_is_refused() -> None:
-    """The cell's docstring says c a, d -> c d, and d is 3; what comes is c b, and b is 2.
+    """The cell's docstring says c a, d -> c d, and d is 3; the output is c b, and b is 2.
 
-    Lifted so, H is refused before any call; a function that promises it, at its first.
+    Broadcasting H to that signature is refused before any call; a function that declares it, at its first call.
     """
     rows, second = torch.rand(4, 3), torch.rand(3)
     with pytest.raises(SignatureError, match="axis 2 of the output is missing"):
@@ -172,7 +172,7 @@ def test_figure_12_elementwise_operations() -> None:
 
 
 def test_figure_17_scores_step_by_step_are_one_einsum() -> None:
-    """The cell has both and compares neither; the second is what attention here begins with."""
+    """The cell has both versions and compares neither; the second is the first step of `attention` here."""
     x, y, k, h = 5, 3, 4, 2
     query, key = torch.rand(y, k, h), torch.rand(x, k, h)
     turned = rearrange(key, "x k h -> k x h")
@@ -186,7 +186,7 @@ def test_figure_17_scores_step_by_step_are_one_einsum() -> None:
 
 
 def test_figure_18_a_linear_map_is_transposed_in_two_ways() -> None:
-    """By broadcasting, and by an outer product with the unit; and by bending the wire, which is both."""
+    """By broadcasting, by an outer product with the unit, and by bending the wire, which is both."""
     a, b, c = 3, 4, 5
     F, data = LinearMap(torch.rand(a, b, c), "a -> b c"), torch.rand(b, a)
     at_each_row = LinearMap(broadcast(F, "b' a -> b' b c")(data), "-> b' b c")
@@ -214,7 +214,7 @@ def test_figure_19_the_cells_image() -> None:
 
 
 def test_fault_1_the_recogniser_gives_probabilities_not_a_module() -> None:
-    """The cell returns `nn.Softmax(x)`: a module, whose dim is the data."""
+    """The cell returns `nn.Softmax(x)`: a module whose dim is the data."""
     answer = MLP()(torch.rand(1, 28, 28))
     assert isinstance(answer, Tensor)
     assert not isinstance(answer, nn.Module)
@@ -224,7 +224,7 @@ def test_fault_1_the_recogniser_gives_probabilities_not_a_module() -> None:
 
 
 def test_figure_20_both_versions_of_the_cell() -> None:
-    """Step by step, and with linear functions broadcast at once; the cell runs neither."""
+    """Step by step, and with linear functions broadcast at once; the cell calls neither."""
     query, key, value = torch.rand(2, 3, 4), torch.rand(2, 5, 4), torch.rand(2, 5, 4)
     turned = torch.einsum("bxk->bkx", key)
     steps = torch.einsum("byk,bkx->byx", query, turned) / math.sqrt(4)
@@ -243,7 +243,7 @@ def test_figure_21_the_cells_sizes() -> None:
 
 
 def test_figure_26_the_cells_sizes_and_classes() -> None:
-    """The cell also has NormActivate, Block and ResidualConnection for parts; its assertion is the last one."""
+    """The cell also defines NormActivate, Block and ResidualConnection as parts; its assertion is the last one here."""
     images = torch.rand(3, 3, 16, 16)
     assert NormActivate(3)(images).shape == (3, 3, 16, 16)
     assert ResidualConnection(nn.Conv2d(3, 3, 3, padding=1))(images).shape == (3, 3, 16, 16)
@@ -252,12 +252,12 @@ def test_figure_26_the_cells_sizes_and_classes() -> None:
 
 
 def test_fault_4_units_have_their_own_weights() -> None:
-    """One strided unit and N-1 plain ones; the notebook's block has 9,504 parameters for N = 1 and for N = 3."""
+    """A block has one strided unit and N-1 plain ones; the notebook's has 9,504 parameters for N = 1 and for N = 3."""
     counts = [count(Block(1, N, 16, 64, bias=True)) for N in (1, 2, 3)]
     plain = (2 * 64 + 64 * 16 + 16) + (2 * 16 + 9 * 16 * 16 + 16) + (2 * 16 + 16 * 64 + 64)
     strided = 2 * 16 + (16 * 16 + 16) + (2 * 16 + 9 * 16 * 16 + 16) + (2 * 16 + 16 * 64 + 64) + (16 * 64 + 64)
     assert counts == [strided, strided + plain, strided + 2 * plain]
-    assert strided + plain == 9_504  # theirs for any N: one unit of each kind, however often it is run
+    assert strided + plain == 9_504  # in the notebook for any N: one unit of each kind, applied repeatedly
     block = Block(2, 3, 16, 64)
     addresses = [parameter.data_ptr() for parameter in block.parameters()]
     assert len({*addresses}) == len(addresses) == 2 + 4 + 4 + 2 * 9
@@ -265,7 +265,7 @@ def test_fault_4_units_have_their_own_weights() -> None:
 
 
 def test_figure_27_the_cells_parts() -> None:
-    """The cell asserts nothing, and could not: see fault 5."""
+    """The cell asserts nothing, and cannot run: see fault 5."""
     image = torch.rand(2, 3, 16, 16)
     assert DoubleConvolution(3, 8)(image).shape == (2, 8, 16, 16)
     half, saved = DownScaleBlock(3, 8)(image)
@@ -275,8 +275,8 @@ def test_figure_27_the_cells_parts() -> None:
 
 
 def test_fault_5_the_unet_is_built_runs_and_keeps_its_size() -> None:
-    """The notebook's has a convolution without kernel size, channels that clash, lists that hide their modules, a
-    tensor where a tuple goes, padding where none is, and gives nothing back.
+    """The notebook's has a convolution without kernel size, channels that do not match, plain lists of modules, a
+    tensor in place of a tuple, padding where the figure has none, and returns nothing.
     """
     model = UNet(classes=2, channels=4)
     assert model.convolution.kernel_size == (1, 1)
@@ -293,7 +293,7 @@ def test_fault_5_the_unet_is_built_runs_and_keeps_its_size() -> None:
 
 
 def test_fault_6_visual_attention_loses_no_rows() -> None:
-    """The cell promises cY, cX -> cY, and its convolutions, there and back, make 15 of 16 rows and columns."""
+    """The cell's docstring says cY, cX -> cY, but its two convolutions reduce 16 rows and columns to 15."""
     target, source = torch.rand(1, 33, 16, 16), torch.rand(1, 33, 16, 16)
     there, back = nn.Conv2d(33, 32, 3, 3), nn.ConvTranspose2d(32, 33, 3, 3)
     assert back(there(target)).shape == (1, 33, 15, 15)
@@ -315,7 +315,7 @@ def test_the_appendix_prints_the_sizes_of_its_example() -> None:
 
 
 def test_fault_7_a_tracker_runs_hooks_takes_any_tensors_and_prints_axes() -> None:
-    """The notebook's calls `module.forward`, with one tensor, and prints sizes without names."""
+    """The notebook's calls `module.forward` with one tensor, and prints sizes without names."""
     module, seen = MultiHeadAttention(128, 16, 4), []
     module.register_forward_hook(lambda *_: seen.append("hook"))
     target, source = torch.rand(20, 128), torch.rand(22, 128)

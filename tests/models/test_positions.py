@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from circuits import CircuitError, ShapeError, trace
 from models.parts.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 
-# --- Oracles: the papers' formulas, number by number ------------------------------------------------------------------
+# --- Oracles: the papers' formulas, computed number by number ---------------------------------------------------------
 
 
 def waves(positions: range, m: int) -> Tensor:
@@ -28,7 +28,7 @@ def waves(positions: range, m: int) -> Tensor:
 
 
 def turned(vectors: Tensor, start: int, base: float) -> Tensor:
-    """Su et al., section 3.2: entries i and i + k/2 are a complex number, times e^(i p base^(-2i/k))."""
+    """Su et al., section 3.2: entries i and i + k/2 as a complex number, times e^(i p base^(-2i/k))."""
     rows = []
     for p, vector in enumerate(vectors.tolist(), start=start):
         half = len(vector) // 2
@@ -56,7 +56,7 @@ def test_rotary_by_the_formula(k: int, base: float, start: int) -> None:
 
 
 def test_sinusoidal_adds_in_order_of_the_columns() -> None:
-    """The last column's wave is the longest; with an odd m it is a sine."""
+    """The last column has the longest wave length; with an odd m it is a sine."""
     added = SinusoidalPositions(3)(torch.zeros(2, 3, dtype=torch.float64))
     expected = [[0, 1, 0], [math.sin(1), math.cos(1), math.sin(10000 ** (-2 / 3))]]
     torch.testing.assert_close(added, torch.tensor(expected, dtype=torch.float64))
@@ -74,13 +74,13 @@ def test_learned_adds_its_rows(start: int) -> None:
     assert torch.equal(model.weight.grad, 2.0 * inside[:, None].expand(9, 4))
 
 
-def test_learned_begins_normal() -> None:
+def test_learned_is_initialized_normal() -> None:
     weight = LearnedPositions(500, 100).weight
     assert weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert abs(weight.mean().item()) < 1e-3
 
 
-# --- Rotary's own laws, and a peer ------------------------------------------------------------------------------------
+# --- Properties of rotary positions, and another library --------------------------------------------------------------
 
 
 @given(pairs=st.integers(1, 8), first=st.integers(0, 500), second=st.integers(0, 500), shift=st.integers(0, 500))
@@ -92,7 +92,7 @@ def test_a_score_depends_on_the_distance_alone(pairs: int, first: int, second: i
     torch.testing.assert_close(here, there)
 
 
-def test_turning_keeps_lengths_and_leaves_the_first_alone() -> None:
+def test_rotation_keeps_norms_and_leaves_the_first_vector_as_it_is() -> None:
     input = torch.randn(2, 7, 6, dtype=torch.float64)
     answer = RotaryPositions(6)(input)
     torch.testing.assert_close(answer.norm(dim=-1), input.norm(dim=-1))
@@ -113,7 +113,7 @@ def test_rotary_is_llamas(base: float, start: int) -> None:
     cosine, sine = LlamaRotaryEmbedding(config)(query, torch.arange(start, start + 9)[None])
     expected = apply_rotary_pos_emb(query, key, cosine, sine)
     ours = RotaryPositions(16, base)
-    # Two ways to round base^(-2i/k) to float32 differ by its last place, and an angle of 86 by 1e-5.
+    # Two computations of base^(-2i/k) in float32 differ in its last place, and so an angle of 86 by 1e-5.
     torch.testing.assert_close((ours(query, start), ours(key, start)), expected, rtol=0, atol=5e-5)
 
 
@@ -145,7 +145,7 @@ def test_each_example_is_encoded_alike(name: str) -> None:
 @pytest.mark.parametrize("name", ["sinusoidal", "rotary"])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_angles_are_not_rounded_to_bfloat16(name: str, autocast: bool) -> None:
-    """Far out, where bfloat16 tells no position from the next hundred; what is left is the rounding of the answer."""
+    """At positions where bfloat16 does not distinguish a hundred neighbours; only the result is rounded."""
     model, input = ENCODINGS[name](), torch.randn(4, 6).bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         answer = model(input, 20_001)
@@ -153,7 +153,7 @@ def test_angles_are_not_rounded_to_bfloat16(name: str, autocast: bool) -> None:
     torch.testing.assert_close(answer.double(), model(input.double(), 20_001), rtol=2**-7, atol=2**-7)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         single = model(input.float(), 20_001)
-    # An angle of 20,000 is known to 0.001 in float32.
+    # An angle of 20,000 is precise to 0.001 in float32.
     torch.testing.assert_close(single.double(), model(input.double(), 20_001), rtol=0, atol=0.005)
 
 
@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
     model = ENCODINGS[name]()
     with pytest.raises(ShapeError, match=r"5 here, but 6"):
         model(torch.randn(3, 5))
-    with pytest.raises(CircuitError, match="stands at position -1"):
+    with pytest.raises(CircuitError, match="first vector's position, is -1"):
         model(torch.randn(3, 6), -1)
 
 

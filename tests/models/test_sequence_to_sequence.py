@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {
 
 
 def small(**changes: Any) -> SequenceToSequence:
-    """A model to compute with, whose weights are large enough for its tokens to differ."""
+    """A small model with weights so large that its logits clearly differ between tokens."""
     model = SequenceToSequence(**SMALL | changes)
     for name, parameter in model.named_parameters():
         nn.init.normal_(parameter, std=0.4 + ("norm" in name))
@@ -33,13 +33,13 @@ def count(model: nn.Module) -> int:
 
 
 def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
-    """Of a sum that weighs every number differently."""
+    """Gradients of a sum with a different weight for every number."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return list(torch.autograd.grad((output * weights).sum(), list(model.parameters())))
 
 
 def by_torch(model: SequenceToSequence, source: Tensor, target: Tensor) -> Tensor:
-    """The logits by torch's own transformer, with the embedding, the waves and the head written out."""
+    """The logits by torch's own transformer, with the embedding, the positions and the head computed here."""
     theirs = nn.Transformer(12, 4, 2, 2, 20, 0.0, batch_first=True, dtype=model.embedding.weight.dtype)
     state: dict[str, Tensor] = {}
     for name, value in model.transformer.named_parameters():
@@ -71,8 +71,8 @@ def by_torch(model: SequenceToSequence, source: Tensor, target: Tensor) -> Tenso
 
     padded = source == 0 if model.padding == 0 else None
     mask = nn.Transformer.generate_square_subsequent_mask(target.shape[-1], dtype=model.embedding.weight.dtype)
-    barred = None if padded is None else torch.zeros(padded.shape, dtype=mask.dtype).masked_fill(padded, -torch.inf)
-    options = {"tgt_mask": mask, "src_key_padding_mask": barred, "memory_key_padding_mask": barred}
+    floating = None if padded is None else torch.zeros(padded.shape, dtype=mask.dtype).masked_fill(padded, -torch.inf)
+    options = {"tgt_mask": mask, "src_key_padding_mask": floating, "memory_key_padding_mask": floating}
     found = torch.func.functional_call(theirs, state, (embed(source), embed(target)), options)
     return found @ (model.embedding if model.head is None else model.head).weight.T
 
@@ -80,7 +80,7 @@ def by_torch(model: SequenceToSequence, source: Tensor, target: Tensor) -> Tenso
 @pytest.mark.parametrize("changes", [{}, {"tied": False}, {"padding": 0}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_is_torchs_transformer_between_an_embedding_and_a_head(changes: dict[str, Any], dtype: torch.dtype) -> None:
-    """Values and gradients; those of single precision to a part of the largest."""
+    """Values and gradients; in single precision relative to the largest number."""
     model, (source, target) = small(**changes, dtype=dtype), tokens((3, 7), (3, 5))
     source[1, 4:] = source[2, 2:] = 0
     ours, expected = model.logits(source, target), by_torch(model, source, target)
@@ -93,7 +93,7 @@ def test_it_is_torchs_transformer_between_an_embedding_and_a_head(changes: dict[
     torch.testing.assert_close(gradients(ours, model), wanted, **loose)
 
 
-# --- Parameters, names, beginnings ------------------------------------------------------------------------------------
+# --- Parameters, names, initialization --------------------------------------------------------------------------------
 
 
 @settings(max_examples=10, deadline=None)
@@ -104,7 +104,7 @@ def test_parameters_are_as_many_as_the_formula_says(v: int, m: int, depth: int, 
 
 
 def test_the_papers_base_model() -> None:
-    """With 37,000 tokens, as section 5.1 counts them: 63 million, of which Table 3 says 65."""
+    """With the 37,000 tokens of section 5.1: 63 million, where Table 3 of the paper has 65."""
     model = SequenceToSequence(37_000, final_norm=False, device="meta")
     assert count(model) == 37_000 * 512 + 44_140_544 - 4 * 512 == 63_082_496
 
@@ -117,7 +117,7 @@ def test_names_of_the_state_are_a_promise() -> None:
 
 
 def test_it_begins_as_it_says() -> None:
-    """What is read of the embedding, times √m, has variance 1."""
+    """Embedded tokens, multiplied by √m, have variance 1."""
     model = SequenceToSequence(400, 64, 16, 4, 128, 1, 1, tied=False)
     torch.testing.assert_close(model.embedding.weight.std().item(), 64**-0.5, rtol=0.02, atol=0)
     torch.testing.assert_close(
@@ -154,9 +154,9 @@ def test_what_cannot_be_is_refused() -> None:
     [
         ({"count": -1}, "count is -1"),
         ({"stop": 11}, "stop is 11; the tokens are 0 to 10"),
-        ({"top_k": 2}, "nothing is drawn without a temperature"),
+        ({"top_k": 2}, "nothing is sampled without a temperature"),
         ({"temperature": 0}, "temperature is 0"),
-        ({"target": torch.zeros(2, 0, dtype=torch.long)}, "no token to go on from"),
+        ({"target": torch.zeros(2, 0, dtype=torch.long)}, "the prompt is empty"),
     ],
 )
 def test_settings_out_of_range_are_refused(options: dict[str, Any], said: str) -> None:
@@ -165,7 +165,7 @@ def test_settings_out_of_range_are_refused(options: dict[str, Any], said: str) -
         small().generate(torch.ones(2, 4, dtype=torch.long), **given)
 
 
-# --- What sees what ---------------------------------------------------------------------------------------------------
+# --- Dependencies -----------------------------------------------------------------------------------------------------
 
 
 def test_no_token_sees_what_comes_after_it_and_each_sees_the_whole_source() -> None:
@@ -184,7 +184,7 @@ def test_no_token_sees_what_comes_after_it_and_each_sees_the_whole_source() -> N
 
 
 def test_padding_changes_nothing() -> None:
-    """Neither how much of it there is, nor that a source is all padding."""
+    """Neither the amount of padding matters, nor that a whole source is padding."""
     model, (source, target) = small(padding=0, dtype=torch.float64), tokens((3, 5), (3, 6))
     padded = F.pad(source, (0, 4))
     torch.testing.assert_close(model.logits(padded, target), model.logits(source, target))
@@ -263,7 +263,7 @@ def test_dropout_is_for_training_alone() -> None:
 
 @pytest.mark.slow
 def test_it_compiles_into_one_graph() -> None:
-    """Forward and backward."""
+    """Forward and reverse pass."""
     torch.compiler.reset()
     model, given = small(padding=0, dtype=torch.float64), tokens((2, 7), (2, 5))
     compiled = torch.compile(model.logits, fullgraph=True, backend="aot_eager")
@@ -273,7 +273,7 @@ def test_it_compiles_into_one_graph() -> None:
 
 
 def test_it_generates_under_autocast() -> None:
-    """The caches hold what autocast makes of keys and values."""
+    """The caches hold keys and values in the dtype of autocast."""
     model, given = SequenceToSequence(**SMALL, padding=0), tokens((2, 7), (2, 5))
     with torch.autocast("cpu", torch.bfloat16):
         assert model.generate(*given, count=3).shape == (2, 8)

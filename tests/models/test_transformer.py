@@ -26,7 +26,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def inputs(kind: str, *lead: int, m: int = 12, x: int = 7, y: int = 5, **options: Any) -> list[Tensor]:
-    """What a circuit of this kind takes."""
+    """Inputs for a model of this kind."""
     source, target = torch.randn(*lead, x, m, **options), torch.randn(*lead, y, m, **options)
     if kind.startswith("Encoder"):
         return [source]
@@ -34,7 +34,7 @@ def inputs(kind: str, *lead: int, m: int = 12, x: int = 7, y: int = 5, **options
 
 
 def stirred(model: nn.Module) -> nn.Module:
-    """With biases and norms that are not what they begin as."""
+    """The model with all parameters drawn at random, biases and norms too."""
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model
@@ -45,7 +45,7 @@ def count(model: nn.Module) -> int:
 
 
 def weighted(output: Tensor) -> Tensor:
-    """A sum that weighs every number differently."""
+    """A sum with a different weight for every number."""
     return (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum()
 
 
@@ -58,7 +58,7 @@ def gradients(output: Tensor, model: nn.Module) -> dict[str, Tensor]:
 
 
 def theirs(kind: str, dtype: torch.dtype = torch.float32, final_norm: bool = True, **options: Any) -> Any:
-    """torch's counterpart of a kind, small and stirred."""
+    """torch's module of the same kind, small, with random parameters."""
     options = {"dropout": 0.0, "batch_first": True, "dtype": dtype} | options
     if kind == "Transformer":
         return stirred(nn.Transformer(12, 4, 2, 2, 20, **options))
@@ -80,35 +80,37 @@ def from_torch(kind: str, model: Any) -> Any:
 
 
 def masks(kind: str, b: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Masks for ours, and for torch's: a bool one means the opposite there, and causal is a mask too."""
+    """The same masks here and for torch, where a bool mask has the opposite meaning and causal is a mask too."""
     source, target = (
         (torch.rand(7, 7) < 0.6) | torch.eye(7, dtype=torch.bool),
         torch.ones(5, 5, dtype=torch.bool).tril(),
     )
-    kept = torch.arange(7) < torch.arange(7, 7 - b, -1)[:, None]  # each example is shorter by one than that before it
+    kept = (
+        torch.arange(7) < torch.arange(7, 7 - b, -1)[:, None]
+    )  # each example is shorter by one than the one before it
     memory = torch.randn(5, 7)
     own = source & kept[:, None, :]
-    asked = memory.masked_fill(~repeat(kept, "b x -> b y x", y=5), -torch.inf)
-    floating = asked[0].where(asked[0] > -torch.inf, 0.0)
+    allowed = memory.masked_fill(~repeat(kept, "b x -> b y x", y=5), -torch.inf)
+    floating = allowed[0].where(allowed[0] > -torch.inf, 0.0)
     if kind.startswith("Encoder"):
         name = "src_mask" if kind == "EncoderLayer" else "mask"
         return {"mask": own}, {name: ~source, "src_key_padding_mask": ~kept}
     if kind.startswith("Decoder"):
-        return {"memory_mask": asked}, {
+        return {"memory_mask": allowed}, {
             "tgt_mask": ~target, "memory_mask": floating, "memory_key_padding_mask": _floating(~kept),
         }  # fmt: skip
-    return {"source_mask": own, "memory_mask": asked}, {
+    return {"source_mask": own, "memory_mask": allowed}, {
         "src_mask": ~source, "src_key_padding_mask": ~kept, "tgt_mask": ~target, "memory_mask": floating,
         "memory_key_padding_mask": _floating(~kept),
     }  # fmt: skip
 
 
-def _floating(barred: Tensor) -> Tensor:
-    return torch.zeros(barred.shape).masked_fill(barred, -torch.inf)
+def _floating(opposite: Tensor) -> Tensor:
+    return torch.zeros(opposite.shape).masked_fill(opposite, -torch.inf)
 
 
 def in_torchs_order(model: Any, kind: str, given: list[Tensor], **options: Any) -> Tensor:
-    """What torch's model gives for our inputs, as ours would give it."""
+    """The output of torch's model for inputs with the batch first, with the batch first."""
     attention = next(each for each in model.modules() if isinstance(each, nn.MultiheadAttention))
     if attention.batch_first:
         return model(*given, **options)
@@ -116,7 +118,7 @@ def in_torchs_order(model: Any, kind: str, given: list[Tensor], **options: Any) 
 
 
 def causal(kind: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What torch's model must be told to be causal."""
+    """The arguments that make torch's model causal."""
     return {} if kind.startswith("Encoder") else {"tgt_mask": _floating(~torch.ones(5, 5).tril().bool()).to(dtype)}
 
 
@@ -128,7 +130,7 @@ def causal(kind: str, dtype: torch.dtype) -> dict[str, Tensor]:
 def test_values_and_gradients_are_torchs(
     kind: str, norm_first: bool, activation: str, dtype: torch.dtype, batch_first: bool
 ) -> None:
-    """A gradient of torch's is put into a copy as a weight, and brought under our names with it."""
+    """The gradients of torch's model are written into a copy as its weights, which `from_torch` renames."""
     options = {"norm_first": norm_first, "activation": activation, "batch_first": batch_first}
     other = theirs(kind, dtype, **options)
     ours, given = from_torch(kind, other), inputs(kind, 3, dtype=dtype)
@@ -140,7 +142,7 @@ def test_values_and_gradients_are_torchs(
         parameter.data = gradient.grad
     wanted = dict(from_torch(kind, graded).named_parameters())
     largest = max(each.abs().max().item() for each in wanted.values())
-    atol = 1e-5 * largest if dtype == torch.float32 else 1e-7  # a key's bias has gradient 0, the sum of others' noise
+    atol = 1e-5 * largest if dtype == torch.float32 else 1e-7  # the gradient of a key's bias is 0 up to rounding
     for name, gradient in gradients(answer, ours).items():
         torch.testing.assert_close(
             gradient, wanted[name].detach(), rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
@@ -151,7 +153,7 @@ def test_values_and_gradients_are_torchs(
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_masks_are_torchs(kind: str, norm_first: bool, training: bool) -> None:
-    """In evaluation without gradients, torch's encoder takes its fast path."""
+    """In evaluation without gradients, torch's encoder uses its fast path."""
     other = theirs(kind, norm_first=norm_first).train(training)
     ours, given = from_torch(kind, other), inputs(kind, 3)
     our_masks, their_masks = masks(kind, 3)
@@ -176,7 +178,7 @@ def test_causal_encoders_are_masked_ones() -> None:
 @every_kind
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_dropout_is_where_torch_has_it(kind: str, norm_first: bool) -> None:
-    """The same seed leaves the same numbers out; of one example, since torch keeps a batch in another order."""
+    """The same seed drops the same numbers; for one example, since torch has the axes of a batch in another order."""
     other, given = theirs(kind, dropout=0.4, norm_first=norm_first), inputs(kind)
     ours, answers = from_torch(kind, other), []
     for model, options in ((ours, {}), (other, causal(kind, torch.float32))):
@@ -203,7 +205,7 @@ def test_an_activation_may_be_a_module(kind: str, activation: nn.Module) -> None
 
 
 def test_a_module_as_activation_is_lost_in_torchs_decoders() -> None:
-    """torch 2.13 copies decoder layers with relu in its place, so that its encoder and decoder differ: refused."""
+    """torch 2.13 copies decoder layers with relu instead, so that encoder and decoder differ, which is refused."""
     with pytest.raises(CircuitError, match=r"activation is GELU\(.*\) and ReLU\(\) has no equal here"):
         Transformer.from_torch(theirs("Transformer", activation=nn.GELU("tanh")))
 
@@ -239,7 +241,7 @@ def test_torchs_default_model_has_an_equal() -> None:
 
 
 def changed(model: Any, **parts: Any) -> Any:
-    """torch's model with some of its parts replaced, each by its dotted name."""
+    """torch's model with some submodules replaced, given by their dotted names."""
     for name, part in parts.items():
         owner, _, attribute = name.replace("__", ".").rpartition(".")
         setattr(model.get_submodule(owner), attribute, part)
@@ -327,7 +329,7 @@ def test_names_of_the_state_are_a_promise() -> None:
 
 
 def test_the_transformer_begins_as_torchs() -> None:
-    """Each weight of ours is as spread as the same weight of torch's: with over 4,000 draws, to a twentieth."""
+    """Each weight has the standard deviation of torch's, within 5 %: each has over 4,000 numbers."""
     other = nn.Transformer(64, 4, 1, 1, 128)
     begun = Transformer(64, 16, 4, 128, 1, 1)
     for name, weight in Transformer.from_torch(other).named_parameters():
@@ -372,7 +374,7 @@ def test_what_cannot_be_is_refused() -> None:
         decoder(target, memory.clone(), caches=decoder.cache(memory, 5))
 
 
-# --- What sees what ---------------------------------------------------------------------------------------------------
+# --- Dependencies -----------------------------------------------------------------------------------------------------
 
 
 def test_an_encoder_does_not_know_the_order_of_its_source() -> None:
@@ -383,7 +385,7 @@ def test_an_encoder_does_not_know_the_order_of_its_source() -> None:
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_nothing_sees_what_comes_after_it(norm_first: bool) -> None:
-    """The Jacobian by the target is zero above its diagonal of blocks, and nowhere on it or below."""
+    """The Jacobian with respect to the target is zero above its block diagonal, and nonzero on it and below."""
     model: Any = stirred(KINDS["Transformer"](**SMALL, norm_first=norm_first, dtype=torch.float64))
     source, target = inputs("Transformer", dtype=torch.float64)
     jacobian = torch.func.jacrev(model, argnums=1)(source, target).abs().sum((1, 3))  # y y
@@ -398,7 +400,7 @@ def test_nothing_sees_what_comes_after_it(norm_first: bool) -> None:
 )
 @pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1), (3, 2), (2, 1, 2)])
 def test_decoding_in_pieces_is_decoding_at_once(options: dict[str, Any], pieces: tuple[int, ...]) -> None:
-    """Of both layers, and of a stack; the memory's keys and values are made once."""
+    """For both layers and for a stack; the memory's keys and values are computed once."""
     made: dict[str, Any] = {"m": 12, "k": 4, "h": 4, "f": 20, "dtype": torch.float64}
     layer: Any = stirred(DecoderLayer(**made, **options))
     alone: Any = stirred(EncoderLayer(**made, **options))
@@ -428,7 +430,7 @@ def test_a_stack_decodes_in_pieces() -> None:
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["norms after", "norms first"])
 def test_a_layer_of_some_vectors_is_the_same_of_all(norm_first: bool) -> None:
-    """What is read of a layer, and nothing else, is its target; all are its source. Gradients too."""
+    """With a source, a layer computes its output for some vectors only; values and gradients are those of the whole."""
     layer = stirred(EncoderLayer(6, 4, 2, 8, norm_first=norm_first, dtype=torch.float64))
     source = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
     mask = (torch.rand(3, 5, 5) < 0.5) | torch.eye(5, dtype=torch.bool)
@@ -480,7 +482,7 @@ def test_a_step_of_training_lowers_the_loss(kind: str) -> None:
 @pytest.mark.slow
 @every_kind
 def test_with_norms_first_it_compiles_into_one_graph(kind: str) -> None:
-    """Forward and backward."""
+    """Forward and reverse pass."""
     torch.compiler.reset()
     model, given = (
         stirred(KINDS[kind](**SMALL, norm_first=True, dtype=torch.float64)),
@@ -501,7 +503,9 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
     for b in (2, 3):
         given = inputs("Transformer", b)
         expected, answer = model(*given), compiled(*given)
-        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)  # sums in another order, through norms
+        torch.testing.assert_close(
+            answer, expected, rtol=1e-4, atol=1e-5
+        )  # sums are in another order, and norms amplify the differences
         ours, wanted = gradients(answer, model), gradients(expected, model)
         largest = max(each.abs().max().item() for each in wanted.values())
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5 * largest)  # for the same reason
@@ -521,7 +525,7 @@ def test_it_maps_over_examples_and_models(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["EncoderLayer", "DecoderLayer"])
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_derivatives_first_and_second_are_right(kind: str, norm_first: bool) -> None:
-    """The second in the definitions: torch's fused kernel has none."""
+    """Second derivatives of the definitions: torch's fused kernel has none."""
     options: dict[str, Any] = {"m": 4, "k": 2, "h": 2, "f": 3, "activation": nn.GELU, "dtype": torch.float64}
     model = stirred(KINDS[kind](norm_first=norm_first, **options))
     given = [each.requires_grad_() for each in inputs(kind, 1, m=4, x=3, y=2, dtype=torch.float64)]
@@ -544,7 +548,7 @@ def test_it_exports_with_any_lengths() -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_tells_the_figures_story() -> None:
+def test_the_table_shows_the_figure() -> None:
     model = Transformer(encoder_depth=2, decoder_depth=3, device="meta").eval()
     table = str(trace(model))
     lines = table.splitlines()

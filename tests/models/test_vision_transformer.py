@@ -28,13 +28,13 @@ SMALL: Mapping[str, int] = {"m": 12, "k": 3, "h": 4, "f": 20, "depth": 2, "class
 
 
 def small(**changes: Any) -> VisionTransformer:
-    """A model to compute with: 2 by 3 patches."""
+    """A small model with 2 by 3 patches."""
     options: dict[str, Any] = {"image_size": (8, 12), "patch_size": 4, **SMALL}
     return VisionTransformer(**options | changes)
 
 
 def stirred(model: nn.Module) -> Any:
-    """With parameters that are all other than they begin: heads that are not 0, norms that are not the identity."""
+    """The model with random parameters: a head that is not 0, norms that are not the identity."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -46,14 +46,14 @@ def count(model: nn.Module) -> int:
 
 
 def gradients(output: Tensor, model: nn.Module) -> dict[str, Tensor]:
-    """Of a sum that weighs every number differently, by name."""
+    """Gradients, by name, of a sum with a different weight for every number."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     names, parameters = zip(*model.named_parameters(), strict=True)
     return dict(zip(names, torch.autograd.grad((output * weights).sum(), parameters), strict=True))
 
 
 def by_loops(model: VisionTransformer, image: Tensor, p: int, h: int) -> Tensor:
-    """The model's logits from its weights alone: every patch cut out, every head and every layer by itself."""
+    """The logits computed from the state dict: patch by patch, layer by layer, head by head."""
     w = dict(model.named_parameters())
     rows, columns = (range(0, size, p) for size in image.shape[-2:])
     cut = [image[:, :, a : a + p, b : b + p].reshape(len(image), -1) for a in rows for b in columns]
@@ -107,7 +107,7 @@ def test_patches_are_a_strided_convolution() -> None:
 
 @both_reads
 def test_the_parts_are_the_whole(class_token: bool) -> None:
-    """What is embedded, encoded, read and normed, one after another."""
+    """`embed`, the layers, `encode`, the norm, `features` and the head, one after another."""
     model, image = stirred(small(class_token=class_token)), torch.randn(3, 2, 8, 12)
     tokens = model.embed(image)
     torch.testing.assert_close(tokens[:, -6:], model.patches(image) + model.positions[-6:])
@@ -122,8 +122,8 @@ def test_the_parts_are_the_whole(class_token: bool) -> None:
 
 
 @both_reads
-def test_the_last_layer_computes_what_is_read(class_token: bool) -> None:
-    """The class token alone; in the definition, in an encoding and for a mean, all. Each layer is called once."""
+def test_the_last_layer_computes_only_what_the_head_reads(class_token: bool) -> None:
+    """The class token alone; all vectors in the definition, in `encode` and for a mean. Each layer is called once."""
     model, image = small(class_token=class_token), torch.randn(3, 2, 8, 12)
     sizes: list[tuple[int, ...]] = []
     for layer in model.layers:
@@ -138,7 +138,7 @@ def test_the_last_layer_computes_what_is_read(class_token: bool) -> None:
 
 
 def test_without_positions_the_mean_forgets_where_the_patches_were() -> None:
-    """Turned upside down by whole patches, an image looks the same to it; with positions, or a class token's, not."""
+    """Swapping the two rows of patches then changes nothing; with positions it does."""
     model, image = stirred(small(class_token=False, dtype=torch.float64)), torch.randn(3, 2, 8, 12, dtype=torch.float64)
     turned = torch.cat((image[:, :, 4:], image[:, :, :4]), 2)
     assert (model.logits(turned) - model.logits(image)).abs().max() > 1e-3
@@ -163,11 +163,11 @@ def test_without_positions_the_mean_forgets_where_the_patches_were() -> None:
     ],
 )
 def test_parameters_of_known_models(name: str, image_size: int, parameters: int) -> None:
-    """As published: Ti and S with DeiT's weights, the others with torchvision's."""
+    """Published numbers: Ti and S in DeiT, the others in torchvision."""
     assert count(VisionTransformer.standard(name, image_size, device="meta")) == parameters
 
 
-def test_vit_b_16_is_what_there_is_by_default() -> None:
+def test_the_default_is_vit_b_16() -> None:
     default, named = VisionTransformer(device="meta"), VisionTransformer.standard("B/16", device="meta")
     assert count(default) == 86_567_656
     assert repr(default) == repr(named)
@@ -201,7 +201,7 @@ def test_names_of_the_state_are_a_promise(class_token: bool) -> None:
 @pytest.mark.parametrize("name", ["forward", "logits", "features", "encode", "embed"])
 @both_reads
 def test_shapes_by_the_signature(name: str, class_token: bool) -> None:
-    """Every axis a prime of its own, and nothing computed."""
+    """Every axis has a prime size of its own, on meta, where nothing is computed."""
     sizes = {"b": 2, "c": 3, "i": 5, "p": 7, "j": 11, "n": 13, "m": 17, "x": 55 + class_token}
     model = VisionTransformer(
         (5 * 7, 11 * 7), 7, m=17, k=19, h=23, f=29, depth=2, classes=13, in_channels=3, class_token=class_token,
@@ -280,7 +280,7 @@ def test_a_step_of_training_lowers_the_loss(class_token: bool) -> None:
     assert losses[0] > losses[1] > losses[2] > losses[3]
 
 
-def test_any_layout_comes_in() -> None:
+def test_any_memory_layout_is_accepted() -> None:
     model, images = stirred(small()), torch.randn(3, 2, 8, 12)
     torch.testing.assert_close(model(images.contiguous(memory_format=torch.channels_last)), model(images))
     torch.testing.assert_close(model(images.mT.contiguous().mT), model(images))
@@ -318,7 +318,7 @@ def test_it_begins_as_it_says() -> None:
 
 
 def test_a_file_holds_it(tmp_path: Path) -> None:
-    """What `models.save` writes, `models.load` makes again, also of a model with another's weights."""
+    """`models.load` makes what `models.save` wrote, also for a model with weights of another library."""
     images = torch.randn(2, 2, 8, 8)
     for model in (stirred(small(image_size=(8, 8), class_token=False)), VisionTransformer.from_timm(state(), k=3)):
         models.save(model, tmp_path / "model.safetensors")
@@ -364,7 +364,7 @@ def test_it_exports_with_any_number_of_images() -> None:
     ids=["layer", "mean", "code", "code of any size"],
 )
 def test_it_compiles_into_one_graph(make: Callable[..., VisionTransformer], backend: str, dynamic: bool) -> None:
-    """Forward and backward."""
+    """Forward and reverse pass."""
     model = stirred(make().double())
     images = torch.randn(3, 2, 8, 12, dtype=torch.float64)
     ours = copy.deepcopy(model)
@@ -377,7 +377,7 @@ def test_it_compiles_into_one_graph(make: Callable[..., VisionTransformer], back
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_tells_the_models_story() -> None:
+def test_the_table_shows_the_model() -> None:
     table = str(trace(VisionTransformer(depth=2, device="meta")))
     lines = table.splitlines()
     assert re.search(r"b c \(i p\) \(j p\) -> b n .* b 3 224 224 -> b 1000 .* 15,688,936 params", lines[0])
@@ -392,13 +392,13 @@ def test_the_table_tells_the_models_story() -> None:
 
 
 def timms(**options: Any) -> Any:
-    """timm's model, of the sizes of `small` with square images."""
+    """timm's model, of the sizes of `small` but for square images."""
     sizes = {"img_size": 8, "patch_size": 4, "in_chans": 2, "num_classes": 5, "embed_dim": 12, "num_heads": 4}
     return stirred(peers.timm().models.VisionTransformer(**{**sizes, "depth": 2, "mlp_ratio": 2, **options}))
 
 
 def hugging_faces(kind: str = "ViTForImageClassification", options: Any = None, **config: Any) -> Any:
-    """Hugging Face's, of the same."""
+    """Hugging Face's model of the same sizes."""
     theirs = peers.peer("transformers.models.vit")
     sizes = {"image_size": 8, "patch_size": 4, "num_channels": 2, "num_labels": 5, "hidden_size": 12}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, **config}
@@ -406,7 +406,7 @@ def hugging_faces(kind: str = "ViTForImageClassification", options: Any = None, 
 
 
 def earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under the names that transformers had before 5, as files of that time hold them."""
+    """The state dict under the names of transformers before version 5."""
     changes = [
         (r"layers\.(\d+)\.attention\.q_proj", r"encoder.layer.\1.attention.attention.query"),
         (r"layers\.(\d+)\.attention\.k_proj", r"encoder.layer.\1.attention.attention.key"),
@@ -425,14 +425,14 @@ def earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def of(theirs: nn.Module) -> dict[str, Tensor]:
-    """The gradients of a model of theirs as a state dict of theirs."""
+    """The gradients of another library's model, as a state dict of that library."""
     return {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}
 
 
 def held(
     ours: VisionTransformer, theirs: nn.Module, image: Tensor, answer: Callable[[Tensor], Tensor], back: Any
 ) -> None:
-    """Equal logits, and equal gradients of every parameter, theirs brought `back` under our names."""
+    """Check equal logits and equal gradients of every parameter; `back` gives the other library's the names here."""
     logits, expected = ours.logits(image), answer(image)
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(ours(image), expected.softmax(-1))
@@ -456,7 +456,7 @@ def test_it_is_timms(options: dict[str, Any], dtype: torch.dtype) -> None:
 
 
 def test_its_encoding_is_timms() -> None:
-    """The vectors of the patches, too, which the class of an image does not show."""
+    """The vectors of the patches too, on which the logits do not depend in the last layer."""
     theirs, image = timms().double(), torch.randn(3, 2, 8, 8, dtype=torch.float64)
     ours = VisionTransformer.from_timm(theirs.state_dict(), k=3)
     torch.testing.assert_close(ours.norm(ours.encode(image)), theirs.forward_features(image))
@@ -466,7 +466,7 @@ def test_its_encoding_is_timms() -> None:
 @pytest.mark.parametrize("size", [(8, 16), (16, 8)])
 def test_an_oblong_image_of_timms(size: tuple[int, int]) -> None:
     theirs, image = timms(img_size=size), torch.randn(3, 2, *size)
-    with pytest.raises(CircuitError, match=r"8 patches make no square; give image_size=\(rows, columns\)"):
+    with pytest.raises(CircuitError, match=r"8 patches do not form a square; give image_size=\(rows, columns\)"):
         VisionTransformer.from_timm(theirs.state_dict(), k=3)
     with pytest.raises(CircuitError, match="an image of 8 has 4 patches; the weights are for 8"):
         VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=8)
@@ -486,7 +486,7 @@ def test_it_is_hugging_faces(names: Callable[[Any], dict[str, Tensor]], dtype: t
 
 
 def test_hugging_faces_heads_may_be_of_any_width() -> None:
-    """There k is a number of its own, and h heads need not be as wide as a vector."""
+    """There k is independent of m: h heads together need not have the width of a vector."""
     theirs, image = hugging_faces(head_dim=5), torch.randn(3, 2, 8, 8)
     if theirs.vit.layers[0].attention.q_proj.out_features != 20:
         pytest.skip("these transformers have no head_dim")
@@ -519,7 +519,7 @@ def test_a_new_head_for_timms(classes: int) -> None:
 
 @both_reads
 def test_weights_go_out_to_timm(class_token: bool) -> None:
-    """Into a model of theirs that had others; and back in, bit for bit."""
+    """timm's model loads them in place of its own; converted back they are the same bit for bit."""
     ours, image = stirred(small(image_size=8, f=24, class_token=class_token)), torch.randn(3, 2, 8, 8)
     theirs = timms(**{} if class_token else {"class_token": False, "global_pool": "avg"})
     theirs.load_state_dict(ours.to_timm())
@@ -533,16 +533,16 @@ def test_weights_go_out_to_hugging_face() -> None:
     theirs = hugging_faces()
     theirs.load_state_dict(ours.to_huggingface())
     torch.testing.assert_close(theirs(image).logits, ours.logits(image))
-    with pytest.raises(CircuitError, match="theirs has a class token, and this model has none"):
+    with pytest.raises(CircuitError, match="ViTForImageClassification has a class token, and this model has none"):
         small(class_token=False).to_huggingface()
 
 
 @pytest.mark.slow
 def test_vit_b_16_is_timms_and_hugging_faces() -> None:
-    """At full size, where sums of 768 numbers in another order differ by some units of float32's last place.
+    """At full size, where sums of 768 numbers in another order differ by a few units in the last place of float32.
 
-    Gradients by 1e-4 of the largest of their tensor, for the same reason. Those of a key's bias are 0 but for rounding,
-    and are measured by its weight's.
+    Gradients may differ by 1e-4 of the largest in their tensor, for the same reason. Those of a key's bias are 0 up to
+    rounding, and are compared relative to those of its weight.
     """
     theirs = stirred_a_little(peers.timm().create_model("vit_base_patch16_224"))
     image, ours = torch.randn(2, 3, 224, 224), VisionTransformer.from_timm(theirs.state_dict())
@@ -562,7 +562,7 @@ def test_vit_b_16_is_timms_and_hugging_faces() -> None:
 
 
 def stirred_a_little(model: nn.Module) -> Any:
-    """As `stirred`, but by so little that numbers keep their size through twelve layers."""
+    """As `stirred`, with changes so small that numbers keep their magnitude through twelve layers."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
@@ -573,7 +573,7 @@ def stirred_a_little(model: nn.Module) -> Any:
 
 
 def state(**changes: Tensor) -> dict[str, Tensor]:
-    """A state dict as timm's, some of it other."""
+    """A state dict of timm with some tensors replaced, added or removed."""
     found = small(image_size=8).to_timm()
     return {name: value for name, value in {**found, **changes}.items() if value.numel()}
 
@@ -594,7 +594,7 @@ GONE = torch.empty(0)
         (state(**{"norm.weight": torch.ones(11)}), r"norm.weight, which has other axes\n(.*\n)*.*m is 11 here, but 12"),
         (state(**{"blocks.1.attn.qkv.bias": torch.ones(35)}), r"qkv.bias, which.*\n(.*\n)*.*35 here, but 36"),
         (state(pos_embed=torch.ones(5, 12)), "pos_embed, which has other axes"),
-        (state(**{"patch_embed.proj.weight": torch.ones(12, 2, 4, 2)}), "patches are 4 by 2; ours are as high as wide"),
+        (state(**{"patch_embed.proj.weight": torch.ones(12, 2, 4, 2)}), "patches are 4 by 2; here they are square"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_named(given: dict[str, Tensor], said: str) -> None:
@@ -609,13 +609,13 @@ def test_the_width_of_a_head_is_known_for_standard_sizes_only() -> None:
         found = VisionTransformer.from_timm(made.to_timm()).layers[0].attention
         assert (found.k, found.h) == (sizes["k"], sizes["h"])
     for k in (None, 5):
-        with pytest.raises(CircuitError, match="how wide a head is, no weight says: give k=, a divisor of 12"):
+        with pytest.raises(CircuitError, match="the width of a head is not among the sizes; give k=, a divisor of 12"):
             VisionTransformer.from_timm(state(), k=k)
 
 
 @both_types
 def test_weights_are_copied_as_they_are(dtype: torch.dtype) -> None:
-    """Type, values, and no memory in common; nothing random is drawn."""
+    """The dtype and the values are the same, no memory is shared, and no random number is drawn."""
     given = {name: value.to(dtype) for name, value in state().items()}
     before = torch.get_rng_state()
     ours = VisionTransformer.from_timm(given, k=3, dropout=0.5)

@@ -20,11 +20,11 @@ both_ways = pytest.mark.parametrize("way", [nullcontext, definitions], ids=["ker
 windows = pytest.mark.parametrize(("kernel", "stride"), GRID)
 
 
-# --- Oracles: slower, plainer, and written without anything of ours -------------------------------------------------
+# --- Oracles: slower, plainer, and written without this library -------------------------------------------------------
 
 
 def starts(size: int, kernel: int, stride: int) -> list[int]:
-    """Where windows begin along an axis: one after another, until one reaches the end."""
+    """The positions along an axis where windows begin: one after another, until one reaches the end."""
     found = [0]
     while found[-1] + kernel < size:
         found.append(found[-1] + stride)
@@ -32,7 +32,7 @@ def starts(size: int, kernel: int, stride: int) -> list[int]:
 
 
 def by_windows(model: VisualAttention, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Figure 28 for one example: cut every window out, attend head by head, and write every answer where it belongs."""
+    """Figure 28 for one example: cut out every window, attend head by head, and add every output at its place."""
     w, k, (c, i, j) = model.w, model.k, target.shape
 
     def cut(image: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -63,7 +63,7 @@ def by_windows(model: VisualAttention, target: Tensor, source: Tensor, mask: Ten
 
 
 def by_torch(model: VisualAttention, target: Tensor, source: Tensor) -> Tensor:
-    """Figure 28 where windows fit without a remainder, by torch's own operators."""
+    """Figure 28, if windows fit without a remainder, by torch's own operators."""
     convolved = [
         F.conv2d(image, box.weight, box.bias, model.s)
         for image, box in ((target, model.Cq), (source, model.Ck), (source, model.Cv))
@@ -74,7 +74,7 @@ def by_torch(model: VisualAttention, target: Tensor, source: Tensor) -> Tensor:
 
 
 class Notebook(nn.Module):
-    """The class of the paper's notebook, as published but for its names of types."""
+    """The class of the paper's notebook as published, except for the names of types."""
 
     def __init__(self, c: int, k: int, heads: int = 1, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Notebook(nn.Module):
         return self.Co(einops.rearrange(x, "N (H W) k h -> N (k h) H W", h=self.h, W=width))
 
     def load(self, ours: VisualAttention) -> None:
-        """Take our weights; theirs has heads last, `(k h)`."""
+        """Load the weights of a VisualAttention; here heads come last, `(k h)`."""
         turned = {
             name: value if name == "Co.bias" else einops.rearrange(value, "(h k) ... -> (k h) ...", h=self.h)
             for name, value in ours.state_dict().items()
@@ -110,7 +110,7 @@ def images(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list
 
 
 def gradients(answer: Tensor, wanted: list[Tensor]) -> tuple[Tensor, ...]:
-    """Of a sum that weighs every number differently."""
+    """Gradients of a sum with a different weight for every number."""
     return torch.autograd.grad((answer * torch.arange(1, answer.numel() + 1).view_as(answer).cos()).sum(), wanted)
 
 
@@ -119,7 +119,7 @@ def gradients(answer: Tensor, wanted: list[Tensor]) -> tuple[Tensor, ...]:
 
 @windows
 def test_shapes_are_the_signatures(kernel: int, stride: int) -> None:
-    """Every axis a prime of its own, and nothing computed."""
+    """Every axis has a prime size of its own, on meta, where nothing is computed."""
     model = VisualAttention(3, 5, 7, kernel, stride, device="meta")
     found = find_circuit(model)
     assert found is not None
@@ -134,7 +134,7 @@ def test_shapes_are_the_signatures(kernel: int, stride: int) -> None:
 
 
 @given(data=st.data(), kernel=st.integers(1, 6))
-def test_the_answer_is_as_large_as_the_target_whatever_the_sizes(data: st.DataObject, kernel: int) -> None:
+def test_the_output_is_as_large_as_the_target_whatever_the_sizes(data: st.DataObject, kernel: int) -> None:
     stride = data.draw(st.integers(1, kernel))
     i, j, u, v = (data.draw(st.integers(kernel, 40)) for _ in range(4))
     model = VisualAttention(2, 3, 2, kernel, stride, device="meta")
@@ -143,8 +143,8 @@ def test_the_answer_is_as_large_as_the_target_whatever_the_sizes(data: st.DataOb
 
 
 @windows
-def test_every_place_asks_answers_and_gets_an_answer(kernel: int, stride: int) -> None:
-    """Not by a bias alone: there is none, and yet no number of the answer, or of a gradient, is zero."""
+def test_every_pixel_is_in_a_query_in_a_key_and_in_the_output(kernel: int, stride: int) -> None:
+    """Without a bias no number of the output, or of a gradient, is zero."""
     model = VisualAttention(2, 3, 2, kernel, stride, dtype=torch.float64)
     target, source = images((1, 2, kernel + 3, kernel + 4), (1, 2, kernel + 5, kernel + 2))
     answer = model(target, source)
@@ -210,7 +210,7 @@ def test_where_windows_fit_it_is_the_notebooks_class(kernel: int, stride: int, s
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_windows_of_one_place_are_multi_head_attention(way: Any, bias: bool, masked: bool, dtype: torch.dtype) -> None:
-    """With the same weights: values, and gradients by images and weights."""
+    """With the same weights: values, and gradients with respect to images and weights."""
     ours = VisualAttention(6, 3, 4, bias=bias, dtype=dtype)
     plain = MultiHeadAttention(6, 3, 4, bias=bias, dtype=dtype)
     pairs = [(ours.Cq, plain.Lq), (ours.Ck, plain.Lk), (ours.Cv, plain.Lv), (ours.Co, plain.Lo)]
@@ -283,7 +283,7 @@ def test_it_maps_over_batches_and_models() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_any_layout_comes_in(layout: torch.memory_format) -> None:
+def test_any_memory_layout_is_accepted(layout: torch.memory_format) -> None:
     model = VisualAttention(3, 4, 2, 3, 2)
     target, source = torch.randn(2, 3, 8, 7), torch.randn(2, 3, 6, 9)
     given = [each.to(memory_format=layout) for each in (target, source)]
@@ -322,14 +322,14 @@ def test_names_and_axes_of_weights_stay() -> None:
     assert list(VisualAttention(3, 4).state_dict()) == ["Cq.weight", "Ck.weight", "Cv.weight", "Co.weight"]
 
 
-def test_weights_begin_where_the_docstring_says() -> None:
-    """Uniform within a bound: that of most of them is close to it, and their variance is a third of its square."""
+def test_weights_are_initialized_as_the_docstring_says() -> None:
+    """Uniform within a bound: the largest number is close to it, and the variance is a third of its square."""
     model, bound = VisualAttention(5, 16, 4, 3, 3, bias=True), (5 * 3 * 3) ** -0.5
     for parameter in model.parameters():
         assert parameter.abs().max() <= bound
     for box in (model.Cq, model.Ck, model.Cv, model.Co):
         assert box.weight.abs().max() > 0.99 * bound
-        torch.testing.assert_close(box.weight.var(), torch.tensor(bound**2 / 3), rtol=0.1, atol=0)  # of 2,880 draws
+        torch.testing.assert_close(box.weight.var(), torch.tensor(bound**2 / 3), rtol=0.1, atol=0)  # of 2,880 numbers
 
 
 def test_a_step_of_training_learns() -> None:
@@ -426,9 +426,9 @@ def test_it_is_one_graph_forward_and_backward_for_images_of_many_sizes(way: Any,
 @both_ways
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2)])
 def test_compiled_code_gives_the_same_values_and_gradients(way: Any, kernel: int, stride: int) -> None:
-    """With as many windows as heads, where torch 2.13 can take one matrix product for another.
+    """With as many windows as heads, where torch 2.13 can confuse two matrix products.
 
-    For images of one size: where sizes are symbols, torch 2.13's Inductor cannot compile the backward.
+    For images of fixed size: with symbolic sizes, Inductor of torch 2.13 cannot compile the reverse pass.
     """
     torch.compiler.reset()
     model, size = VisualAttention(3, 4, 4, kernel, stride), kernel + stride
@@ -452,7 +452,7 @@ def test_it_exports_with_images_of_any_size() -> None:
     torch.testing.assert_close(program.module()(target, source), model(target, source))
 
 
-def test_the_diagram_tells_the_figures_story() -> None:
+def test_the_diagram_shows_the_figure() -> None:
     table = str(trace(VisualAttention(33, 8, 4, 3, 3), sizes={"i": 16, "j": 16, "u": 12, "v": 20}))
     for part in (
         "b 33 16 16, b 33 12 20 -> b 33 16 16",
@@ -471,7 +471,7 @@ def test_the_diagram_tells_the_figures_story() -> None:
     ("kernel", "stride"), [(3, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 1), (3, 1), (4, 2)))]
 )
 def test_the_diagram_keeps_its_axes_free(kernel: int, stride: int) -> None:
-    """It runs, too, at sizes it was not recorded with."""
+    """The diagram also runs at sizes other than the recorded ones."""
     model = VisualAttention(3, 4, 2, kernel, stride)
     diagram = trace(model)
     assert "b 3 i j, b 3 u v -> b 3 i j" in str(diagram)

@@ -1,4 +1,4 @@
-"""Files of weights, and state dicts that do not fit. That every model survives its file is tests/test_zoo.py's."""
+"""Files of weights, and state dicts that do not fit. tests/models/test_zoo.py saves and loads every model."""
 
 import copy
 import functools
@@ -26,7 +26,7 @@ from models.weights.files import CLASSES
 
 @models.savable
 class Tied(nn.Module):
-    """A language model in small: what a token is and how it is scored are one parameter."""
+    """A minimal language model whose embedding and head are one parameter."""
 
     def __init__(self, v: int, m: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def rewritten(path: Path, **changes: str) -> None:
-    """The same file with other metadata; an empty text takes an entry away."""
+    """Rewrite the file with other metadata; an empty text removes an entry."""
     entries = metadata(path) | {f"models.{name}": text for name, text in changes.items()}
     save_file(load_file(path), path, {name: text for name, text in entries.items() if text})
 
@@ -92,7 +92,7 @@ def test_defaults_are_written_so_that_a_later_default_changes_no_file(path: Path
         (lambda: ResidualConnection(Linear("m -> m", m=4), FeedForward(4, 8, nn.Tanh)), (3, 4)),
     ],
 )
-def test_what_a_module_was_made_with_comes_back(
+def test_constructor_arguments_are_saved_and_loaded(
     make: Callable[[], nn.Module], input: tuple[int, ...], path: Path
 ) -> None:
     model, data = make().eval(), torch.randn(input)
@@ -103,7 +103,7 @@ def test_what_a_module_was_made_with_comes_back(
     assert torch.equal(again(data), model(data))
 
 
-def test_modules_among_the_arguments_come_back(path: Path) -> None:
+def test_modules_among_the_arguments_are_saved_and_loaded(path: Path) -> None:
     model, data = small(k=4, rotary=RotaryPositions(4, base=100.0)), torch.rand(5, 6)
     models.save(model, path)
     assert torch.equal(models.load(path)(data, data), model(data, data))
@@ -178,14 +178,14 @@ def test_a_loaded_model_does_not_depend_on_its_file(path: Path) -> None:
     models.save(model, path)
     again = models.load(path)
     size = path.stat().st_size
-    with path.open("r+b") as file:  # the same file, not another of its name
+    with path.open("r+b") as file:  # the same file is overwritten in place
         file.write(b"\0" * size)
     for one, other in zip(again.parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("way", [pickle.dumps, None])
-def test_copies_remember_what_they_were_made_with(way: Any, path: Path) -> None:
+def test_copies_keep_their_constructor_arguments(way: Any, path: Path) -> None:
     model = FeedForward(4, 8, nn.GELU)
     models.save(pickle.loads(way(model)) if way else copy.deepcopy(model), path)
     assert torch.equal(models.load(path)(torch.ones(4)), model(torch.ones(4)))
@@ -213,9 +213,11 @@ def test_an_argument_that_no_file_can_hold_is_refused_by_name(activation: Any, p
 def test_modules_of_others_are_refused(path: Path) -> None:
     with pytest.raises(CircuitError, match=r"mainline of ResidualConnection, a torch\.nn\.modules\.linear\.Linear"):
         models.save(ResidualConnection(nn.Linear(3, 3)), path)
-    with pytest.raises(CircuitError, match=r"Sequential is no class marked savable, as .*MLP.*, save the one inside"):
+    with pytest.raises(
+        CircuitError, match=r"Sequential is not a class marked savable, as .*MLP.*, save the one inside"
+    ):
         models.save(nn.Sequential(models.MLP()), path)
-    with pytest.raises(CircuitError, match="DataParallel is no class marked savable"):
+    with pytest.raises(CircuitError, match="DataParallel is not a class marked savable"):
         models.save(nn.DataParallel(models.MLP(2, 2, 2, 2)), path)
 
 
@@ -223,7 +225,7 @@ def test_a_subclass_is_not_taken_for_its_base(path: Path) -> None:
     class MLP(models.MLP):
         pass
 
-    with pytest.raises(CircuitError, match="MLP is no class marked savable"):
+    with pytest.raises(CircuitError, match="MLP is not a class marked savable"):
         models.save(MLP(2, 2, 2, 2), path)
 
 
@@ -239,7 +241,7 @@ def test_what_has_changed_since_it_was_made_is_refused(path: Path) -> None:
 def test_a_buffer_outside_the_state_dict_is_refused(path: Path) -> None:
     model = small()
     model.register_buffer("seen", torch.zeros(3), persistent=False)
-    models.save(model, path)  # the class makes none: it is not of the model
+    models.save(model, path)  # the class makes no such buffer: it is not part of the model
 
     @models.savable
     class Table(nn.Module):
@@ -254,8 +256,8 @@ def test_a_buffer_outside_the_state_dict_is_refused(path: Path) -> None:
         del CLASSES["Table"]
 
 
-def test_a_model_without_numbers_is_refused(path: Path) -> None:
-    with pytest.raises(CircuitError, match=r"Lq\.weight of this MultiHeadAttention has no numbers: it is on meta"):
+def test_a_model_without_data_is_refused(path: Path) -> None:
+    with pytest.raises(CircuitError, match=r"Lq\.weight of this MultiHeadAttention has no data: it is on meta"):
         models.save(small(device="meta"), path)
 
 
@@ -280,12 +282,12 @@ def test_a_file_is_whole_or_is_not(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_folder_that_is_not_there_is_told(path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_named(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         models.save(small(), path.parent / "nowhere" / path.name)
 
 
-def test_a_file_may_be_read_by_whoever_may_read_any_new_file(path: Path) -> None:
+def test_a_file_has_the_permissions_of_any_new_file(path: Path) -> None:
     models.save(small(), path)
     (path.parent / "plain").touch()
     assert path.stat().st_mode == (path.parent / "plain").stat().st_mode
@@ -303,7 +305,7 @@ def test_a_file_that_is_not_there() -> None:
 def test_a_part_of_a_file_is_refused(keep: int, path: Path) -> None:
     models.save(small(), path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CircuitError, match="is no whole safetensors file"):
+    with pytest.raises(CircuitError, match="is not a complete safetensors file"):
         models.load(path)
 
 
@@ -313,7 +315,7 @@ def test_a_pickle_is_never_opened(path: Path) -> None:
             return pytest.fail, ("it was executed",)
 
     path.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(CircuitError, match="is no whole safetensors file"):
+    with pytest.raises(CircuitError, match="is not a complete safetensors file"):
         models.load(path)
 
 
@@ -329,22 +331,22 @@ NONE = '{"args": [], "kwargs": {}}'
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": "2"}, "has format 2, of a later version of this library; here it may be 1"),
+        ({"format": "2"}, "has format 2, of a later version of this library; this version reads 1"),
         ({"format": "one"}, r"was not written by models\.save"),
-        ({"class": "os.system"}, "is of a class 'os.system'; it may be Block, "),
+        ({"class": "os.system"}, "is of a class 'os.system'; it may be of Block, "),
         (
             {"class": "Linear"},
-            "no Linear can be made with .*: .*text",
+            "a Linear cannot be made with .*: .*text",
         ),
         ({"class": ""}, "is of a class ''"),
-        ({"arguments": ""}, "no MultiHeadAttention can be made"),
-        ({"arguments": "["}, "no arguments of a model"),
-        ({"arguments": "[" * 100_000}, "no MultiHeadAttention can be made"),
-        ({"arguments": "[]"}, "no arguments of a model"),
+        ({"arguments": ""}, "a MultiHeadAttention cannot be made"),
+        ({"arguments": "["}, "not the arguments of a model"),
+        ({"arguments": "[" * 100_000}, "a MultiHeadAttention cannot be made"),
+        ({"arguments": "[]"}, "not the arguments of a model"),
         ({"arguments": NONE}, r"missing 3 required positional arguments"),
-        ({"arguments": '{"args": [], "kwargs": {"m": {"torch.nn": "Module"}}}'}, "no arguments of a model"),
-        ({"arguments": '{"args": [], "kwargs": {"m": {"unwritable": "x"}}}'}, "no arguments of a model"),
-        ({"arguments": '{"args": [], "kwargs": {"m": {"models": "os.system"}}}'}, "no arguments of a model"),
+        ({"arguments": '{"args": [], "kwargs": {"m": {"torch.nn": "Module"}}}'}, "not the arguments of a model"),
+        ({"arguments": '{"args": [], "kwargs": {"m": {"unwritable": "x"}}}'}, "not the arguments of a model"),
+        ({"arguments": '{"args": [], "kwargs": {"m": {"models": "os.system"}}}'}, "not the arguments of a model"),
         ({"arguments": '{"args": [6, 3, 4], "kwargs": {"groups": 3}}'}, "4 heads cannot share 3 groups"),
         (
             {"arguments": '{"args": [6, 3, 2], "kwargs": {}}'},
@@ -369,7 +371,7 @@ def test_a_parameter_of_integers_is_refused(path: Path) -> None:
     model = small()
     models.save(model, path)
     save_file({name: value.long() for name, value in model.state_dict().items()}, path, metadata(path))
-    with pytest.raises(CircuitError, match=r"Lk\.weight is of torch\.int64, which no parameter can be"):
+    with pytest.raises(CircuitError, match=r"Lk\.weight has dtype torch\.int64, which a parameter cannot have"):
         models.load(path)
 
 
@@ -378,15 +380,15 @@ def test_a_parameter_of_integers_is_refused(path: Path) -> None:
     ['m -> __import__("os").system("x")', "m -> k); import os; (", "m -> {m}", "m -> k\nimport os", "m -> lambda: 0"],
 )
 def test_a_text_in_a_file_is_never_code(text: str, path: Path) -> None:
-    """`Linear` reads its text as a signature, out of which a check is written: it lets names through, and no more."""
+    """`Linear` parses its text as a signature, from which code is generated: it accepts names alone."""
     models.save(Linear("m -> k", m=3, k=2), path)
     rewritten(path, arguments=json.dumps({"args": [text], "kwargs": {"m": 3, "k": 2, "bias": True}}))
-    with pytest.raises(CircuitError, match="no Linear can be made with"):
+    with pytest.raises(CircuitError, match="a Linear cannot be made with"):
         models.load(path)
 
 
 def test_every_class_that_a_file_may_name_is_torchs_own() -> None:
-    for name, kind in configuration.KNOWN.items():
+    for name, kind in configuration.TORCH_CLASSES.items():
         assert kind is getattr(nn, name)
         assert issubclass(kind, nn.Module)
 
@@ -395,7 +397,7 @@ def test_every_class_that_a_file_may_name_is_torchs_own() -> None:
 
 
 def other_names() -> tuple[nn.Module, dict[str, Any]]:
-    """torch's own attention has one box for three, and another name for the last."""
+    """torch's attention joins three linear maps in one, and has another name for the last."""
     model = models.MultiHeadAttention(128, 16, 4)
     return model, {
         "out_proj.weight": torch.zeros(128, 64),
@@ -406,7 +408,7 @@ def other_names() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def other_sizes() -> tuple[nn.Module, dict[str, Any]]:
-    """Convolutions, norms and a linear map; more of them than are listed."""
+    """Convolutions, norms and a linear map; more than a message lists."""
     channels, others = (4, 8, 12, 16), (4, 8, 16, 16)
     return models.IdentityResNet(1, channels, 3), models.IdentityResNet(1, others, 5).state_dict()
 
@@ -426,7 +428,7 @@ def no_tensors() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def untraceable() -> tuple[nn.Module, dict[str, Any]]:
-    """What cannot be traced has sizes alone."""
+    """A model that cannot be traced: the message has sizes without names."""
 
     class Odd(models.MLP):
         def forward(self, image: Tensor) -> Tensor:
@@ -439,7 +441,7 @@ CASES = [other_names, other_sizes, another_model, wrapped, no_tensors, untraceab
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_what_does_not_fit_is_told(case: Callable[[], Any], golden: Callable[[str, str], None]) -> None:
+def test_what_does_not_fit_is_listed(case: Callable[[], Any], golden: Callable[[str, str], None]) -> None:
     model, state = case()
     with pytest.raises(models.WeightsError) as caught:
         model.load_state_dict(state)
@@ -448,8 +450,8 @@ def test_what_does_not_fit_is_told(case: Callable[[], Any], golden: Callable[[st
     golden(f"models/weights_{case.__name__}.txt", f"{caught.value}\n")
 
 
-def test_all_that_torch_says_is_told() -> None:
-    """The names that torch itself lists, which it does in one line a kind."""
+def test_all_names_that_torch_lists_are_listed() -> None:
+    """torch lists the missing names in one line, the unexpected ones in another."""
     model, state = other_names()
     with pytest.raises(RuntimeError) as theirs:
         nn.Module.load_state_dict(model, state)
@@ -463,7 +465,7 @@ def test_all_that_torch_says_is_told() -> None:
 
 
 def test_axes_of_every_weight_of_a_classifier_have_the_sizes_they_are_said_to() -> None:
-    """A name stands for one size wherever it is said: sizes all different, so that a wrong name shows."""
+    """A name has one size wherever it occurs; all sizes are different, so that a wrong name is noticed."""
     model = models.MultiHeadAttention(m=11, k=3, h=4, groups=2, bias=True)
     state = {name: torch.zeros(*value.shape, 1) for name, value in model.state_dict().items()}
     with pytest.raises(models.WeightsError) as caught:
@@ -484,7 +486,7 @@ def test_axes_of_every_weight_of_a_classifier_have_the_sizes_they_are_said_to() 
     ]
 
 
-def test_torchs_ways_stay() -> None:
+def test_the_options_of_torchs_method_remain() -> None:
     model, state = other_names()
     state["Lv.weight"] = torch.zeros(64, 128)
     found = model.load_state_dict(state, strict=False)
@@ -498,21 +500,21 @@ def test_torchs_ways_stay() -> None:
         model.load_state_dict([])  # pyright: ignore[reportArgumentType]
 
 
-def test_where_names_may_differ_only_axes_are_told() -> None:
+def test_without_strict_only_axes_are_listed() -> None:
     model, state = other_names()
     with pytest.raises(models.WeightsError) as caught:
         model.load_state_dict(state, strict=False)
     assert str(caught.value).splitlines()[1:] == ["  axes        Lv.weight: (h k) m is 64 128 here, 32 128 there"]
 
 
-def test_axes_are_told_too_where_half_of_a_model_is_on_meta() -> None:
+def test_axes_are_named_too_if_half_of_a_model_is_on_meta() -> None:
     model, state = other_names()
     with pytest.raises(models.WeightsError, match=r"Lv\.weight: \(h k\) m is 64 128 here, 32 128 there"):
         model.to("meta").load_state_dict(state, assign=True)
 
 
-def test_an_old_state_dict_without_the_count_of_batches_is_told_as_torch_tells_it() -> None:
-    """Versions travel with a state dict: one from before torch 0.4.1 lacks the count, and may."""
+def test_an_old_state_dict_without_the_count_of_batches_is_treated_as_torch_does() -> None:
+    """A state dict has the versions of its modules: one from before torch 0.4.1 need not have the count."""
     model = models.IdentityResNet(1, (2, 4, 8, 12))
     state = model.state_dict()
     for name in [name for name in state if name.endswith("num_batches_tracked")]:
@@ -525,7 +527,7 @@ def test_an_old_state_dict_without_the_count_of_batches_is_told_as_torch_tells_i
     assert str(caught.value).splitlines()[1:] == ["  missing     linear.bias"]
 
 
-def test_an_error_of_another_kind_goes_through() -> None:
+def test_an_error_of_another_kind_is_not_changed() -> None:
     model = small()
 
     def refuse(*_: Any) -> None:
@@ -537,7 +539,7 @@ def test_an_error_of_another_kind_goes_through() -> None:
     assert not isinstance(caught.value, CircuitError)
 
 
-def test_a_subclass_tells_too() -> None:
+def test_a_subclass_explains_too() -> None:
     class Twice(models.MLP):
         pass
 

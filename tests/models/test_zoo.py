@@ -1,4 +1,4 @@
-"""What every model must pass. A new one is a line in MODELS; what is its own stands in a file of its own."""
+"""Tests that every model must pass: a new model is a line in MODELS. Tests of one model are in its own file."""
 
 import copy
 import io
@@ -29,14 +29,14 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Entry:
-    """How to make a small model, and how large its free axes are where numbers are computed; `...` is 4 examples."""
+    """A small model, and the sizes of its free axes where numbers are computed; `...` is 4 examples."""
 
     make: Callable[..., nn.Module]
     sizes: dict[str, int] = field(default_factory=dict)
     still: str = "nothing"
-    """Matches the names of parameters whose gradient is 0 by mathematics: a key's bias shifts all scores alike."""
+    """Matches the names of parameters whose gradient is exactly 0: a key's bias adds one number to all scores."""
     tokens: int = 0
-    """Inputs that are not floating are tokens below this number."""
+    """If not 0, inputs are tokens below this number."""
 
 
 IMAGES = {"b": 4, "h": 16, "w": 16}
@@ -122,12 +122,12 @@ def declared(method: Any) -> Circuit:
 
 
 def known(spec: Circuit, model: nn.Module) -> dict[str, int]:
-    """The axes whose size the model fixes."""
+    """The sizes of the axes that the model fixes."""
     return {name: by if isinstance(by, int) else getattr(model, by) for name, by in spec.fixed.items()}
 
 
 def shape(text: str, sizes: dict[str, int], lead: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes of the axes in a text: `b (i p) h/2`."""
+    """The shape of a tensor with these axes, as text: `b (i p) h/2`."""
     found: list[int] = []
     for word in re.findall(r"\([^)]*\)|\S+", text):
         if word == "...":
@@ -142,7 +142,7 @@ def shape(text: str, sizes: dict[str, int], lead: tuple[int, ...]) -> tuple[int,
 def made(
     entry: Entry, model: nn.Module, *, dtype: torch.dtype = torch.float32, lead: tuple[int, ...] = (4,)
 ) -> list[Tensor]:
-    """Inputs for `forward`, random."""
+    """Random inputs for `forward`."""
     spec = declared(model)
     shapes = [shape(slot.text, known(spec, model) | entry.sizes, lead) for slot in spec.slots if slot.role == "input"]
     if entry.tokens:
@@ -151,7 +151,7 @@ def made(
 
 
 def stirred(model: nn.Module) -> nn.Module:
-    """With no parameter or statistic where it begins: a bias of 0 and a head of 0 hide mistakes."""
+    """The model with random parameters and statistics: a bias or a head of 0 would hide mistakes."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -162,7 +162,7 @@ def stirred(model: nn.Module) -> nn.Module:
 
 
 def weighed(answer: Tensor) -> Tensor:
-    """A sum that weighs every number differently."""
+    """A sum with a different weight for every number."""
     return (answer * torch.arange(1, answer.numel() + 1, dtype=answer.dtype).cos().view_as(answer)).sum()
 
 
@@ -172,7 +172,7 @@ def gradients(answer: Tensor, model: nn.Module) -> dict[str, Tensor]:
 
 
 def equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], entry: Entry) -> None:
-    """Those that are 0 by mathematics are noise on both sides, and left out."""
+    """Compare gradients, except those that are 0 up to rounding on both sides."""
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         if not re.search(entry.still, name):
@@ -185,7 +185,7 @@ def equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], entry
 @each
 @pytest.mark.parametrize("lead", [(), (2,), (53, 2)], ids=str)
 def test_shapes_are_the_signatures(entry: Entry, lead: tuple[int, ...]) -> None:
-    """Every free axis a prime of its own, and nothing computed."""
+    """Every free axis has a prime size of its own, on meta, where nothing is computed."""
     model = entry.make(device="meta")
     for method in (model, *([model.logits] if hasattr(model, "logits") else [])):
         spec = declared(method)
@@ -234,7 +234,7 @@ def test_it_is_the_same_under_a_seed(entry: Entry) -> None:
 
 
 def reset(model: nn.Module) -> None:
-    """Draw everything anew: as the model does itself, or where it has no way of its own, part by part."""
+    """Re-initialize all parameters: by the model's own method, or if it has none, module by module."""
     torch.manual_seed(7)
     for module in [model] if hasattr(model, "reset_parameters") else model.modules():
         if hasattr(module, "reset_parameters"):
@@ -243,7 +243,7 @@ def reset(model: nn.Module) -> None:
 
 @each
 def test_built_on_meta_and_made_later(entry: Entry) -> None:
-    """What was left in memory shows nowhere."""
+    """No number depends on the uninitialized memory."""
     later, here = entry.make(device="meta").to_empty(device="cpu"), entry.make()
     with torch.no_grad():
         for tensor in (*later.parameters(), *later.buffers()):
@@ -262,7 +262,7 @@ def test_built_on_meta_and_made_later(entry: Entry) -> None:
 @each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_kernel_is_definition(entry: Entry, dtype: torch.dtype) -> None:
-    """Values; and in double precision, where rounding does not put a unit on the other side of 0, gradients."""
+    """Values, and gradients in double precision, where rounding does not change the sign of a unit."""
     model = stirred(entry.make(dtype=dtype)).eval()
     inputs = made(entry, model, dtype=dtype)
     answer = model(*inputs)
@@ -287,14 +287,14 @@ LONG = (
     "resnet", "sequence to sequence", "visual attention", "transformer", "transposed convolution", "decoder",
     "language model", "vision transformer", "vision transformer, mean", "convolution over four axes",
 )  # fmt: skip
-"""Those that take a second or more to record where their sizes are free."""
+"""The models that take a second or more to record with symbolic sizes."""
 
 
 @pytest.mark.parametrize(
     "entry", [pytest.param(MODELS[name], id=name, marks=[pytest.mark.slow] * (name in LONG)) for name in MODELS]
 )
 def test_the_diagram_is_the_model(entry: Entry) -> None:
-    """Recorded without sizes, of one example where a signature has `...`, and run at some."""
+    """Recorded with symbolic sizes, for one example if a signature has `...`, and run at chosen sizes."""
     model = stirred(entry.make(dtype=torch.float64)).eval()
     diagram = trace(model)
     assert diagram.box.parameter_count == sum(parameter.numel() for parameter in model.parameters())
@@ -304,7 +304,7 @@ def test_the_diagram_is_the_model(entry: Entry) -> None:
 
 @each
 def test_it_runs_under_autocast(entry: Entry) -> None:
-    """bfloat16 keeps 8 bits: the tolerance is a few units of its last place for the largest of the numbers."""
+    """bfloat16 keeps 8 bits: the tolerance is a few units in the last place of the largest number."""
     model = stirred(entry.make()).eval()
     inputs, method = made(entry, model), getattr(model, "logits", model)
     inputs = inputs[: len(declared(method).inputs)]
@@ -320,7 +320,7 @@ def test_it_runs_under_autocast(entry: Entry) -> None:
 
 @each
 def test_two_steps_change_every_parameter(entry: Entry) -> None:
-    """Two, since a head that begins at 0 keeps what is before it where it was for one; no input is written to."""
+    """Two steps, since with a head of 0 the first changes only the head; no input is changed in place."""
     model = entry.make().train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     inputs = made(entry, model)
@@ -334,7 +334,7 @@ def test_two_steps_change_every_parameter(entry: Entry) -> None:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         if re.search(entry.still, name):
-            # 0 but for the rounding of the sums that cancel
+            # 0 up to the rounding of sums that cancel
             torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter.grad), rtol=0, atol=1e-5)
         else:
             assert not torch.equal(parameter, before[name]), name
@@ -400,7 +400,7 @@ def test_copies_are_equal_and_apart(
 @pytest.mark.slow
 @each
 def test_it_compiles_into_one_graph(entry: Entry) -> None:
-    """Forward and backward, in the mode a user gets: with statistics that change, but without dropout."""
+    """Forward and reverse pass in training mode, with statistics that change but without dropout."""
     torch.compiler.reset()
     model = stirred(entry.make(dtype=torch.float64))
     for module in model.modules():
@@ -435,8 +435,8 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "visual attention", "language model"])
-def test_two_processes_find_the_gradients_of_one(name: str, tmp_path: Path) -> None:
-    """DistributedDataParallel, each process with half of the batch."""
+def test_two_processes_compute_the_gradients_of_one(name: str, tmp_path: Path) -> None:
+    """DistributedDataParallel, with half of the batch in each process."""
     entry = MODELS[name]
     model = stirred(entry.make())
     inputs = made(entry, model)
