@@ -103,7 +103,7 @@ class Builder:
         return self._enter_circuit(draft, event)
 
     def _name_arguments(self, event: Enter) -> None:
-        """Name the arguments of the run by its parameters, and their axes as the user of `trace` does."""
+        """Name the arguments of the run by parameter, and their axes as `axes` says."""
         for path, number in argument_paths(named_arguments(event, self.binder)):
             self.freezer.argument_names.setdefault(number, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))

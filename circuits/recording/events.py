@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 
+_any_autocast = torch._C._is_any_autocast_enabled
+
 
 class Event:
     """The base class of all events of a run."""
@@ -94,9 +96,9 @@ class Enter(Event):
         "whole",
     )
 
-    def __init__(self, kind: str, label: str, path: str, module: Any, level: int, where: str) -> None:
-        self.kind, self.label, self.path, self.module = kind, label, path, module
-        self.level, self.where = level, where
+    def __init__(self, kind: str, label: str, path: str, module: Any, where: str) -> None:
+        self.kind, self.label, self.path, self.module, self.where = kind, label, path, module, where
+        self.level = functorch.maybe_current_level() or 0
         self.args: Any = ()
         self.kwargs: Any = {}
         self.circuit: Any = None
@@ -122,10 +124,6 @@ class Leave(Event):
 
     def __init__(self, result: Any, inside: Any = None, dims: Any = None, failed: bool = False) -> None:
         self.result, self.inside, self.dims, self.failed = result, inside, dims, failed
-
-
-def _any_autocast() -> bool:
-    return torch._C._is_any_autocast_enabled()
 
 
 def _autocast() -> tuple[str, torch.dtype] | None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from circuits import switch
 from circuits.diagram import TRACED_INTO, describe
 from circuits.recording.events import Enter, Leave
 from circuits.recording.listener import Listener
 from circuits.recording.module_paths import register_paths
+from circuits.recording.user_frames import user_line
 
 
 def record_module(
@@ -22,7 +22,8 @@ def record_module(
 ) -> Any:
     """Record a module call as a box and return its result; `call(module, *args, **kwargs)` is the original call.
 
-    A compiled module is recorded as the module it wraps, and one with its own `__call__` as one box.
+    A compiled module is recorded as the module that it wraps. A module whose class overrides `__call__` is recorded
+    once, although both its `__call__` and that of `nn.Module` are intercepted.
     """
     record = listener.record
     compiled_from = module._modules.get("_orig_mod")
@@ -42,7 +43,8 @@ def record_module(
         register_paths(record, module, bool(listener.stack))
     elif not listener.stack:
         record.roots.append((record.paths[id(module)][0], module))
-    box = listener.new_box("module", type(module).__name__, record.paths[id(module)][0], module)
+    path = record.paths[id(module)][0]
+    box = Enter("module", type(module).__name__, path, module, user_line() if listener.lines else "")
     return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
 
 
@@ -70,16 +72,15 @@ def record_vmap(
         inside[:] = [describe(result, listener.values.wire)]
         return result
 
-    level = functorch.maybe_current_level() or 0
     listener.stack.error_noted = False
-    box = Enter("transform", f"vmap {_function_name(function)}", "", None, level, "")
+    box = Enter("transform", f"vmap {_function_name(function)}", "", None, "")
     box.args, box.kwargs = describe(args, listener.values.wire), describe(kwargs, listener.values.wire)
     listener.stack.append(box)
     listener.emit(box)
     listener.is_paused = True
     try:
         result = call(recorded)
-        listener.stack.mark_whole(level + 1)
+        listener.stack.mark_whole(box.level + 1)
         inner_result = inside[0] if inside else None
         listener.emit(Leave(describe(result, listener.values.define), inner_result, out_dims), result)
     except BaseException as error:
@@ -93,6 +94,7 @@ def record_vmap(
 
 
 def _function_name(function: Any) -> str:
+    """Return the name of a function, or of the class of a callable object; empty for a lambda."""
     name = getattr(function, "__name__", type(function).__name__)
     return "" if name == "<lambda>" else name
 

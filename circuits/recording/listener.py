@@ -112,8 +112,7 @@ class Listener(TorchFunctionMode):
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
     ) -> Any:
         """Record `run()` as one call of `function` and return its result; results without a tensor are not recorded."""
-        values = self.values
-        wire = values.wire
+        wire = self.values.wire
         self.stack.error_noted = False
         event = Call(
             function,
@@ -131,11 +130,11 @@ class Listener(TorchFunctionMode):
             raise
         finally:
             self.current_operation = before
-        event.result = describe(result, values.define)
+        event.result = describe(result, self.values.define)
         if result is None and mutates(function) and args and isinstance(args[0], Tensor):
             # `x[i] = y` returns None, but x is a new value after it: recorded as a call that returns x.
             event.function = returning_first(function)
-            event.result = describe(args[0], values.define)
+            event.result = describe(args[0], self.values.define)
         elif type(event.result) is not Wire and next(leaves(event.result), None) is None:
             return result
         level = functorch.maybe_current_level()
@@ -186,7 +185,7 @@ class Listener(TorchFunctionMode):
         if module is not None and id(module) not in self.record.paths:
             register_paths(self.record, module, bool(self.stack))
         path = self.record.paths[id(module)][0] if module is not None else ""
-        box = self.new_box("circuit", circuit.name, path, module)
+        box = Enter("circuit", circuit.name, path, module, user_line() if self.lines else "")
         box.circuit, box.owner = circuit, owner
         return self.record_box(box, args, kwargs, lambda: run(self.definitions))
 
@@ -194,14 +193,9 @@ class Listener(TorchFunctionMode):
         self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run a function that is no circuit as a box, the outermost one."""
-        box = self.new_box("function", label)
+        box = Enter("function", label, "", None, user_line() if self.lines else "")
         box.function = function
         return self.record_box(box, args, kwargs, lambda: function(*args, **kwargs))
-
-    def new_box(self, kind: str, label: str, path: str = "", module: nn.Module | None = None) -> Enter:
-        """Return the event that opens a box at the current transform level and line."""
-        level = functorch.maybe_current_level() or 0
-        return Enter(kind, label, path, module, level, user_line() if self.lines else "")
 
     def record_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Record `run()` as the inside of a box and return its result; the outermost box activates this mode."""

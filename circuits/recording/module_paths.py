@@ -1,7 +1,8 @@
 """The dotted path of every module in a recorded run, and which module has a path.
 
-A module that is called while no module around it has a path is a root. The first root has the empty path, so that its
-modules have the names of `named_modules()`; the paths of each further root begin with a name of its own.
+A module that is called and is no part of an earlier root becomes a root. If it is the outermost box of the run, it has
+the empty path, so that the modules below have the names of `named_modules()`; the paths of every other root begin with
+a name of its own.
 """
 
 import itertools

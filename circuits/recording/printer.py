@@ -24,13 +24,14 @@ is called with each line, or None for nowhere."""
 class Printer:
     """Prints the boxes of a run from its events.
 
-    A box is printed when it opens, an operation when it has run. A box with one operation and nothing else is printed
-    as one line; so its line, and that of a first operation, are pending until the next event shows which it is.
+    An operation is printed when it has run, a box before its contents. A box that contains a single operation is
+    printed as one line; therefore the line of a box that opens, and that of its first operation, are pending until the
+    next event shows what the box contains.
 
     Args:
         write: Called with each line.
-        depth: Boxes nested deeper are not printed, the outermost having depth 0; None: all are.
-        values: Results with at most so many numbers are printed with them; 0: none.
+        depth: The deepest nesting level that is printed, 0 being the outermost box; None: all.
+        values: Results with at most this many numbers are printed with their values; 0: none.
 
     Attributes:
         pending: The boxes that are not printed yet, each with its depth and its result.
@@ -107,10 +108,10 @@ def numbers_text(tensor: Tensor) -> str:
 
 
 def writer(to: Any) -> Callable[[str], object]:
-    """Return the function that writes a line to a sink, which is not None.
+    """Return the function that writes a line to a sink other than None.
 
     Raises:
-        CircuitError: `to` is no sink.
+        CircuitError: `to` is not a `Sink`.
     """
     if to == "stdout":
         return lambda line: sys.stdout.write(f"{line}\n")

@@ -44,12 +44,12 @@ def trace(
 
     Args:
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
-        *args: The positional arguments of the call; of tensors only the shape and dtype are used. If no argument is a
-            tensor, the inputs are made from the signature or from `axes`: in the model's floating-point dtype, or in
-            that of the circuit's `dtypes`.
-        sizes: Sizes of axes of inputs that are made here; the other axes stay symbols, which diagrams show by name.
-        axes: The axes of the tensor arguments in order, separated by commas (`axes="b c h w"`), for a target without
-            a signature. `16*h` is a size that must be a multiple of 16; a circuit declares it by `multiples=`.
+        *args: The positional arguments of the call; only the shapes and dtypes of tensors matter. If no argument is a
+            tensor, the inputs are made from `axes` or else from the signature: in the dtype that the circuit's
+            `dtypes` state, or the model's floating-point dtype.
+        sizes: Sizes of axes of inputs that are made here; the other axes stay symbols.
+        axes: The axes of the tensor arguments in order, separated by commas: `axes="b c h w"`. In inputs that are made
+            here, `16*h` is a size that must be a multiple of 16; a circuit declares that by `multiples=`.
         **kwargs: The keyword arguments of the call.
 
     Raises:

@@ -31,8 +31,8 @@ from circuits.recording.printer import Printer, Sink, numbers_text, small_tensor
 class Seen:
     """The runs that `track` recorded: a sequence of diagrams, in order, each built on first access.
 
-    It has a length, and is indexed and iterated over like a list. `print(seen)` prints the table of each diagram. The
-    diagram of a run that failed ends with the box that failed. `track` makes and fills it.
+    It has a length, integer indexes and iteration. `print(seen)` prints the table of each diagram. The diagram of a run
+    that failed ends with the box that failed. `track` creates and fills it.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Seen:
         return "\n".join([str(diagram) for diagram in self])
 
     def _add(self, builder: Builder) -> None:
-        """Add a run; the events that its builder has not taken yet, it takes when the diagram is first accessed."""
+        """Add a run; its builder takes the remaining events when the diagram is first accessed."""
         self._runs.append(functools.cache(lambda: assemble(builder.feed_all())))
 
 
@@ -78,14 +78,15 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
         target: The module or circuit; a compiled one runs as the code that it wraps.
         to: Where lines are printed: "stdout", a stream, a logger (at INFO), a function that is called with each line,
             or None to print nothing.
-        depth: How deep the boxes are nested that are printed, 0 being the outermost alone; None: all. All are recorded.
-        values: Print the numbers of results that have at most so many.
+        depth: The deepest nesting level that is printed, 0 being the outermost box; None: all. A box that fails is
+            always printed, and every box is recorded.
+        values: Results with at most this many numbers are printed with their values; 0: none.
 
     Returns:
         A context manager whose value is a `Seen`, the diagrams of the calls so far.
 
     Raises:
-        CircuitError: `target` is neither a module nor a circuit, or `to` is nothing that lines can be printed to.
+        CircuitError: `target` is neither a module nor a circuit, or `to` is none of the above.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     >>> with track(model, to=None) as seen:
@@ -144,11 +145,12 @@ class Tracker(nn.Module):
             or None to print nothing. A copied or unpickled tracker that printed to a stream prints nothing.
         times: How many calls are printed; None: all.
         rank: The rank of the process that prints in a distributed run; None: every process prints.
-        values: Print the numbers of outputs that have at most so many.
+        values: Outputs with at most this many numbers are printed with their values; 0: none.
 
     Raises:
+        SignatureError: `signature` cannot be parsed.
         ShapeError: On a call, the tensors do not fit the signature.
-        CircuitError: When a line is to be printed, `to` is nothing that lines can be printed to.
+        CircuitError: On a call that is to be printed, `to` is none of the above.
 
     Source: the notebook's Tracker, which called `module.forward` and so skipped hooks, and took a single tensor.
     """
@@ -252,9 +254,9 @@ def _rank() -> int:
 
 
 def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before loading, rename the keys of a state dict from those without the tracker (`weight`) to `module.weight`.
+    """Rename the keys of a state dict before it is loaded: `weight`, as without the tracker, to `module.weight`.
 
-    Pickled trackers refer to this function and the next by name.
+    Pickled trackers refer to this function, and to the next, by name.
     """
     for key in [key for key in state if key.startswith(prefix)]:
         state[f"{prefix}module.{key.removeprefix(prefix)}"] = state.pop(key)
@@ -265,7 +267,7 @@ def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> No
 
 
 def _out(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """After saving, rename the keys of a state dict back: `module.weight` to `weight`."""
+    """Rename the keys of a state dict when it is saved: `module.weight` to `weight`, as without the tracker."""
     for key in [key for key in state if key.startswith(f"{prefix}module.")]:
         state[prefix + key.removeprefix(f"{prefix}module.")] = state.pop(key)
     versions: dict[str, Any] = getattr(state, "_metadata", {})

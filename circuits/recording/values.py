@@ -24,7 +24,7 @@ class Values:
     Args:
         record: The record to which values are added.
         stack: The open boxes, the innermost last.
-        emit: Called with each event: `Lift`, where a tensor is first read inside a transform.
+        emit: Called with a `Lift` event when a tensor is first read inside a transform.
     """
 
     def __init__(self, record: Record, stack: list[Enter], emit: Callable[[Event], None]) -> None:
