@@ -1,4 +1,4 @@
-"""Every reverse rule against autograd in float64: the gradient, and the gradient of the gradient."""
+"""Every reverse rule is compared with autograd in float64: first and second derivatives."""
 
 import inspect
 import warnings
@@ -18,46 +18,49 @@ from circuits.diagram.structure import tensors
 
 
 def agree(f: Callable[..., Any], *given: Tensor, order: int = 2, opaque: tuple[str, ...] = ()) -> None:
-    """The backward diagram of f, and that of the diagram, give what autograd gives; these boxes have no rule."""
+    """The backward circuit of f, and the backward circuit of that, have the cotangents that autograd computes.
+
+    `opaque` are the labels of the boxes that have no rule.
+    """
     inputs = [each.double() if each.is_floating_point() else each for each in given]
     diagram = backward(f, *inputs)
     assert tuple(dict.fromkeys(box.label for box in diagram.opaque)) == opaque
     floating = [place for place, each in enumerate(inputs) if each.is_floating_point()]
     torch.manual_seed(3)
     leaves = [each.clone().requires_grad_() if each.is_floating_point() else each for each in inputs]
-    watched = [leaves[place] for place in floating]
+    leaves_with_gradient = [leaves[place] for place in floating]
     outputs = [each for each in tensors(f(*leaves)) if each.is_floating_point()]
-    back = [torch.randn_like(each).requires_grad_() for each in outputs]
-    wanted = torch.autograd.grad(outputs, watched, back, create_graph=order > 1, allow_unused=True)
+    cotangents = [torch.randn_like(each).requires_grad_() for each in outputs]
+    wanted = torch.autograd.grad(outputs, leaves_with_gradient, cotangents, create_graph=order > 1, allow_unused=True)
     torch.manual_seed(3)
-    found = diagram(*[each.clone() for each in inputs], *[each.detach() for each in back])
-    same(list(found.values())[: len(floating)], wanted)
+    found = diagram(*[each.clone() for each in inputs], *[each.detach() for each in cotangents])
+    assert_same(list(found.values())[: len(floating)], wanted)
     slopes = [torch.randn_like(each) for each in found.values()]
     if order == 1 or not any(each is not None and each.requires_grad for each in wanted):
         return
     kept = [(each, slope) for each, slope in zip(wanted, slopes, strict=False) if each is not None]
-    second = [*watched, *back]
+    second = [*leaves_with_gradient, *cotangents]
     wanted = torch.autograd.grad([a for a, _ in kept], second, [b for _, b in kept], allow_unused=True)
     torch.manual_seed(3)
-    again = backward(diagram)(*inputs, *[each.detach() for each in back], *slopes)
-    same(list(again.values()), wanted)
+    again = backward(diagram)(*inputs, *[each.detach() for each in cotangents], *slopes)
+    assert_same(list(again.values()), wanted)
 
 
-def same(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
-    """To 1e-9: what is reckoned in single precision on the way shows."""
+def assert_same(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
+    """Assert that tensors are equal to 1e-9, which an intermediate result in single precision would exceed."""
     assert len(found) == len(wanted)
-    for mine, theirs in zip(found, wanted, strict=True):
-        theirs = torch.zeros_like(mine) if theirs is None else theirs
-        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
+    for one, other in zip(found, wanted, strict=True):
+        other = torch.zeros_like(one) if other is None else other
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 def r(*shape: int) -> Tensor:
-    """Random numbers of this shape."""
+    """Return normal random numbers of this shape."""
     return torch.randn(shape, dtype=torch.float64)
 
 
 def positive(*shape: int) -> Tensor:
-    """Random numbers above 0."""
+    """Return positive random numbers of this shape."""
     return r(*shape).exp()
 
 
@@ -65,7 +68,7 @@ Case = tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]
 
 
 def every(cases: dict[str, Case]) -> Any:
-    """A test for each case."""
+    """Parametrize a test by cases."""
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
 
@@ -125,7 +128,7 @@ def padded_by_a_word(x: Tensor, w: Tensor) -> Tensor:
 
 CONVOLUTIONS: dict[str, Case] = {
     "one axis": (lambda x, w, b: F.conv1d(x, w, b, 2, 1, 2), lambda: (r(2, 4, 9), r(6, 4, 3), r(6))),
-    "what a step leaves over": (lambda x, w: F.conv1d(x, w, stride=3), lambda: (r(2, 2, 9), r(3, 2, 2))),
+    "a remainder of the stride": (lambda x, w: F.conv1d(x, w, stride=3), lambda: (r(2, 2, 9), r(3, 2, 2))),
     "groups": (
         lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 0), groups=2), lambda: (r(2, 4, 8, 7), r(6, 2, 3, 2), r(6)),
     ),
@@ -221,7 +224,7 @@ def test_functions_of_a_number_between_minus_one_and_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*ABOVE.split(), "acosh"])
-def test_functions_of_a_number_above_nought(name: str) -> None:
+def test_functions_of_a_positive_number(name: str) -> None:
     agree(getattr(torch, name), positive(2, 3) + (name == "acosh"))
 
 
@@ -230,13 +233,13 @@ def test_activations(name: str) -> None:
     agree(getattr(F, name), r(3, 4) * 3)
 
 
-def test_the_hard_sigmoid_is_what_its_definition_says() -> None:
-    """Torch takes the sixth in its slope in single precision, and has no second slope."""
+def test_the_hard_sigmoid_equals_its_definition() -> None:
+    """torch divides by 6 in single precision in its derivative, and has no second derivative."""
     x, back = r(3, 4) * 3, r(3, 4)
     leaf = x.clone().requires_grad_()
     found = [*backward(F.hardsigmoid, x)(x, back).values()]
-    same(found, torch.autograd.grad(F.relu6(leaf + 3) / 6, leaf, back))
-    same(found, torch.autograd.grad(F.hardsigmoid(leaf), leaf, back), tolerance=1e-7)
+    assert_same(found, torch.autograd.grad(F.relu6(leaf + 3) / 6, leaf, back))
+    assert_same(found, torch.autograd.grad(F.hardsigmoid(leaf), leaf, back), tolerance=1e-7)
 
 
 SETTINGS: dict[str, Case] = {
@@ -342,8 +345,8 @@ OF_A_NUMBER: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", OF_A_NUMBER)
-def test_a_number_is_taken_for_a_vector_of_one(name: str) -> None:
-    """Torch lets an axis be named where there is none."""
+def test_a_scalar_accepts_dimension_0(name: str) -> None:
+    """torch accepts a dimension for a tensor without axes."""
     agree(OF_A_NUMBER[name], r())
 
 
@@ -518,7 +521,7 @@ INDICES: dict[str, Case] = {
         lambda w: F.embedding_bag(BAGS, w, STARTS, mode="mean", padding_idx=4), lambda: (r(5, 3),),
     ),
     "bags, the largest": (lambda w: F.embedding_bag(BAGS, w, STARTS, mode="max"), lambda: (r(5, 3),)),
-    "bags, the end told": (
+    "bags, with the last offset": (
         lambda w: F.embedding_bag(BAGS, w, STARTS, mode="sum", include_last_offset=True), lambda: (r(5, 3),),
     ),
     "bags, weighed": (
@@ -536,14 +539,14 @@ def test_shapes(case: Case) -> None:
 
 @every(INDICES)
 def test_indices(case: Case) -> None:
-    """Of bags, and of rows scaled by how often they are read, torch has no second slope."""
+    """torch has no second derivatives of bags, nor of embeddings scaled by frequency."""
     once = [each for name, each in INDICES.items() if "by how often" in name or "bags" in name]
     agree(case[0], *case[1](), order=1 if case in once else 2)
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 def test_bags_twice(mode: str) -> None:
-    """The second slope of bags, and of their square, is that of rows read, and added up by hand."""
+    """The second derivatives of bags, and of their square, equal those of rows that are indexed and summed."""
 
     def by_rows(w: Tensor) -> Tensor:
         rows = [w[BAGS[start:end]] for start, end in ((0, 2), (2, 2), (2, 6))]
@@ -554,17 +557,17 @@ def test_bags_twice(mode: str) -> None:
         backward(backward(f, w))(w, back, slope)
         for f in (lambda w: F.embedding_bag(BAGS, w, STARTS[:-1], mode=mode).square(), by_rows)
     ]
-    same(list(gradients[0].values()), list(gradients[1].values()))
+    assert_same(list(gradients[0].values()), list(gradients[1].values()))
 
 
-def test_bags_scaled_by_how_often_ask_torch() -> None:
+def test_bags_scaled_by_frequency_use_torch() -> None:
     def f(w: Tensor) -> Tensor:
         return F.embedding_bag(BAGS, w, STARTS, mode="sum", scale_grad_by_freq=True)
 
     agree(f, r(5, 3), order=1, opaque=("∂_embedding_bag",))
 
 
-# What is turned in place ---------------------------------------------------------------------------------------------
+# Views changed in place ----------------------------------------------------------------------------------------------
 
 
 def transposed_in_place(x: Tensor) -> Tensor:
@@ -578,8 +581,8 @@ def stretched_in_place(x: Tensor) -> Tensor:
     return y.unsqueeze_(0).squeeze_(0).t_() @ x
 
 
-def turned_then_written(x: Tensor) -> Tensor:
-    """A view that is turned and then written: what it is a view of has it where it stood."""
+def transposed_then_written(x: Tensor) -> Tensor:
+    """A view is transposed back and then written: the base is changed at the original indexes."""
     y = x * 2
     z = y.t()
     z.t_()
@@ -591,22 +594,22 @@ def strided_in_place(x: Tensor) -> Tensor:
     return (x * 2).as_strided_((3, 2), (1, 2)) * 2
 
 
-def cut_off_in_place(x: Tensor) -> Tensor:
+def detached_in_place(x: Tensor) -> Tensor:
     y = x * 2
     z = y + x
     return z * y.detach_()
 
 
-@pytest.mark.parametrize("f", [transposed_in_place, stretched_in_place, turned_then_written, cut_off_in_place])
-def test_what_is_turned_in_place_goes_on_as_a_view(f: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize("f", [transposed_in_place, stretched_in_place, transposed_then_written, detached_in_place])
+def test_views_changed_in_place_are_differentiated(f: Callable[[Tensor], Tensor]) -> None:
     agree(f, r(3, 4))
 
 
-def test_strides_set_in_place_ask_torch() -> None:
+def test_strides_set_in_place_use_torch() -> None:
     agree(strided_in_place, r(3, 4), opaque=("∂as_strided",))
 
 
-def test_what_is_resized_in_place_is_refused_by_name() -> None:
+def test_resize_in_place_is_refused_by_name() -> None:
     with pytest.raises(CircuitError, match="resize_ changes what gradients flow through in place"):
         backward(lambda x: (x * 2).resize_(2, 6), r(3, 4))
 
@@ -634,12 +637,12 @@ ATTENTIONS: dict[str, Case] = {
 
 @every(ATTENTIONS)
 def test_attentions(case: Case) -> None:
-    """Torch has no second slope of the fused kernel, so the gradient's is held against that of the definition."""
+    """torch has no second derivatives of the fused kernel, so it is compared with the math kernel."""
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         agree(case[0], *case[1]())
 
 
-# What has no rule ----------------------------------------------------------------------------------------------------
+# Operations without a rule -------------------------------------------------------------------------------------------
 
 OPAQUE: dict[str, tuple[Case, str]] = {
     "masked_scatter": ((lambda x, y: x.masked_scatter(x > 0, y), lambda: (r(2, 2), r(4))), "∂masked_scatter"),
@@ -650,35 +653,35 @@ OPAQUE: dict[str, tuple[Case, str]] = {
 
 
 @pytest.mark.parametrize("name", OPAQUE)
-def test_what_has_no_rule_asks_torch_and_is_listed(name: str) -> None:
+def test_operations_without_a_rule_use_torch_and_are_listed(name: str) -> None:
     (f, given), label = OPAQUE[name]
     agree(f, *given(), opaque=(label,))
 
 
-def test_a_complex_value_on_the_way_asks_torch() -> None:
+def test_complex_intermediates_use_torch() -> None:
     agree(lambda x: torch.fft.rfft(x).abs(), r(5), opaque=("∂abs", "∂_fft_r2c"))
 
 
 WINDOW = torch.hann_window(8, dtype=torch.float64)
 
 
-def test_short_time_fourier_transforms_ask_torch_for_what_is_complex() -> None:
-    """Torch turns the spectrum in place on its way, inside one call."""
+def test_short_time_fourier_transforms_use_torch_for_complex_values() -> None:
+    """torch transposes the spectrum in place, inside one call."""
 
-    def there(x: Tensor, w: Tensor) -> Tensor:
+    def spectrum(x: Tensor, w: Tensor) -> Tensor:
         return torch.view_as_real(torch.stft(x, 8, 4, window=w, return_complex=True))
 
-    def and_back(x: Tensor) -> Tensor:
+    def restored(x: Tensor) -> Tensor:
         return torch.istft(torch.stft(x, 8, 4, window=WINDOW, return_complex=True) * 2, 8, 4, window=WINDOW)
 
-    agree(there, r(2, 40), WINDOW, opaque=("∂view_as_real", "∂transpose", "∂_fft_r2c"))
-    spectrum = ("∂_fft_c2r", "∂transpose", "∂unsqueeze", "∂mul", "∂squeeze", "∂_fft_r2c")
-    agree(and_back, r(40), opaque=spectrum)
+    agree(spectrum, r(2, 40), WINDOW, opaque=("∂view_as_real", "∂transpose", "∂_fft_r2c"))
+    opaque = ("∂_fft_c2r", "∂transpose", "∂unsqueeze", "∂mul", "∂squeeze", "∂_fft_r2c")
+    agree(restored, r(40), opaque=opaque)
 
 
 @torch.library.custom_op("circuits_tests::mul", mutates_args=())
 def doubled(x: Tensor, other: Tensor) -> Tensor:
-    """A product of a user's own, twice as large."""
+    """A user's own product, twice as large."""
     return x * other * 2
 
 
@@ -694,21 +697,21 @@ doubled.register_autograd(
 
 
 def test_an_operation_of_another_library_has_its_own_gradient() -> None:
-    """A rule is for ATen's operation of that name, not for all that are called so."""
+    """A rule belongs to ATen's operation, not to others of the same name."""
     agree(lambda x, y: doubled(x, y).sin(), r(3), r(3), order=1, opaque=("∂circuits_tests.mul",))
     signs = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
-    agree(lambda x: torch.copysign(x, signs), r(3), opaque=("∂copysign",))  # torch takes it apart into prims.where
+    agree(lambda x: torch.copysign(x, signs), r(3), opaque=("∂copysign",))  # torch decomposes it into prims.where
 
 
-def test_what_torch_takes_apart_wrongly_is_asked_of_it_whole() -> None:
-    """In torch 2.13 the pieces of this loss give another number than the loss."""
+def test_a_wrong_decomposition_of_torch_is_not_used() -> None:
+    """In torch 2.13 the decomposition of this loss returns another number than the loss."""
     classes = torch.tensor([[3, 0, -1, 1]])
     opaque = ("∂multilabel_margin_loss_forward",)
     agree(lambda x: F.multilabel_margin_loss(x, classes), r(1, 4), order=1, opaque=opaque)
 
 
-def test_torch_is_not_asked_for_what_gradients_do_not_flow_through() -> None:
-    """By the samples of a fractional pool torch has no derivative, and nobody wants one."""
+def test_torch_computes_only_the_gradients_that_are_needed() -> None:
+    """torch has no derivative by the samples of a fractional pool, and none is needed."""
     samples = torch.rand(1, 2, 2, dtype=torch.float64)
 
     def pooled(x: Tensor) -> Tensor:
@@ -717,7 +720,7 @@ def test_torch_is_not_asked_for_what_gradients_do_not_flow_through() -> None:
     agree(pooled, r(1, 2, 6, 6), order=1, opaque=("∂fractional_max_pool2d",))
 
 
-def test_what_draws_and_has_no_rule_is_refused_by_name() -> None:
+def test_random_operations_without_a_rule_are_refused_by_name() -> None:
     with pytest.raises(CircuitError, match="_sample_dirichlet draws random numbers"):
         backward(lambda x: torch.ops.aten._sample_dirichlet(x), positive(3, 4))
 
@@ -734,7 +737,7 @@ def test_a_rule_is_registered_once() -> None:
 
 
 def differentiable(name: str) -> list[Any]:
-    """The overloads of an operation that give tensors from tensors, and write to none."""
+    """Return the overloads of an operation that return tensors from tensors and write to none."""
     packet = getattr(torch.ops.aten, name)
     found = [getattr(packet, each)._schema for each in packet.overloads()]
     return [
@@ -745,15 +748,15 @@ def differentiable(name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if isinstance(name, str)])
-def test_a_rule_asks_for_what_its_operation_has(name: str) -> None:
+def test_parameters_of_a_rule_are_arguments_of_its_operation(name: str) -> None:
     """Each parameter of a rule is an argument of every overload, or has a default."""
     parameters = inspect.signature(RULES[name].function).parameters.values()
-    asked = {each.name for each in parameters if each.default is each.empty} - {"dy", "y"}
+    required = {each.name for each in parameters if each.default is each.empty} - {"dy", "y"}
     for schema in differentiable(name):
         if (name, schema.overload_name) in (("where", ""), ("einsum", "sublist")):
-            continue  # the one gives integers, the other is no operation of its own
-        had = {"x" if each.name in ("self", "input") else each.name for each in schema.arguments}
-        assert asked <= had, schema
+            continue  # the first returns integers, the second is no operation of its own
+        available = {"x" if each.name in ("self", "input") else each.name for each in schema.arguments}
+        assert required <= available, schema
 
 
 def test_rules_and_definitions_are_of_different_operations() -> None:
@@ -799,7 +802,7 @@ PLANTED: dict[str, Planted] = {
         lambda x: x.sum(1),
         lambda: (r(3, 3),),
     ),
-    "a mean not shared out": ("mean", lambda dy, x: dy.expand(x.shape), lambda x: x.mean(), lambda: (r(3, 4),)),
+    "a mean without its divisor": ("mean", lambda dy, x: dy.expand(x.shape), lambda x: x.mean(), lambda: (r(3, 4),)),
     "softmax without its second term": ("softmax", lambda dy, y: dy * y, lambda x: x.softmax(1), lambda: (r(3, 4),)),
     "softmax summed over another axis": (
         "softmax",
@@ -813,10 +816,10 @@ PLANTED: dict[str, Planted] = {
         lambda x: x.log_softmax(1),
         lambda: (r(3, 4),),
     ),
-    "a slope at the answer": ("sin", lambda dy, y: dy * y.cos(), torch.sin, lambda: (r(3),)),
-    "a slope at the input": ("tanh", lambda dy, x: dy * (1 - x * x), torch.tanh, lambda: (r(3),)),
+    "a derivative at the output": ("sin", lambda dy, y: dy * y.cos(), torch.sin, lambda: (r(3),)),
+    "a derivative at the input": ("tanh", lambda dy, x: dy * (1 - x * x), torch.tanh, lambda: (r(3),)),
     "a lost minus": ("neg", lambda dy: dy, torch.neg, lambda: (r(3),)),
-    "the other of a difference": ("sub", lambda dy: {"x": dy, "other": dy}, torch.sub, lambda: (r(3), r(3))),
+    "the sign of a difference": ("sub", lambda dy: {"x": dy, "other": dy}, torch.sub, lambda: (r(3), r(3))),
     "a product by itself": (
         "mul",
         lambda dy, x, other: {"x": dy * x, "other": dy * other},
@@ -830,7 +833,7 @@ PLANTED: dict[str, Planted] = {
         lambda: (r(3), positive(3)),
     ),
     "a power too many": ("pow", lambda dy, x, exponent: dy * exponent * x**exponent, lambda x: x**3, lambda: (r(3),)),
-    "relu at the other side": ("relu", lambda dy, y: dy.masked_fill(y > 0, 0), torch.relu, lambda: (r(5),)),
+    "relu on the other side": ("relu", lambda dy, y: dy.masked_fill(y > 0, 0), torch.relu, lambda: (r(5),)),
     "norm without its mean": (
         "layer_norm",
         lambda dy, x: dy * x.var(-1, keepdim=True, correction=0).add(1e-5).rsqrt(),
@@ -843,14 +846,14 @@ PLANTED: dict[str, Planted] = {
         lambda x, w: F.conv1d(x, w, stride=2),
         lambda: (r(1, 2, 7), r(2, 2, 3)),
     ),
-    "a weight that all share": ("conv1d", wrong_group, F.conv1d, lambda: (r(1, 2, 5), r(2, 2, 3))),
-    "an index put for added": (
+    "one gradient for all weights": ("conv1d", wrong_group, F.conv1d, lambda: (r(1, 2, 5), r(2, 2, 3))),
+    "an index written instead of added": (
         "index",
         lambda dy, x, indices: torch.zeros_like(x).index_put(tuple(indices), dy),
         lambda x: x[ROWS],
         lambda: (r(4, 2),),
     ),
-    "a permutation for its inverse": (
+    "a permutation instead of its inverse": (
         "permute",
         lambda dy, dims: dy.permute(list(dims)),
         lambda x: x.permute(1, 2, 0),
@@ -868,9 +871,14 @@ PLANTED: dict[str, Planted] = {
         lambda a, b: torch.cat([a, b], 1),
         lambda: (r(2, 3), r(2, 3)),
     ),
-    "a maximum to all": ("amax", lambda dy, x: dy.expand(x.shape), lambda x: x.amax((0, 1)), lambda: (r(3, 3),)),
+    "a maximum to all": (
+        "amax",
+        lambda dy, x: dy.expand(x.shape),
+        lambda x: x.amax((0, 1)),
+        lambda: (r(3, 3),),
+    ),
     "a running sum forwards": ("cumsum", lambda dy, dim: dy.cumsum(dim), lambda x: x.cumsum(0), lambda: (r(4),)),
-    "a detached value watched": ("detach", lambda dy: dy, lambda x: x.detach() * x, lambda: (r(3),)),
+    "a gradient through detach": ("detach", lambda dy: dy, lambda x: x.detach() * x, lambda: (r(3),)),
 }
 
 

@@ -1,7 +1,7 @@
-"""The numbers of the source documents, three times: by circuits with gradients by hand, by the rules, by autograd.
+"""The numbers of the source documents, three times: by custom backward circuits, by the reverse rules, by autograd.
 
-Each document's functions stand here as it writes them, in plain torch; what the documents print is held to the digits
-that they print, in float32 and float64.
+The functions of each document are copied here in plain torch; the numbers that the documents print are compared to the
+digits that they print, in float32 and float64.
 """
 
 import math
@@ -20,7 +20,7 @@ from models import by_hand
 from models.signals import full_convolution, same_convolution, valid_convolution
 
 DTYPES = [torch.float32, torch.float64]
-COLUMNS = ["by hand", "by the rules", "by autograd"]
+COLUMNS = ["custom", "by the rules", "by autograd"]
 every = pytest.mark.parametrize("dtype", DTYPES)
 three = pytest.mark.parametrize("column", COLUMNS)
 
@@ -30,14 +30,14 @@ def numbers(value: Any, dtype: torch.dtype) -> Tensor:
 
 
 def gradients(
-    column: str, hand: Callable[..., Any], plain: Callable[..., Any], inputs: Sequence[Tensor], cotangent: Tensor
+    column: str, custom: Callable[..., Any], plain: Callable[..., Any], inputs: Sequence[Tensor], cotangent: Tensor
 ) -> list[Tensor]:
-    """The cotangents of the inputs: of the circuits by hand, of the document's own code by the rules, by autograd."""
+    """Return the cotangents of the inputs: by the custom circuits, by the rules from the plain code, or by autograd."""
     if column == "by autograd":
         return list(torch.func.vjp(plain, *inputs)[1](cotangent))
-    diagram = backward(hand if column == "by hand" else plain, *inputs)
+    diagram = backward(custom if column == "custom" else plain, *inputs)
     assert not diagram.opaque
-    assert any(box.label.endswith("_gradient") for box in diagram.walk()) == (column == "by hand")
+    assert any(box.label.endswith("_gradient") for box in diagram.walk()) == (column == "custom")
     return list(diagram(*inputs, cotangent).values())
 
 
@@ -67,21 +67,23 @@ def forward_pass(image: Tensor, kernel: Tensor, *rest: Tensor) -> Tensor:
     return after_convolution(correlate2d(image, kernel), *rest)
 
 
-def scored_by_hand(scores: Tensor, value: Tensor, w: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """Scores are themselves times the identity."""
+def after_scores_custom(scores: Tensor, value: Tensor, w: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """The scores as a product with the identity matrix."""
     mixed = by_hand.shared(scores, torch.eye(2, dtype=scores.dtype), value)
     error = by_hand.linear(mixed.reshape(1, -1), w, b)[0] - y
     return 0.5 * einsum(error, error, "n, n ->")
 
 
-def convolved_by_hand(seen: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, w: Tensor, b: Tensor, y: Tensor) -> Tensor:
+def after_convolution_custom(
+    seen: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, w: Tensor, b: Tensor, y: Tensor
+) -> Tensor:
     mixed = by_hand.shared(*[by_hand.matmul(seen, weight) for weight in (wq, wk, wv)])
     error = by_hand.linear(mixed.reshape(1, -1), w, b)[0] - y
     return 0.5 * einsum(error, error, "n, n ->")
 
 
 @every
-def test_000_every_number_on_the_way_forward(dtype: torch.dtype) -> None:
+def test_000_every_number_of_the_forward_pass(dtype: torch.dtype) -> None:
     x, kernel, wq, wk, wv, w, b, y = (numbers(each, dtype) for each in NETWORK.values())
     seen = by_hand.correlated(x, kernel)
     torch.testing.assert_close(seen, numbers([[-2, 0], [0, 2]], dtype))
@@ -124,11 +126,11 @@ def test_000_every_gradient(column: str, dtype: torch.dtype) -> None:
 def test_000_the_gradients_of_the_convolution_and_of_the_scores(column: str, dtype: torch.dtype) -> None:
     *weights, w, b, y = (numbers(each, dtype) for each in (W_Q, W_K, W_V, W, B, Y))
     seen, one = numbers([[-2, 0], [0, 2]], dtype), numbers(1, dtype)
-    found, *_ = gradients(column, convolved_by_hand, after_convolution, [seen, *weights, w, b, y], one)
+    found, *_ = gradients(column, after_convolution_custom, after_convolution, [seen, *weights, w, b, y], one)
     torch.testing.assert_close(found, numbers([[-1.5, 2], [0.5, 0]], dtype))
     torch.testing.assert_close(by_hand.correlated(numbers(X, dtype), found), numbers(GRADIENTS_000["K"], dtype))
     scores = numbers([[4, -4], [4, -4]], dtype)
-    found, *_ = gradients(column, scored_by_hand, after_scores, [scores, seen, w, b, y], one)
+    found, *_ = gradients(column, after_scores_custom, after_scores, [scores, seen, w, b, y], one)
     torch.testing.assert_close(found, numbers([[0.5, 0], [-0.5, 0]], dtype))
 
 
@@ -157,11 +159,11 @@ def log2(x: Tensor) -> Tensor:
 
 
 @circuit("->")
-def log2_by_hand(x: Tensor) -> Tensor:
+def log2_custom(x: Tensor) -> Tensor:
     return log2(x)
 
 
-@log2_by_hand.backward
+@log2_custom.backward
 @circuit(", ->")
 def log2_gradient(x: Tensor, dy: Tensor) -> Tensor:
     return dy / (x * math.log(2))
@@ -171,19 +173,19 @@ def log2_gradient(x: Tensor, dy: Tensor) -> Tensor:
 @three
 def test_001_the_gradient_of_log2_and_its_gradient(column: str, dtype: torch.dtype) -> None:
     x, one = numbers(2.0, dtype), numbers(1.0, dtype)
-    (first,) = gradients(column, log2_by_hand, log2, [x], one)
+    (first,) = gradients(column, log2_custom, log2, [x], one)
     assert f"{first.item():.7f}" == "0.7213475"
     if column == "by autograd":
         second = torch.func.grad(torch.func.grad(log2))(x)
     else:
-        once = backward(log2_by_hand if column == "by hand" else log2, x)
+        once = backward(log2_custom if column == "custom" else log2, x)
         second = backward(once)(x, one, one)["x"]
     torch.testing.assert_close(second, -1 / (x**2 * math.log(2)))
 
 
 @every
 @three
-def test_001_the_gradient_of_a_layer_is_what_goes_in(column: str, dtype: torch.dtype) -> None:
+def test_001_the_gradient_of_a_layer_by_its_weight_is_the_input(column: str, dtype: torch.dtype) -> None:
     x, w, b = numbers([[9.0]], dtype), numbers([[3.0]], dtype), numbers([1.0], dtype)
     assert by_hand.linear(x, w, b).item() == 28
     _, dw, _ = gradients(column, by_hand.linear, lambda x, w, b: x @ w.T + b, [x, w, b], torch.ones_like(x))
@@ -191,13 +193,13 @@ def test_001_the_gradient_of_a_layer_is_what_goes_in(column: str, dtype: torch.d
 
 
 def attention_001(wq: Tensor, wk: Tensor, wv: Tensor, e: Tensor) -> Tensor:
-    """The document's: one query, one key, one value, and the softmax of one number."""
+    """The document's attention: one query, one key, one value, and the softmax of one number."""
     query, key, value = wq @ e, wk @ e, wv @ e
     power = torch.exp(query @ key / e.shape[-1] ** 0.5)
     return power / power.sum() * value
 
 
-def attention_by_hand(wq: Tensor, wk: Tensor, wv: Tensor, e: Tensor) -> Tensor:
+def attention_custom(wq: Tensor, wk: Tensor, wv: Tensor, e: Tensor) -> Tensor:
     query, key, value = (by_hand.matmul(e[None], weight.T) for weight in (wq, wk, wv))
     return by_hand.shared(query * e.shape[-1] ** -0.5, key, value)[0]
 
@@ -212,14 +214,14 @@ WEIGHTS_001 = (
 @every
 @three
 def test_001_attention_and_its_jacobian_by_the_weights(column: str, dtype: torch.dtype) -> None:
-    """Rows of the Jacobian: by W_q and W_k zero but for rounding, by W_v[j, l] delta(i, j) e_l."""
+    """The rows of the Jacobian: 0 up to rounding for W_q and W_k, delta(i, j) e_l for W_v[j, l]."""
     weights, e = [numbers(each, dtype) for each in WEIGHTS_001], numbers([1.0, 2.0, 3.0], dtype)
-    both: list[Any] = [attention_001, attention_by_hand]
+    both: list[Any] = [attention_001, attention_custom]
     for attention in both:
         torch.testing.assert_close(attention(*weights, e), numbers([1.2, 2.3, 3.1], dtype))
     noise = 1e-4 if dtype == torch.float32 else 1e-12  # 1e-6 in the document; scores near 8 times sums of nine
     for place, row in enumerate(torch.eye(3, dtype=dtype)):
-        by_q, by_k, by_v, _ = gradients(column, attention_by_hand, attention_001, [*weights, e], row)
+        by_q, by_k, by_v, _ = gradients(column, attention_custom, attention_001, [*weights, e], row)
         assert max(by_q.abs().max(), by_k.abs().max()) < noise
         expected = torch.zeros(3, 3, dtype=dtype)
         expected[place] = e
@@ -264,7 +266,7 @@ MODES = {
 
 
 def convolve(a: Tensor, b: Tensor, mode: str) -> Tensor:
-    """numpy's, where a is the longer."""
+    """numpy.convolve for an `a` that is not shorter than `b`."""
     ends = b.shape[0] - 1
     before, after = {"full": (ends, ends), "same": (ends - ends // 2, ends // 2), "valid": (0, 0)}[mode]
     return F.conv1d(F.pad(a, (before, after))[None, None], b.flip(0)[None, None])[0, 0]
@@ -277,10 +279,10 @@ def test_002_the_gradient_of_a_convolution_is_a_convolution(mode: Any, column: s
     c, expected, another = MODES[mode]
     a, b, c, expected = (numbers(each, dtype) for each in (A, SLIDING, c, expected))
     made = numpy.convolve(a.numpy(), b.numpy(), mode)
-    hand = getattr(by_hand, mode)
-    for result in (convolve(a, b, mode), hand(a, b)):
+    custom = getattr(by_hand, mode)
+    for result in (convolve(a, b, mode), custom(a, b)):
         torch.testing.assert_close(result, torch.from_numpy(made))
-    da, db = gradients(column, hand, lambda a, b: convolve(a, b, mode), [a, b], c)
+    da, db = gradients(column, custom, lambda a, b: convolve(a, b, mode), [a, b], c)
     torch.testing.assert_close(da, expected)
     torch.testing.assert_close(another(c, b.flip(0)), expected)
     assert torch.dot(torch.from_numpy(made), c).item() == pytest.approx((db @ b).item(), rel=1e-5)
@@ -310,15 +312,15 @@ LAYERS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Tensor]]] = {
 def test_003_distances_from_autograd_are_those_of_the_document(name: str, column: str, dtype: torch.dtype) -> None:
     """The document's random numbers, its loss Σz², and its distances, 0 to 2e-5 in float32."""
     sizes, plain = LAYERS[name]
-    draw, hand = numpy.random.RandomState(12), getattr(by_hand, name)
-    inputs = [torch.from_numpy(draw.randn(*each)).to(torch.float32).to(dtype) for each in sizes]
+    generator, custom = numpy.random.RandomState(12), getattr(by_hand, name)
+    inputs = [torch.from_numpy(generator.randn(*each)).to(torch.float32).to(dtype) for each in sizes]
     leaves = [each.clone().requires_grad_() for each in inputs]
     expected = plain(*leaves)
     (expected**2).sum().backward()
-    made = hand(*inputs)
-    found = gradients(column, hand, plain, inputs, 2 * made)
-    room = 2e-5 if dtype == torch.float32 else 1e-12
-    assert (made - expected).norm() < room
-    for mine, leaf in zip(found, leaves, strict=True):
+    made = custom(*inputs)
+    found = gradients(column, custom, plain, inputs, 2 * made)
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-12
+    assert (made - expected).norm() < tolerance
+    for gradient, leaf in zip(found, leaves, strict=True):
         assert leaf.grad is not None
-        assert (mine - leaf.grad).norm() < room
+        assert (gradient - leaf.grad).norm() < tolerance

@@ -1,9 +1,9 @@
 # Lambdas stand for circuits, and pyright takes them for modules.
 # pyright: reportArgumentType=false, reportFunctionMemberAccess=false, reportCallIssue=false, reportOperatorIssue=false
-"""Wrong reverse rules, planted one at a time: `laws.backward_rule` sees each, and names whose cotangent it is.
+"""Wrong reverse rules, planted one at a time: `laws.backward_rule` detects each, and names the wrong cotangent.
 
-Three tables: rules of operations, each with the function on whose random numbers it is caught; backward circuits
-written by hand; and the machinery around them.
+Three tables: rules of operations, each with a function on whose random inputs the mistake is detected; custom backward
+circuits; and parts of the reverse pass.
 """
 
 import re
@@ -28,23 +28,23 @@ from models import by_hand
 
 @dataclass(frozen=True)
 class Wrong:
-    """The operation, what stands in its rule's place, whose cotangent it spoils; a circuit that shows it, and how."""
+    """The operation, a wrong rule for it, the name of the wrong cotangent; a circuit with its signature; arguments."""
 
     name: Any
     rule: Callable[..., Any]
     of: str
     text: str
     function: Callable[..., Tensor]
-    told: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def square(*axes: str) -> dict[str, Any]:
-    """Axes of equal size, on which what is transposed still fits."""
+    """Return arguments with axes of equal size, for which a transposed tensor still fits."""
     return {"sizes": dict.fromkeys(axes, 3)}
 
 
 def holding(**numbers: Any) -> dict[str, Any]:
-    """Inputs that are these numbers."""
+    """Return arguments in which the inputs are these numbers."""
     return {"inputs": {name: lambda _, held=held: torch.tensor(held).double() for name, held in numbers.items()}}
 
 
@@ -55,7 +55,7 @@ WRONG: dict[str, Wrong] = {
         "matmul", lambda dy, x, other: {"x": dy @ other, "other": x.mT @ dy}, "x", "m n, n p -> m p",
         lambda x, other: x @ other, square("m", "n", "p"),
     ),
-    "matmul: what was stretched is not summed": Wrong(
+    "matmul: the broadcast axis is not summed": Wrong(
         "matmul", lambda dy, x, other: {"x": dy @ other.mT, "other": (x.mT @ dy)[0]}, "other",
         "b m n, n p -> b m p", lambda x, other: x @ other,
     ),
@@ -67,25 +67,25 @@ WRONG: dict[str, Wrong] = {
         "linear", lambda dy, x, weight: {"x": dy @ weight, "weight": x.mT @ dy}, "weight", "b m, n m -> b n",
         lambda x, weight: F.linear(x, weight), square("m", "n"),
     ),
-    "einsum: the others meet without the cotangent": Wrong(
+    "einsum: the others are contracted without the cotangent": Wrong(
         verbs.einsum, lambda dy, args: {"args": [args[1] * 1.0, dy, None]}, "a", "i j, i j -> i j",
         lambda a, b: einsum(a, b, "i j, i j -> i j"),
     ),
-    "reduce: the mean is not shared out": Wrong(
+    "reduce: the mean lacks its divisor": Wrong(
         verbs.reduce, lambda dy, args: {"args": [dy.unsqueeze(-1).expand(args[0].shape), None, None]}, "x",
         "a b -> a", lambda x: reduce(x, "a b -> a", "mean"),
     ),
-    "softmax: the weighted sum is lost": Wrong(
+    "softmax: the weighted sum is missing": Wrong(
         "softmax", lambda dy, y: dy * y, "x", "a b -> a b", lambda x: x.softmax(-1)
     ),
     "softmax: the sum is over the wrong axis": Wrong(
         "softmax", lambda dy, y: y * (dy - (dy * y).sum(0, keepdim=True)), "x", "a b -> a b", lambda x: x.softmax(-1)
     ),
-    "log_softmax: the result is not raised": Wrong(
+    "log_softmax: the exponential is missing": Wrong(
         "log_softmax", lambda dy, y, dim: dy - y * dy.sum(dim, keepdim=True), "x", "a b -> a b",
         lambda x: x.log_softmax(-1),
     ),
-    "logsumexp: shared out in equal parts": Wrong(
+    "logsumexp: equal shares": Wrong(
         "logsumexp", lambda dy, x: (dy.unsqueeze(-1) / x.shape[-1]).expand(x.shape), "x", "a b -> a",
         lambda x: x.logsumexp(-1),
     ),
@@ -95,30 +95,30 @@ WRONG: dict[str, Wrong] = {
     "sum: along the wrong axis": Wrong(
         "sum", lambda dy, x: dy.unsqueeze(0).expand(x.shape), "x", "a b -> a", lambda x: x.sum(1), square("a", "b")
     ),
-    "amax: equals get it all": Wrong(
+    "amax: equal elements each get the whole cotangent": Wrong(
         "amax", lambda dy, y, x: (x == y.unsqueeze(1)) * dy.unsqueeze(1), "x", "2 3 -> 2", lambda x: x.amax(1),
         holding(x=TIES),
     ),
-    "maximum: the first gets it all where both are equal": Wrong(
+    "maximum: where both are equal the first gets the whole cotangent": Wrong(
         "maximum", lambda dy, x, other: {"x": dy * (x >= other), "other": dy * (x < other)}, "x", "2 3, 2 3 -> 2 3",
         lambda x, other: torch.maximum(x, other), holding(x=TIES, other=TIES),
     ),
-    "relu: also where it is 0": Wrong(
+    "relu: 1 at 0": Wrong(
         "relu", lambda dy, y: dy * (y >= 0), "x", "3 -> 3", lambda x: x.relu(), holding(x=[-1, 0, 2])
     ),
     "sub: the sign of the second": Wrong(
         "sub", lambda dy: {"x": dy, "other": dy}, "other", "a, a -> a", lambda x, other: x - other
     ),
     "cos: the sign": Wrong("cos", lambda dy, x: dy * x.sin(), "x", "a -> a", lambda x: x.cos()),
-    "mul: what was stretched is not summed": Wrong(
+    "mul: the broadcast axis is not summed": Wrong(
         "mul", lambda dy, x, other: {"x": dy * other, "other": (dy * x)[:1]}, "other", "a b, 1 b -> a b",
         lambda x, other: x * other,
     ),
-    "div: the square is lost": Wrong(
+    "div: the square is missing": Wrong(
         "div", lambda dy, x, other: {"x": dy / other, "other": -dy * x / other}, "other", "a, a -> a",
         lambda x, other: x / other,
     ),
-    "pow: the exponent stays": Wrong(
+    "pow: the exponent is not reduced": Wrong(
         "pow", lambda dy, x, exponent: dy * exponent * x**exponent, "x", "a -> a", lambda x: x**3
     ),
     "gelu: one term of a product": Wrong(
@@ -132,7 +132,7 @@ WRONG: dict[str, Wrong] = {
         "roll", lambda dy, shifts, dims: torch.roll(dy, shifts, dims), "x", "a -> a", lambda x: x.roll(1, 0),
         {"sizes": {"a": 4}},
     ),
-    "select: a place too far": Wrong(
+    "select: the next index": Wrong(
         "select", lambda dy, x, dim, index: torch.select_scatter(zeros(x), dy, dim, index + 1), "x", "4 a -> a",
         lambda x: x.select(0, 1),
     ),
@@ -147,7 +147,7 @@ WRONG: dict[str, Wrong] = {
         "conv1d", lambda dy, x, weight: {"x": F.pad(F.conv_transpose1d(dy, weight), (0, 2)), "weight": None}, "x",
         "1 2 7 -> 1 3 3", lambda x: F.conv1d(x, torch.ones(3, 2, 3).to(x).cumsum(0), dilation=2),
     ),
-    "gather: written over where it was read twice": Wrong(
+    "gather: overwritten where it was read twice": Wrong(
         "gather", lambda dy, x, dim, index: zeros(x).scatter(dim, index, dy), "x", "3 -> 3",
         lambda x: x.gather(0, torch.tensor([0, 0, 1])),
     ),
@@ -155,48 +155,48 @@ WRONG: dict[str, Wrong] = {
     "sigmoid: the result taken for the argument": Wrong(
         "sigmoid", lambda dy, y: dy * y.sigmoid() * (1 - y.sigmoid()), "x", "a -> a", lambda x: x.sigmoid()
     ),
-    "sin: right, but nobody can go back through it again": Wrong(
+    "sin: right, but not differentiable again": Wrong(
         "sin", lambda dy, x: dy * x.detach().cos(), "x", "a -> a", lambda x: x.sin()
     ),
 }  # fmt: skip
 
 
-def at_one_size(f: Any, told: dict[str, Any]) -> dict[str, Any]:
-    """What a law is told, and the sizes that it would take: what is wrong is not to be made smaller here."""
-    subject = Subject("backward_rule", f, told.get("sizes"), told.get("inputs"), 0, {})
-    return {**told, "sizes": {**subject.sizes, **({"...": subject.lead} if subject.lead else {})}}
+def at_one_size(f: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a law with all its sizes, so that the counterexample is not made smaller."""
+    subject = Subject("backward_rule", f, arguments.get("sizes"), arguments.get("inputs"), 0, {})
+    return {**arguments, "sizes": {**subject.sizes, **({"...": subject.lead} if subject.lead else {})}}
 
 
-def says(of: str) -> str:
-    """How a law begins that names this cotangent, of the first order or the second."""
+def blames(of: str) -> str:
+    """Return a pattern for the beginning of a message that names this cotangent, of first or second order."""
     return rf"laws.backward_rule: .*\n  (at second order, )?the cotangent of {re.escape(of)}[\[ ]"
 
 
 def planted(wrong: Callable[..., Any]) -> Rule:
-    """A rule, as the registry keeps it."""
+    """Return a rule as the registry stores it."""
     code: Any = wrong.__code__
     return Rule(wrong, code.co_varnames[: code.co_argcount])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("defect", WRONG)
-def test_the_rule_in_its_place_holds(defect: str) -> None:
-    """What is caught below is the defect, not the function: by default test_reverse_rules says so."""
+def test_the_original_rule_holds(defect: str) -> None:
+    """The tests below detect the mistake, not the function; test_reverse_rules tests this by default."""
     wrong = WRONG[defect]
-    laws.backward_rule(circuit(wrong.text)(wrong.function), **wrong.told)
+    laws.backward_rule(circuit(wrong.text)(wrong.function), **wrong.arguments)
 
 
 @pytest.mark.parametrize("defect", WRONG)
 def test_a_wrong_rule_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = WRONG[defect]
     f = circuit(wrong.text)(wrong.function)
-    told = at_one_size(f, wrong.told)
+    arguments = at_one_size(f, wrong.arguments)
     monkeypatch.setitem(RULES, wrong.name, planted(wrong.rule))
-    with pytest.raises(AssertionError, match=says(wrong.of)):
-        laws.backward_rule(f, **told)
+    with pytest.raises(AssertionError, match=blames(wrong.of)):
+        laws.backward_rule(f, **arguments)
 
 
-# Written by hand -----------------------------------------------------------------------------------------------------
+# Custom backward circuits --------------------------------------------------------------------------------------------
 
 
 @circuit("a b -> a b")
@@ -246,11 +246,11 @@ def _(x: Tensor, dy: Tensor) -> Tensor:
 
 
 @circuit("a, a -> a")
-def let_through(x: Tensor, gate: Tensor) -> Tensor:
+def gated(x: Tensor, gate: Tensor) -> Tensor:
     return torch.where(gate > 0, x, 0 * x)
 
 
-@let_through.backward
+@gated.backward
 def _(x: Tensor, gate: Tensor, dy: Tensor) -> tuple[Tensor, None]:
     return dy * (gate > 0), None
 
@@ -278,7 +278,7 @@ def overwriting(x: Tensor, dy: Tensor) -> Tensor:
 
 
 def of_affine(dx: Any, dweight: Any, dbias: Any) -> Callable[..., Any]:
-    """A backward circuit of Affine, right where no function is given."""
+    """Return a backward circuit of Affine that is right where no function is passed."""
 
     def gradient(self: Affine, x: Tensor, dy: Tensor) -> Any:
         right, named = Affine.gradient(self, x, dy)
@@ -290,132 +290,133 @@ def of_affine(dx: Any, dweight: Any, dbias: Any) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class ByHand:
-    """A circuit, the wrong backward that it gets, and how the law begins that sees it."""
+class CustomCase:
+    """A circuit, a wrong backward circuit for it, a pattern of the message, and arguments of the law."""
 
     make: Callable[[], Any]
     wrong: Callable[..., Any]
     says: str
-    told: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 IMAGES: dict[str, Any] = {"sizes": {"i": 5, "j": 4, "p": 2, "q": 3}}
 
-BY_HAND: dict[str, ByHand] = {
-    "matmul: a transpose is missing": ByHand(
-        lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz), says("x"), square("m", "n", "p")
+CUSTOM: dict[str, CustomCase] = {
+    "matmul: a transpose is missing": CustomCase(
+        lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz), blames("x"), square("m", "n", "p")
     ),
-    "matmul: the two are in the wrong order": ByHand(
-        lambda: by_hand.matmul, lambda x, y, dz: (x.T @ dz, dz @ y.T), says("x"), square("m", "n", "p")
+    "matmul: the two are in the wrong order": CustomCase(
+        lambda: by_hand.matmul, lambda x, y, dz: (x.T @ dz, dz @ y.T), blames("x"), square("m", "n", "p")
     ),
-    "bias: summed over the wrong axes": ByHand(
-        lambda: by_hand.add_bias, lambda x, bias, dz: (dz, dz.sum((0, 1))), says("bias"), square("i", "j", "k")
+    "bias: summed over the wrong axes": CustomCase(
+        lambda: by_hand.add_bias, lambda x, bias, dz: (dz, dz.sum((0, 1))), blames("bias"), square("i", "j", "k")
     ),
-    "linear: the weight's cotangent is transposed": ByHand(
-        lambda: by_hand.linear, lambda x, weight, bias, dy: (dy @ weight, x.T @ dy, dy.sum(0)), says("weight"),
+    "linear: the weight's cotangent is transposed": CustomCase(
+        lambda: by_hand.linear, lambda x, weight, bias, dy: (dy @ weight, x.T @ dy, dy.sum(0)), blames("weight"),
         square("p", "k"),
     ),
-    "sum: shared out": ByHand(
-        lambda: by_hand.total, lambda x, dy: dy * torch.ones_like(x) / x.numel(), says("x")
+    "sum: divided by the number of elements": CustomCase(
+        lambda: by_hand.total, lambda x, dy: dy * torch.ones_like(x) / x.numel(), blames("x")
     ),
-    "softmax: the weighted sum is lost": ByHand(
-        lambda: softmax, lambda x, dy: dy * x.softmax(-1), says("x")
+    "softmax: the weighted sum is missing": CustomCase(
+        lambda: softmax, lambda x, dy: dy * x.softmax(-1), blames("x")
     ),
-    "softmax: the sum is over the wrong axis": ByHand(
-        lambda: softmax, lambda x, dy: x.softmax(-1) * (dy - (dy * x.softmax(-1)).sum(0)), says("x")
+    "softmax: the sum is over the wrong axis": CustomCase(
+        lambda: softmax, lambda x, dy: x.softmax(-1) * (dy - (dy * x.softmax(-1)).sum(0)), blames("x")
     ),
-    "attention: P dO for PᵀdO, as the document has it": ByHand(
+    "attention: P dO for PᵀdO, as the document has it": CustomCase(
         lambda: by_hand.shared,
         lambda q, k, v, dout: (*by_hand.shared_gradient(q, k, v, dout)[:2], by_hand._shares(q, k) @ dout),
-        says("value"), square("y", "x"),
+        blames("value"), square("y", "x"),
     ),
-    "full convolution: the other is not reversed": ByHand(
+    "full convolution: the other is not reversed": CustomCase(
         lambda: by_hand.full,
-        lambda a, b, dc: (by_hand.valid_convolution(dc, b), by_hand.full_gradient(a, b, dc)[1]), says("a"),
+        lambda a, b, dc: (by_hand.valid_convolution(dc, b), by_hand.full_gradient(a, b, dc)[1]), blames("a"),
     ),
-    "same convolution: the document's way, for an even kernel": ByHand(
+    "same convolution: as in the document, for an even kernel": CustomCase(
         lambda: by_hand.same,
-        lambda a, b, dc: (by_hand.same_convolution(dc, b.flip(-1)), by_hand.same_gradient(a, b, dc)[1]), says("a"),
+        lambda a, b, dc: (by_hand.same_convolution(dc, b.flip(-1)), by_hand.same_gradient(a, b, dc)[1]),
+        blames("a"),
         {"sizes": {"a": 5, "b": 2}},
     ),
-    "correlation: the kernel's cotangent is a convolution": ByHand(
+    "correlation: the kernel's cotangent is a convolution": CustomCase(
         lambda: by_hand.correlated,
         lambda image, kernel, dy: (
             by_hand.correlated_gradient(image, kernel, dy)[0], by_hand.correlated(image, dy).flip(0, 1)
         ),
-        says("kernel"), IMAGES,
+        blames("kernel"), IMAGES,
     ),
-    "windows: folded with the wrong stride": ByHand(
-        lambda: pairs, lambda x, dy: F.pad(fold(dy, "y w -> x", Window("x", "y", "w", 2)), (0, 4)), says("x")
+    "windows: folded with the wrong stride": CustomCase(
+        lambda: pairs, lambda x, dy: F.pad(fold(dy, "y w -> x", Window("x", "y", "w", 2)), (0, 4)), blames("x")
     ),
-    "layer norm: the part along the result is lost": ByHand(
+    "layer norm: the part along the result is missing": CustomCase(
         lambda: normed,
         lambda x, dy: (x.var(-1, keepdim=True, correction=0) + 0.1).rsqrt() * (dy - dy.mean(-1, keepdim=True)),
-        says("x"),
+        blames("x"),
     ),
-    "it has no cotangent at all": ByHand(lambda: raised, lambda x, dy: None, says("x")),
-    "what went in is written over": ByHand(
+    "no cotangent at all": CustomCase(lambda: raised, lambda x, dy: None, blames("x")),
+    "an input is overwritten": CustomCase(
         lambda: raised, overwriting, r"laws.backward_rule: raised.*\n  the backward circuit writes to x"
     ),
-    "it is right, but nobody can go back through it again": ByHand(
+    "right, but not differentiable again": CustomCase(
         lambda: raised, lambda x, dy: dy * x.exp().detach(),
         r"laws.backward_rule: raised.*\n  at second order, the cotangent of x\[",
     ),
-    "one tensor too few": ByHand(
+    "one tensor too few": CustomCase(
         lambda: by_hand.matmul, lambda x, y, dz: dz @ y.T,
         r"laws.backward_rule: matmul.*\n  the backward circuit cannot be made: .* returns 1 of the 2 cotangents",
     ),
-    "axes that do not meet": ByHand(
+    "axes that do not match": CustomCase(
         lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz),
         r"laws.backward_rule: matmul.*\n  the backward circuit cannot be made: .*",
     ),
-    "a method: the bias of the first example alone": ByHand(
-        lambda: Affine(5, 3), of_affine(None, None, lambda self, x, dy: dy[0]), says("bias")
+    "a method: the bias of the first example alone": CustomCase(
+        lambda: Affine(5, 3), of_affine(None, None, lambda self, x, dy: dy[0]), blames("bias")
     ),
-    "a method: the mean over the examples": ByHand(
-        lambda: Affine(5, 3), of_affine(None, lambda self, x, dy: dy.mT @ x / len(x), None), says("weight")
+    "a method: the mean over the examples": CustomCase(
+        lambda: Affine(5, 3), of_affine(None, lambda self, x, dy: dy.mT @ x / len(x), None), blames("weight")
     ),
-    "a method: a transpose is missing": ByHand(
-        lambda: Affine(3, 3), of_affine(lambda self, x, dy: dy @ self.weight.mT, None, None), says("x")
+    "a method: a transpose is missing": CustomCase(
+        lambda: Affine(3, 3), of_affine(lambda self, x, dy: dy @ self.weight.mT, None, None), blames("x")
     ),
-    "a method: a parameter is forgotten": ByHand(
+    "a method: a parameter is missing": CustomCase(
         lambda: Affine(5, 3), lambda self, x, dy: (dy @ self.weight, {"bias": dy.sum(0)}),
         r"laws.backward_rule: Affine.*\n  the backward circuit cannot be made: .* returns no cotangent of weight",
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("f", [softmax, pairs, normed, raised, let_through, Affine(5, 3)])
+@pytest.mark.parametrize("f", [softmax, pairs, normed, raised, gated, Affine(5, 3)])
 def test_the_backward_circuits_that_are_replaced_hold(f: Any) -> None:
-    """Those of models.by_hand do in test_by_hand."""
+    """Those of models.by_hand are tested in test_by_hand."""
     laws.backward_rule(f)
 
 
-@pytest.mark.parametrize("defect", BY_HAND)
-def test_a_wrong_backward_by_hand_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = BY_HAND[defect]
+@pytest.mark.parametrize("defect", CUSTOM)
+def test_a_wrong_custom_backward_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CUSTOM[defect]
     f = case.make()
-    told = at_one_size(f, case.told)
+    arguments = at_one_size(f, case.arguments)
     spec: Any = f.forward.circuit if isinstance(f, nn.Module) else f.circuit
     monkeypatch.setattr(spec.body, "backward", case.wrong)
     with pytest.raises(AssertionError, match=case.says):
-        laws.backward_rule(f, **told)
+        laws.backward_rule(f, **arguments)
 
 
-# What is around them -------------------------------------------------------------------------------------------------
+# The reverse pass ----------------------------------------------------------------------------------------------------
 
 
 @circuit("a -> a")
-def shut_later(x: Tensor) -> Tensor:
-    """The gate is another by the time that the way back reads it; torch keeps where it was open."""
+def gate_closed_later(x: Tensor) -> Tensor:
+    """The gate changes before the reverse pass reads it; torch saves where it was open."""
     gate = torch.ones(x.shape, dtype=x.dtype)
-    found = let_through(x, gate)
+    found = gated(x, gate)
     gate.neg_()
     return found
 
 
 def doubled(x: Tensor) -> Tensor:
-    """2x; autograd refuses to reverse it, as the 2 is a 6 by then."""
+    """2x; autograd refuses to differentiate it, because the 2 is a 6 by then."""
     double = torch.full_like(x, 2.0)
     found = x * double
     double.mul_(3)
@@ -424,28 +425,28 @@ def doubled(x: Tensor) -> Tensor:
 
 @circuit("... 3 -> ... 3")
 def used_twice(x: Tensor) -> Tensor:
-    """One module before and after another function: what comes back to its weights is added."""
+    """One module before and after another function: the cotangents of its weights are added."""
     return SHARED(SHARED(x).tanh())
 
 
 SHARED = Affine(3, 3).double()
 
 
-def keeps_no_copies(*_: Any) -> list[Any]:
-    """As if nothing that is written over were read again."""
+def saves_no_copies(*_: Any) -> list[Any]:
+    """Return no copies, as if no overwritten value were read in the reverse pass."""
     return []
 
 
-def gives_the_last(self: Any, number: int, cotangent: Tensor, is_sum: bool = False) -> None:
-    """As if what met before had not been there."""
-    mine = cotangent if not is_sum else self.cotangents.get(number, cotangent)
-    self.cotangents[number] = mine
-    self.primal.setdefault(self.workspace.number_of(mine), number)
+def overwrites_cotangents(self: Any, number: int, cotangent: Tensor, is_sum: bool = False) -> None:
+    """Set a cotangent instead of adding it to an earlier one."""
+    kept = cotangent if not is_sum else self.cotangents.get(number, cotangent)
+    self.cotangents[number] = kept
+    self.primal.setdefault(self.workspace.number_of(kept), number)
 
 
 @dataclass(frozen=True)
-class Machine:
-    """A circuit, and a part of the walk that is replaced."""
+class ReplacedFunction:
+    """A circuit, and a function of the reverse pass that is replaced."""
 
     f: Callable[..., Any]
     holder: Any
@@ -454,48 +455,51 @@ class Machine:
     of: Sequence[str]
 
 
-MACHINES: dict[str, Machine] = {
-    "a saved input after it changed": Machine(shut_later, functionalize.ForwardPass, "_copies", keeps_no_copies, ["x"]),
-    "cotangents that meet are not added": Machine(
-        circuit("a -> a")(lambda x: x * x.sin()), reverse_pass.ReversePass, "_add", gives_the_last, ["x"]
+REPLACED: dict[str, ReplacedFunction] = {
+    "a saved input is read after it changed": ReplacedFunction(
+        gate_closed_later, functionalize.ForwardPass, "_copies", saves_no_copies, ["x"]
     ),
-    "two uses of a module are not added": Machine(
-        used_twice, reverse_pass.ReversePass, "_add", gives_the_last, ["Affine.weight", "Affine.bias"]
+    "cotangents of one value are not added": ReplacedFunction(
+        circuit("a -> a")(lambda x: x * x.sin()), reverse_pass.ReversePass, "_add", overwrites_cotangents, ["x"]
+    ),
+    "cotangents of two uses of a module are not added": ReplacedFunction(
+        used_twice, reverse_pass.ReversePass, "_add", overwrites_cotangents, ["Affine.weight", "Affine.bias"]
     ),
 }
 
 
-@pytest.mark.parametrize("defect", MACHINES)
-def test_a_wrong_walk_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = MACHINES[defect]
-    told = at_one_size(case.f, {})
-    laws.backward_rule(case.f, **told)
+@pytest.mark.parametrize("defect", REPLACED)
+def test_a_wrong_reverse_pass_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = REPLACED[defect]
+    arguments = at_one_size(case.f, {})
+    laws.backward_rule(case.f, **arguments)
     monkeypatch.setattr(case.holder, case.name, case.wrong)
-    with pytest.raises(AssertionError, match="|".join([says(name) for name in case.of])):
-        laws.backward_rule(case.f, **told)
+    with pytest.raises(AssertionError, match="|".join([blames(name) for name in case.of])):
+        laws.backward_rule(case.f, **arguments)
 
 
-def test_a_factor_that_changed_is_read_as_it_was() -> None:
-    """Autograd refuses this one, so that the law has nothing to compare with."""
+def test_a_factor_that_changed_later_has_its_saved_value() -> None:
+    """Autograd refuses this function, so that the law has nothing to compare with."""
     x, ones = torch.randn(3).double(), torch.ones(3).double()
     assert torch.equal(backward(doubled, x)(x, ones)["x"], 2 * ones)
 
 
-# What the law says, and when it is silent ----------------------------------------------------------------------------
+# Messages of the law, and where it does not apply --------------------------------------------------------------------
 
 
-def said(f: Any, **told: Any) -> str:
+def message_of(f: Any, **arguments: Any) -> str:
+    """Return the message of the law, with file names only."""
     with pytest.raises(AssertionError) as caught:
-        laws.backward_rule(f, **told)
+        laws.backward_rule(f, **arguments)
     return re.sub(r"\S*/(\w+\.py):\d+", r"\1", f"{caught.value}\n")
 
 
-def test_what_it_says(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small counterexample in the names of the axes, for a tensor, a parameter, and an optional tensor's case."""
+def test_messages(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small counterexample in the names of the axes: for a tensor, a parameter, and an optional tensor."""
     nested = circuit("... m -> ... n")(nn.Sequential(nn.Tanh(), Affine(5, 3)))
-    wrong = BY_HAND["a method: the bias of the first example alone"].wrong
+    wrong = CUSTOM["a method: the bias of the first example alone"].wrong
     monkeypatch.setattr(Affine.forward.circuit.body, "backward", wrong)
-    monkeypatch.setattr(softmax.circuit.body, "backward", BY_HAND["softmax: the weighted sum is lost"].wrong)
+    monkeypatch.setattr(softmax.circuit.body, "backward", CUSTOM["softmax: the weighted sum is missing"].wrong)
 
     @circuit("a -> a", optional={"scale": "a"})
     def scaled(x: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -505,7 +509,10 @@ def test_what_it_says(golden: Callable[[str, str], None], monkeypatch: pytest.Mo
     def _(x: Tensor, scale: Tensor | None, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return dy * x.cos(), {"scale": dy * x.sin()}
 
-    golden("laws/backward_rule.txt", "\n".join([said(softmax), said(nested, sizes={"m": 5}), said(scaled)]))
+    golden(
+        "laws/backward_rule.txt",
+        "\n".join([message_of(softmax), message_of(nested, sizes={"m": 5}), message_of(scaled)]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -517,27 +524,27 @@ def test_what_it_says(golden: Callable[[str, str], None], monkeypatch: pytest.Mo
         ("a -> ", lambda x: x.sum() * 2 if x.sum() > 9 else x.sum(), "needs a number that only data can give"),
     ],
 )
-def test_what_it_cannot_speak_of(text: str, f: Any, why: str) -> None:
+def test_where_it_does_not_apply(text: str, f: Any, why: str) -> None:
     with pytest.raises(laws.DoesNotApply, match=why):
         laws.backward_rule(circuit(text)(f))
 
 
 @circuit("... -> ...")
 def hidden(x: Tensor) -> Tensor:
-    """What `backward` refuses by name."""
+    """A function that `backward` refuses by name."""
     y = x * 3
     with torch.no_grad():
         y.mul_(2)
     return y
 
 
-def test_what_backward_refuses_is_nothing_to_speak_of() -> None:
+def test_it_does_not_apply_where_backward_refuses() -> None:
     with pytest.raises(laws.DoesNotApply, match="writes in place, unseen by autograd"):
         laws.backward_rule(hidden)
 
 
 def test_all_kinds_of_circuits_hold() -> None:
-    """Many tensors in, integers, a float32 that a function holds, two results, dropout, frozen weights."""
+    """Several inputs, integers, a function that holds a float32, two outputs, dropout, frozen weights."""
     held = torch.randn(3)
     laws.backward_rule(circuit("a, a, a -> a")(lambda *x: x[0] * x[1] + x[2].sin()))
     laws.backward_rule(circuit("n, v m -> n m", dtypes={"i": torch.long})(lambda i, w: w[i]), inputs={"i": range(3)})
@@ -553,12 +560,12 @@ def cases(suite: Any) -> dict[str, Any]:
     return dict(zip(mark.kwargs["ids"], mark.args[1], strict=True))
 
 
-def test_it_is_a_case_of_the_suite_where_somebody_wrote_a_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_a_case_of_the_suite_for_custom_backward_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
     derived = laws.suite(circuit("a -> a")(torch.sin))
     with pytest.raises(pytest.skip.Exception, match=r"no circuit with a custom backward circuit runs in .*sin"):
         derived(cases(derived)["backward_rule"])
     written = laws.suite(circuit("a b -> a b")(lambda x: softmax(x) * 2))
     written(cases(written)["backward_rule"])
-    monkeypatch.setattr(softmax.circuit.body, "backward", BY_HAND["softmax: the weighted sum is lost"].wrong)
-    with pytest.raises(AssertionError, match=says("x")):
+    monkeypatch.setattr(softmax.circuit.body, "backward", CUSTOM["softmax: the weighted sum is missing"].wrong)
+    with pytest.raises(AssertionError, match=blames("x")):
         written(cases(written)["backward_rule"])

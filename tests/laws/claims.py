@@ -1,6 +1,7 @@
-"""What the authors of `models` promise that no signature says: laws of this repository's own circuits alone.
+"""Properties of the circuits of `models` that no signature implies: laws for this repository's own circuits.
 
-Each takes a circuit and what `subjects` tells every law; an AssertionError says what is not as promised.
+Each takes a circuit and the arguments that `subjects` passes to every law, and raises AssertionError if the property
+does not hold.
 """
 
 import copy
@@ -19,19 +20,19 @@ from circuits import CircuitError, ShapeError, trace
 from circuits.laws.subject import Subject
 
 
-def counted(f: Any, /, number: int, **_: Any) -> None:
-    """The module of a circuit has so many parameters, and not one more."""
+def has_parameters(f: Any, /, number: int, **_: Any) -> None:
+    """The module of a circuit has exactly `number` parameters."""
     found = sum(each.numel() for each in module_of(f).parameters())
-    assert found == number, f"{found} parameters, and its formula gives {number}"
+    assert found == number, f"{found} parameters, but its formula gives {number}"
 
 
 def module_of(f: Any) -> nn.Module:
-    """The module itself, or that of which it is a method."""
+    """Return the circuit if it is a module, otherwise the module whose method it is."""
     return getattr(f, "__self__", f)
 
 
-def placed(f: Any, /, make: Callable[..., nn.Module], **_: Any) -> None:
-    """Made on some device and in some dtype, all of a module is there, and in it."""
+def created_on_device(f: Any, /, make: Callable[..., nn.Module], **_: Any) -> None:
+    """Created with a device and a dtype, all parameters and buffers of a module have them."""
     module = make(device="meta", dtype=torch.float16)
     for name, each in (*module.named_parameters(), *module.named_buffers()):
         assert each.is_meta, f"{name} is on {each.device}"
@@ -39,19 +40,19 @@ def placed(f: Any, /, make: Callable[..., nn.Module], **_: Any) -> None:
 
 
 def takes_device(kind: Callable[..., Any]) -> bool:
-    """Whether what makes a module can be told where, by name or by whatever names come."""
+    """Return whether a class or function takes `device`, by name or by `**options`."""
     taken = inspect.signature(kind).parameters.values()
     return any(each.name == "device" or each.kind is inspect.Parameter.VAR_KEYWORD for each in taken)
 
 
-def pickled(f: Any, /, **_: Any) -> None:
-    """A circuit that is made by a function is found again by its name."""
+def pickles(f: Any, /, **_: Any) -> None:
+    """A circuit that a function makes is pickled by name: unpickling returns the same object."""
     assert pickle.loads(pickle.dumps(f)) is f
 
 
-def offers(f: Any, /, names: str, **told: Any) -> None:
-    """The circuit may be given these tensors, and refuses them where their last axis is longer than it may be."""
-    subject = _subject("offers", f, told)
+def accepts_optional(f: Any, /, names: str, **arguments: Any) -> None:
+    """The circuit accepts these optional tensors, and refuses them if their last axis is too long."""
+    subject = _subject("accepts_optional", f, arguments)
     given = subject.tensors(names.split())
     for name in names.split():
         assert name in given, f"{name} is no optional tensor of {subject.circuit.title}"
@@ -60,9 +61,9 @@ def offers(f: Any, /, names: str, **told: Any) -> None:
             subject(given)
 
 
-def whole(f: Any, /, **told: Any) -> None:
-    """Tokens are whole numbers: others are refused, and a diagram of the module is made of such."""
-    subject = _subject("whole", f, told)
+def takes_integers(f: Any, /, **arguments: Any) -> None:
+    """Tokens are integers: floating tokens are refused, and a diagram of the module is made with integers."""
+    subject = _subject("takes_integers", f, arguments)
     for name, tokens in subject.tensors().items():
         with pytest.raises(CircuitError):
             subject({**subject.tensors(), name: tokens.double()})
@@ -71,9 +72,9 @@ def whole(f: Any, /, **told: Any) -> None:
         trace(f, sizes={name: subject.sizes[name] for name in names})
 
 
-def untouched(f: Any, /, **told: Any) -> None:
-    """Nobody writes to what came in, with gradients or without."""
-    subject = _subject("untouched", f, told)
+def inputs_unchanged(f: Any, /, **arguments: Any) -> None:
+    """The circuit does not write to its inputs, with gradients or without."""
+    subject = _subject("inputs_unchanged", f, arguments)
     for grad in (True, False):
         tensors = subject.tensors()
         with torch.set_grad_enabled(grad):
@@ -82,67 +83,69 @@ def untouched(f: Any, /, **told: Any) -> None:
             assert torch.equal(tensors[name], each), f"{name} is changed"
 
 
-def laid_out(f: Any, /, **told: Any) -> None:
-    """In single precision too, what comes out lies in memory as a new tensor does."""
-    subject = _subject("laid_out", f, told).to(torch.float32)
+def contiguous_output(f: Any, /, **arguments: Any) -> None:
+    """Outputs are contiguous, in single precision too."""
+    subject = _subject("contiguous_output", f, arguments).to(torch.float32)
     assert all(each.is_contiguous() for each in subject(subject.tensors()))
 
 
-def laid_out_last(f: Any, /, **told: Any) -> None:
-    """In single precision the channels of a pixel lie side by side in memory; doubles stay as they are."""
-    subject = _subject("laid_out_last", f, told)
+def channels_last_output(f: Any, /, **arguments: Any) -> None:
+    """In single precision the output has channels-last strides; in double precision it is contiguous."""
+    subject = _subject("channels_last_output", f, arguments)
     tensors = subject.tensors()
-    (image,), (same,) = (
+    (single,), (double,) = (
         subject.to(torch.float32)({name: each.float() for name, each in tensors.items()}),
         subject(tensors),
     )
-    assert image.stride() == (image[0].numel(), 1, image.shape[3] * image.shape[1], image.shape[1])
-    assert same.is_contiguous()
+    assert single.stride() == (single[0].numel(), 1, single.shape[3] * single.shape[1], single.shape[1])
+    assert double.is_contiguous()
 
 
-def mapped(f: Any, /, **told: Any) -> None:
-    """Without gradients too, a circuit has tangents, and torch.vmap lifts it."""
-    subject = _subject("mapped", f, told)
+def has_tangents_and_vmap(f: Any, /, **arguments: Any) -> None:
+    """Without gradients too, a circuit has forward-mode tangents, and torch.vmap lifts it."""
+    subject = _subject("has_tangents_and_vmap", f, arguments)
     one, other = (subject.bound(subject.tensors(draw=draw)) for draw in (0, 1))
     args, kwargs = one
     with torch.no_grad(), forward_ad.dual_level(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch scripts its rules for tangents, and says not to
-        duals = [forward_ad.make_dual(each, way) for each, way in zip(args, other[0], strict=True)]
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit in torch's own rules
+        duals = [forward_ad.make_dual(each, direction) for each, direction in zip(args, other[0], strict=True)]
         tangent = forward_ad.unpack_dual(subject.f(*duals, **kwargs)).tangent
-        ahead, back = ([each + step * way for each, way in zip(args, other[0], strict=True)] for step in (1e-6, -1e-6))
-        # A central difference of step h is off by h² of the third derivative, and by a rounding of 1e-16 over h.
+        after, before = (
+            [each + step * direction for each, direction in zip(args, other[0], strict=True)] for step in (1e-6, -1e-6)
+        )
+        # The error of a central difference is h² times the third derivative, plus the rounding error 1e-16 / h.
         torch.testing.assert_close(
-            tangent, (subject.f(*ahead, **kwargs) - subject.f(*back, **kwargs)) / 2e-6, rtol=1e-6, atol=1e-6
+            tangent, (subject.f(*after, **kwargs) - subject.f(*before, **kwargs)) / 2e-6, rtol=1e-6, atol=1e-6
         )
         both = [torch.stack(each) for each in zip(args, other[0], strict=True)]
         lifted = torch.vmap(lambda *given: subject.f(*given, **kwargs))(*both)
         torch.testing.assert_close(lifted[1], subject.f(*other[0], **kwargs))
 
 
-def begins_normal(f: Any, /, deviations: Mapping[str, float], **_: Any) -> None:
-    """Weights begin normal with these deviations, and biases at 0."""
+def initialized_normal(f: Any, /, deviations: Mapping[str, float], **_: Any) -> None:
+    """Weights are initialized normal with these standard deviations, and biases to 0."""
     for name, each in module_of(f).named_parameters():
         deviation = deviations.get(name, 0.0)
         found = each.detach().square().mean().sqrt().item()
         assert abs(found - deviation) <= 0.1 * deviation, (
-            f"{name} has the deviation {found}, and begins with {deviation}"
+            f"{name} has the standard deviation {found} instead of {deviation}"
         )
 
 
-def begins(f: Any, /, uniform: Callable[[nn.Module], Mapping[str, float]], **_: Any) -> None:
-    """Weights begin uniform within these bounds, by module and name; a bound of 0 is a number that begins at 0."""
+def initialized_uniform(f: Any, /, uniform: Callable[[nn.Module], Mapping[str, float]], **_: Any) -> None:
+    """Weights are initialized uniform within these bounds, by module and name; a bound of 0 means zeros."""
     module = module_of(f)
     bounds, parameters = uniform(module), dict(module.named_parameters())
     for name, bound in bounds.items():
         largest = parameters[name].abs().max().item()
-        assert largest <= bound, f"{name} reaches {largest}, and begins within {bound}"
-        assert largest >= 0.75 * bound, f"{name} reaches {largest} only, and begins within {bound}"
+        assert largest <= bound, f"{name} reaches {largest}, above its bound {bound}"
+        assert largest >= 0.75 * bound, f"{name} reaches only {largest}, far below its bound {bound}"
 
 
-def cached(f: Any, /, **_: Any) -> None:
-    """A cache is in the dtype that keys will have, also under autocast, which leaves doubles alone; others it refuses.
+def cache_dtype_follows_autocast(f: Any, /, **_: Any) -> None:
+    """A cache has the dtype that keys will have, also under autocast, which does not change doubles.
 
-    It looks at the module inside.
+    It refuses keys of other shapes. The module under test is `f.inner`.
     """
     attend = copy.deepcopy(f.inner)
     for dtype, under in ((torch.float32, torch.bfloat16), (torch.float64, torch.float64)):
@@ -163,24 +166,25 @@ def cached(f: Any, /, **_: Any) -> None:
         assert torch.equal(kept[1], -kept[0])
 
 
-def drawn_by(f: Any, /, **told: Any) -> None:
-    """What is drawn is the generator's, where one is given, and torch's own where not."""
-    subject = _subject("drawn_by", f, told)
+def draws_from_generator(f: Any, /, **arguments: Any) -> None:
+    """Random numbers come from the generator if one is passed, otherwise from torch's default one."""
+    subject = _subject("draws_from_generator", f, arguments)
     tensors = subject.tensors()
 
     def draw(own: int, given: int | None = None) -> list[Tensor]:
+        """Return the outputs after seeding torch, and a generator if a seed is given for it."""
         torch.manual_seed(own)
         generator = None if given is None else torch.Generator().manual_seed(given)
         args, kwargs = subject.bound(tensors)
         return [subject.f(*args, **kwargs, generator=generator)]
 
     for same, other in (((1, 5), (2, 5)), ((1, None), (1, None))):
-        assert torch.equal(*draw(*same), *draw(*other)), "the same draws give others"
+        assert torch.equal(*draw(*same), *draw(*other)), "the same seed gives other numbers"
     for one, other in (((1, 5), (1, 6)), ((1, None), (2, None))):
-        assert not torch.equal(*draw(*one), *draw(*other)), "other draws give the same"
+        assert not torch.equal(*draw(*one), *draw(*other)), "another seed gives the same numbers"
 
 
-def _subject(name: str, f: Any, told: Mapping[str, Any]) -> Subject:
-    """What a law looks at."""
-    options = dict(told)
+def _subject(name: str, f: Any, arguments: Mapping[str, Any]) -> Subject:
+    """Return the subject of a law, from the arguments that `subjects` passes."""
+    options = dict(arguments)
     return Subject(name, f, options.pop("sizes"), options.pop("inputs"), options.pop("seed", 0), options)

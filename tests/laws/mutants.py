@@ -1,7 +1,7 @@
-"""Small changes of source, made by rule: what a tired author might have written instead.
+"""Mutants of the source of `models`: small changes made by rule, as an author might make them by mistake.
 
-Every circuit of `models` is changed in one place at a time: in the text of a pattern, in a number, an operator, a
-condition, a call. What only refuses, describes, loads or draws weights is left alone: no law speaks of it.
+One place is changed at a time: the text of a pattern, a number, an operator, a condition, a call. Code that only
+raises errors, describes, loads weights or initializes them is not changed, because no law tests it.
 """
 
 import ast
@@ -21,12 +21,12 @@ FILES = (
     "resnet", "sequence_to_sequence", "signals", "transformer", "transformer_layers", "unet", "vision_transformer",
     "visual_attention",
 )  # fmt: skip
-"""The modules whose circuits are changed."""
+"""The modules of `models` that are changed."""
 
-SPARED = re.compile(r"_?(refuse|from|to|extra|reset|described|begin|copied|options|text|possible|standard)(_|$)")
-"""Functions that no law speaks of: they refuse, describe, convert or draw weights."""
+SKIPPED = re.compile(r"_?(refuse|from|to|extra|reset|described|begin|copied|options|text|possible|standard)(_|$)")
+"""Names of functions that no law tests: they raise errors, describe, convert or initialize weights."""
 
-OTHERS: dict[Any, Any] = {
+REPLACEMENTS: dict[Any, Any] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Add,
     ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE,
     ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or,
@@ -36,7 +36,7 @@ OTHERS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: where, what stood there, what stands there now. `number` tells equal ones of a function apart."""
+    """One change: its place, the text before and after. `number` distinguishes equal changes of one function."""
 
     file: str
     function: str
@@ -52,7 +52,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class _Site:
-    """A node, and what holds it."""
+    """A node of the syntax tree and its parent."""
 
     node: ast.AST
     holder: Any
@@ -60,6 +60,7 @@ class _Site:
     function: str
 
     def put(self, node: ast.AST) -> None:
+        """Replace the node in its parent."""
         if isinstance(self.key, int):
             self.holder[self.key] = node
         else:
@@ -67,7 +68,7 @@ class _Site:
 
 
 def mutants(file: str) -> Iterator[tuple[Mutant, ast.Module]]:
-    """Every change of one module, with the changed tree; the tree is as it was once the next is asked for."""
+    """Yield every change of one module with the changed tree, which is restored when the next one is requested."""
     tree = ast.parse((ROOT / "models" / f"{file}.py").read_text())
     seen: dict[Mutant, int] = {}
     for site in list(_sites(tree)):
@@ -83,12 +84,13 @@ def mutants(file: str) -> Iterator[tuple[Mutant, ast.Module]]:
 
 
 def _brief(node: ast.AST) -> str:
+    """Return the source of a node, shortened."""
     text = " ".join(ast.unparse(node).split())
     return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
 
 
 def _after(node: ast.AST, other: ast.AST) -> str:
-    """What stands there now; of a call that lost an option, that option."""
+    """Return the source after a change; for a call that lost an option, the name of the option."""
     if isinstance(node, ast.Call) and isinstance(other, ast.Call) and len(other.keywords) < len(node.keywords):
         (lost,) = [each.arg for each in node.keywords if each not in other.keywords]
         return f"without {lost}"
@@ -96,17 +98,17 @@ def _after(node: ast.AST, other: ast.AST) -> str:
 
 
 def _sites(tree: ast.AST, function: str = "") -> Iterator[_Site]:
-    """The nodes inside functions, in the order they stand; messages, annotations and defaults are passed by."""
+    """Yield the nodes inside functions in order of the source, without messages, annotations and defaults."""
     for key, value in ast.iter_fields(tree):
         if key in ("annotation", "returns", "defaults", "kw_defaults", "ctx", "type_params"):
             continue
         items = enumerate(value) if isinstance(value, list) else [(key, value)]
         for at, node in items:
-            if not isinstance(node, ast.AST) or _passed_by(node):
+            if not isinstance(node, ast.AST) or _is_skipped(node):
                 continue
             name = function
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                if SPARED.match(node.name):
+                if SKIPPED.match(node.name):
                     continue
                 name = f"{function}.{node.name}" if function else node.name
             if function or isinstance(node, ast.FunctionDef):
@@ -115,8 +117,8 @@ def _sites(tree: ast.AST, function: str = "") -> Iterator[_Site]:
             yield from _sites(node, name)
 
 
-def _passed_by(node: ast.AST) -> bool:
-    """What raises, documents, or says where and in which precision."""
+def _is_skipped(node: ast.AST) -> bool:
+    """Return whether a node only raises, documents, or passes a device or a dtype."""
     if isinstance(node, ast.Raise) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
         return True
     if isinstance(node, ast.If | ast.For) and _refuses(node):
@@ -130,7 +132,7 @@ def _passed_by(node: ast.AST) -> bool:
 
 
 def _refuses(node: ast.stmt) -> bool:
-    """Whether a statement only refuses: it raises, perhaps under conditions, and says what."""
+    """Return whether a statement only raises an error, perhaps under conditions."""
     if isinstance(node, ast.Raise):
         return True
     if not isinstance(node, ast.If | ast.For) or any(not _refuses(each) for each in node.orelse):
@@ -140,23 +142,23 @@ def _refuses(node: ast.stmt) -> bool:
 
 
 def _names_alone(node: ast.keyword) -> bool:
-    """Whether an option is a list of names, whose order says nothing."""
+    """Return whether an option is a list of names, whose order has no meaning."""
     return node.arg == "fixed" and isinstance(node.value, ast.Constant)
 
 
 def _changes(node: ast.AST) -> Iterator[ast.AST]:
-    """What might stand in place of a node."""
+    """Yield the replacements of a node."""
     if isinstance(node, ast.Constant):
         yield from _constants(node.value)
     elif isinstance(node, ast.BinOp):
         yield node.left
         yield node.right
-        yield ast.BinOp(node.left, OTHERS[type(node.op)](), node.right)
+        yield ast.BinOp(node.left, REPLACEMENTS[type(node.op)](), node.right)
     elif isinstance(node, ast.BoolOp):
-        yield ast.BoolOp(OTHERS[type(node.op)](), node.values)
+        yield ast.BoolOp(REPLACEMENTS[type(node.op)](), node.values)
         yield from node.values
     elif isinstance(node, ast.Compare) and len(node.ops) == 1:
-        yield ast.Compare(node.left, [OTHERS[type(node.ops[0])]()], node.comparators)
+        yield ast.Compare(node.left, [REPLACEMENTS[type(node.ops[0])]()], node.comparators)
     elif isinstance(node, ast.UnaryOp):
         yield node.operand
     elif isinstance(node, ast.IfExp):
@@ -173,6 +175,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _constants(value: Any) -> Iterator[ast.AST]:
+    """Yield the replacements of a constant."""
     if isinstance(value, bool):
         yield ast.Constant(not value)
     elif isinstance(value, int):
@@ -186,7 +189,7 @@ def _constants(value: Any) -> Iterator[ast.AST]:
 
 
 def _swapped(text: str) -> Iterator[str]:
-    """Two neighbouring axes of a pattern changed for each other, on either side of its arrow."""
+    """Yield a pattern with two neighbouring axes of one tensor swapped."""
     if not re.search(r"->|\.\.\.", text) and not re.fullmatch(r"[a-z](\d|')?( [a-z](\d|')?)+", text):
         return
     words = re.split(r"(\s+|,|->|\(|\))", text)
@@ -200,7 +203,7 @@ def _swapped(text: str) -> Iterator[str]:
 
 
 def _swapped_in_pieces(node: ast.JoinedStr) -> Iterator[ast.AST]:
-    """The same, of a pattern that is put together: two neighbouring pieces of one tensor."""
+    """Yield a pattern that is an f-string, with two neighbouring pieces of one tensor swapped."""
     filled = [place for place, each in enumerate(node.values) if isinstance(each, ast.FormattedValue)]
     for one, other in itertools.pairwise(filled):
         between = "".join([f"{each.value}" for each in node.values[one + 1 : other] if isinstance(each, ast.Constant)])
@@ -212,13 +215,13 @@ def _swapped_in_pieces(node: ast.JoinedStr) -> Iterator[ast.AST]:
 
 
 def _changes_a_name(node: ast.Assign) -> bool:
-    """Whether an assignment gives a new value to what it reads: a step that may be forgotten."""
+    """Return whether an assignment gives a new value to a name that it reads: a step that may be left out."""
     targets = {each.id for target in node.targets for each in ast.walk(target) if isinstance(each, ast.Name)}
     return bool(targets & {each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)})
 
 
 def _calls(node: ast.Call) -> Iterator[ast.AST]:
-    """The first argument alone; two neighbouring arguments changed for each other; an option left out."""
+    """Yield a call's only argument; calls with two neighbouring arguments swapped; calls without one option."""
     plain = all(not isinstance(each, ast.Starred) for each in node.args)
     if plain and len(node.args) == 1 and not node.keywords and isinstance(node.func, ast.Attribute | ast.Name):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id

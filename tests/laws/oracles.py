@@ -1,9 +1,10 @@
 # Modules are read by the names of their parts, which pyright knows as Tensor or Module.
 # pyright: reportArgumentType=false, reportCallIssue=false
-"""What every circuit of `models` means, written a second time: plain, slow, and with nothing of ours.
+"""Independent implementations of every circuit of `models`: plain, slow, and without any function of this library.
 
-Each function of a module takes the module first, and reads its weights. All else that a module was made with it is
-told, and does not ask the module, which may have kept something else. Masks are bool (True: may attend) or floating.
+The reference of a module takes the module first and reads its weights. All other options of the module are passed as
+arguments and not read from the module, which might have stored something else. Masks are boolean (True: may attend)
+or floating.
 """
 
 import math
@@ -20,26 +21,26 @@ from torch import Tensor, nn
 
 
 def linear(box: Any, x: Tensor) -> Tensor:
-    """Every output the sum of its weighted inputs, and the bias."""
+    """The weighted sums of the inputs, plus the bias."""
     return (x[..., None, :] * box.weight).sum(-1) + (0 if box.bias is None else box.bias)
 
 
-def normed(box: Any, x: Tensor, eps: float) -> Tensor:
-    """A vector less its mean, by its deviation."""
+def layer_normed(box: Any, x: Tensor, eps: float) -> Tensor:
+    """Layer normalization over the last axis."""
     centred = x - x.sum(-1, keepdim=True) / x.shape[-1]
     spread = (centred.square().sum(-1, keepdim=True) / x.shape[-1] + eps).sqrt()
     return centred / spread * box.weight + (0 if box.bias is None else box.bias)
 
 
 def batch_normed(box: Any, x: Tensor) -> Tensor:
-    """A channel less the mean it has learned, by its deviation."""
+    """Batch normalization with the running mean and variance."""
     by_channel = [each[:, None, None] for each in (box.running_mean, box.running_var, box.weight, box.bias)]
     mean, variance, weight, bias = by_channel
     return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
 
 
 def softmax(score: Tensor) -> Tensor:
-    """Exponentials by their sum; zeros where nothing is left."""
+    """The exponentials divided by their sum; zeros where all scores are minus infinity."""
     gone = score.isneginf()
     largest = score.masked_fill(gone, -1e30).amax(-1, keepdim=True).detach()
     power = (score.masked_fill(gone, 0) - largest.clamp(min=-1e20)).clamp(max=50).exp().masked_fill(gone, 0)
@@ -48,22 +49,22 @@ def softmax(score: Tensor) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    """Each number, but not below 0."""
+    """max(x, 0)."""
     return x.clamp(min=0)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Each number by the probability that a normal one is less."""
+    """x Φ(x) for the normal distribution Φ."""
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
-def dropped(x: Tensor, probability: float) -> Tensor:
-    """Some numbers left out, the others as much larger: the same ones wherever the draws are the same."""
+def dropped_out(x: Tensor, probability: float) -> Tensor:
+    """Dropout; with the same random state the same elements are dropped."""
     return x if probability == 0 else x * (torch.empty_like(x).bernoulli_(1 - probability) / (1 - probability))
 
 
 def convolved(image: Tensor, box: Any, stride: int = 1, padding: int = 0) -> Tensor:
-    """Every window met with the weight, one window at a time."""
+    """The convolution, one window at a time."""
     image = F.pad(image, [padding] * 4)
     rows, columns = box.weight.shape[-2:]
     starts = [
@@ -72,12 +73,12 @@ def convolved(image: Tensor, box: Any, stride: int = 1, padding: int = 0) -> Ten
     seen = [
         (image[:, None, :, i : i + rows, j : j + columns] * box.weight).sum((-3, -2, -1)) for i, j in product(*starts)
     ]
-    answer = torch.stack(seen, -1).unflatten(-1, (len(starts[0]), len(starts[1])))
-    return answer + (0 if box.bias is None else box.bias[:, None, None])
+    output = torch.stack(seen, -1).unflatten(-1, (len(starts[0]), len(starts[1])))
+    return output + (0 if box.bias is None else box.bias[:, None, None])
 
 
-def written(image: Tensor, box: Any, stride: int) -> Tensor:
-    """Every place writes a window; what windows write is added up."""
+def transposed_convolution(image: Tensor, box: Any, stride: int) -> Tensor:
+    """The transposed convolution: every position adds its window to the output."""
     (h, w), (rows, columns) = image.shape[-2:], box.weight.shape[-2:]
     canvas = [[0.0] * (stride * (w - 1) + columns) for _ in range(stride * (h - 1) + rows)]
     for i, j, a, b in product(range(h), range(w), range(rows), range(columns)):
@@ -91,8 +92,8 @@ def written(image: Tensor, box: Any, stride: int) -> Tensor:
 # --- Attention --------------------------------------------------------------------------------------------------------
 
 
-def barred(y: int, x: int, causal: bool, window: int | None, start: int) -> Tensor:
-    """Which keys a query may not see, one after another."""
+def hidden_keys(y: int, x: int, causal: bool, window: int | None, start: int) -> Tensor:
+    """A mask that is True where a query may not attend to a key, one pair after another."""
     rows = []
     for query in range(start, start + y):
         near = [window is None or abs(query - key) < window for key in range(x)]
@@ -101,7 +102,7 @@ def barred(y: int, x: int, causal: bool, window: int | None, start: int) -> Tens
 
 
 def masked(score: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores that a mask bars or adds to."""
+    """Scores with minus infinity where a boolean mask is False, or plus a floating mask."""
     if mask is None:
         return score
     return score.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else score + mask
@@ -110,28 +111,28 @@ def masked(score: Tensor, mask: Tensor | None) -> Tensor:
 def weights(
     query: Tensor, key: Tensor, mask: Tensor | None, causal: bool = False, window: int | None = None, start: int = 0
 ) -> Tensor:
-    """How much each query takes of each key, one product at a time."""
+    """The softmax weights of each query over the keys, one inner product at a time."""
     score = (query[..., :, None, :] * key[..., None, :, :]).sum(-1) / math.sqrt(query.shape[-1])
-    hidden = barred(query.shape[-2], key.shape[-2], causal, window, start)
+    hidden = hidden_keys(query.shape[-2], key.shape[-2], causal, window, start)
     return softmax(masked(score.masked_fill(hidden, -math.inf), mask))
 
 
 def mixed(weight: Tensor, value: Tensor) -> Tensor:
-    """The values by their weights."""
+    """The sums of the values, weighted."""
     return (weight[..., None] * value[..., None, :, :]).sum(-2)
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0, **options: Any
 ) -> Tensor:
-    """Figure 20."""
-    return mixed(dropped(weights(query, key, mask, **options), dropout), value)
+    """Attention, Figure 20."""
+    return mixed(dropped_out(weights(query, key, mask, **options), dropout), value)
 
 
 def grouped_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0, **options: Any
 ) -> Tensor:
-    """Head by head, each with the keys of its group."""
+    """Attention head by head, each with the keys and values of its group."""
     shared = query.shape[-3] // key.shape[-3]
     heads = range(query.shape[-3])
     found = [
@@ -143,13 +144,13 @@ def grouped_attention(
         )
         for head in heads
     ]
-    weight = dropped(torch.stack(found, -3), dropout)
+    weight = dropped_out(torch.stack(found, -3), dropout)
     return torch.stack([mixed(weight[..., head, :, :], value[..., head // shared, :, :]) for head in heads], -3)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a layer with attention is made with, but for its weights; `base` is that of rotary positions, if any."""
+class LayerConfig:
+    """The options of a layer with attention except its weights; `base` is that of rotary positions, if any."""
 
     k: int = 4
     window: int | None = None
@@ -161,13 +162,13 @@ class Asked:
     dropout: float = 0.0
 
 
-PLAIN = Asked()
-GPT = Asked(norm_first=True, activation=gelu, base=10000.0)
-VIT = Asked(norm_first=True, activation=gelu, eps=1e-6)
+PLAIN = LayerConfig()
+GPT = LayerConfig(norm_first=True, activation=gelu, base=10000.0)
+VIT = LayerConfig(norm_first=True, activation=gelu, eps=1e-6)
 
 
-def turned(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
-    """Entries i and i + k/2 as one complex number, turned by its angle."""
+def rotated(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
+    """Rotary positions: entries i and i + k/2 as one complex number, rotated by its angle."""
     k = x.shape[-1]
     angles = [[p * base ** (-2 * i / k) for i in range(k // 2)] for p in range(start, start + x.shape[-2])]
     point = torch.complex(x[..., : k // 2], x[..., k // 2 :]) * torch.exp(1j * torch.tensor(angles, dtype=x.dtype))
@@ -175,17 +176,19 @@ def turned(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
 
 
 def heads(box: Any, x: Tensor, k: int, base: float | None = None, start: int = 0) -> Tensor:
-    """What a box makes of x, cut into heads, stacked before the vectors."""
+    """The outputs of a linear map, split into heads stacked before the vectors; rotated, if `base` is given."""
     pieces = linear(box, x).split(k, -1)
-    return torch.stack([each if base is None else turned(each, start, base) for each in pieces], -3)
+    return torch.stack([each if base is None else rotated(each, start, base) for each in pieces], -3)
 
 
-def remember(module: Any, source: Tensor, start: int = 0, *, asked: Asked = PLAIN) -> tuple[Tensor, Tensor]:
-    """The keys and values of a source."""
-    return heads(module.Lk, source, asked.k, asked.base, start), heads(module.Lv, source, asked.k)
+def keys_and_values(
+    module: Any, source: Tensor, start: int = 0, *, config: LayerConfig = PLAIN
+) -> tuple[Tensor, Tensor]:
+    """The keys and values of a source, in heads."""
+    return heads(module.Lk, source, config.k, config.base, start), heads(module.Lv, source, config.k)
 
 
-def recall(
+def attend(
     module: Any,
     target: Tensor,
     keys: Tensor,
@@ -195,24 +198,30 @@ def recall(
     head_mask: Tensor | None = None,
     causal: bool = False,
     start: int = 0,
-    asked: Asked = PLAIN,
+    config: LayerConfig = PLAIN,
 ) -> Tensor:
-    """What each target finds in keys and values."""
-    query = heads(module.Lq, target, asked.k, asked.base, start)
+    """The attention of a target over keys and values, and the output map."""
+    query = heads(module.Lq, target, config.k, config.base, start)
     every = None if mask is None else torch.stack([mask] * query.shape[-3], -3)
     if head_mask is not None:
         zero = torch.zeros((*query.shape[:-1], keys.shape[-2]), dtype=query.dtype)
         every = masked(masked(zero, every), head_mask)
-    options: dict[str, Any] = {"causal": causal, "window": asked.window, "start": start, "dropout": asked.dropout}
+    options: dict[str, Any] = {"causal": causal, "window": config.window, "start": start, "dropout": config.dropout}
     found = grouped_attention(query, keys, values, every, **options)
     return linear(module.Lo, torch.cat(list(found.unbind(-3)), -1))
 
 
 def multi_head(
-    module: Any, target: Tensor, source: Tensor, mask: Tensor | None = None, *, asked: Asked = PLAIN, **options: Any
+    module: Any,
+    target: Tensor,
+    source: Tensor,
+    mask: Tensor | None = None,
+    *,
+    config: LayerConfig = PLAIN,
+    **options: Any,
 ) -> Tensor:
-    """Figure 21, head by head."""
-    return recall(module, target, *remember(module, source, asked=asked), mask, asked=asked, **options)
+    """Multi-head attention, Figure 21, head by head."""
+    return attend(module, target, *keys_and_values(module, source, config=config), mask, config=config, **options)
 
 
 def visual(
@@ -226,9 +235,10 @@ def visual(
     stride: int,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Figure 28: windows asked, answered and written."""
+    """Visual attention, Figure 28: queries, keys and values by convolution, then a transposed convolution."""
 
     def whole(image: Tensor) -> Tensor:
+        """The image, padded so that windows fit with the stride."""
         sizes = list(image.shape[-2:])
         more = [
             next(n for n in range(99) if size + n >= kernel and (size + n - kernel) % stride == 0) for size in sizes
@@ -243,24 +253,24 @@ def visual(
     flat = [each.flatten(-2).mT for each in (query, key, value)]
     every = None if mask is None else mask.flatten(3).flatten(1, 2)[:, None]
     found = attention(*flat, every, dropout=dropout).mT.unflatten(-1, (i, j)).flatten(1, 2)
-    return written(found, module.Co, stride)[..., : target.shape[-2], : target.shape[-1]]
+    return transposed_convolution(found, module.Co, stride)[..., : target.shape[-2], : target.shape[-1]]
 
 
 # --- Transformers -----------------------------------------------------------------------------------------------------
 
 
-def feed_forward(module: Any, x: Tensor, *, asked: Asked = PLAIN) -> Tensor:
-    """Two maps and an activation."""
-    return linear(module.L2, dropped(asked.activation(linear(module.L1, x)), asked.dropout))
+def feed_forward(module: Any, x: Tensor, *, config: LayerConfig = PLAIN) -> Tensor:
+    """Two linear maps with an activation between them."""
+    return linear(module.L2, dropped_out(config.activation(linear(module.L1, x)), config.dropout))
 
 
-def _on_residuals(x: Tensor, boxes: Sequence[tuple[Any, Callable[[Tensor], Tensor]]], asked: Asked) -> Tensor:
-    """Each box on a residual, with its norm before or after."""
+def _on_residuals(x: Tensor, boxes: Sequence[tuple[Any, Callable[[Tensor], Tensor]]], config: LayerConfig) -> Tensor:
+    """Each sublayer on a residual connection, with its norm before or after."""
     for norm, box in boxes:
-        if asked.norm_first:
-            x = x + dropped(box(normed(norm, x, asked.eps)), asked.dropout)
+        if config.norm_first:
+            x = x + dropped_out(box(layer_normed(norm, x, config.eps)), config.dropout)
         else:
-            x = normed(norm, x + dropped(box(x), asked.dropout), asked.eps)
+            x = layer_normed(norm, x + dropped_out(box(x), config.dropout), config.eps)
     return x
 
 
@@ -270,21 +280,25 @@ def encoder_layer(
     mask: Tensor | None = None,
     *,
     source: Tensor | None = None,
-    asked: Asked = PLAIN,
+    config: LayerConfig = PLAIN,
     **options: Any,
 ) -> Tensor:
-    """Two boxes with their norms before or after; the source, if it is another, is normed as the target is."""
+    """Attention and feed-forward with their norms before or after; a separate source is normed as the target is."""
 
-    def answering(x: Tensor) -> Tensor:
+    def source_of(x: Tensor) -> Tensor:
+        """The source of the attention, for a target that is normed already or not."""
         if source is None:
             return x
-        return normed(module.attention_norm, source, asked.eps) if asked.norm_first else source
+        return layer_normed(module.attention_norm, source, config.eps) if config.norm_first else source
 
     boxes = (
-        (module.attention_norm, lambda x: multi_head(module.attention, x, answering(x), mask, asked=asked, **options)),
-        (module.feed_forward_norm, lambda x: feed_forward(module.feed_forward, x, asked=asked)),
+        (
+            module.attention_norm,
+            lambda x: multi_head(module.attention, x, source_of(x), mask, config=config, **options),
+        ),
+        (module.feed_forward_norm, lambda x: feed_forward(module.feed_forward, x, config=config)),
     )
-    return _on_residuals(x, boxes, asked)
+    return _on_residuals(x, boxes, config)
 
 
 def decoder_layer(
@@ -295,35 +309,35 @@ def decoder_layer(
     memory_mask: Tensor | None = None,
     *,
     causal: bool = True,
-    asked: Asked = PLAIN,
+    config: LayerConfig = PLAIN,
 ) -> Tensor:
-    """Three boxes with their norms before or after; neither a window nor positions stand between target and memory."""
-    plain = replace(asked, window=None, base=None)
+    """Three sublayers with norms before or after; cross-attention has neither a window nor rotary positions."""
+    plain = replace(config, window=None, base=None)
     boxes = (
-        (module.attention_norm, lambda x: multi_head(module.attention, x, x, mask, causal=causal, asked=asked)),
+        (module.attention_norm, lambda x: multi_head(module.attention, x, x, mask, causal=causal, config=config)),
         (
             module.memory_attention_norm,
-            lambda x: multi_head(module.memory_attention, x, memory, memory_mask, asked=plain),
+            lambda x: multi_head(module.memory_attention, x, memory, memory_mask, config=plain),
         ),
-        (module.feed_forward_norm, lambda x: feed_forward(module.feed_forward, x, asked=asked)),
+        (module.feed_forward_norm, lambda x: feed_forward(module.feed_forward, x, config=config)),
     )
-    return _on_residuals(x, boxes, asked)
+    return _on_residuals(x, boxes, config)
 
 
 def encoder(
-    module: Any, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, asked: Asked = PLAIN
+    module: Any, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, config: LayerConfig = PLAIN
 ) -> Tensor:
-    """Layer by layer, then the norm."""
+    """Layer by layer, then the final norm."""
     for layer in module.layers:
-        x = encoder_layer(layer, x, mask, causal=causal, asked=asked)
-    return normed(module.norm, x, asked.eps) if asked.final_norm else x
+        x = encoder_layer(layer, x, mask, causal=causal, config=config)
+    return layer_normed(module.norm, x, config.eps) if config.final_norm else x
 
 
-def decoder(module: Any, x: Tensor, memory: Tensor, *masks: Any, asked: Asked = PLAIN, **options: Any) -> Tensor:
-    """Layer by layer, then the norm."""
+def decoder(module: Any, x: Tensor, memory: Tensor, *masks: Any, config: LayerConfig = PLAIN, **options: Any) -> Tensor:
+    """Layer by layer, then the final norm."""
     for layer in module.layers:
-        x = decoder_layer(layer, x, memory, *masks, asked=asked, **options)
-    return normed(module.norm, x, asked.eps) if asked.final_norm else x
+        x = decoder_layer(layer, x, memory, *masks, config=config, **options)
+    return layer_normed(module.norm, x, config.eps) if config.final_norm else x
 
 
 def transformer(
@@ -335,15 +349,15 @@ def transformer(
     memory_mask: Tensor | None = None,
     *,
     causal: bool = True,
-    asked: Asked = PLAIN,
+    config: LayerConfig = PLAIN,
 ) -> Tensor:
-    """Vaswani et al.'s Figure 1, inside."""
-    memory = encoder(module.encoder, source, source_mask, asked=asked)
-    return decoder(module.decoder, target, memory, target_mask, memory_mask, causal=causal, asked=asked)
+    """The encoder and decoder of Vaswani et al., Figure 1, without embeddings."""
+    memory = encoder(module.encoder, source, source_mask, config=config)
+    return decoder(module.decoder, target, memory, target_mask, memory_mask, causal=causal, config=config)
 
 
-def waves(x: Tensor, start: int = 0) -> Tensor:
-    """Sines and cosines of the position, one by one."""
+def sinusoidal(x: Tensor, start: int = 0) -> Tensor:
+    """The vectors plus sines and cosines of their positions, one by one."""
     m = x.shape[-1]
     rows = []
     for p in range(start, start + x.shape[-2]):
@@ -353,22 +367,22 @@ def waves(x: Tensor, start: int = 0) -> Tensor:
 
 
 def learned(module: Any, x: Tensor, start: int = 0) -> Tensor:
-    """A learned vector for each position."""
+    """The vectors plus a learned vector for each position."""
     return torch.stack([each + module.weight[start + p] for p, each in enumerate(x.unbind(-2))], -2)
 
 
-def scored(module: Any, x: Tensor, tied: bool) -> Tensor:
-    """How well each token answers, by the embeddings or by a weight of its own."""
+def token_logits(module: Any, x: Tensor, tied: bool) -> Tensor:
+    """The logits of the tokens, by the embedding matrix or by a separate weight."""
     return (x[..., None, :] * (module.embedding if tied else module.head).weight).sum(-1)
 
 
-def language_logits(module: Any, tokens: Tensor, *, asked: Asked = GPT, tied: bool = True) -> Tensor:
-    """GPT-2, or with rotary positions."""
+def language_logits(module: Any, tokens: Tensor, *, config: LayerConfig = GPT, tied: bool = True) -> Tensor:
+    """GPT-2, with learned or rotary positions."""
     x = module.embedding.weight[tokens]
-    x = dropped(learned(module.positions, x) if asked.base is None else x, asked.dropout)
+    x = dropped_out(learned(module.positions, x) if config.base is None else x, config.dropout)
     for layer in module.layers:
-        x = encoder_layer(layer, x, causal=True, asked=asked)
-    return scored(module, normed(module.norm, x, asked.eps), tied)
+        x = encoder_layer(layer, x, causal=True, config=config)
+    return token_logits(module, layer_normed(module.norm, x, config.eps), tied)
 
 
 def translated_logits(
@@ -376,29 +390,31 @@ def translated_logits(
     source: Tensor,
     target: Tensor,
     *,
-    asked: Asked = PLAIN,
+    config: LayerConfig = PLAIN,
     padding: int | None = None,
     tied: bool = True,
 ) -> Tensor:
-    """Vaswani et al., with embeddings scaled and padding barred."""
+    """The model of Vaswani et al., with scaled embeddings and masked padding."""
 
     def embedded(tokens: Tensor) -> Tensor:
+        """The scaled embeddings with sinusoidal positions."""
         vectors = module.embedding.weight[tokens]
-        return dropped(waves(vectors * math.sqrt(vectors.shape[-1])), asked.dropout)
+        return dropped_out(sinusoidal(vectors * math.sqrt(vectors.shape[-1])), config.dropout)
 
     def mask(y: int) -> Tensor | None:
+        """A mask that is False at padding, for y queries."""
         return None if padding is None else torch.stack([source != padding] * y, -2)
 
-    memory = encoder(module.transformer.encoder, embedded(source), mask(source.shape[-1]), asked=asked)
-    x = decoder(module.transformer.decoder, embedded(target), memory, None, mask(target.shape[-1]), asked=asked)
-    return scored(module, x, tied)
+    memory = encoder(module.transformer.encoder, embedded(source), mask(source.shape[-1]), config=config)
+    x = decoder(module.transformer.decoder, embedded(target), memory, None, mask(target.shape[-1]), config=config)
+    return token_logits(module, x, tied)
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------
 
 
 def mlp_logits(module: Any, image: Tensor) -> Tensor:
-    """Three maps."""
+    """Three linear maps with ReLU between them."""
     x = image.flatten(-2)
     for place in (0, 2, 4):
         x = linear(module.linear_relu_stack[place], x)
@@ -407,46 +423,46 @@ def mlp_logits(module: Any, image: Tensor) -> Tensor:
 
 
 def patches(module: Any, image: Tensor, *, p: int = 2) -> Tensor:
-    """Every patch cut out."""
+    """A linear map of every patch."""
     starts = [range(0, size, p) for size in image.shape[-2:]]
     cut = [image[:, :, i : i + p, j : j + p].flatten(1) for i, j in product(*starts)]
     return torch.stack([linear(module.L, each) for each in cut], 1)
 
 
-def vision_tokens(module: Any, image: Tensor, *, class_token: bool = True, asked: Asked = VIT) -> Tensor:
-    """What goes into the first layer."""
+def vision_tokens(module: Any, image: Tensor, *, class_token: bool = True, config: LayerConfig = VIT) -> Tensor:
+    """The input of the first layer: patches, class token and positions."""
     x = patches(module.patches, image)
     if class_token:
         x = torch.cat((torch.stack([module.class_token] * len(x))[:, None], x), 1)
-    return dropped(x + module.positions, asked.dropout)
+    return dropped_out(x + module.positions, config.dropout)
 
 
-def vision_encoded(module: Any, image: Tensor, *, class_token: bool = True, asked: Asked = VIT) -> Tensor:
-    """What comes out of the last."""
-    x = vision_tokens(module, image, class_token=class_token, asked=asked)
+def vision_encoded(module: Any, image: Tensor, *, class_token: bool = True, config: LayerConfig = VIT) -> Tensor:
+    """The output of the last layer."""
+    x = vision_tokens(module, image, class_token=class_token, config=config)
     for layer in module.layers:
-        x = encoder_layer(layer, x, asked=asked)
+        x = encoder_layer(layer, x, config=config)
     return x
 
 
-def vision_features(module: Any, image: Tensor, *, class_token: bool = True, asked: Asked = VIT) -> Tensor:
-    """The class token's vector, or the mean."""
-    x = vision_encoded(module, image, class_token=class_token, asked=asked)
-    return normed(module.norm, x[:, 0] if class_token else x.sum(1) / x.shape[1], asked.eps)
+def vision_features(module: Any, image: Tensor, *, class_token: bool = True, config: LayerConfig = VIT) -> Tensor:
+    """The normed vector of the class token, or the mean over all."""
+    x = vision_encoded(module, image, class_token=class_token, config=config)
+    return layer_normed(module.norm, x[:, 0] if class_token else x.sum(1) / x.shape[1], config.eps)
 
 
 def vision_logits(module: Any, image: Tensor, **options: Any) -> Tensor:
-    """The head's answer."""
+    """The output of the head."""
     return linear(module.head, vision_features(module, image, **options))
 
 
 def norm_activated(module: Any, image: Tensor) -> Tensor:
-    """Normed, then activated."""
+    """Batch normalization, then ReLU."""
     return batch_normed(module.norm, image).clamp(min=0)
 
 
 def _in_turn(parts: Sequence[Any], image: Tensor, stride: int = 1) -> Tensor:
-    """Norms and convolutions one after another; the first convolution strides."""
+    """Norms and convolutions one after another; the first convolution has the stride."""
     for part in parts:
         if isinstance(part, nn.Conv2d):
             image, stride = convolved(image, part, stride, part.weight.shape[-1] // 2), 1
@@ -456,7 +472,7 @@ def _in_turn(parts: Sequence[Any], image: Tensor, stride: int = 1) -> Tensor:
 
 
 def block(module: Any, image: Tensor, *, s: int) -> Tensor:
-    """Figure 26, below."""
+    """A block of the residual network, Figure 26, bottom."""
     image = norm_activated(module.norm_activate, image)
     first = module.strided
     image = _in_turn(first.main, image, s) + convolved(image, first.connection, s)
@@ -466,7 +482,7 @@ def block(module: Any, image: Tensor, *, s: int) -> Tensor:
 
 
 def resnet_logits(module: Any, image: Tensor) -> Tensor:
-    """Figure 26."""
+    """The residual network, Figure 26."""
     image = convolved(image, module.convolution, padding=1)
     for each, s in zip(module.blocks, (1, 2, 2), strict=True):
         image = block(each, image, s=s)
@@ -476,7 +492,7 @@ def resnet_logits(module: Any, image: Tensor) -> Tensor:
 def double_convolution(
     module: Any, image: Tensor, *, norm: bool = False, activation: Callable[[Tensor], Tensor] = relu
 ) -> Tensor:
-    """Two convolutions, an activation after each."""
+    """Two convolutions, each with an activation after it."""
     for box, activated in ((module.first, module.first_activation), (module.second, module.second_activation)):
         image = convolved(image, box, padding=1)
         image = activation(batch_normed(activated.norm, image) if norm else image)
@@ -484,31 +500,31 @@ def double_convolution(
 
 
 def down(module: Any, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the size, and what is saved."""
+    """The maximum pool of a double convolution, and the double convolution itself."""
     saved = double_convolution(module.double_convolution, image)
     h, w = saved.shape[-2:]
     return saved.reshape(*saved.shape[:2], h // 2, 2, w // 2, 2).amax((3, 5)), saved
 
 
 def up(module: Any, image: Tensor, saved: Tensor) -> Tensor:
-    """Twice the size."""
-    return spread(module.upscale, double_convolution(module.double_convolution, torch.cat((image, saved), 1)))
+    """A double convolution of the image and the skip connection, then an image of twice the size."""
+    return upscaled(module.upscale, double_convolution(module.double_convolution, torch.cat((image, saved), 1)))
 
 
-def spread(box: Any, image: Tensor) -> Tensor:
-    """Each pixel becomes 2 by 2 pixels."""
+def upscaled(box: Any, image: Tensor) -> Tensor:
+    """The transposed convolution of kernel size and stride 2."""
     b, _, h, w = image.shape
     grown = torch.einsum("bchw,cdij->bdhiwj", image, box.weight)
     return grown.reshape(b, -1, 2 * h, 2 * w) + box.bias[:, None, None]
 
 
 def unet_logits(module: Any, image: Tensor) -> Tensor:
-    """Figure 27."""
+    """The U-Net, Figure 27."""
     memory = []
     for each in module.down:
         image, saved = down(each, image)
         memory.append(saved)
-    image = spread(module.middle_upscale, double_convolution(module.middle, image))
+    image = upscaled(module.middle_upscale, double_convolution(module.middle, image))
     for each, saved in zip(module.up, memory[:0:-1], strict=True):
         image = up(each, image, saved)
     if module.top is not None:
@@ -520,38 +536,38 @@ def unet_logits(module: Any, image: Tensor) -> Tensor:
 
 
 def shared_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Every value shared out among the queries."""
+    """The attention of the worked example, whose softmax is over the queries."""
     weight = softmax((key[..., :, None, :] * query[..., None, :, :]).sum(-1))
     return (weight[..., None] * value[..., :, None, :]).sum(-3)
 
 
-def squared_error(answer: Tensor, right: Tensor) -> Tensor:
+def squared_error(output: Tensor, right: Tensor) -> Tensor:
     """Half the squared distance."""
-    return (answer - right).square().sum(-1) / 2
+    return (output - right).square().sum(-1) / 2
 
 
 def example_rows(module: Any, image: Tensor) -> Tensor:
-    """The example's convolution."""
+    """The convolution of the worked example."""
     flat = convolved(image.reshape(-1, 1, *image.shape[-2:]), module.C)
     return flat.reshape(*image.shape[:-2], *flat.shape[-2:])
 
 
 def example_logits(module: Any, image: Tensor) -> Tensor:
-    """The example up to its answer."""
+    """The worked example up to its output."""
     row = example_rows(module, image)
     found = shared_out(linear(module.Lq, row), linear(module.Lk, row), linear(module.Lv, row))
     return linear(module.L, found.flatten(-2))
 
 
 def slid(a: Tensor, b: Tensor, before: int, after: int) -> Tensor:
-    """An inner product at every shift."""
+    """The inner product at every shift."""
     padded = F.pad(a, (before, after))
     shifts = range(padded.shape[-1] - b.shape[-1] + 1)
     return torch.stack([(padded[..., i : i + b.shape[-1]] * b).sum(-1) for i in shifts], -1)
 
 
 def signals(a: Tensor, b: Tensor, mode: str) -> Tensor:
-    """numpy.convolve, by polynomials: every product added where its places add up."""
+    """numpy.convolve, as a product of polynomials: all products are added where their indexes have the same sum."""
     total = a.shape[-1] + b.shape[-1] - 1
     full = torch.stack(
         [sum(a[..., i] * b[n - i] for i in range(a.shape[-1]) if 0 <= n - i < b.shape[-1]) for n in range(total)], -1
@@ -566,20 +582,20 @@ def signals(a: Tensor, b: Tensor, mode: str) -> Tensor:
 
 
 def correlated(a: Tensor, b: Tensor, mode: str) -> Tensor:
-    """numpy.correlate: convolution with b backwards, whose middle, where b is longer, is counted from its other end."""
+    """numpy.correlate: convolution with b reversed; in mode "same" a longer b counts the middle from the end."""
     if mode == "same" and b.shape[-1] > a.shape[-1]:
         return signals(a.flip(-1), b, mode).flip(-1)
     return signals(a, b.flip(-1), mode)
 
 
 def joined(module: Any, x: Tensor, *, inputs: int, outputs: Sequence[int]) -> Tensor:
-    """The learned map of so many named axes, by its flat weight."""
+    """The linear map over several named axes, by its flat weight."""
     mapped = linear(module, x.reshape(*x.shape[: x.ndim - inputs], -1))
     return mapped.reshape(*mapped.shape[:-1], *outputs)
 
 
-def drawn(logits: Tensor, temperature: float, top_k: int | None = None) -> Tensor:
-    """A token by the probabilities of the likeliest, one of them after another."""
+def sampled(logits: Tensor, temperature: float, top_k: int | None = None) -> Tensor:
+    """A token sampled by the probabilities of the most likely ones."""
     order = logits.argsort(-1, descending=True)[..., :top_k]
     power = (torch.gather(logits, -1, order) / temperature).exp()
     share = power / power.sum(-1, keepdim=True)
@@ -587,18 +603,18 @@ def drawn(logits: Tensor, temperature: float, top_k: int | None = None) -> Tenso
     return torch.gather(order, -1, place[..., None])[..., 0]
 
 
-def longer(
+def extended(
     tokens: Tensor,
     count: int,
     logits: Callable[[Tensor], Tensor],
     stop: int | None = None,
     **choice: Any,
 ) -> Tensor:
-    """Tokens one after another, all computed anew each time; a sequence that stops repeats it until all have."""
+    """Tokens generated one after another without a cache; a sequence that has ended is padded with `stop`."""
     given, ended = tokens.shape[-1], torch.zeros(tokens.shape[:-1], dtype=torch.bool)
     while tokens.shape[-1] < given + count and not ended.all():
         score = logits(tokens)[..., -1, :]
-        token = drawn(score, **choice) if choice else score.argmax(-1)
+        token = sampled(score, **choice) if choice else score.argmax(-1)
         if stop is not None:
             token = torch.where(ended, stop, token)
             ended = token == stop

@@ -1,10 +1,10 @@
 # Modules are read by the names of their parts, which pyright knows as Tensor or Module.
 # pyright: reportArgumentType=false, reportCallIssue=false
-"""Every circuit of `models`, with what its author claims of it beyond its signature: a new circuit is a line here.
+"""Every circuit of `models`, with the properties that it has beyond its signature; a new circuit gets an entry here.
 
-A claim is a law with its arguments. `reference` is the circuit written a second time, in `oracles`, and is told here
-what a module was made with. Options are seldom what they would be unsaid, so that one that gets lost is missed.
-test_laws runs them all; test_mutants asks whether they see it when something in the source is changed.
+A claim is a law with its arguments. `reference` is an independent implementation of the circuit, in `oracles`; it gets
+the options of the module from here. Options are rarely the defaults, so that an option that is not passed on is found.
+test_laws checks all entries; test_mutants checks whether the entries detect changes of the source.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,14 +30,14 @@ from models import (
 )
 from models.parts import convolve, generation, pooling, positions
 from tests.laws import claims, oracles
-from tests.laws.oracles import GPT, PLAIN, VIT, Asked
+from tests.laws.oracles import GPT, PLAIN, VIT, LayerConfig
 
 Law = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How to make a circuit, what it means, what is claimed of it, and what laws are told."""
+    """How to make a circuit, its reference, the properties it has, and the arguments of every law."""
 
     make: Callable[[], Any]
     reference: Callable[..., Any] | None = None
@@ -52,28 +52,28 @@ class Entry:
 
     @property
     def also(self) -> tuple[Law, ...]:
-        """The claims; and those of reference, parameters (by the docstring's formula), optional tensors and device."""
-        same = [partial(laws.equals, reference=self.reference)] if self.reference else []
-        counts = [partial(claims.counted, number=self.parameters)] if self.parameters is not None else []
-        offers = [partial(claims.offers, names=self.offers)] if self.offers else []
-        made = isinstance(self.make, Made) and claims.takes_device(self.make.kind)
-        placed = [partial(claims.placed, make=self.make)] if made else []
-        return (*self.claims, *same, *counts, *offers, *placed)
+        """The claims, and what follows from the reference, the parameter count, the optional tensors and the device."""
+        equal = [partial(laws.equals, reference=self.reference)] if self.reference else []
+        counts = [partial(claims.has_parameters, number=self.parameters)] if self.parameters is not None else []
+        offers = [partial(claims.accepts_optional, names=self.offers)] if self.offers else []
+        made = isinstance(self.make, ModuleFactory) and claims.takes_device(self.make.kind)
+        created = [partial(claims.created_on_device, make=self.make)] if made else []
+        return (*self.claims, *equal, *counts, *offers, *created)
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What goes to every law."""
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of every law."""
         return {"sizes": self.sizes, "inputs": self.inputs, **self.options}
 
 
-def softened(logits: Callable[..., Tensor], place: int = -1) -> Callable[..., Tensor]:
-    """The reference of a classifier: its logits, then softmax."""
+def with_softmax(logits: Callable[..., Tensor], place: int = -1) -> Callable[..., Tensor]:
+    """Return the reference of a classifier: its logits, then softmax."""
     return lambda module, *inputs: oracles.softmax(logits(module, *inputs).movedim(place, -1)).movedim(-1, place)
 
 
 @dataclass(frozen=True)
-class Made:
-    """Makes a module, to be used or to be trained; with more options, if it is told more."""
+class ModuleFactory:
+    """A function that makes a module in evaluation or training mode; further options may be passed."""
 
     kind: Callable[..., Any]
     args: tuple[Any, ...]
@@ -81,37 +81,37 @@ class Made:
     training: bool = False
 
     def __call__(self, **more: Any) -> Any:
-        """The module."""
+        """Return the module."""
         return self.kind(*self.args, **self.options, **more).train(self.training)
 
 
-def of(kind: Callable[..., Any], *args: Any, **options: Any) -> Made:
-    """Makes a module in evaluation."""
-    return Made(kind, args, options)
+def of(kind: Callable[..., Any], *args: Any, **options: Any) -> ModuleFactory:
+    """Return a function that makes a module in evaluation mode."""
+    return ModuleFactory(kind, args, options)
 
 
-def training(kind: Callable[..., Any], *args: Any, **options: Any) -> Made:
-    """Makes a module in training."""
-    return Made(kind, args, options, training=True)
+def training(kind: Callable[..., Any], *args: Any, **options: Any) -> ModuleFactory:
+    """Return a function that makes a module in training mode."""
+    return ModuleFactory(kind, args, options, training=True)
 
 
 def method(make: Callable[[], Any], name: str) -> Callable[[], Any]:
-    """Makes one of a module's circuits."""
+    """Return a function that makes one of a module's methods that are circuits."""
     return lambda: getattr(make(), name)
 
 
-same = partial(laws.equivariant)
+equivariant = laws.equivariant
 BOOL = {"mask": torch.bool}
-causal_over = partial(partial, laws.causal)
 images = {"b": 2, "h": 4, "w": 8}
-half = partial(laws.kernel, dtypes=[torch.bfloat16])
-batch = partial(laws.independent, axis="b")
+bfloat16_kernel = partial(laws.kernel, dtypes=[torch.bfloat16])
+independent_of_batch = partial(laws.independent, axis="b")
 
 
-def loud(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Makes the same module with large weights, so that the likeliest token hangs on all before it in its text."""
+def with_large_weights(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Return a function that makes the module with large weights, so that the next token depends on all before it."""
 
     def made() -> nn.Module:
+        """Return the module with large weights."""
         module = make()
         with torch.no_grad():
             for name, each in module.named_parameters():
@@ -121,75 +121,75 @@ def loud(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return made
 
 
-class Within(nn.Module):
-    """What asks another module."""
+class Wrapper(nn.Module):
+    """A module that calls another module."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner, self.m = inner, inner.m
 
 
-class Steps(Within):
-    """Attention that is asked one vector at a time, and remembers."""
+class StepByStep(Wrapper):
+    """Attention called with one vector at a time (first two), and a cache."""
 
     @circuit("... x m -> ... x m", fixed="m")
     @torch.no_grad()
     def forward(self, source: Tensor) -> Tensor:
-        """All that was said so far answers."""
+        """Return the outputs for all vectors."""
         cache = self.inner.cache(source.shape[-2], source.shape[:-2])
         pieces = source.split([2, 1, *[1] * (source.shape[-2] - 3)], -2)
         return torch.cat([self.inner(each, each, causal=True, cache=cache) for each in pieces], -2)
 
 
-class Masked(Within):
-    """A layer, or layers, asked one vector at a time, and told which of those before it each may see."""
+class StepByStepMask(Wrapper):
+    """A layer or stack called with one vector at a time, each with its row of the mask."""
 
     @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'"})
     @torch.no_grad()
     def forward(self, target: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Each row of the mask in its turn."""
-        cache, answers = self.inner.cache(memory, target.shape[-2]), []
+        """Return the outputs for all vectors."""
+        cache, outputs = self.inner.cache(memory, target.shape[-2]), []
         for place, each in enumerate(target.split(1, -2)):
             row = None if mask is None else mask[..., place : place + 1, : place + 1]
             held = {"caches" if isinstance(cache, list) else "cache": cache}
-            answers.append(self.inner(each, memory, row, **held))
-        return torch.cat(answers, -2)
+            outputs.append(self.inner(each, memory, row, **held))
+        return torch.cat(outputs, -2)
 
 
-class MaskedHeads(Within):
-    """The same of attention, or of a layer with it, and with a mask for each head."""
+class StepByStepHeadMasks(Wrapper):
+    """Attention, or a layer with it, called with one vector at a time, with a mask and one for each head."""
 
     @circuit("... x m -> ... x m", fixed="m", optional={"mask": "... x x'", "head_mask": "... 4 x x'"})
     @torch.no_grad()
     def forward(self, source: Tensor, mask: Tensor | None = None, *, head_mask: Tensor | None = None) -> Tensor:
-        """Each row of the masks in its turn."""
-        attend, answers = getattr(self.inner, "attention", self.inner), []
+        """Return the outputs for all vectors."""
+        attend, outputs = getattr(self.inner, "attention", self.inner), []
         cache = attend.cache(source.shape[-2], source.shape[:-2])
         for place, each in enumerate(source.split(1, -2)):
             row, rows = (None if one is None else one[..., place : place + 1, : place + 1] for one in (mask, head_mask))
-            asked = (each, each) if attend is self.inner else (each,)
-            answers.append(self.inner(*asked, row, head_mask=rows, causal=True, cache=cache))
-        return torch.cat(answers, -2)
+            passed = (each, each) if attend is self.inner else (each,)
+            outputs.append(self.inner(*passed, row, head_mask=rows, causal=True, cache=cache))
+        return torch.cat(outputs, -2)
 
 
-class Again(Within):
-    """The same, but every step is taken back once, and taken again."""
+class StepByStepTruncated(Wrapper):
+    """Attention with a cache, where each step is made with other values, truncated from the cache, and repeated."""
 
     @circuit("... x m -> ... x m", fixed="m")
     @torch.no_grad()
     def forward(self, source: Tensor) -> Tensor:
-        """What a cache forgets it never had."""
-        cache, answers = self.inner.cache(source.shape[-2], source.shape[:-2]), []
+        """Return the outputs for all vectors: the truncated steps leave nothing in the cache."""
+        cache, outputs = self.inner.cache(source.shape[-2], source.shape[:-2]), []
         for place, each in enumerate(source.split(1, -2)):
             self.inner(-each, -each, causal=True, cache=cache)
             cache.truncate(place)
-            answers.append(self.inner(each, each, causal=True, cache=cache))
-        return torch.cat(answers, -2)
+            outputs.append(self.inner(each, each, causal=True, cache=cache))
+        return torch.cat(outputs, -2)
 
 
-def spoken(module: Any, tokens: Tensor, count: int, *, asked: Asked = GPT, **choice: Any) -> Tensor:
-    """The reference of a language model that generates."""
-    return oracles.longer(tokens, count, partial(oracles.language_logits, module, asked=asked), **choice)
+def generated(module: Any, tokens: Tensor, count: int, *, config: LayerConfig = GPT, **choice: Any) -> Tensor:
+    """Return the reference of a language model that generates."""
+    return oracles.extended(tokens, count, partial(oracles.language_logits, module, config=config), **choice)
 
 
 def translated(
@@ -198,46 +198,47 @@ def translated(
     target: Tensor,
     count: int,
     *,
-    asked: Asked = PLAIN,
+    config: LayerConfig = PLAIN,
     padding: int | None = None,
     **choice: Any,
 ) -> Tensor:
-    """The reference of one that translates."""
+    """Return the reference of a sequence-to-sequence model that generates."""
 
     def logits(grown: Tensor) -> Tensor:
-        return oracles.translated_logits(module, source, grown, asked=asked, padding=padding)
+        """Return the logits of the target tokens."""
+        return oracles.translated_logits(module, source, grown, config=config, padding=padding)
 
-    return oracles.longer(target, count, logits, **choice)
+    return oracles.extended(target, count, logits, **choice)
 
 
 def transposed(module: Any, image: Tensor, **options: Any) -> Tensor:
-    """torch's own transposed convolution."""
+    """Return torch's own transposed convolution."""
     run = (torch.nn.functional.conv_transpose1d, torch.nn.functional.conv_transpose2d)[module.weight.ndim - 3]
     return run(image, module.weight, module.bias, **options)
 
 
 def forward(module: Any, image: Tensor, border: tuple[int, ...] = (), mode: str = "constant", **options: Any) -> Tensor:
-    """torch's own convolution, of an image that is padded before."""
+    """Return torch's own convolution of an image that is padded first."""
     run = (torch.nn.functional.conv1d, torch.nn.functional.conv2d)[module.weight.ndim - 3]
     return run(torch.nn.functional.pad(image, border, mode), module.weight, module.bias, **options)
 
 
 def separable(module: Any, image: Tensor, **options: Any) -> Tensor:
-    """torch's own convolutions, channel by channel and then place by place."""
+    """Return torch's own convolutions, depthwise and then pointwise."""
     return forward(module.pointwise, forward(module.depthwise, image, **options))
 
 
 def circular(module: Any, image: Tensor) -> Tensor:
-    """A transposed convolution of a circular one with three places and two of padding: the sum it is a gradient of."""
+    """Return the gradient of a circular convolution with kernel size 3 and padding 2, and the bias."""
     start = image.new_zeros(*image.shape[:-2], module.weight.shape[1], image.shape[-1] - 2, requires_grad=True)
     padded = torch.nn.functional.pad(start, (2, 2), "circular")
-    answer = torch.nn.functional.conv1d(padded, module.weight)
-    (found,) = torch.autograd.grad(answer, start, image, create_graph=True)
+    output = torch.nn.functional.conv1d(padded, module.weight)
+    (found,) = torch.autograd.grad(output, start, image, create_graph=True)
     return found + module.bias[:, None]
 
 
 def glorot(module: nn.Module) -> Mapping[str, float]:
-    """Bounds of a transformer's weights, those of queries, keys and values as of one; norms begin otherwise."""
+    """Return the bounds of a transformer's weights, with queries, keys and values as one matrix; norms differ."""
     bounds = {}
     for name, each in module.named_parameters():
         if each.ndim == 2 and "embedding" not in name:
@@ -248,13 +249,13 @@ def glorot(module: nn.Module) -> Mapping[str, float]:
     return bounds
 
 
-def turning(**options: Any) -> nn.Module:
-    """Attention with groups, rotary positions of another base, and a window."""
+def rotary_attention(**options: Any) -> nn.Module:
+    """Return attention with groups, rotary positions of another base, and a window."""
     return mha(groups=2, rotary=positions.RotaryPositions(4, base=50.0), window=3, **options)
 
 
-def turning_layer(kind: Callable[..., nn.Module] = transformer.EncoderLayer, **options: Any) -> nn.Module:
-    """A layer with the same."""
+def rotary_layer(kind: Callable[..., nn.Module] = transformer.EncoderLayer, **options: Any) -> nn.Module:
+    """Return a layer with one group of keys, rotary positions of another base, and a window."""
     return kind(**small, groups=1, rotary=positions.RotaryPositions(4, base=50.0), window=3, **options)
 
 
@@ -262,14 +263,14 @@ mha = partial(models.MultiHeadAttention, m=6, k=4, h=4, bias=True)
 rotary = partial(positions.RotaryPositions, 4)
 small = {"m": 6, "k": 4, "h": 2, "f": 5}
 unlike = {"norm_first": True, "activation": nn.GELU, "bias": False, "eps": 0.1}
-UNLIKE = Asked(norm_first=True, activation=oracles.gelu, eps=0.1)
-TURNING = Asked(base=50.0, window=3)
+UNLIKE = LayerConfig(norm_first=True, activation=oracles.gelu, eps=0.1)
+ROTARY_WINDOW = LayerConfig(base=50.0, window=3)
 tokens = {"tokens": range(7)}
 pair = {"source": range(7), "target": range(7)}
 windows = {"i'": 3, "j'": 5, "u'": 2, "v'": 3}
 VISUAL = {"b": 2, "i": 6, "j": 11, "u": 4, "v": 7, **windows}
-DRAWN = {"broadcasting": "every call draws anew"}
-UNTIL = {"shapes": "numbers say when to stop"} | dict.fromkeys(
+RANDOM = {"broadcasting": "every call draws other random numbers"}
+STOPPING = {"shapes": "the values decide when to stop"} | dict.fromkeys(
     ("broadcasting", "independent"), "a sequence goes on until the last has stopped"
 )
 
@@ -280,34 +281,38 @@ CIRCUITS: dict[str, Entry] = {
         oracles.attention,
         (
             partial(laws.linear, argument="value"),
-            partial(same, axis="x"),
-            partial(same, axis="y"),
-            partial(same, axis="k"),
+            partial(equivariant, axis="x"),
+            partial(equivariant, axis="y"),
+            partial(equivariant, axis="k"),
             partial(laws.independent, axis="y"),
-            claims.untouched,
-            half,
+            claims.inputs_unchanged,
+            bfloat16_kernel,
         ),
         offers="mask",
     ),
-    "attention, bool mask": Entry(lambda: attention.attention, oracles.attention, (half,), inputs=BOOL),
+    "attention, bool mask": Entry(lambda: attention.attention, oracles.attention, (bfloat16_kernel,), inputs=BOOL),
     "attention, one of each": Entry(
         lambda: attention.attention, oracles.attention, sizes={"y": 1, "x": 1, "k": 1, "...": (1, 1)}
     ),
     "attention, of one example": Entry(
-        lambda: attention.attention, oracles.attention, (claims.mapped,), sizes={"...": ()}, options={"causal": True}
+        lambda: attention.attention,
+        oracles.attention,
+        (claims.has_tangents_and_vmap,),
+        sizes={"...": ()},
+        options={"causal": True},
     ),
     "attention, dropping": Entry(
         lambda: attention.attention,
         oracles.attention,
         sizes={"...": (2, 3)},
         options={"dropout": 0.4},
-        claims=(half,),
-        without=DRAWN,
+        claims=(bfloat16_kernel,),
+        without=RANDOM,
     ),
     "attention, causal": Entry(
         lambda: attention.attention,
         oracles.attention,
-        (partial(laws.causal, axis="y", of="x"), half),
+        (partial(laws.causal, axis="y", of="x"), bfloat16_kernel),
         options={"causal": True},
     ),
     "attention, causal window": Entry(
@@ -333,7 +338,7 @@ CIRCUITS: dict[str, Entry] = {
             oracles.attention,
             sizes={"...": (2, 3, 2)},
             inputs={"mask": lambda shape, axes=axes: torch.rand(tuple(shape)[-axes:]) < 0.5},
-            without={"independent": "one mask is for many"},
+            without={"independent": "one mask is used for many examples"},
         )
         for axes in (2, 3)
     },
@@ -356,7 +361,10 @@ CIRCUITS: dict[str, Entry] = {
         lambda: attention.attention, oracles.attention, sizes={"y": 3, "x": 7}, options={"window": 2, "start": 2}
     ),
     "grouped attention": Entry(
-        lambda: attention.grouped_attention, oracles.grouped_attention, (partial(same, axis="x"), half), offers="mask"
+        lambda: attention.grouped_attention,
+        oracles.grouped_attention,
+        (partial(equivariant, axis="x"), bfloat16_kernel),
+        offers="mask",
     ),
     "grouped attention, many axes": Entry(
         lambda: attention.grouped_attention, oracles.grouped_attention, sizes={"...": (2, 3)}, options={"causal": True}
@@ -365,83 +373,94 @@ CIRCUITS: dict[str, Entry] = {
         lambda: attention.grouped_attention,
         oracles.grouped_attention,
         options={"dropout": 0.4, "window": 2, "start": 1, "causal": True},
-        without=DRAWN,
+        without=RANDOM,
     ),
     "multi-head": Entry(
-        of(mha), oracles.multi_head, (partial(same, axis="y"), partial(same, axis="x")), offers="mask head_mask"
+        of(mha),
+        oracles.multi_head,
+        (partial(equivariant, axis="y"), partial(equivariant, axis="x")),
+        offers="mask head_mask",
     ),
     "multi-head, groups, bool masks": Entry(
         of(mha, groups=2, dropout=0.4), oracles.multi_head, inputs={"mask": torch.bool, "head_mask": torch.bool}
     ),
     "multi-head, dropping": Entry(
-        training(mha, dropout=0.4), partial(oracles.multi_head, asked=Asked(dropout=0.4)), without=DRAWN
+        training(mha, dropout=0.4), partial(oracles.multi_head, config=LayerConfig(dropout=0.4)), without=RANDOM
     ),
     "multi-head, rotary, window": Entry(
         lambda: mha(rotary=rotary(), window=3),
-        partial(oracles.multi_head, asked=Asked(base=10000.0, window=3)),
+        partial(oracles.multi_head, config=LayerConfig(base=10000.0, window=3)),
         (partial(laws.causal, axis="y", of="x", reach=3),),
         sizes={"y": 5, "x": 7},
         options={"causal": True},
     ),
     "multi-head, grouped, rotary, window": Entry(
-        of(turning),
-        partial(oracles.multi_head, asked=TURNING),
+        of(rotary_attention),
+        partial(oracles.multi_head, config=ROTARY_WINDOW),
         sizes={"y": 5, "x": 7},
         inputs={"head_mask": torch.bool},
         options={"causal": True},
     ),
-    "remember": Entry(method(turning, "remember"), partial(oracles.remember, asked=TURNING), options={"start": 2}),
+    "remember": Entry(
+        method(rotary_attention, "remember"),
+        partial(oracles.keys_and_values, config=ROTARY_WINDOW),
+        options={"start": 2},
+    ),
     "recall": Entry(
-        method(turning, "recall"),
-        partial(oracles.recall, asked=TURNING),
+        method(rotary_attention, "recall"),
+        partial(oracles.attend, config=ROTARY_WINDOW),
         options={"start": 2, "causal": True},
         offers="mask head_mask",
     ),
     "steps": Entry(
-        lambda: Steps(mha(groups=2, rotary=rotary(), window=4)),
-        lambda module, x: oracles.multi_head(module.inner, x, x, causal=True, asked=Asked(base=10000.0, window=4)),
-        (partial(laws.causal, axis="x", reach=4), claims.cached),
+        lambda: StepByStep(mha(groups=2, rotary=rotary(), window=4)),
+        lambda module, x: oracles.multi_head(
+            module.inner, x, x, causal=True, config=LayerConfig(base=10000.0, window=4)
+        ),
+        (partial(laws.causal, axis="x", reach=4), claims.cache_dtype_follows_autocast),
         sizes={"x": 7},
     ),
     "steps taken back": Entry(
-        lambda: Again(mha()), lambda module, x: oracles.multi_head(module.inner, x, x, causal=True), sizes={"x": 4}
+        lambda: StepByStepTruncated(mha()),
+        lambda module, x: oracles.multi_head(module.inner, x, x, causal=True),
+        sizes={"x": 4},
     ),
     "steps, masked": Entry(
-        lambda: MaskedHeads(mha()),
+        lambda: StepByStepHeadMasks(mha()),
         lambda module, x, mask=None, **masks: oracles.multi_head(module.inner, x, x, mask, causal=True, **masks),
         sizes={"x": 4},
     ),
     # transformers
-    "feed-forward": Entry(of(layers.FeedForward, 6, 5), oracles.feed_forward, (partial(same, axis="..."),)),
+    "feed-forward": Entry(of(layers.FeedForward, 6, 5), oracles.feed_forward, (partial(equivariant, axis="..."),)),
     "feed-forward, GELU, dropping": Entry(
         training(layers.FeedForward, 6, 5, nn.GELU, dropout=0.4, bias=False),
-        partial(oracles.feed_forward, asked=Asked(activation=oracles.gelu, dropout=0.4)),
-        without=DRAWN,
+        partial(oracles.feed_forward, config=LayerConfig(activation=oracles.gelu, dropout=0.4)),
+        without=RANDOM,
     ),
     "encoder layer": Entry(
         of(transformer.EncoderLayer, **small),
         oracles.encoder_layer,
-        (partial(same, axis="x"),),
+        (partial(equivariant, axis="x"),),
         inputs=BOOL,
         offers="mask head_mask source",
     ),
     "encoder layer, norm first": Entry(
-        of(turning_layer, norm_first=True, dropout=0.4),
-        partial(oracles.encoder_layer, asked=replace(TURNING, norm_first=True)),
+        of(rotary_layer, norm_first=True, dropout=0.4),
+        partial(oracles.encoder_layer, config=replace(ROTARY_WINDOW, norm_first=True)),
         sizes={"x": 5},
         inputs={"source": None},
         options={"causal": True},
         claims=(partial(laws.causal, axis="x", reach=3),),
     ),
     "encoder layer, norm first, its own source": Entry(
-        of(transformer.EncoderLayer, **small, **unlike), partial(oracles.encoder_layer, asked=UNLIKE)
+        of(transformer.EncoderLayer, **small, **unlike), partial(oracles.encoder_layer, config=UNLIKE)
     ),
     **{
         f"{name}, dropping{', norm first' * first}": Entry(
             training(kind, **small, norm_first=first, dropout=0.4),
-            partial(reference, asked=Asked(norm_first=first, dropout=0.4)),
+            partial(reference, config=LayerConfig(norm_first=first, dropout=0.4)),
             inputs={"source": None} if name == "encoder layer" else {},
-            without=DRAWN,
+            without=RANDOM,
         )
         for name, kind, reference in (
             ("encoder layer", transformer.EncoderLayer, oracles.encoder_layer),
@@ -450,47 +469,47 @@ CIRCUITS: dict[str, Entry] = {
         for first in (False, True)
     },
     "encoder layer, steps, masked": Entry(
-        lambda: MaskedHeads(transformer.EncoderLayer(m=6, k=4, h=4, f=5)),
+        lambda: StepByStepHeadMasks(transformer.EncoderLayer(m=6, k=4, h=4, f=5)),
         lambda module, x, mask=None, **masks: oracles.encoder_layer(module.inner, x, mask, causal=True, **masks),
         sizes={"x": 4},
     ),
     "encoder": Entry(
-        of(transformer.Encoder, **small, depth=2), oracles.encoder, (partial(same, axis="x"),), offers="mask"
+        of(transformer.Encoder, **small, depth=2), oracles.encoder, (partial(equivariant, axis="x"),), offers="mask"
     ),
     "encoder, no last norm": Entry(
         of(transformer.Encoder, **small, **unlike, depth=1, final_norm=False),
-        partial(oracles.encoder, asked=replace(UNLIKE, final_norm=False)),
+        partial(oracles.encoder, config=replace(UNLIKE, final_norm=False)),
         (partial(laws.causal, axis="x"),),
         options={"causal": True},
     ),
     "encoder, unlike, dropping": Entry(
         training(transformer.Encoder, **small, **unlike, depth=1, dropout=0.4),
-        partial(oracles.encoder, asked=replace(UNLIKE, dropout=0.4)),
-        without=DRAWN,
+        partial(oracles.encoder, config=replace(UNLIKE, dropout=0.4)),
+        without=RANDOM,
     ),
     "decoder layer": Entry(
         of(transformer.DecoderLayer, **small),
         oracles.decoder_layer,
-        (partial(laws.causal, axis="y"), partial(same, axis="x")),
+        (partial(laws.causal, axis="y"), partial(equivariant, axis="x")),
         offers="mask memory_mask",
     ),
     "decoder layer, norm first": Entry(
         of(transformer.DecoderLayer, **small, **unlike, dropout=0.4),
-        partial(oracles.decoder_layer, asked=UNLIKE),
+        partial(oracles.decoder_layer, config=UNLIKE),
         options={"causal": False},
         inputs={"mask": torch.bool, "memory_mask": torch.bool},
     ),
     "decoder layer, rotary, window": Entry(
-        of(turning_layer, transformer.DecoderLayer),
-        partial(oracles.decoder_layer, asked=TURNING),
+        of(rotary_layer, transformer.DecoderLayer),
+        partial(oracles.decoder_layer, config=ROTARY_WINDOW),
         sizes={"y": 5, "x": 7},
         inputs={"mask": None, "memory_mask": None},
     ),
     **{
         f"decoder layer, steps, masked{', norm first' * first}": Entry(
-            lambda first=first: Masked(transformer.DecoderLayer(**small, norm_first=first)),
+            lambda first=first: StepByStepMask(transformer.DecoderLayer(**small, norm_first=first)),
             lambda module, target, memory, mask=None, first=first: oracles.decoder_layer(
-                module.inner, target, memory, mask, asked=Asked(norm_first=first)
+                module.inner, target, memory, mask, config=LayerConfig(norm_first=first)
             ),
             sizes={"y": 4, "x": 3},
             slow=first,
@@ -498,7 +517,7 @@ CIRCUITS: dict[str, Entry] = {
         for first in (False, True)
     },
     "decoder, steps, masked": Entry(
-        lambda: Masked(transformer.Decoder(**small, depth=2)),
+        lambda: StepByStepMask(transformer.Decoder(**small, depth=2)),
         lambda module, target, memory, mask=None: oracles.decoder(module.inner, target, memory, mask, None),
         sizes={"y": 4, "x": 3},
         slow=True,
@@ -511,47 +530,49 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "decoder, no last norm": Entry(
         of(transformer.Decoder, **small, **unlike, depth=1, final_norm=False),
-        partial(oracles.decoder, asked=replace(UNLIKE, final_norm=False)),
+        partial(oracles.decoder, config=replace(UNLIKE, final_norm=False)),
         options={"causal": False},
     ),
     "decoder, unlike, dropping": Entry(
         training(transformer.Decoder, **small, **unlike, depth=1, dropout=0.4),
-        partial(oracles.decoder, asked=replace(UNLIKE, dropout=0.4)),
+        partial(oracles.decoder, config=replace(UNLIKE, dropout=0.4)),
         inputs={"mask": None, "memory_mask": None},
-        without=DRAWN,
+        without=RANDOM,
     ),
     "transformer": Entry(
         of(models.Transformer, **small, encoder_depth=1, decoder_depth=2),
         oracles.transformer,
-        (partial(laws.causal, axis="y"), partial(claims.begins, uniform=glorot)),
+        (partial(laws.causal, axis="y"), partial(claims.initialized_uniform, uniform=glorot)),
         offers="source_mask target_mask memory_mask",
     ),
     "transformer, norm first": Entry(
         of(models.Transformer, **small, **unlike, encoder_depth=2, decoder_depth=1, final_norm=False),
-        partial(oracles.transformer, asked=replace(UNLIKE, final_norm=False)),
+        partial(oracles.transformer, config=replace(UNLIKE, final_norm=False)),
         options={"causal": False},
     ),
     "transformer, unlike, dropping": Entry(
         training(models.Transformer, **small, **unlike, encoder_depth=1, decoder_depth=1, dropout=0.4),
-        partial(oracles.transformer, asked=replace(UNLIKE, dropout=0.4)),
+        partial(oracles.transformer, config=replace(UNLIKE, dropout=0.4)),
         inputs={"source_mask": None, "target_mask": None, "memory_mask": None},
-        without=DRAWN,
+        without=RANDOM,
         slow=True,
     ),
     "sines": Entry(
-        of(positions.SinusoidalPositions, 5), lambda module, x, start: oracles.waves(x, start), options={"start": 3}
+        of(positions.SinusoidalPositions, 5),
+        lambda module, x, start: oracles.sinusoidal(x, start),
+        options={"start": 3},
     ),
     "learned positions": Entry(of(positions.LearnedPositions, 9, m=4), oracles.learned, options={"start": 2}),
     "rotary positions": Entry(
         of(positions.RotaryPositions, 4, base=50.0),
-        partial(oracles.turned, base=50.0),
+        partial(oracles.rotated, base=50.0),
         (partial(laws.linear, argument="input"),),
         options={"start": 2},
     ),
     "language model": Entry(
         of(models.LanguageModel, 7, **small, depth=2, dropout=0.4),
-        softened(oracles.language_logits),
-        (partial(laws.causal, axis="x"), claims.whole),
+        with_softmax(oracles.language_logits),
+        (partial(laws.causal, axis="x"), claims.takes_integers),
         sizes={"x": 5},
         inputs=tokens,
     ),
@@ -574,51 +595,51 @@ CIRCUITS: dict[str, Entry] = {
         ),
         partial(
             oracles.language_logits,
-            asked=replace(GPT, activation=oracles.relu, base=None, window=3, eps=0.1),
+            config=replace(GPT, activation=oracles.relu, base=None, window=3, eps=0.1),
             tied=False,
         ),
-        (claims.whole,),
+        (claims.takes_integers,),
         sizes={"x": 5},
         inputs=tokens,
     ),
     "language model, logits, dropping": Entry(
         method(training(models.LanguageModel, 7, **small, depth=1, dropout=0.4), "logits"),
-        partial(oracles.language_logits, asked=replace(GPT, dropout=0.4)),
+        partial(oracles.language_logits, config=replace(GPT, dropout=0.4)),
         sizes={"x": 5},
         inputs=tokens,
-        without=DRAWN,
+        without=RANDOM,
     ),
     "language model, generating": Entry(
-        method(loud(of(models.LanguageModel, 7, **small, depth=1, groups=1, window=4)), "generate"),
-        partial(spoken, asked=replace(GPT, window=4)),
-        (claims.whole,),
+        method(with_large_weights(of(models.LanguageModel, 7, **small, depth=1, groups=1, window=4)), "generate"),
+        partial(generated, config=replace(GPT, window=4)),
+        (claims.takes_integers,),
         sizes={"x": 3},
         inputs=tokens,
         options={"count": 4},
     ),
     "language model, generating, learned": Entry(
-        method(loud(of(models.LanguageModel, 7, **small, depth=1, learned_positions=9)), "generate"),
-        partial(spoken, asked=replace(GPT, base=None)),
+        method(with_large_weights(of(models.LanguageModel, 7, **small, depth=1, learned_positions=9)), "generate"),
+        partial(generated, config=replace(GPT, base=None)),
         sizes={"x": 3},
         inputs=tokens,
         options={"count": 4},
     ),
     "language model, stopping": Entry(
-        method(loud(of(models.LanguageModel, 3, **small, depth=1)), "generate"),
-        spoken,
+        method(with_large_weights(of(models.LanguageModel, 3, **small, depth=1)), "generate"),
+        generated,
         sizes={"x": 2, "...": (5, 2)},
         inputs={"tokens": range(3)},
         options={"count": 6, "stop": 1},
-        without=UNTIL,
+        without=STOPPING,
     ),
     "language model, drawing": Entry(
-        method(loud(of(models.LanguageModel, 7, **small, depth=1)), "generate"),
-        spoken,
-        (claims.drawn_by,),
+        method(with_large_weights(of(models.LanguageModel, 7, **small, depth=1)), "generate"),
+        generated,
+        (claims.draws_from_generator,),
         sizes={"x": 2, "...": (5,)},
         inputs=tokens,
         options={"count": 9, "temperature": 5.0, "top_k": 5},
-        without=DRAWN,
+        without=RANDOM,
         slow=True,
     ),
     "sequence to sequence": Entry(
@@ -630,8 +651,8 @@ CIRCUITS: dict[str, Entry] = {
             decoder_depth=1,
             padding=2,
         ),
-        softened(partial(oracles.translated_logits, padding=2)),
-        (partial(laws.causal, axis="y"), claims.whole, partial(claims.begins, uniform=glorot)),
+        with_softmax(partial(oracles.translated_logits, padding=2)),
+        (partial(laws.causal, axis="y"), claims.takes_integers, partial(claims.initialized_uniform, uniform=glorot)),
         sizes={"x": 5, "y": 3},
         inputs=pair,
     ),
@@ -649,8 +670,8 @@ CIRCUITS: dict[str, Entry] = {
             ),
             "logits",
         ),
-        partial(oracles.translated_logits, asked=replace(UNLIKE, final_norm=False), tied=False),
-        (claims.whole,),
+        partial(oracles.translated_logits, config=replace(UNLIKE, final_norm=False), tied=False),
+        (claims.takes_integers,),
         sizes={"x": 5, "y": 3},
         inputs=pair,
     ),
@@ -659,41 +680,47 @@ CIRCUITS: dict[str, Entry] = {
             training(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, dropout=0.4),
             "logits",
         ),
-        partial(oracles.translated_logits, asked=Asked(dropout=0.4)),
+        partial(oracles.translated_logits, config=LayerConfig(dropout=0.4)),
         sizes={"x": 5, "y": 3},
         inputs=pair,
-        without=DRAWN,
+        without=RANDOM,
         slow=True,
     ),
     "sequence to sequence, generating": Entry(
         method(
-            loud(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, padding=2)), "generate"
+            with_large_weights(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, padding=2)),
+            "generate",
         ),
         partial(translated, padding=2),
-        (claims.whole,),
+        (claims.takes_integers,),
         sizes={"x": 5, "y": 2, "...": (12,)},
         inputs=pair,
         options={"count": 4},
     ),
     "sequence to sequence, stopping": Entry(
-        method(loud(of(models.SequenceToSequence, 3, **small, **unlike, encoder_depth=1, decoder_depth=2)), "generate"),
-        partial(translated, asked=UNLIKE),
+        method(
+            with_large_weights(of(models.SequenceToSequence, 3, **small, **unlike, encoder_depth=1, decoder_depth=2)),
+            "generate",
+        ),
+        partial(translated, config=UNLIKE),
         sizes={"x": 5, "y": 2, "...": (12,)},
         inputs={"source": range(3), "target": range(3)},
         options={"count": 5, "stop": 1},
-        without=UNTIL,
+        without=STOPPING,
     ),
     "sequence to sequence, drawing": Entry(
-        method(loud(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1)), "generate"),
+        method(
+            with_large_weights(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1)), "generate"
+        ),
         translated,
-        (claims.drawn_by,),
+        (claims.draws_from_generator,),
         sizes={"x": 5, "y": 2, "...": (12,)},
         inputs=pair,
         options={"count": 9, "temperature": 5.0, "top_k": 5},
-        without=DRAWN,
+        without=RANDOM,
         slow=True,
     ),
-    "choose": Entry(lambda: generation.choose, lambda logits: logits.argmax(-1), (partial(same, axis="..."),)),
+    "choose": Entry(lambda: generation.choose, lambda logits: logits.argmax(-1), (partial(equivariant, axis="..."),)),
     "choose from one": Entry(
         lambda: generation.choose,
         lambda logits, temperature, top_k: logits.argmax(-1),
@@ -704,26 +731,26 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "choose, drawing": Entry(
         lambda: generation.choose,
-        oracles.drawn,
-        (claims.drawn_by,),
+        oracles.sampled,
+        (claims.draws_from_generator,),
         sizes={"v": 7, "...": (30, 2)},
         options={"temperature": 0.7},
-        without=DRAWN,
+        without=RANDOM,
     ),
     "choose, drawing from some": Entry(
         lambda: generation.choose,
-        oracles.drawn,
+        oracles.sampled,
         sizes={"v": 7, "...": (30, 2)},
         options={"temperature": 2.0, "top_k": 3},
-        without=DRAWN,
+        without=RANDOM,
     ),
     # images
-    "mlp": Entry(of(models.MLP, 4, 6, 7, 8), softened(oracles.mlp_logits)),
+    "mlp": Entry(of(models.MLP, 4, 6, 7, 8), with_softmax(oracles.mlp_logits)),
     "mlp, logits": Entry(method(of(models.MLP, 4, 6, 7, 8), "logits"), oracles.mlp_logits),
     "visual attention": Entry(
         of(models.VisualAttention, c=3, k=5, heads=2, kernel=3, stride=2, bias=True, dropout=0.4),
         partial(oracles.visual, k=5, kernel=3, stride=2),
-        (batch, claims.laid_out),
+        (independent_of_batch, claims.contiguous_output),
         sizes=VISUAL,
         offers="mask",
     ),
@@ -731,12 +758,12 @@ CIRCUITS: dict[str, Entry] = {
         training(models.VisualAttention, c=3, k=5, heads=2, kernel=3, stride=2, dropout=0.4),
         partial(oracles.visual, k=5, kernel=3, stride=2, dropout=0.4),
         sizes=VISUAL,
-        without=DRAWN,
+        without=RANDOM,
     ),
     "visual attention, bool mask": Entry(
         of(models.VisualAttention, c=2, k=3, heads=2, kernel=2, stride=1),
         partial(oracles.visual, k=3, kernel=2, stride=1),
-        (claims.laid_out,),
+        (claims.contiguous_output,),
         sizes={"b": 2, "i": 3, "j": 5, "u": 4, "v": 2, "i'": 2, "j'": 4, "u'": 3, "v'": 1},
         inputs=BOOL,
     ),
@@ -748,13 +775,13 @@ CIRCUITS: dict[str, Entry] = {
     "patches": Entry(
         of(vision_transformer.Patches, p=3, m=5, c=4),
         partial(oracles.patches, p=3),
-        (batch,),
+        (independent_of_batch,),
         sizes={"b": 2, "i": 1, "j": 5},
     ),
     "vision transformer": Entry(
         of(models.VisionTransformer, (4, 6), 2, **small, depth=2, classes=5, in_channels=2, dropout=0.4),
-        softened(oracles.vision_logits),
-        (batch,),
+        with_softmax(oracles.vision_logits),
+        (independent_of_batch,),
     ),
     "vision transformer, mean, logits": Entry(
         method(
@@ -772,7 +799,9 @@ CIRCUITS: dict[str, Entry] = {
             "logits",
         ),
         partial(
-            oracles.vision_logits, class_token=False, asked=Asked(norm_first=True, activation=oracles.relu, eps=0.1)
+            oracles.vision_logits,
+            class_token=False,
+            config=LayerConfig(norm_first=True, activation=oracles.relu, eps=0.1),
         ),
     ),
     "vision transformer, features": Entry(
@@ -786,30 +815,36 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "vision transformer, encoding, dropping": Entry(
         method(training(models.VisionTransformer, 4, 2, **small, depth=1, classes=5, dropout=0.4), "encode"),
-        partial(oracles.vision_encoded, asked=replace(VIT, dropout=0.4)),
-        without=DRAWN,
+        partial(oracles.vision_encoded, config=replace(VIT, dropout=0.4)),
+        without=RANDOM,
     ),
-    "norm and activation": Entry(of(layers.NormActivate, 3), oracles.norm_activated, (batch, claims.untouched)),
+    "norm and activation": Entry(
+        of(layers.NormActivate, 3), oracles.norm_activated, (independent_of_batch, claims.inputs_unchanged)
+    ),
     "no norm, and activation": Entry(
-        lambda: layers.NormActivate(3, lambda n: nn.Identity()), lambda image: oracles.relu(image), (claims.untouched,)
+        lambda: layers.NormActivate(3, lambda n: nn.Identity()),
+        lambda image: oracles.relu(image),
+        (claims.inputs_unchanged,),
     ),
-    "double convolution": Entry(of(layers.DoubleConvolution, 2, 3), oracles.double_convolution, (batch,)),
+    "double convolution": Entry(
+        of(layers.DoubleConvolution, 2, 3), oracles.double_convolution, (independent_of_batch,)
+    ),
     "double convolution, GELU": Entry(
         of(layers.DoubleConvolution, 2, 3, nn.GELU), partial(oracles.double_convolution, activation=oracles.gelu)
     ),
     "double convolution, normed": Entry(
         of(layers.DoubleConvolution, 2, 3, nn.GELU, norm=nn.BatchNorm2d),
         partial(oracles.double_convolution, norm=True, activation=oracles.gelu),
-        (batch,),
+        (independent_of_batch,),
     ),
-    "block": Entry(of(resnet.Block, 2, 3, 3, 8), partial(oracles.block, s=2), (batch,), sizes=images),
+    "block": Entry(of(resnet.Block, 2, 3, 3, 8), partial(oracles.block, s=2), (independent_of_batch,), sizes=images),
     "block, biased": Entry(
         of(resnet.Block, 3, 2, 3, 4, bias=True), partial(oracles.block, s=3), sizes={"b": 2, "h": 6, "w": 9}
     ),
     "resnet": Entry(
         of(models.IdentityResNet, 2, (3, 8, 12, 16), classes=5, in_channels=2),
-        softened(oracles.resnet_logits),
-        (batch,),
+        with_softmax(oracles.resnet_logits),
+        (independent_of_batch,),
         sizes=images,
     ),
     "resnet, logits, biased": Entry(
@@ -817,14 +852,14 @@ CIRCUITS: dict[str, Entry] = {
         oracles.resnet_logits,
         sizes=images,
     ),
-    "down": Entry(of(unet.DownScaleBlock, 2, 3), oracles.down, (batch,), sizes=images),
-    "up": Entry(of(unet.UpScaleBlock, 3, 2), oracles.up, (batch,), sizes={"b": 2, "h": 3, "w": 4}),
+    "down": Entry(of(unet.DownScaleBlock, 2, 3), oracles.down, (independent_of_batch,), sizes=images),
+    "up": Entry(of(unet.UpScaleBlock, 3, 2), oracles.up, (independent_of_batch,), sizes={"b": 2, "h": 3, "w": 4}),
     "up, from many channels": Entry(
         of(unet.UpScaleBlock, 12, 16),
         oracles.up,
         (
             partial(
-                claims.begins_normal,
+                claims.initialized_normal,
                 deviations={
                     "upscale.weight": (2 / 12) ** 0.5,
                     "double_convolution.first.weight": (2 / (9 * 24)) ** 0.5,
@@ -836,20 +871,24 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "unet": Entry(
         of(models.UNet, classes=3, channels=2, in_channels=3),
-        softened(oracles.unet_logits, -3),
-        (batch,),
+        with_softmax(oracles.unet_logits, -3),
+        (independent_of_batch,),
         sizes={"b": 2, "h": 16, "w": 32},
         slow=True,
     ),
     "unet as drawn, logits": Entry(
         method(of(models.UNet.as_drawn, classes=4, channels=1, in_channels=3), "logits"),
         oracles.unet_logits,
-        (claims.laid_out,),
+        (claims.contiguous_output,),
         sizes={"b": 2, "h": 16, "w": 32},
         slow=True,
     ),
-    "channels last": Entry(lambda: layers.channels_last, lambda image: image, (laws.multilinear, claims.laid_out_last)),
-    "channels first": Entry(lambda: layers.channels_first, lambda image: image, (laws.multilinear, claims.laid_out)),
+    "channels last": Entry(
+        lambda: layers.channels_last, lambda image: image, (laws.multilinear, claims.channels_last_output)
+    ),
+    "channels first": Entry(
+        lambda: layers.channels_first, lambda image: image, (laws.multilinear, claims.contiguous_output)
+    ),
     # linear maps and windows
     "linear": Entry(
         of(layers.Linear, "m a -> h k", m=3, a=2, h=5, k=7), partial(oracles.joined, inputs=2, outputs=(5, 7))
@@ -867,7 +906,7 @@ CIRCUITS: dict[str, Entry] = {
             lambda n=n: convolve.convolution_over(n),
             None,
             (
-                claims.pickled,
+                claims.pickles,
                 *((partial(laws.linear, argument="image"), partial(laws.linear, argument="weight")) if n == 2 else ()),
             ),
             sizes=dict(zip("dhwlij", (5, 6, 7, 2, 3, 2), strict=True))
@@ -911,7 +950,7 @@ CIRCUITS: dict[str, Entry] = {
         lambda image, weight, bias=None, **options: torch.nn.functional.conv2d(
             image, weight.flatten(0, 1), bias, groups=2, **options
         ),
-        (claims.pickled,),
+        (claims.pickles,),
         sizes={"g": 2, "c": 3, "k": 5, "h": 7, "w": 9, "i": 2, "j": 3},
         options={"stride": (1, 2), "padding": 1},
         offers="bias",
@@ -924,7 +963,7 @@ CIRCUITS: dict[str, Entry] = {
     "convolution 4d": Entry(
         lambda: convolve.convolution_over(4),
         sizes={"c": 2, "k": 3, "x0": 2, "x1": 3, "x2": 2, "x3": 3, "i0": 1, "i1": 2, "i2": 2, "i3": 2, "...": ()},
-        claims=(partial(laws.linear, argument="image"), claims.pickled),
+        claims=(partial(laws.linear, argument="image"), claims.pickles),
         inputs={"bias": None},
     ),
     "transposed convolution 1d": Entry(
@@ -932,7 +971,7 @@ CIRCUITS: dict[str, Entry] = {
         lambda image, weight, bias=None, **options: torch.nn.functional.conv_transpose1d(
             image, weight, bias, **options
         ),
-        (claims.pickled,),
+        (claims.pickles,),
         sizes={"w'": 5, "j": 3, "...": (2,)},
         options={"stride": 2, "padding": 1, "output_padding": 1, "dilation": 2},
         offers="bias",
@@ -962,7 +1001,7 @@ CIRCUITS: dict[str, Entry] = {
         lambda image, weight, bias=None, **options: torch.nn.functional.conv_transpose1d(
             image, weight.flatten(0, 1), bias, groups=2, **options
         ),
-        (claims.pickled,),
+        (claims.pickles,),
         sizes={"g": 2, "c": 3, "k": 5, "w'": 5, "j": 3, "...": (2,)},
         options={"stride": 2, "output_padding": 1},
         offers="bias",
@@ -1062,7 +1101,7 @@ CIRCUITS: dict[str, Entry] = {
     **{
         f"{kind} pool {n}d": Entry(
             lambda kind=kind, n=n: getattr(pooling, f"{kind}_pool_over")(n),
-            claims=(claims.pickled,),
+            claims=(claims.pickles,),
             sizes={"d": 5, "h": 7, "w": 8, "...": (2,)}
             if n == 3
             else {"h": 7, "w": 9}
@@ -1148,9 +1187,11 @@ CIRCUITS: dict[str, Entry] = {
     "shared out": Entry(
         lambda: conv_attention.shared_out,
         oracles.shared_out,
-        (partial(laws.linear, argument="value"), partial(same, axis="x"), partial(same, axis="y")),
+        (partial(laws.linear, argument="value"), partial(equivariant, axis="x"), partial(equivariant, axis="y")),
     ),
-    "squared error": Entry(lambda: conv_attention.squared_error, oracles.squared_error, (partial(same, axis="n"),)),
+    "squared error": Entry(
+        lambda: conv_attention.squared_error, oracles.squared_error, (partial(equivariant, axis="n"),)
+    ),
     "conv attention": Entry(
         of(models.ConvAttention, 6, 8, 2, 3, 10, 4, 9),
         lambda module, image, right: oracles.squared_error(oracles.example_logits(module, image), right),
@@ -1254,6 +1295,6 @@ PARAMETERS = {
     "conv attention, logits": 339,
     "conv attention, convolved": 339,
 }
-"""How many parameters each module has, by the formula in its docstring."""
+"""The number of parameters of each module, by the formula in its docstring."""
 
 CIRCUITS = {name: replace(entry, parameters=PARAMETERS.get(name)) for name, entry in CIRCUITS.items()}

@@ -2,10 +2,10 @@
 # pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportOptionalOperand=false
-"""Twenty-five mistakes, planted by hand, and the law that sees each.
+"""Twenty-five mistakes, planted by hand, and the law that detects each.
 
-Every circuit is written once, with the mistake or without it, as `wrong` says. It runs either way, and mostly with the
-right shapes. The law holds of the one and not of the other; what it says of the other stands in golden/laws.
+Every circuit is written once, with or without the mistake as `wrong` says. It runs either way, and mostly with the
+right shapes. The law holds without the mistake and not with it; its message is in golden/laws.
 """
 
 from collections.abc import Callable
@@ -24,21 +24,21 @@ Law = Callable[..., None]
 
 @dataclass(frozen=True)
 class Defect:
-    """What makes the circuit, wrong or right; the law that sees it; what the law is told."""
+    """A function that makes the circuit, wrong or right; the law that detects the mistake; its arguments."""
 
     make: Callable[[bool], Any]
     law: Law
-    told: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 DEFECTS: dict[str, Defect] = {}
 
 
-def seen_by(law: Law, **told: Any) -> Callable[[Callable[[bool], Any]], Callable[[bool], Any]]:
-    """Put a circuit into the table, under the words of its docstring."""
+def found_by(law: Law, **arguments: Any) -> Callable[[Callable[[bool], Any]], Callable[[bool], Any]]:
+    """Decorator: add a circuit to the table, under the text of its docstring."""
 
     def into(make: Callable[[bool], Any]) -> Callable[[bool], Any]:
-        DEFECTS[(make.__doc__ or "").rstrip(".")] = Defect(make, law, told)
+        DEFECTS[(make.__doc__ or "").rstrip(".")] = Defect(make, law, arguments)
         return make
 
     return into
@@ -48,17 +48,17 @@ ATTENTION = "... y k, ... x k, ... x k -> ... y k"
 
 
 def weights(query: Tensor, key: Tensor) -> Tensor:
-    """How much of each key a query takes, before softmax."""
+    """The scores of queries and keys, before softmax."""
     return einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
 
 
 def mixed(score: Tensor, value: Tensor) -> Tensor:
-    """Softmax, then a mean of values."""
+    """The softmax of the scores, then the weighted mean of the values."""
     return einsum(score.softmax(-1), value, "... y x, ... x k -> ... y k")
 
 
 def ahead(score: Tensor) -> Tensor:
-    """How far each key is behind its query."""
+    """How many indexes each key is before its query."""
     y, x = score.shape[-2:]
     return torch.arange(y)[:, None] - torch.arange(x)
 
@@ -66,19 +66,19 @@ def ahead(score: Tensor) -> Tensor:
 # --- Axes -------------------------------------------------------------------------------------------------------------
 
 
-@seen_by(laws.shapes)
+@found_by(laws.shapes)
 def _(wrong: bool) -> Any:
     """Axes of equal size are swapped."""
     return circuit("b h w -> b w h")(lambda image: image.flip(-1) if wrong else image.mT)
 
 
-@seen_by(laws.shapes)
+@found_by(laws.shapes)
 def _(wrong: bool) -> Any:
     """A stride is ignored."""
     return circuit("b 3 h w -> b 5 h/2 w/2")(nn.Conv2d(3, 5, 3, 1 if wrong else 2, padding=1))
 
 
-@seen_by(laws.independent, axis="y")
+@found_by(laws.independent, axis="y")
 def _(wrong: bool) -> Any:
     """Softmax runs over the queries."""
 
@@ -89,16 +89,16 @@ def _(wrong: bool) -> Any:
     return circuit(ATTENTION)(attention)
 
 
-@seen_by(laws.equals, reference=lambda x: x.unflatten(-1, (3, 2)).sum(-1), sizes={"h": 3, "k": 2})
+@found_by(laws.equals, reference=lambda x: x.unflatten(-1, (3, 2)).sum(-1), sizes={"h": 3, "k": 2})
 def _(wrong: bool) -> Any:
     """Heads are split in the wrong order."""
     split = "... (k h) -> ... h k" if wrong else "... (h k) -> ... h k"
     return circuit("... (h k) -> ... h", fixed={"h": 3, "k": 2})(lambda x: rearrange(x, split, h=3).sum(-1))
 
 
-@seen_by(laws.broadcasting)
+@found_by(laws.broadcasting)
 def _(wrong: bool) -> Any:
-    """The axes that lead are laid out anew in another order."""
+    """Leading axes are reordered by a reshape."""
 
     def turn(x: Tensor) -> Tensor:
         return x.flatten(0, -2).mT.reshape(x.shape) if wrong else x.clone()
@@ -106,30 +106,30 @@ def _(wrong: bool) -> Any:
     return circuit("... y m -> ... y m")(turn)
 
 
-# --- What leaks -------------------------------------------------------------------------------------------------------
+# --- Leaks between indexes --------------------------------------------------------------------------------------------
 
 
-@seen_by(laws.independent, axis="b")
+@found_by(laws.independent, axis="b")
 def _(wrong: bool) -> Any:
     """A batch leaks through BatchNorm in train mode."""
     return circuit("b 3 h w -> b 3 h w")(nn.BatchNorm2d(3).train(wrong))
 
 
-@seen_by(laws.independent)
+@found_by(laws.independent)
 def _(wrong: bool) -> Any:
     """A mean is taken over the batch."""
     return circuit("... m -> ... m")(lambda x: x - x.mean(0 if wrong else -1, keepdim=True))
 
 
-@seen_by(laws.broadcasting)
+@found_by(laws.broadcasting)
 def _(wrong: bool) -> Any:
     """A sum is divided by the size of the batch."""
     return circuit("... m -> ...")(lambda x: x.sum(-1) / (x.shape[0] if wrong else x.shape[-1]))
 
 
-@seen_by(laws.causal, axis="y", of="x")
+@found_by(laws.causal, axis="y", of="x")
 def _(wrong: bool) -> Any:
-    """A causal mask is shifted by one, and lets the next through."""
+    """A causal mask is shifted by one and allows the next key."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         score = weights(query, key)
@@ -138,9 +138,9 @@ def _(wrong: bool) -> Any:
     return circuit(ATTENTION)(attention)
 
 
-@seen_by(laws.causal, axis="x")
+@found_by(laws.causal, axis="x")
 def _(wrong: bool) -> Any:
-    """A causal mask is shifted by one, and hides a vector from itself."""
+    """A causal mask is shifted by one and hides a vector from itself."""
 
     def total(x: Tensor) -> Tensor:
         seen = torch.ones(x.shape[-2], x.shape[-2], dtype=x.dtype).tril(-1 if wrong else 0)
@@ -149,9 +149,9 @@ def _(wrong: bool) -> Any:
     return circuit("... x m -> ... x m")(total)
 
 
-@seen_by(laws.causal, axis="y", of="x", reach=2, sizes={"y": 5})
+@found_by(laws.causal, axis="y", of="x", reach=2, sizes={"y": 5})
 def _(wrong: bool) -> Any:
-    """A sliding window is longer by one."""
+    """A sliding window is too long by one."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         score = weights(query, key)
@@ -161,7 +161,7 @@ def _(wrong: bool) -> Any:
     return circuit(ATTENTION)(attention)
 
 
-@seen_by(laws.causal, axis="x", reach=3)
+@found_by(laws.causal, axis="x", reach=3)
 def _(wrong: bool) -> Any:
     """A causal convolution is padded on both sides."""
     convolve = nn.Conv1d(2, 2, 3)
@@ -169,7 +169,7 @@ def _(wrong: bool) -> Any:
     return circuit("b 2 x -> b 2 x")(_Then(lambda x: F.pad(x, border), convolve))
 
 
-# --- What is forgotten ------------------------------------------------------------------------------------------------
+# --- Kernels and windows ----------------------------------------------------------------------------------------------
 
 
 class _Then(nn.Module):
@@ -180,12 +180,12 @@ class _Then(nn.Module):
         self.first, self.then = first, then
 
     def forward(self, x: Tensor) -> Tensor:
-        """One after the other."""
+        """The module applied to the result of the function."""
         return self.then(self.first(x))
 
 
 def attention_by(kernel: Callable[..., Tensor]) -> Any:
-    """Attention with this kernel."""
+    """Return attention with a kernel."""
 
     @circuit(ATTENTION, optional={"mask": "... y x"})
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -198,9 +198,9 @@ def attention_by(kernel: Callable[..., Tensor]) -> Any:
     return attention
 
 
-@seen_by(laws.kernel)
+@found_by(laws.kernel)
 def _(wrong: bool) -> Any:
-    """A kernel forgets the scale."""
+    """A kernel ignores the scale."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, mask, scale=1.0 if wrong else None)
@@ -208,9 +208,9 @@ def _(wrong: bool) -> Any:
     return attention_by(run)
 
 
-@seen_by(laws.kernel)
+@found_by(laws.kernel)
 def _(wrong: bool) -> Any:
-    """A kernel forgets the mask."""
+    """A kernel ignores the mask."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, None if wrong else mask)
@@ -218,9 +218,9 @@ def _(wrong: bool) -> Any:
     return attention_by(run)
 
 
-@seen_by(laws.kernel, inputs={"mask": torch.bool})
+@found_by(laws.kernel, inputs={"mask": torch.bool})
 def _(wrong: bool) -> Any:
-    """A kernel takes a mask by its opposite."""
+    """A kernel inverts the mask."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         score = weights(query, key)
@@ -229,7 +229,7 @@ def _(wrong: bool) -> Any:
     return attention_by(run)
 
 
-@seen_by(laws.kernel, sizes={"m": 5, "k": 5})
+@found_by(laws.kernel, sizes={"m": 5, "k": 5})
 def _(wrong: bool) -> Any:
     """A square weight is transposed."""
     apply = circuit("... m, k m -> ... k")(lambda x, weight: einsum(x, weight, "... m, k m -> ... k"))
@@ -237,7 +237,7 @@ def _(wrong: bool) -> Any:
     return apply
 
 
-@seen_by(laws.kernel, sizes={"g": 2, "n": 3})
+@found_by(laws.kernel, sizes={"g": 2, "n": 3})
 def _(wrong: bool) -> Any:
     """Heads share the keys of another group."""
     shared = "... g x k -> ... (n g) x k" if wrong else "... g x k -> ... (g n) x k"
@@ -253,9 +253,9 @@ def _(wrong: bool) -> Any:
     return score
 
 
-@seen_by(laws.kernel, sizes={"x": 7, "i": 3})
+@found_by(laws.kernel, sizes={"x": 7, "i": 3})
 def _(wrong: bool) -> Any:
-    """A convolution is taken for a correlation."""
+    """A convolution is used for a correlation."""
 
     @circuit("b x, i -> b x'")
     def slide(signal: Tensor, weight: Tensor) -> Tensor:
@@ -268,9 +268,9 @@ def _(wrong: bool) -> Any:
     return slide
 
 
-@seen_by(laws.equivariant, axis="x")
+@found_by(laws.equivariant, axis="x")
 def _(wrong: bool) -> Any:
-    """Values stand one place off their keys."""
+    """Values are shifted by one against their keys."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return mixed(weights(query, key), value.roll(1, -2) if wrong else value)
@@ -278,9 +278,9 @@ def _(wrong: bool) -> Any:
     return circuit(ATTENTION)(attention)
 
 
-@seen_by(laws.shifting, axis="x", to="y", border=1, sizes={"x": 7})
+@found_by(laws.shifting, axis="x", to="y", border=1, sizes={"x": 7})
 def _(wrong: bool) -> Any:
-    """A window knows where it stands."""
+    """A window depends on its position."""
 
     def slide(x: Tensor) -> Tensor:
         place = torch.arange(x.shape[-1], dtype=x.dtype)
@@ -292,61 +292,61 @@ def _(wrong: bool) -> Any:
 # --- Linearity, derivatives, one graph --------------------------------------------------------------------------------
 
 
-@seen_by(laws.linear, argument="image")
+@found_by(laws.linear, argument="image")
 def _(wrong: bool) -> Any:
     """A linear map has a bias."""
     return circuit("... m -> ... 3", fixed={"m": 5})(_Named(nn.Linear(5, 3, bias=wrong)))
 
 
 class _Named(nn.Module):
-    """A module whose input is called image."""
+    """A module whose input is named image."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, image: Tensor) -> Tensor:
-        """The module."""
+        """The output of the inner module."""
         return self.inner(image)
 
 
-@seen_by(laws.multilinear)
+@found_by(laws.multilinear)
 def _(wrong: bool) -> Any:
-    """An inner product forgets the sign of one side."""
+    """An inner product ignores the sign of one side."""
     return circuit("... n, ... n -> ...")(lambda x, y: (x * (y.abs() if wrong else y)).sum(-1))
 
 
 class _Square(torch.autograd.Function):
-    """A square whose gradient lacks its factor of two."""
+    """A square whose gradient lacks the factor 2."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Squared."""
+        """The square."""
         ctx.save_for_backward(x)
         return x * x
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
-        """Half of what it should be."""
+        """Half of the correct gradient."""
         (x,) = ctx.saved_tensors
         return x * cotangents[0]
 
 
-@seen_by(laws.gradcheck)
+@found_by(laws.gradcheck)
 def _(wrong: bool) -> Any:
-    """A gradient by hand lacks a factor."""
+    """A custom gradient lacks a factor."""
     return circuit("... m -> ... m")(lambda x: _Square.apply(x) if wrong else x.square())
 
 
-@seen_by(laws.gradcheck)
+@found_by(laws.gradcheck)
 def _(wrong: bool) -> Any:
-    """A gradient is cut where it should flow."""
+    """A gradient is detached where it should flow."""
     return circuit("... m -> ... m")(lambda x: x / (x.detach() if wrong else x).exp().sum(-1, keepdim=True))
 
 
-@seen_by(laws.compiles)
+@found_by(laws.compiles)
 def _(wrong: bool) -> Any:
-    """A branch looks at the data."""
+    """A branch depends on the data."""
 
     def aligned(x: Tensor) -> Tensor:
         if wrong:
@@ -369,14 +369,14 @@ def test_there_are_twenty_five() -> None:
 @each
 def test_the_law_holds_without_the_defect(name: str) -> None:
     defect = DEFECTS[name]
-    defect.law(defect.make(False), **defect.told)
+    defect.law(defect.make(False), **defect.arguments)
 
 
 @each
-def test_the_law_sees_the_defect(name: str, golden: Callable[[str, str], None]) -> None:
-    """And says so in words that are kept."""
+def test_the_law_finds_the_defect(name: str, golden: Callable[[str, str], None]) -> None:
+    """The message is that of the golden file."""
     defect = DEFECTS[name]
     with pytest.raises(AssertionError) as caught:
-        defect.law(defect.make(True), **defect.told)
-    said = "\n".join(line for line in f"{caught.value}".splitlines() if not line.startswith("  declared at"))
-    golden(f"laws/{name.lower().replace(' ', '_').replace(',', '')}.txt", said + "\n")
+        defect.law(defect.make(True), **defect.arguments)
+    message = "\n".join(line for line in f"{caught.value}".splitlines() if not line.startswith("  declared at"))
+    golden(f"laws/{name.lower().replace(' ', '_').replace(',', '')}.txt", message + "\n")

@@ -2,9 +2,9 @@
 # pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportOptionalOperand=false
-"""The laws hold of every circuit in `models`; what they are told, what they leave alone, and what they say.
+"""The laws hold for every circuit in `models`; their arguments, the absence of side effects, and their messages.
 
-What they see is in test_defects, and how much of it in test_mutants.
+test_defects tests which mistakes they detect, test_mutants how many.
 """
 
 import copy
@@ -30,12 +30,13 @@ each = pytest.mark.parametrize("entry", CIRCUITS.values(), ids=CIRCUITS)
 # --- Every circuit ----------------------------------------------------------------------------------------------------
 
 
-def look(law: Callable[..., None], entry: Entry) -> None:
+def check_law(law: Callable[..., None], entry: Entry) -> None:
+    """Check one law of one entry; skip with the reason if it does not apply."""
     name = getattr(law, "__name__", "")
     if name in entry.without:
         pytest.skip(entry.without[name])
     try:
-        law(entry.make(), **entry.told)
+        law(entry.make(), **entry.arguments)
     except laws.DoesNotApply as reason:
         pytest.skip(f"{reason}")
 
@@ -45,22 +46,22 @@ quick = {name: entry for name, entry in CIRCUITS.items() if not entry.slow}
 
 @pytest.mark.parametrize("entry", quick.values(), ids=quick)
 @pytest.mark.parametrize("law", [laws.shapes, laws.independent, laws.kernel], ids=lambda law: law.__name__)
-def test_promises(entry: Entry, law: Callable[..., None]) -> None:
-    look(law, entry)
+def test_laws_that_signatures_imply(entry: Entry, law: Callable[..., None]) -> None:
+    check_law(law, entry)
 
 
 @pytest.mark.parametrize("entry", quick.values(), ids=quick)
 def test_claims(entry: Entry) -> None:
     for law in entry.also:
-        look(law, entry)
+        check_law(law, entry)
 
 
 @pytest.mark.slow
 @each
 def test_the_suite_holds(entry: Entry) -> None:
-    """All of it, by what a user writes in one line; but for compiling, which test_zoo does once a model."""
+    """The whole suite, as a user writes it in one line; without compiling, which test_zoo tests once a model."""
     without = {**entry.without, "compiles": "test_zoo compiles the models"}
-    test: Any = laws.suite(entry.make(), also=entry.also, without=without, **entry.told)
+    test: Any = laws.suite(entry.make(), also=entry.also, without=without, **entry.arguments)
     skipped = []
     for name, law in cases(test).items():
         try:
@@ -72,19 +73,19 @@ def test_the_suite_holds(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("name", ["attention", "convolution 2d", "grouped attention", "max pool 2d", "slid"])
-def test_kernels_hold_in_what_they_claim(name: str) -> None:
+def test_kernels_hold_in_each_dtype(name: str) -> None:
     entry = CIRCUITS[name]
     claimed = [torch.float64, torch.float32, *([torch.bfloat16] if name != "slid" else [])]
-    laws.kernel(entry.make(), dtypes=claimed, **entry.told)
+    laws.kernel(entry.make(), dtypes=claimed, **entry.arguments)
 
 
 def cases(test: Any) -> dict[str, Any]:
-    """The cases of a suite by their names."""
+    """Return the cases of a suite by name."""
     (mark,) = [mark for mark in test.pytestmark if mark.name == "parametrize"]
     return dict(zip(mark.kwargs["ids"], mark.args[1], strict=True))
 
 
-# --- One line ---------------------------------------------------------------------------------------------------------
+# --- The suite --------------------------------------------------------------------------------------------------------
 
 test_multi_head_attention = laws.suite(
     models.MultiHeadAttention,
@@ -118,20 +119,20 @@ test_centred = laws.suite(Centred, also=[partial(laws.equivariant, axis="x")], w
 @pytest.mark.slow
 @pytest.mark.parametrize(("where", "fails"), [("-1", []), ("0", ["broadcasting", "independent"])])
 def test_a_suite_is_a_test_with_a_case_for_each_law(where: str, fails: list[str], tmp_path: Path) -> None:
-    """What does not apply, and what nobody claims, is skipped with its reason."""
+    """Laws that do not apply or are not listed are skipped with their reason."""
     (tmp_path / "test_it.py").write_text(FILE.replace("WHERE", where))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vrs", "--tb=line", "test_it.py"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    output = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     for name in ("shapes", "broadcasting", "independent", "gradcheck", "equivariant(x)"):
-        assert f"test_centred[{name}] {'FAILED' if name in fails else 'PASSED'}" in said, said
+        assert f"test_centred[{name}] {'FAILED' if name in fails else 'PASSED'}" in output, output
     for name in ("kernel", "compiles", "linear", "multilinear", "causal", "shifting", "equals"):
-        assert f"test_centred[{name}] SKIPPED" in said, said
-    assert "laws.kernel: no circuit with a kernel runs in" in said
-    assert "a signature does not imply it; to test it, pass also=[laws.causal]" in said
+        assert f"test_centred[{name}] SKIPPED" in output, output
+    assert "laws.kernel: no circuit with a kernel runs in" in output
+    assert "a signature does not imply it; to test it, pass also=[laws.causal]" in output
 
 
 @pytest.mark.slow
-def test_without_pytest_the_laws_are_there_and_a_suite_is_not() -> None:
+def test_without_pytest_laws_work_and_suite_is_refused() -> None:
     program = """
 import sys
 sys.modules["pytest"] = None
@@ -143,27 +144,29 @@ try:
 except CircuitError as error:
     print(error)
 """
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "laws.suite makes tests for pytest, which is not installed" in said.stdout, said.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "laws.suite makes tests for pytest, which is not installed" in result.stdout, result.stderr
 
 
-def test_what_a_suite_cannot_leave_out_is_named() -> None:
-    with pytest.raises(CircuitError, match="without names kernels, which is no case; the cases are shapes, broadcasting"):
+def test_an_unknown_case_of_without_is_refused() -> None:
+    with pytest.raises(
+        CircuitError, match="without names kernels, which is no case; the cases are shapes, broadcasting"
+    ):
         laws.suite(models.MLP, without={"kernels": "none here"})
     with pytest.raises(CircuitError, match="takes a circuit or a function that returns one, not 3"):
         laws.suite(3)
 
 
-# --- What a law takes -------------------------------------------------------------------------------------------------
+# --- Arguments of a law -----------------------------------------------------------------------------------------------
 
 double = circuit("... a -> ... a")(lambda x: 2 * x)
 embed = circuit("x -> x", dtypes={"tokens": torch.long})(lambda tokens: torch.arange(5.0)[tokens])
 HELD = torch.tensor(0.5)
-long_tail = circuit("a b -> b")(lambda x: x.cumsum(0)[-1].exp() if x.shape[1] > 1 else x.sum(0))
-PROMISED = (laws.shapes, laws.broadcasting, laws.independent, laws.gradcheck)
+wrong_at_size_one = circuit("a b -> b")(lambda x: x.cumsum(0)[-1].exp() if x.shape[1] > 1 else x.sum(0))
+IMPLIED = (laws.shapes, laws.broadcasting, laws.independent, laws.gradcheck)
 
 
-@pytest.mark.parametrize("law", PROMISED, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", IMPLIED, ids=lambda law: law.__name__)
 @pytest.mark.parametrize(
     "f",
     [
@@ -176,8 +179,8 @@ PROMISED = (laws.shapes, laws.broadcasting, laws.independent, laws.gradcheck)
     ],
     ids=["function", "broadcast", "broadcast module", "LinearMap", "function that holds float32", "method"],
 )
-def test_any_circuit_will_do(f: Any, law: Callable[..., None]) -> None:
-    """A function that holds a tensor of float32 has no derivative in doubles."""
+def test_laws_take_any_circuit(f: Any, law: Callable[..., None]) -> None:
+    """A function that holds a float32 tensor has no derivatives in double precision."""
     try:
         law(f)
     except laws.DoesNotApply:
@@ -188,7 +191,7 @@ def test_a_linear_map_is_linear() -> None:
     laws.multilinear(LinearMap(torch.rand(2, 3, 4), "a -> b c"))
 
 
-def test_sizes_are_distinct_primes_unless_said() -> None:
+def test_sizes_are_distinct_primes_by_default() -> None:
     seen: list[tuple[int, ...]] = []
 
     def note(x: Tensor, y: Tensor) -> Tensor:
@@ -212,7 +215,7 @@ def test_sizes_that_follow_are_whole() -> None:
         laws.shapes(circuit("a -> 3-a")(lambda x: x[:1]), sizes={"a": 5})
 
 
-def test_inputs_come_from_where_they_are_said_to() -> None:
+def test_values_of_inputs_are_made_as_passed() -> None:
     laws.shapes(embed, inputs={"tokens": range(5)})
     laws.independent(embed, "x", inputs={"tokens": lambda shape: torch.randint(5, tuple(shape))})
     with pytest.raises(
@@ -237,7 +240,7 @@ def test_an_optional_tensor_that_is_none_is_never_given() -> None:
         laws.shapes(f)
 
 
-def test_what_has_no_signature_is_no_subject() -> None:
+def test_what_a_law_cannot_test_is_refused() -> None:
     with pytest.raises(CircuitError, match=r"laws.shapes takes a circuit, and .* give it one"):
         laws.shapes(nn.Linear(2, 3))
     with pytest.raises(CircuitError, match=r"h is part of \(h k\) in .*; pass that"):
@@ -258,16 +261,16 @@ def test_what_has_no_signature_is_no_subject() -> None:
     ],
     ids=["kernel", "gradcheck", "independent", "causal", "equivariant", "broadcasting"],
 )
-def test_a_law_with_nothing_to_speak_of_does_not_pass(law: Callable[..., None], f: Any) -> None:
+def test_a_law_that_does_not_apply_does_not_pass(law: Callable[..., None], f: Any) -> None:
     with pytest.raises(laws.DoesNotApply):
         law(f)
 
 
-# --- What a law leaves alone ------------------------------------------------------------------------------------------
+# --- No side effects --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("law", [*PROMISED, laws.kernel], ids=lambda law: law.__name__)
-def test_model_and_random_numbers_are_left_alone(law: Callable[..., None]) -> None:
+@pytest.mark.parametrize("law", [*IMPLIED, laws.kernel], ids=lambda law: law.__name__)
+def test_model_and_random_state_do_not_change(law: Callable[..., None]) -> None:
     model = models.MultiHeadAttention(m=6, k=4, h=2)
     before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     law(model)
@@ -278,71 +281,71 @@ def test_model_and_random_numbers_are_left_alone(law: Callable[..., None]) -> No
     assert all(each.grad is None for each in model.parameters())
 
 
-def test_a_parameter_that_begins_at_zero_hides_nothing() -> None:
+def test_parameters_initialized_to_zero_are_randomized() -> None:
     model = nn.Linear(3, 3)
     nn.init.zeros_(model.bias)
     with pytest.raises(AssertionError, match=r"where input is zero, 0 for a linear map"):
         laws.linear(circuit("m -> m", fixed={"m": 3})(model))
 
 
-def test_a_failure_comes_again_from_its_seed() -> None:
-    def said(seed: int) -> str:
+def test_a_failure_is_reproduced_by_its_seed() -> None:
+    def message(seed: int) -> str:
         with pytest.raises(AssertionError) as caught:
             laws.linear(circuit("a -> a")(lambda x: x.exp()), seed=seed)
         return f"{caught.value}"
 
-    assert said(3) == said(3)
-    assert said(3) != said(4)
-    assert "seed 3" in said(3)
+    assert message(3) == message(3)
+    assert message(3) != message(4)
+    assert "seed 3" in message(3)
 
 
-def sizes_said(f: Any, law: Callable[..., None] = laws.linear, **told: Any) -> str:
-    """The line of a counterexample that says its sizes."""
+def sizes_of_counterexample(f: Any, law: Callable[..., None] = laws.linear, **arguments: Any) -> str:
+    """Return the line of a counterexample that gives its sizes."""
     with pytest.raises(AssertionError) as caught:
-        law(f, **told)
+        law(f, **arguments)
     (line,) = [line for line in f"{caught.value}".splitlines() if line.startswith("  sizes")]
     return line.removeprefix("  sizes ").removesuffix(", seed 0")
 
 
 def test_a_counterexample_is_small() -> None:
     squared = circuit("... a b -> ... b")(lambda x: x.square().sum(-2))
-    assert sizes_said(squared) == "a=1 b=1"
-    assert sizes_said(squared, sizes={"b": 4, "...": (2, 2)}) == "...=2 2 b=4 a=1"
-    assert sizes_said(circuit("a 3 -> a")(lambda x: x.exp().sum(-1))) == "a=1"
-    assert sizes_said(circuit("m -> m", fixed={"m": 4})(lambda x: x.exp())) == "m=4"
-    assert sizes_said(circuit("h -> h/6")(lambda x: x.exp()[::6])) == "h=6"
-    assert sizes_said(circuit("a -> a")(lambda x: x.cumsum(0)), laws.equivariant, axis="a") == "a=2"
+    assert sizes_of_counterexample(squared) == "a=1 b=1"
+    assert sizes_of_counterexample(squared, sizes={"b": 4, "...": (2, 2)}) == "...=2 2 b=4 a=1"
+    assert sizes_of_counterexample(circuit("a 3 -> a")(lambda x: x.exp().sum(-1))) == "a=1"
+    assert sizes_of_counterexample(circuit("m -> m", fixed={"m": 4})(lambda x: x.exp())) == "m=4"
+    assert sizes_of_counterexample(circuit("h -> h/6")(lambda x: x.exp()[::6])) == "h=6"
+    assert sizes_of_counterexample(circuit("a -> a")(lambda x: x.cumsum(0)), laws.equivariant, axis="a") == "a=2"
 
 
 def test_a_counterexample_is_as_small_as_the_mistake_allows() -> None:
     long = circuit("a b -> a b")(lambda x: x.exp() if len(x) > 3 else x)
-    assert sizes_said(long, sizes={"a": 11}) == "a=11 b=1"
-    assert sizes_said(circuit("b a -> b a")(lambda x: x.exp() if x.shape[1] > 2 else x)) == "b=1 a=3"
+    assert sizes_of_counterexample(long, sizes={"a": 11}) == "a=11 b=1"
+    assert sizes_of_counterexample(circuit("b a -> b a")(lambda x: x.exp() if x.shape[1] > 2 else x)) == "b=1 a=3"
 
 
-def test_a_counterexample_stays_what_it_is() -> None:
-    """What refuses one number, or makes none of it, is wrong otherwise."""
+def test_a_smaller_counterexample_is_of_the_same_error() -> None:
+    """A size is not accepted if the circuit raises there, or if another error is found."""
     spread = circuit("a -> a")(lambda x: x / (x - x.mean()).square().sum())
-    assert sizes_said(spread) == "a=2"
+    assert sizes_of_counterexample(spread) == "a=2"
 
     def picky(x: Tensor) -> Tensor:
         if len(x) == 1:
             raise ValueError
         return x.exp()
 
-    assert sizes_said(circuit("a -> a")(picky)) == "a=2"
+    assert sizes_of_counterexample(circuit("a -> a")(picky)) == "a=2"
 
 
-def test_a_counterexample_comes_again_from_the_sizes_it_says() -> None:
+def test_a_counterexample_is_reproduced_by_its_sizes() -> None:
     with pytest.raises(AssertionError) as caught:
-        laws.linear(long_tail, seed=3)
+        laws.linear(wrong_at_size_one, seed=3)
     again = dict(word.split("=") for word in f"{caught.value}".splitlines()[-2].split(",")[0].split()[1:])
-    with pytest.raises(AssertionError) as asked:
-        laws.linear(long_tail, sizes={name: int(size) for name, size in again.items()}, seed=3)
-    assert f"{asked.value}" == f"{caught.value}"
+    with pytest.raises(AssertionError) as repeated:
+        laws.linear(wrong_at_size_one, sizes={name: int(size) for name, size in again.items()}, seed=3)
+    assert f"{repeated.value}" == f"{caught.value}"
 
 
-def test_an_error_of_the_circuits_own_says_what_it_was_given() -> None:
+def test_an_error_of_the_circuit_gets_a_note_with_the_sizes() -> None:
     def fail(x: Tensor) -> Tensor:
         raise ValueError("no")
 
@@ -351,10 +354,10 @@ def test_an_error_of_the_circuits_own_says_what_it_was_given() -> None:
     assert any("sizes a=2, seed 0; sizes= and inputs= change them" in note for note in caught.value.__notes__)
 
 
-# --- What single laws look at -----------------------------------------------------------------------------------------
+# --- What single laws check_law at ------------------------------------------------------------------------------------
 
 
-def test_shapes_wants_clashes_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_expects_contradicting_sizes_to_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     f = circuit("a k, b k -> a b")(lambda x, y: x.sum(-1)[:, None] + y.sum(-1))
     laws.shapes(f)
     monkeypatch.setattr("circuits.laws.output_shapes.ShapeError", ZeroDivisionError)
@@ -362,7 +365,7 @@ def test_shapes_wants_clashes_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         laws.shapes(f)
 
 
-def test_broadcasting_takes_a_target_of_ones_own() -> None:
+def test_broadcasting_takes_a_target() -> None:
     inner = circuit("a, d -> b")(lambda x, y: x[:2] * y.sum())
     laws.broadcasting(inner, "c a, d -> c b")
     laws.broadcasting(inner, "a c, d e -> c b e")
@@ -372,7 +375,7 @@ def test_broadcasting_takes_a_target_of_ones_own() -> None:
         laws.broadcasting(inner, "a, d -> c b")
 
 
-def test_independence_of_numbers_without_a_gradient_is_tried() -> None:
+def test_independence_without_a_gradient_is_tested_by_changes() -> None:
     laws.independent(circuit("x -> x")(lambda x: x.sign()), "x")
     with pytest.raises(AssertionError, match="output at x=0 depends on x at x=1"):
         laws.independent(circuit("x -> x")(lambda x: (10 * (x.sum() - x)).round()), "x")
@@ -385,7 +388,7 @@ def test_independence_of_numbers_without_a_gradient_is_tried() -> None:
 
 
 def test_second_derivatives_are_the_definitions() -> None:
-    """The fused kernel has none."""
+    """The fused kernel has no second derivatives."""
     attention = CIRCUITS["attention"].make()
     tensors = [torch.rand(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     with pytest.raises(RuntimeError):
@@ -395,14 +398,14 @@ def test_second_derivatives_are_the_definitions() -> None:
     laws.gradcheck(attention)
 
 
-def test_equality_is_of_gradients_too() -> None:
+def test_equals_compares_gradients_too() -> None:
     f = circuit("a -> a")(lambda x: x * 2)
     laws.equals(f, lambda x: x + x)
     with pytest.raises(AssertionError, match="the gradient of x"):
         laws.equals(f, lambda x: x + x.detach())
 
 
-def test_compiled_for_free_sizes_it_holds_for_others() -> None:
+def test_compiled_for_dynamic_sizes_it_holds_for_others() -> None:
     laws.compiles(double)
     with pytest.raises(AssertionError, match="dynamic sizes, and sizes other than it was compiled for"):
         laws.compiles(circuit("a b -> b")(lambda x: torch.stack([row * 1 for row in x]).sum(0)))

@@ -1,16 +1,16 @@
-"""Do the laws see it when a circuit is changed? Small changes of every circuit in `models`, one at a time.
+"""Mutation tests: do the laws detect small changes of the source of `models`, made one at a time?
 
-Each change runs in a process of its own, where the modules of `models` are made anew from the changed source; then
-the laws look at the circuits of `subjects` that reach the changed line, until one does not hold. What no law sees is
-a survivor: it is listed in survivors.txt, with the reason why it is no fault, or the number of the killed falls.
+Each change runs in a child process, where the modules of `models` are imported again from the changed source; then the
+laws check the circuits of `subjects` that execute the changed line, until one law does not hold. A change that no law
+detects is a survivor: survivors.txt lists it with the reason why it is no mistake; otherwise the detection rate falls.
 
-`python -m tests.laws.test_mutants` runs all of them and prints the table, `python -m tests.laws.test_mutants 650` a
-sample, which is always the same; files may be named too. The sample is what the test here runs. Neither is part of
-what a change must pass: a change takes seconds to judge, and there are thousands.
+`python -m tests.laws.test_mutants` tests all changes and prints the table, `python -m tests.laws.test_mutants 650` a
+sample, which is always the same; files may be named too. The test below runs the sample. Neither is part of the
+default tests: a change takes seconds, and there are thousands.
 
-Measured of the sample of 650, of 2,924 changes: 591 seen, 90.9 %; between two runs of the sample the table grew, and
-what the first had missed was judged again by what was new. The 59 others change no value that a circuit gives,
-by survivors.txt: most are about memory, speed, or the words of a refusal.
+Measured on the sample of 650, of 2,924 changes: 591 detected, 90.9 %; entries were added to the table between two runs
+of the sample, and the changes that the first run had missed were tested again with them. The 59 others change no value
+that a circuit returns, see survivors.txt: most affect memory, speed, or the text of an error.
 """
 
 import ast
@@ -39,69 +39,69 @@ from tests.laws.mutants import FILES, ROOT, Mutant, mutants
 
 SURVIVORS = Path(__file__).parent / "survivors.txt"
 SAMPLE = 650
-PATIENCE = 120
-"""Seconds of work after which a change counts as seen: it does not end."""
+TIME_LIMIT = 120
+"""The CPU time in seconds after which a change counts as detected, because it does not terminate."""
 
-Reached = dict[str, frozenset[tuple[str, int]]]
-"""The lines of `models` that each circuit of the table reaches, as (module, line)."""
+ReachedLines = dict[str, frozenset[tuple[str, int]]]
+"""The lines of `models` that each circuit of the table executes, as (module, line)."""
 
 
-class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds one module of `models`, and makes it of another tree."""
+class _MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """A finder and loader that imports one module of `models` from a changed tree."""
 
     def __init__(self, file: str, tree: ast.Module) -> None:
         self.name, self.tree = f"models.{file.replace('/', '.')}", tree
         self.origin = str(ROOT / "models" / f"{file}.py")
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        """Its spec, and nobody else's."""
+        """Return the spec of that module, None for others."""
         if fullname != self.name:
             return None
         return importlib.util.spec_from_file_location(fullname, self.origin, loader=self)
 
     def create_module(self, spec: Any) -> None:
-        """As usual."""
+        """Create the module by default."""
 
     def exec_module(self, module: Any) -> None:
-        """Run the changed tree."""
+        """Execute the changed tree."""
         exec(compile(self.tree, module.__spec__.origin, "exec"), module.__dict__)
 
 
-def apart(work: Callable[[], Any], changed: tuple[str, ast.Module] | None = None) -> Any:
-    """What some work gives in a process of its own, with `models` made anew; "timeout" where it does not end."""
+def in_child_process(work: Callable[[], Any], changed: tuple[str, ast.Module] | None = None) -> Any:
+    """Return the result of a function in a child process that imports `models` again; "timeout" on the limit."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "models" or name in _OURS]:
+        signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "models" or name in _RELOADED]:
             del sys.modules[name]
         if changed is not None:
-            sys.meta_path.insert(0, _Changed(*changed))
+            sys.meta_path.insert(0, _MutatedModule(*changed))
         try:
-            answer = work()
+            result = work()
         except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
+            result = f"{type(error).__name__}: {error}"
         with os.fdopen(writing, "wb") as pipe:
-            pickle.dump(answer, pipe)
+            pickle.dump(result, pipe)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        sent = pipe.read()
     os.waitpid(child, 0)
-    return pickle.loads(said) if said else "timeout"
+    return pickle.loads(sent) if sent else "timeout"
 
 
-_OURS = ("tests.laws.subjects", "tests.laws.oracles")
+_RELOADED = ("tests.laws.subjects", "tests.laws.oracles")
 
 
 def table() -> dict[str, Any]:
-    """The circuits, of `models` as it now is."""
+    """Return the entries of the circuits, for the current source of `models`."""
     return importlib.import_module("tests.laws.subjects").CIRCUITS
 
 
-class _Lines:
-    """The lines of `models` that run inside a `with`."""
+class _TracedLines:
+    """A context that collects the lines of `models` that run inside it."""
 
     def __init__(self) -> None:
         self.seen: set[tuple[str, int]] = set()
@@ -114,7 +114,7 @@ class _Lines:
         sys.settrace(None)
 
     def watch(self, frame: Any, _: str, __: Any) -> Any:
-        """Note a line, if it is one of `models`."""
+        """Collect a line, if it belongs to `models`."""
         if not frame.f_code.co_filename.startswith(f"{ROOT / 'models'}{os.sep}"):
             return None
         file = Path(frame.f_code.co_filename).relative_to(ROOT / "models").with_suffix("")
@@ -122,19 +122,19 @@ class _Lines:
         return self.watch
 
 
-def reach(name: str) -> frozenset[tuple[str, int]]:
-    """The lines that run when a circuit is made and held to its claims, with and without its kernels."""
+def lines_of(name: str) -> frozenset[tuple[str, int]]:
+    """Return the lines that run when a circuit is made and its claims are checked, with and without its kernels."""
     entry = table()[name]
-    with _Lines() as lines:
+    with _TracedLines() as lines:
         for law in (laws.kernel, *entry.also):
             with contextlib.suppress(laws.DoesNotApply):
-                law(entry.make(), **entry.told)
+                law(entry.make(), **entry.arguments)
     return frozenset(lines)
 
 
-def imported() -> frozenset[tuple[str, int]]:
-    """The lines that run when `models` is imported: decorators, and what makes circuits by functions."""
-    with _Lines() as lines:
+def import_lines() -> frozenset[tuple[str, int]]:
+    """Return the lines that run when `models` is imported: decorators, and functions that make circuits."""
+    with _TracedLines() as lines:
         table()
     return frozenset(lines)
 
@@ -145,64 +145,65 @@ ORDER = (
     "equals", "linear", "multilinear", "equivariant", "shifting", "causal", "independent", "kernel", "broadcasting",
     "shapes", "gradcheck",
 )  # fmt: skip
-"""The laws, the cheap ones that see most before the others; claims of our own come before them all."""
+"""The order of the laws: those that are fast and detect most come first, and the laws of `claims` before all."""
 
-STILLBORN = "no module"
-"""What is said of a change with which `models` cannot even be imported: it counts neither as seen nor as missed."""
+NO_IMPORT = "no module"
+"""The result for a change with which `models` cannot be imported: it counts neither as detected nor as missed."""
 
 
-def judged(names: Sequence[str]) -> str:
-    """The first law that does not hold of one of these circuits, and how; nothing where all hold.
+def broken_law(names: Sequence[str]) -> str:
+    """Return the first law that does not hold for one of these circuits, and for which; an empty text if all hold.
 
-    Where a circuit equals its reference, its gradients do: they are not held against small differences again.
+    Where a circuit is compared with a reference, gradients are too, so that gradcheck is not run.
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     try:
         circuits = table()
     except Exception as error:
-        return f"{STILLBORN}: {type(error).__name__}"
+        return f"{NO_IMPORT}: {type(error).__name__}"
     cases = [
         (law, name)
         for name in names
         for law in (*LAWS, *circuits[name].also)
-        if called(law) not in circuits[name].without
+        if law_name(law) not in circuits[name].without
         if law is not laws.gradcheck or circuits[name].reference is None
     ]
     for law, name in sorted(cases, key=lambda case: _cost(case[0])):
         entry = circuits[name]
         torch.manual_seed(0)
         try:
-            quick(law)(entry.make(), **entry.told)
+            without_minimizing(law)(entry.make(), **entry.arguments)
         except laws.DoesNotApply:
             continue
         except AssertionError:
-            return f"{called(law)} of {name}"
+            return f"{law_name(law)} of {name}"
         except Exception as error:
-            return f"{called(law)} of {name}: {type(error).__name__}"
+            return f"{law_name(law)} of {name}: {type(error).__name__}"
     return ""
 
 
-def called(law: Any) -> str:
-    """The name of a law, with or without arguments."""
+def law_name(law: Any) -> str:
+    """Return the name of a law, which may be a partial."""
     return (law.func if isinstance(law, partial) else law).__name__
 
 
 def _cost(law: Any) -> int:
-    return ORDER.index(called(law)) if called(law) in ORDER else -1
+    """Return the position of a law in ORDER, -1 for the laws of `claims`."""
+    return ORDER.index(law_name(law)) if law_name(law) in ORDER else -1
 
 
-def quick(law: Any) -> Any:
-    """The law itself, which does not look for a smaller counterexample."""
+def without_minimizing(law: Any) -> Any:
+    """Return the law without the decorator that searches for a smaller counterexample."""
     if isinstance(law, partial):
-        return partial(quick(law.func), *law.args, **law.keywords)
+        return partial(without_minimizing(law.func), *law.args, **law.keywords)
     return getattr(law, "__wrapped__", law)
 
 
-def every(files: Iterable[str], reached: Reached) -> list[tuple[Mutant, ast.Module, list[str]]]:
-    """Every change of a line that some circuit reaches, with those circuits, the simplest first.
+def all_changes(files: Iterable[str], reached: ReachedLines) -> list[tuple[Mutant, ast.Module, list[str]]]:
+    """Return every change of a line that some circuit executes, with those circuits, the simplest first.
 
-    They stand in an order of no meaning that no other change alters, so that the first so many are a sample.
+    The order is by checksum, so that other changes do not affect it and the first ones are a sample.
     """
     found = []
     for file in files:
@@ -215,18 +216,22 @@ def every(files: Iterable[str], reached: Reached) -> list[tuple[Mutant, ast.Modu
 
 
 def survivors() -> dict[str, str]:
-    """Those that no law sees, with the reason why that is no fault: `change | reason`, one a line."""
+    """Return the changes that no law detects, with the reason why each is no mistake: `change | reason`, one a line."""
     lines = SURVIVORS.read_text().splitlines() if SURVIVORS.exists() else []
     return dict(line.rsplit(" | ", 1) for line in lines if " | " in line)
 
 
-def reaches() -> Reached:
-    """The lines that each circuit reaches; those that run on import, if it reaches others of their module."""
-    once = apart(imported)
-    found = {name: apart(partial(reach, name)) for name in table()}
-    wrong = [said for said in (*found.values(), apart(partial(judged, list(found)))) if said and isinstance(said, str)]
+def reached_lines() -> ReachedLines:
+    """Return the lines that each circuit executes.
+
+    They include the lines that run on import of the modules whose lines the circuit executes.
+    """
+    once = in_child_process(import_lines)
+    found = {name: in_child_process(partial(lines_of, name)) for name in table()}
+    results = [*found.values(), in_child_process(partial(broken_law, list(found)))]
+    wrong = [result for result in results if result and isinstance(result, str)]
     if wrong:
-        raise AssertionError(f"what is not changed breaks a law: {'; '.join(wrong)}")
+        raise AssertionError(f"a law does not hold for unchanged source: {'; '.join(wrong)}")
     modules = {name: {module for module, _ in lines} for name, lines in found.items()}
     return {
         name: lines | {(module, line) for module, line in once if module in modules[name]}
@@ -235,21 +240,21 @@ def reaches() -> Reached:
 
 
 @pytest.mark.mutants
-def test_laws_see_what_is_changed() -> None:
-    """Of a sample nine in ten, and the rest are known."""
-    known, left, judged_at_all = survivors(), [], 0
-    for mutant, tree, names in every(FILES, reaches())[:SAMPLE]:
-        said = apart(partial(judged, names), (mutant.file, tree))
-        judged_at_all += not said.startswith(STILLBORN)
-        left += [f"{mutant}"] if not said else []
+def test_laws_detect_changes() -> None:
+    """At least nine of ten changes in a sample are detected, and the others are listed."""
+    known, left, tested = survivors(), [], 0
+    for mutant, tree, names in all_changes(FILES, reached_lines())[:SAMPLE]:
+        result = in_child_process(partial(broken_law, names), (mutant.file, tree))
+        tested += not result.startswith(NO_IMPORT)
+        left += [f"{mutant}"] if not result else []
     unknown = [mutant for mutant in left if mutant not in known]
-    assert not unknown, "\n".join(["no law sees:", *unknown])
-    assert len(left) <= judged_at_all / 10
+    assert not unknown, "\n".join(["no law detects:", *unknown])
+    assert len(left) <= tested / 10
 
 
 @pytest.mark.slow
-def test_survivors_are_changes_of_what_stands_there() -> None:
-    """A line of survivors.txt that is no change any more has nothing to say."""
+def test_survivors_are_changes_of_the_current_source() -> None:
+    """A line of survivors.txt that is no possible change any more must be removed."""
     changes = {f"{mutant}" for file in FILES for mutant, _ in mutants(file)}
     assert len(changes) > 2500
     assert not [mutant for mutant in survivors() if mutant not in changes]
@@ -257,22 +262,25 @@ def test_survivors_are_changes_of_what_stands_there() -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Every change of these files, or a sample of so many, and what saw it."""
+    """Test every change of these files, or a sample, and print what detected it."""
     counts: collections.Counter[str] = collections.Counter()
     files = [word for word in words if not word.isdigit()]
-    began, known, chosen = time.monotonic(), survivors(), every(files or FILES, reaches())
-    print(f"{len(chosen)} changes of lines that circuits reach", flush=True)
+    began, known, chosen = time.monotonic(), survivors(), all_changes(files or FILES, reached_lines())
+    print(f"{len(chosen)} changes of lines that circuits execute", flush=True)
     for size in [int(word) for word in words if word.isdigit()]:
         chosen = chosen[:size]
     for mutant, tree, names in chosen:
-        said = apart(partial(judged, names), (mutant.file, tree))
-        by = said.partition(" of ")[0].partition(":")[0] or "survived"
-        counts[f"{by}, by an error" if " of " in said and ": " in said else by] += 1
-        if not said:
+        result = in_child_process(partial(broken_law, names), (mutant.file, tree))
+        by = result.partition(" of ")[0].partition(":")[0] or "survived"
+        counts[f"{by}, by an error" if " of " in result and ": " in result else by] += 1
+        if not result:
             print(f"{mutant} | {known.get(f'{mutant}', '?')}", flush=True)
-    total = sum(counts.values()) - counts[STILLBORN]
-    seen = total - counts["survived"]
-    print(f"{total} changes, {seen} seen ({seen / total:.1%}), {time.monotonic() - began:.0f} s: {dict(counts)}")
+    total = sum(counts.values()) - counts[NO_IMPORT]
+    detected = total - counts["survived"]
+    print(
+        f"{total} changes, {detected} detected ({detected / total:.1%}), "
+        f"{time.monotonic() - began:.0f} s: {dict(counts)}"
+    )
 
 
 if __name__ == "__main__":
