@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from circuits import switch
+from circuits.autodiff.tensors import storage_of
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, Call, Struct, Value, Wire, operation_name, tensors, wires
 from circuits.errors import CircuitError
@@ -174,4 +175,4 @@ class Aliases:
 def _share_storage(tensor: Tensor, other: Tensor) -> bool:
     if tensor.layout is not torch.strided or other.layout is not torch.strided:
         return False
-    return tensor.untyped_storage()._cdata == other.untyped_storage()._cdata
+    return storage_of(tensor) == storage_of(other)

@@ -1,4 +1,4 @@
-"""What ATen operations state about themselves: named arguments, functional forms, dtypes under autocast."""
+"""Properties of ATen operations: names of arguments, functional forms of in-place ones, dtypes under autocast."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """The forward pass as a program that overwrites no value: each call of a diagram, run once on fake tensors.
 
 What a reverse rule reads must still exist when it is read. So an in-place operation on a value that gradients flow
-through becomes its functional form, later views of the written tensor are taken again (`aliases`), and any other
-value is copied before it is overwritten if a rule may still read it. A call that consists of several operations
-becomes a box with these inside.
+through becomes its functional form, and views of the written tensor that are read later are computed again
+(`aliases`). Any other value is copied before it is overwritten if a rule may still read it. A call that consists of
+several operations becomes a box with these inside.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,7 @@ from circuits.autodiff.lowering import Step
 from circuits.autodiff.opaque import AutogradPullback, Pullback, under_autocast
 from circuits.autodiff.ports import axes_outside, flow, port_values
 from circuits.autodiff.rules.registry import RULES
+from circuits.autodiff.tensors import is_floating, storage_of
 from circuits.autodiff.workspace import Axes, Workspace
 from circuits.diagram import Box, Call, CustomBackward, Struct, Value, Wire, operation_name, store, wires
 from circuits.errors import CircuitError
@@ -61,7 +62,7 @@ class ForwardPass:
         self.remaining_calls = list(workspace.diagram.box.calls())[::-1]
 
     def run(self, box: Box) -> Box:
-        """Return the forward pass of a box; a custom backward stands for the gradients of all that is inside it."""
+        """Return the forward pass of a box; with a custom backward, no gradients are taken inside the box."""
         custom = self._custom_backward(box)
         if custom is None:
             return self._run(box)
@@ -69,7 +70,7 @@ class ForwardPass:
         made = self._run(box)
         custom = replace(custom, result=self.tape.current.description(custom.result))
         made = replace(made, reverse=custom)
-        self.active = around | {value.number for value in made.outputs if _is_floating(value.dtype)}
+        self.active = around | {value.number for value in made.outputs if is_floating(value)}
         self.tape.custom[id(made)] = custom
         self.saved |= {*wires(custom.args), *wires(custom.kwargs), *wires(custom.result), *values_read(made)}
         if made.call is None:
@@ -79,6 +80,7 @@ class ForwardPass:
         return made
 
     def _run(self, box: Box) -> Box:
+        """Return the forward pass of a box, without regard to a custom backward of its own."""
         if box.call is not None:
             made = self._call(box)
             return made[0] if len(made) == 1 else replace(box, boxes=tuple(made), call=None)
@@ -90,6 +92,7 @@ class ForwardPass:
         return made
 
     def _inner(self, box: Box) -> list[Box]:
+        """Return the forward pass of a box inside another, which may be several boxes."""
         return self._call(box) if box.call is not None and box.reverse is None else [self.run(box)]
 
     def _custom_backward(self, box: Box) -> CustomBackward | None:
@@ -102,6 +105,7 @@ class ForwardPass:
         return custom if read & self.active and given <= self.workspace.fakes.keys() else None
 
     def _note_extra_values(self, box: Box) -> None:
+        """Set the `extra_values` of a box."""
         values = port_values(box.boxes)
         for inner in box.boxes:
             values |= {value.number: value for value in self.extra_values.get(id(inner), ())}
@@ -125,7 +129,7 @@ class ForwardPass:
         written = {old: new for old in touched for new, fake in made.items() if fake is given[old]}
         for number in made:
             self.tape.current.reset(number)
-        differentiated = self._reads_active(call) and any(map(_is_floating_tensor, made.values()))
+        differentiated = self._reads_active(call) and any(map(is_floating, made.values()))
         self._refuse_hidden_writes(
             box, [number for number in touched if number not in (written if differentiated else ())]
         )
@@ -139,6 +143,7 @@ class ForwardPass:
         return call.gradient and any(number in self.active for number in _reads(call))
 
     def _refuse_hidden_writes(self, box: Box, written: list[int]) -> None:
+        """Raise CircuitError if a value that gradients flow through is among those written."""
         if any(number in self.active for number in written):
             raise CircuitError(
                 f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to a value that "
@@ -152,6 +157,7 @@ class ForwardPass:
             return self._function(call)(*args, **kwargs)
 
     def _function(self, call: Call) -> Any:
+        """Return the function of a call; for a module of the diagram, its copy with fake parameters."""
         function = call.function
         return (
             self.workspace.modules.of(self.workspace.diagram.modules[function])
@@ -169,11 +175,12 @@ class ForwardPass:
 
     def _copies(self, box: Box, written: list[int]) -> list[Box]:
         """Return boxes that copy the saved values whose storage a call is about to overwrite."""
-        storages = {_storage(self.workspace.fakes[number]) for number in written}
+        storages = {storage_of(self.workspace.fakes[number]) for number in written}
         stale = [number for number in sorted(self.saved - set(self.tape.copies)) if number in self.workspace.fakes]
-        return [self._copy(number, box) for number in stale if _storage(self.workspace.fakes[number]) in storages]
+        return [self._copy(number, box) for number in stale if storage_of(self.workspace.fakes[number]) in storages]
 
     def _copy(self, number: int, box: Box) -> Box:
+        """Return a box that copies a value, to run before `box`."""
         copies: list[Tensor] = []
         source = self.workspace.fakes[number]
         made = self.workspace.record_box("clone", self._axes(box), lambda: copies.append(source.clone()))
@@ -201,7 +208,7 @@ class ForwardPass:
             made = lowered.results
         for number, fake in made.items():
             self.workspace.assign_fake(number, fake)
-        self.active |= {number for number, fake in made.items() if _is_floating_tensor(fake)} if steps else set()
+        self.active |= {number for number, fake in made.items() if is_floating(fake)} if steps else set()
         kept = self.tape.current.inputs(box)
         self._note_steps(kept, steps)
         return [kept]
@@ -220,13 +227,14 @@ class ForwardPass:
         return [opened]
 
     def _note_steps(self, box: Box, steps: list[Step]) -> None:
+        """Put the steps of a box on the tape, and mark the values that they read or make as saved."""
         self.tape.steps[id(box)] = steps
         self.boxes.append(box)
         for step in steps:
             self.saved |= {*wires(step.result), *[n for part in step.arguments.values() for n in wires(part)]}
 
     def _renewed_views(self, written: Mapping[int, int]) -> list[Box]:
-        """Return boxes that take again the views of written tensors which later calls or the result still read."""
+        """Return boxes that compute again the views of written tensors that later calls or the result read."""
         current = self.tape.current
         later = {number for call in self.remaining_calls for number in _reads(call)}
         later |= set(wires(self.workspace.diagram.result))
@@ -269,21 +277,9 @@ def _is_recast(call: Call, given: Mapping[int, Tensor], made: Mapping[int, Tenso
     """Return whether autocast makes a verb compute in another dtype than that of its inputs."""
     if call.autocast is None or call.function not in RULES:
         return False
-    dtypes = {given[number].dtype for number in _reads(call) if _is_floating_tensor(given[number])}
-    return dtypes != {fake.dtype for fake in made.values() if _is_floating_tensor(fake)}
+    dtypes = {given[number].dtype for number in _reads(call) if is_floating(given[number])}
+    return dtypes != {fake.dtype for fake in made.values() if is_floating(fake)}
 
 
 def _reads(call: Call) -> tuple[int, ...]:
     return (*wires(call.args), *wires(call.kwargs))
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _is_floating_tensor(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and _is_floating(tensor.dtype)
-
-
-def _is_floating(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex

@@ -108,10 +108,12 @@ def _found(call: FunctionalCall, name: str, floating: Sequence[int]) -> Places:
 
 
 def _positions(places: Places) -> Iterable[int]:
+    """Return the positions in either form."""
     return [places] if isinstance(places, int) else places.values()
 
 
 def _for_each(places: Places, one: Any) -> Any:
+    """Return `one` of a position, or a dict with `one` of each position."""
     return one(places) if isinstance(places, int) else {name: one(place) for name, place in places.items()}
 
 

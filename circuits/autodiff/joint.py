@@ -10,6 +10,7 @@ import torch
 from circuits.autodiff.functionalize import ForwardPass
 from circuits.autodiff.ports import needed
 from circuits.autodiff.reverse_pass import ReversePass
+from circuits.autodiff.tensors import is_floating
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, Diagram, Struct, Value, Wire, wires
 from circuits.errors import CircuitError
@@ -82,6 +83,7 @@ def joint_of(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) 
 
 
 def _diagram(f: Any, inputs: Any, sizes: Any, axes: Any, kwargs: Any) -> Diagram:
+    """Return the diagram of a circuit; raise CircuitError for a diagram with inputs, or of a run that failed."""
     if isinstance(f, Diagram):
         if inputs or kwargs or sizes or axes:
             raise CircuitError(f"{f.name} is a diagram: it was recorded with its inputs and sizes, and takes no others")
@@ -100,7 +102,7 @@ def _requested(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, V
     """Return the values whose cotangents are requested, by name; an input shadows a parameter of its name."""
     known: dict[str, Value] = {}
     for value in (*diagram.inputs, *diagram.parameters):
-        if _is_floating(value):
+        if is_floating(value):
             name = value.name if value.name not in known else f"{diagram.name}.{value.name}"
             if value.role == "input" or value.role == "parameter":
                 known[name] = value
@@ -108,7 +110,7 @@ def _requested(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, V
         return known
     for box in diagram.walk():
         for value in box.inputs:
-            if value.role == "buffer" and _is_floating(value):
+            if value.role == "buffer" and is_floating(value):
                 known.setdefault(value.name, value)
     names = [wrt] if isinstance(wrt, str) else list(wrt)
     others = _other_names(diagram, known) if set(names) - set(known) else {}
@@ -130,20 +132,15 @@ def _other_names(diagram: Diagram, known: Mapping[str, Value]) -> dict[str, str]
     return {name: first for name, first in found.items() if name not in known}
 
 
-def _is_floating(value: Value) -> bool:
-    return value.dtype.is_floating_point or value.dtype.is_complex
-
-
 # Cotangents -----------------------------------------------------------------------------------------------------------
 
 
 def _cotangents(
     workspace: Workspace, reverse_pass: ReversePass, forward_pass: ForwardPass
 ) -> tuple[tuple[Value, ...], list[Box]]:
-    """Make an input for the cotangent of each floating or complex output; return them, and boxes that add two of one
-    value."""
+    """Make an input for the cotangent of each floating output; return these, and boxes that add those of one value."""
     outputs = {value.number: value for value in workspace.diagram.outputs}
-    numbers = [number for number in wires(workspace.diagram.result) if _is_floating(outputs[number])]
+    numbers = [number for number in wires(workspace.diagram.result) if is_floating(outputs[number])]
     names = _cotangent_names(len(numbers), {value.name for value in workspace.diagram.inputs})
     found: list[Value] = []
     boxes: list[Box] = []

@@ -149,8 +149,10 @@ def _rename_results(
         workspace.bind(fake, number)
     numbers = {workspace.number_of(fake): number for number, fake in results.items()}
 
+    def wire(old: Wire) -> Wire:
+        return Wire(numbers.get(old.number, old.number))
+
     def renamed(description: Any) -> Any:
-        wire = lambda wire: Wire(numbers.get(wire.number, wire.number))  # noqa: E731
         return substitute(description, wire, lambda scalar: scalar)
 
     for event in workspace.listener.record.events:

@@ -28,6 +28,7 @@ from circuits.autodiff.aten import (
 )
 from circuits.autodiff.opaque import AutogradPullback, Pullback
 from circuits.autodiff.rules.registry import DEFINITIONS, RULES, Rule
+from circuits.autodiff.tensors import is_floating, storage_of
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Call, Struct, describe, describe_all, map_tensors, tensors, wires
 from circuits.errors import CircuitError
@@ -35,7 +36,7 @@ from circuits.recording import Call as RecordedCall
 
 
 class WriteThroughView(Exception):
-    """A call writes in place to one of several tensors of its own that share a storage."""
+    """A call writes in place to a tensor whose storage another tensor of the call shares."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,13 @@ class Lowering(TorchDispatchMode):
         return fake
 
     def _is_differentiated(self, args: Any, kwargs: Any) -> bool:
+        """Return whether autograd would record an operation on these arguments."""
         return torch.is_grad_enabled() and self._reads_active(args, kwargs)
 
     def _reads_active(self, args: Any, kwargs: Any) -> bool:
+        """Return whether gradients flow through any of the arguments."""
         given = tensors((args, kwargs))
-        return any(_is_floating(tensor) and self.workspace.number_of(tensor) in self.active for tensor in given)
+        return any(is_floating(tensor) and self.workspace.number_of(tensor) in self.active for tensor in given)
 
     # Recording
 
@@ -121,9 +124,10 @@ class Lowering(TorchDispatchMode):
         return output, event
 
     def _note_storages(self, made: list[Tensor]) -> None:
+        """Remember which tensors of the call share a storage."""
         for tensor in made:
             if tensor.layout is torch.strided:
-                self._by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(tensor)
+                self._by_storage.setdefault(storage_of(tensor), []).append(tensor)
 
     def _step(self, func: Any, name: str, rule: Rule, args: Any, kwargs: Any) -> Any:
         """Record an operation that has a rule; one on complex numbers is opaque, since rules are for real ones."""
@@ -149,7 +153,7 @@ class Lowering(TorchDispatchMode):
 
     def _activate(self, output: Any) -> None:
         """Let gradients flow through the floating tensors of an output."""
-        self.active |= {self.workspace.number_of(tensor) for tensor in tensors(output) if _is_floating(tensor)}
+        self.active |= {self.workspace.number_of(tensor) for tensor in tensors(output) if is_floating(tensor)}
 
     # Decomposing
 
@@ -159,7 +163,7 @@ class Lowering(TorchDispatchMode):
             self.changed = True
             with self, autocast_inside(func, self.call.autocast):
                 return DEFINITIONS[name](*args, **kwargs)
-        if not any(_is_floating(tensor) for tensor in tensors(outputs_under(func, args, kwargs, self.call.autocast))):
+        if not any(is_floating(tensor) for tensor in tensors(outputs_under(func, args, kwargs, self.call.autocast))):
             return self._record(func, args, kwargs)[0]
         with self, autocast_inside(func, self.call.autocast):
             output = func.decompose(*args, **kwargs)
@@ -194,7 +198,7 @@ class Lowering(TorchDispatchMode):
         target = args[0]
         packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
         functional = getattr(packet, func._overloadname, None)
-        if len(self._by_storage.get(target.untyped_storage()._cdata, ())) > 1:
+        if len(self._by_storage.get(storage_of(target), ())) > 1:
             raise WriteThroughView
         if functional is None:
             raise CircuitError(
@@ -213,7 +217,7 @@ class Lowering(TorchDispatchMode):
         return target
 
     def _change_view(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        """Run the view operation that an in-place one (`transpose_`) stands for; it writes none of the numbers."""
+        """Run the view operation that corresponds to an in-place one (`transpose_`), which writes no elements."""
         target, before = args[0], self.workspace.number_of(args[0])
         functional = functional_form(func)
         if functional is None or before in self.inputs:
@@ -232,7 +236,3 @@ def _without_inputs(output: Any, inputs: list[Tensor]) -> Any:
     """Return an output with an alias for each tensor in it that is one of the inputs itself."""
     ids = {id(tensor) for tensor in inputs}
     return map_tensors(output, lambda tensor: torch.ops.aten.alias.default(tensor) if id(tensor) in ids else tensor)
-
-
-def _is_floating(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from circuits import switch
+from circuits.autodiff.tensors import is_floating
 from circuits.diagram import Wire, describe, fill, tensors
 
 
@@ -57,7 +58,7 @@ class Pullback:
         """Return the cotangents as a call does, without being recorded."""
         given: list[Tensor] = []
         form = describe((args, kwargs), lambda tensor: _append(given, tensor))
-        floating = [place for place, tensor in enumerate(given) if _is_floating(tensor)]
+        floating = [place for place, tensor in enumerate(given) if is_floating(tensor)]
         floating = floating if self.asked is None else [floating[place] for place in self.asked]
 
         def function(*moved: Tensor) -> tuple[Tensor, ...]:
@@ -65,7 +66,7 @@ class Pullback:
             for place, tensor in zip(floating, moved, strict=True):
                 filled[place] = tensor
             again: Any = fill(form, lambda wire: filled[wire.number], lambda scalar: scalar.expression)
-            return tuple([tensor for tensor in tensors(self.function(*again[0], **again[1])) if _is_floating(tensor)])
+            return tuple([tensor for tensor in tensors(self.function(*again[0], **again[1])) if is_floating(tensor)])
 
         with switch.set_recorder(None):
             return self.back(function, [given[place] for place in floating], cotangents)
@@ -126,7 +127,3 @@ def _with_zeros(outputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ..
 def _append(found: list[Tensor], tensor: Tensor) -> Wire:
     found.append(tensor)
     return Wire(len(found) - 1)
-
-
-def _is_floating(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()

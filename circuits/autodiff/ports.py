@@ -48,7 +48,7 @@ def port_values(boxes: Iterable[Box]) -> dict[int, Value]:
 def axes_outside(box: Box, values: Iterable[Value], primal: Mapping[int, int]) -> tuple[Value, ...]:
     """Return values from the inside of a box with the axis names that hold around it; None where there is no name.
 
-    `primal` maps the number of a cotangent to that of its primal, whose axes it has.
+    `primal` maps the number of a cotangent to that of its primal, which has the same axes.
     """
     ports = {value.number: value for value in (*box.inputs, *box.outputs)}
     names = _names_outside(box, ports) if box.signature is not None else None

@@ -15,13 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from circuits.autodiff.joint import Joint
 from circuits.autodiff.ports import axes_outside, flow
 from circuits.autodiff.rewrites.purity import MAKING, is_pure, written_values
 from circuits.autodiff.rewrites.row_sums import exchanged, leaf_boxes, row_sums, with_replacements
 from circuits.autodiff.softmax_statistic import from_statistic, is_softmax
+from circuits.autodiff.tensors import storage_of
 from circuits.diagram import Box, Value, operation_name, wires
 from circuits.errors import CircuitError
 
@@ -97,7 +96,7 @@ class _Choice:
         fakes = joint.workspace.fakes
         self.places = {id(box): place for place, box in enumerate(self.boxes)}
         writes = [(number, place) for place, box in enumerate(self.boxes) for number in written_values(box)]
-        self.last_write = {_storage(fakes[number]): place for number, place in writes if number in fakes}
+        self.last_write = {storage_of(fakes[number]): place for number, place in writes if number in fakes}
         self.named = self._named(names)
 
     def new_number(self) -> int:
@@ -120,6 +119,7 @@ class _Choice:
     # Names
 
     def _named(self, names: Sequence[str]) -> dict[int, Box]:
+        """Return the boxes that names stand for, by id."""
         found: dict[int, Box] = {}
         for name in names:
             by_operation = [box for box in self.boxes if name in (box.label, _first_word(box))]
@@ -136,6 +136,7 @@ class _Choice:
         return found
 
     def _refuse_unknown(self, name: str) -> None:
+        """Raise CircuitError for a name that stands for nothing, with the names that exist."""
         words = sorted({_first_word(box) for box in self.boxes})
         boxes = [box.path or _first_word(box) for box in _boxes_with_content(self.joint.forward)]
         boxes = [each for each in dict.fromkeys(boxes) if each != self.joint.diagram.name]
@@ -158,7 +159,7 @@ class _Choice:
         """Return whether an input of a box is overwritten after it, so that the box cannot be run again."""
         fakes = self.joint.workspace.fakes
         read = [number for part in (box.call.args, box.call.kwargs) for number in wires(part)]  # type: ignore[union-attr]
-        last = [self.last_write.get(_storage(fakes[number]), -1) for number in read if number in fakes]
+        last = [self.last_write.get(storage_of(fakes[number]), -1) for number in read if number in fakes]
         return max(last, default=-1) > self.places[id(box)]
 
     # Softmax
@@ -242,7 +243,3 @@ def _first_word(box: Box) -> str:
 
 def _result(box: Box) -> Any:
     return box.call.result if box.call is not None else None
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata

@@ -16,6 +16,7 @@ from circuits.autodiff.lowering import Step
 from circuits.autodiff.opaque import Pullback
 from circuits.autodiff.ports import axes_outside, port_values
 from circuits.autodiff.rules.registry import RuleError, zeros
+from circuits.autodiff.tensors import is_floating
 from circuits.autodiff.workspace import Axes, Workspace
 from circuits.diagram import Box, Call, CustomBackward, Struct, Value, Wire, fill, wires
 from circuits.errors import CircuitError
@@ -85,6 +86,7 @@ class ReversePass:
         return found
 
     def _sum(self, box: Box, number: int, other: Tensor) -> Box:
+        """Return a box that adds an earlier cotangent of a value to its present one."""
         mine = self.cotangents[number]
         made = self.workspace.record_box("add", self._axes(box), lambda: self._add(number, other + mine, is_sum=True))
         return self._with_primal_axes(made.boxes[0], box)
@@ -120,6 +122,7 @@ class ReversePass:
     # Rules
 
     def _steps(self, steps: list[Step]) -> None:
+        """Run the rules of the steps that a cotangent reaches, the last first."""
         for step in reversed(steps):
             if any(number in self.cotangents for number in wires(step.result)):
                 self._step(step)
@@ -149,17 +152,18 @@ class ReversePass:
         return fill(result, lambda wire: self._cotangent(wire.number), lambda _: None)
 
     def _cotangent(self, number: int) -> Tensor | None:
+        """Return the cotangent of a value; zeros if none was found, None for integers."""
         fake = self.workspace.fakes[number]
-        if not _is_floating(fake):
+        if not is_floating(fake):
             return None
         return self.cotangents[number] if number in self.cotangents else zeros(fake)
 
     def _opaque(self, step: Step, pullback: Pullback) -> None:
         """Run the vector-Jacobian product of an operation without a rule, for the arguments that gradients flow to."""
         fakes = self.workspace.fakes
-        back = [self.cotangents.get(number) for number in wires(step.result) if _is_floating(fakes[number])]
+        back = [self.cotangents.get(number) for number in wires(step.result) if is_floating(fakes[number])]
         args, kwargs = self._fill(step.arguments["args"]), self._fill(step.arguments["kwargs"])
-        floating = [n for part in step.arguments.values() for n in wires(part) if _is_floating(fakes[n])]
+        floating = [n for part in step.arguments.values() for n in wires(part) if is_floating(fakes[n])]
         asked = tuple([place for place, number in enumerate(floating) if number in self.active])
         try:
             found = pullback.restricted(asked)(args, kwargs, tuple(back))
@@ -214,10 +218,6 @@ def _axes_within(box: Box) -> dict[int, Axes]:
     """Return the axes of all values around and in a box; for one that occurs several times, as named furthest out."""
     every = reversed(list(box.walk()))
     return {value.number: value.axes for inner in every for value in (*inner.inputs, *inner.outputs)}
-
-
-def _is_floating(fake: Tensor) -> bool:
-    return fake.is_floating_point() or fake.is_complex()
 
 
 def _differ(a: Any, b: Any) -> bool:

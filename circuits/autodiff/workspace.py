@@ -40,7 +40,7 @@ class Workspace:
         self.mode = FakeTensorMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
         self.modules = ModuleCopies(diagram, self.listener, self.mode)
         self.fakes: dict[int, Tensor] = {}
-        self.unrecorded_function: Any = None
+        self._unrecorded_function: Any = None
         self.builder = Builder(self.listener.record, self.sizes.symbols.size)
         self._register_values()
 
@@ -60,7 +60,7 @@ class Workspace:
 
     def _running(self) -> str:
         """Return the name of the operation that is running, recorded or not; "" if none is."""
-        function = self.listener.current_operation or self.unrecorded_function
+        function = self.listener.current_operation or self._unrecorded_function
         return operation_name(function) if function is not None else ""
 
     # The values of the diagram
@@ -146,12 +146,12 @@ class Workspace:
 
         Conditions on sizes inside it are taken as those of the recorded call, so only equalities become guards.
         """
-        self.unrecorded_function = function
+        self._unrecorded_function = function
         try:
             with self.listener.paused(), switch.set_recorder(None):
                 yield
         finally:
-            self.unrecorded_function = None
+            self._unrecorded_function = None
 
     def discard_events(self) -> None:
         """Forget the events recorded since the last box."""
