@@ -1,11 +1,13 @@
 """Signatures as data: `"y m, x m -> y m"` is parsed once into frozen terms, axes and tensors, and printed back.
 
-May use `errors`. Nothing here knows torch; sizes are plain numbers. Start with `terms` (one axis, its arithmetic), then
-`signature` (the parser).
+May use `errors`; no module here imports torch. Start with `signature` (`Signature` and the syntax of its text), then
+`terms` (one axis, its arithmetic and its size). `parser` makes terms of text; `solver` finds the size of the only
+unknown name of a term.
 """
 
 from circuits.signature.signature import Signature, parse_axes, places
-from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, Term, show_axes, solve, unknown
+from circuits.signature.solver import solve
+from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, Term, show_axes, unknown
 
 __all__ = [
     "Axes",

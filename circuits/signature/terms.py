@@ -1,7 +1,7 @@
-"""The axes a signature is made of, and what size each has.
+"""The terms of a signature, one for each axis, and their sizes.
 
-A term is frozen data: a name, a number, a group, arithmetic on names, or `...`. Sizes may be ints, torch's symbols or
-sympy's; nothing here knows where they came from. How terms are read from text is `signature`'s business.
+A term is frozen data: a name, a number, a group, arithmetic on names, or `...`. Sizes may be ints, torch.SymInt or
+sympy expressions. `parser` makes terms of text; `solver` finds the size of a name inside a term.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 
 def divide(size: Any, by: Any) -> Any:
-    """`size / by` when that leaves nothing over; sizes may be ints, torch's symbols or sympy's.
+    """Return `size / by`; ValueError if the division of two ints, or two torch.SymInts, is not exact.
+
+    A sympy expression is divided symbolically.
 
     >>> divide(14, 2)
     7
@@ -25,12 +27,12 @@ def divide(size: Any, by: Any) -> Any:
 
 
 Divide = Callable[[Any, Any], Any]
-"""How to divide exactly: `divide`, or what writes down that it is to be done."""
+"""A function that divides exactly: `divide`, or one that writes the division as code."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis, by its name.
+    """One axis, named.
 
     >>> Axis("h'").size({"h'": 7})
     7
@@ -40,16 +42,16 @@ class Axis:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The axis names inside, in the order written."""
+        """The names of axes in the term, in the order written."""
         return (self.name,)
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
-        """The size, once the sizes of the names are given."""
+        """Return the size of the term, given the sizes of its names."""
         return sizes[self.name]
 
     @property
     def text(self) -> str:
-        """The term as it is written, also where torch.compile cannot follow `str`."""
+        """The term as it is written; a property, because torch.compile cannot trace `str` of it."""
         return self.name
 
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Number:
-    """One axis of a size that never changes.
+    """One axis of a fixed size.
 
     >>> Number(3).size({})
     3
@@ -68,11 +70,11 @@ class Number:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """No names are inside a number."""
+        """Return no names."""
         return ()
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
-        """The number itself."""
+        """Return the number itself."""
         return self.value
 
     @property
@@ -86,10 +88,11 @@ class Number:
 
 Atom = Axis | Number
 Chain = tuple[tuple[str, Atom], ...]
-"""Atoms with `*` or `/` before each, the first always `*`."""
+"""A product: atoms, each with `*` or `/` before it, the first always with `*`."""
 
 
-def _chain_size(chain: Chain, sizes: Mapping[str, Any], divide: Divide) -> Any:
+def chain_size(chain: Chain, sizes: Mapping[str, Any], divide: Divide) -> Any:
+    """Return the value of a product."""
     value = chain[0][1].size(sizes)
     for step, atom in chain[1:]:
         value = value * atom.size(sizes) if step == "*" else divide(value, atom.size(sizes))
@@ -98,9 +101,9 @@ def _chain_size(chain: Chain, sizes: Mapping[str, Any], divide: Divide) -> Any:
 
 @dataclass(frozen=True)
 class Derived:
-    """Arithmetic on axes: a first atom, then one operation after another, `*` and `/` before `+` and `-`.
+    """Arithmetic on axes: a first atom, then operations with their operands; `*` and `/` bind before `+` and `-`.
 
-    Division is exact: a size it does not divide raises ValueError.
+    Division is exact: if there is a remainder, `size` raises ValueError.
 
     >>> half = Derived(Axis("h"), (("/", Number(2)), ("+", Number(1))))
     >>> str(half), half.size({"h": 14})
@@ -112,14 +115,14 @@ class Derived:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The axis names inside, in the order written."""
+        """The names of axes in the term, in the order written."""
         return self.first.names + tuple(name for _, atom in self.steps for name in atom.names)
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
-        """The size, once the sizes of the names are given."""
+        """Return the size of the term, given the sizes of its names."""
         total: Any = None
         for sign, chain in self.products():
-            value = _chain_size(chain, sizes, divide)
+            value = chain_size(chain, sizes, divide)
             if total is None:
                 total = value
             else:
@@ -127,7 +130,7 @@ class Derived:
         return total
 
     def products(self) -> tuple[tuple[str, Chain], ...]:
-        """The summands with their signs, each a chain of `*` and `/`.
+        """Return the summands with their signs; each is a product.
 
         >>> [(sign, len(chain)) for sign, chain in Derived(Axis("h"), (("/", Number(2)), ("+", Number(1)))).products()]
         [('+', 2), ('+', 1)]
@@ -156,7 +159,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class Group:
-    """Several axes laid out as one, the first the slowest: its size is their product.
+    """Several axes flattened into one, the last fastest: its size is their product.
 
     >>> Group((Axis("h"), Axis("k"))).size({"h": 4, "k": 16})
     64
@@ -166,18 +169,18 @@ class Group:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The axis names inside, in the order written."""
+        """The names of axes in the term, in the order written."""
         return tuple(name for term in self.terms for name in term.names)
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
-        """The size, once the sizes of the names are given."""
+        """Return the size of the term, given the sizes of its names."""
         total: Any = 1
         for term in self.terms:
             total = total * term.size(sizes, divide)
         return total
 
     def is_product(self, known: Mapping[str, Any]) -> bool:
-        """Whether everything unknown in it is a name by itself, so that what is open is a plain product."""
+        """Return whether every term with an unknown size is a name, so that the unknown sizes are a plain product."""
         return all(isinstance(term, Axis) or not unknown(term, known) for term in self.terms)
 
     @property
@@ -194,15 +197,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Rest:
-    """`...`: any leading axes, as many as there are."""
+    """`...`: any number of leading axes."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """No names are inside `...`."""
+        """Return no names."""
         return ()
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> NoReturn:
-        """`...` is any number of axes, so it has no one size."""
+        """Raise ValueError: `...` is any number of axes, so it does not have one size."""
         raise ValueError("... has no size of its own")
 
     @property
@@ -219,7 +222,7 @@ Axes = tuple[Term, ...]
 
 
 def unknown(term: Term, known: Mapping[str, Any]) -> list[str]:
-    """The names inside a term that have no size yet, as often as they occur.
+    """Return the names in a term whose sizes are not known, each as often as it occurs.
 
     >>> unknown(Group((Axis("h"), Axis("k"))), {"k": 16})
     ['h']
@@ -227,48 +230,8 @@ def unknown(term: Term, known: Mapping[str, Any]) -> list[str]:
     return [name for name in term.names if name not in known]
 
 
-def solve(term: Term, size: Any, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
-    """The size of the one unknown name inside `term`, when the whole has `size`; ValueError if none fits.
-
-    >>> solve(Group((Axis("h"), Axis("k"))), 64, {"k": 16})
-    4
-    >>> solve(Derived(Axis("h"), (("/", Number(2)), ("+", Number(1)))), 8, {})
-    14
-    """
-    if isinstance(term, Group):
-        others: Any = 1
-        inner: Term = term
-        for part in term.terms:
-            if unknown(part, sizes):
-                inner = part
-            else:
-                others = others * part.size(sizes, divide)
-        return solve(inner, divide(size, others), sizes, divide)
-    if isinstance(term, Derived):
-        sign, chain = "+", ()
-        for each, product in term.products():
-            if any(unknown(atom, sizes) for _, atom in product):
-                sign, chain = each, product
-            else:
-                value = _chain_size(product, sizes, divide)
-                size = size - value if each == "+" else size + value
-        return _solve_chain(chain, size if sign == "+" else 0 - size, sizes, divide)
-    return size
-
-
-def _solve_chain(chain: Chain, size: Any, sizes: Mapping[str, Any], divide: Divide) -> Any:
-    """The unknown atom of a product of the given size."""
-    place = next(i for i, (_, atom) in enumerate(chain) if unknown(atom, sizes))
-    for step, atom in reversed(chain[place + 1 :]):
-        size = divide(size, atom.size(sizes)) if step == "*" else size * atom.size(sizes)
-    if place == 0:
-        return size
-    before = _chain_size(chain[:place], sizes, divide)
-    return divide(size, before) if chain[place][0] == "*" else divide(before, size)
-
-
 def show_axes(axes: Axes) -> str:
-    """The axes of one tensor as text.
+    """Return the axes of one tensor as text.
 
     >>> show_axes((Axis("b"), Group((Axis("h"), Axis("k")))))
     'b (h k)'

@@ -1,7 +1,7 @@
-"""einops' verbs with named axes: `einsum`, `rearrange`, `reduce`, `repeat`, which a recorder sees with their patterns.
+"""einops' operations, the verbs: `einsum`, `rearrange`, `reduce`, `repeat`, which a recorder sees with their patterns.
 
-May use `signature`, `errors` and `switch`. Start with `verbs`; `contraction` chooses the order in which an einsum of
-many tensors is computed.
+May use `signature`, `errors` and `switch`. Start with `verbs`. `plan` says which sizes of an einsum must be equal;
+`contraction` caches the order in which an einsum of three or more tensors is computed.
 """
 
 from circuits.verbs.contraction import equation

@@ -1,7 +1,7 @@
-"""One einsum over three tensors or more, in an order of contraction that is looked for once and remembered.
+"""An einsum of three or more tensors, with the order of contraction computed once and cached.
 
-torch.einsum asks opt_einsum for the order at every call, which takes longer than small tensors do. What it finds
-depends on the sizes alone.
+torch.einsum computes the order with opt_einsum on every call, which takes longer than the contraction of small tensors.
+The order depends only on the equation, the shapes and the strategy.
 
 Source: D. Smith and J. Gray, opt_einsum, JOSS 2018.
 """
@@ -16,16 +16,18 @@ from torch import Tensor
 from circuits.signature import Axes, Axis, Rest, Signature
 
 MANY = 1024
-"""So many orders are remembered."""
+"""The number of orders in the cache, which is then emptied."""
 
 _einsum: Any = torch._VF.einsum  # pyright: ignore[reportAttributeAccessIssue]
-"""What torch.einsum calls, once it has the order."""
+"""The function that torch.einsum calls with the order."""
 
 _orders: dict[tuple[Any, ...], tuple[int, ...]] = {}
 
 
 def equation(signature: Signature) -> str:
-    """The pattern as torch.einsum spells it, one letter an axis; nothing where letters do not do.
+    """Return the pattern in the notation of torch.einsum, one letter for each axis.
+
+    The result is empty if an axis is not a name, if there are more than 52 names, or if there are several outputs.
 
     >>> equation(Signature.parse("... y k, ... x k -> ... y x"))
     '...ab,...cb->...ac'
@@ -33,38 +35,41 @@ def equation(signature: Signature) -> str:
     letters: dict[str, str] = {}
     tensors = [*signature.inputs, *signature.outputs]
     names = dict.fromkeys(term.name for axes in tensors for term in axes if isinstance(term, Axis))
-    plain = all(isinstance(term, Axis | Rest) for axes in tensors for term in axes)
-    if not plain or len(names) > len(string.ascii_letters) or len(signature.outputs) != 1:
+    are_names = all(isinstance(term, Axis | Rest) for axes in tensors for term in axes)
+    if not are_names or len(names) > len(string.ascii_letters) or len(signature.outputs) != 1:
         return ""
     letters = dict(zip(names, string.ascii_letters, strict=False))
-    inputs = ",".join([_spelt(axes, letters) for axes in signature.inputs])
-    return f"{inputs}->{_spelt(signature.outputs[0], letters)}"
+    inputs = ",".join([_in_letters(axes, letters) for axes in signature.inputs])
+    return f"{inputs}->{_in_letters(signature.outputs[0], letters)}"
 
 
-def _spelt(axes: Axes, letters: dict[str, str]) -> str:
+def _in_letters(axes: Axes, letters: dict[str, str]) -> str:
+    """Return the axes of one tensor in the notation of torch.einsum."""
     return "".join([letters[term.name] if isinstance(term, Axis) else "..." for term in axes])
 
 
-def contracted(spelt: str, tensors: Sequence[Tensor]) -> Tensor | None:
-    """torch.einsum with an order that may be remembered; None where there is none to choose or to remember.
+def contract_in_cached_order(equation: str, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return the einsum, with a cached order of contraction; None where there is no order to choose or to cache.
 
-    torch.backends.opt_einsum is asked as torch.einsum asks it, by the strategy that is set there.
+    That is the case for fewer than three tensors, without an equation, for symbolic sizes, or if opt_einsum is disabled
+    or not installed. The strategy is that of torch.backends.opt_einsum, as in torch.einsum.
+
+    Args:
+        equation: The pattern in the notation of torch.einsum; see `equation`.
+        tensors: The tensors.
     """
     settings = torch.backends.opt_einsum
-    if len(tensors) < 3 or not spelt or not settings.enabled or not settings.is_available():
+    if len(tensors) < 3 or not equation or not settings.enabled or not settings.is_available():
         return None
     shapes = tuple([tuple(tensor.shape) for tensor in tensors])
     for shape in shapes:
         for size in shape:
             if type(size) is not int:
                 return None
-    which = (spelt, settings.strategy, *shapes)
-    if which not in _orders:
+    key = (equation, settings.strategy, *shapes)
+    if key not in _orders:
         if len(_orders) >= MANY:
             _orders.clear()
-        found = settings.get_opt_einsum().contract_path(spelt, *shapes, shapes=True, optimize=settings.strategy)
-        _orders[which] = tuple([place for pair in found[0] for place in pair])
-    return _einsum(spelt, tensors, path=_orders[which])
-
-
-__all__ = ["contracted", "equation"]
+        path, _ = settings.get_opt_einsum().contract_path(equation, *shapes, shapes=True, optimize=settings.strategy)
+        _orders[key] = tuple([place for pair in path for place in pair])
+    return _einsum(equation, tensors, path=_orders[key])

@@ -8,8 +8,9 @@ import torch
 
 from circuits import Signature, SignatureError
 from circuits.errors import point
-from circuits.signature.signature import Axes, Axis, Derived, Group, Number, Rest, parse_axes, places
-from circuits.signature.terms import solve, unknown
+from circuits.signature.signature import parse_axes, places
+from circuits.signature.solver import solve
+from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, unknown
 
 
 @pytest.mark.parametrize(

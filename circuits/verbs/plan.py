@@ -1,0 +1,99 @@
+"""The pattern of an einsum as data: which sizes must be equal, and the message if they are not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from circuits import switch
+from circuits.errors import ShapeError, SignatureError, point
+from circuits.signature import Axis, Group, Rest, Signature, show_axes
+from circuits.verbs.contraction import equation
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One tensor of an einsum pattern: its axes as text, the names of those after `...`, and whether `...` leads."""
+
+    text: str
+    names: tuple[str, ...]
+    rest: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes that must be equal in an einsum: `pairs` are (tensor, dim, tensor, dim), each of two axes of one name.
+
+    Dims count from the right and are negative, so that they do not depend on `...`. `equation` is the pattern in the
+    notation of torch.einsum, empty if it has none.
+    """
+
+    operands: tuple[Operand, ...]
+    pairs: tuple[tuple[int, int, int, int], ...]
+    equation: str
+
+
+_plans: dict[str, Plan] = {}
+
+
+@torch.compiler.assume_constant_result
+def plan_for(pattern: str) -> Plan:
+    """Return the plan of a pattern; it is computed once and cached, and torch.compile sees it as a constant."""
+    if pattern not in _plans:
+        _plans[pattern] = _make_plan(pattern)
+    return _plans[pattern]
+
+
+def _make_plan(pattern: str) -> Plan:
+    """Return the plan of a pattern; SignatureError if it cannot be parsed, or an axis is not a name."""
+    first: dict[str, tuple[int, int]] = {}
+    pairs: list[tuple[int, int, int, int]] = []
+    operands = []
+    signature = Signature.parse(pattern)
+    for tensor, axes in enumerate(signature.inputs):
+        named = axes[1:] if axes and isinstance(axes[0], Rest) else axes
+        for number, term in enumerate(reversed(named), start=1):
+            if not isinstance(term, Axis):
+                hint = "rearrange first" if isinstance(term, Group) else "it is not a name"
+                raise SignatureError(f"the axes of an einsum are names, not '{term}' ({hint})\n{point(pattern)}")
+            occurrence = first.setdefault(term.name, (tensor, -number))
+            if occurrence != (tensor, -number):
+                pairs.append((*occurrence, tensor, -number))
+        operands.append(Operand(show_axes(axes), tuple([str(term) for term in named]), len(named) < len(axes)))
+    return Plan(tuple(operands), tuple(pairs), equation(signature))
+
+
+def refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
+    """Raise ShapeError with a line for each tensor of an einsum that says which axis has another size than before.
+
+    It uses only plain f-strings, because Dynamo traces it.
+    """
+    text = f"einsum: {pattern}"
+    sizes: dict[str, Any] = {}
+    first_tensor: dict[str, int] = {}
+    lead: Any = None
+    for number, (tensor, operand) in enumerate(zip(tensors, plan_for(pattern).operands)):  # noqa: B905
+        shape = tensor.shape
+        line = f"  tensor {number} [{operand.text}] "
+        for size in shape:
+            line = f"{line} {switch.show(size)}"
+        extra = len(shape) - len(operand.names)
+        if extra < 0 or (extra > 0 and not operand.rest):
+            more = " or more" if operand.rest else ""
+            axes = "axis" if len(shape) == 1 else "axes"
+            text = f"{text}\n{line}    has {len(shape)} {axes}, expected {len(operand.names)}{more}"
+            continue
+        if operand.rest:
+            if lead is not None and shape[:extra] != lead:
+                line = f"{line}    ... differs from the tensors before"
+            lead = shape[:extra]
+        for name, size in zip(operand.names, shape[extra:]):  # noqa: B905
+            if name not in sizes:
+                sizes[name], first_tensor[name] = size, number
+            elif sizes[name] != size:
+                other = switch.show(sizes[name])
+                line = f"{line}    {name} is {switch.show(size)} here, but {other} in tensor {first_tensor[name]}"
+        text = f"{text}\n{line}"
+    raise ShapeError(text)
