@@ -89,6 +89,7 @@ class Builder:
     # Events
 
     def _enter(self, event: Enter) -> Draft:
+        """Return the draft of a box that opens, added to the open one; of a repeated event, the draft that is open."""
         if self.open and self.open[-1].event is event:
             return self._enter_circuit(self.open[-1], event)
         draft = Draft(event)
@@ -131,6 +132,7 @@ class Builder:
         return draft
 
     def _leave(self, event: Leave) -> Draft:
+        """Return the draft of the box that closes, with its result; the names of the outer scope apply again."""
         draft = self.open.pop()
         draft.result, draft.failed = event.result, event.failed
         numbers = wires(event.result)
@@ -189,7 +191,7 @@ class Builder:
         return draft
 
     def _name_axes(self, event: Any, inputs: tuple[int, ...]) -> Note:
-        """Name the axes of the result of a call, and return what the label of its box adds to the operation."""
+        """Name the axes of the result of a call; return the text that follows the operation in the label, or None."""
         outputs = wires(event.result)
         if event.pattern and event.function in PATTERN_VERBS:
             sizes = {name: self._size(size) for name, size in event.kwargs.items()}
@@ -211,6 +213,7 @@ class Builder:
         return Scalar(self.size(scalar.expression))
 
     def _ports(self, numbers: Sequence[int]) -> list[Port]:
+        """Return each value once, with its axes in the present scope."""
         return [(number, self.names.of(number)) for number in dict.fromkeys(numbers)]
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:

@@ -63,7 +63,7 @@ class Enter(Event):
     Attributes:
         kind: "module", "circuit", "transform" or "function".
         label: The name of the class, circuit or function.
-        path: The dotted path of the module; empty for the outermost and for what is no module.
+        path: The dotted path of the module; empty for the outermost box and for boxes without a module.
         module: The module that is called, or whose method a circuit is; else None.
         args: The positional arguments with wires in place of tensors, as a `Struct`.
         kwargs: The keyword arguments, likewise.

@@ -1,4 +1,4 @@
-"""Fake copies of what `trace` runs: modules with fake parameters, and arguments with fake tensors.
+"""Fake copies of the targets and arguments of `trace`: modules with fake parameters, and fake tensors.
 
 A fake tensor has a shape and a dtype but no numbers, so the copy can run without computing anything.
 """
@@ -16,11 +16,11 @@ from circuits.recording.listener import Listener
 
 
 class FakeCopier:
-    """Makes fake copies, and records for each copied module and tensor which original it stands for.
+    """Makes fake copies, and records the original of each copied module and tensor.
 
     Args:
         mode: The mode of all fake tensors.
-        listener: The recorder of the trace; modules that it meets for the first time are run as fake copies.
+        listener: The recorder of the trace; it runs fake copies in place of modules that are called for the first time.
     """
 
     def __init__(self, mode: FakeTensorMode, listener: Listener) -> None:
@@ -55,6 +55,7 @@ class FakeCopier:
         return self.copies[id(module)]
 
     def _record_originals(self, module: nn.Module, copied: nn.Module) -> None:
+        """Record the original of each copied tensor and module."""
         originals = self.listener.record.originals
         for old in self.memo.get(id(self.memo), []):
             new = self.memo.get(id(old))

@@ -141,6 +141,7 @@ class Freezer:
                     self.record.state[number] = (module, name)
 
     def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
+        """Return the box of a call."""
         event = draft.event
         verb = event.function in PATTERN_VERBS
         label = event.pattern if event.pattern and not verb else operation_name(event.function)
@@ -246,4 +247,5 @@ def _with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:
 
 
 def _relative(path: str, parent: str) -> str:
+    """Return a path without that of its parent."""
     return path.removeprefix(f"{parent}.") if parent else path

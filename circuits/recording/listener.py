@@ -205,6 +205,7 @@ class Listener(TorchFunctionMode):
             return self._run_in_box(box, args, kwargs, run)
 
     def _run_in_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """Emit the events that open and close a box, around `run()`, and return its result."""
         self.stack.error_noted = False
         wire = self.values.wire if self.stack else self.values.argument
         box.args = Struct(tuple, (), describe_all(args, wire)) if args else args
@@ -234,6 +235,7 @@ class Listener(TorchFunctionMode):
 
 
 def _without_modes(run: Callable[[], Any]) -> Any:
+    """Return `run()`, whose torch calls no function mode receives."""
     with torch._C.DisableTorchFunction():
         return run()
 

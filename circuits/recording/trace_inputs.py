@@ -115,6 +115,7 @@ def _make_tensors(
 
 
 def _check_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> None:
+    """Raise CircuitError unless `sizes` has names of axes only, and sizes that are ints of 0 or more."""
     unknown = [name for name in sizes if name not in names]
     if unknown:
         raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(names) or 'none'}")
