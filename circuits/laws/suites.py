@@ -27,7 +27,7 @@ OPTIONAL: tuple[Law, ...] = (linear, multilinear, equivariant, causal, shifting,
 """The laws that do not follow from a signature: they are tested only if `also` lists them."""
 
 CUSTOM = {"backward_rule": custom_backward_rule}
-"""Laws by name of what a user wrote: a derived backward circuit is tested by the tests of this library."""
+"""The law of custom backward circuits, under its public name; derived ones are tested by this library itself."""
 
 
 def suite(
