@@ -4,7 +4,8 @@ May use `printing`, `recording` and below. `backward` and `forward_backward` are
 the order of a gradient:
 
 - `joint` records a circuit and makes its joint graph, the forward pass and the reverse pass, in a `workspace`;
-- `functionalize` makes the forward pass, where `lower_call` and `lowering` turn calls into functional ATen operations;
+- `functionalize` makes the forward pass and the `tape`, where `lower_call` and `lowering` turn calls into functional
+  ATen operations;
 - `reverse_pass` reverses each of them by its rule (`rules`), by a custom backward (`custom_rules`), or by torch
   (`opaque`);
 - `backward` makes one diagram of the joint graph, `forward_backward` two, for which `recompute` chooses what is saved;

@@ -7,7 +7,7 @@ several operations becomes a box with these inside.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,32 +15,17 @@ from torch import Tensor
 
 from circuits.autodiff.aliases import Aliases, out_of_place
 from circuits.autodiff.aten import whole_arguments
-from circuits.autodiff.current_values import CurrentValues
 from circuits.autodiff.custom_rules import values_read
 from circuits.autodiff.lower_call import as_recorded, lower_call
 from circuits.autodiff.lowering import Step
 from circuits.autodiff.opaque import AutogradPullback, Pullback, under_autocast
 from circuits.autodiff.ports import axes_outside, flow, port_values
 from circuits.autodiff.rules.registry import RULES
+from circuits.autodiff.tape import Tape
 from circuits.autodiff.tensors import is_floating, storage_of
 from circuits.autodiff.workspace import Axes, Workspace
 from circuits.diagram import Box, Call, CustomBackward, Struct, Value, Wire, operation_name, store, wires
 from circuits.errors import CircuitError
-
-
-@dataclass
-class Tape:
-    """What the reverse pass needs of the forward pass.
-
-    `steps` are the operations to differentiate and `custom` the custom backward circuits, both by the id of the box
-    that they belong to. `current` has the present number of each value of the diagram. `copies` maps a value that is
-    overwritten to the copy that the reverse pass reads instead.
-    """
-
-    steps: dict[int, list[Step]] = field(default_factory=dict)
-    custom: dict[int, CustomBackward] = field(default_factory=dict)
-    current: CurrentValues = field(default_factory=CurrentValues)
-    copies: dict[int, int] = field(default_factory=dict)
 
 
 class ForwardPass:
@@ -154,16 +139,7 @@ class ForwardPass:
         """Return the output of a call on the fakes, without recording it."""
         with self.workspace.unrecorded(call.function), as_recorded(call):
             args, kwargs = self.workspace.fill(Struct(tuple, (), (call.args, call.kwargs)))
-            return self._function(call)(*args, **kwargs)
-
-    def _function(self, call: Call) -> Any:
-        """Return the function of a call; for a module of the diagram, its copy with fake parameters."""
-        function = call.function
-        return (
-            self.workspace.modules.of(self.workspace.diagram.modules[function])
-            if isinstance(function, str)
-            else function
-        )
+            return self.workspace.function(call)(*args, **kwargs)
 
     def _unchanged(self, box: Box, made: Mapping[int, Tensor]) -> list[Box]:
         """Return the box of a call that no gradient flows through: it stays as it is."""
@@ -200,7 +176,7 @@ class ForwardPass:
         """Return the box of a call that gradients flow through, and put its steps on the tape."""
         steps = None if written or _is_recast(call, self.workspace.fakes, made) else _whole_steps(call)
         if steps is None:
-            lowered = lower_call(self.workspace, self.active, box, call, self._function(call), written)
+            lowered = lower_call(self.workspace, self.active, box, call, self.workspace.function(call), written)
             self.active, steps = lowered.active, lowered.steps
             if written or not lowered.is_one_operation:
                 return self._opened(box, steps, lowered.results)

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from circuits.autodiff.custom_rules import custom_cotangents, refuse_missing
-from circuits.autodiff.functionalize import Tape
 from circuits.autodiff.lowering import Step
 from circuits.autodiff.opaque import Pullback
 from circuits.autodiff.ports import axes_outside, port_values
 from circuits.autodiff.rules.registry import RuleError, zeros
+from circuits.autodiff.tape import Tape
 from circuits.autodiff.tensors import is_floating
 from circuits.autodiff.workspace import Axes, Workspace
 from circuits.diagram import Box, Call, CustomBackward, Struct, Value, Wire, fill, wires

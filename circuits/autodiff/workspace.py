@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from circuits import switch
 from circuits.autodiff.free_sizes import FreeSizes, free_symbols
 from circuits.autodiff.module_copies import ModuleCopies
-from circuits.diagram import Box, Diagram, Value, attribute, fill, operation_name
+from circuits.diagram import Box, Call, Diagram, Value, attribute, fill, operation_name
 from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Scope, StatedName, read_axes
 from circuits.recording import Builder, Listener, recorded_by, unrecorded
@@ -127,6 +127,11 @@ class Workspace:
     def fill(self, description: Any) -> Any:
         """Return the value of a description, with the fake of each wire and the number of each scalar."""
         return fill(description, lambda wire: self.fakes[wire.number], self.sizes.scalar)
+
+    def function(self, call: Call) -> Any:
+        """Return the function that a call runs; for a module of the diagram, its copy with fake parameters."""
+        function = call.function
+        return self.modules.of(self.diagram.modules[function]) if isinstance(function, str) else function
 
     # Recorded boxes
 
