@@ -1,4 +1,4 @@
-"""Backward circuits written by hand, on random rectangular inputs: against autograd, and against the rules."""
+"""The custom backward circuits of `models.by_hand` on random inputs, compared with autograd and the rules."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def rand(*sizes: int) -> Tensor:
 
 
 def agree(name: str, inputs: list[Tensor]) -> None:
-    """The gradient by hand, called and found by `backward`, is autograd's."""
+    """Assert that the custom gradient, called directly and by `backward`, equals that of autograd."""
     circuit, gradient = getattr(by_hand, name), getattr(by_hand, f"{name}_gradient")
     cotangent = torch.randn_like(circuit(*inputs))
     expected = torch.func.vjp(circuit, *inputs)[1](cotangent)
@@ -75,7 +75,7 @@ def test_signals_of_every_length(name: str, a: int, b: int) -> None:
 def test_what_the_documents_do_holds_for_their_numbers_alone(
     name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P dO for PᵀdO, the same convolution for a kernel of even length, a factor: each is seen."""
+    """P dO instead of PᵀdO, the same convolution for a kernel of even length, a wrong factor: each fails."""
     body = getattr(by_hand, name).circuit.body
     monkeypatch.setattr(body, "backward", wrong)
     sizes = {"matmul": [(2, 3), (3, 5)], "shared": [(4, 2), (4, 2), (4, 3)], "same": [(5,), (2,)]}[name]
@@ -93,8 +93,8 @@ def test_the_network_is_the_module() -> None:
     model = ConvAttention(6, 5, 3, 2, 3, 2, 2, dtype=torch.float64)
     image, right = rand(6, 5), rand(2)
     state = {name: value.detach() for name, value in model.named_parameters()}
-    looked = [state[f"{name}.weight"].T for name in ("Lq", "Lk", "Lv")]
-    inputs: Any = (image, state["C.weight"][0, 0], *looked, state["L.weight"], state["L.bias"], right)
+    projections = [state[f"{name}.weight"].T for name in ("Lq", "Lk", "Lv")]
+    inputs: Any = (image, state["C.weight"][0, 0], *projections, state["L.weight"], state["L.bias"], right)
     torch.testing.assert_close(by_hand.network(*inputs), model(image, right))
     one: Any = torch.ones((), dtype=torch.float64)
     gradient: Any = by_hand.network_gradient
@@ -116,9 +116,9 @@ SIZES: dict[str, dict[str, int]] = {
 
 @pytest.mark.parametrize("name", [*CIRCUITS, *SIGNALS])
 def test_the_law_holds_of_each(name: str) -> None:
-    """From their signatures alone, first derivatives and second."""
-    told: Any = {"sizes": SIZES[name]} if name in SIZES else {}
-    laws.backward_rule(getattr(by_hand, name), **told)
+    """First and second derivatives, on inputs made from the signatures."""
+    options: Any = {"sizes": SIZES[name]} if name in SIZES else {}
+    laws.backward_rule(getattr(by_hand, name), **options)
 
 
 # Methods of modules ---------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Affine(nn.Module):
 
 
 class Gated(nn.Module):
-    """Two linear maps inside, a buffer that only the way back reads, an optional tensor, a factor, another method."""
+    """Two linear maps, a buffer that only the reverse pass reads, an optional tensor, a factor, another method."""
 
     scale: Tensor
     inverse: Tensor
@@ -182,7 +182,7 @@ class Gated(nn.Module):
 
 
 class Twice(nn.Module):
-    """One method used twice, and the whole module besides."""
+    """One method used twice, and the whole module once."""
 
     def __init__(self, m: int) -> None:
         super().__init__()
@@ -208,14 +208,14 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 
 
 def by_autograd(f: Any, inputs: dict[str, Tensor], parameters: dict[str, Any], back: Tensor) -> dict[str, Tensor]:
-    """The cotangents of inputs and parameters, by name."""
-    asked = {name: each.clone().requires_grad_() for name, each in inputs.items()}
-    x, *_ = asked.values()
-    found = f(x, **{name: each for name, each in asked.items() if each is not x})
+    """Return the cotangents of inputs and parameters by name, from autograd."""
+    leaves = {name: each.clone().requires_grad_() for name, each in inputs.items()}
+    x, *_ = leaves.values()
+    found = f(x, **{name: each for name, each in leaves.items() if each is not x})
     return dict(
         zip(
-            [*asked, *parameters],
-            torch.autograd.grad(found, [*asked.values(), *parameters.values()], back),
+            [*leaves, *parameters],
+            torch.autograd.grad(found, [*leaves.values(), *parameters.values()], back),
             strict=True,
         )
     )
@@ -236,7 +236,7 @@ def test_a_method_gives_the_cotangents_of_its_modules_parameters(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("f", "told"),
+    ("f", "options"),
     [
         (Affine(3, 5), {}),
         (circuit("... 3 -> ... 3")(affine_twice()), {}),
@@ -247,8 +247,8 @@ def test_a_method_gives_the_cotangents_of_its_modules_parameters(name: str) -> N
     ],
     ids=["one", "used twice", "two in a row", "another method", "optional", "a method alone"],
 )
-def test_the_law_holds_of_modules(f: Any, told: Any) -> None:
-    laws.backward_rule(f, **told)
+def test_the_law_holds_of_modules(f: Any, options: Any) -> None:
+    laws.backward_rule(f, **options)
 
 
 def test_optional_tensors_and_numbers_go_to_the_reverse_as_they_came() -> None:
@@ -273,19 +273,22 @@ def forgetful(model: Any, x: Tensor, dy: Tensor) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (forgetful, "the backward circuit of Affine returns no cotangent of 1.bias, which the definition reads"),
         (lambda model, x, dy: dy @ model.weight, "returns no cotangent of 1.weight, 1.bias, which"),
         (lambda model, x, dy: (dy @ model.weight, {"wait": dy}), "a cotangent of wait; there are weight, bias"),
         (lambda model, x, dy: (dy, dy, {}), "returns 2 of the 1 cotangents of its inputs"),
         (lambda model, x, dy: {"bias": dy}, "returns 0 of the 1 cotangents of its inputs"),
-        (lambda model, x, dy: (dy @ model.weight, {"weight": None, "bias": dy}), r"a cotangent of shape (4, 2) for a tensor"),
+        (
+            lambda model, x, dy: (dy @ model.weight, {"weight": None, "bias": dy}),
+            r"a cotangent of shape (4, 2) for a tensor",
+        ),
     ],
 )
-def test_what_is_no_gradient_of_a_module_is_refused(wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_gradient_of_a_module_is_refused(wrong: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Affine.forward.circuit.body, "backward", wrong)  # type: ignore[attr-defined]
-    with pytest.raises(CircuitError, match=re.escape(said)):
+    with pytest.raises(CircuitError, match=re.escape(message)):
         backward(nn.Sequential(nn.Tanh(), Affine(3, 2)), rand(4, 3))
 
 
@@ -299,7 +302,7 @@ def test_none_says_that_a_parameter_has_no_cotangent(monkeypatch: pytest.MonkeyP
 
 
 def test_a_tensor_that_is_no_argument_cannot_be_reversed_by_hand() -> None:
-    """What a function reads besides its arguments would get no gradient, and nobody would be told."""
+    """A tensor that a function reads from its closure would silently get no gradient."""
 
     def f(x: Tensor, weight: Tensor) -> Tensor:
         @circuit("k -> k")
@@ -321,7 +324,7 @@ def test_a_tensor_that_is_no_argument_cannot_be_reversed_by_hand() -> None:
 
 @circuit("k, k -> k")
 def weighed(x: Tensor, weight: Tensor) -> Tensor:
-    """Autograd would give other cotangents: whoever gives twice its was asked."""
+    """A circuit whose custom cotangents are twice those of autograd, so that a test can tell which were used."""
     return x * weight
 
 
@@ -344,7 +347,7 @@ def test_arguments_by_name_and_by_place_are_one(f: Any) -> None:
     torch.testing.assert_close(found, {"x": 2 * back * w, "w": 2 * back * x})
 
 
-def test_unwatched_by_autograd_it_gives_nothing() -> None:
+def test_without_gradients_it_has_no_cotangent() -> None:
     def f(x: Tensor) -> Tensor:
         with torch.no_grad():
             weight = weighed(x, x)
@@ -381,7 +384,7 @@ def test_a_circuit_that_maps_over_an_axis_has_its_reverse_too() -> None:
 
 
 class Plain:
-    """No module: what it holds is a number."""
+    """A class that is not a module, with a number as attribute."""
 
     factor = 3.0
 

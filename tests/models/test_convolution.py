@@ -1,4 +1,4 @@
-"""`models.convolving` and `models.convolution`: against a plain loop, torch's operators and torch's modules."""
+"""`models.parts.convolve` and `models.convolution` compared with plain loops, torch's operators and torch's modules."""
 
 import copy
 import itertools
@@ -40,37 +40,37 @@ dimensions = pytest.mark.parametrize("n", [1, 2, 3])
 def by_loops(
     image: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
 ) -> Tensor:
-    """A convolution of one image, channels first: every place of the answer is a sum of products."""
+    """Return the convolution of one image, channels first: every number of the output is a sum of products."""
     kernel = weight.shape[2:]
     sizes = [
         (size + 2 * padding - dilation * (k - 1) - 1) // stride + 1
         for size, k in zip(image.shape[1:], kernel, strict=True)
     ]
-    answer = torch.zeros(len(weight), *sizes, dtype=image.dtype)
+    output = torch.zeros(len(weight), *sizes, dtype=image.dtype)
     for k, c, windows, places in terms(weight, sizes):
         at = source(image, windows, places, stride, padding, dilation)
         if at is not None:
             share = k // (len(weight) // groups) * weight.shape[1]
-            answer[k, *windows] += image[share + c, *at] * weight[k, c, *places]
-    return answer
+            output[k, *windows] += image[share + c, *at] * weight[k, c, *places]
+    return output
 
 
 def by_writing(
     image: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, groups: int, more: int
 ) -> Tensor:
-    """A transposed convolution of one image: every place writes a window, scaled by what stands there."""
+    """Return the transposed convolution of one image: every number of it times the weight is added to a window."""
     kernel = weight.shape[2:]
     sizes = [
         (size - 1) * stride + dilation * (k - 1) + 1 - 2 * padding + more
         for size, k in zip(image.shape[1:], kernel, strict=True)
     ]
-    answer = torch.zeros(groups * weight.shape[1], *sizes, dtype=image.dtype)
+    output = torch.zeros(groups * weight.shape[1], *sizes, dtype=image.dtype)
     for k, c, windows, places in terms(weight, image.shape[1:]):
-        at = source(answer, windows, places, stride, padding, dilation)
+        at = source(output, windows, places, stride, padding, dilation)
         if at is not None:
             share = k // (len(weight) // groups) * weight.shape[1]
-            answer[share + c, *at] += image[k, *windows] * weight[k, c, *places]
-    return answer
+            output[share + c, *at] += image[k, *windows] * weight[k, c, *places]
+    return output
 
 
 def terms(weight: Tensor, counts: Any) -> Iterator[tuple[int, int, tuple[int, ...], tuple[int, ...]]]:
@@ -81,14 +81,14 @@ def terms(weight: Tensor, counts: Any) -> Iterator[tuple[int, int, tuple[int, ..
 
 
 def source(image: Tensor, windows: Any, places: Any, stride: int, padding: int, dilation: int) -> Any:
-    """The place of an image that a place of a window is; None beyond its edge."""
+    """Return the position in the image of a position in a window; None if it is in the padding."""
     at = tuple(stride * h + dilation * i - padding for h, i in zip(windows, places, strict=True))
     return at if all(0 <= x < size for x, size in zip(at, image.shape[1:], strict=True)) else None
 
 
 @st.composite
 def cases(draw: st.DrawFn, most: int = 3) -> dict[str, Any]:
-    """Numbers and sizes of a convolution that torch knows, of axes long enough and sometimes just long enough."""
+    """Options and sizes of a convolution that torch has an operator for; axes may be just as long as a window."""
     n = draw(st.integers(1, most))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(n))  # noqa: E731
     kernel, stride, dilation, padding = each(1, 3), each(1, 3), each(1, 2), each(0, 2)
@@ -107,24 +107,24 @@ def randn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, dtype=dtype, requires_grad=True)
 
 
-def gradients(answer: Tensor, wanted: list[Tensor]) -> tuple[Tensor, ...]:
-    """Of a sum that weighs every number differently."""
-    return torch.autograd.grad((answer * torch.arange(1, answer.numel() + 1).view_as(answer).cos()).sum(), wanted)
+def gradients(output: Tensor, wanted: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradients of a sum with a different weight for every number."""
+    return torch.autograd.grad((output * torch.arange(1, output.numel() + 1).view_as(output).cos()).sum(), wanted)
 
 
 def lifted(f: Callable[[Tensor], Tensor], image: Tensor, named: int) -> Tensor:
-    """One of torch's operators under any axes."""
+    """Call one of torch's operators under any number of leading axes."""
     if image.ndim <= named + 1:
         return f(image)
     return f(image.flatten(0, -named - 1)).unflatten(0, image.shape[:-named])
 
 
-def ours(case: dict[str, Any], image: Tensor, weight: Tensor, bias: Tensor, turn: bool, **more: Any) -> Tensor:
+def ours(case: dict[str, Any], image: Tensor, weight: Tensor, bias: Tensor, is_transposed: bool, **more: Any) -> Tensor:
     options = {name: case[name] for name in ("stride", "padding", "dilation")}
     n, g = case["n"], case["groups"]
     plain, grouped = (
         (transposed_convolution_over, grouped_transposed_convolution_over)
-        if turn
+        if is_transposed
         else (convolution_over, grouped_convolution_over)
     )
     if g == 1:
@@ -143,14 +143,14 @@ def test_identity_7_a_convolution_is_torchs(way: Any, case: dict[str, Any]) -> N
     image = randn(*case["lead"], g * case["c"], *case["space"])
     weight, bias = randn(g * case["k"], case["c"], *case["kernel"]), randn(g * case["k"])
     with way():
-        answer = ours(case, image, weight, bias, turn=False)
+        output = ours(case, image, weight, bias, is_transposed=False)
     expected = lifted(
         lambda image: FORWARD[n](image, weight, bias, case["stride"], case["padding"], case["dilation"], g),
         image,
         n + 1,
     )
-    torch.testing.assert_close(answer, expected)
-    torch.testing.assert_close(gradients(answer, [image, weight, bias]), gradients(expected, [image, weight, bias]))
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(gradients(output, [image, weight, bias]), gradients(expected, [image, weight, bias]))
 
 
 @both_ways
@@ -167,13 +167,14 @@ def test_a_transposed_convolution_is_torchs(way: Any, case: dict[str, Any], data
     image = randn(*case["lead"], g * case["k"], *space)
     weight, bias = randn(g * case["k"], case["c"], *case["kernel"]), randn(g * case["c"])
     if any(window.least(count) + extra < 1 for window, count, extra in zip(windows, space, more, strict=True)):
-        if 0 in case["lead"] and way is nullcontext:  # torch's operator gives nothing of no examples, whatever the size
+        # For an empty batch torch's operator returns an empty output of any size.
+        if 0 in case["lead"] and way is nullcontext:
             return
         with way(), pytest.raises(ShapeError, match="that is all the padding of"):
-            ours(case, image, weight, bias, turn=True, output_padding=more)
+            ours(case, image, weight, bias, is_transposed=True, output_padding=more)
         return
     with way():
-        answer = ours(case, image, weight, bias, turn=True, output_padding=more)
+        output = ours(case, image, weight, bias, is_transposed=True, output_padding=more)
     expected = lifted(
         lambda image: TRANSPOSED[n](
             image, weight, bias, case["stride"], case["padding"], more, g, case["dilation"]
@@ -181,8 +182,8 @@ def test_a_transposed_convolution_is_torchs(way: Any, case: dict[str, Any], data
         image,
         n + 1,
     )  # fmt: skip
-    torch.testing.assert_close(answer, expected)
-    torch.testing.assert_close(gradients(answer, [image, weight, bias]), gradients(expected, [image, weight, bias]))
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(gradients(output, [image, weight, bias]), gradients(expected, [image, weight, bias]))
 
 
 WHOLE = itertools.product([1, 2, 3, 4], [1, 2, 3], [0, 1, 2], [1, 2])
@@ -192,18 +193,18 @@ GRID = [case if sum(case) % 3 == 0 else pytest.param(*case, marks=pytest.mark.sl
 @both_ways
 @pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), GRID)
 def test_both_are_the_loop(way: Any, kernel: int, stride: int, padding: int, dilation: int) -> None:
-    """Kernels odd and even, in groups too; and every output padding of the transpose."""
+    """Odd and even kernel sizes, in groups too, and every output padding of the transpose."""
     image, size = torch.randn(4, 9, dtype=torch.float64), 9
     options = {"stride": stride, "padding": padding, "dilation": dilation}
     weight = torch.randn(6, 2, kernel, dtype=torch.float64)
     with way():
-        answer = grouped_convolution_over(1)(image, weight.unflatten(0, (2, 3)), **options)
-        torch.testing.assert_close(answer, by_loops(image, weight, **options, groups=2))
+        output = grouped_convolution_over(1)(image, weight.unflatten(0, (2, 3)), **options)
+        torch.testing.assert_close(output, by_loops(image, weight, **options, groups=2))
         for more in range(stride):
             back = grouped_transposed_convolution_over(1)(
-                answer, weight.unflatten(0, (2, 3)), **options, output_padding=more
+                output, weight.unflatten(0, (2, 3)), **options, output_padding=more
             )
-            torch.testing.assert_close(back, by_writing(answer, weight, **options, groups=2, more=more))
+            torch.testing.assert_close(back, by_writing(output, weight, **options, groups=2, more=more))
             assert back.shape[-1] in range(size - stride + 1, size + stride)
 
 
@@ -211,17 +212,17 @@ def test_both_are_the_loop(way: Any, kernel: int, stride: int, padding: int, dil
 def test_two_axes_are_the_loop(way: Any) -> None:
     image, weight = torch.randn(2, 6, 5, dtype=torch.float64), torch.randn(3, 2, 2, 3, dtype=torch.float64)
     with way():
-        answer = convolution2d(image, weight, stride=2, padding=1, dilation=2)
-        torch.testing.assert_close(answer, by_loops(image, weight, 2, 1, 2))
-        back = transposed_convolution2d(answer, weight, stride=2, padding=1, dilation=2, output_padding=1)
-        torch.testing.assert_close(back, by_writing(answer, weight, 2, 1, 2, 1, 1))
+        output = convolution2d(image, weight, stride=2, padding=1, dilation=2)
+        torch.testing.assert_close(output, by_loops(image, weight, 2, 1, 2))
+        back = transposed_convolution2d(output, weight, stride=2, padding=1, dilation=2, output_padding=1)
+        torch.testing.assert_close(back, by_writing(output, weight, 2, 1, 2, 1, 1))
 
 
 @both_ways
 @given(case=cases())
 @settings(max_examples=60)
 def test_a_transposed_convolution_is_the_transpose(way: Any, case: dict[str, Any]) -> None:
-    """<convolved x, y> = <x, convolved back y>, with the output padding that gives exactly the size of x."""
+    """<convolve(x), y> = <x, transposed(y)>, with the output padding that gives exactly the size of x."""
     n, g = case["n"], case["groups"]
     names = {1: "a -> x i", 2: "a b -> x y i j", 3: "a b c -> x y z i j k"}[n]
     options = {name: case[name] for name in ("stride", "dilation", "padding")}
@@ -231,9 +232,9 @@ def test_a_transposed_convolution_is_the_transpose(way: Any, case: dict[str, Any
     weight = torch.randn(g * case["k"], case["c"], *case["kernel"], dtype=torch.float64)
     none: Any = None
     with way():
-        there = ours(case, x, weight, none, turn=False)
+        there = ours(case, x, weight, none, is_transposed=False)
         y = torch.randn_like(there)
-        back = ours(case, y, weight, none, turn=True, output_padding=more)
+        back = ours(case, y, weight, none, is_transposed=True, output_padding=more)
     assert back.shape == x.shape
     torch.testing.assert_close((there * y).sum(), (x * back).sum())
 
@@ -243,7 +244,7 @@ def test_a_transposed_convolution_is_the_transpose(way: Any, case: dict[str, Any
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [1, ((2, 0),)])
 def test_every_padding_and_its_transpose(way: Any, n: int, mode: Any, padding: Any) -> None:
-    """Against F.pad, and by the gradient of what F.pad gives."""
+    """Compared with F.pad; the transpose, with the gradient of F.pad."""
     padding = padding * n if isinstance(padding, tuple) else padding
     border = [2, 0] * n if isinstance(padding, tuple) else [1, 1] * n
     x, weight = randn(2, 3, *range(4, 4 + n)), randn(4, 3, *[2] * n)
@@ -253,9 +254,9 @@ def test_every_padding_and_its_transpose(way: Any, n: int, mode: Any, padding: A
 
     expected = by_torch()
     with way():
-        answer = convolution_over(n)(x, weight, stride=2, padding=padding, mode=mode)
-        torch.testing.assert_close(answer, expected)
-        torch.testing.assert_close(gradients(answer, [x, weight]), gradients(expected, [x, weight]))
+        output = convolution_over(n)(x, weight, stride=2, padding=padding, mode=mode)
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(gradients(output, [x, weight]), gradients(expected, [x, weight]))
         y = torch.randn_like(expected)
         (gradient,) = torch.autograd.grad(by_torch(), x, y)
         windows = Window.over(
@@ -271,7 +272,7 @@ def test_every_padding_and_its_transpose(way: Any, n: int, mode: Any, padding: A
 @given(case=cases(most=2), shift=st.integers(1, 3))
 @settings(max_examples=60)
 def test_identity_7_shifting_the_image_shifts_the_answer(case: dict[str, Any], shift: int) -> None:
-    """By s in for 1 out, away from the edges: of a circular image, everywhere, where the stride divides it."""
+    """A shift of the input by the stride shifts the output by 1, exactly if the image is circular and divisible."""
     n, g = case["n"], case["groups"]
     space = tuple(
         stride * max(3, -(-(d * (k - 1) + 1) // stride))
@@ -282,30 +283,30 @@ def test_identity_7_shifting_the_image_shifts_the_answer(case: dict[str, Any], s
     reach = [d * (k - 1) for k, d in zip(case["kernel"], case["dilation"], strict=True)]
     whole = {**case, "padding": tuple((0, r) for r in reach)}
     none: Any = None
-    there = ours(whole, x, weight, none, turn=False, mode="circular")
+    there = ours(whole, x, weight, none, is_transposed=False, mode="circular")
     axes = tuple(range(1, n + 1))
     turned = x.roll([shift * stride for stride in case["stride"]], axes)
     assert there.shape[1:] == tuple(size // stride for size, stride in zip(space, case["stride"], strict=True))
     torch.testing.assert_close(
-        ours(whole, turned, weight, none, turn=False, mode="circular"), there.roll([shift] * n, axes)
+        ours(whole, turned, weight, none, is_transposed=False, mode="circular"), there.roll([shift] * n, axes)
     )
 
 
 def test_in_four_dimensions_the_definition_runs() -> None:
-    """torch has none: a product of four one-dimensional ones is the oracle."""
+    """torch has no operator: the reference is a product of four one-dimensional convolutions."""
     x = torch.randn(2, 3, 4, 3, 5, dtype=torch.float64)
     kernels = [torch.randn(size, dtype=torch.float64) for size in (2, 3, 1, 2)]
     weight = torch.einsum("a,b,c,d->abcd", *kernels)[None, None].repeat(1, 2, 1, 1, 1, 1)
-    answer = convolution_over(4)(x, weight, stride=(1, 2, 1, 2), padding=1)
+    output = convolution_over(4)(x, weight, stride=(1, 2, 1, 2), padding=1)
     expected = x.sum(0)
     for axis, (kernel, stride) in enumerate(zip(kernels, (1, 2, 1, 2), strict=True)):
         moved = expected.movedim(axis, -1)
         slid = F.conv1d(moved.reshape(-1, 1, moved.shape[-1]), kernel[None, None], stride=stride, padding=1)
         expected = slid.reshape(*moved.shape[:-1], -1).movedim(-1, axis)
-    torch.testing.assert_close(answer, expected[None])
-    y = torch.randn_like(answer)
+    torch.testing.assert_close(output, expected[None])
+    y = torch.randn_like(output)
     back = transposed_convolution_over(4)(y, weight, stride=(1, 2, 1, 2), padding=1, output_padding=(0, 1, 0, 1))
-    torch.testing.assert_close((answer * y).sum(), (x * back).sum())
+    torch.testing.assert_close((output * y).sum(), (x * back).sum())
 
 
 @both_ways
@@ -313,36 +314,36 @@ def test_in_four_dimensions_the_definition_runs() -> None:
 def test_in_other_precisions(way: Any, dtype: torch.dtype) -> None:
     x, weight, bias = torch.randn(2, 3, 8, 7), torch.randn(4, 3, 3, 3), torch.randn(4)
     with way():
-        answer = convolution2d(x.to(dtype), weight.to(dtype), bias.to(dtype), stride=2, padding=1)
-    assert answer.dtype == dtype
-    # One rounding of each of 27 products and of their sum may differ where bfloat16 keeps 8 bits.
+        output = convolution2d(x.to(dtype), weight.to(dtype), bias.to(dtype), stride=2, padding=1)
+    assert output.dtype == dtype
+    # bfloat16 has 8 bits: the rounding of each of 27 products and of their sum may differ.
     loose: Any = {"rtol": 0.05, "atol": 0.1} if dtype == torch.bfloat16 else {}
-    torch.testing.assert_close(answer.float(), F.conv2d(x, weight, bias, 2, 1), **loose)
+    torch.testing.assert_close(output.float(), F.conv2d(x, weight, bias, 2, 1), **loose)
 
 
 # --- Derivatives and transforms ---------------------------------------------------------------------------------------
 
 
 @both_ways
-@pytest.mark.parametrize("turn", [False, True])
-def test_first_and_second_derivatives_are_right(way: Any, turn: bool) -> None:
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_first_and_second_derivatives_are_right(way: Any, is_transposed: bool) -> None:
     case = {"n": 2, "groups": 2, "stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
     x, weight, bias = randn(4, 4, 5), randn(4, 2, 2, 2), randn(4)
-    f = lambda *args: ours(case, *args, turn=turn)  # noqa: E731
+    f = lambda *args: ours(case, *args, is_transposed=is_transposed)  # noqa: E731
     with way():
         assert torch.autograd.gradcheck(f, (x, weight, bias))
         assert torch.autograd.gradgradcheck(f, (x, weight, bias))
 
 
 @both_ways
-@pytest.mark.parametrize("turn", [False, True])
-def test_they_map_over_images_and_weights(way: Any, turn: bool) -> None:
-    f = transposed_convolution2d if turn else convolution2d
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_they_map_over_images_and_weights(way: Any, is_transposed: bool) -> None:
+    f = transposed_convolution2d if is_transposed else convolution2d
     x, weight = torch.randn(3, 4, 6, 5), torch.randn(3, 4, 4, 2, 3)
     with way():
-        answer = torch.vmap(lambda x, w: f(x, w, stride=2, padding=1))(x, weight)
+        output = torch.vmap(lambda x, w: f(x, w, stride=2, padding=1))(x, weight)
         expected = torch.stack([f(*each, stride=2, padding=1) for each in zip(x, weight, strict=True)])
-        torch.testing.assert_close(answer, expected)
+        torch.testing.assert_close(output, expected)
         tangent = torch.randn_like(x)
         forward: Any = torch.func.jvp(lambda x: f(x, weight[0], stride=2, padding=1), (x,), (tangent,))
         torch.testing.assert_close(forward[1], f(tangent, weight[0], stride=2, padding=1))
@@ -357,18 +358,18 @@ def test_they_map_over_images_and_weights(way: Any, turn: bool) -> None:
         pytest.param(definitions, True, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("turn", [False, True])
-def test_they_are_one_graph(way: Any, turn: bool, dynamic: bool) -> None:
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_they_are_one_graph(way: Any, is_transposed: bool, dynamic: bool) -> None:
     torch._dynamo.reset()
-    f = transposed_convolution2d if turn else convolution2d
+    f = transposed_convolution2d if is_transposed else convolution2d
     x, weight, bias = torch.randn(2, 4, 6, 7), torch.randn(4, 4, 3, 2), torch.randn(4)
     inputs = [each.requires_grad_() for each in (x, weight, bias)]
     run = lambda *args: f(*args, stride=(2, 1), padding=1)  # noqa: E731
     with way():
         compiled = torch.compile(run, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-        answer, expected = compiled(*inputs), run(*inputs)
-    torch.testing.assert_close(answer, expected)
-    torch.testing.assert_close(gradients(answer, inputs), gradients(expected, inputs))
+        output, expected = compiled(*inputs), run(*inputs)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(gradients(output, inputs), gradients(expected, inputs))
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -421,14 +422,14 @@ BAD: dict[str, Callable[[], Any]] = {
 
 @both_ways
 def test_what_does_not_fit_is_refused_in_words(way: Any, golden: Callable[[str, str], None]) -> None:
-    """With the same words, whether kernel or definition runs."""
-    said = []
+    """With the same messages, whether the kernel or the definition runs."""
+    messages = []
     for name, call in BAD.items():
         with way(), pytest.raises(CircuitError) as caught:
             call()
         text = "\n".join(line for line in str(caught.value).splitlines() if "declared at" not in line)
-        said.append(f"# {name}\n{type(caught.value).__name__}: {text}\n")
-    golden("models/convolution_misfits.txt", "\n".join(said))
+        messages.append(f"# {name}\n{type(caught.value).__name__}: {text}\n")
+    golden("models/convolution_misfits.txt", "\n".join(messages))
 
 
 # --- Modules ----------------------------------------------------------------------------------------------------------
@@ -456,18 +457,18 @@ OPTIONS: list[dict[str, Any]] = [
 def test_from_torch_gives_what_torch_gives(
     way: Any, n: int, options: dict[str, Any], kernel: int, dtype: torch.dtype
 ) -> None:
-    """Values, and gradients by the image and every parameter; one image and several."""
+    """Values, and gradients of the image and every parameter; for one image and for several."""
     theirs = MODULES[n](4, 8, kernel, **options, dtype=dtype)
     mine = Convolution.from_torch(theirs)
     for lead in ((), (2,)):
         image = randn(*lead, 4, *range(7, 7 + n), dtype=dtype)
         with way():
-            answer = mine(image)
+            output = mine(image)
         expected = theirs(image)
-        torch.testing.assert_close(answer, expected)
-        found = gradients(answer, [image, *mine.parameters()])
+        torch.testing.assert_close(output, expected)
+        found = gradients(output, [image, *mine.parameters()])
         wanted = gradients(expected, [image, *theirs.parameters()])
-        # Sums over a batch of images come in another order: float32 keeps less of them than a single product would.
+        # Sums over a batch of images are in another order, with a larger rounding error in float32.
         loose: Any = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
         torch.testing.assert_close(found, wanted, **loose)
 
@@ -490,11 +491,11 @@ def test_transposed_from_torch_gives_what_torch_gives(way: Any, n: int, options:
     image = randn(2, 8, *range(3, 3 + n))
     size = [window.least(count) for window, count in zip(mine.windows, image.shape[2:], strict=True)]
     with way():
-        answer, chosen = mine(image), mine(image, size=size)
+        output, chosen = mine(image), mine(image, size=size)
     expected = theirs(image)
-    torch.testing.assert_close(answer, expected)
+    torch.testing.assert_close(output, expected)
     torch.testing.assert_close(chosen, theirs(image, output_size=size))
-    parameters = gradients(answer, [image, *mine.parameters()])
+    parameters = gradients(output, [image, *mine.parameters()])
     torch.testing.assert_close(parameters, gradients(expected, [image, *theirs.parameters()]))
 
 
@@ -522,7 +523,7 @@ def test_separable_is_depthwise_and_pointwise_of_torch(mode: Any) -> None:
     pointwise.load_state_dict(mine.pointwise.state_dict())
     image = torch.randn(2, 4, 8, 7, dtype=torch.float64)
     torch.testing.assert_close(mine(image), pointwise(depthwise(image)))
-    # As one convolution: the weight of each pair of channels is a product.
+    # As one convolution, whose weight for each pair of channels is a product.
     whole = torch.einsum("cij,kc->kcij", mine.depthwise.weight[:, 0], mine.pointwise.weight[:, :, 0, 0])
     padded = F.pad(image, (1, 1, 1, 1), "constant" if mode == "zeros" else mode)
     assert mine.depthwise.bias is not None

@@ -30,13 +30,13 @@ def count(model: nn.Module) -> int:
 
 
 def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
-    """Of a sum that weighs every number differently."""
+    """Return the gradients of a sum with a different weight for every number."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return list(torch.autograd.grad((output * weights).sum(), list(model.parameters())))
 
 
 def agree(ours: Tensor, theirs: Tensor, model: nn.Module) -> None:
-    """Equal values, and equal gradients of every parameter."""
+    """Assert equal values, and equal gradients of every parameter."""
     torch.testing.assert_close(ours, theirs)
     for mine, other in zip(gradients(ours, model), gradients(theirs, model), strict=True):
         torch.testing.assert_close(mine, other)
@@ -82,7 +82,7 @@ def test_linear_at_any_sizes(inside: list[int], outside: list[int], lead: list[i
     torch.testing.assert_close(model(data), expected)
 
 
-def test_an_axis_on_both_sides_is_read_and_written_anew() -> None:
+def test_an_axis_on_both_sides_is_contracted_and_is_new_in_the_output() -> None:
     model = Linear("m -> m", m=5, bias=False)
     data = torch.randn(2, 5)
     torch.testing.assert_close(model(data), data @ model.weight.mT)
@@ -109,7 +109,7 @@ def test_each_linear_has_its_own_signature() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sizes", "said"),
+    ("text", "sizes", "message"),
     [
         ("m -> h k", {"m": 2, "h": 3}, "no size for k"),
         ("m -> h k", {"m": 2, "h": 3, "q": 1, "p": 1}, "no size for k and no axis p q"),
@@ -121,8 +121,8 @@ def test_each_linear_has_its_own_signature() -> None:
         ("m m -> k", {"m": 2, "k": 3}, "once on a side"),
     ],
 )
-def test_what_is_no_linear_map_is_refused(text: str, sizes: dict[str, Any], said: str) -> None:
-    with pytest.raises(CircuitError, match=said):
+def test_what_is_no_linear_map_is_refused(text: str, sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CircuitError, match=message):
         Linear(text, **sizes)
 
 
@@ -154,7 +154,7 @@ def test_norm_and_activation_can_be_replaced() -> None:
 
 @pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm2d, partial(nn.GroupNorm, 2), lambda n: nn.Softmax(1)])
 def test_the_input_is_left_alone_and_gradients_are_right(norm: Callable[[int], nn.Module]) -> None:
-    """The activation works in place only where no one needs what stood there."""
+    """The activation works in place only if its input is not used by a gradient."""
     model = NormActivate(4, norm, dtype=torch.float64)
     data = torch.randn(3, 4, 2, 2, dtype=torch.float64, requires_grad=True)
     before = data.detach().clone()
@@ -231,8 +231,8 @@ def test_feed_forward_drops_units_in_training_only() -> None:
     torch.testing.assert_close(model.eval()(data), model.L2(model.L1(data).relu()))
 
 
-def test_feed_forward_changes_in_place_only_what_nobody_needs() -> None:
-    """Without gradients the units; with them nothing, which a hook on a gradient could not bear; never the input."""
+def test_feed_forward_works_in_place_only_on_its_own_units() -> None:
+    """Without gradients the hidden units; with gradients nothing, for backward hooks; never the input."""
     model, data = FeedForward(6, 11), torch.randn(2, 5, 6)
     given, units = data.clone(), []
     model.L1.register_forward_hook(lambda _, __, output: units.append((output, output.clone())))
@@ -242,9 +242,9 @@ def test_feed_forward_changes_in_place_only_what_nobody_needs() -> None:
         torch.testing.assert_close(model(data), expected)
     assert torch.equal(units[0][0], units[0][1].relu())
     model.L1.register_full_backward_hook(lambda _, __, gradient: units.append(gradient))
-    answer = model(data.requires_grad_())
-    answer.sum().backward()
-    torch.testing.assert_close(answer, expected)
+    output = model(data.requires_grad_())
+    output.sum().backward()
+    torch.testing.assert_close(output, expected)
     assert torch.equal(units[1][0], units[1][1])
     assert len(units) == 3
     assert torch.equal(data, given)
@@ -312,9 +312,9 @@ each_block = pytest.mark.parametrize("name", BLOCKS)
 
 @each_block
 def test_shapes_and_parameters(name: str) -> None:
-    make, shape, answer, parameters, _ = BLOCKS[name]
+    make, shape, output, parameters, _ = BLOCKS[name]
     model = make(device="meta")
-    assert model(torch.empty(shape, device="meta")).shape == answer
+    assert model(torch.empty(shape, device="meta")).shape == output
     assert count(model) == parameters
     double = make(dtype=torch.float64)
     assert double(torch.rand(shape, dtype=torch.float64)).dtype == torch.float64

@@ -1,4 +1,4 @@
-"""`models.pooling`: against a plain loop and torch's pools."""
+"""`models.parts.pooling` compared with plain loops and torch's pooling."""
 
 import itertools
 from contextlib import nullcontext
@@ -20,8 +20,8 @@ MEAN = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 both_ways = pytest.mark.parametrize("way", [nullcontext, definitions], ids=["kernel", "definition"])
 
 
-def gradients(answer: Tensor, wanted: Tensor) -> Tensor:
-    return torch.autograd.grad((answer * torch.arange(1, answer.numel() + 1).view_as(answer).cos()).sum(), wanted)[0]
+def gradients(output: Tensor, wanted: Tensor) -> Tensor:
+    return torch.autograd.grad((output * torch.arange(1, output.numel() + 1).view_as(output).cos()).sum(), wanted)[0]
 
 
 @st.composite
@@ -37,17 +37,17 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
 @both_ways
 @given(case=cases(), lead=st.sampled_from([(2,), (2, 3), (2, 1, 2)]))
 def test_pools_are_torchs(way: Any, case: tuple[tuple[int, ...], dict[str, Any]], lead: tuple[int, ...]) -> None:
-    """Values and gradients, of images with ties too: the first of equal numbers has it."""
+    """Values and gradients, also of images with equal numbers, of which the first gets the gradient."""
     space, options = case
     n = len(space)
     for pool, theirs in ((max_pool_over(n), LARGEST[n]), (mean_pool_over(n), MEAN[n])):
         image = torch.randint(-3, 3, (*lead, *space)).double().requires_grad_()
         with way():
-            answer = pool(image, options["size"], stride=options["stride"], padding=options["padding"])
+            output = pool(image, options["size"], stride=options["stride"], padding=options["padding"])
         flat = theirs(image.reshape(1, -1, *space), options["size"], options["stride"], options["padding"])
-        expected = flat.reshape(answer.shape)
-        torch.testing.assert_close(answer, expected)
-        torch.testing.assert_close(gradients(answer, image), gradients(expected, image))
+        expected = flat.reshape(output.shape)
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(gradients(output, image), gradients(expected, image))
 
 
 @both_ways
@@ -55,7 +55,7 @@ def test_pools_are_torchs(way: Any, case: tuple[tuple[int, ...], dict[str, Any]]
 @pytest.mark.parametrize("padding", [0, 1, ((0, 3),), ((4, 1),)])
 @pytest.mark.parametrize("stride", [None, 1, 2])
 def test_pools_are_the_loop(way: Any, stride: int | None, padding: Any, dilation: int) -> None:
-    """Padding uneven, and further than torch's pools go, too."""
+    """Also for padding that is asymmetric, or larger than torch's pooling allows."""
     before, after = padding[0] if isinstance(padding, tuple) else (padding, padding)
     values, size = torch.randn(7, dtype=torch.float64), 3
     starts = range(-before, 7 + after - dilation * (size - 1), stride or size)
@@ -63,8 +63,8 @@ def test_pools_are_the_loop(way: Any, stride: int | None, padding: Any, dilation
     seen = [[values[at] if 0 <= at < 7 else None for at in row] for row in places]
     largest = [max((value for value in row if value is not None), default=torch.tensor(-torch.inf)) for row in seen]
     with way():
-        answer = max_pool1d(values, size, stride=stride, padding=padding, dilation=dilation)
-        torch.testing.assert_close(answer, torch.stack(largest).double())
+        output = max_pool1d(values, size, stride=stride, padding=padding, dilation=dilation)
+        torch.testing.assert_close(output, torch.stack(largest).double())
         if dilation == 1:
             means = torch.stack(
                 [torch.stack([x for x in row if x is not None] or [values[0] * 0]).sum() for row in seen]

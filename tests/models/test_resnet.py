@@ -13,7 +13,7 @@ from models.resnet import Block, IdentityResNet
 
 
 def small(**changes: Any) -> IdentityResNet:
-    """A network to compute with."""
+    """Return a small network."""
     options: dict[str, Any] = {"units": 2, "channels": (3, 8, 12, 16), "classes": 5, "in_channels": 2}
     return IdentityResNet(**options | changes)
 
@@ -23,7 +23,7 @@ def count(model: nn.Module) -> int:
 
 
 def by_functions(model: IdentityResNet, image: Tensor, training: bool) -> Tensor:
-    """Figure 26 from the weights alone: nothing but functions, in the order the figure draws them."""
+    """Return the logits of Figure 26 computed with functions only, in the order of the figure, from the parameters."""
     state = dict(model.named_parameters()) | dict(model.named_buffers())
 
     def norm_activate(name: str, data: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def by_functions(model: IdentityResNet, image: Tensor, training: bool) -> Tensor
 
 
 def stirred(model: IdentityResNet) -> IdentityResNet:
-    """With norms and biases that are not what they begin as."""
+    """Return the model with norms and biases at random, not at their initial values."""
     for name, value in model.state_dict().items():
         if value.is_floating_point() and value.ndim == 1:
             value.copy_(torch.rand_like(value) + (0.5 if "var" in name or "weight" in name else -0.5))
@@ -62,7 +62,7 @@ def stirred(model: IdentityResNet) -> IdentityResNet:
 
 
 def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
-    """Of a sum that weighs every number differently."""
+    """Return the gradients of a sum with a different weight for every number."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return list(torch.autograd.grad((output * weights).sum(), list(model.parameters())))
 
@@ -73,7 +73,7 @@ def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_figure_by_functions(training: bool, bias: bool) -> None:
-    """Values and the gradient of every parameter."""
+    """Compare values and the gradient of every parameter."""
     model = stirred(small(bias=bias, dtype=torch.float64)).train(training)
     image = torch.randn(3, 2, 8, 12, dtype=torch.float64)
     ours, theirs = model.logits(image), by_functions(model, image, training)
@@ -85,7 +85,7 @@ def test_the_figure_by_functions(training: bool, bias: bool) -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_figure_by_functions_in_single_precision(training: bool) -> None:
-    """Its gradients by the double's, to 1e-4 of the largest: batch norms in a row lose two digits."""
+    """Gradients equal those in double precision to 1e-4 of the largest: successive batch norms lose two digits."""
     model = small().train(training)
     double = copy.deepcopy(model).double()
     image = torch.randn(3, 2, 8, 12)
@@ -98,9 +98,9 @@ def test_the_figure_by_functions_in_single_precision(training: bool) -> None:
 
 def test_the_figures_own_sizes() -> None:
     model = IdentityResNet().eval()
-    answer = model(torch.rand(2, 3, 16, 16))  # the notebook's cell
-    assert answer.shape == (2, 10)
-    torch.testing.assert_close(answer.sum(-1), torch.ones(2))
+    output = model(torch.rand(2, 3, 16, 16))  # as in the notebook
+    assert output.shape == (2, 10)
+    torch.testing.assert_close(output.sum(-1), torch.ones(2))
 
 
 # --- Parameters -------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_shapes_of_a_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [
         ((2, 2, 8, 10), "w is 10, not a multiple of 4"),
         ((2, 2, 7, 8), "h is 7, not a multiple of 4"),
@@ -173,8 +173,8 @@ def test_shapes_of_a_block() -> None:
         ((2, 8, 8), "forward"),
     ],
 )
-def test_sizes_that_cannot_be_are_named(shape: tuple[int, ...], said: str) -> None:
-    with pytest.raises(ShapeError, match=said):
+def test_sizes_that_cannot_be_are_named(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
         small()(torch.rand(shape))
 
 
@@ -184,15 +184,15 @@ def test_a_stride_divides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"channels": (16, 64, 128, 250)}, "4, 8, 12, ..., not 250"),
         ({"channels": (16, 64, 128)}, "four numbers"),
         ({"units": 0}, "at least one unit"),
     ],
 )
-def test_networks_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(CircuitError, match=said):
+def test_networks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CircuitError, match=message):
         IdentityResNet(**options)
 
 
@@ -268,14 +268,15 @@ def test_it_exports_with_any_number_of_images() -> None:
 
 
 def test_a_block_compiles_into_one_graph() -> None:
-    """Forward and backward, in training, and the running means it leaves."""
+    """Outputs, gradients and running statistics in training mode."""
     model = Block(2, 1, 2, 8)
     ours, images = copy.deepcopy(model), torch.randn(2, 2, 8, 8)
     compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
-    expected, answer = model(images), compiled(images)
-    torch.testing.assert_close(answer, expected)
-    for mine, other in zip(gradients(answer, ours), gradients(expected, model), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)  # batch norms in a row, in another order
+    expected, output = model(images), compiled(images)
+    torch.testing.assert_close(output, expected)
+    for mine, other in zip(gradients(output, ours), gradients(expected, model), strict=True):
+        # The operations of successive batch norms are in another order.
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.state_dict(), model.state_dict())
 
 
@@ -285,9 +286,9 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
     model, images = Block(2, 1, 2, 8), torch.randn(2, 2, 8, 8)
     ours = copy.deepcopy(model)
     compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic)
-    expected, answer = model(images), compiled(images)
-    torch.testing.assert_close(answer, expected)
-    for mine, other in zip(gradients(answer, ours), gradients(expected, model), strict=True):
+    expected, output = model(images), compiled(images)
+    torch.testing.assert_close(output, expected)
+    for mine, other in zip(gradients(output, ours), gradients(expected, model), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)  # as above
 
 

@@ -1,4 +1,4 @@
-"""`models.signals`: numpy's convolve and correlate, and the worked example of backpropagation through conv1d."""
+"""`models.signals` compared with numpy's convolve and correlate, and with the worked example of conv1d."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -40,7 +40,7 @@ EXAMPLE: list[tuple[str, str, tuple[float, ...], tuple[float, ...]]] = [
 def test_the_gradient_of_a_convolution_is_a_convolution(
     way: Any, dtype: torch.dtype, mode: str, back: str, c: tuple[float, ...], expected: tuple[float, ...]
 ) -> None:
-    """The example's numbers, by autograd and by the convolution with b reversed."""
+    """The numbers of the example, from autograd and from the convolution with b reversed."""
     a = torch.tensor(A, dtype=dtype, requires_grad=True)
     b, c_, right = (torch.tensor(each, dtype=dtype) for each in (B, c, expected))
     with way():
@@ -51,7 +51,7 @@ def test_the_gradient_of_a_convolution_is_a_convolution(
 
 @pytest.mark.parametrize("mode", CONVOLUTIONS)
 def test_a_convolution_is_linear_in_either(mode: str) -> None:
-    """The gradient of an inner product by one argument is the other: so <conv(a, b), c> = <a, gradient>."""
+    """A map that is linear in a satisfies <conv(a, b), c> = <a, gradient by a>."""
     a, b = torch.randn(9, dtype=torch.float64, requires_grad=True), torch.randn(4, dtype=torch.float64)
     value = CONVOLUTIONS[mode](a, b)
     c = torch.randn_like(value)
@@ -62,7 +62,7 @@ def test_a_convolution_is_linear_in_either(mode: str) -> None:
 @both_ways
 @given(n=st.integers(1, 9), k=st.integers(1, 9), seed=st.integers(0, 99))
 def test_both_are_numpys(way: Any, n: int, k: int, seed: int) -> None:
-    """Whichever is the longer, and where there is no middle."""
+    """Whichever signal is longer, and where there are two middles."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=n), rng.normal(size=k)
     with way():
@@ -78,10 +78,10 @@ def test_both_are_numpys(way: Any, n: int, k: int, seed: int) -> None:
 def test_many_signals_one_by_one(way: Any, f: Any) -> None:
     a, b = torch.randn(2, 3, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
     with way():
-        answer = f(a, b)
+        output = f(a, b)
         for i in range(2):
             for j in range(3):
-                torch.testing.assert_close(answer[i, j], f(a[i, j], b))
+                torch.testing.assert_close(output[i, j], f(a[i, j], b))
 
 
 @both_ways

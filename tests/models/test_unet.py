@@ -14,7 +14,7 @@ from models.unet import DownScaleBlock, UNet, UpScaleBlock
 
 
 def small(**changes: Any) -> UNet:
-    """A network to compute with."""
+    """Return a small network."""
     options: dict[str, Any] = {"classes": 3, "channels": 2, "in_channels": 2}
     return UNet(**options | changes)
 
@@ -24,7 +24,7 @@ def count(model: nn.Module) -> int:
 
 
 def by_functions(model: UNet, image: Tensor) -> Tensor:
-    """Figure 27 from the weights alone: nothing but functions, in the order the figure draws them."""
+    """Return the logits of Figure 27 computed with functions only, in the order of the figure, from the parameters."""
     state = dict(model.named_parameters())
 
     def double(name: str, data: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def by_functions(model: UNet, image: Tensor) -> Tensor:
         return data
 
     def upscale(name: str, data: Tensor) -> Tensor:
-        """Each pixel becomes 2 by 2 pixels."""
+        """Return the image with 2×2 pixels for each pixel."""
         b, _, h, w = data.shape
         spread = torch.einsum("bchw,cdij->bdhiwj", data, state[f"{name}.weight"])
         return spread.reshape(b, -1, 2 * h, 2 * w) + state[f"{name}.bias"][:, None, None]
@@ -53,7 +53,7 @@ def by_functions(model: UNet, image: Tensor) -> Tensor:
 
 
 def stirred(model: UNet) -> UNet:
-    """With biases that are not what they begin as."""
+    """Return the model with biases at random, not at their initial values."""
     for parameter in model.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, std=0.1)
@@ -61,7 +61,7 @@ def stirred(model: UNet) -> UNet:
 
 
 def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
-    """Of a mean that weighs every number differently."""
+    """Return the gradients of a mean with a different weight for every number."""
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
     return list(torch.autograd.grad((output * weights).mean(), list(model.parameters())))
 
@@ -72,7 +72,7 @@ def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("loads", [3, 4])
 def test_the_figure_by_functions(loads: int, dtype: torch.dtype) -> None:
-    """Values and the gradient of every parameter."""
+    """Compare values and the gradient of every parameter."""
     model, image = stirred(small(loads=loads, dtype=dtype)), torch.randn(2, 2, 16, 32, dtype=dtype)
     ours, theirs = model.logits(image), by_functions(model, image)
     torch.testing.assert_close(ours, theirs)
@@ -82,11 +82,11 @@ def test_the_figure_by_functions(loads: int, dtype: torch.dtype) -> None:
 
 
 def test_the_figures_own_image() -> None:
-    """One channel, two classes; h and w are kept, and each pixel's probabilities are one."""
+    """One channel, two classes: h and w are kept, and the probabilities of each pixel add up to 1."""
     model = UNet(channels=8)
-    answer = model(torch.rand(1, 1, 32, 16))
-    assert answer.shape == (1, 2, 32, 16)
-    torch.testing.assert_close(answer.sum(1), torch.ones(1, 32, 16))
+    output = model(torch.rand(1, 1, 32, 16))
+    assert output.shape == (1, 2, 32, 16)
+    torch.testing.assert_close(output.sum(1), torch.ones(1, 32, 16))
 
 
 def test_as_drawn_the_first_saved_image_is_not_loaded() -> None:
@@ -101,7 +101,7 @@ def test_as_drawn_the_first_saved_image_is_not_loaded() -> None:
 
 
 def test_parameters_of_known_networks() -> None:
-    """Ronneberger's; with three loads; with the legend's channels; to the letter."""
+    """Ronneberger's; with three skip connections; with the legend's channels; exactly as drawn."""
     assert count(UNet(device="meta")) == 31_030_658
     assert count(UNet(loads=3, device="meta")) == 30_919_938
     assert count(UNet(channels=128, device="meta")) == 124_107_522
@@ -144,7 +144,7 @@ def test_shapes_of_the_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [
         ((2, 2, 16, 24), "w is 24, not a multiple of 16"),
         ((2, 2, 31, 16), "h is 31, not a multiple of 16"),
@@ -152,8 +152,8 @@ def test_shapes_of_the_blocks() -> None:
         ((2, 16, 16), "forward"),
     ],
 )
-def test_sizes_that_cannot_be_are_named(shape: tuple[int, ...], said: str) -> None:
-    with pytest.raises(ShapeError, match=said):
+def test_sizes_that_cannot_be_are_named(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
         small()(torch.rand(shape))
 
 
@@ -236,7 +236,7 @@ def test_it_exports_with_any_number_of_images() -> None:
 
 
 def lift(c1: int) -> nn.Module:
-    """The pieces of a network, one after another."""
+    """Return a module with a DownScaleBlock and then an UpScaleBlock."""
 
     class Piece(nn.Module):
         def __init__(self) -> None:
@@ -260,14 +260,14 @@ def lift(c1: int) -> nn.Module:
     ids=["graphs", "code", "code for any size"],
 )
 def test_its_blocks_compile_into_one_graph(backend: str, dynamic: bool) -> None:
-    """Forward and backward."""
+    """Outputs and gradients."""
     model = lift(4)
     images = torch.randn(2, 2, 16, 16, dtype=next(model.parameters()).dtype)
     ours = copy.deepcopy(model)
     compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic, backend=backend)
-    expected, answer = model(images), compiled(images)
-    torch.testing.assert_close(answer, expected)
-    for mine, other in zip(gradients(answer, ours), gradients(expected, model), strict=True):
+    expected, output = model(images), compiled(images)
+    torch.testing.assert_close(output, expected)
+    for mine, other in zip(gradients(output, ours), gradients(expected, model), strict=True):
         torch.testing.assert_close(mine, other)
 
 
@@ -275,7 +275,7 @@ def test_its_blocks_compile_into_one_graph(backend: str, dynamic: bool) -> None:
 
 
 def test_the_table_tells_the_figures_story() -> None:
-    """Every level comes out by its fraction of h and w."""
+    """The sizes of every level are shown as fractions of h and w."""
     table = str(trace(UNet(channels=4)))
     lines = table.splitlines()
     assert "b 1 h w -> b 2 h w" in lines[0]

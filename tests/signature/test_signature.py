@@ -1,4 +1,4 @@
-"""Text to signature and back: what is read, what is refused, and where the caret stands."""
+"""Signatures are parsed and printed; errors have a caret under the fault; sizes of terms are computed and solved."""
 
 from collections.abc import Callable, Mapping
 
@@ -84,7 +84,7 @@ def test_a_bad_text_says_why_and_where(name: str, golden: Callable[[str, str], N
 
 
 def under_the_carets(message: str) -> str:
-    """The part of the quoted text that has carets below."""
+    """Return the part of the quoted text that has carets under it."""
     *_, quoted, marks = message.split("\n")
     return quoted[marks.index("^") : len(marks)].strip()
 
@@ -102,13 +102,13 @@ def under_the_carets(message: str) -> str:
     ],
 )
 def test_any_length_is_read_or_refused_in_few_words(text: str) -> None:
-    said = ""
+    message = ""
     try:
         signature = Signature.parse(text)
         assert Signature.parse(str(signature)) == signature
     except SignatureError as error:
-        said = str(error)
-    assert len(said) < 500
+        message = str(error)
+    assert len(message) < 500
 
 
 @pytest.mark.parametrize("thing", [None, 3, b"a -> b", ["a"]])
@@ -147,7 +147,7 @@ def test_carets_stand_under_wide_letters_and_long_texts() -> None:
     ],
 )
 def test_sizes_of_terms_agree_with_python(text: str, sizes: dict[str, int], size: int) -> None:
-    """Groups aside, the text itself is Python, and gives the size a second way."""
+    """Except for groups, the text is also a Python expression of the size."""
     term = parse_axes(text)[0]
     assert term.size(sizes) == size
     if not isinstance(term, Group):

@@ -1,6 +1,6 @@
-# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are looked at here.
+# A submodule or a buffer is a Tensor or a Module to pyright, and torch's private names are used here.
 # pyright: reportCallIssue=false
-"""einsum, rearrange, reduce, repeat: what einops gives, with primes, and no size stretched over another."""
+"""einsum, rearrange, reduce, repeat compared with einops; names with primes; an axis of size 1 is not broadcast."""
 
 import random
 from collections.abc import Callable
@@ -17,12 +17,12 @@ NAMES = ["b", "y", "x", "m", "h'", "h", "k2"]
 
 
 def plainly(pattern: str) -> str:
-    """A pattern for einops, which knows no primes."""
+    """Return a pattern for einops, which does not support primes."""
     return pattern.replace("h'", "hp")
 
 
 def einsum_case(case: int) -> tuple[str, list[Tensor]]:
-    """A pattern, and tensors of whole numbers that fit it: sums of them are exact in any order."""
+    """Return a pattern, and tensors of integers that fit it, whose sums are exact in any order."""
     rng = random.Random(case)
     sizes = {name: rng.randint(1, 4) for name in NAMES}
     rest = [rng.randint(1, 3) for _ in range(rng.randint(0, 2))]
@@ -71,7 +71,7 @@ def test_einsum_refuses_every_size_that_is_stated_twice_and_changed(case: int) -
 
 
 def shaping_case(case: int) -> tuple[str, Tensor, dict[str, int]]:
-    """A pattern that groups and orders axes on both sides, a tensor, and sizes enough to split its groups."""
+    """Return a pattern that groups and permutes axes, a tensor, and the sizes that split its groups."""
     rng = random.Random(case)
     names = rng.sample(NAMES, rng.randint(1, 5))
     sizes = {name: rng.randint(1, 4) for name in names}

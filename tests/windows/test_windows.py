@@ -1,4 +1,4 @@
-"""`circuits.windows` and `circuits.folding`: windows as data, their sizes, and unfold and fold against loops."""
+"""`circuits.windows`: windows as data, their sizes, and `unfold` and `fold` compared with loops."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def source(place: int, size: int, mode: str) -> int | None:
-    """The place that stands at `place` of an axis that goes on beyond its ends; None for a zero."""
+    """Return the position on an axis that `place`, which may be in the padding, is a copy of; None for a zero."""
     if mode == "circular":
         return place % size
     while not 0 <= place < size:
@@ -34,7 +34,7 @@ def source(place: int, size: int, mode: str) -> int | None:
 
 
 def read(window: Window, size: int) -> list[list[int | None]]:
-    """Which place each place of each window is; windows begin one after another while they end within the padding."""
+    """Return the position on the axis of each position of each window; the last window ends within the padding."""
     rows = []
     start = -window.before
     while start + window.dilation * (window.size - 1) < size + window.after:
@@ -66,7 +66,7 @@ def windows(draw: st.DrawFn, axis: str = "h", place: str = "i") -> Window:
 
 @st.composite
 def seen(draw: st.DrawFn, axis: str = "h", place: str = "i") -> tuple[Window, int]:
-    """A window, and an axis long enough for it and for its padding."""
+    """A window, and the size of an axis that is long enough for it and for its padding."""
     window = draw(windows(axis, place))
     least = max(1, window.reach - window.before - window.after)
     if window.mode != "zeros":
@@ -122,16 +122,16 @@ TEXTS: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def test_what_cannot_be_read_is_shown(golden: Callable[[str, str], None]) -> None:
-    said = []
+    messages = []
     for name, (text, numbers) in TEXTS.items():
         with pytest.raises(SignatureError) as caught:
             Window.parse(text, **numbers)
-        said.append(f"# {name}\n{caught.value}\n")
-    golden("windows/texts.txt", "\n".join(said))
+        messages.append(f"# {name}\n{caught.value}\n")
+    golden("windows/texts.txt", "\n".join(messages))
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said"),
+    ("numbers", "message"),
     [
         ({"size": 0}, "the size is 0; it may be 1 or more"),
         ({"size": 3, "stride": 0}, "the stride is 0; it may be 1 or more"),
@@ -141,8 +141,8 @@ def test_what_cannot_be_read_is_shown(golden: Callable[[str, str], None]) -> Non
         ({"size": 3, "mode": "wrap"}, "no mode is called 'wrap'; there are zeros, reflect, replicate, circular"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(numbers: dict[str, Any], said: str) -> None:
-    with pytest.raises(CircuitError, match=f"^Window: {said}$"):
+def test_numbers_that_cannot_be_are_refused(numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(CircuitError, match=f"^Window: {message}$"):
         Window("h", "h'", "i", **numbers)
 
 
@@ -222,8 +222,8 @@ def test_an_axis_too_short_is_refused_with_what_it_may_be() -> None:
     window = Window.parse("h -> h' i<3: 2*h' + 2*i - 1")
     with pytest.raises(ShapeError) as caught:
         window.count(2)
-    said = "h is 2, padded to 4; a window of 3 places, 2 apart, reaches over 5: h may be 3 or more"
-    assert str(caught.value) == said
+    message = "h is 2, padded to 4; a window of 3 places, 2 apart, reaches over 5: h may be 3 or more"
+    assert str(caught.value) == message
     assert window.count(3) == 1
 
 
@@ -256,7 +256,7 @@ def test_fold_is_the_loop(case: tuple[Window, int]) -> None:
 
 @given(seen("h", "i"), seen("w", "j"))
 def test_identity_8_window_and_fold_are_transposes(one: tuple[Window, int], other: tuple[Window, int]) -> None:
-    """<unfold x, y> = <x, fold y>, over two axes at once; the pattern, transposed twice, is itself."""
+    """<unfold(x), y> = <x, fold(y)> over two axes at once; a pattern transposed twice is itself."""
     (rows, h), (columns, w) = one, other
     x = torch.randn(2, h, w, dtype=torch.float64)
     look = "c h w -> j h' c w' i"
@@ -383,12 +383,12 @@ BAD: dict[str, Callable[[Tensor, Window], Any]] = {
 
 def test_what_does_not_fit_is_refused_in_words(golden: Callable[[str, str], None]) -> None:
     window = Window.parse("h -> h' i<3: 2*h' + i - 1")
-    said = []
+    messages = []
     for name, call in BAD.items():
         with pytest.raises(CircuitError) as caught:
             call(torch.randn(2, 8), window)
-        said.append(f"# {name}\n{type(caught.value).__name__}: {caught.value}\n")
-    golden("windows/misfits.txt", "\n".join(said))
+        messages.append(f"# {name}\n{type(caught.value).__name__}: {caught.value}\n")
+    golden("windows/misfits.txt", "\n".join(messages))
 
 
 # --- As torch transforms them -----------------------------------------------------------------------------------------
