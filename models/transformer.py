@@ -28,10 +28,9 @@ Stack = TypeVar("Stack", bound="_Stack")
 
 
 class _Stack(nn.Module):
-    """What Encoder and Decoder share: the constructor, and the conversion from torch's stacks."""
+    """The constructor of Encoder and Decoder, and their conversion from torch; `_layer` is the class of the layers."""
 
     _layer: ClassVar[type[EncoderLayer | DecoderLayer]]
-    """The class of the layers."""
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class _Stack(nn.Module):
     @classmethod
     def _from_torch(cls, theirs: nn.TransformerEncoder | nn.TransformerDecoder) -> Self:
         """Return the stack whose layers and norm are copies of torch's."""
-        settings = stack_settings(theirs)
+        settings: Any = stack_settings(theirs)
         copy = cls(**settings | {"device": "meta"})
         from_torch: Any = cls._layer.from_torch
         copy.layers = nn.ModuleList(from_torch(each) for each in theirs.layers)
@@ -274,7 +273,8 @@ class Transformer(nn.Module):
         settings, others = (stack_settings(each) for each in (theirs.encoder, theirs.decoder))
         depths = {"encoder_depth": settings.pop("depth"), "decoder_depth": others.pop("depth")}
         refuse_unlike("from_torch: nn.Transformer with an encoder and a decoder", settings, others)
-        copy = cls(**settings | depths | {"device": "meta"})
+        settings |= depths | {"device": "meta"}
+        copy = cls(**settings)
         copy.encoder, copy.decoder = encoder, decoder
         return copy.train(theirs.training)
 

@@ -39,7 +39,7 @@ class LayerOptions(TypedDict):
 
 
 class _Layer(nn.Module):
-    """What EncoderLayer and DecoderLayer share: the constructor, dropout, and the conversion from torch's layers."""
+    """The constructor of EncoderLayer and DecoderLayer, their feed-forward part, and their conversion from torch."""
 
     _has_memory: ClassVar[bool]
     """Whether a second attention, to a memory, follows the first."""
@@ -268,12 +268,12 @@ class DecoderLayer(_Layer):
         if self.norm_first:
             normed = self.attention_norm(target)
             target = target + self._drop(attend(normed, normed))
-            found = self._attend_to_memory(self.memory_attention_norm(target), memory, memory_mask, cache)
-            target = target + self._drop(found)
+            output = self._attend_to_memory(self.memory_attention_norm(target), memory, memory_mask, cache)
+            target = target + self._drop(output)
         else:
             target = self.attention_norm(target + self._drop(attend(target, target)))
-            found = self._attend_to_memory(target, memory, memory_mask, cache)
-            target = self.memory_attention_norm(target + self._drop(found))
+            output = self._attend_to_memory(target, memory, memory_mask, cache)
+            target = self.memory_attention_norm(target + self._drop(output))
         return self._feed_forward(target)
 
     def _attend_to_memory(

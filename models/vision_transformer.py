@@ -197,7 +197,7 @@ class VisionTransformer(VisionTransformerConversions):
 
     @circuit("b c (i p) (j p) -> b x m", fixed="c i j p x m")
     def encode(self, image: Tensor) -> Tensor:
-        """Return the encoder's output before the last norm: the class token's, if any, then the patches', row by row."""
+        """Return the vectors of the class token, if any, and of the patches, row by row, before the last norm."""
         tokens = self.embed(image)
         for layer in self.layers:
             tokens = layer(tokens)

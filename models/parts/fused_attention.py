@@ -87,14 +87,14 @@ def _combined_mask(
 ) -> Tensor | None:
     """Return the mask combined with the band of positions, in the query's dtype if floating; None if all may attend."""
     y, x = query.shape[-2], key.shape[-2]
-    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys, in decoding: it sees all
-    seen = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
+    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys (decoding): no key is hidden
+    positions = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
     if mask is None:
-        return seen
+        return positions
     mask = mask if is_bool(mask) else mask.to(query.dtype)
     if mask.ndim > 2 and mask.stride(-3) == 0 and is_bool(mask):
         mask = mask[..., :1, :, :]  # repeated over the heads: one copy is enough, as a bool mask needs no gradient
-    return mask if seen is None else combine(mask, seen)
+    return mask if positions is None else combine(mask, positions)
 
 
 def _attend(

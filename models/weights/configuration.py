@@ -82,8 +82,8 @@ def _described(value: Any) -> str:
 
 def refuse_unwritable(name: str, text: str) -> None:
     """Raise CircuitError, naming the class and the argument, if a text has a value that could not be written."""
-    found = json.loads(text)
-    for argument, value in (*enumerate(found["args"]), *found["kwargs"].items()):
+    data = json.loads(text)
+    for argument, value in (*enumerate(data["args"]), *data["kwargs"].items()):
         for description in _unwritable(value):
             raise CircuitError(
                 f"models.save: a file cannot hold the argument {argument} of {name}, {description}; it can hold"
@@ -115,22 +115,22 @@ def read(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise CircuitError(f"not the arguments of a model: {error}") from error
 
 
-def _call(found: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _call(data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a call from JSON data; raise ValueError if it is not of that form."""
-    match found:
+    match data:
         case {"args": list(args), "kwargs": dict(kwargs)}:
             return tuple(_value(each) for each in args), {name: _value(each) for name, each in kwargs.items()}
         case _:
-            raise ValueError(f"{found!r:.60}")
+            raise ValueError(f"{data!r:.60}")
 
 
-def _value(found: Any) -> Any:
+def _value(data: Any) -> Any:
     """Return a value from JSON data; raise ValueError if it is not of a form that `write` writes."""
-    match found:
+    match data:
         case None | bool() | int() | float() | str():
-            return found
+            return data
         case list():
-            return tuple(_value(each) for each in found)
+            return tuple(_value(each) for each in data)
         case {"torch.nn": str(name), **bound} if name in TORCH_CLASSES:
             args, kwargs = _call(bound) if bound else ((), {})
             return functools.partial(TORCH_CLASSES[name], *args, **kwargs) if bound else TORCH_CLASSES[name]
@@ -138,4 +138,4 @@ def _value(found: Any) -> Any:
             args, kwargs = _call(call)
             return CLASSES[name](*args, **kwargs)
         case _:
-            raise ValueError(f"{found!r:.60}")
+            raise ValueError(f"{data!r:.60}")

@@ -162,30 +162,32 @@ def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | No
     if classes is not None:
         parts, expected = [part for part in parts if part.name not in head], expected - head
     _compare(name, expected, state.keys() - (head - expected), head)
-    found = Weights(name, {"depth": depth}, {})
+    weights = Weights(name, {"depth": depth}, {})
     for part in parts:
         tensor = state[part.name]
-        _check_axes(name, part, tensor, found.sizes)
+        _check_axes(name, part, tensor, weights.sizes)
         if part.axes in _OWN_AXES:
             tensor = rearrange(tensor, f"{part.axes} -> {_OWN_AXES[part.axes]}")
-        found.tensors.update(zip(part.own_names, tensor.chunk(len(part.own_names)), strict=True))
+        weights.tensors.update(zip(part.own_names, tensor.chunk(len(part.own_names)), strict=True))
     if classes is not None:
-        found.sizes["n"], like = classes, found.tensors["norm.weight"]
-        found.tensors.update({"head.weight": like.new_zeros(classes, len(like)), "head.bias": like.new_zeros(classes)})
-    return found
+        weights.sizes["n"], like = classes, weights.tensors["norm.weight"]
+        weights.tensors.update(
+            {"head.weight": like.new_zeros(classes, len(like)), "head.bias": like.new_zeros(classes)}
+        )
+    return weights
 
 
 def write(table: Table, state: Mapping[str, Tensor], depth: int, **sizes: int) -> dict[str, Tensor]:
     """Return a state dict of this library under the other library's names; `sizes` are of axes that are joined here."""
-    found = {}
+    renamed = {}
     for part in _parts(table, depth):
         values = [state[each] for each in part.own_names]
         value = torch.cat(values) if len(values) > 1 else values[0]
         if part.axes in _OWN_AXES:
             known = {axis: sizes[axis] for axis in part.axes.split() if axis in sizes}
             value = rearrange(value, f"{_OWN_AXES[part.axes]} -> {part.axes}", **known)
-        found[part.name] = value
-    return found
+        renamed[part.name] = value
+    return renamed
 
 
 def _parts(table: Table, depth: int) -> Iterator[Part]:
@@ -198,8 +200,8 @@ def _parts(table: Table, depth: int) -> Iterator[Part]:
 def _depth(table: Table, state: Mapping[str, Tensor]) -> int:
     """Return the number of layers, by the largest number in the names; at least 1."""
     start = re.escape(next(name for name, _, _ in table if "{}" in name).split("{}")[0])
-    found = (re.match(rf"{start}(\d+)\.", name) for name in state)
-    return max((int(each[1]) + 1 for each in found if each), default=1)
+    matches = (re.match(rf"{start}(\d+)\.", name) for name in state)
+    return max((int(each[1]) + 1 for each in matches if each), default=1)
 
 
 def _compare(name: str, expected: Set[str], given: Set[str], head: Set[str]) -> None:

@@ -109,7 +109,7 @@ class VisionTransformerConversions(nn.Module):
             raise CircuitError(
                 f"{name}: the width of a head is not among the sizes; give k=, a divisor of {sizes['a']}"
             )
-        model: Any = cls(
+        model = cls(
             side * sizes["p"] if image_size is None else image_size,
             sizes["p"],
             **{size: sizes[size] for size in ("m", "f", "depth")},
