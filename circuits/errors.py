@@ -11,17 +11,17 @@ QUOTE_LENGTH = 100
 
 
 class CircuitError(Exception):
-    """Base class of all errors that this library raises; raised itself where neither subclass fits.
+    """Base class of all errors that this library raises; raised itself if no subclass describes the mistake.
 
-    For example: a module that `torch.vmap` cannot map, or an attribute named by `fixed` that the module lacks.
+    For example: a module that `torch.vmap` cannot map, or an attribute named by `fixed` that the module does not have.
     """
 
 
 class SignatureError(CircuitError, ValueError):
-    """A signature or pattern cannot be parsed, or does not fit the function that it is given to.
+    """A signature or pattern cannot be parsed, or does not fit the function, module or call that it is used for.
 
-    The mistakes of a circuit's signature are found when the circuit is declared or lifted, before any call. The message
-    quotes the text, with carets under the fault where it is at one place. It is also a `ValueError`.
+    For a circuit this is raised when it is declared or lifted, before any call. The message quotes the text if it is at
+    fault, with carets under the faulty part. It is also a `ValueError`.
     """
 
 

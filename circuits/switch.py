@@ -1,8 +1,8 @@
-"""Whether a diagram is being recorded, and which recorder this thread has.
+"""Whether a diagram is being recorded, and the recorder of each thread.
 
 Circuits and verbs test `active` on every call and do nothing more while it is 0. While it is not 0, `current()` returns
-the recorder of this thread; threads without a recorder run as usual. What a recorder does with the calls it receives is
-in `circuits.recording`; this module depends on neither tensors nor diagrams.
+the recorder of this thread; threads without a recorder run as usual. The recorder is implemented in
+`circuits.recording`. This module imports neither torch nor diagrams.
 """
 
 import threading
@@ -35,8 +35,8 @@ class Recorder(Protocol):
             owner: `self` (or `cls`) where the circuit is a method, else None.
             args: The other positional arguments.
             kwargs: The keyword arguments.
-            run: Runs the call, checked if checks are on, and returns the result: `run(True)` runs the definition,
-                `run(False)` the function that runs by default: the kernel where one is registered.
+            run: Runs the call, checked if checks are on, and returns the result. `run(True)` runs the definition.
+                `run(False)` runs the kernel if one is registered and `definitions` is not active, else the definition.
         """
         ...
 
@@ -47,7 +47,7 @@ class Recorder(Protocol):
         ...
 
     def show(self, size: Any) -> str:
-        """Return a size as its user would write it: `20`, `y`, `h/2`; never a symbol that torch generated."""
+        """Return a size as a user would write it: `20`, `y`, `h/2`; never a symbol that torch generated."""
         ...
 
 
@@ -57,7 +57,7 @@ def current() -> Recorder | None:
 
 
 def show(size: Any) -> str:
-    """Return the text of a size for a message: by the recorder of this thread if there is one, else the number."""
+    """Return a size as text for a message: `recorder.show(size)` if this thread has a recorder, else the number."""
     if active:
         recorder = current()
         if recorder is not None:
@@ -67,7 +67,10 @@ def show(size: Any) -> str:
 
 @contextmanager
 def set_recorder(recorder: Recorder | None) -> Iterator[None]:
-    """Set the recorder of this thread inside the `with`, or none; the previous one is restored, also after an error."""
+    """Set the recorder of this thread inside the `with`; None sets no recorder.
+
+    The previous recorder is restored at the end, also after an error.
+    """
     global active
     before = current()
     with _lock:

@@ -1,9 +1,9 @@
 """`broadcast`: lift a circuit over further axes, given its lifted signature.
 
 Indexing the inputs and then applying the circuit equals applying the lifted circuit and then indexing the outputs.
-Where the circuit has `...`, the lifted axes are moved to the front and it runs once over all of them; otherwise
-`torch.vmap` maps it over one lifted axis after another. An argument is lifted over the axes that the lifted signature
-adds to it, and shared along the others.
+If the circuit has `...` on every lifted tensor, the lifted axes are moved to the front, where `...` matches them, and
+the circuit runs once; otherwise `torch.vmap` maps it over one lifted axis after another. An argument is lifted over the
+axes that the lifted signature adds to it, and shared along the others.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3.2, Definition 2.14, Figures 10 to 12.
 """
@@ -55,12 +55,13 @@ def broadcast(
     Args:
         f: A circuit: a decorated function, a bound method of an object, or a module whose forward is a circuit.
         signature: The lifted signature: that of `f`, in which inputs and outputs have further axes.
-        optional: The axes of optional tensors after the lift, as `{"mask": "h y x"}`. Others are shared by every index.
+        optional: The axes of optional tensors after the lift, as `{"mask": "h y x"}`. Optional tensors that are left
+            out are shared by every index.
         chunk_size: How many indexes of the first lifted axis, in the order of the first output, are computed at a time;
             None for all.
-        randomness: What a random operation does where torch.vmap maps: "error", "different" or "same", as in
-            `torch.vmap`. Where the circuit's own `...` takes the lifted axes, random operations run as for any other
-            `...`; with "same" such a circuit is mapped instead.
+        randomness: "error", "different" or "same": the argument of `torch.vmap` for random operations. If the circuit's
+            own `...` matches the lifted axes, torch.vmap is not used and random operations run as in any other call;
+            with "same", torch.vmap is used even then.
 
     Returns:
         A circuit with the lifted signature; a module, with `f` as its submodule `module`, if `f` is a module.
@@ -68,8 +69,8 @@ def broadcast(
     Raises:
         SignatureError: If `f` has no signature, or if `signature` is not that of `f` with further axes; the message
             names the axis.
-        CircuitError: If `chunk_size` or `randomness` has another value. At a call, for an operation or a module that
-            torch.vmap cannot map, which is named: an LSTM, or a BatchNorm in train mode.
+        CircuitError: If `chunk_size` or `randomness` is invalid. At a call, for an operation or a module that
+            torch.vmap cannot map, such as an LSTM or a BatchNorm in train mode; the message names it.
 
     Source: Figures 10, 11 and 12, Definition 2.14.
 
@@ -87,20 +88,20 @@ def broadcast(
 def _lift(
     f: Any, text: str, optional: dict[str, str], chunk_size: int | None, randomness: Randomness, where: str
 ) -> Any:
-    """Return the result of `broadcast`, called at the line `where`; pickles of lifted modules name this function."""
+    """Return the result of `broadcast`, called at the line `where`; pickles of lifted modules call this function."""
     circuit = find_circuit(f)
     if circuit is None:
         raise SignatureError(
-            f"broadcast lifts circuits, and {f!r} has no signature; give it one, circuit('a -> b')(f), then lift it"
+            f"broadcast takes a circuit, and {f!r} has no signature; add one first, as circuit('a -> b')(f)"
         )
     owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
     if circuit.owner and owner is None:
-        raise SignatureError(f"broadcast: {circuit.name} is a method of no object; broadcast a bound method")
+        raise SignatureError(f"broadcast: {circuit.name} is an unbound method; pass a bound method")
     plan = plan_lift(circuit, text, optional)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise CircuitError(f"broadcast: chunk_size is a number of indexes, 1 or more, not {chunk_size!r}")
+        raise CircuitError(f"broadcast: chunk_size must be None or a positive int, not {chunk_size!r}")
     if randomness not in ("error", "different", "same"):
-        raise CircuitError(f"broadcast: randomness is 'error', 'different' or 'same', not {randomness!r}")
+        raise CircuitError(f"broadcast: randomness must be 'error', 'different' or 'same', not {randomness!r}")
     run = LiftedCircuit(circuit, plan, chunk_size, randomness)
     options = Options.of(
         lifted_optional(circuit, text, optional), fixed_sizes(circuit, owner), circuit.dtypes, circuit.multiples
@@ -111,12 +112,12 @@ def _lift(
     def lifted(*args: Any, **kwargs: Any) -> Any:
         return run(f, args, kwargs)
 
-    _imitate(lifted, f, parameters_of(circuit.definition)[bool(circuit.owner) :])
+    _copy_metadata(lifted, f, parameters_of(circuit.definition)[bool(circuit.owner) :])
     return checked(declare(lifted, text, options, circuit.name, where))
 
 
-def _imitate(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) -> None:
-    """Set the name and the docstring of a function to those of another, and its parameters."""
+def _copy_metadata(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) -> None:
+    """Copy the name, the module and the docstring of `like` to `function`, and set its signature to `parameters`."""
     for name in ("__name__", "__qualname__", "__doc__", "__module__"):
         if hasattr(like, name):
             setattr(function, name, getattr(like, name))
@@ -124,7 +125,7 @@ def _imitate(function: Any, like: Any, parameters: Sequence[inspect.Parameter]) 
 
 
 class Broadcast(nn.Module):
-    """A module lifted by `broadcast`; `module` is the original one."""
+    """A module lifted by `broadcast`; its submodule `module` is the original module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -141,7 +142,7 @@ def _lift_module(
 ) -> nn.Module:
     """Return a module of a new class, whose forward has the lifted signature and the parameters of the forward of `f`.
 
-    `arguments` are those of `_lift` between the module and `where`, from which copies and pickles make it again.
+    `arguments` are the arguments of `_lift` between `f` and `where`; copies and pickles call `_lift` with them again.
     """
 
     def forward(self: Broadcast, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +154,7 @@ def _lift_module(
         return run(lambda *given, **named: functional_call(self.module, state, given, named), args, kwargs)
 
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    _imitate(forward, f.forward, (this, *parameters_of(run.circuit.definition)[1:]))
+    _copy_metadata(forward, f.forward, (this, *parameters_of(run.circuit.definition)[1:]))
 
     def reduce(self: Broadcast, protocol: Any) -> Any:
         return _lift, (self.module, *arguments, where), self.__dict__

@@ -13,7 +13,7 @@ Ranks = tuple[int | None, ...]
 """The number of axes of each tensor of a call; None for a value that is not a tensor."""
 
 Dims = tuple[int | None, ...]
-"""The dimension of each level in one tensor; None if the tensor lacks it and is shared, as in the in_dims of vmap."""
+"""The dimension of each level in one tensor; None if the tensor is shared along the level, as in vmap's `in_dims`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MissingDims:
 
     Attributes:
         levels: The levels; each becomes a dimension of size 1 at this position.
-        own: How many axes of the tensor follow its `...`.
+        own: The number of axes of the tensor that follow its `...`.
         expand: Whether these dimensions are then expanded to the sizes of the levels. Those of an optional tensor keep
             size 1, since its `...` need only broadcast.
     """
@@ -39,7 +39,7 @@ class Layout:
     Attributes:
         permutations: The permutation of each tensor into normal order; None if it needs none.
         dims: The dimension of each level in each tensor, after the permutation.
-        size_sources: Where to read the size of each level: the number of a tensor that has it, and the dimension there.
+        size_sources: For each level, the index of a tensor that has it, and the dimension from which to read its size.
         missing: The levels that the `...` of each tensor lacks; None if it lacks none.
     """
 
@@ -50,7 +50,7 @@ class Layout:
 
 
 def compute_layout(plan: Plan, batched: bool, ranks: Ranks) -> Layout:
-    """Return the layout of tensors with these ranks; if `batched`, the circuit's own `...` takes the levels."""
+    """Return the layout of tensors with these ranks; if `batched`, the circuit's own `...` matches the levels."""
     tensors = (*plan.inputs, *plan.optional.values())
     leader = next((at for at, each in enumerate(plan.inputs) if each.lifted_rest and plan.lifts_rest), None)
     rest = None if leader is None else _rank_of_input(ranks[leader]) - tensors[leader].named
@@ -59,10 +59,11 @@ def compute_layout(plan: Plan, batched: bool, ranks: Ranks) -> Layout:
     ]
     dims = [_dims(rank, each, rest, batched) for rank, each in zip(ranks, tensors, strict=True)]
     missing: list[MissingDims | None] = [None] * len(tensors)
-    for at, (rank, each, its_dims) in enumerate(zip(ranks, tensors, dims, strict=True)):
+    for at, (rank, each, tensor_dims) in enumerate(zip(ranks, tensors, dims, strict=True)):
         is_input = at < len(plan.inputs)
-        if batched and each.own_rest and rank is not None and None in its_dims and (is_input or rank > len(each.own)):
-            levels = tuple([level for level, dim in enumerate(its_dims) if dim is None])
+        lacks_levels = rank is not None and None in tensor_dims and (is_input or rank > len(each.own))
+        if batched and each.own_rest and lacks_levels:
+            levels = tuple([level for level, dim in enumerate(tensor_dims) if dim is None])
             missing[at] = MissingDims(levels, len(each.own), expand=is_input)
     return Layout(tuple(permutations), tuple(dims), _size_sources(dims), tuple(missing))
 
@@ -87,7 +88,7 @@ def _permutation(rank: int | None, positions: AxisPositions, lifts_rest: bool, b
 
 
 def _dims(rank: int | None, positions: AxisPositions, count: int | None, batched: bool) -> Dims:
-    """Return the dimension of each level in a permuted tensor; `count` is how many axes `...` matches, if lifted."""
+    """Return the dimension of each level in a permuted tensor; `count` axes are matched by a `...` that is lifted."""
     if rank is None:
         return (None,) * ((count or 0) + len(positions.lifted))
     rest = 0 if count is None or not positions.lifted_rest else rank - positions.named
@@ -102,7 +103,7 @@ def _dims(rank: int | None, positions: AxisPositions, count: int | None, batched
 
 
 def _size_sources(dims: list[Dims]) -> tuple[tuple[int, int], ...]:
-    """Return for each level the first tensor that has it, and the dimension there."""
+    """Return for each level the index of the first tensor that has it, and the dimension in that tensor."""
     found: list[tuple[int, int]] = []
     for level in range(len(dims[0]) if dims else 0):
         found.append(next((at, dim) for at, each in enumerate(dims) if (dim := each[level]) is not None))
@@ -110,7 +111,7 @@ def _size_sources(dims: list[Dims]) -> tuple[tuple[int, int], ...]:
 
 
 def _rank_of_input(rank: int | None) -> int:
-    """Return the rank of an input with `...`, which is a tensor: it was checked before the lift runs."""
+    """Return the rank of an input with `...`: never None, since the check before the lift accepts only a tensor."""
     return rank or 0
 
 

@@ -1,8 +1,7 @@
 """The lifted call: inputs are permuted into normal order, the circuit runs over all lifted axes, outputs are permuted.
 
-Where it can, the circuit's own `...` takes the lifted axes: it runs once, with its kernel. Otherwise torch.vmap maps it
-over one axis after another. Mapped outputs always have the axis in front, since non-strict torch.export fails on other
-`out_dims`.
+If the circuit's own `...` can match the lifted axes, the circuit runs once. Otherwise torch.vmap maps it over one axis
+after another. Mapped outputs always have the axis in front, since non-strict torch.export fails on other `out_dims`.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3.2; torch.func.
 """
@@ -23,7 +22,7 @@ Randomness = Literal["error", "different", "same"]
 
 
 class LiftedCircuit:
-    """Runs a plan. The layout of a call is computed once for the ranks of its tensors and then cached."""
+    """Runs a circuit by the plan of its lift. The layout of a call is computed once per tuple of ranks and cached."""
 
     def __init__(self, circuit: Circuit, plan: Plan, chunk_size: int | None, randomness: Randomness) -> None:
         self.circuit = circuit
@@ -43,7 +42,7 @@ class LiftedCircuit:
             if self.tensors_first:
                 return f(*tensors, *args[len(tensors) :], **kwargs)
             new_args, new_kwargs = list(args), dict(kwargs)
-            for argument, tensor in zip(self.arguments, tensors):  # noqa: B905  (one tensor was read for each argument)
+            for argument, tensor in zip(self.arguments, tensors):  # noqa: B905  (of equal length)
                 if isinstance(argument, str):
                     new_kwargs[argument] = tensor
                 else:
@@ -73,7 +72,7 @@ class LiftedCircuit:
         return self.layouts[ranks]
 
     def _run_batched(self, run: Callable[..., Any], tensors: Sequence[Any], layout: Layout, sizes: list[Any]) -> Any:
-        """Run once over all indexes, which the circuit's own `...` takes; or once for each chunk of the first level."""
+        """Run the circuit, whose own `...` matches the levels: once, or once for each chunk of the first level."""
         if self.chunk_size is None:
             return run(*_with_missing_dims(tensors, layout.missing, sizes))
         results = []
@@ -95,10 +94,10 @@ class LiftedCircuit:
             return self._run_on_empty(run, tensors, dims, sizes)
         count = len(self.plan.inputs)
         optional = zip(tensors[count:], dims[count:], strict=True)
-        tensors = [*tensors[:count], *[_expanded(each, its_dims, sizes) for each, its_dims in optional]]
-        left = [[*each] for each in dims]
+        tensors = [*tensors[:count], *[_expanded(each, tensor_dims, sizes) for each, tensor_dims in optional]]
+        remaining = [[*each] for each in dims]
         names = (*["..."] * (len(sizes) - len(self.plan.names)), *self.plan.names)
-        in_dims = [tuple([_take_first(each) for each in left]) for _ in sizes]
+        in_dims = [tuple([_take_first(each) for each in remaining]) for _ in sizes]
         for level in reversed(range(len(sizes))):
             run.__name__ = f"over {names[level]}"
             run = torch.vmap(run, in_dims[level], 0, self.randomness, chunk_size=None if level else self.chunk_size)
@@ -111,13 +110,13 @@ class LiftedCircuit:
     def _run_on_empty(
         self, run: Callable[..., Any], tensors: Sequence[Any], dims: tuple[Dims, ...], sizes: list[Any]
     ) -> Any:
-        """Return the result where a level has size 0: computed at one index, then sliced to none.
+        """Return the result if a level has size 0: it is computed with size 1, then sliced to size 0.
 
-        The input at that one index is the sum over the empty level, so that gradients still flow to the inputs.
+        An input with this level is summed over it to get size 1, so that gradients still flow to the input.
         """
         single = []
-        for tensor, its_dims in zip(tensors, dims, strict=True):
-            empty = [dim for dim, size in zip(its_dims, sizes, strict=True) if dim is not None and size == 0]
+        for tensor, tensor_dims in zip(tensors, dims, strict=True):
+            empty = [dim for dim, size in zip(tensor_dims, sizes, strict=True) if dim is not None and size == 0]
             single.append(tensor.sum(empty, keepdim=True).to(tensor.dtype) if empty else tensor)
         result = self._run_mapped(run, single, dims, [size or 1 for size in sizes])
         return _pytree.tree_map(lambda each: each[tuple([slice(size) for size in sizes])], result)
@@ -145,7 +144,7 @@ class LiftedCircuit:
 
 
 def _argument(circuit: Circuit, name: str) -> int | str:
-    """Return the position or the keyword of a tensor in a call; `tensors[0]` is the first of `*tensors`."""
+    """Return the position or the keyword at which a call passes a tensor; `tensors[0]` is the first of `*tensors`."""
     stem, _, number = name.partition("[")
     if number:
         return len(circuit.parameters) + int(number.removesuffix("]"))
@@ -153,7 +152,7 @@ def _argument(circuit: Circuit, name: str) -> int | str:
 
 
 def _with_missing_dims(tensors: Sequence[Any], missing: tuple[MissingDims | None, ...], sizes: list[Any]) -> list[Any]:
-    """Return the tensors with a dimension for each level that their `...` lacks, as views without a copy."""
+    """Return the tensors with a dimension inserted for each level that their `...` lacks, as views without a copy."""
     found = [*tensors]
     for at, each in enumerate(missing):
         if each is None:
@@ -178,7 +177,7 @@ def _expanded(tensor: Any, dims: Dims, sizes: list[Any]) -> Any:
 
 
 def _take_first(dims: list[int | None]) -> int | None:
-    """Remove the first level and return its dimension; the dimensions behind it decrease by one, as inside vmap."""
+    """Remove the first level and return its dimension; greater dimensions decrease by one, as inside torch.vmap."""
     first = dims.pop(0)
     if first is not None:
         dims[:] = [each - (each > first) if each is not None else None for each in dims]

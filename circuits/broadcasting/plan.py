@@ -1,7 +1,7 @@
 """The plan of a lift, read once from the signature of a circuit and the lifted signature.
 
 Tensors are permuted into normal order: the lifted axes first, in the order of the first output, then the circuit's own
-axes in the order of its signature. The positions of axes are data here; this module does not use torch.
+axes in the order of its signature. This module does not use torch.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3.2 and Definition 2.14.
 """
@@ -24,7 +24,7 @@ class AxisPositions:
     Attributes:
         lifted: The position of each lifted axis; None if the tensor does not have it and is shared along it.
         own: The positions of the axes that the circuit's signature names.
-        named: How many axes these are together.
+        named: The number of axes of the tensor in the lifted signature, `...` left out.
         in_order: Whether the own axes have the same order as in the circuit's signature.
         lifted_rest: Whether the tensor has `...` in the lifted signature.
         own_rest: Whether the tensor has `...` in the circuit's signature.
@@ -55,7 +55,7 @@ class AxisPositions:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a circuit is lifted, read from two signatures.
+    """The positions of all axes of a lift, computed from the circuit's signature and the lifted one.
 
     Attributes:
         signature: The lifted signature.
@@ -63,8 +63,8 @@ class Plan:
         optional: The positions of each optional tensor's axes, by the name of its parameter.
         outputs: The positions of each output's axes.
         names: The lifted axes as text, in normal order.
-        batched: Whether the circuit's own `...` takes the lifted axes, so that one run does all indexes. Otherwise
-            torch.vmap maps the circuit over one axis after another.
+        batched: Whether the circuit's own `...` matches the lifted axes, so that the circuit runs once for all indexes.
+            Otherwise torch.vmap maps it over one axis after another.
         lifts_rest: Whether the axes that `...` matches in the lifted signature are lifted too.
     """
 
@@ -159,7 +159,7 @@ class _Planner:
             self.refuse(f"{self.circuit.title} {verb} {tensors}, the lifted signature has {len(target)}")
 
     def lifted_axes(self, tensor: str, axes: Axes, target_axes: Axes) -> list[Term]:
-        """Return the axes that one tensor has in the lifted signature alone.
+        """Return the axes that one tensor has only in the lifted signature.
 
         Refuses a tensor that has one of the circuit's axes more or less often than in the circuit's signature, and
         lifted axes that are not new or occur twice.
@@ -168,16 +168,14 @@ class _Planner:
         for term in dict.fromkeys(axes):
             count, found = axes.count(term), target_axes.count(term)
             if term != _REST and found == 0:
-                self.refuse(f"axis {term} of {tensor} is missing: {title} works on the whole of it", term)
+                self.refuse(f"axis {term} of {tensor} is missing: a lift keeps every axis of {title}", term)
             if term != _REST and found != count:
                 self.refuse(f"axis {term} of {tensor} occurs {_times(found)} here, {_times(count)} in {title}", term)
         lifted = [term for term in target_axes if term not in axes and term != _REST]
         for term in lifted:
             if term in self.own or self.own_names & {*term.names}:
                 name = next((name for name in term.names if name in self.own_names), str(term))
-                self.refuse(
-                    f"{name} is an axis of {title}; an axis that {tensor} is lifted over needs another name", term
-                )
+                self.refuse(f"{name} is an axis of {title}; a lifted axis of {tensor} needs another name", term)
             if lifted.count(term) > 1:
                 self.refuse(f"{tensor} is lifted over {term} twice; two axes need two names, {term} and {term}'", term)
         return lifted
@@ -194,10 +192,10 @@ class _Planner:
         for name, terms in zip(names[len(names) - len(outputs) :], outputs, strict=True):
             for term in terms:
                 if term not in known:
-                    self.refuse(f"axis {term} of {name} comes from nowhere: no input has it", term)
+                    self.refuse(f"axis {term} of {name} is on no input", term)
             for term in known:
                 if term not in terms:
-                    self.refuse(f"axis {term} is missing from {name}: each index of it has its own result", term)
+                    self.refuse(f"axis {term} is missing from {name}: every output must have all lifted axes", term)
         return tuple(outputs[0]) if outputs else tuple(known)
 
     def check_optional_axes(self, known: Mapping[Term, None]) -> None:
@@ -207,12 +205,15 @@ class _Planner:
             unknown = next((term for term in lifted if term not in known), None)
             if unknown is not None:
                 raise SignatureError(
-                    f"optional: {unknown} of {name!r} is on no other input, so nothing is lifted over it\n"
+                    f"optional: axis {unknown} of {name!r} is on no input of the lifted signature\n"
                     f"{point(str(self.target))}"
                 )
 
     def can_batch(self) -> bool:
-        """Return whether the circuit's own `...` can take the lifted axes: every tensor with one of these has `...`."""
+        """Return whether the circuit's own `...` can match the lifted axes.
+
+        All outputs and every other tensor with a lifted axis must have `...` in the circuit's signature.
+        """
         if not self.own_rest or not all(has_rest(axes) for axes in self.circuit.signature.outputs):
             return False
         return all(
@@ -221,10 +222,10 @@ class _Planner:
         )
 
     def check_rest(self, may_lift_rest: bool) -> None:
-        """Refuse a misplaced or missing `...`.
+        """Refuse a misplaced or missing `...` in the lifted signature.
 
-        Without `...` on an input no tensor may have it. With it, every output must have it if it may be lifted;
-        otherwise exactly the inputs and outputs must have it that have it in the circuit's signature.
+        If no input has `...`, no tensor may have it. If an input has `...` and it may be lifted, every output must have
+        it. If it may not be lifted, an input or output must have it exactly if it has it in the circuit's signature.
         """
         tensors = list(self.tensors())
         some = any(has_rest(axes) for axes in self.target.inputs)
@@ -233,8 +234,8 @@ class _Planner:
             is_output = number >= len(tensors) - len(self.target.outputs)
             allowed = some and (may_lift_rest or has_rest(axes))
             if has_rest(target_axes) and not allowed:
-                why = f"{self.circuit.title} has none there" if some else "no input has it"
-                self.refuse(f"'...' of {name} comes from nowhere: {why}", _REST)
+                why = f"not in {self.circuit.title}" if some else "no input has it"
+                self.refuse(f"{name} has '...' here, but {why}", _REST)
             if allowed and not has_rest(target_axes) and (is_output or (is_input and not may_lift_rest)):
                 self.refuse(f"'...' is missing from {name}", _REST)
 
@@ -245,22 +246,22 @@ class _Planner:
 
 
 def _positions(axes: Axes, target_axes: Axes, order: tuple[Term, ...]) -> AxisPositions:
-    """Return the positions of one tensor's axes; an axis that occurs several times keeps its order."""
-    left = [*target_axes]
+    """Return the positions of one tensor's axes; repeated occurrences of an axis are matched in order."""
+    remaining = [*target_axes]
 
     def take(term: Term) -> int:
-        at = left.index(term)
-        left[at] = _REST
+        at = remaining.index(term)
+        remaining[at] = _REST
         return at - len(target_axes)
 
     own = tuple([take(term) for term in axes if term != _REST])
-    lifted = tuple([take(term) if term in left else None for term in order])
+    lifted = tuple([take(term) if term in remaining else None for term in order])
     named = len(target_axes) - has_rest(target_axes)
     return AxisPositions(lifted, own, named, list(own) == sorted(own), has_rest(target_axes), has_rest(axes))
 
 
 def _times(count: int) -> str:
-    return {0: "nowhere", 1: "once", 2: "twice"}.get(count, f"{count} times")
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 __all__ = ["AxisPositions", "Plan", "lifted_optional", "plan_lift"]

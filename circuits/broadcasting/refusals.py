@@ -1,4 +1,4 @@
-"""Raise CircuitError, with the name of the operation or module, for what torch.vmap cannot map."""
+"""Raise CircuitError for operations and modules that torch.vmap cannot map; the message names them."""
 
 import re
 
@@ -14,7 +14,7 @@ _NORM = (
 
 
 def refuse_operation(name: str, error: RuntimeError) -> None:
-    """Raise CircuitError if an error of torch says that an operation of the circuit `name` cannot be mapped."""
+    """Raise CircuitError if `error` is torch's error for an operation, in the circuit `name`, that vmap cannot map."""
     message = f"{error}"
     missing = re.search(r"Batching rule not implemented for aten::(\w+)", message)
     if missing:
@@ -24,7 +24,7 @@ def refuse_operation(name: str, error: RuntimeError) -> None:
 
 
 def refuse_module(module: nn.Module) -> None:
-    """Raise CircuitError if a module is or has inside an nn.RNN, LSTM or GRU, or a norm that updates its statistics."""
+    """Raise CircuitError if a module is or contains an nn.RNN, LSTM or GRU, or a norm that updates its statistics."""
     for path, part in module.named_modules():
         kind = type(part).__name__
         name = f"the {kind} at {path!r} of {type(module).__name__}" if path else kind

@@ -1,12 +1,15 @@
-"""`@circuit`: generated Python checks the shapes of every call against a signature.
+"""`@circuit`: generated Python code checks the shapes of every call against a signature.
 
-May use `signature`, `errors` and `switch`. Start with `circuit`, the public decorator. Then, in the order of:
+May use `signature`, `errors` and `switch`. Start with `circuit`, the public decorator. The other modules, in the order
+in which they are used:
 
-- a declaration: `declare` (a function and a signature become a `Circuit`, the data in `declaration`), with `parameters`
-  and `validation`; `wrapper` (the generated source), with `comparisons`, `size_comparisons`, `check_writer` and
-  `expressions`; `checked_function` (the source becomes a function) and `instances` (or the forward of one module).
-- a call: `runtime` (the functions that the generated code uses).
-- a call that is refused: `messages` (the ShapeError), `binding` (the sizes of axes), `rows` (one tensor).
+- At the declaration, `declare` makes a `Circuit` (defined in `declaration`) from a function and a signature, with
+  `parameters` and `validation`. `wrapper` writes the source of the check, with `comparisons`, `size_comparisons`,
+  `check_writer` and `expressions`. `checked_function` compiles this source; `instances` adds the result to one module.
+- At a call, the generated code uses the functions in `runtime`.
+- If a call is refused, `messages` raises the ShapeError, with `binding` (the sizes of axes) and `rows` (one tensor).
+
+`axes` has helpers for axes and terms, `protocols` the types for type checkers.
 """
 
 from circuits.checking.axes import has_rest
@@ -15,7 +18,7 @@ from circuits.checking.circuit import check, checks, circuit, definitions, find_
 from circuits.checking.declaration import Circuit, Options, Slot
 from circuits.checking.declare import declare
 from circuits.checking.instances import (
-    _remake as _remake,  # files pickled when `circuits.checking` was one module name it here
+    _remake as _remake,  # files pickled when `circuits.checking` was a single module refer to it here
 )
 from circuits.checking.parameters import parameters_of
 from circuits.checking.protocols import Checked

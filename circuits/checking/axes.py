@@ -1,4 +1,4 @@
-"""Questions about the axes of one tensor, and about the names inside one term."""
+"""Helpers for the axes of one tensor and for the names inside one term."""
 
 from circuits.signature import Axes, Axis, Derived, Group, Rest, Term
 

@@ -1,8 +1,8 @@
 """Find the sizes of all axes of a call, and every mismatch.
 
-This is the slow and complete check: it continues after a mismatch, so that all are found at once. It runs under
-torch.compile too, when a call is refused there, so it uses plain loops and f-strings alone: `str(size)`, `map` and
-joins over generators would lose the message.
+This is the slow and complete check: it continues after a mismatch, so that all are found at once. If a call is refused
+under torch.compile, this module is traced too, so it uses only plain loops and f-strings: with `str(size)`, `map` or
+joins over generators, the message would be lost.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 class Binding:
-    """The sizes found so far, the tensor that each was found in, and the groups and arithmetic not yet compared."""
+    """The sizes found so far, the source of each for messages, and the groups and arithmetic not yet compared."""
 
     def __init__(self, multiples: Mapping[str, int]) -> None:
         self.sizes: dict[str, Any] = {}
@@ -34,7 +34,7 @@ class Binding:
         self.product_sources: dict[str, str] = {}
 
     def set_size(self, name: str, size: Any, source: str) -> str:
-        """Set the size of an axis and return its mismatch: "", or that it is not the multiple that it should be."""
+        """Set the size of an axis; return the mismatch if it is not a multiple as `multiples` requires, else ""."""
         self.sizes[name] = size
         self.sources[name] = source
         if name in self.multiples and size % self.multiples[name] != 0:
@@ -82,7 +82,7 @@ class Binding:
             if mismatch:
                 row.add(mismatch, position)
         elif size != self.sizes[name]:
-            stretch = "; a size of 1 is not stretched" if size == 1 or self.sizes[name] == 1 else ""
+            stretch = "; a size of 1 is not broadcast" if size == 1 or self.sizes[name] == 1 else ""
             row.add(f"{name} is {switch.show(size)} here, but {self._show(name)}{stretch}", position)
 
     def _bind_rest(self, row: Row, sizes: list[Any]) -> None:
@@ -100,7 +100,7 @@ class Binding:
         row.add(f"... is {show_sizes(sizes)} here, {fit} {known}", *positions)
 
     def solve_all(self) -> None:
-        """Solve and compare groups and arithmetic until no more sizes become known; compare the rest as products."""
+        """Solve and compare groups and arithmetic until no more sizes become known, then compare remaining products."""
         before = -1
         while before != len(self.unsolved):
             before = len(self.unsolved)
@@ -137,16 +137,15 @@ class Binding:
         except ValueError:
             found = -1
         if found < 0:
-            row.add(
-                f"{term.text} is {switch.show(size)} here, which gives no whole {name}{_after_colon(parts)}", position
-            )
+            mismatch = f"{term.text} is {switch.show(size)} here, so {name} is not a whole number"
+            row.add(f"{mismatch}{_after_colon(parts)}", position)
             return
         mismatch = self.set_size(name, found, f"from {term.text} of {row.slot.name}")
         if mismatch:
             row.add(mismatch, position)
 
     def _compare_product(self, row: Row, position: int, term: Group) -> None:
-        """Bind or compare the product of the unknown sizes of a group that has several."""
+        """Bind or compare the product of the unknown sizes of a group, for a group with more than one."""
         size, others, key = row.sizes[position], 1, ""
         missing = unknown(term, self.sizes)
         missing.sort()
@@ -160,7 +159,7 @@ class Binding:
             others = 0
         if others == 0 or size % others != 0:
             parts = _after_colon(self._show_known(term))
-            row.add(f"{term.text} is {switch.show(size)} here, which gives no whole ({key}){parts}", position)
+            row.add(f"{term.text} is {switch.show(size)} here, so ({key}) is not a whole number{parts}", position)
         elif key not in self.products:
             self.products[key] = size // others
             self.product_sources[key] = f"from {row.slot.name}"
@@ -202,17 +201,17 @@ def broadcasts(sizes: list[Any], to: list[Any]) -> bool:
     return _unequal_positions(sizes, to, True) is None
 
 
-def _unequal_positions(sizes: list[Any], to: list[Any], stretch: bool) -> list[int] | None:
+def _unequal_positions(sizes: list[Any], to: list[Any], broadcast: bool) -> list[int] | None:
     """Return the positions where sizes, aligned at the right, differ from their counterparts; None if they fit.
 
-    With `stretch`, 1 fits any size, and there may be fewer sizes than counterparts. Without, fewer sizes do not fit,
-    even where no position differs: the list is then empty.
+    With `broadcast`, 1 fits any size, and there may be fewer sizes than counterparts. Without it, fewer sizes do not
+    fit; if none of these differs from its counterpart, the list is empty.
     """
     positions: list[int] = []
     extra = len(sizes) - len(to)
     for i in range(len(sizes)):
-        if i < extra or (sizes[i] != to[i - extra] and not (stretch and sizes[i] == 1)):
+        if i < extra or (sizes[i] != to[i - extra] and not (broadcast and sizes[i] == 1)):
             positions.append(i)
-    if len(positions) > 0 or (extra < 0 and not stretch):
+    if len(positions) > 0 or (extra < 0 and not broadcast):
         return positions
     return None

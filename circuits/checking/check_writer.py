@@ -10,10 +10,10 @@ from circuits.checking.expressions import Expression, text_of
 
 
 class CheckWriter:
-    """The lines of one circuit's check as they are written, and the conditions not yet written.
+    """The lines of one circuit's check that are already written, and the conditions not yet written.
 
-    `prefix` begins every name that the lines define or read, parameters of the function excepted. `results` is the
-    source of the list of results in a call that refuses: `"None"` before the function has run.
+    Every name in the lines begins with `prefix`, except the parameters of the function. `results` is the source of the
+    list of results that a refusal is called with: `"None"` before the function has run.
     """
 
     def __init__(self, circuit: Circuit, prefix: str) -> None:
@@ -26,7 +26,7 @@ class CheckWriter:
         self._count = 0
 
     def take_lines(self) -> list[str]:
-        """Return the lines written so far and start again with none."""
+        """Return the lines written so far, including the collected conditions, and clear them."""
         self.flush()
         lines, self._lines = self._lines, []
         return lines
@@ -54,7 +54,10 @@ class CheckWriter:
             self.write(f"    {self.call('wrong', self.results)}")
 
     def call(self, function: str, results: str) -> str:
-        """Return a call of `wrong` or `always` with the owner, all tensors that the function takes, and the results."""
+        """Return the source of a call that runs the slow check on the owner, the inputs, optional tensors and results.
+
+        `function` is `"wrong"` (the generated check has refused the call) or `"always"` (there is no generated check).
+        """
         values = "".join(f"{slot.name}, " for slot in self.circuit.slots)
         owner = self.circuit.owner or "None"
         return f"{self.prefix}{function}({owner}, ({values}), {results})"

@@ -39,7 +39,7 @@ def checked(spec: Circuit) -> Any:
 
 
 def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Run `kernel` in place of the definition from now on; SignatureError if its parameters have other names."""
+    """Register `kernel` to run instead of the definition; SignatureError if its parameters have other names."""
     expected, found = ([each.name for each in parameters_of(f)] for f in (spec.definition, kernel))
     if expected != found:
         raise SignatureError(
@@ -51,7 +51,7 @@ def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Calla
 
 
 def _register_backward(spec: Circuit, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Set the backward circuit; SignatureError if it does not take the parameters of the circuit, then cotangents."""
+    """Register the backward circuit; SignatureError if it does not take the circuit's parameters, then cotangents."""
     parameters = parameters_of(spec.definition)
     positional = [each for each in parameters if each.kind in POSITIONAL]
     args = [None] * max(len(positional), len(spec.inputs) + bool(spec.owner))

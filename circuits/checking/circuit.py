@@ -1,9 +1,9 @@
 """`@circuit`: give a function, a method or one module instance a signature that is checked on every call.
 
-The check is Python source written for the one signature (`wrapper`); a call that does not fit is then checked again,
-slowly, to report every mismatch (`messages`). A registered kernel runs instead of the definition. Checks and kernels
-are turned on and off for the whole process, not for a thread: reading a thread-local on every call is what breaks other
-shape checkers under `torch.compile`.
+The check is Python source that is generated for each signature (`wrapper`). A call that it refuses is checked again by
+slower code, which reports every mismatch (`messages`). A registered kernel runs instead of the definition. Checks and
+kernels are turned on and off for the whole process, not for a thread: other shape checkers read a thread-local on every
+call, which breaks them under `torch.compile`.
 """
 
 import sys
@@ -31,7 +31,7 @@ from circuits.signature import parse_axes
 def checks(on: bool) -> Iterator[None]:
     """Turn the checks of all circuits on or off inside the `with`, for every thread.
 
-    The environment variable `CIRCUITS_CHECKS=0`, read at import, turns them off from the start.
+    Checks are on by default; the environment variable `CIRCUITS_CHECKS=0`, read at import, turns them off.
 
     Args:
         on: Whether calls are checked; the previous setting is restored at the end, also after an error.
@@ -87,17 +87,18 @@ def circuit(
     Args:
         text: The signature, such as `"... y m, ... x m -> ... y m"`.
         optional: The axes of further tensors, by the names of their parameters. They may be None, and their `...` need
-            only broadcast to that of the inputs.
+            only broadcast to the `...` of the inputs.
         fixed: Axes whose sizes are given: `"m k"` for the attributes `self.m` and `self.k`, or a mapping from axes to
-            names of attributes or numbers, `{"m": "in_features", "c": 3}`.
-        dtypes: The dtype that a tensor must have, by the name of its parameter; others may have any.
+            names of attributes or numbers, `{"m": "in_features", "c": 3}`. Attributes
+            are read from `self.__dict__` only, not from the class of `self`.
+        dtypes: The dtype that a tensor must have, by the name of its parameter; other tensors may have any dtype.
         multiples: For an axis, the number that its size must be a multiple of.
 
     Returns:
         A decorator for a function, a method, or an instance of `nn.Module`. A decorated function has the same
         parameters and the attributes `circuit` (the declaration), `kernel` and `backward` (decorators that register a
-        faster function and a backward circuit). A module is returned itself, with a checked forward; its parameters,
-        attributes and state dict do not change, and its copies and pickles have the signature too.
+        faster function and a backward circuit). A module gets a checked forward in place and is returned; its
+        parameters, attributes and state dict do not change, and its copies and pickles have the signature too.
 
     Raises:
         SignatureError: At the declaration, if the text cannot be parsed, or if the options or the parameters of the
@@ -137,16 +138,14 @@ def _name(function: Callable[..., Any]) -> str:
     return name.split("<locals>.")[-1]
 
 
-def kernel_of(spec: Circuit) -> Callable[..., Any] | None:
-    """Return the kernel registered for a circuit, or None."""
-    return spec.body.kernel
-
-
 def find_circuit(thing: Any) -> Circuit | None:
-    """Return the declaration of a decorated function, a bound method or a module's forward; None if it has none.
+    """Return the declaration of a decorated function, of a bound method or of a module's forward.
 
     Args:
         thing: Any object. For a module returned by `torch.compile`, the forward of the original module is used.
+
+    Returns:
+        The declaration, or None if `thing` is not a circuit.
     """
     if isinstance(thing, nn.Module):
         thing = getattr(thing, "_orig_mod", thing).forward
@@ -164,12 +163,15 @@ def fixed_sizes(spec: Circuit, owner: Any) -> dict[str, int]:
 
 
 def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
-    """Return the sizes of a tensor's axes by name, and check them.
+    """Check a tensor's axes and return their sizes by name.
 
     Args:
         tensor: The tensor, of any dtype.
-        text: Its axes, such as `"b c h w"` or `"... (h k)"`.
-        **sizes: Sizes that axes must have.
+        text: The axes of the tensor, such as `"b c h w"` or `"... (h k)"`.
+        **sizes: The sizes that some axes must have, by name.
+
+    Returns:
+        `sizes` and the size of every other named axis, also inside groups and arithmetic if it can be solved.
 
     Raises:
         ShapeError: If the tensor does not have these axes with these sizes.

@@ -1,8 +1,8 @@
 """Write the comparisons of a signature as lines of Python.
 
-Conditions that refuse a call are collected into one `if`. Where a size has to be computed first (a group, arithmetic),
-its assignment comes between two of these. Each size is bound once, and tensors with the same axes are compared by their
-whole shapes.
+Conditions that refuse a call are collected into one `if`. If a size has to be computed first (a group, arithmetic),
+the `if` is split in two, and the assignment is between them. Each size is bound once, and tensors with the same axes
+are compared by their whole shapes.
 """
 
 from circuits.checking.axes import has_rest
@@ -14,9 +14,9 @@ from circuits.signature import Axis, Number, Rest, Term
 
 
 class Comparisons:
-    """The check of one circuit: of its inputs, and of its outputs.
+    """Writes the check of one circuit's inputs and the check of its outputs.
 
-    Beside the parameters and the variables that they define, the lines refer to `wrong`, `miscounted`, `broadcasts`,
+    Besides the parameters and the variables that they define, the lines refer to `wrong`, `miscounted`, `broadcasts`,
     `leaves`, `Tensor`, `numbers`, `ints` and `dtypes`, each with the prefix.
     """
 
@@ -29,7 +29,7 @@ class Comparisons:
         self.shapes: dict[tuple[Term, ...], str] = {}
 
     def input_lines(self) -> list[str]:
-        """Return the comparisons of everything that the function takes."""
+        """Return the comparisons of the inputs and the optional tensors."""
         self._count()
         self._fixed()
         self._tensors([(slot, slot.name) for slot in self.circuit.slots if slot.role == "input"])
@@ -60,15 +60,15 @@ class Comparisons:
         return self.writer.take_lines()
 
     def depends_on_optional_sizes(self) -> bool:
-        """Return whether a group or arithmetic has an axis that only optional tensors have; known after `input_lines`.
+        """Return whether a group or arithmetic has an axis that only optional tensors have; call after `input_lines`.
 
-        Which sizes can be solved then depends on the tensors that are passed: too many cases to write.
+        Then the sizes that can be solved depend on the tensors that are passed, which the written lines do not support.
         """
         terms = [term for slot in self.circuit.slots + self.circuit.results for term in slot.axes]
         return any(name in self.sizes.optional for term in terms if not isinstance(term, Axis) for name in term.names)
 
     def _count(self) -> None:
-        """Compare the number of tensors with the signature's, where `*tensors` takes any number."""
+        """If the function has a parameter `*tensors`, compare the number of tensors with that of the signature."""
         star, names = self.circuit.star, self.circuit.inputs
         if star:
             plain = "".join(f"{name}, " for name in names if "[" not in name)
@@ -87,7 +87,7 @@ class Comparisons:
             self.sizes.bind(axis, Expression(name))
 
     def _optional(self, slot: Slot) -> None:
-        """Compare an optional tensor if it is not None; nothing after it relies on its shape or its deferred terms."""
+        """Compare an optional tensor if it is not None; its shape and its deferred terms are not used after it."""
         self.writer.write(f"if {slot.name} is not None:")
         shapes, unsolved = self.shapes, self.sizes.unsolved
         self.shapes, self.sizes.unsolved, self.writer.indent = {}, [], self.writer.indent + "    "
@@ -97,7 +97,10 @@ class Comparisons:
         self.shapes, self.sizes.unsolved, self.writer.indent = shapes, unsolved, self.writer.indent[:-4]
 
     def _tensors(self, values: list[tuple[Slot, str]]) -> None:
-        """Compare types, numbers of axes and dtypes, then each axis; a whole shape where the same axes came before."""
+        """Compare types, numbers of axes and dtypes, then each axis.
+
+        A tensor with the same axes as an earlier one is compared by its whole shape.
+        """
         new: list[tuple[Slot, str]] = []
         for slot, value in values:
             if not slot.axes:
@@ -117,7 +120,7 @@ class Comparisons:
             self._axes(slot, shape)
 
     def _scalar(self, slot: Slot, value: str) -> None:
-        """Check for a tensor without axes; a number may take the place of an input that has no dtype."""
+        """Check a value without axes: a tensor with no dimensions, or a number for an input without a dtype."""
         fits = f"isinstance({value}, {self.prefix}Tensor) and {value}.ndim == 0"
         if slot.role == "input" and slot.dtype is None:
             fits = f"{fits} or isinstance({value}, {self.prefix}numbers)"

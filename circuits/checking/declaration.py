@@ -19,7 +19,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor of a call: its name in messages, the axes that it must have, and these axes as text."""
+    """One tensor of a call: its name in messages, the axes and the dtype that it must have, and its axes as text."""
 
     name: str
     axes: Axes
@@ -34,7 +34,7 @@ class Circuit:
 
     Attributes:
         name: The qualified name of the function.
-        title: The name and the signature, with which messages begin.
+        title: The name and the signature: the beginning of messages.
         where: The file and the line of the declaration, as `file:line`.
         signature: The axes of the inputs and outputs.
         inputs: The parameters that take the signature's tensors; `tensors[0]` is the first of `*tensors`.
@@ -44,8 +44,8 @@ class Circuit:
         multiples: For each axis whose size must be a multiple of a number, that number.
         parameters: All parameters that a call can pass by position, `self` left out.
         definition: The function that was decorated.
-        owner: The name of the parameter that receives the module (`"self"`), or `""` for a plain function.
-        star: The parameter `*tensors` if it takes some of the inputs, else `""`.
+        owner: The name of the first parameter if it is `"self"` or `"cls"`, or `""` for a plain function.
+        star: The name of the parameter `*tensors` if it takes some of the inputs, else `""`.
         body: The kernel and the backward circuit, if registered.
         slots: The inputs, then the optional tensors.
         results: The outputs.
@@ -80,7 +80,7 @@ Items = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Options:
-    """The keyword arguments of `circuit` as they were given, each mapping as its items."""
+    """The keyword arguments of `circuit`, each mapping as a tuple of its items, so that they can be hashed."""
 
     optional: Items = ()
     fixed: Items = ()

@@ -1,7 +1,7 @@
 """Make the declaration of a circuit from a function and a signature.
 
-Every mistake of a declaration is found here, once, before any call: a signature with more inputs than the function has
-parameters, an option that names something unknown, arithmetic with an axis whose size no tensor determines.
+Every mistake in a declaration raises SignatureError here, before any call: a signature with more inputs than the
+function has parameters, an option with an unknown name, arithmetic with an axis whose size no tensor determines.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Sizes as source text: arithmetic on an `Expression` gives the text of a longer expression.
+"""Sizes as source text: arithmetic on an `Expression` returns an `Expression` with the source of the result.
 
 The arithmetic of `signature` (`Term.size`, `solve`) works on numbers and on expressions alike, so that the same code
 computes a size and writes the Python that computes it.

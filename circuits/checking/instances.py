@@ -14,9 +14,10 @@ from circuits.errors import SignatureError
 
 
 def give_signature(module: nn.Module, text: str, options: Options, where: str) -> nn.Module:
-    """Return the module itself, with a class whose forward has the signature; the module's attributes do not change.
+    """Add a signature to the forward of one module, in place, and return the module.
 
-    A signature that the instance was given before is replaced.
+    The module's class is replaced by a subclass; its attributes do not change. An earlier signature that was added to
+    this instance is replaced.
 
     Raises:
         SignatureError: If the signature does not fit the forward, or if `forward` was replaced on the instance.
@@ -32,7 +33,7 @@ def give_signature(module: nn.Module, text: str, options: Options, where: str) -
 
 @functools.cache
 def _signed_class(base: type[nn.Module], text: str, options: Options, where: str) -> type[nn.Module]:
-    """Return the subclass of `base` whose forward has this signature; copies of its instances have it too."""
+    """Return a subclass of `base` whose forward has this signature; copies of its instances keep the signature."""
     forward = checked(declare(base.forward, text, options, f"{base.__name__}.forward", where))
 
     def reduce(self: nn.Module, protocol: Any) -> Any:

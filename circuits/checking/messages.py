@@ -1,7 +1,7 @@
 """Raise ShapeError with every mismatch of a call in one message.
 
-The message has one row for each tensor: its name, its axes, its sizes, its mismatches, and where the other size was
-found. Like `binding`, this runs under torch.compile: plain loops and f-strings alone.
+The message has one row for each tensor: its name, its axes, its sizes, its mismatches, and the source of the size that
+was expected. Like `binding`, this module is traced by torch.compile, so it uses only plain loops and f-strings.
 """
 
 from typing import Any
@@ -46,7 +46,11 @@ def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list
 
 
 def refuse(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[Any] | None = None) -> None:
-    """Raise ShapeError for a call that the generated check has refused."""
+    """Raise ShapeError for a call that the generated check has refused.
+
+    Raises:
+        CircuitError: If no mismatch is found, which is a bug in this library.
+    """
     examine(circuit, owner, values, results)
     raise CircuitError(f"{circuit.title}\n  this call was refused, but no mismatch was found: a bug in circuits itself")
 
@@ -73,7 +77,7 @@ def _bind_fixed(binding: Binding, circuit: Circuit, owner: Any) -> str:
 
 
 def fixed_size(circuit: Circuit, owner: Any, name: str, by: str | int) -> Any:
-    """Return the size of a fixed axis: `by` itself, or the value of this attribute of the owner.
+    """Return the size of a fixed axis: `by` if it is a number, else the value of the owner's attribute of this name.
 
     Raises:
         CircuitError: If the owner's `__dict__` has no such attribute, or its value is not an int.
@@ -83,7 +87,7 @@ def fixed_size(circuit: Circuit, owner: Any, name: str, by: str | int) -> Any:
     kind, where = _class_name(owner), f"declared at {circuit.where}"
     what = f"{circuit.title}\n  the size of {name} should be {kind}.{by}"
     if by not in owner.__dict__:
-        raise CircuitError(f"{what}, but this {kind} has no attribute {by} of its own\n  {where}")
+        raise CircuitError(f"{what}, but {by!r} is not in the __dict__ of this {kind}\n  {where}")
     size = owner.__dict__[by]
     if isinstance(size, bool) or not isinstance(size, int | SymInt):
         raise CircuitError(f"{what}, which is of type {type(size).__name__}, not int\n  {where}")
@@ -101,14 +105,14 @@ def _class_name(owner: Any) -> str:
 
 def has_mismatch(rows: list[Row]) -> bool:
     """Return whether any row has a mismatch."""
-    for row in rows:  # noqa: SIM110 (a generator here is one torch.compile would have to trace)
+    for row in rows:  # noqa: SIM110 (torch.compile would have to trace a generator)
         if len(row.mismatches) > 0:
             return True
     return False
 
 
 def table(rows: list[Row]) -> str:
-    """Return one line for each tensor: its name, axes, sizes and mismatches; and below it carets under wrong sizes."""
+    """Return one line for each tensor: its name, axes, sizes and mismatches; below it, carets under wrong sizes."""
     names, axes, sizes = 0, 0, 0
     for row in rows:
         names = max(names, len(row.slot.name))

@@ -8,11 +8,11 @@ from circuits.errors import SignatureError
 from circuits.signature import Signature
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-"""The kinds of parameters that a call can pass by position, one value each."""
+"""The kinds of parameters that take one value and can be passed by position."""
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
-    """Return the parameters of a function; `*inputs, **options` for one written in C that has no signature."""
+    """Return the parameters of a function; `*inputs, **options` for a function in C that has no Python signature."""
     try:
         return tuple(inspect.signature(function).parameters.values())
     except (ValueError, TypeError):
@@ -23,12 +23,13 @@ def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]
 def input_parameters(
     name: str, signature: Signature, parameters: list[inspect.Parameter], optional: Collection[str]
 ) -> tuple[str, ...]:
-    """Return the names of the inputs: the first positional parameters, those of `optional` left out.
+    """Return the names of the inputs: the first positional parameters that are not in `optional`.
 
     Inputs taken by `*tensors` are named `tensors[0]`, `tensors[1]`, ...
 
     Raises:
-        SignatureError: If the function `name` has fewer such parameters than the signature has inputs.
+        SignatureError: If the function, called `name` in the message, has fewer such parameters than the signature has
+            inputs.
     """
     positional = [each.name for each in parameters if each.kind in POSITIONAL and each.name not in optional]
     star = next((each.name for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
@@ -39,6 +40,6 @@ def input_parameters(
         return tuple(positional[:count])
     if star is None:
         tensors = "1 tensor" if count == 1 else f"{count} tensors"
-        takes = f"only {', '.join(positional)}" if positional else "none"
-        raise SignatureError(f"{signature} takes {tensors}, but of the parameters of {name} {takes} can carry one")
+        takes = f"only the parameters {', '.join(positional)}" if positional else "no parameter"
+        raise SignatureError(f"{signature} takes {tensors}, but {takes} of {name} can receive one")
     return (*positional, *(f"{star}[{i}]" for i in range(count - len(positional))))

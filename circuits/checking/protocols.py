@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Checked(Protocol[P, R_co]):
-    """A decorated function: called as before, with its declaration and with decorators for its kernel and backward."""
+    """A decorated function: the same call, the declaration, and decorators that register a kernel and a backward."""
 
     __name__: str
     __qualname__: str
@@ -30,7 +30,7 @@ class Checked(Protocol[P, R_co]):
         """Register a kernel: a function with the same parameters that runs in place of the definition.
 
         Args:
-            function: The kernel; its parameters must have the names of the definition's.
+            function: The kernel; its parameters must have the same names as those of the definition.
 
         Returns:
             `function` itself, so that `kernel` can be used as a decorator.
@@ -44,10 +44,11 @@ class Checked(Protocol[P, R_co]):
         """Register a backward circuit, which computes the cotangents of the inputs.
 
         Args:
-            function: It takes all parameters of the definition, `self` first in a method, then the cotangents of the
-                definition's outputs. It returns the cotangents of the signature's inputs in order, None for an input
-                that has none. If gradients may flow to further tensors, a dict of their cotangents comes last: optional
-                tensors by the names of their parameters, the parameters of a module by their own names.
+            function: The backward circuit. It takes all parameters of the definition, `self` first in a method, then
+                the cotangents of the definition's outputs, except outputs without a cotangent. It returns the
+                cotangents of the signature's inputs in order, None for an input without a cotangent. If gradients may
+                flow to further tensors, it returns last a dict of their cotangents: optional tensors by the names of
+                their parameters, the parameters of a module by their qualified names.
 
         Returns:
             `function` itself, so that `backward` can be used as a decorator.
@@ -68,7 +69,7 @@ class Checked(Protocol[P, R_co]):
 class Decorator(Protocol):
     """The result of `circuit(...)`, which takes a function, a method or a module.
 
-    A method of a module stays a plain callable for type checkers: they do not allow `forward` to be overridden by an
+    For type checkers a method of a module remains a plain callable: they do not allow `forward` to be overridden by an
     object with further attributes.
     """
 

@@ -1,6 +1,6 @@
-"""One tensor of a call beside its slot, with its mismatches: a row of the table in an error message.
+"""One value of a call with its slot and its mismatches: a row of the table in an error message.
 
-Like `binding`, this runs under torch.compile too: plain loops and f-strings alone.
+Like `binding`, this module is traced by torch.compile, so it uses only plain loops and f-strings.
 """
 
 import reprlib
@@ -38,7 +38,7 @@ class Row:
 
 
 def show_sizes(sizes: list[Any]) -> str:
-    """Return sizes as text with spaces between; `()` for none."""
+    """Return sizes as text, separated by spaces; `()` for an empty list."""
     text = ""
     for size in sizes:
         text += f"{' ' if text else ''}{switch.show(size)}"
@@ -46,7 +46,7 @@ def show_sizes(sizes: list[Any]) -> str:
 
 
 def _show_value(value: Any) -> str:
-    """Return a short text of a value that is not a tensor; under torch.compile the name of its type."""
+    """Return a short text for a value that is not a tensor; under torch.compile, the name of its type."""
     if value is None:
         return "None"
     if torch.compiler.is_compiling():
@@ -60,7 +60,7 @@ def _show_value(value: Any) -> str:
 
 
 def not_a_tensor(row: Row) -> str:
-    """Return the mismatch of a value that is not a tensor, with a correction where there is only one."""
+    """Return the mismatch for a value that is not a tensor; for a numpy array, including the call that converts it."""
     name, value = row.slot.name, row.value
     kind = f"{type(value).__name__}"
     if value is None:

@@ -1,7 +1,7 @@
-"""The functions and switches that the generated code of a circuit uses, beside the comparisons.
+"""The functions and switches that the generated code of a circuit calls and reads.
 
-The generated code runs with this module's namespace as its globals. Its names there begin with an underscore, and since
-all circuits share them, torch.compile guards each once, however many circuits a graph has.
+The globals of the generated code are the namespace of this module, where the names that it uses begin with an
+underscore. All circuits share these globals, so torch.compile guards each name once per graph, not once per circuit.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def slow_call(
 
     Args:
         circuit: The declaration.
-        check_around: The generated function that runs its first argument on the others, between the same checks.
+        check_around: The generated function that calls its first argument with the others, between the same checks.
         owner: The module or object whose method is called, or None.
         args: The positional arguments without the owner.
         kwargs: The keyword arguments.
@@ -85,6 +85,6 @@ SHARED = {
     "numbers": NUMBERS,
     "ints": (int, torch.SymInt),
 }
-"""The names that all generated code may use, without their prefix."""
+"""The globals of the generated code, by their names without the prefix."""
 
 globals().update({f"_{name}": thing for name, thing in SHARED.items()})

@@ -1,6 +1,6 @@
-"""Write the comparisons of sizes: each axis is bound once and compared from then on; groups and arithmetic are solved.
+"""Write the comparisons of sizes: each axis is bound once, then compared; groups and arithmetic are solved.
 
-The order in which sizes become known is the same for every call, so it is found here, once; a call only compares.
+The order in which sizes become known is the same for every call, so it is found here, once per declaration.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class SizeComparisons:
         self._products: dict[str, Any] = {}
 
     def bind(self, axis: str, size: Any) -> None:
-        """Set the size of an axis, and check that it is a multiple where the circuit says so."""
+        """Set the size of an axis; refuse one that is not a multiple, if the circuit's `multiples` has the axis."""
         self.known[axis] = size
         self._check_multiple(axis, text_of(size))
 
@@ -47,7 +47,7 @@ class SizeComparisons:
         self.unsolved.append((Expression(name), term))
 
     def solve_all(self) -> None:
-        """Solve and compare the deferred terms until no more sizes become known; compare the rest as products."""
+        """Solve and compare the deferred terms until no more sizes become known, then compare remaining products."""
         before = -1
         while before != len(self.unsolved):
             before = len(self.unsolved)
@@ -77,7 +77,7 @@ class SizeComparisons:
             self.writer.refuse_if(f"{size.text} != {text_of(expected)}")
 
     def _compare_product(self, size: Expression, term: Group) -> None:
-        """Bind or compare the product of the unknown sizes of a group that has several."""
+        """Bind or compare the product of the unknown sizes of a group, for a group with more than one."""
         key = " ".join(sorted(unknown(term, self.known)))
         others: Any = 1
         for part in term.terms:

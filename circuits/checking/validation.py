@@ -1,4 +1,4 @@
-"""Raise SignatureError for a declaration that no call can satisfy or that names something unknown."""
+"""Raise SignatureError for a declaration that no call can satisfy or that has an unknown name."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def validate(circuit: Circuit) -> None:
         "fixed", circuit.fixed, lambda by: isinstance(by, str) or _is_size(by), "an attribute's name or a size"
     )
     _refuse_values("dtypes", circuit.dtypes, lambda dtype: isinstance(dtype, torch.dtype), "a torch.dtype")
-    _refuse_values("multiples", circuit.multiples, lambda of: _is_size(of) and of > 0, "an int above 0")
+    _refuse_values("multiples", circuit.multiples, lambda of: _is_size(of) and of > 0, "a positive int")
     _refuse_unsolvable_arithmetic(circuit)
     _refuse_optional_rest(circuit)
 
@@ -52,8 +52,8 @@ def _refuse_attributes_without_owner(circuit: Circuit) -> None:
     """Raise SignatureError if `fixed` names an attribute but the function is not a method."""
     for axis, by in circuit.fixed.items():
         if isinstance(by, str) and not circuit.owner:
-            what = f"fixed: the size of {axis} would be self.{by}, but {circuit.name} is no method"
-            raise SignatureError(f"{what}; give the number itself")
+            what = f"fixed: the size of {axis} would be self.{by}, but {circuit.name} is not a method"
+            raise SignatureError(f"{what}; give the size as a number")
 
 
 def _refuse_unsolvable_arithmetic(circuit: Circuit) -> None:
@@ -69,13 +69,16 @@ def _refuse_unsolvable_arithmetic(circuit: Circuit) -> None:
 
 
 def _stated_names(circuit: Circuit) -> dict[str, None]:
-    """Return the axes that are fixed or that occur outside arithmetic somewhere."""
+    """Return the axes that are fixed or that occur outside arithmetic in at least one tensor."""
     terms = (*_terms(circuit.optional.values()), *_terms(circuit.signature.inputs + circuit.signature.outputs))
     return dict.fromkeys((*circuit.fixed, *(name for term in terms for name in plain_names(term))))
 
 
 def _solvable_names(circuit: Circuit) -> dict[str, None]:
-    """Return the axes whose sizes are known once every term with a single unknown name is solved, repeatedly."""
+    """Return the axes whose sizes are known after terms with a single unknown name are solved, repeatedly.
+
+    All axes of optional tensors count as known.
+    """
     terms = _terms(circuit.signature.inputs + circuit.signature.outputs)
     known = dict.fromkeys((*circuit.fixed, *(term.name for term in terms if isinstance(term, Axis))))
     known |= dict.fromkeys(name for term in _terms(circuit.optional.values()) for name in term.names)
@@ -96,9 +99,9 @@ def _terms(tensors: Collection[Axes]) -> list[Term]:
 
 
 def _refuse_optional_rest(circuit: Circuit) -> None:
-    """Raise SignatureError if an optional tensor has `...` and no input has one that it could broadcast to."""
+    """Raise SignatureError if an optional tensor has `...` and no input has `...`."""
     if not any(has_rest(axes) for axes in circuit.signature.inputs):
         for name, axes in circuit.optional.items():
             if has_rest(axes):
-                what = f"optional: the '...' of {name!r} would broadcast to that of an input, but none has one"
+                what = f"optional: {name!r} has '...', but no input has '...' to which it could broadcast"
                 raise SignatureError(f"{what}\n{point(str(circuit.signature))}")

@@ -2,7 +2,7 @@
 
 The function has the parameter list of the definition, so Python binds the arguments of a call as usual. It tests
 whether a diagram is being recorded and whether checks are on, and then compares (`comparisons`). The same checks are
-written a second time as `check_around`, which runs the function that it is given; `slow_call` uses it.
+written a second time in the function `check_around`, whose first argument is the body to run; `slow_call` uses it.
 """
 
 import inspect
@@ -16,7 +16,7 @@ Parameters = tuple[inspect.Parameter, ...]
 
 
 def unused_prefix(parameters: Parameters) -> str:
-    """Return a string of underscores with which no parameter begins."""
+    """Return the shortest string of underscores that is not the beginning of any parameter."""
     prefix = "_"
     while any(each.name.startswith(prefix) for each in parameters):
         prefix += "_"
@@ -64,9 +64,10 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
 
 
 def _outlined_calls(prefix: str) -> list[str]:
-    """Return the functions that are called rarely, and that alone refer to the circuit.
+    """Return the source of the functions that are called rarely. Only these refer to the circuit.
 
-    The checked function itself does not: torch.compile cannot follow a circuit for which it has no name.
+    The checked function itself does not refer to it: torch.compile cannot trace a circuit for which it has no source
+    (Dynamo's word for the expression that finds an object).
     """
     p = prefix
     return [
@@ -82,7 +83,10 @@ def _outlined_calls(prefix: str) -> list[str]:
 
 
 def _checks(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
-    """Return the lines before the body and those after it."""
+    """Return the lines before the body and the lines after it.
+
+    If the sizes that can be solved depend on optional tensors, both are a single call of the slow check.
+    """
     comparisons = Comparisons(circuit, prefix)
     before = comparisons.input_lines()
     after = comparisons.output_lines(f"{prefix}result")
@@ -94,7 +98,7 @@ def _checks(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
 
 
 def _parameter_list(parameters: Parameters, prefix: str) -> str:
-    """Return the parameter list of the definition, with its default values by reference."""
+    """Return the source of the definition's parameter list, with default values read from `defaults`."""
     words: list[str] = []
     kinds = [each.kind for each in parameters]
     for i, each in enumerate(parameters):
@@ -108,7 +112,7 @@ def _parameter_list(parameters: Parameters, prefix: str) -> str:
 
 
 def _argument_list(parameters: Parameters) -> str:
-    """Return the arguments of a call that passes on every parameter."""
+    """Return the source of the arguments of a call that passes every parameter on."""
     return ", ".join(
         f"{each.name}={each.name}" if each.kind is each.KEYWORD_ONLY else f"{_stars(each)}{each.name}"
         for each in parameters
@@ -116,7 +120,7 @@ def _argument_list(parameters: Parameters) -> str:
 
 
 def _recorded_arguments(parameters: Parameters, owner: str) -> tuple[str, str]:
-    """Return the arguments without the owner as the source of a tuple and of a dict."""
+    """Return the source of a tuple of the positional arguments, without the owner, and of a dict of the others."""
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     args = "".join(
         f"{_stars(each)}{each.name}, " for each in parameters if each.kind not in named and each.name != owner

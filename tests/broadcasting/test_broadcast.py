@@ -36,13 +36,13 @@ from models.layers import FeedForward
 
 @circuit("a -> b")
 def square(x: Tensor) -> Tensor:
-    """The notebook's G."""
+    """The function G of the paper's notebook."""
     return (x**2).sum() + torch.ones(2, dtype=x.dtype)
 
 
 @circuit("a, d -> b")
 def sizes_of(x: Tensor, z: Tensor) -> Tensor:
-    """The notebook's H, with a different weight for each entry, so that a wrong order of entries is found."""
+    """The notebook's function H, with a different weight for each entry, so that a wrong order of entries fails."""
     one, two = torch.arange(1, len(x) + 1), torch.arange(1, len(z) + 1)
     return (one * x.abs()).sum() * torch.tensor([1.0, 2.0]) + (two * z.abs()).sum()
 
@@ -53,11 +53,11 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def signed(text: str, f: Any, **options: Any) -> Any:
-    """Return a function or module without a decorator as a circuit."""
+    """Return a function or a module as a circuit with the signature `text`."""
     return circuit(text, **options)(f)
 
 
-# --- the notebook's cells, Figures 8 to 12 ----------------------------------------------------------------------------
+# --- the cells of the paper's notebook, Figures 8 to 12 ---------------------------------------------------------------
 
 
 def test_figure_8_a_row_is_a_subtensor() -> None:
@@ -77,8 +77,8 @@ def test_figure_9_every_order_of_access_gives_the_same_number() -> None:
         assert table[i, j] == table[i, :][j] == table[:, j][i] == row_first == column_first
 
 
-def test_figure_10_broadcasting_is_the_loop_that_the_notebook_meant() -> None:
-    """The notebook's loop used the column of a leaked global and passed (fault 2); here every column is compared."""
+def test_figure_10_broadcasting_equals_a_loop_over_columns() -> None:
+    """The notebook's loop reads a single column, of a global (fault 2 in test_notebook.py); here all are compared."""
     lifted = broadcast(square, "a c -> b c")
     x = torch.rand(3, 4)
     expected = torch.zeros(2, 4)
@@ -90,7 +90,7 @@ def test_figure_10_broadcasting_is_the_loop_that_the_notebook_meant() -> None:
 
 
 def test_figure_11_inner_broadcasting_shares_the_other_argument() -> None:
-    """The lifted type is c a, d -> c b; the notebook's docstring says c d (fault 3), which is refused."""
+    """The lifted signature is c a, d -> c b; the notebook's, with c d (fault 3 in test_notebook.py), is refused."""
     lifted = broadcast(sizes_of, "c a, d -> c b")
     x, z = torch.randn(5, 3), torch.randn(4)
     for i in range(5):
@@ -120,7 +120,7 @@ def test_nested_broadcasting_over_pairs() -> None:
 
 
 def test_batched_predict_shares_the_weight_pairs() -> None:
-    """seeds/001: the list of weight pairs is outside the signature, so every example shares it."""
+    """The list of weight pairs is outside the signature, so every example shares it."""
 
     @circuit("n -> m")
     def predict(inputs: Tensor, params: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -225,17 +225,17 @@ def cases(draw: st.DrawFn, least: int = 0) -> Case:
     )
 
 
-@pytest.mark.parametrize("rest", ["", "..."], ids=["mapped", "at the front"])
+@pytest.mark.parametrize("rest", ["", "..."], ids=["mapped", "batched"])
 @given(case=cases())
 def test_index_then_apply_is_apply_then_index(rest: str, case: Case) -> None:
-    """Identities 1, 2 and 3 of the reference, also for axes of size 0 and 1."""
+    """Broadcasting equals a loop over all indexes of the lifted axes, also for axes of size 0 and 1."""
     f = case.circuit(rest)
     tensors = case.tensors()
     found = broadcast(f, case.target)(*tensors)
     torch.testing.assert_close(found, case.loop(f, tensors))
 
 
-@pytest.mark.parametrize("rest", ["", "..."], ids=["mapped", "at the front"])
+@pytest.mark.parametrize("rest", ["", "..."], ids=["mapped", "batched"])
 @given(case=cases())
 @settings(max_examples=40)
 def test_gradients_are_those_of_the_loop(rest: str, case: Case) -> None:
@@ -244,19 +244,19 @@ def test_gradients_are_those_of_the_loop(rest: str, case: Case) -> None:
     found, expected = broadcast(f, case.target)(*tensors), case.loop(f, tensors)
     weights = torch.randn_like(found)
     if found.requires_grad and expected.requires_grad:
-        ours = torch.autograd.grad((found * weights).sum(), tensors, allow_unused=True)
-        theirs = torch.autograd.grad((expected * weights).sum(), tensors, allow_unused=True)
-        for mine, other, tensor in zip(ours, theirs, tensors, strict=True):
+        gradients = torch.autograd.grad((found * weights).sum(), tensors, allow_unused=True)
+        of_loop = torch.autograd.grad((expected * weights).sum(), tensors, allow_unused=True)
+        for one, other, tensor in zip(gradients, of_loop, tensors, strict=True):
             zeros = torch.zeros_like(tensor)
-            torch.testing.assert_close(zeros if mine is None else mine, zeros if other is None else other)
+            torch.testing.assert_close(zeros if one is None else one, zeros if other is None else other)
 
 
 @pytest.mark.parametrize("vmap", [torch.func.vmap, functorch.vmap], ids=["torch.func", "functorch"])
 @given(case=cases(least=1))
 @settings(max_examples=60)
 @pytest.mark.filterwarnings("ignore:We've integrated functorch:FutureWarning")
-def test_each_axis_is_what_vmap_gives(vmap: Any, case: Case) -> None:
-    """vmap over each lifted axis, with the dims that the signature states; by torch.func and by torch's functorch."""
+def test_each_lifted_axis_equals_vmap_over_it(vmap: Any, case: Case) -> None:
+    """torch.vmap over each lifted axis, with the in_dims and out_dims of the signature, gives the same result."""
     f = case.circuit("")
     tensors = case.tensors()
 
@@ -267,7 +267,8 @@ def test_each_axis_is_what_vmap_gives(vmap: Any, case: Case) -> None:
     plain = [without(each, case.over) for each in case.lifted]
 
     def in_order(*tensors: Tensor) -> Tensor:
-        return run(*[ordered(each, mine, own) for each, mine, own in zip(tensors, plain, case.own, strict=True)])
+        triples = zip(tensors, plain, case.own, strict=True)
+        return run(*[ordered(tensor, given_axes, wanted) for tensor, given_axes, wanted in triples])
 
     inner: Any = in_order
     levels = []
@@ -281,7 +282,7 @@ def test_each_axis_is_what_vmap_gives(vmap: Any, case: Case) -> None:
 
 @given(case=cases(least=1), size=st.integers(1, 4))
 @settings(max_examples=40)
-def test_in_chunks_the_same(case: Case, size: int) -> None:
+def test_chunks_do_not_change_the_result(case: Case, size: int) -> None:
     tensors = case.tensors()
     for rest in ("", "..."):
         f = case.circuit(rest)
@@ -419,7 +420,7 @@ def test_a_shared_mask_keeps_its_own_leading_axes(shape: tuple[int, ...], random
     torch.testing.assert_close(lifted(query, key, value, mask), by_heads(query, key, value, [mask] * 3))
 
 
-def test_a_mask_of_its_own_axes_is_mapped_too() -> None:
+def test_a_mask_with_a_lifted_axis_is_mapped_too() -> None:
     @circuit("y, x -> y", optional={"mask": "y x"})
     def mixed(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
         score = query[:, None] * key
@@ -439,7 +440,7 @@ def test_a_weight_without_ellipsis_is_mapped() -> None:
         broadcast(project, "... m, h m k -> ... h k")(x, weights), einsum(x, weights, "b y m, h m k -> b y h k")
     )
     assert "vmap" in str(trace(broadcast(project, "y m, h m k -> y h k")))
-    with pytest.raises(SignatureError, match=r"'\.\.\.' of weight comes from nowhere"):
+    with pytest.raises(SignatureError, match=r"weight has '\.\.\.' here, but not in"):
         broadcast(project, "... m, ... m k -> ... k")
 
 
@@ -459,16 +460,16 @@ def test_a_module_lifted_is_a_module() -> None:
     assert list(lifted.state_dict()) == ["module.weight", "module.bias"]
     assert "m c -> c k" in repr(lifted)
     lifted(x).square().sum().backward()
-    ours = inside.weight.grad
+    found = inside.weight.grad
     inside.zero_grad()
     F.linear(x.T, inside.weight, inside.bias).square().sum().backward()
-    torch.testing.assert_close(ours, inside.weight.grad)
+    torch.testing.assert_close(found, inside.weight.grad)
     with pytest.raises(ShapeError, match="m is 5 here"):
         lifted(torch.rand(5, 4))
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
-def test_a_lifted_module_is_copied_and_pickled_with_what_is_inside(again: Any) -> None:
+def test_a_lifted_module_is_copied_and_pickled_with_its_submodule(again: Any) -> None:
     lifted = broadcast(linear(), "m c -> c k")
     other = again(lifted)
     x = torch.rand(3, 4)
@@ -504,11 +505,11 @@ def test_a_bound_method_is_lifted_with_its_object() -> None:
     torch.testing.assert_close(broadcast(module.scale, "c a -> c a")(x), x * module.weight)
     with pytest.raises(ShapeError):
         broadcast(module.scale, "c a -> c a")(torch.rand(4, 2))
-    with pytest.raises(SignatureError, match="method of no object"):
+    with pytest.raises(SignatureError, match="unbound method"):
         broadcast(Scale.scale, "c a -> c a")
 
 
-def test_what_vmap_cannot_map_is_refused_by_name(golden: Any) -> None:
+def test_operations_that_vmap_cannot_map_are_named(golden: Any) -> None:
     norm = signed("b c h w -> b c h w", nn.BatchNorm2d(3))
     lifted = broadcast(norm, "e b c h w -> e b c h w")
     x = torch.rand(2, 4, 3, 2, 2)
@@ -521,12 +522,12 @@ def test_what_vmap_cannot_map_is_refused_by_name(golden: Any) -> None:
         lambda: broadcast(signed("t i -> t o", lambda x: unlucky(x)[0]), "b t i -> b t o")(torch.rand(2, 5, 3)),
         lambda: broadcast(signed("b c -> b c", lambda x: nn.BatchNorm1d(3)(x)), "e b c -> e b c")(x[..., 0, 0]),
     ]
-    words = []
+    messages = []
     for call in calls:
         with pytest.raises(CircuitError) as caught:
             call()
-        words.append(str(caught.value))
-    golden("broadcasting/unmapped.txt", "\n\n".join(words) + "\n")
+        messages.append(str(caught.value))
+    golden("broadcasting/unmapped.txt", "\n\n".join(messages) + "\n")
     assert norm.num_batches_tracked == 0
     torch.testing.assert_close(lifted.eval()(x), torch.stack([norm(each) for each in x]))
 
@@ -570,10 +571,10 @@ def test_a_chunk_holds_chunk_size_indexes(text: str) -> None:
     assert len(seen) == 3
 
 
-def test_arguments_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(CircuitError, match="chunk_size is a number of indexes"):
+def test_invalid_arguments_are_refused() -> None:
+    with pytest.raises(CircuitError, match="chunk_size must be None or a positive int"):
         broadcast(square, "a c -> b c", chunk_size=0)
-    with pytest.raises(CircuitError, match="randomness is"):
+    with pytest.raises(CircuitError, match="randomness must be"):
         broadcast(square, "a c -> b c", randomness="some")  # type: ignore[arg-type]
     with pytest.raises(SignatureError, match="has no signature"):
         broadcast(torch.sin, "a -> a")
@@ -593,7 +594,7 @@ class Holder(nn.Module):
 
 SUBJECTS: dict[str, Callable[[], tuple[Any, list[Tensor]]]] = {
     "mapped": lambda: (broadcast(distance, "i p, j p -> i j"), [torch.rand(4, 3), torch.rand(5, 3)]),
-    "front": lambda: (
+    "batched": lambda: (
         broadcast(attention, "b y k h, b x k h, b x k h -> b y k h"),
         [torch.rand(2, 4, 8, 3), torch.rand(2, 5, 8, 3), torch.rand(2, 5, 8, 3)],
     ),
@@ -604,7 +605,7 @@ SLOW = ["module", "ellipsis"]
 
 
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["mapped", "front", *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW]])
+@pytest.mark.parametrize("name", ["mapped", "batched", *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW]])
 def test_compiles_fullgraph(name: str, dynamic: bool) -> None:
     f, tensors = SUBJECTS[name]()
     torch.compiler.reset()
@@ -639,10 +640,10 @@ def test_differentiates_twice(target: str) -> None:
     torch.testing.assert_close(torch.func.jacfwd(lifted)(*tensors), expected)
 
 
-# --- what a recording shows -------------------------------------------------------------------------------------------
+# --- diagrams ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_trace_shows_the_box_with_the_lifted_axes_passing_it(golden: Any) -> None:
+def test_a_trace_shows_the_mapped_box_with_the_lifted_axes(golden: Any) -> None:
     x = torch.rand(3, 4)
     lifted = broadcast(square, "a c -> b c")
     diagrams = [
@@ -661,7 +662,7 @@ def test_a_trace_shows_the_box_with_the_lifted_axes_passing_it(golden: Any) -> N
     torch.testing.assert_close(diagrams[5](x.T, y), torch.cdist(x.T, y))
 
 
-def test_a_printed_run_shows_it_too(golden: Any) -> None:
+def test_track_prints_the_mapped_box(golden: Any) -> None:
     lifted, lines = broadcast(square, "a c -> b c"), io.StringIO()
     with track(lifted, to=lines):
         lifted(torch.rand(3, 4))
@@ -672,7 +673,7 @@ def test_a_printed_run_shows_it_too(golden: Any) -> None:
 
 
 def test_heads_of_the_notebook_are_attention_lifted() -> None:
-    """MultiHeadAttention is Figure 21: four linear boxes, and attention lifted over h, which is the last axis."""
+    """MultiHeadAttention of Figure 21 is four linear boxes and attention lifted over h, here as the last axis."""
     model = MultiHeadAttention(m=12, k=4, h=3)
     target, source = torch.rand(5, 12), torch.rand(7, 12)
     heads = [box(x).unflatten(-1, (3, 4)).mT for box, x in ((model.Lq, target), (model.Lk, source), (model.Lv, source))]
@@ -711,24 +712,24 @@ IMPOSSIBLE = [
 ]
 
 
-def test_an_impossible_lift_says_which_axis(golden: Any) -> None:
-    words = []
+def test_messages_of_impossible_lifts(golden: Any) -> None:
+    messages = []
     for f, target in IMPOSSIBLE:
         with pytest.raises(SignatureError) as caught:
             broadcast(f, target)
-        words.append(str(caught.value))
+        messages.append(str(caught.value))
     for optional in ({"mask": "y x g"}, {"mask": "y"}, {"bias": "y x"}, {"mask": "h ("}):
         with pytest.raises(SignatureError) as caught:
             broadcast(attention, "y k h, x k h, x k h -> y k h", optional=optional)
-        words.append(str(caught.value))
-    golden("broadcasting/impossible.txt", "\n\n".join(words) + "\n")
+        messages.append(str(caught.value))
+    golden("broadcasting/impossible.txt", "\n\n".join(messages) + "\n")
 
 
-def test_a_call_that_does_not_fit_is_refused_in_the_words_of_the_lift(golden: Any) -> None:
+def test_message_of_a_refused_call_has_the_lifted_signature(golden: Any) -> None:
     pairs = broadcast(distance, "i p, j p -> i j")
     with pytest.raises(ShapeError) as caught:
         pairs(torch.rand(4, 3), torch.rand(5, 2))
-    words = str(caught.value)
-    assert "declared at" in words
-    assert "test_broadcast.py" in words
-    golden("broadcasting/misfit.txt", words.partition("\n  declared")[0] + "\n")
+    message = str(caught.value)
+    assert "declared at" in message
+    assert "test_broadcast.py" in message
+    golden("broadcasting/misfit.txt", message.partition("\n  declared")[0] + "\n")

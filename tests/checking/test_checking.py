@@ -22,13 +22,13 @@ from torch._dynamo.exc import Unsupported
 from torch.nn import functional as F
 
 from circuits import CircuitError, ShapeError, SignatureError, check, checks, circuit, definitions, find_circuit
-from circuits.checking.circuit import fixed_sizes, kernel_of
+from circuits.checking.circuit import fixed_sizes
 from circuits.checking.runtime import leaves
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Each of y queries takes a weighted sum of the x values, by the softmax of its scores with their keys."""
+    """Return for each of y queries the sum of the x values, weighted by the softmax of the scores with the keys."""
     score = query @ key.mT * key.shape[-1] ** -0.5
     if mask is not None:
         score = score.masked_fill(~mask, -torch.inf)
@@ -169,16 +169,16 @@ def heads_known(joined: Tensor, h: Tensor, k: Tensor) -> Tensor:
     return joined.sum(-1)
 
 
-def words(error: BaseException) -> str:
-    """Return an error message without the path of this file."""
+def message_of(error: BaseException) -> str:
+    """Return the type and the message of an error, with a fixed place of the declaration."""
     return re.sub(r"declared at .*", "declared at model.py:12", f"{type(error).__name__}: {error}\n")
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_bad_call_says_everything(name: str, golden: Callable[[str, str], None]) -> None:
+def test_message_of_a_refused_call(name: str, golden: Callable[[str, str], None]) -> None:
     with pytest.raises(CircuitError) as caught:
         MISTAKES[name]()
-    golden(f"checking/call_{name}.txt", words(caught.value))
+    golden(f"checking/call_{name}.txt", message_of(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_bad_call_says_everything(name: str, golden: Callable[[str, str], None
         ),
     ],
 )
-def test_a_bad_call_says_the_same_while_it_is_compiled(name: str) -> None:
+def test_message_of_a_refused_call_under_compile(name: str) -> None:
     with pytest.raises(ShapeError) as eager:
         MISTAKES[name]()
     torch._dynamo.reset()
@@ -237,7 +237,7 @@ DECLARATIONS: dict[str, Callable[[], object]] = {
     "too_many_tensors": on_two("a, b, c -> a"),
     "optional_unknown": on_two("a, a -> a", optional={"mask": "a"}),
     "optional_bad_text": on_two("a -> a", optional={"y": "a ("}),
-    "optional_rest_meets_none": on_two("a -> a", optional={"y": "... a"}),
+    "optional_rest_on_no_input": on_two("a -> a", optional={"y": "... a"}),
     "fixed_without_self": on_two("a, b -> a", fixed="a"),
     "fixed_unknown": on_two("a, b -> a", fixed={"c": 3}),
     "fixed_no_int": on_two("a, b -> a", fixed={"a": 2.5}),
@@ -259,10 +259,10 @@ def with_replaced_forward() -> nn.Module:
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
-def test_a_bad_declaration_says_why(name: str, golden: Callable[[str, str], None]) -> None:
+def test_message_of_a_refused_declaration(name: str, golden: Callable[[str, str], None]) -> None:
     with pytest.raises(SignatureError) as caught:
         DECLARATIONS[name]()
-    golden(f"checking/declared_{name}.txt", words(caught.value))
+    golden(f"checking/declared_{name}.txt", message_of(caught.value))
 
 
 GOOD: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
@@ -290,7 +290,7 @@ GOOD: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_call_gives_what_the_function_gives(name: str) -> None:
+def test_a_checked_call_returns_the_result_of_the_function(name: str) -> None:
     call, sizes = GOOD[name]
     torch.manual_seed(0)
     checked = call()
@@ -301,7 +301,7 @@ def test_a_good_call_gives_what_the_function_gives(name: str) -> None:
     torch.testing.assert_close(checked, plain, rtol=0, atol=0, equal_nan=True)
 
 
-def test_the_message_says_where_the_circuit_is_declared() -> None:
+def test_the_message_ends_with_the_place_of_the_declaration() -> None:
     with pytest.raises(ShapeError) as caught:
         inner(ones(3), ones(4))
     lines = inspect.getsourcelines(sys.modules[__name__])[0]
@@ -316,7 +316,7 @@ def test_a_traceback_shows_the_generated_lines() -> None:
     assert "_wrong(None, (left, right, ), None)" in text
 
 
-def test_errors_are_of_the_kinds_that_users_catch() -> None:
+def test_errors_are_type_errors_and_value_errors() -> None:
     with pytest.raises(TypeError):
         inner(ones(3), ones(4))
     with pytest.raises(ValueError, match="->"):
@@ -341,13 +341,13 @@ class TestBinding:
         with pytest.raises(ShapeError, match=r"e \[y x\]  3 2"):
             wrapped(ones(2), ones(3), 3, 4, 5, d=6, e=ones(3, 2))
         for call in (lambda f: f(), lambda f: f(1, 2), lambda f: f(a=1, b=2, d=3), lambda f: f(1, 2, b=3, d=4)):
-            with pytest.raises(TypeError) as ours:
+            with pytest.raises(TypeError) as found:
                 call(wrapped)
-            with pytest.raises(TypeError) as theirs:
+            with pytest.raises(TypeError) as expected:
                 call(f)
-            assert str(ours.value).partition(")")[2] == str(theirs.value).partition(")")[2]
+            assert str(found.value).partition(")")[2] == str(expected.value).partition(")")[2]
 
-    def test_names_that_the_generated_text_might_use(self) -> None:
+    def test_parameters_with_names_of_the_generated_source(self) -> None:
         @circuit("y, y, y, y -> y")
         def f(_circuit: Tensor, _s2: Tensor, refuse: Tensor, _s1: Tensor) -> Tensor:
             return _circuit + _s2 + refuse + _s1
@@ -376,16 +376,16 @@ class TestBinding:
         with pytest.raises(ShapeError, match="x is 4 here, but 3"):
             f(ones(2), first=ones(3, 2), second=ones(4))
 
-    def test_sizes_that_optional_tensors_bring_to_a_group(self) -> None:
+    def test_a_group_solved_with_the_size_of_an_optional_tensor(self) -> None:
         @circuit("(h k) -> (h k)", optional={"weight": "k"})
         def f(x: Tensor, weight: Tensor | None = None) -> Tensor:
             return x if weight is None else (x.view(-1, weight.shape[0]) * weight).flatten()
 
         assert f(ones(12)).shape == f(ones(12), ones(3)).shape == (12,)
-        with pytest.raises(ShapeError, match="no whole h: k is 5"):
+        with pytest.raises(ShapeError, match="h is not a whole number: k is 5"):
             f(ones(12), ones(5))
 
-    def test_nothing_goes_in(self) -> None:
+    def test_a_function_without_inputs(self) -> None:
         @circuit("-> y, ", fixed={"y": 3})
         def f() -> Any:
             return ones(3), ones()
@@ -467,7 +467,7 @@ def test_outputs_are_found_wherever_they_are_nested(pack: Callable[[Tensor, Tens
 
 
 class TestKernels:
-    def test_the_kernel_runs_and_definitions_bring_back_the_definition(self) -> None:
+    def test_the_kernel_runs_except_inside_definitions(self) -> None:
         @circuit("y -> y")
         def f(x: Tensor) -> Tensor:
             return x + 1
@@ -479,7 +479,7 @@ class TestKernels:
 
         assert f.kernel(fast) is fast
         assert f.circuit.has_kernel
-        assert kernel_of(f.circuit) is fast
+        assert f.circuit.body.kernel is fast
         assert f(ones(1)).item() == 3
         with definitions():
             assert f(ones(1)).item() == 2
@@ -538,7 +538,7 @@ class TestSwitches:
             pytest.param("1", "ShapeError", marks=pytest.mark.slow),
         ],
     )
-    def test_the_environment_says_what_holds_from_the_start(self, value: str, error: str) -> None:
+    def test_the_environment_variable_sets_the_initial_state(self, value: str, error: str) -> None:
         program = """
 import torch
 from circuits import circuit
@@ -559,7 +559,7 @@ class TestInstances:
     def linear(self) -> nn.Linear:
         return circuit("... m -> ... k", fixed={"m": "in_features", "k": "out_features"})(nn.Linear(4, 3))
 
-    def test_nothing_but_the_check_is_added(self) -> None:
+    def test_only_the_check_is_added(self) -> None:
         module = nn.Linear(4, 3)
         before, held = {**module.state_dict()}, {**module.__dict__}
         signed = circuit("... m -> ... k", fixed={"m": "in_features"})(module)
@@ -578,7 +578,7 @@ class TestInstances:
             with pytest.raises(ShapeError, match=r"m is 5 here, but 4 \(fixed by Linear\.in_features\)"):
                 call(ones(2, 5))
 
-    def test_it_has_its_own_signature_over_its_class_s(self) -> None:
+    def test_a_signature_of_an_instance_overrides_that_of_its_class(self) -> None:
         module = circuit("y m, x m -> y m")(MultiHeadAttention(6, 2, 3))
         found, of_class = find_circuit(module), find_circuit(MultiHeadAttention(6, 2, 3))
         assert found is not None
@@ -614,7 +614,7 @@ class TestInstances:
         with pytest.raises(ShapeError):
             other(ones(2, 5))
 
-    def test_a_shallow_copy_runs_on_what_it_holds(self, linear: nn.Linear) -> None:
+    def test_a_shallow_copy_runs_on_its_own_parameters(self, linear: nn.Linear) -> None:
         other = copy.copy(linear)
         other.__dict__["_parameters"] = {name: torch.zeros_like(each) for name, each in linear.named_parameters()}
         assert other(ones(2, 4)).count_nonzero() == 0
@@ -637,7 +637,7 @@ def saved(module: nn.Linear) -> nn.Linear:
     return torch.load(file, weights_only=False)
 
 
-def test_check_gives_the_sizes() -> None:
+def test_check_returns_the_sizes() -> None:
     assert check(ones(2, 3, 8, 6), "b c h w", c=3) == {"b": 2, "c": 3, "h": 8, "w": 6}
     assert check(ones(5, 2, 12), "... (h k)", k=4) == {"k": 4, "h": 3}
     assert check(ones(5, 12), "... 2*c") == {"c": 6}
@@ -651,7 +651,7 @@ def test_the_declaration_is_data() -> None:
     assert [str(term) for term in spec.optional["mask"]] == ["...", "y", "x"]
     assert find_circuit(attention) is spec
     assert attention.__doc__ is not None
-    assert attention.__doc__.startswith("Each of y queries")
+    assert attention.__doc__.startswith("Return for each of y queries")
     assert spec.definition is inspect.unwrap(attention)
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.name = "other"  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""Checked circuits under torch.compile, export, vmap, grad, FX and more: each equals the function without a check."""
+"""Checked circuits equal the unchecked function under torch.compile, export, vmap, grad, FX, autocast and copies."""
 
 import copy
 import io
@@ -54,16 +54,16 @@ class CheckedMix(Mix):
 class Subject:
     """A circuit, the same function without a check, arguments that fit, and arguments that do not.
 
-    `says` is a part of the error message for the latter.
+    `message` is a part of the error message for the latter.
     """
 
     checked: Callable[..., Tensor]
     plain: Callable[..., Tensor]
     good: Callable[..., tuple[Tensor, ...]]
     bad: tuple[Tensor, ...]
-    says: str
+    message: str
 
-    def agrees(self, *sizes: int) -> None:
+    def assert_agrees(self, *sizes: int) -> None:
         arguments = self.good(*sizes)
         torch.testing.assert_close(self.checked(*arguments), self.plain(*arguments))
 
@@ -89,7 +89,7 @@ def module() -> Subject:
     checked, plain = CheckedMix(), Mix()
     plain.load_state_dict(checked.state_dict())
     return Subject(
-        checked, plain, two, (torch.randn(4, 6), torch.randn(5, 7)), "(h k) is 7 here, which gives no whole h"
+        checked, plain, two, (torch.randn(4, 6), torch.randn(5, 7)), "(h k) is 7 here, so h is not a whole number"
     )
 
 
@@ -107,7 +107,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 @pytest.fixture(params=[module, instance], ids=lambda make: make.__name__)
-def held(request: pytest.FixtureRequest) -> tuple[nn.Module, Subject]:
+def module_and_subject(request: pytest.FixtureRequest) -> tuple[nn.Module, Subject]:
     subject = request.param()
     return subject.checked, subject
 
@@ -124,11 +124,11 @@ class Graphs:
 
 
 def test_eager(subject: Subject) -> None:
-    subject.agrees()
-    subject.agrees(2, 3)
+    subject.assert_agrees()
+    subject.assert_agrees(2, 3)
     with pytest.raises(ShapeError) as caught:
         subject.checked(*subject.bad)
-    assert subject.says in str(caught.value)
+    assert subject.message in str(caught.value)
 
 
 def test_compile_in_one_graph(subject: Subject) -> None:
@@ -161,7 +161,7 @@ def test_compile_with_one_axis_marked_dynamic(subject: Subject) -> None:
 
 
 def test_compile_adds_no_operation(subject: Subject) -> None:
-    """The graph of the circuit has the same nodes as that of the unchecked function: nothing of the check is left."""
+    """The graph of the circuit has the same nodes as the graph of the unchecked function: the check adds none."""
     nodes: list[list[str]] = []
 
     def note(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
@@ -177,9 +177,9 @@ def test_compile_adds_no_operation(subject: Subject) -> None:
 def test_compile_trains(subject: Subject) -> None:
     arguments = [each.requires_grad_() for each in subject.good(2)]
     compiled = torch.compile(subject.checked, fullgraph=True, backend="aot_eager")
-    ours = torch.autograd.grad(compiled(*arguments).square().sum(), arguments)
-    theirs = torch.autograd.grad(subject.plain(*arguments).square().sum(), arguments)
-    torch.testing.assert_close(ours, theirs)
+    found = torch.autograd.grad(compiled(*arguments).square().sum(), arguments)
+    expected = torch.autograd.grad(subject.plain(*arguments).square().sum(), arguments)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -319,15 +319,15 @@ def test_grad(subject: Subject) -> None:
 
 def test_grad_of_each_example(subject: Subject) -> None:
     arguments = subject.good(3)
-    ours, theirs = (vmap(grad(total(f)))(*arguments) for f in (subject.checked, subject.plain))
-    torch.testing.assert_close(ours, theirs)
+    found, expected = (vmap(grad(total(f)))(*arguments) for f in (subject.checked, subject.plain))
+    torch.testing.assert_close(found, expected)
 
 
 def test_vjp(subject: Subject) -> None:
     arguments = subject.good()
-    ours, theirs = (vjp(f, *arguments) for f in (subject.checked, subject.plain))
-    torch.testing.assert_close(ours[0], theirs[0])
-    torch.testing.assert_close(ours[1](torch.ones_like(ours[0])), theirs[1](torch.ones_like(ours[0])))
+    found, expected = (vjp(f, *arguments) for f in (subject.checked, subject.plain))
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1](torch.ones_like(found[0])), expected[1](torch.ones_like(found[0])))
 
 
 @pytest.mark.parametrize("jacobian", [jacrev, jacfwd], ids=["jacrev", "jacfwd"])
@@ -338,8 +338,8 @@ def test_jacobian(subject: Subject, jacobian: Callable[..., Any]) -> None:
 
 def test_hessian(subject: Subject) -> None:
     arguments = subject.good(y=2, x=2)
-    ours, theirs = (hessian(total(f))(*arguments) for f in (subject.checked, subject.plain))
-    torch.testing.assert_close(ours, theirs)
+    found, expected = (hessian(total(f))(*arguments) for f in (subject.checked, subject.plain))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
@@ -374,14 +374,14 @@ def test_fake_tensors(subject: Subject) -> None:
 def test_autocast(subject: Subject) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         arguments = subject.good(2)
-        ours, theirs = subject.checked(*arguments), subject.plain(*arguments)
-    assert ours.dtype == theirs.dtype == torch.bfloat16
-    torch.testing.assert_close(ours, theirs)
+        found, expected = subject.checked(*arguments), subject.plain(*arguments)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected)
 
 
 def test_inference_mode(subject: Subject) -> None:
     with torch.inference_mode():
-        subject.agrees(2)
+        subject.assert_agrees(2)
 
 
 def test_deepcopy(subject: Subject) -> None:
@@ -414,24 +414,24 @@ def test_torch_save(subject: Subject) -> None:
         again(*subject.bad)
 
 
-def test_state_dict(held: tuple[nn.Module, Subject]) -> None:
-    module, subject = held
+def test_state_dict(module_and_subject: tuple[nn.Module, Subject]) -> None:
+    module, subject = module_and_subject
     assert isinstance(subject.plain, nn.Module)
     assert list(module.state_dict()) == list(subject.plain.state_dict())
     subject.plain.load_state_dict(module.state_dict(), strict=True)
-    subject.agrees(2)
+    subject.assert_agrees(2)
 
 
-def test_functional_call(held: tuple[nn.Module, Subject]) -> None:
-    module, subject = held
+def test_functional_call(module_and_subject: tuple[nn.Module, Subject]) -> None:
+    module, subject = module_and_subject
     weights = {name: torch.zeros_like(each) for name, each in module.named_parameters()}
-    ours = functional_call(module, weights, subject.good(2))
+    found = functional_call(module, weights, subject.good(2))
     assert isinstance(subject.plain, nn.Module)
     torch.manual_seed(0)
     arguments = subject.good(2)
-    theirs = functional_call(subject.plain, weights, arguments)
-    torch.testing.assert_close(functional_call(module, weights, arguments), theirs)
-    assert ours.shape == theirs.shape
+    expected = functional_call(subject.plain, weights, arguments)
+    torch.testing.assert_close(functional_call(module, weights, arguments), expected)
+    assert found.shape == expected.shape
     with pytest.raises(ShapeError):
         functional_call(module, weights, subject.bad)
 
@@ -484,7 +484,7 @@ def test_export_with_an_axis_that_must_divide() -> None:
 
 
 def test_data_parallel_copies() -> None:
-    """A replica has a shallow copy of the module's dict, and must run with its own parameters."""
+    """A replica has a shallow copy of the module's `__dict__` and must run with the parameters set on the replica."""
     subject = instance()
     assert isinstance(subject.checked, nn.Module)
     replica = subject.checked._replicate_for_data_parallel()

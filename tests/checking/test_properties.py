@@ -1,4 +1,4 @@
-"""Random signatures, sizes and texts: the expected result is drawn first, and the input is made from it."""
+"""Random signatures, sizes and texts: sizes are drawn first and tensors made from them, so the result is known."""
 
 import random
 import string
@@ -53,21 +53,19 @@ def empty(*sizes: int) -> Tensor:
 
 
 def returns(*outputs: Tensor) -> Any:
-    """Return a function that takes any tensors and returns these."""
+    """Return a function that takes any tensors and returns `outputs`, alone or as a tuple."""
     return lambda *tensors: outputs[0] if len(outputs) == 1 else outputs
 
 
 @given(tensors(), sizes_of_names, st.lists(st.integers(1, 4), max_size=2))
-def test_sizes_are_bound_to_what_the_tensors_were_made_from(
-    axes: list[list[str]], sizes: dict[str, int], rest: list[int]
-) -> None:
+def test_check_returns_the_sizes_of_the_tensors(axes: list[list[str]], sizes: dict[str, int], rest: list[int]) -> None:
     for words in axes:
         found = check(empty(*rest, *(size_of(word, sizes) for word in words)), f"... {' '.join(words)}")
         assert found == {name: sizes[name] for name in known(words)}
 
 
 @given(tensors(), tensors(), sizes_of_names, st.lists(st.integers(1, 4), max_size=2))
-def test_what_was_made_from_sizes_fits(
+def test_tensors_with_one_set_of_sizes_fit(
     axes: list[list[str]], out: list[list[str]], sizes: dict[str, int], rest: list[int]
 ) -> None:
     """The generated check accepts tensors whose shapes were made from one set of sizes."""
@@ -129,7 +127,7 @@ def spans(marks: str) -> Iterator[tuple[int, int]]:
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(0, 40))
-def test_arithmetic_fits_exactly_where_python_says_so(h: int, s: int, k: int, size: int) -> None:
+def test_arithmetic_fits_as_python_computes_it(h: int, s: int, k: int, size: int) -> None:
     """One random size is checked against four terms; whether it fits is computed by Python's own arithmetic."""
     fit = {
         "h/s": h % s == 0 and size == h // s,
@@ -190,7 +188,7 @@ def mutated(text: str, rng: random.Random) -> str:
     return text
 
 
-def read_mutated(cases: range) -> float:
+def parse_mutated(cases: range) -> float:
     """Parse many mutated texts and return the fraction that are valid signatures."""
     valid = 0
     for case in cases:
@@ -208,7 +206,7 @@ def read_mutated(cases: range) -> float:
 
 
 def assert_caret_is_under_the_fault(text: str, message: str) -> None:
-    """Check that the text before the caret begins some valid signature, and that the text with the fault does not."""
+    """Check that the text before the caret is the beginning of a valid signature, and with the marked text is not."""
     _, quoted, marks = message.split("\n")
     assert marks.strip(" ^") == "", message
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
@@ -217,17 +215,17 @@ def assert_caret_is_under_the_fault(text: str, message: str) -> None:
     if "…" in quoted:
         return
     if start >= len(text.rstrip()):
-        assert begins_well(text), message
+        assert is_a_beginning(text), message
     elif "never closed" in message:
         assert text[start] == "(", message
         assert text[:start].count("(") == text[:start].count(")"), message
     else:
-        assert begins_well(text[:start]), message
-        assert not begins_well(text[:stop] + " "), message
+        assert is_a_beginning(text[:start]), message
+        assert not is_a_beginning(text[:stop] + " "), message
 
 
-def begins_well(text: str) -> bool:
-    """Return whether one of a few endings makes the text a valid signature."""
+def is_a_beginning(text: str) -> bool:
+    """Return whether the text is a valid signature when one of a few endings is appended."""
     ends = ["", "h", ")", "h)", "->", " -> ", ") ->", "h ->", "h) ->", "> "]
     return any(parses(text + end) for end in ends)
 
@@ -240,17 +238,17 @@ def parses(text: str) -> bool:
     return True
 
 
-def test_mutated_texts_are_read_or_refused() -> None:
-    assert read_mutated(range(4_000)) >= 0.3
+def test_mutated_texts_are_parsed_or_refused() -> None:
+    assert parse_mutated(range(4_000)) >= 0.3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
-def test_very_many_mutated_texts_are_read_or_refused(block: int) -> None:
-    assert read_mutated(range(block * 10_000, (block + 1) * 10_000)) >= 0.3
+def test_very_many_mutated_texts_are_parsed_or_refused(block: int) -> None:
+    assert parse_mutated(range(block * 10_000, (block + 1) * 10_000)) >= 0.3
 
 
 @given(st.text(max_size=40))
 @settings(max_examples=300)
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     assert parses(text) in (True, False)

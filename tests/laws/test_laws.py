@@ -371,7 +371,7 @@ def test_broadcasting_takes_a_target() -> None:
     laws.broadcasting(inner, "a c, d e -> c b e")
     laws.broadcasting(inner, "... a, ... d -> ... b")
     laws.broadcasting(CIRCUITS["attention"].make(), "y k h, x k h, x k h -> y k h")
-    with pytest.raises(CircuitError, match="axis c of the output comes from nowhere"):
+    with pytest.raises(CircuitError, match="axis c of the output is on no input"):
         laws.broadcasting(inner, "a, d -> c b")
 
 
