@@ -1,9 +1,10 @@
-"""Diagrams: frozen data made of boxes and the values between them, which runs, prints and is written as Python.
+"""Diagrams: frozen data, boxes and the values between them. A diagram can be run, printed and converted to Python.
 
 May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` (the public class), `interpreter`
-(runs it), `codegen` (writes it as a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
-(gives it as data for JSON). `structure` describes nested values with wires for their tensors, `call_arguments` matches
-arguments with parameters, and `operations` says which torch functions are recorded, skipped or traced into.
+(runs it), `codegen` (generates a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
+(converts it to data for JSON). `structure` converts nested values to descriptions, with a wire in place of each tensor;
+`call_arguments` matches arguments with parameters; `operations` lists which torch functions are recorded, skipped or
+traced into.
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value, size_text

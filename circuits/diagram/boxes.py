@@ -20,12 +20,14 @@ from sympy.printing.str import StrPrinter
 from circuits.signature import Signature
 
 Size = int | sympy.Expr
-"""The size of an axis: a number or, for sizes that were left free, an expression in axis names such as `y` or `h/2`."""
+"""The size of an axis: a number or, if it is symbolic, an expression in axis names such as `y` or `h/2`."""
 
 
 class _Printer(StrPrinter):
     """Print sizes with as few parentheses as Python needs: `h//2-2` where sympy and torch print `((h//2)) - 2`."""
 
+    # An expression that defines the method of this name prints itself. Torch's `FloorDiv` defines sympy's default,
+    # `_sympystr`; no expression defines this one, so that the methods below are used.
     printmethod = "_as_a_size"
 
     def _print_FloorDiv(self, expression: Any) -> str:
@@ -64,8 +66,8 @@ class Value:
         axes: The name of each axis, or None for an axis without a name.
         sizes: The size of each axis, in the same order.
         dtype: The dtype of the tensor.
-        role: "input", "parameter", "buffer", "made" (computed by a recorded call), or "constant" (any other tensor,
-            such as one that existed before the run).
+        role: "input", "parameter", "buffer", "made" (computed by a recorded call), or "constant" (any other tensor: it
+            existed before the run, or its computation was not recorded).
         name: The name of an argument, or the dotted name of a parameter or buffer; empty for other values.
         mapped: The number of leading axes that `torch.vmap` hides from the code inside it.
     """
@@ -93,11 +95,14 @@ class Value:
 class Call:
     """One recorded call, as data with which it can be run again.
 
+    A description is a nested value with a `Wire`, which holds a value number, in place of each tensor (see
+    `structure`).
+
     Attributes:
         function: The callable, or the dotted path of a module of the recorded model (`path:method` for its method).
-        args: The description of the positional arguments, with a wire for each tensor.
+        args: The description of the positional arguments.
         kwargs: The description of the keyword arguments.
-        result: The description of the result: which value each tensor in it is.
+        result: The description of the result.
         autocast: The device type and dtype of autocast if it was on, else None.
         gradient: False if the call ran under `torch.no_grad()` in a run with gradients enabled.
     """
@@ -145,8 +150,8 @@ ByHand = CustomBackward
 class Box:
     """One node of a diagram: a call of a circuit, module, function or operation, with the boxes inside it.
 
-    A box with a `call` is run by that call, any other box by the boxes inside it. In a backward circuit, a box that
-    reverses another has `∂` before that one's name or label, and before its path.
+    A box with a `call` is run by that call, any other box by the boxes inside it. In a backward circuit, the reverse of
+    a box has the path and the name (or else the label) of that box, each with the prefix `∂`.
 
     Attributes:
         kind: "circuit" (decorated function or module), "module" or "function" (undecorated), "operation" (one torch
@@ -158,7 +163,8 @@ class Box:
         signature: The signature of a circuit, else None.
         inputs: The tensors that the box reads.
         outputs: The tensors that it returns.
-        parameters: The learned parameters of a module and of all modules inside it, or those that an operation reads.
+        parameters: The learned parameters of a module and of all modules inside it, used or not; of any other box,
+            those that it and the boxes inside it read.
         boxes: The boxes inside, in the order of the run.
         call: How to run the box as a whole, or None.
         mutates: The numbers of the values that an in-place operation overwrites.
@@ -167,7 +173,8 @@ class Box:
         reverse: The user-defined backward circuit of a circuit, else None.
         given: The description of the arguments of a box with boxes inside it, as `(args, kwargs)` without those that
             have their default value; None if they are unknown.
-        inside: The values that the code inside a transform returns, as they are there.
+        inside: The values that the function inside a transform returns, before the transform converts them to its
+            outputs.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -209,13 +216,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A symbolic axis whose size the code needed as a number, or required to equal another: `k = 16`, by `math.sqrt`.
+    """A symbolic axis whose size did not stay symbolic: it was used as a number, or had to equal another size.
 
     Attributes:
         axis: The name of the axis.
-        size: Its size, or an expression in the names of other axes.
-        by: The function that needed the number, if known.
-        where: The file and line, if known.
+        size: The size of the axis: a number, or an expression in the names of other axes.
+        by: The function that used the size as a number, such as `math.sqrt`; empty if unknown.
+        where: The file and line of the call; empty if unknown.
     """
 
     axis: str

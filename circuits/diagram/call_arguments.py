@@ -10,8 +10,14 @@ from circuits.diagram.structure import PLAIN_TYPES
 def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.Signature | None) -> dict[str, Any]:
     """Return the arguments of a call by the names of its parameters, with defaults filled in.
 
-    The arguments may be values or their descriptions. Without a `binder` (a callable that `inspect` cannot read),
-    positional arguments are named `0`, `1`, ...; TypeError if the arguments do not fit the parameters.
+    Args:
+        args: The positional arguments, as values or descriptions.
+        kwargs: The keyword arguments, as values or descriptions.
+        binder: The Python signature of the callable. If it is None (`inspect` finds no signature), the positional
+            arguments are named `0`, `1`, ...
+
+    Raises:
+        TypeError: If the arguments do not fit the parameters.
 
     >>> arguments((1, 2, 3), {"c": 4}, inspect.signature(lambda a, *rest, b=5, **others: None))
     {'a': 1, 'rest.0': 2, 'rest.1': 3, 'b': 5, 'c': 4}
@@ -33,9 +39,15 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.
 def without_defaults(
     parameters: Iterable[inspect.Parameter], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call without those that equal the default of their parameter.
+    """Return the arguments of a call, as `(args, kwargs)`, without those that equal the default of their parameter.
 
-    The arguments may be values or their descriptions. Those after an argument that is left out are passed by name.
+    Arguments after the first positional argument that is left out become keyword arguments. If a positional argument
+    belongs to `*args`, all positional arguments are kept.
+
+    Args:
+        parameters: The parameters of the callable.
+        args: The positional arguments, as values or descriptions.
+        kwargs: The keyword arguments, as values or descriptions.
 
     >>> without_defaults(inspect.signature(lambda a, b=2, c=3, *, d=4: None).parameters.values(), (1, 2, 5), {"d": 4})
     ((1,), {'c': 5})

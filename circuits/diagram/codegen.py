@@ -1,7 +1,7 @@
-"""Code generation: a diagram as one plain Python function, one line a call, which torch.compile accepts.
+"""Code generation: a diagram as one plain Python function, one line for each call, which torch.compile accepts.
 
-What the interpreter looks up on every call (sizes, where each value is, when it is freed) is written out in the code.
-Arguments that are neither numbers nor strings are globals of the function.
+The interpreter looks up sizes, values and their last uses on every run; the generated code has local variables and
+`del` statements for them. Constant arguments that are not an int, bool, str or None are globals of the function.
 """
 
 import keyword
@@ -89,7 +89,7 @@ class Source:
         return f"({PythonPrinter().doprint(expression.xreplace(clean))})"
 
     def symbol_name(self, symbol: Any) -> sympy.Symbol:
-        """Return the symbol by whose name the code calls a symbol of the diagram: a valid Python name."""
+        """Return the symbol `n0`, `n1`, ... that the code uses for a symbol of the diagram, as a valid Python name."""
         return self.symbol_names.setdefault(
             symbol, sympy.Symbol(f"n{len(self.symbol_names)}", integer=symbol.is_integer, positive=symbol.is_positive)
         )
@@ -97,7 +97,10 @@ class Source:
     # Statements
 
     def assign(self, description: Any, expression: str) -> None:
-        """Add the lines that assign the value of an expression to the wires and symbols of its description."""
+        """Add the lines that assign the value of `expression` to the variables of the wires and symbols in it.
+
+        `description` describes that value. If it has no wires and symbols, no variable is assigned.
+        """
         if isinstance(description, Wire):
             self.lines.append(f"v{description.number} = {expression}")
         elif isinstance(description, Scalar) and isinstance(description.expression, sympy.Symbol):
@@ -133,7 +136,10 @@ class Source:
                 self.solve_size(expression, f"{self.symbol_name(symbol)}")
 
     def solve_size(self, size: Any, actual: str) -> None:
-        """Add the line that computes the one unknown symbol of a size, if the size is a multiple of it: k of h k."""
+        """Add the line that computes k from `actual`, the code of the size `h*k`, if h is known and k is not.
+
+        No line is added if the number of unknown symbols is not 1, or if `size` is not a multiple of the unknown one.
+        """
         unknown = [symbol for symbol in getattr(size, "free_symbols", ()) if symbol not in self.known]
         factor = size.as_coefficient(unknown[0]) if len(unknown) == 1 else None
         if factor is not None:
@@ -144,7 +150,7 @@ class Source:
             self.lines.append(f"{self.symbol_name(unknown[0])} = {actual}{times}{over}")
 
     def run_call(self, call: Call, modules: Mapping[str, Any]) -> None:
-        """Add the lines of one call, under autocast and `no_grad` as it was recorded."""
+        """Add the lines of one call, inside `with` blocks if it was recorded under autocast or `no_grad`."""
         function = modules[call.function] if isinstance(call.function, str) else call.function
         args, kwargs = call.args, call.kwargs
         arguments = [self.expression(each) for each in (args.parts if isinstance(args, Struct) else args)]
@@ -186,17 +192,17 @@ def generate_function(
     state: Mapping[int, tuple[nn.Module, str]], constants: Mapping[int, Any], modules: Mapping[str, Any],
     symbols: Mapping[Any, Any],
 ) -> Callable[..., Any]:  # fmt: skip
-    """Return the function that computes what a diagram with these parts computes.
+    """Return a Python function that computes the same as the diagram with these parts; its docstring is its source.
 
     Args:
-        name: The name of the function, if it is a valid one.
-        arguments: The description of the arguments of the diagram, by name.
+        name: The name of the function; "diagram" is used if it is not a valid name.
+        arguments: The description of the arguments of the diagram, by name; those without tensors are not parameters.
         result: The description of the result.
         inputs: The input values, whose shapes give the symbolic sizes.
         program: The calls in order, each with the values that are unused after it.
         state: The module and dotted name of each parameter and buffer, by value number.
         constants: The other tensors that existed before the run, by value number.
-        modules: The modules and methods that calls name by path.
+        modules: The modules and methods that calls refer to by dotted path.
         symbols: The expression in torch's symbols of each symbolic axis.
     """
     source = Source()

@@ -1,7 +1,7 @@
 """`Diagram`: one recorded run as frozen data, which can be read, printed and run again.
 
-Its boxes are `boxes.Box`. `circuits.recording` builds diagrams; `interpreter` runs them, `codegen` writes them as
-Python functions, `table` prints them, and `plain_data` gives them as data for JSON.
+Its boxes are `boxes.Box`. `circuits.recording` builds diagrams; `interpreter` runs them, `codegen` generates Python
+functions, `table` prints them, and `plain_data` converts them to data for JSON.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
@@ -38,7 +38,8 @@ class Diagram:
         box: The outermost box.
         arguments: The description of the arguments: nested data with a wire for each tensor.
         result: The description of the result.
-        symbols: For each symbolic axis, its size in the symbols of torch: `16*s` where h has to be a multiple of 16.
+        symbols: For each symbolic axis, its size in the symbols of torch, such as `16*s` if it has to be a multiple
+            of 16.
         guards: The conditions on sizes under which the run takes the same path through the code.
         fixed: The axes whose sizes did not stay symbolic, and why.
         failed: Whether the recorded run raised an error; such a diagram can be read but not run.
@@ -92,7 +93,7 @@ class Diagram:
 
     @property
     def opaque(self) -> tuple[Box, ...]:
-        """The boxes of a backward circuit without a reverse rule, whose vector-Jacobian products are left to torch."""
+        """The boxes that compute a vector-Jacobian product by torch, because an operation has no reverse rule."""
         return tuple(
             [box for box in self.walk() if box.call is not None and getattr(box.call.function, "opaque", False)]
         )
@@ -184,7 +185,7 @@ class Diagram:
 
     @cached_property
     def _state_names(self) -> dict[int, str]:
-        """The name of each parameter and buffer that the run read, by value number."""
+        """The dotted name of each parameter and buffer that the run read, by value number."""
         values = [value for box in self.walk() for value in box.inputs]
         return {value.number: value.name for value in values if value.number in self.state}
 

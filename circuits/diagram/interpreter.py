@@ -77,7 +77,9 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
     for value in present:
         shape = tensors[value.number].shape
         if len(shape) != len(value.sizes) - value.mapped:
-            raise ShapeError(f"{name}: {value.name or 'an input'} has axes [{value}], its shape is {tuple(shape)}")
+            raise ShapeError(
+                f"{name}: expected {value.name or 'an input'} with axes [{value}], got a tensor of shape {tuple(shape)}"
+            )
         for size, actual in zip(value.sizes[value.mapped :], shape, strict=True):
             _add_solution(name, value, size, actual, solve(size, actual), numbers)
     _solve_groups(name, present, tensors, numbers)
@@ -87,7 +89,7 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
         if not evaluate(guard, numbers):
             sizes = ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
             raise ShapeError(
-                f"{name}: recorded for sizes with {size_text(guard)}; {sizes} came. Record it again for those sizes."
+                f"{name}: recorded for sizes with {size_text(guard)}, got {sizes}. Record it again for the new sizes."
             )
     return numbers
 
@@ -96,7 +98,7 @@ def _solve_groups(name: str, values: Sequence[Value], tensors: Mapping[int, Tens
     """Add to `numbers` each symbol of a product whose other symbols are known: k of `(h k)`.
 
     Raises:
-        ShapeError: If the size is no multiple of the known ones.
+        ShapeError: If the size is not divisible by the product of the known ones.
     """
     sizes: list[tuple[Value, Any, int]] = [
         (value, size, actual)
@@ -121,20 +123,21 @@ def _add_solution(
     symbol, number = solution
     if not isinstance(number, int):
         raise ShapeError(
-            f"{name}: {value.name} [{value}] has {size_text(size)} = {actual}, which no whole {symbol} gives"
+            f"{name}: {size_text(size)} is {actual} in {value.name or 'an input'} [{value}], "
+            f"so {symbol} is not an integer"
         )
     numbers.setdefault(symbol, number)
 
 
 def _compare(name: str, value: Value, tensor: Tensor, numbers: Numbers) -> None:
-    """Raise ShapeError if a size of a tensor is not the one that `numbers` give for its axis."""
+    """Raise ShapeError if a size of a tensor differs from that of its axis, computed from `numbers`."""
     for axis, size, actual in zip(value.axes[value.mapped :], value.sizes[value.mapped :], tensor.shape, strict=True):
         expected = evaluate(size, numbers)
         if expected != actual:
             formula = f" ({size_text(size)})" if axis != size_text(size) and not isinstance(size, int) else ""
             raise ShapeError(
-                f"{name}: {value.name or 'an input'} [{value}] has {axis or 'an axis'} = {actual}, "
-                f"but {expected}{formula} belongs there. Record it again for those sizes."
+                f"{name}: {axis or 'an axis'} is {actual} in {value.name or 'an input'} [{value}], "
+                f"expected {expected}{formula}. Record it again for the new sizes."
             )
 
 
@@ -150,10 +153,10 @@ def schedule(calls: Sequence[Call], result: Any, kept: Iterable[int]) -> tuple[t
 
 
 def step(call: Call, tensors: dict[int, Tensor], numbers: Numbers, modules: Mapping[str, Any]) -> None:
-    """Run one call: read its arguments from `tensors` and `numbers`, and write its result there.
+    """Run one call: read its arguments from `tensors` and `numbers`, and write its result to them.
 
-    It runs with autocast and gradients as they were in the recorded run; `modules` are the modules and methods that
-    calls name by path.
+    Autocast and `no_grad` are applied as they were recorded. `modules` has the modules and methods that calls refer to
+    by dotted path.
     """
     args, kwargs = load(Struct(tuple, (), (call.args, call.kwargs)), tensors, numbers)
     function = modules[call.function] if isinstance(call.function, str) else call.function
@@ -170,13 +173,13 @@ def load(description: Any, tensors: Mapping[int, Tensor], numbers: Numbers) -> A
     """Return the value that a description describes, from the tensors by value number and the numbers by symbol.
 
     Raises:
-        CircuitError: If a tensor is missing, because the recorder did not see how it was made.
+        CircuitError: If a tensor is missing because its computation was not recorded.
     """
 
     def tensor(wire: Wire) -> Tensor:
         if wire.number not in tensors:
             raise CircuitError(
-                f"value {wire.number} was computed where the recorder does not see it (inside a transform or in C++), "
+                f"value {wire.number} was computed by code that is not recorded (inside a transform or in C++), "
                 "so the diagram can be read but not run"
             )
         return tensors[wire.number]

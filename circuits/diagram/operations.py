@@ -3,14 +3,15 @@
 The recorder is a `TorchFunctionMode`: torch calls it in place of every function. `action_for(function)` is one of:
 
 - `RECORD`: the call is one box of the diagram. This is the default.
-- `SKIP`: the function runs and nothing is recorded. These are no tensor operations: queries of size, dtype or device,
+- `SKIP`: the function runs and nothing is recorded. These are not tensor operations: queries of size, dtype or device,
   conversions to Python values (`tolist`, `__bool__`), copying and pickling, hooks, and settings. Reading an attribute
-  is skipped unless it gives a tensor (`x.T`, `x.real`), setting one unless it changes the tensor (`x.data = y`).
+  is skipped unless it is a view of the tensor (`x.T`, `x.real`); setting one is skipped unless it changes the tensor
+  (`x.data = y`).
 - `TRACE_INTO`: no box for the call itself; the operations in its body are recorded. `TRACED_INTO` has the function to
   run in its place.
 - `ITERATE`: iteration over a tensor, recorded as one `unbind`.
 
-The functions to trace into or iterate are identified as objects, the functions to skip by name.
+The functions to trace into or iterate over are compared by identity, the functions to skip by name.
 """
 
 import types
@@ -39,14 +40,14 @@ _SKIPPED = (
 _SKIPPED_NAMES = frozenset(_SKIPPED.split())
 
 
-def _no_override(*_: Any) -> bool:
-    """Stand in for torch's `has_torch_function`: no argument and no mode overrides the function."""
+def _never_overridden(*_: Any) -> bool:
+    """Return False: a replacement for torch's `has_torch_function`, which is True under a `TorchFunctionMode`."""
     return False
 
 
 def _without_override(function: types.FunctionType) -> Callable[..., Any]:
-    """Return a copy of a Python function of torch that runs its body under a mode instead of calling the mode first."""
-    replaced = {name: _no_override for name in function.__globals__ if name.startswith("has_torch_function")}
+    """Return a copy of a Python function of torch that runs its body without calling the `TorchFunctionMode` first."""
+    replaced = {name: _never_overridden for name in function.__globals__ if name.startswith("has_torch_function")}
     namespace = {**function.__globals__, **replaced}
     copy = types.FunctionType(
         function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__
@@ -67,7 +68,7 @@ TRACED_INTO: dict[Any, Callable[..., Any]] = {
 """For each callable to trace into, the function to run in its place so that its body is recorded."""
 
 ACTIONS: dict[Any, int] = {**dict.fromkeys(TRACED_INTO, TRACE_INTO), Tensor.__iter__: ITERATE}
-"""The action for each callable so far; `action_for` adds the others."""
+"""The action for each callable; `action_for` adds those that are not listed here."""
 
 
 def action_for(function: Any) -> int:
@@ -103,9 +104,9 @@ _RETURNING_FIRST: dict[Any, Any] = {}
 
 
 def returning_first(function: Any) -> Any:
-    """Return a function that calls `function` and returns its own first argument; the same object for each call.
+    """Return a wrapper of `function` that returns its first argument; there is one wrapper for each function.
 
-    It stands for an in-place function that returns None: `x[i] = y` is recorded as if the call returned `x`.
+    It replaces an in-place function that returns None: `x[i] = y` is recorded as if the call returned `x`.
     """
 
     def run(first: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """The rows of a diagram's table: one a box, with its label, axes, sizes, number of parameters, and notes.
 
-A module that is one operation takes one row. Repeated boxes take one row with a count in the notes (`×12`), or one row
-for each of the boxes that repeat together, with a bracket in the notes.
+A module that consists of one operation takes one row. A repeated box takes one row with a count in the notes (`×12`);
+a repeated group of boxes takes one row for each box of the group, with a bracket in the notes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,15 @@ def rows(box: Box, depth: int | None = None) -> list[Row]:
 
 
 def _add_rows_inside(box: Box, level: int, depth: int | None, seen: set[str], found: list[Row]) -> None:
-    """Append the rows of the boxes inside a box to `found`; `seen` are the modules whose parameters were counted."""
+    """Append the rows of the boxes inside a box to `found`.
+
+    Args:
+        box: The box.
+        level: How deep the boxes inside it are nested in the table.
+        depth: The deepest level to show; None for all.
+        seen: The paths of the modules whose parameters were counted in rows above.
+        found: The rows so far.
+    """
     if depth is not None and level > depth:
         return
     for group, times in repeated_groups(box.boxes):
@@ -74,9 +82,9 @@ def box_row(
         level: How deep it is nested in the table.
         times: How many times the box is repeated.
         seen: The paths of the modules whose parameters were counted in rows above; gets the path of this one.
-        within: The path of the module around the box, from which parameters are named.
-        opened: Whether the boxes inside have rows of their own, so that the row is never that of the one operation
-            inside the box.
+        within: The path of the module around the box; parameter names are shown relative to it.
+        opened: Whether to show the box itself even if it consists of one operation; else the row of such a module is
+            that of its operation.
     """
     shown = box if opened or not _is_one_operation(box) else replace(box.boxes[0], name=box.name)
     notes = _dtype_notes(shown, box) + ([f"failed: {box.error}"] if box.error else [])
@@ -113,7 +121,7 @@ def _shortened(texts: Sequence[str]) -> Sequence[str]:
 
 
 def row_line(row: Row, still_running: bool) -> str:
-    """Return one row as a line with columns of fixed width; for a box that is still running, without outputs."""
+    """Return one row as a line with columns of fixed width, without outputs if the box is still running."""
     label, axes, sizes, parameters, notes = row.columns
     axes, sizes = [text.removesuffix(" ->").removesuffix(" -> ?") if still_running else text for text in (axes, sizes)]
     return f"{label:<48}  {axes:<28}  {sizes:<28}  {parameters}  {notes}".rstrip()
@@ -128,7 +136,8 @@ def _label(box: Box) -> str:
 def _shown_inputs(box: Box) -> list[Value]:
     """Return the inputs for the columns of axes and sizes.
 
-    Parameters are among them only for an einsum or matmul, whose pattern includes them; others have their own column.
+    Parameters are included only for an einsum or matmul, whose pattern includes them; parameters of other operations
+    are shown in the column of parameters.
     """
     with_parameters = box.label.startswith(("einsum", "matmul"))
     return [value for value in box.inputs if with_parameters or value.role not in ("parameter", "buffer")]
@@ -163,7 +172,7 @@ def _parameter_text(box: Box, times: int, seen: set[str] | None, within: str) ->
 
 
 def _relative_names(names: Sequence[str], within: str) -> list[str]:
-    """Return parameter names without the path of the module that reads them or, without one, their common path."""
+    """Return parameter names relative to the module at path `within`; if it is empty, without their common path."""
     if within:
         return [name.removeprefix(f"{within}.") for name in names]
     while all("." in name for name in names) and len({name.partition(".")[0] for name in names}) == 1:

@@ -2,8 +2,8 @@
 
 The arguments and results of a call may hold tensors anywhere: in tuples, dicts, dataclasses, slices. `describe` turns
 such a value into a description, which has a `Wire` for each tensor and a `Scalar` for each symbolic number; it holds
-no tensor itself. `fill` turns a description back into a value, `substitute` into another description; `bind` finds
-the tensor of a value at each wire of a description.
+no tensor itself. `fill` turns a description back into a value, `substitute` into another description; `bind` matches a
+value with a description and collects the tensor at each wire.
 """
 
 import dataclasses
@@ -67,8 +67,8 @@ def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire]) -> tuple
 def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
     """Return the description of a value, with `wire(tensor)` for each tensor in it.
 
-    A tuple or slice without tensors and symbolic numbers, an empty container, and a value that is no container are
-    their own description; every other container becomes a `Struct`.
+    A tuple or slice whose parts are all their own descriptions, an empty container, and a value that is not a container
+    are their own descriptions; every other container, and every named tuple and dataclass, becomes a `Struct`.
     """
     kind = type(value)
     if kind in PLAIN_TYPES:
@@ -192,24 +192,27 @@ def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the 
     Args:
         description: The description of a value of the same form.
         value: The value to match with it.
-        found: Gets the tensor at each wire, by value number, and the number at each scalar, by expression.
-        where: The name of the value in messages; one that ends in ": " is a prefix for the names of its parts.
+        found: Receives the tensor at each wire, by value number, and the number at each scalar, by expression.
+        where: The name of the value in messages; if it ends in ": ", it is only a prefix for the names of the parts.
 
     Raises:
-        CircuitError: If a tensor or container is missing or of another form, if two tensors came for one wire, or if
-            a constant differs from the recorded one.
+        CircuitError: If a tensor or container is missing or of another form, if there are two different tensors for
+            one wire, or if a constant differs from the recorded one.
     """
     if isinstance(description, Wire):
         if not isinstance(value, Tensor):
-            raise CircuitError(f"{where}: a tensor belongs here, {_value_text(value)} came")
+            raise CircuitError(f"{where}: expected a tensor, got {_value_text(value)}")
         if found.setdefault(description.number, value) is not value:
-            raise CircuitError(f"{where}: recorded with one tensor here and before, two came; record it again with two")
+            raise CircuitError(
+                f"{where}: expected the same tensor as for an earlier argument, as in the recorded run, got another "
+                "tensor; record it again with two tensors"
+            )
     elif isinstance(description, Scalar):
         found[description.expression] = value
     elif isinstance(description, Struct):
         keys, parts = _split(value, type(value)) or ((), None)
         if parts is None or len(parts) != len(description.parts) or set(keys) != set(description.keys):
-            raise CircuitError(f"{where}: {_struct_text(description)} belongs here, {_value_text(value)} came")
+            raise CircuitError(f"{where}: expected {_struct_text(description)}, got {_value_text(value)}")
         given = dict(zip(keys or range(len(parts)), parts, strict=True))
         for key, inner in zip(description.keys or range(len(parts)), description.parts, strict=True):
             bind(inner, given[key], found, _part_name(where, key))
@@ -232,8 +235,8 @@ def _check_constant(expected: Any, value: Any, where: str) -> None:
         same = False
     if not same:
         raise CircuitError(
-            f"{where}: the diagram was recorded with {_value_text(expected)}, {_value_text(value)} came; "
-            "record it again for that"
+            f"{where}: the diagram was recorded with {_value_text(expected)}, got {_value_text(value)}; "
+            "record it again with the new value"
         )
 
 
@@ -241,15 +244,15 @@ def _struct_text(description: Struct) -> str:
     """Return the type of a container with its keys or its length, for messages."""
     if description.keys:
         return f"{description.kind.__name__} with {', '.join([str(key) for key in description.keys])}"
-    return f"{description.kind.__name__} of {len(description.parts)}"
+    return f"{description.kind.__name__} of length {len(description.parts)}"
 
 
 def _value_text(value: Any) -> str:
     """Return a value as text for messages: a plain value itself, else its type with its sizes, keys or length."""
     if isinstance(value, Tensor):
-        return f"a tensor of {' '.join([str(size) for size in value.shape]) or 'no axes'}"
+        return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, (tuple, list)):
-        return f"{type(value).__name__} of {len(value)}"
+        return f"{type(value).__name__} of length {len(value)}"
     if isinstance(value, Mapping):
         return f"{type(value).__name__} with {', '.join([str(key) for key in value]) or 'nothing'}"
     return repr(value) if type(value) in PLAIN_TYPES else type(value).__name__

@@ -1,7 +1,7 @@
 """The table of a diagram as text, Markdown or HTML: one row a box, indented as the boxes are nested.
 
-Start with `rows`, which says what a row shows; `repeats` finds the repeated boxes that share a row. Notes on sizes that
-did not stay symbolic follow the last row.
+Start with `rows`, which defines the content of a row; `repeats` finds the repeated boxes that share a row. Notes on
+sizes that did not stay symbolic follow the last row.
 """
 
 import html as markup

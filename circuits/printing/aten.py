@@ -1,4 +1,4 @@
-"""Listings at level "aten": the ATen operations of a call as torch's `make_fx` records them, kernels included.
+"""Listings at level "aten": the ATen operations that torch's `make_fx` records of a call, those of kernels included.
 
 Source: torch.fx.experimental.proxy_tensor, which traces through the transforms of torch.func.
 """
@@ -53,7 +53,7 @@ class _Graph:
             if node.op == "get_attr" and _is_number(constant := self._constant(node)):
                 self.names[self.numbers[node]] = repr(constant.item())
             elif self.numbers[node] not in self.names and (
-                node.op != "call_function" or (node.users and not _unpacking(node))
+                node.op != "call_function" or (node.users and not _getitem_nodes(node))
             ):
                 self.names[self.numbers[node]] = next(fresh)
 
@@ -74,18 +74,18 @@ class _Graph:
         result = node.meta.get("val")
         if not isinstance(result, (tuple, list)):
             return self._typed(node, result)
-        used = {part.args[1]: part for part in _unpacking(node)}
+        used = {part.args[1]: part for part in _getitem_nodes(node)}
         return " ".join([self._typed(used.get(place), each) for place, each in enumerate(result)]) or "_"
 
     def _typed(self, node: Node | None, value: Any) -> str:
-        """Return the name of a node and, if its value is a tensor, the type of that."""
+        """Return the name of a node (`_` if it is unused) and, if its value is a tensor, the type of the tensor."""
         name = "_" if node is None else self.names.get(self.numbers[node], "_")
         if not isinstance(value, Tensor):
             return name
         return f"{name}:{type_text(value.dtype, (None,) * value.ndim, tuple(value.shape), 0, {})}"
 
     def _described(self, argument: Any) -> Any:
-        """Return an argument with a wire for each node in it."""
+        """Return an argument with a wire in place of each node."""
         return map_arg(argument, lambda node: Wire(self.numbers[node]))
 
     def _constant(self, node: Node) -> Any:
@@ -94,12 +94,12 @@ class _Graph:
 
 
 def _is_number(constant: Any) -> bool:
-    """Return whether a constant is one number, which the text writes out."""
+    """Return whether a constant is a plain tensor without axes, which is shown as a number."""
     return isinstance(constant, Tensor) and constant.ndim == 0 and type(constant) in (Tensor, torch.nn.Parameter)
 
 
-def _unpacking(node: Node) -> list[Node]:
-    """Return the `getitem` nodes that read one result each of a node with several, none for other nodes."""
+def _getitem_nodes(node: Node) -> list[Node]:
+    """Return the `getitem` nodes that unpack the results of a node; an empty list for a node with one result."""
     several = isinstance(node.meta.get("val"), (tuple, list))
     return [user for user in node.users if user.target is operator.getitem] if several else []
 

@@ -1,6 +1,6 @@
-"""Questions that a listing has about a box: whether it is one line, which values it reads and makes, how it is called.
+"""Properties of boxes that a listing shows: the name, the arguments, the values that are read and computed, the error.
 
-A leaf is a box that is run by its own call: an operation, or a module that is run as a whole.
+A leaf is a box without boxes inside: an operation, or a module that is run as a whole.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ def is_leaf(box: Box) -> bool:
 
 
 def is_one_operation(box: Box) -> bool:
-    """Return whether a module or function consists of one leaf, so that the line of the leaf is enough."""
+    """Return whether a box is a module or function with one leaf inside it, which is shown in its place."""
     return box.kind in ("module", "function") and len(box.boxes) == 1 and is_leaf(box.boxes[0])
 
 
@@ -27,7 +27,7 @@ def has_failed(box: Box) -> bool:
 
 
 def failure_text(box: Box) -> str:
-    """Return the error of a box as the end of its line, or nothing."""
+    """Return the end of the line of a box: its error, or an empty string if it has none."""
     return f"  failed: {box.error}" if box.error else ""
 
 
@@ -48,7 +48,7 @@ def result_numbers(result: Any) -> Iterator[int]:
 
 
 def mapped_inputs(transform: Box) -> Iterator[Value]:
-    """Return the mapped inputs of a transform as the code inside it sees them, in the order in which it reads them."""
+    """Return the mapped values that the code inside a transform uses but does not compute, in the order of use."""
     found: dict[int, Value] = {}
     leaves = [inner for inner in transform.walk() if is_leaf(inner)]
     made = {value.number for inner in transform.walk() if inner is not transform for value in inner.outputs}
@@ -67,7 +67,11 @@ def call_arguments(call: Call) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
 
 
 def operation_text(leaf: Box) -> str:
-    """Return the name of an operation: that of its function, or the label of its box if that says more."""
+    """Return the name of an operation, with `_` at its end if it works in place.
+
+    It is the name of the function, or the label of the box for a module, an `autograd.Function`, an opaque operation,
+    and a box without a call.
+    """
     function = leaf.call.function if leaf.call is not None else None
     owner = getattr(function, "__self__", None)
     is_autograd_function = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
@@ -79,7 +83,7 @@ def operation_text(leaf: Box) -> str:
 
 
 def box_text(box: Box) -> str:
-    """Return the name of a box with boxes inside: the dotted path of a module, the label of others."""
+    """Return the name of a box with boxes inside: the dotted path of a module or its reverse, else the label."""
     if box.kind == "module" or box.path.startswith("∂"):
         return box.path or box.label
     return box.label.rpartition("<locals>.")[2].strip()

@@ -19,13 +19,13 @@ Run = Callable[[Mapping[str, Tensor], tuple[Any, ...], dict[str, Any]], Any]
 
 @dataclass(frozen=True)
 class FunctionalCall:
-    """A call with its parameters, buffers and arguments as one list of tensors; called with others, it is run on them.
+    """A call as a function of tensors: its parameters and buffers, then the tensors in its arguments.
 
     Attributes:
         run: The function of weights by name, positional arguments and keyword arguments.
-        form: The description of these three, with a wire for each tensor.
+        form: The description of `(weights, args, kwargs)`, the arguments of `run`, with a wire for each tensor.
         names: The dotted name of each tensor: of a parameter or buffer, or of an argument and the keys inside it.
-        tensors: The tensors in the order of `form`; one that occurs twice is a view the second time.
+        tensors: The tensors in the order of `form`; a tensor that occurs again is replaced by a view of it.
         weights: The number of leading tensors that are parameters and buffers.
 
     >>> call = FunctionalCall.of(lambda weights, x: x @ weights["w"], ({"w": torch.ones(2, 3)}, torch.ones(2)), {})
@@ -65,12 +65,12 @@ class FunctionalCall:
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and the keyword arguments; a tensor that occurs twice is two tensors."""
+        """The positional and the keyword arguments; a tensor that occurs again is replaced by a view of it."""
         _, args, kwargs = fill(self.form, lambda wire: self.tensors[wire.number], lambda scalar: scalar.expression)
         return args, kwargs
 
     def __call__(self, *given: Tensor) -> Any:
-        """Return the result for these tensors in place of `tensors`."""
+        """Return the result of the call with the tensors `given` in place of `tensors`, in the same order."""
         weights, args, kwargs = fill(self.form, lambda wire: given[wire.number], lambda scalar: scalar.expression)
         return self.run(weights, args, kwargs)
 
@@ -78,7 +78,7 @@ class FunctionalCall:
 def example_inputs(
     f: Any, args: tuple[Any, ...], sizes: Mapping[str, int] | None, axes: str | None, kwargs: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Return the positional arguments of a call: the given ones or, if they hold no tensor, zeros of the traced sizes.
+    """Return `args` or, if no argument holds a tensor, zeros of the sizes and dtypes of the traced inputs.
 
     Args:
         f: A circuit, module, function or diagram.
@@ -88,22 +88,25 @@ def example_inputs(
         kwargs: The given keyword arguments.
 
     Raises:
-        CircuitError: If an axis has no size, or if both tensors and sizes or axes are given.
+        CircuitError: If the size of an axis is symbolic, or if `sizes` or `axes` are given together with tensors.
     """
     if tensors((args, kwargs)):
         if sizes or axes:
-            raise CircuitError("sizes and axes are for inputs that are made; these inputs have their own")
+            raise CircuitError("sizes and axes are for inputs that listing makes; the given tensors have their own")
         return args
     diagram = f if isinstance(f, Diagram) else trace(f, *args, sizes=sizes, axes=axes, **kwargs)
     symbols = [each for value in diagram.inputs for size in value.sizes for each in getattr(size, "free_symbols", ())]
     if symbols:
         free = sorted({f"{symbol}" for symbol in symbols})
-        raise CircuitError(f"{diagram.name}: {', '.join(free)} may be any size here; give one, sizes={{...}}")
+        raise CircuitError(
+            f"{diagram.name}: level 'aten' needs a size for each axis; {', '.join(free)} have none: "
+            "pass example inputs or sizes={...}"
+        )
     return tuple([torch.zeros([int(size) for size in value.sizes], dtype=value.dtype) for value in diagram.inputs])
 
 
 def _functional(f: Any) -> tuple[dict[str, Tensor], Run, inspect.Signature | None]:
-    """Return the parameters and buffers of `f`, the function that runs it with others, and its Python signature."""
+    """Return the parameters and buffers of `f`, a function that runs `f` with given ones, and its Python signature."""
     if isinstance(f, Diagram):
         read = {
             value.name: f.state[value.number] for box in f.walk() for value in box.inputs if value.number in f.state
@@ -125,7 +128,7 @@ def _functional(f: Any) -> tuple[dict[str, Tensor], Run, inspect.Signature | Non
 
 
 class _Method(nn.Module):
-    """A method of a module as a module, which `torch.func.functional_call` can run with other weights."""
+    """A method of a module as the `forward` of a module, which `torch.func.functional_call` can run."""
 
     def __init__(self, owner: Any, method: str) -> None:
         super().__init__()
@@ -138,7 +141,7 @@ class _Method(nn.Module):
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """Yield the dotted path of keys to each tensor of a value: `weights.Wq`, `state.1`."""
+    """Yield the path of each tensor in a nested value, its keys joined by dots: `weights.Wq`, `state.1`."""
     return _wire_paths(describe(value, lambda _: Wire(0)), "")
 
 

@@ -2,7 +2,7 @@
 
 It is the counterpart of a jaxpr: the inputs, each operation with its results and arguments, the outputs.
 
-Source: J. Bradbury et al., JAX, 2018, whose `make_jaxpr` prints functions so.
+Source: J. Bradbury et al., JAX, 2018, whose `make_jaxpr` prints functions in this form.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from circuits.printing.words import argument_text, arguments_text, header_lines,
 from circuits.recording import trace
 
 Inside = Literal["nested", "inline", "closed"]
-"""How boxes inside boxes are shown: in braces below the line of the box; in place of that line; not at all."""
+"""How boxes inside a box are shown: in braces below the line of the box, in place of that line, or not at all."""
 
 
 def listing(
@@ -45,12 +45,12 @@ def listing(
 ) -> str:
     """Return a circuit, a module, a function of tensors or a diagram as text, one line an operation.
 
-    The text begins with the parameters, by dotted name, and, after a semicolon, the inputs. Each line below has the
+    The text begins with the parameters, by dotted name, and, after a semicolon, the inputs. Each further line has the
     results of one operation and its arguments in the order of the code; the last line has the outputs.
 
     - An axis is shown with its size where it occurs first, `y=20`; an axis without a name is shown as its size.
-    - A value has the same name inside a box and outside. Inside torch.vmap a mapped value has a prime, and its mapped
-      axis a star.
+    - A value has the same name inside a box and outside. Inside torch.vmap a mapped argument `x` is named `x'`, and a
+      mapped axis has a star.
     - `_` is an unused result. `?` is a value whose computation was not recorded, or a result that does not exist
       because the run failed.
     - An operation whose name ends in `_` overwrites its first argument.
@@ -58,18 +58,18 @@ def listing(
       module that consists of one operation is shown as that operation.
     - The reverse pass of torch.func's grad and vjp is one line, `grad`.
 
-    No numbers are computed.
+    The circuit is traced with tensors that have no data, so nothing is computed.
 
     Args:
         f: A circuit, module, function or diagram.
         inputs: Example inputs, as for `trace`. A diagram takes none at level "torch".
         sizes: The sizes of axes, as for `trace`; not for a diagram, nor together with inputs at level "aten".
-        axes: The axes of the inputs, as for `trace`; as `sizes`.
+        axes: The axes of the inputs, as for `trace`; allowed where `sizes` are.
         level: "torch" lists the torch operations of the code. "aten" lists the ATen operations that torch's `make_fx`
             records: kernels as they run, and the computations of torch.func's grad, vjp, jacrev and vmap, to any order.
-        inside: How boxes inside boxes are shown: "nested" in braces below the line of the box, "inline" in place of
+        inside: How boxes inside a box are shown: "nested" in braces below the line of the box, "inline" in place of
             that line, "closed" not at all.
-        kwargs: Keyword arguments of `f`, as `inputs`.
+        kwargs: Keyword arguments of `f`; a diagram takes none at level "torch".
 
     Raises:
         CircuitError: If `level` or `inside` is not one of the above, if inputs or sizes are given where they are not
@@ -84,8 +84,8 @@ def listing(
     """
     if level not in ("torch", "aten") or inside not in ("nested", "inline", "closed"):
         raise CircuitError(
-            "listing: level is 'torch' or 'aten', and inside is 'nested', 'inline' or 'closed'; "
-            f"not {level!r}, {inside!r}"
+            "listing: expected level 'torch' or 'aten' and inside 'nested', 'inline' or 'closed', "
+            f"got {level!r} and {inside!r}"
         )
     if level == "aten":
         return graph_text(f, inputs, sizes, axes, kwargs)
@@ -97,7 +97,7 @@ def listing(
 
 
 class _Listing:
-    """The lines of one diagram. `symbols` has the size in axis names of each of torch's symbols."""
+    """The lines of one diagram. `symbols` maps each symbol of torch to an expression in axis names."""
 
     def __init__(self, diagram: Diagram, inside: Inside) -> None:
         self.diagram = diagram
@@ -117,7 +117,7 @@ class _Listing:
         yield f"  in {out} }}"
 
     def _body_lines(self, box: Box, indent: str, shown: dict[str, str]) -> Iterator[str]:
-        """Yield the lines of the boxes inside a box; `shown` has the sizes of axes shown so far, and gets more."""
+        """Yield the lines of the boxes inside a box; `shown` has the sizes of axes shown so far, and is extended."""
         for inner in box.boxes:
             if is_leaf(inner):
                 yield from self._leaf_line(inner, indent, shown)
@@ -127,7 +127,7 @@ class _Listing:
                 yield from self._box_lines(inner, indent, shown)
 
     def _leaf_line(self, box: Box, indent: str, shown: dict[str, str]) -> Iterator[str]:
-        """Yield the line of an operation, or none if its results are written as numbers where they are used."""
+        """Yield the line of an operation, or no line if its results are shown as numbers where they are used."""
         if box.outputs and all(value.number in self.values.literals for value in box.outputs):
             return
         if box.call is None:
@@ -140,7 +140,7 @@ class _Listing:
         yield f"{indent}{self._results(box, shown)} = {operation_text(box)}{arguments}{failure_text(box)}"
 
     def _box_lines(self, box: Box, indent: str, shown: dict[str, str]) -> Iterator[str]:
-        """Yield the line of a box with boxes inside and, unless they are closed, the lines of these in braces."""
+        """Yield the line of a box with boxes inside and, unless `inside` is "closed", their lines in braces."""
         inputs = [value for value in box.inputs if value.role not in ("parameter", "buffer")]
         arguments = self._names_of(inputs) if box.given is None else self._call_text(box.given)
         yield f"{indent}{self._results(box, shown)} = {box_text(box)}{arguments}{failure_text(box)}"
@@ -169,7 +169,7 @@ class _Listing:
         return f"{self.names.get(value.number, '_')}:{text}"
 
     def _call_text(self, given: Any) -> str:
-        """Return the arguments of the call of a box; a tensor that is unused inside and no longer made is `_`."""
+        """Return the arguments of the call of a box as text; a tensor that no box of the diagram uses is `_`."""
         args, kwargs = given.parts
         names = {number: self.names.get(number, "_") for number in wires(given)}
         return arguments_text(args.parts, dict(zip(kwargs.keys, kwargs.parts, strict=True)), names, self.symbols)
@@ -181,11 +181,11 @@ class _Listing:
 _WITHOUT_DEFAULTS: dict[Any, tuple[inspect.Parameter, ...]] = {
     torch.autograd.grad: tuple(inspect.signature(torch.autograd.grad).parameters.values())
 }
-"""Operations whose arguments are shown without defaults, because torch.func passes every keyword, with parameters."""
+"""The parameters of each operation whose arguments are shown without defaults: torch.func passes all of them."""
 
 
 def _torch_symbols(diagram: Diagram) -> Iterator[tuple[Any, Any]]:
-    """Yield each symbol of torch with its value in axis names: s with `h/16` where the size of h is `16*s` in torch."""
+    """Yield each symbol of torch with its value in axis names: s with `h/16` if the size of h is `16*s` in torch."""
     for axis, expression in diagram.symbols.items():
         for symbol in getattr(expression, "free_symbols", ()):
             yield symbol, axis * symbol / expression

@@ -15,7 +15,7 @@ class ValueNames:
 
     Attributes:
         names: The name of each value, by number; no entry for a result that is unused.
-        literals: The text of each value that the code writes as a number, by value number.
+        literals: The text of each value that the listing shows as a number, by value number.
         inputs: The input values, each once.
         fixed: The other values that exist before the run: parameters, buffers and constants.
     """
@@ -50,9 +50,9 @@ class ValueNames:
             self._add(number)
 
     def _name_inside(self, box: Box, in_transform: bool = False) -> None:
-        """Name the values that a box reads, then those inside it, then its outputs.
+        """Name the values that a box reads if it is a leaf, then the values inside it, then its outputs.
 
-        Inside a transform all outputs are named, used or not: which of them leave it is unknown.
+        Inside a transform all outputs are named, also unused ones, because the transform may return them.
         """
         if is_leaf(box):
             for value in box.inputs:
@@ -69,19 +69,20 @@ class ValueNames:
                 self._add(value.number)
 
     def _unique(self, name: str) -> str:
-        """Return the name with as many primes as no other value has."""
+        """Return the name with primes appended until no other value has it."""
         return unique_name(name, self.names.values())
 
     def _add(self, number: int, name: str = "") -> None:
-        """Give a value this name, or the next letter, unless it has a name."""
+        """Give a value this name or, if it is empty, the next letter; a value that has a name keeps it."""
         if number not in self.names:
             self.names[number] = name or next(self._letters)
 
 
 def _literals(diagram: Diagram, leaves: Iterable[Box]) -> Iterator[tuple[int, str]]:
-    """Yield the number and the text, such as `2.0`, of each value that is one number in the code.
+    """Yield the value number and the text, such as `2.0`, of each tensor without axes that is constant.
 
-    A value that is overwritten later is not among them.
+    It is a constant of the diagram, or made from a Python number by `torch.tensor(2.0)`. Tensors that are overwritten
+    by an in-place operation are skipped.
     """
     leaves = list(leaves)
     overwritten = {number for box in leaves for number in box.mutates}
@@ -97,7 +98,7 @@ def _literals(diagram: Diagram, leaves: Iterable[Box]) -> Iterator[tuple[int, st
 
 
 _MAKES_TENSOR = (torch.tensor, torch.as_tensor, torch.scalar_tensor)
-"""The functions that make a tensor of a number."""
+"""The functions that make a tensor from a number."""
 
 
 __all__ = ["ValueNames"]

@@ -1,6 +1,6 @@
 """The parts of a line of a listing as text: the type of a tensor with its axes, arguments, names of values.
 
-Source: the texts of JAX's jaxprs, whose style this follows; torch.fx prints the same information in another style.
+Source: JAX's jaxprs, whose style this follows; torch.fx prints the same information in another style.
 """
 
 import enum
@@ -38,7 +38,7 @@ def type_text(
     """Return the type of a tensor as text: its dtype and axes, such as `f32[y=20 k]`.
 
     An axis is shown by its name, with its size unless `shown` has it already, or by its size if it has no name.
-    `shown` gets the sizes of the axes that are shown; the first `mapped` axes are marked with a star.
+    The sizes of the axes that are shown are added to `shown`; the first `mapped` axes are marked with a star.
 
     >>> shown = {}
     >>> type_text(torch.float32, ("y", "k"), (20, 16), 0, shown)
@@ -62,7 +62,7 @@ def argument_text(argument: Any, names: Mapping[int, str], symbols: Mapping[Any,
     Args:
         argument: The description of the argument.
         names: The name of each value, by number.
-        symbols: The expression in axis names with which to replace each symbol of a number that depends on sizes.
+        symbols: The expression in axis names that replaces each symbol of a number that depends on sizes.
 
     >>> argument_text(Struct(list, (), (Wire(0), slice(1, None), ..., torch.float64)), {0: "a"}, {})
     '[a, 1:, ..., f64]'
@@ -88,7 +88,7 @@ def argument_text(argument: Any, names: Mapping[int, str], symbols: Mapping[Any,
 
 
 def arguments_text(args: Iterable[Any], kwargs: Mapping[str, Any], names: Mapping[int, str], symbols: Any) -> str:
-    """Return all arguments of an operation as text, in the order in which the code passed them, after a space each."""
+    """Return all arguments of an operation as text, each preceded by a space: positional ones, then `key=value`."""
     words = [argument_text(each, names, symbols) for each in args]
     words += [f"{key}={argument_text(each, names, symbols)}" for key, each in kwargs.items()]
     return "".join([f" {word}" for word in words])
@@ -116,7 +116,7 @@ def _sequence_text(parts: Sequence[Any], is_list: bool, names: Mapping[int, str]
 
 
 def _plain_text(argument: Any) -> str:
-    """Return a value that holds no tensor as text, which never has an address in memory."""
+    """Return a value without tensors as text; an object without a known text is shown by its name or its type."""
     if isinstance(argument, torch.dtype):
         return dtype_text(argument)
     if argument is ...:

@@ -309,7 +309,7 @@ def test_a_convolutional_gradient_runs_at_new_sizes(size: tuple[int, ...]) -> No
 
 
 def test_sizes_that_break_a_guard_are_refused() -> None:
-    with pytest.raises(ShapeError, match="has x = 5, but 3 belongs there"):
+    with pytest.raises(ShapeError, match=r"x is 5 in value \[.*\], expected 3"):
         backward(attend)(r(2, 4), r(3, 4), r(5, 4), r(2, 4))
 
 

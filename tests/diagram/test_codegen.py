@@ -1,4 +1,4 @@
-"""The generated function of a diagram computes what the diagram computes, and compiles without a graph break."""
+"""The generated function of a diagram computes the same as the diagram, and compiles without a graph break."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from circuits.diagram.interpreter import evaluate
 from models import MLP, MultiHeadAttention, VisualAttention
 
 
-def test_the_source_has_one_line_for_each_step() -> None:
+def test_the_source_has_one_line_for_each_call() -> None:
     function = trace(lambda x, y: (x @ y).relu(), torch.ones(2, 3), torch.ones(3, 4)).function()
     assert function.__doc__ is not None
     assert [line.split(" = ")[0].strip() for line in function.__doc__.splitlines()] == [
@@ -66,7 +66,7 @@ def test_backward_circuits_of_models_at_any_size(model: nn.Module) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-def test_nested_values_views_statistics_autocast_and_regions_without_gradient() -> None:
+def test_nested_values_views_running_statistics_autocast_and_no_grad() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -94,7 +94,7 @@ def test_nested_values_views_statistics_autocast_and_regions_without_gradient() 
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-def test_halves_compile_into_one_graph() -> None:
+def test_forward_and_reverse_circuits_compile_into_one_graph() -> None:
     x = torch.randn(4, 6)
     halves = forward_backward(lambda x: F.gelu(x).softmax(-1), x)
     forward, reverse = halves.forward.function(), halves.reverse.function()

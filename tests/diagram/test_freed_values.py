@@ -19,7 +19,7 @@ def test_a_value_is_freed_after_its_last_use() -> None:
     assert [unused for _, unused in schedule(calls, Struct(tuple, (), (wire[3], wire[1])), ())] == [(0,), (), (2,)]
 
 
-def test_running_keeps_no_more_alive_than_the_circuit() -> None:
+def test_a_run_keeps_no_more_tensors_alive_than_the_circuit() -> None:
     alive: list[weakref.ref[Tensor]] = []
     most = 0
 

@@ -1,6 +1,6 @@
-# For pyright a submodule or a buffer is a Tensor or a Module; torch's private names are used here.
+# For pyright a submodule (`model[1]`) or a buffer is a Tensor or a Module.
 # pyright: reportCallIssue=false, reportIndexIssue=false
-"""Diagrams run again: at other sizes and with other parameters, or with an error that says why they cannot."""
+"""Running diagrams: at other sizes and with other parameters, and the errors for inputs that are refused."""
 
 import math
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Settings(nn.Module):
 
 
 def equal(diagram: Callable[..., Any], plain: Callable[..., Any], *args: Tensor) -> None:
-    """Assert that two runs with the same seed give equal outputs and close gradients."""
+    """Assert that two functions, run with the same seed, return equal outputs and have close gradients."""
     results = []
     for run in (diagram, plain):
         torch.manual_seed(3)
@@ -120,24 +120,24 @@ def ceilings(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (5, 4), (7, 7)])
-def test_arithmetic_on_sizes_is_pythons(shape: tuple[int, int]) -> None:
+def test_arithmetic_on_sizes_is_that_of_python(shape: tuple[int, int]) -> None:
     diagram, x = trace(ceilings, axes="b k"), torch.rand(shape)
     assert diagram.fixed == ()
     assert torch.equal(diagram(x), ceilings(x))
 
 
-# What breaks a guard -------------------------------------------------------------------------------------------------
+# Inputs that are refused ---------------------------------------------------------------------------------------------
 
 
 def large_or_small(x: Tensor) -> Tensor:
     return x * 2 if x.shape[0] > 10 else x.flip(0)
 
 
-def test_sizes_that_would_take_another_path_are_refused() -> None:
+def test_sizes_that_would_take_another_branch_are_refused() -> None:
     diagram = trace(large_or_small, axes="b 8")
     assert torch.equal(diagram(torch.ones(30, 8)), torch.full((30, 8), 2.0))
     for rows in (1, 3, 10):
-        with pytest.raises(ShapeError, match=rf"b = {rows} came"):
+        with pytest.raises(ShapeError, match=rf"got b = {rows}\."):
             diagram(torch.ones(rows, 8))
 
 
@@ -158,7 +158,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_inputs_that_a_diagram_cannot_run_are_refused_in_plain_words(name: str, golden: Any) -> None:
+def test_errors_for_refused_inputs(name: str, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
         REFUSED[name]()
     golden(f"diagram/run_{name}.txt", f"{caught.value}\n")
@@ -175,7 +175,7 @@ def test_a_failed_run_cannot_be_run_again() -> None:
 # How it is called ----------------------------------------------------------------------------------------------------
 
 
-def test_called_in_every_way_that_its_original_can_be() -> None:
+def test_a_diagram_is_called_like_the_original() -> None:
     model, x = Settings(), torch.randn(3, 8)
     diagram = trace(model, x)
     for output in (diagram(x), diagram(x=x), diagram(x, None), diagram(x, scale=2.0), diagram(y=None, x=x)):
@@ -186,7 +186,7 @@ def test_called_in_every_way_that_its_original_can_be() -> None:
         diagram(x, other=x)
 
 
-def test_mappings_come_in_any_order() -> None:
+def test_mappings_may_have_any_order() -> None:
     diagram = trace(lambda state, **more: state["a"] - state["b"] * more["c"] + more["d"],
                     {"a": torch.ones(2), "b": torch.ones(2)}, c=torch.ones(2), d=torch.ones(2))  # fmt: skip
     a, b, c, d = torch.randn(4, 2)
@@ -214,7 +214,7 @@ def test_a_diagram_reads_the_current_parameters() -> None:
     assert torch.equal(diagram(x), model(x))
 
 
-def test_a_box_that_ran_under_autocast_or_without_gradient_does_so_again() -> None:
+def test_autocast_and_no_grad_are_recorded_and_applied_again() -> None:
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = x @ x.mT
@@ -228,11 +228,11 @@ def test_a_box_that_ran_under_autocast_or_without_gradient_does_so_again() -> No
     torch.testing.assert_close(torch.autograd.grad(mixed.sum(), x)[0], x.detach().cos())
 
 
-# Sizes and names ------------------------------------------------------------------------------------------------------
+# Sizes and names -----------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
-def test_sizes_are_computed_with_as_python_does(a: int, b: int) -> None:
+def test_evaluate_computes_as_python_does(a: int, b: int) -> None:
     h, w = sympy.symbols("h w", integer=True, positive=True)
     given_sizes = {h: a, w: b}
     assert evaluate(h * w + 2 * h - w, given_sizes) == a * b + 2 * a - b
@@ -269,5 +269,5 @@ def test_an_axis_of_a_group_is_computed_from_the_others(sizes: tuple[int, int, i
     b, h, k = sizes
     diagram = trace(weighed)
     equal(diagram, weighed, torch.randn(b, h * k), torch.randn(h))
-    with pytest.raises(ShapeError, match=r"x \[b h\*k\] has h\*k = \d+, which no whole k gives"):
+    with pytest.raises(ShapeError, match=r"h\*k is \d+ in x \[b h\*k\], so k is not an integer"):
         diagram(torch.randn(b, h * k + 1), torch.randn(h))

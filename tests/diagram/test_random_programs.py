@@ -1,4 +1,4 @@
-"""Diagrams of random programs, with views and in-place changes, compute what the programs compute."""
+"""Diagrams of random programs with views and in-place changes compute the same as the programs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,10 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 def build(plan: list[tuple[str, int, int]]) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-    """Return a program of which each step appends a tensor to a pool, or changes one of the pool in place."""
+    """Return a program; each of its steps appends a tensor to a pool, or changes one of the pool in place.
+
+    A step of `plan` is a key of STEPS or CHANGES with the indices in the pool of its two operands.
+    """
 
     def program(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         pool = [x.clone(), y * 1]
@@ -57,7 +60,7 @@ PLANS = st.lists(st.tuples(st.sampled_from([*STEPS, *CHANGES]), st.integers(0, 9
 
 @settings(max_examples=25)
 @given(PLANS, st.integers(2, 5), st.integers(2, 4))
-def test_random_programs_run_again_as_they_ran(plan: list[tuple[str, int, int]], rows: int, half: int) -> None:
+def test_diagrams_of_random_programs_compute_the_same(plan: list[tuple[str, int, int]], rows: int, half: int) -> None:
     program, module = build(plan), _Module(build(plan))
     x, y = torch.randn(rows, 2 * half), torch.randn(rows, 2 * half)
     torch.manual_seed(5)

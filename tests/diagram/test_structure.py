@@ -1,11 +1,10 @@
-# For pyright a submodule or a buffer is a Tensor or a Module; torch's private names are used here.
+# For pyright a leaf may be a Scalar, which has no number.
 # pyright: reportAttributeAccessIssue=false
-"""Descriptions of nested values: `fill` gives the value back, and a value that does not match is refused by place."""
+"""Descriptions of nested values: `fill` restores the value, and `bind` reports where a value does not match."""
 
 import collections
 import dataclasses
 import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -36,7 +35,7 @@ class Sealed:
 
 
 class Output(collections.OrderedDict[str, Any]):
-    """A subclass of OrderedDict, as well-known model libraries return."""
+    """A subclass of OrderedDict, such as the outputs of well-known model libraries."""
 
 
 X = torch.ones(1)
@@ -89,7 +88,7 @@ def numbered(value: Any) -> tuple[Any, list[Tensor]]:
 
 
 @given(VALUES)
-def test_a_description_filled_again_is_the_value(value: Any) -> None:
+def test_fill_restores_the_described_value(value: Any) -> None:
     description, found = numbered(value)
     filled = fill(description, lambda wire: found[wire.number], lambda scalar: scalar.expression)
     assert alike(filled, value)
@@ -99,7 +98,7 @@ def test_a_description_filled_again_is_the_value(value: Any) -> None:
 
 
 @given(VALUES)
-def test_a_description_holds_no_tensor_and_binds_its_value(value: Any) -> None:
+def test_a_description_has_no_tensors_and_bind_finds_those_of_the_value(value: Any) -> None:
     description, found = numbered(value)
     assert not tensors(description)
     bound: dict[Any, Any] = {}
@@ -109,7 +108,7 @@ def test_a_description_holds_no_tensor_and_binds_its_value(value: Any) -> None:
 
 
 @given(VALUES)
-def test_converting_changes_the_tensors_and_nothing_else(value: Any) -> None:
+def test_map_tensors_changes_only_the_tensors(value: Any) -> None:
     changed = map_tensors(value, lambda tensor: tensor + 1)
     assert [each.sum().item() for each in tensors(changed)] == [2 * each.numel() for each in tensors(value)]
     assert alike(numbered(map_tensors(changed, lambda tensor: tensor))[0], numbered(value)[0])
@@ -123,7 +122,7 @@ def test_named_tuples_of_torch_are_rebuilt() -> None:
     assert again.indices is best.indices
 
 
-def test_numbers_that_depend_on_sizes_have_their_place() -> None:
+def test_numbers_that_depend_on_sizes_are_scalars() -> None:
     description = Struct(tuple, (), (Wire(0), Scalar("h"), 3))
     bound: dict[Any, Any] = {}
     bind(description, (torch.ones(1), 8, 3), bound)
@@ -132,20 +131,20 @@ def test_numbers_that_depend_on_sizes_have_their_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "came", "words"),
+    ("recorded", "passed", "message"),
     [
-        (torch.ones(1), 3, "the call: a tensor belongs here, 3 came"),
-        ((torch.ones(1), 2.0), (torch.ones(1), 3.0), "the call[1]: the diagram was recorded with 2.0, 3.0 came"),
-        ({"a": torch.ones(1)}, {"b": torch.ones(1)}, "the call: dict with a belongs here, dict with b came"),
-        ({"a": [torch.ones(1)]}, {"a": []}, "the call.a: list of 1 belongs here, list of 0 came"),
-        (Pair(X, 3), Pair(X, None), "the call.right: the diagram was recorded with 3, None came"),
-        (Note(torch.ones(1)), torch.ones(1), "the call: Note with value, text belongs here, a tensor of 1 came"),
+        (torch.ones(1), 3, "the call: expected a tensor, got 3"),
+        ((torch.ones(1), 2.0), (torch.ones(1), 3.0), "the call[1]: the diagram was recorded with 2.0, got 3.0"),
+        ({"a": torch.ones(1)}, {"b": torch.ones(1)}, "the call: expected dict with a, got dict with b"),
+        ({"a": [torch.ones(1)]}, {"a": []}, "the call.a: expected list of length 1, got list of length 0"),
+        (Pair(X, 3), Pair(X, None), "the call.right: the diagram was recorded with 3, got None"),
+        (Note(torch.ones(1)), torch.ones(1), "the call: expected Note with value, text, got a tensor of shape (1,)"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_by_its_place(recorded: Any, came: Any, words: str) -> None:
+def test_the_error_names_the_part_that_does_not_match(recorded: Any, passed: Any, message: str) -> None:
     with pytest.raises(CircuitError) as caught:
-        bind(numbered(recorded)[0], came, {})
-    assert str(caught.value).startswith(words)
+        bind(numbered(recorded)[0], passed, {})
+    assert str(caught.value).startswith(message)
 
 
 def every_kind(a: Any, /, b: Any, *rest: Any, c: Any = 3, **others: Any) -> None:
@@ -168,7 +167,6 @@ def test_arguments_without_a_python_signature_are_numbered() -> None:
     assert arguments((1, 2), {"c": 3}, None) == {"0": 1, "1": 2, "c": 3}
 
 
-@pytest.mark.parametrize("call", [lambda: arguments((), {}, inspect.signature(every_kind))])
-def test_arguments_that_do_not_fit_are_pythons_error(call: Callable[[], Any]) -> None:
+def test_arguments_that_do_not_fit_raise_the_error_of_python() -> None:
     with pytest.raises(TypeError, match="missing"):
-        call()
+        arguments((), {}, inspect.signature(every_kind))

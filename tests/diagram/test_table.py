@@ -1,4 +1,4 @@
-"""Tables of diagrams: golden files, and properties of every form: text, Markdown, HTML, plain data."""
+"""Tables of diagrams: golden files, and properties of each format: text, Markdown, HTML, plain data."""
 
 import io
 import json
@@ -128,7 +128,7 @@ class Autocast(nn.Module):
 
 
 def tracked(model: nn.Module, *args: Any) -> tuple[str, Diagram]:
-    """Return what `track` prints during a run and the diagram of the run, also if it fails."""
+    """Return the text that `track` prints during a run and the diagram of the run, which may fail."""
     written = io.StringIO()
     seen: Any = None
     try:
@@ -155,7 +155,7 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-def test_tables_read_well(name: str, golden: Golden) -> None:
+def test_tables(name: str, golden: Golden) -> None:
     if name == "transformer_layer" and torch.__version__ < "2.13":
         pytest.skip("torch's own attention is written with other calls before 2.13")
     golden(f"diagram/{name}.txt", f"{DIAGRAMS[name]()}\n")
@@ -165,7 +165,7 @@ def test_a_tracked_run_is_printed_line_by_line(golden: Golden) -> None:
     golden("diagram/failing_as_it_runs.txt", tracked(Broken(), torch.rand(2, 8))[0])
 
 
-def test_depth_leaves_out_what_lies_deeper() -> None:
+def test_depth_limits_the_levels_that_are_shown() -> None:
     diagram = DIAGRAMS["transformer_layer"]()
     assert len(diagram.table(depth=0).splitlines()) == 1
     levels = [(len(line) - len(line.lstrip())) // 2 for line in diagram.table(depth=1).splitlines()]
@@ -194,7 +194,7 @@ def test_plain_data_survives_json(name: str) -> None:
     assert json.loads(json.dumps(plain)) == plain
 
 
-def test_plain_data_holds_every_box() -> None:
+def test_plain_data_has_every_box() -> None:
     diagram = DIAGRAMS["attention_symbols"]()
 
     def count(found: dict[str, Any]) -> int:
@@ -212,7 +212,7 @@ def awkward(x: Tensor) -> Tensor:
     return rearrange(torch.cat([x, x], 1), "b_0 (two c) -> two b_0 c", two=2)
 
 
-def test_markdown_and_html_escape_what_means_something_to_them() -> None:
+def test_markdown_and_html_escape_special_characters() -> None:
     run = lambda x: awkward(x)  # noqa: E731
     diagram = trace(run, axes="b_0 c")
     assert str(diagram).startswith("<lambda>")

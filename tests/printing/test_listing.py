@@ -1,4 +1,4 @@
-"""Listings: golden texts, names and arguments, and what is refused. `test_listing_runs` runs the texts."""
+"""Listings: golden texts, names and arguments, and refused calls. `test_listing_runs` runs the texts."""
 
 import math
 import re
@@ -87,13 +87,13 @@ TEXTS: dict[str, Callable[[], str]] = {
     "linear_backward": lambda: listing(backward(nn.Linear(3, 2), axes="b m", sizes={"m": 3})),
     "attention_backward": lambda: listing(backward(attention, sizes={"y": 20, "x": 22, "k": 16})),
     "log2_backward_backward": lambda: listing(backward(backward(log2, TWO)), inside="inline"),
-    "names_and_answers": lambda: listing(Scaled(), torch.ones(3), state={"h": torch.zeros(2, 2)}),
+    "names_and_results": lambda: listing(Scaled(), torch.ones(3), state={"h": torch.zeros(2, 2)}),
     "in_place": lambda: listing(in_place, torch.ones(3, 4)),
     "mapped": lambda: listing(mapped, torch.ones(3, 4), torch.ones(4)),
     "mapped_over_pairs": lambda: listing(pairs, torch.ones(3, 4), torch.ones(5, 4)),
     "mapped_inline": lambda: listing(mapped, torch.ones(3, 4), torch.ones(4), inside="inline"),
     "dtypes": lambda: listing(lambda x: [(x > 0).to(each) for each in DTYPES], torch.ones(3)),
-    "held": lambda: listing(lambda x: torch.cat([x @ FIXED.T, x], dim=-1).to(torch.bfloat16), torch.ones(3)),
+    "constant": lambda: listing(lambda x: torch.cat([x @ FIXED.T, x], dim=-1).to(torch.bfloat16), torch.ones(3)),
     "aten_gradient": lambda: listing(derivative(1), TWO, level="aten"),
     "aten_gradient_of_the_gradient": lambda: listing(derivative(2), TWO, level="aten"),
     "aten_linear": lambda: listing(nn.Linear(3, 2), axes="b m", sizes={"b": 4, "m": 3}, level="aten"),
@@ -119,7 +119,7 @@ def test_texts(name: str, golden: Golden) -> None:
     golden(f"printing/{name}.txt", TEXTS[name]() + "\n")
 
 
-def test_a_run_that_failed_is_listed_up_to_what_failed() -> None:
+def test_a_failed_run_is_listed_up_to_the_failed_operation() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 2))
     with pytest.raises(RuntimeError), track(model, to=None) as seen:
         model(torch.ones(3))
@@ -130,7 +130,7 @@ def test_a_run_that_failed_is_listed_up_to_what_failed() -> None:
 
 @pytest.mark.parametrize("order", range(1, 5))
 def test_a_gradient_by_torch_is_one_line_an_order(order: int) -> None:
-    """The result of torch.func.grad is that of its `grad` line; level="aten" lists its operations."""
+    """The reverse pass of torch.func.grad is one line, `grad`; level="aten" lists its operations."""
     lines = listing(derivative(order), TWO).splitlines()
     assert [line.split(" = ")[1] for line in lines[1:5]] == ["log x", "log 2.0", "div a b", GRADIENT.format("c")]
     assert [line.split(" = ")[1] for line in lines[4:-1]] == [GRADIENT.format("cdef"[each]) for each in range(order)]
@@ -140,8 +140,8 @@ def test_a_gradient_by_torch_is_one_line_an_order(order: int) -> None:
 GRADIENT = "grad ({},) (x,) retain_graph=False create_graph=True allow_unused=True"
 
 
-def test_each_run_gives_the_same_diagram_of_a_gradient() -> None:
-    """A diagram with a transform inside runs that as a whole, and computes the same."""
+def test_a_diagram_of_a_gradient_computes_the_gradient() -> None:
+    """The diagram runs the transform inside it as a whole."""
     diagram = trace(torch.func.grad(derivative(1)), TWO)
     torch.testing.assert_close(diagram(TWO), -1 / (TWO**2 * math.log(2)))
     mapped_gradient = trace(torch.vmap(derivative(1)), torch.ones(3).double())
@@ -155,14 +155,14 @@ FUNCTIONAL: dict[str, Callable[[], str]] = {
     ),
     "vjp": lambda: listing(lambda x, dy: torch.func.vjp(torch.sin, x)[1](dy), TWO, TWO / 3),
     "gradient_mapped": lambda: listing(torch.vmap(torch.func.grad(lambda x: x.exp().sum())), torch.ones(2, 3)),
-    "mapped_back_as_it_came": lambda: listing(torch.vmap(lambda x: x), torch.ones(2, 3)),
+    "mapped_identity": lambda: listing(torch.vmap(lambda x: x), torch.ones(2, 3)),
     "mapped_to_two": lambda: listing(torch.vmap(lambda x: (x.sum(), 2 * x), out_dims=(0, 1)), torch.ones(2, 3)),
-    "written_in_a_gradient": lambda: listing(torch.func.grad(written), ONES),
+    "in_place_in_a_gradient": lambda: listing(torch.func.grad(overwritten), ONES),
 }
 ONES, HALVES = torch.ones(3), torch.full((3,), 0.5)
 
 
-def written(x: Tensor) -> Tensor:
+def overwritten(x: Tensor) -> Tensor:
     y = x * 2
     y[0] = 1.0
     return y.mul_(3).sum()
@@ -181,7 +181,7 @@ def written(x: Tensor) -> Tensor:
     ids=["jvp", "jacrev", "jacfwd", "hessian", "grad of jacrev", "vmap of grad"],
 )
 def test_forward_derivatives_and_jacobians_have_no_question_mark(transformed: Any) -> None:
-    """How torch computes them differs between its versions, so there is no golden text."""
+    """Torch computes them with other operations in other versions, so there is no golden text."""
     assert "?" not in listing(transformed, ONES)
 
 
@@ -204,8 +204,8 @@ def options(x: Tensor, power: int = 2, bias: Tensor | None = None, *, last: bool
     return x**power if bias is None else x**power + bias
 
 
-def test_arguments_of_nested_boxes_are_shown_but_for_defaults() -> None:
-    """Positional up to the first one left out, then by name; an argument equal to its default is left out."""
+def test_arguments_of_nested_boxes_are_shown_without_defaults() -> None:
+    """An argument equal to its default is left out; the positional arguments after it are shown by name."""
     model = Options()
 
     def f(x: Tensor, y: Tensor) -> Tensor:
@@ -238,8 +238,8 @@ def test_numbers_of_nested_boxes_are_in_the_names_of_the_axes() -> None:
     assert "a:f32[y k] = scaled x k**(-0.5)" in listing(outer)
 
 
-def test_arguments_stay_in_a_backward_circuit() -> None:
-    """The forward pass keeps the arguments of calls, also where an in-place change gave its values other names."""
+def test_arguments_are_shown_in_a_backward_circuit() -> None:
+    """The calls of the forward pass keep their arguments, also if an in-place operation renamed their values."""
 
     def f(x: Tensor) -> Tensor:
         y = x * 2
@@ -252,16 +252,16 @@ def test_arguments_stay_in_a_backward_circuit() -> None:
 
 @pytest.mark.parametrize("options", [{"level": "torch.ops"}, {"inside": "out"}])
 def test_unknown_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(CircuitError, match=r"listing: level is 'torch' or 'aten', and inside is 'nested'"):
+    with pytest.raises(CircuitError, match=r"listing: expected level 'torch' or 'aten' and inside 'nested'"):
         listing(log2, TWO, **options)
 
 
-def test_a_diagram_takes_no_inputs_and_operations_no_free_axes() -> None:
+def test_a_diagram_takes_no_inputs_and_level_aten_no_symbolic_axes() -> None:
     with pytest.raises(CircuitError, match="log2 is a diagram"):
         listing(trace(log2, TWO), TWO)
-    with pytest.raises(CircuitError, match=r"attention: k, x, y may be any size here; give one, sizes="):
+    with pytest.raises(CircuitError, match=r"attention: level 'aten' needs a size for each axis; k, x, y have none"):
         listing(attention, level="aten")
-    with pytest.raises(CircuitError, match="sizes and axes are for inputs that are made"):
+    with pytest.raises(CircuitError, match="sizes and axes are for inputs that listing makes"):
         listing(log2, TWO, axes="a", level="aten")
 
 

@@ -1,4 +1,4 @@
-"""Listings are complete: a small interpreter runs the text of a listing, and the result is that of the circuit."""
+"""Listings are complete: a small interpreter runs the text of a listing and computes the result of the circuit."""
 
 import operator
 import re
@@ -48,7 +48,7 @@ VERBS = {name: getattr(circuits, name) for name in ("einsum", "rearrange", "redu
 
 
 def operation(name: str, level: str) -> Callable[..., Any]:
-    """Return the function that a listing calls by this name."""
+    """Return the function that has this name in a listing."""
     if level == "aten":
         base, _, overload = name.partition(".")
         return getattr(getattr(torch.ops.aten, base), overload or "default")
@@ -90,7 +90,7 @@ def executed(text: str, given: dict[str, Tensor], level: str) -> Any:
         args = [value(argument) for argument, match in zip(arguments, named, strict=True) if match is None]
         kwargs = {match[1]: value(match[2]) for match in named if match is not None}
         made = list(words(left))
-        if isinstance(args[0], float):  # a number that the code wrote out as a tensor
+        if isinstance(args[0], float):  # a tensor that the listing shows as a number
             args[0] = torch.tensor(args[0], dtype=WORDS[made[0].partition(":")[2].partition("[")[0]])
         result = operation(name, level)(*args, **kwargs)
         for word, part in zip(made, [result] if len(made) == 1 and isinstance(result, Tensor) else result, strict=True):
@@ -124,7 +124,7 @@ def weights_of(f: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("level", ["torch", "aten"])
-def test_a_listing_run_line_by_line_computes_what_the_circuit_computes(name: str, level: Any) -> None:
+def test_a_listing_run_line_by_line_computes_the_result_of_the_circuit(name: str, level: Any) -> None:
     f, inputs = RUNS[name]
     diagram = trace(f, *inputs)
     given = dict(zip([value.name for value in diagram.inputs], inputs, strict=True)) | weights_of(f)
@@ -152,7 +152,7 @@ def test_listings_of_derivatives_of_log2_to_the_eighth_order_compute_them(order:
     torch.testing.assert_close(executed(text, {"x": TWO}, "aten"), expected)
 
 
-def test_every_name_is_made_before_it_is_used_and_once() -> None:
+def test_every_name_is_assigned_once_and_before_its_use() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(3))
     model(torch.rand(2, 3, 5, 5))
     text = listing(backward(model, torch.rand(2, 3, 5, 5)), inside="inline")
