@@ -39,9 +39,9 @@ from .weights.files import savable
 class Convolution(ConvolutionBase):
     """A learned convolution over any number of spatial axes, with named axes (section 3.3): nn.Conv1d, nn.Conv2d, ...
 
-    Every window of the image is contracted with the weight, of shape (k, c/groups, *kernel). Weight and bias are
-    initialized as in nn.Conv2d, uniform within ±(number of inputs of one output)^-½. The options are those of
-    nn.Conv2d; each is one number for all spatial axes, or one for each.
+    Every window of the image, with c channels, is contracted with the weight, of shape (k, c/groups, *kernel), to k
+    channels. Weight and bias are initialized as in nn.Conv2d, uniform within ±(number of inputs of one output)^-½. The
+    options are those of nn.Conv2d; each is one number for all spatial axes, or one for each.
 
     Parameters: ck·(product of the kernel)/groups, and k more with a bias.
 

@@ -24,8 +24,8 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
     """Multiply tensors along axes of equal name, and sum over the axes that the result lacks.
 
     The pattern is the last argument: `einsum(query, key, "... y k, ... x k -> ... y x")`. An axis has the same size in
-    all tensors, and so has `...`: an axis of size 1 is not broadcast. The paper's notebook has the pattern first, as
-    torch.einsum, which raises SignatureError here.
+    all tensors, and so has `...`: an axis of size 1 is not broadcast. A pattern as first argument, as in torch.einsum
+    and the paper's notebook, raises SignatureError.
 
     Args:
         *tensors_and_pattern: The tensors, as einops.einsum takes them, then the pattern: the names of the axes of each
@@ -161,6 +161,6 @@ def _check_sizes(pattern: str, tensors: Sequence[Tensor]) -> None:
             if lead is not None and shape[:extra] != lead:
                 refuse(pattern, tensors)
             lead = shape[:extra]
-    for tensor_a, place_a, tensor_b, place_b in plan.pairs:
-        if tensors[tensor_a].shape[place_a] != tensors[tensor_b].shape[place_b]:
+    for tensor_a, dim_a, tensor_b, dim_b in plan.pairs:
+        if tensors[tensor_a].shape[dim_a] != tensors[tensor_b].shape[dim_b]:
             refuse(pattern, tensors)
