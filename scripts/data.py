@@ -189,13 +189,13 @@ def _words(paragraph: str) -> str:
 SYMBOLS, LENGTH = 16, 12
 
 
-def sequences(name: str, answer: Callable[[Tensor], Tensor], count: int = 20000) -> Callable[[], Examples]:
+def sequences(name: str, target_of: Callable[[Tensor], Tensor], count: int = 20000) -> Callable[[], Examples]:
     """A function that loads distinct rows of 12 symbols out of 16, and the target of each row."""
 
     def loaded() -> Examples:
         draw = torch.Generator().manual_seed(0)
         rows = torch.randint(SYMBOLS, (count, LENGTH), generator=draw).unique(dim=0)
-        return Examples(name, rows, answer(rows), SYMBOLS, torch.arange(len(rows)))
+        return Examples(name, rows, target_of(rows), SYMBOLS, torch.arange(len(rows)))
 
     return loaded
 

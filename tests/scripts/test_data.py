@@ -148,13 +148,13 @@ def test_what_is_held_out_is_not_also_learned() -> None:
         assert len(pieces & train) < 0.005 * len(pieces)
 
 
-@pytest.mark.parametrize(("name", "answer"), [("reversing", lambda row: row[::-1]), ("sorting", sorted)])
-def test_answers_to_sequences_are_right_and_no_row_comes_twice(
-    name: str, answer: Callable[[list[int]], list[int]]
+@pytest.mark.parametrize(("name", "target_of"), [("reversing", lambda row: row[::-1]), ("sorting", sorted)])
+def test_targets_of_sequences_are_right_and_rows_are_distinct(
+    name: str, target_of: Callable[[list[int]], list[int]]
 ) -> None:
     examples = SEQUENCES[name]()
     rows = examples.inputs.tolist()
-    assert examples.targets.tolist() == [answer(row) for row in rows]
+    assert examples.targets.tolist() == [target_of(row) for row in rows]
     assert len({tuple(row) for row in rows}) == len(rows) > 19_900
     assert {number for row in rows for number in row} == set(range(examples.classes))
 

@@ -76,7 +76,7 @@ def test_a_sequence_is_exact_as_a_whole_or_not_at_all() -> None:
     assert EXACT.tally(model, source, right).tolist() == [1, 0, 1, 0]
     ((given, start, count),) = model.asked
     assert torch.equal(given, source)
-    assert (start.tolist(), count) == ([[5]] * 4, 3)  # it is shown nothing of the answer
+    assert (start.tolist(), count) == ([[5]] * 4, 3)  # generation starts from the start token alone
 
 
 def test_a_token_is_foreseen_from_those_before_it_alone() -> None:
