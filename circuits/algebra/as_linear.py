@@ -1,4 +1,4 @@
-"""as_linear: a linear circuit as a LinearMap; and a numerical test of whether a function is linear.
+"""as_linear: convert a linear circuit to a LinearMap; and a numerical test of linearity.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4.
 """
@@ -17,19 +17,23 @@ from circuits.signature import Rest, Signature
 
 
 def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
-    """Return a linear circuit of one tensor as a LinearMap: its Jacobian at zero, for these sizes of its axes.
+    """Convert a linear circuit to a LinearMap: its Jacobian at zero, for these sizes of its axes.
 
-    `...` stands for no axes. If autograd is enabled, gradients flow to the parameters and other tensors in `f`.
-    Linearity is tested numerically, at random inputs: f(0) = 0, and f(a x + b y) = a f(x) + b f(y).
+    Linearity is tested numerically, at random inputs: f(0) = 0, and f(a x + b y) = a f(x) + b f(y). If autograd is
+    enabled, gradients flow to the parameters and other tensors in `f`.
 
     Args:
-        f: A circuit with one input tensor and one output tensor. If it is a module, the map has the dtype and device of
-            its first parameter, else torch's defaults.
-        sizes: The size of every input axis that `f` does not fix.
+        f: A circuit with one input tensor and one output tensor. It is evaluated in the dtype and on the device of its
+            first parameter if it is a module with parameters, else in torch's defaults.
+        sizes: The size of every input axis that `f` does not fix. `...` in the signature matches no axes.
+
+    Returns:
+        The map from the input axes to the output axes of `f`.
 
     Raises:
-        SignatureError: If `f` has no signature, or more than one tensor in or out.
-        CircuitError: If a size is missing, or `f` is not linear, with the values that show it.
+        SignatureError: If `f` has no signature, or several input or output tensors.
+        CircuitError: If a size is missing, or if `f` is not linear; the message has the equation that does not hold and
+            the largest difference of its sides.
 
     >>> from circuits import circuit
     >>> as_linear(circuit("a -> ")(lambda x: x.sum()), a=3).tensor
@@ -68,7 +72,7 @@ COMBINATIONS = ((0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (64.0, -0.5))
 
 
 class LinearSum(NamedTuple):
-    """The outputs f(a x + b y), as `found`, and a f(x) + b f(y), as `expected`; they are equal if f is linear."""
+    """The outputs f(a x + b y) in `found`, and a f(x) + b f(y) in `expected`; they are equal if f is linear."""
 
     a: float
     b: float
@@ -77,7 +81,7 @@ class LinearSum(NamedTuple):
 
 
 def linear_sums(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -> Iterator[LinearSum]:
-    """Yield f(a x + b y) and a f(x) + b f(y) for each pair a, b in COMBINATIONS; the first pair is 0, 0.
+    """Yield f(a x + b y) and a f(x) + b f(y) for each pair a, b in COMBINATIONS, the first of which is 0, 0.
 
     >>> [[both.found[0].item(), both.expected[0].item()] for both in linear_sums(lambda x: [x + 1], *torch.ones(2))]
     [[1.0, 0.0], [3.0, 4.0], [1.0, 0.0], [64.5, 127.0]]
@@ -89,7 +93,7 @@ def linear_sums(f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor) -
 
 
 def nonlinearity(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> str:
-    """Return how the values of `f` at x and y show that it is not linear; an empty text if they do not.
+    """Return a message about the first violation of linearity that is found with x and y; empty if there is none.
 
     >>> nonlinearity(lambda x: x + 1, torch.ones(2), torch.ones(2))
     'it takes zero to 1.0'

@@ -1,29 +1,34 @@
-"""Operations on tensor networks: compose, outer product, transpose, contract, rename, reorder.
+"""Operations on tensor networks: compose, outer product, transpose, adjoint, contract, rename, reorder.
 
-Each returns a network on renumbered wires, with the same tensors as factors; nothing is computed.
+Each returns a network with the same tensors as factors, for the adjoint their conjugates; nothing is contracted.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4, Figures 17 and 18.
 """
 
 from collections.abc import Sequence
 
-from circuits.algebra.network import Network
+from torch import Tensor
+
+from circuits.algebra.network import Network, dense
 from circuits.algebra.wires import Wire, parse_sides
 from circuits.errors import ShapeError, SignatureError
 
 
 def compose(first: Network, second: Network) -> Network:
-    """Return `first`, then `second`: outputs are contracted with the inputs of the same name, other wires are kept.
+    """Return `first` followed by `second`: outputs are contracted with the inputs of the same name.
+
+    The inputs are those of `first`, then the inputs of `second` that are not contracted. The outputs are those of
+    `first`, with the outputs of `second` in place of the contracted ones, at the position of the first of them.
 
     Raises:
-        SignatureError: If no output of `first` is an input of `second`, though there are some of both.
-        ShapeError: If an output and the input of its name differ in size.
+        SignatureError: If `first` has outputs and `second` has inputs, but no name is in both.
+        ShapeError: If an output and the input of the same name differ in size.
     """
     shared = [name for name in first.outputs if name in second.inputs]
     if not shared and first.outputs and second.inputs:
         raise SignatureError(
             f"LinearMap: no output of {first.signature} is an input of {second.signature}; "
-            "f.outer(g) places both side by side, and f.named(...) renames wires"
+            "f.outer(g) is their outer product, and f.named(...) renames axes"
         )
     second = _renumbered(second, first)
     left = dict(zip(first.outputs, first.output_wires, strict=True))
@@ -53,7 +58,7 @@ def compose(first: Network, second: Network) -> Network:
 
 
 def outer(first: Network, second: Network) -> Network:
-    """Return both side by side: on each side the ends of `first`, then those of `second`."""
+    """Return the outer product: on each side the axes of `first`, then those of `second`."""
     second = _renumbered(second, first)
     return Network(
         (*first.factors, *second.factors),
@@ -65,10 +70,10 @@ def outer(first: Network, second: Network) -> Network:
 
 
 def transpose(network: Network, names: Sequence[str]) -> Network:
-    """Return the network with the ends of these names moved to the front of the other side; without names, with all.
+    """Return the network with these axes moved to the front of the other side; without names, with the sides swapped.
 
     Raises:
-        SignatureError: If a name is no axis, or is on both sides.
+        SignatureError: If a name is not an axis of the network, or is on both sides.
     """
     sides = [network.ends[: len(network.inputs)], network.ends[len(network.inputs) :]]
     if not names:
@@ -80,12 +85,18 @@ def transpose(network: Network, names: Sequence[str]) -> Network:
     return _with_ends(network, [*moved[1], *kept[0]], [*moved[0], *kept[1]])
 
 
+def adjoint(network: Network) -> Network:
+    """Return the transposed network of conjugate tensors."""
+    factors = tuple([(tensor.conj(), wires) for tensor, wires in network.factors])
+    return transpose(network._replace(factors=factors), ())
+
+
 def contract(network: Network, name: str, other: str | None) -> Network:
-    """Return the network with two of its ends contracted: those of two names, or both of one name.
+    """Return the network with two axes contracted: `name` and `other`, or the input and the output `name` for None.
 
     Raises:
-        SignatureError: If the ends do not exist, or a name of two is on both sides.
-        ShapeError: If they differ in size.
+        SignatureError: If there are no such axes; or, with two names, if one is on both sides.
+        ShapeError: If the axes differ in size.
     """
     if other is None:
         if name not in network.inputs or name not in network.outputs:
@@ -103,10 +114,10 @@ def contract(network: Network, name: str, other: str | None) -> Network:
 
 
 def rename(network: Network, text: str) -> Network:
-    """Return the network with other names at its ends, in their order.
+    """Return the network with the names in the text, in the order of its inputs and outputs.
 
     Raises:
-        SignatureError: If the text does not have as many names on each side.
+        SignatureError: If the text is not that of a map, or does not have as many names on each side.
     """
     inputs, outputs = parse_sides(text)
     if (len(inputs), len(outputs)) != (len(network.inputs), len(network.outputs)):
@@ -119,10 +130,10 @@ def rename(network: Network, text: str) -> Network:
 
 
 def reorder(network: Network, text: str) -> Network:
-    """Return the network with the ends of each side in another order.
+    """Return the network with the axes of each side in the order of the text.
 
     Raises:
-        SignatureError: If the text does not have the same names on each side.
+        SignatureError: If the text is not that of a map, or does not have the same names on each side.
     """
     inputs, outputs = parse_sides(text)
     if sorted(inputs) != sorted(network.inputs) or sorted(outputs) != sorted(network.outputs):
@@ -132,8 +143,16 @@ def reorder(network: Network, text: str) -> Network:
     return network._replace(inputs=inputs, outputs=outputs, wires=tuple(wires))
 
 
+def aligned(one: Network, two: Network) -> tuple[Tensor, Tensor] | None:
+    """Return two dense tensors, with axes in the order of the first network; None if names or sizes of axes differ."""
+    if (sorted(one.inputs), sorted(one.outputs)) != (sorted(two.inputs), sorted(two.outputs)):
+        return None
+    tensors = dense(one), dense(reorder(two, str(one.signature)))
+    return tensors if tensors[0].shape == tensors[1].shape else None
+
+
 def _with_ends(network: Network, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]]) -> Network:
-    """Return the network with these ends, given by name and wire."""
+    """Return the network with these inputs and outputs, each a name and a wire."""
     return network._replace(
         inputs=tuple([name for name, _ in inputs]),
         outputs=tuple([name for name, _ in outputs]),
@@ -142,7 +161,7 @@ def _with_ends(network: Network, inputs: Sequence[tuple[str, int]], outputs: Seq
 
 
 def _renumbered(network: Network, other: Network) -> Network:
-    """Return the network on wires whose numbers `other` does not use."""
+    """Return the network with its wires renumbered by numbers that `other` does not use."""
     start = max(other.sizes, default=-1) + 1
     return network._replace(
         factors=tuple([(tensor, tuple([wire + start for wire in wires])) for tensor, wires in network.factors]),
@@ -152,7 +171,7 @@ def _renumbered(network: Network, other: Network) -> Network:
 
 
 def _joined(network: Network, pairs: Sequence[tuple[int, int]]) -> Network:
-    """Return the network with each pair of wires made one wire."""
+    """Return the network with the two wires of each pair merged into one."""
     same: dict[int, int] = {wire: wire for wire in network.sizes}
     for one, two in pairs:
         kept, merged = same[one], same[two]
@@ -165,6 +184,7 @@ def _joined(network: Network, pairs: Sequence[tuple[int, int]]) -> Network:
 
 
 def _require_equal_sizes(one: tuple[str, int], two: tuple[str, int], where: str) -> None:
+    """Raise ShapeError if two axes, each a name and a size, differ in size; `where` is the signature in the message."""
     if one[1] != two[1]:
         ends = f"{one[0]} is {one[1]} and {two[0]} is {two[1]}"
         raise ShapeError(f"LinearMap: {ends} in {where}; axes of different sizes cannot be contracted")

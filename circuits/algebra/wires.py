@@ -1,6 +1,6 @@
-"""Wires of linear maps: numbered axes, their names, and the text that names those of a map.
+"""Wires of linear maps: numbered axes and their names, and the parsing of the text of a map.
 
-A wire is an axis drawn as a line. It is known by its number; the names at its two ends may differ.
+A wire is an axis, drawn as a line. It is identified by its number; its input and its output may have different names.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4.
 """
@@ -15,7 +15,7 @@ Wires = tuple[int, ...]
 
 
 class Wire(NamedTuple):
-    """The size of an axis, and its name where no input or output names it."""
+    """The size of a wire, and its name if it is neither an input nor an output."""
 
     size: int
     name: str
@@ -29,10 +29,10 @@ def unused_name(name: str, names: Mapping[int, str]) -> str:
 
 
 def parse_sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the input axes and of the output axes in the text of a map, `"a -> b c"`.
+    """Return the names of the input axes and those of the output axes in the text of a map, `"a -> b c"`.
 
     Raises:
-        SignatureError: If the text is no signature, has more than one tensor on a side, or an axis that is no name.
+        SignatureError: If the text is not a signature, has several tensors on a side, or an axis that is not a name.
     """
     signature = Signature.parse(text)
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
@@ -41,6 +41,7 @@ def parse_sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _names(axes: Axes, text: str) -> tuple[str, ...]:
+    """Return the names of axes; raise SignatureError, showing `text`, if one is not a name."""
     odd = next((term for term in axes if not isinstance(term, Axis)), None)
     if odd is not None:
         raise SignatureError(f"LinearMap: the axes of a linear map are names, not '{odd}'\n{point(text)}")

@@ -1,9 +1,9 @@
 """Axes by identity, as a union-find: an `AxisNode` is one axis; nodes found to be the same axis share a root.
 
-The root holds the size of the axis and its origin: a stated name `h`, a group `(h k)`, axes concatenated `c+d`,
+The root holds the size of the axis and its origin: a stated name `h`, a group `(h k)`, a concatenation `c+d`,
 arithmetic `h/2`, a distinct axis `h'`, or an axis of an enclosing scope. Labels are computed from origins on demand, so
-a name learned late also appears in the boxes recorded before. A label never states a wrong size: an origin is recorded
-only if the sizes agree, and within a scope a name stands for one size. An axis whose name is uncertain has no label
+a name that is stated later also appears in boxes recorded earlier. A label never states a wrong size: an origin is
+recorded only if the sizes agree, and within a scope a name has one size. An axis whose name is uncertain has no label
 and is shown by its size.
 """
 
@@ -16,7 +16,7 @@ from circuits.naming.sizes import same_size, size_text
 
 
 class AxisNode:
-    """One axis: a node of the union-find. `origin` determines its label; None while nothing is known of its name."""
+    """One axis: a node of the union-find. `origin` determines its label; None if no name or derivation is recorded."""
 
     __slots__ = ("_parent", "origin", "size")
 
@@ -41,8 +41,8 @@ class AxisNode:
     def nameable(self) -> bool:
         """Whether the axis can still be given a name.
 
-        True without an origin, for arithmetic on a nameable axis or an axis distinct from one, and for an axis of an
-        enclosing scope whose label is hidden here.
+        True if it has no origin; if it is an `Affine` or `Primed` axis whose base is nameable; or if it is imported
+        from an enclosing scope and has no label in the scope that imports it.
         """
         origin = self.root.origin
         if isinstance(origin, Imported):
@@ -55,7 +55,7 @@ class AxisNode:
         return None if root.origin is None else root.origin.label(root.size)
 
     def stated_names(self) -> Iterator[tuple[str, Any]]:
-        """Yield the stated names that the label is composed of, each with its size."""
+        """Yield the stated names that occur in the label, each with the size of its axis."""
         root = self.root
         if isinstance(root.origin, StatedName):
             yield root.origin.name, root.size
@@ -64,7 +64,7 @@ class AxisNode:
                 yield from part.stated_names()
 
     def base_name(self) -> "StatedName | None":
-        """Return the one stated name that the label is composed of; None for groups, sums and axes without a label."""
+        """Return the only stated name in the label; None for groups, concatenations and axes without a label."""
         origin = self.root.origin
         if isinstance(origin, Affine | Primed):
             return origin.base.base_name()
@@ -75,11 +75,11 @@ class AxisNode:
 
 
 class Scope:
-    """The axis names of one circuit, or of the run outside all circuits. In a scope each name stands for one size.
+    """The axis names of one circuit, or of the run outside all circuits. In a scope each name has one size.
 
-    `axes` holds the axes of every value seen in the scope, by the value's number. `reserved` are the names that occur
-    only in the outputs of the circuit; their sizes are known when the circuit returns, and until then no axis is given
-    one of them, though a label with primes may coincide with one.
+    `axes` holds the axes of every value used in the scope, by the value's number. `reserved` are the names that occur
+    only in the outputs of the circuit. Their sizes are unknown until the circuit returns, so before that no axis is
+    named by one of them; only a label with primes, `h'`, may be equal to a reserved name.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
@@ -89,50 +89,53 @@ class Scope:
         self._imported: dict[int, tuple[AxisNode, AxisNode]] = {}
 
     def allows(self, name: str, size: Any) -> bool:
-        """Return whether an axis of this size may have this name in the scope."""
+        """Return whether an axis of this size can have this name in the scope."""
         return same_size(self.sizes[name], size) if name in self.sizes else name not in self.reserved
 
     def name(self, axis: AxisNode, name: str) -> None:
-        """Give a nameable axis this name, if the scope allows it for the axis's size."""
+        """Set the name of a nameable axis, if the scope allows that name for the size of the axis."""
         if axis.nameable and self.allows(name, axis.root.size):
             axis.root.origin = self.define(name, axis.root.size)
 
     def rename(self, axis: AxisNode, name: str) -> None:
-        """Give the axis this name as `name` does, also if its label so far is a primed one that was never stated."""
+        """Set the name of an axis as `name` does, and also replace a label with primes that was not stated."""
         if isinstance(axis.root.origin, Primed) and self.allows(name, axis.root.size):
             axis.root.origin = self.define(name, axis.root.size)
         self.name(axis, name)
 
     def release_reserved(self) -> None:
-        """Allow the reserved names from now on; primed labels that coincided with one of them are recomputed."""
+        """Allow the reserved names from now on; labels with primes that were equal to one of them are recomputed."""
         for name in self.reserved:
             self.sizes.pop(name, None)
         self.reserved = set()
 
     def define(self, name: str, size: Any) -> "StatedName":
-        """Return the name as an origin; from now on it stands for `size` in the scope, unless it had a size before."""
+        """Record `size` as the size of a name in the scope, unless the name has one; return the name as an origin."""
         if size is not None:
             self.sizes.setdefault(name, size)
         return StatedName(name, self)
 
     def primed_name(self, name: str, size: Any, taken: Iterable[str] = ()) -> str:
-        """Return `name` with the fewest primes, at least one, that can stand for `size` and is not in `taken`."""
-        word = f"{name}'"
-        while word in taken or not same_size(self.sizes.get(word, size), size):
-            word += "'"
-        self.sizes.setdefault(word, size)
-        return word
+        """Return `name` with the fewest primes, at least one, such that it is not in `taken` and has no other size.
+
+        The size is recorded as the size of the primed name.
+        """
+        primed = f"{name}'"
+        while primed in taken or not same_size(self.sizes.get(primed, size), size):
+            primed += "'"
+        self.sizes.setdefault(primed, size)
+        return primed
 
     def import_axis(self, axis: AxisNode) -> AxisNode:
-        """Return the node that represents an axis of an enclosing scope in this one; the same node on every call."""
+        """Return the node in this scope of an axis of an enclosing scope; the same node on every call."""
         root = axis.root
         if id(root) not in self._imported:
             self._imported[id(root)] = (root, AxisNode(root.size, Imported(root, self)))
         return self._imported[id(root)][1]
 
 
-# Origins say how the label of an axis is composed: `sources` are the axes that it is composed of, and `label(size)`
-# returns the text to show for an axis of this size, or None if there is none.
+# An origin determines the label of an axis: `sources` are the axes that it is derived from, and `label(size)` returns
+# the text to show for an axis of this size, or None if there is none.
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,12 +157,15 @@ class StatedName:
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """Several axes flattened into one, the last varying fastest: `(h k)`, or `(h 16)` if one has no name."""
+    """Several axes flattened into one, the last varying fastest: `(h k)`, or `(h 16)` if the second has no name."""
 
     sources: tuple[AxisNode, ...]
 
     def label(self, size: Any) -> str | None:
-        """Return the labels of the parts in parentheses, nested groups flattened; None if no part has a label."""
+        """Return the parts in parentheses, each by its label, or by its size without one; nested groups are flattened.
+
+        None if no part has a label, or if a part without a label has a symbolic or unknown size.
+        """
         words = [part.label() or size_text(part.root.size) for part in self.sources]
         words = [word and word.strip("()") for word in words]
         named = any(part.label() is not None for part in self.sources)
@@ -173,9 +179,10 @@ class Concatenated:
     sources: tuple[AxisNode, ...]
 
     def label(self, size: Any) -> str | None:
-        """Return the sum of the names, equal ones counted, then of the sizes without a name.
+        """Return the names of the parts joined by `+`, a repeated name as a multiple, then the size of all other parts.
 
-        None if no part has a label, if a label is more than a name, or if a size without a name is symbolic.
+        None if no part has a label, if a label is not a single name, or if a part without a label has a symbolic or
+        unknown size.
         """
         labels = [part.label() for part in self.sources]
         names = dict.fromkeys([label for label in labels if label is not None])
@@ -200,7 +207,7 @@ class Affine:
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
-        """Return the arithmetic as text; None unless the label of the base is a name."""
+        """Return the arithmetic as text; None unless the label of the base is a single name."""
         base = self.base.label()
         if base is None or not is_plain_name(base):
             return None
@@ -211,7 +218,10 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Primed:
-    """A distinct axis named after another, beside it in one tensor or derived by an unknown relation: `h'`."""
+    """A distinct axis that is shown by the name of another with primes, `h'`.
+
+    It is a second axis of that name in one tensor, or an axis derived from the other by an unknown relation.
+    """
 
     base: AxisNode
 
@@ -221,14 +231,14 @@ class Primed:
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
-        """Return the base's name with as many primes as make it stand for `size`; None if the base has no name."""
+        """Return the name of the base with the fewest primes for which no other size is recorded; None without one."""
         stated = self.base.base_name()
         return None if stated is None else stated.scope.primed_name(stated.name.rstrip("'"), size)
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """An axis of an enclosing scope. Its label is shown only if the names in it stand for nothing else in `scope`."""
+    """An axis of an enclosing scope. Its label is shown only if `scope` allows the names in it for its size."""
 
     base: AxisNode
     scope: Scope
@@ -239,7 +249,7 @@ class Imported:
         return (self.base,)
 
     def label(self, size: Any) -> str | None:
-        """Return the label in the enclosing scope; None if a name in it stands for another size in `scope`."""
+        """Return the label in the enclosing scope; None if `scope` does not allow a name in it."""
         fits = [self.scope.allows(name, size) for name, size in self.base.stated_names()]
         return self.base.label() if all(fits) else None
 
@@ -253,7 +263,10 @@ def is_plain_name(label: str) -> bool:
 
 
 def labels(axes: Sequence[AxisNode]) -> tuple[str | None, ...]:
-    """Return the labels of the axes of one value; if two distinct axes share a name, the second gets a prime."""
+    """Return the labels of the axes of one value.
+
+    If two distinct axes have the same label, the second gets primes; or no label, if the label is not a single name.
+    """
     shown: dict[str, AxisNode] = {}
     words: list[str | None] = []
     for axis in axes:

@@ -1,8 +1,8 @@
 """How axes are derived from other axes: unified, grouped, concatenated, split, scaled, shifted, and the inverses.
 
-A function that returns an axis never gives it a label that states a wrong size. If the sizes do not agree with the
-arithmetic, the result is a distinct axis (`h'`); if only an int was requested as its size, it has no name. A derivation
-that undoes an earlier one returns the original axis.
+The label of a returned axis never states a wrong size. If the sizes do not agree with the arithmetic, the result is a
+distinct axis (`h'`). An axis that is resized to a given int has no name. A derivation that undoes an earlier one
+returns the original axis.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,10 @@ from circuits.naming.sizes import ratio_of, same_size
 
 
 def unify(a: AxisNode, b: AxisNode) -> None:
-    """Record that two axes are the same, if their sizes agree and at least one of them is still nameable."""
+    """Record that two axes are the same, if their sizes agree and one of them can still be named.
+
+    Nothing is recorded if an axis would then be derived from itself.
+    """
     a, b = a.root, b.root
     if a is b or not same_size(a.size, b.size):
         return
@@ -27,7 +30,7 @@ def unify(a: AxisNode, b: AxisNode) -> None:
 
 
 def _contains(axis: AxisNode, part: AxisNode) -> bool:
-    """Return whether `axis` is derived from `part`; merging the two would create a cycle."""
+    """Return whether `axis` is derived from the node `part`; to merge `part` into it would create a cycle."""
     origin = axis.root.origin
     return origin is not None and any(each.root is part or _contains(each, part) for each in origin.sources)
 
@@ -51,7 +54,7 @@ def parts(axis: AxisNode, kind: type[Grouped] | type[Concatenated]) -> tuple[Axi
 
 
 def concatenated(axes: Sequence[AxisNode], size: Any) -> AxisNode:
-    """Return these axes concatenated into one axis of this size; all pieces of a split axis give that axis again."""
+    """Return the concatenation of these axes, of this size; if they are all pieces of a split axis, that axis."""
     if len(axes) == 1:
         return axes[0]
     origins = [axis.root.origin for axis in axes]
@@ -66,9 +69,9 @@ def concatenated(axes: Sequence[AxisNode], size: Any) -> AxisNode:
 def divided(axis: AxisNode, sizes: Sequence[Any]) -> list[AxisNode]:
     """Return the axes of these sizes into which an axis is split.
 
-    They are the axes that it was concatenated from, if the sizes agree. Else a nameable axis becomes the concatenation
-    of new axes, and a named one is divided by the number of pieces if they are equal (`h/2`); unequal pieces have no
-    name.
+    If the axis is a concatenation and the sizes agree, they are the axes that it was concatenated from. Else, if the
+    axis is nameable, it becomes the concatenation of new axes. Else equal pieces are the axis divided by the number of
+    pieces (`h/2`), and unequal pieces have no name.
     """
     if len(sizes) == 1:
         return [axis]
@@ -84,7 +87,7 @@ def divided(axis: AxisNode, sizes: Sequence[Any]) -> list[AxisNode]:
 
 
 def _partition(sources: Sequence[AxisNode], sizes: Sequence[Any]) -> list[AxisNode]:
-    """Return consecutive sources concatenated so that they have these sizes; empty if the sizes do not add up so."""
+    """Return axes of these sizes, each the concatenation of consecutive sources; empty if the sizes do not add up."""
     left, found = list(sources), []
     for size in sizes:
         taken: list[AxisNode] = []
@@ -99,23 +102,23 @@ def _partition(sources: Sequence[AxisNode], sizes: Sequence[Any]) -> list[AxisNo
 def scaled(axis: AxisNode, size: Any, ratio: Fraction | None = None) -> AxisNode:
     """Return the axis of this size that is `ratio` times `axis`: `2*h`, `h/2`; by default the ratio of the sizes.
 
-    If `size` is not that multiple, or the ratio is not a constant, the result is a distinct axis, `h'`.
+    If `size` is not `ratio` times the size of `axis`, or the ratio is not constant, the result is a distinct axis `h'`.
     """
     ratio = ratio_of(size, axis.root.size) if ratio is None else ratio
     return _derived(axis, size, lambda: None if ratio is None else _affine(axis, size, ratio, 0))
 
 
 def shifted(axis: AxisNode, size: Any) -> AxisNode:
-    """Return the axis of this size that is `axis` shortened or extended: `h-2`, `h+1`; `h'` if by no constant."""
+    """Return the axis of this size that is `axis` plus a constant, `h-2`, `h+1`; `h'` if they differ by no constant."""
     difference = size - axis.root.size
     whole = isinstance(difference, int) or bool(getattr(difference, "is_Integer", False))
     return _derived(axis, size, lambda: _affine(axis, size, Fraction(1), int(difference)) if whole else None)
 
 
 def resized(axis: AxisNode, size: Any) -> AxisNode:
-    """Return the axis of this size that replaces `axis`: itself or one that it was derived from, if the size agrees.
+    """Return the axis of this size that replaces `axis`: `axis` itself, or one it was derived from, if the size agrees.
 
-    Else an axis without a name if the size is an int, and the scaled axis if it is symbolic.
+    Else the result has no name if the size is an int, and is the scaled axis if the size is symbolic.
     """
     if isinstance(size, int):
         return _derived(axis, size, lambda: AxisNode(size))
@@ -128,9 +131,9 @@ def prime(axis: AxisNode) -> AxisNode:
 
 
 def _derived(axis: AxisNode, size: Any, compute: Callable[[], AxisNode | None]) -> AxisNode:
-    """Return the axis itself or one that it was derived from, if it has this size; else the result of `compute`.
+    """Return the axis itself or one that it was derived from, if that has this size; else the result of `compute`.
 
-    If `compute` returns None the result is a distinct axis, and if the size is 1 an axis without a name.
+    Else, if the size is 1, the result has no name; if `compute` returns None, it is a distinct axis.
     """
     source: AxisNode | None = axis
     while source is not None:
@@ -144,7 +147,7 @@ def _derived(axis: AxisNode, size: Any, compute: Callable[[], AxisNode | None]) 
 
 
 def _affine(axis: AxisNode, size: Any, ratio: Fraction, offset: int) -> AxisNode | None:
-    """Return the axis `ratio * axis + offset`, relative to the base of an affine axis; None if the sizes disagree."""
+    """Return the axis `ratio * axis + offset`, or None if the sizes disagree; its base is never itself affine."""
     root = axis.root
     if isinstance(root.origin, Affine):
         offset, ratio, root = int(offset + ratio * root.origin.offset), ratio * root.origin.ratio, root.origin.base.root

@@ -11,12 +11,18 @@ from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, Term, s
 
 
 class Matcher:
-    """The names in one pattern or signature, and the axes that they stand for.
+    """The names in one pattern or signature, each with its axis.
 
-    A pattern states names in the scope `outer`. A signature also opens the scope `inner` of its circuit, in which each
-    of its names stands for an axis of that scope; `outer_axes` and `inner_axes` hold both by name. An axis without a
-    name in the outer scope gets the signature's name there too. Call `match_input` for each input, then
-    `match_output` (signatures) or `axes_for` (patterns) for each output.
+    A pattern states names in one scope, `outer`. A signature states the names of the scope of its circuit, `inner`; an
+    axis that has no name in the outer scope is given the signature's name there too. Call `match_input` for each input,
+    then `match_output` (signatures) or `axes_for` (patterns) for each output.
+
+    `outer_axes` and `inner_axes` hold the axes in each scope by name, and `rest` the axes of `...` in the outer scope.
+
+    Args:
+        outer: The scope in which the pattern is applied or the circuit is called.
+        inner: The scope of the circuit; None for a pattern.
+        sizes: The sizes passed with a pattern, by name.
     """
 
     def __init__(self, outer: Scope, inner: Scope | None = None, sizes: dict[str, Any] | None = None) -> None:
@@ -32,11 +38,17 @@ class Matcher:
     # Inputs
 
     def match_input(self, terms: Axes, axes: Sequence[AxisNode], keep_rest: bool = True) -> list[AxisNode]:
-        """Match the terms of a tensor with its axes in the outer scope; return its axes in the inner scope.
+        """Match the terms of a tensor with its axes in the outer scope.
 
-        Without an inner scope the axes are those of the outer scope. If the number of axes does not fit the terms, no
-        name is stated and the axes returned have none. `keep_rest=False` leaves the axes of `...` unchanged for the
-        tensors that follow.
+        Args:
+            terms: The terms of the tensor.
+            axes: The axes of the tensor in the outer scope.
+            keep_rest: Whether later tensors match their `...` with that of this tensor, if it has more axes than
+                those before; False for keyword tensors.
+
+        Returns:
+            The axes of the tensor in the inner scope, or in the outer scope if there is no inner one. If the number of
+            axes does not fit the terms, nothing is recorded and the axes are new ones without names.
         """
         spare = len(axes) - sum([not isinstance(term, Rest) for term in terms])
         if spare < 0 or (spare > 0 and not any(isinstance(term, Rest) for term in terms)):
@@ -51,7 +63,7 @@ class Matcher:
         return found
 
     def _match_rest(self, axes: list[AxisNode], keep: bool) -> list[AxisNode]:
-        """Match the axes of `...` with those of the tensors before, aligned at the right, and unify them."""
+        """Unify the axes of `...` with those of earlier tensors, from the right; return them in the inner scope."""
         for here, there in zip(reversed(axes), reversed(self.rest), strict=False):
             unify(here, there)
         if keep and len(self.rest) < len(axes):
@@ -69,14 +81,14 @@ class Matcher:
         return axis if self.inner is None else AxisNode(axis.root.size)
 
     def _match_name(self, name: str, axis: AxisNode) -> AxisNode:
-        """Unify an axis with the axis that the name stood for before, and name it if it has no name."""
+        """Unify an axis with the axis matched with this name before, and name it if it has no name."""
         known = self.outer_axes.setdefault(name, axis)
         unify(known, axis)
         self.give_name(axis, name)
         return self._inner_axis(name, axis.root.size)
 
     def _inner_axis(self, name: str, size: Any) -> AxisNode:
-        """Return the axis of a name in the inner scope; without such a scope the axis in the outer one."""
+        """Return the axis of a name in the inner scope, or in the outer scope if there is no inner one."""
         if self.inner is None:
             return self.outer_axes[name]
         known = self.inner_axes.get(name)
@@ -85,7 +97,11 @@ class Matcher:
         return known if size is None or same_size(known.size, size) else AxisNode(size)
 
     def _match_group(self, term: Group, axis: AxisNode) -> AxisNode:
-        """Match a group `(h k)`: its parts with those of a grouped axis, or with new axes that the axis then groups."""
+        """Match a group `(h k)` with an axis, and the terms in it with the parts of the axis; return the inner axis.
+
+        If the axis is nameable and not a group of as many parts, it becomes a group of one axis per term, unless the
+        sizes of the terms are unknown.
+        """
         pieces = parts(axis, Grouped)
         if len(pieces) != len(term.terms):
             pieces = self._group_parts(term, axis.root.size)
@@ -98,10 +114,9 @@ class Matcher:
         return group(inside, axis.root.size)
 
     def _group_parts(self, term: Group, size: Any) -> tuple[AxisNode, ...]:
-        """Return axes for the parts of a group; the size of one part is solved if the others are known.
+        """Return an axis for each part of a group of this size; if one size is unknown, it is solved from the others.
 
-        If more sizes are unknown, return the axes that the parts were matched with before, also if their sizes are
-        unknown, and nothing unless all were.
+        If more sizes are unknown, return the axes that the parts were matched with before; empty unless all were.
         """
         known = [self._known_size(part) for part in term.terms]
         missing = [position for position, each in enumerate(known) if each is None]
@@ -116,17 +131,19 @@ class Matcher:
         return tuple([self._part(part, each) for part, each in zip(term.terms, known, strict=True)])
 
     def _known_size(self, term: Term) -> Any:
+        """Return the size of a part of a group: a number, a size matched before or passed; None if it is unknown."""
         if isinstance(term, Number):
             return term.value
         known = self.outer_axes.get(str(term))
         return known.root.size if known is not None else self.sizes.get(str(term))
 
     def _part(self, term: Term, size: Any) -> AxisNode:
+        """Return the axis that a part of a group was matched with before, if it has this size; else a new axis."""
         known = self.outer_axes.get(str(term))
         return known if known is not None and same_size(known.root.size, size) else AxisNode(size)
 
     def _match_derived(self, term: Derived, axis: AxisNode) -> AxisNode:
-        """Match arithmetic such as `h/2`, whose name may have been matched before."""
+        """Match arithmetic such as `h/2` with an axis; return its axis in the inner scope."""
         size = axis.root.size
         base = self._base_axis(term, size)
         if axis.nameable:
@@ -137,7 +154,7 @@ class Matcher:
         return AxisNode(size, within or StatedName(str(term), self.inner))
 
     def _base_axis(self, term: Derived, size: Any) -> AxisNode | None:
-        """Return the axis of the one name in the term, a new axis if it was not matched before; None for two names."""
+        """Return the axis of the only name in the term, a new axis if it was not matched before; None for two names."""
         if len(set(term.names)) != 1:
             return None
         name = term.names[0]
@@ -159,7 +176,11 @@ class Matcher:
         return self.axes_for(terms, [axis.root.size for axis in axes])
 
     def axes_for(self, terms: Axes, shape: Sequence[Any]) -> list[AxisNode]:
-        """Return the axes in the outer scope of a tensor with these terms; a name not matched before is a new axis."""
+        """Return the axes in the outer scope of a tensor with these terms and this shape.
+
+        A name that was not matched before is a new axis. If two names of the tensor have the same axis, the second is
+        shown with a prime.
+        """
         spare = len(shape) - sum([not isinstance(term, Rest) for term in terms])
         found: list[AxisNode] = []
         by_name: dict[str, AxisNode] = {}
@@ -193,7 +214,10 @@ class Matcher:
         return AxisNode(size)
 
     def _new_axis(self, name: str, size: Any) -> AxisNode:
-        """Return the axis of a name that no input has; `h'` of a signature is derived from `h` if there is one."""
+        """Return the axis of a name that no input has.
+
+        If it is `h'` in a signature whose inputs have `h`, it is derived from `h`, unless no outer axis had a name.
+        """
         stem = self.outer_axes.get(name.rstrip("'"))
         if stem is not None and self.inner is not None and not self.outer_was_empty:
             return scaled(stem, size)
@@ -203,7 +227,7 @@ class Matcher:
 
 
 def _affine_origin(term: Derived, axis: AxisNode, size: Any) -> Affine | None:
-    """Return the arithmetic of a term on the axis of its one name; None if it is not affine or the sizes disagree."""
+    """Return the arithmetic of a term on the axis of its only name; None if it is not affine or the sizes disagree."""
     offset, once, twice = [term.size({term.names[0]: Fraction(x)}, lambda a, b: a / Fraction(b)) for x in (0, 1, 2)]
     base, ratio = axis.root, Fraction(once - offset)
     whole = offset + ratio * 2 == twice and Fraction(offset).denominator == 1

@@ -1,8 +1,9 @@
 """The axes of every value of one recording, in nested scopes: one for the run, and one for each circuit being called.
 
-A circuit's signature opens a scope with axis names of its own. Inside it, an axis from outside is shown by its outer
-name only if the names in it stand for nothing else in the circuit; after the circuit returns, outer names are shown
-again. A name of the signature is also given to an outer axis that had none. `rules` names the outputs of operations.
+A circuit's signature opens a scope with axis names of its own. Inside it, an axis of the outer scope is shown by its
+outer name only if that name has no other size in the circuit and is not reserved for its outputs; after the circuit
+returns, outer names are shown again. An outer axis without a name is given the name in the signature. `rules` names
+the outputs of operations.
 """
 
 from collections.abc import Iterable
@@ -19,8 +20,8 @@ Shape = tuple[Any, ...]
 class Names:
     """The axes of every value, by the value's number, in the innermost of the open scopes.
 
-    `shapes` holds the shape of every value and must be set before its axes are read; `booleans` the numbers of the
-    boolean values; `levels` the axis that each level of vmap maps over.
+    `shapes` holds the shape of every value, by number, and must be set before the axes of the value are read or set.
+    `booleans` holds the numbers of the boolean values, and `levels` the axis that each vmap level maps over.
     """
 
     def __init__(self) -> None:
@@ -45,8 +46,8 @@ class Names:
     def put(self, number: int, axes: Iterable[AxisNode]) -> list[AxisNode]:
         """Set the axes of a value in the innermost scope, and return them.
 
-        An axis whose size differs from the value's is replaced by one without a name; all are if their number differs
-        from the value's rank.
+        An axis whose size differs from that in the value's shape is replaced by an axis without a name. All axes are
+        replaced if their number differs from the value's rank.
         """
         shape, given = self.shapes[number], list(axes)
         if len(given) != len(shape):
@@ -62,9 +63,12 @@ class Names:
         return [AxisNode(size) for size in shape]
 
     def matcher(self, signature: Signature | None = None, others: Iterable[Axes] = ()) -> Matcher:
-        """Return a matcher of terms with the axes of the innermost scope.
+        """Return a Matcher whose outer scope is the innermost open scope.
 
-        With a signature it has an inner scope, which `enter` opens; `others` are the axes of its keyword tensors.
+        Args:
+            signature: The signature of the circuit that is called; the matcher then has an inner scope, in which the
+                names that occur only in the outputs are reserved. Pass the matcher to `enter` to open that scope.
+            others: The axes of the circuit's keyword tensors.
         """
         if signature is None:
             return Matcher(self.scope)
@@ -73,14 +77,19 @@ class Names:
         return Matcher(self.scope, Scope(written - known))
 
     def enter(self, matcher: Matcher, inside: dict[int, list[AxisNode]]) -> None:
-        """Open the inner scope of a matcher; `inside` holds the axes of its input tensors there, by number."""
+        """Open the inner scope of a matcher, if it has one; `inside` holds the axes of the inputs there, by number."""
         if matcher.inner is not None:
             self.scopes.append(matcher.inner)
             for number, axes in inside.items():
                 self.put(number, axes)
 
     def leave(self, matcher: Matcher, outputs: Iterable[tuple[Axes, int]]) -> None:
-        """Close the scope of a matcher: name its outputs inside by the signature, outside by the axes matched there."""
+        """Close the inner scope of a matcher, after the outputs are named in it; set their axes in the outer scope.
+
+        Args:
+            matcher: A matcher whose scope was opened by `enter`.
+            outputs: The terms and the number of each output tensor.
+        """
         outside = {number: matcher.match_output(terms, self.of(number)) for terms, number in outputs}
         self.scopes.pop()
         for number, axes in outside.items():

@@ -22,18 +22,20 @@ def name_by_pattern(
 ) -> None:
     """Name the axes of an operation's inputs and outputs by its einops pattern.
 
-    Axes of one name are unified, and axes without a name get the name in the pattern. The text after a colon, the
-    window maps of unfold and fold, is ignored.
+    Axes of the same name are unified, and axes without a name get the name in the pattern. The text after a colon, the
+    index maps of windows in unfold and fold, is ignored.
 
     Args:
-        pattern: The pattern, `"b (h k) -> b h k"`, with one side or as many as inputs before the arrow.
+        pattern: The pattern, `"b (h k) -> b h k"`. Before the arrow are the axes of each input, separated by commas; or
+            those of a list of inputs, whose first axis is the position in the list.
         inputs: The numbers of the input tensors.
-        sizes: The axis lengths passed with the pattern, by name.
+        sizes: The axis sizes passed with the pattern, by name.
         outputs: The numbers of the output tensors.
-        names: The axes of all values; those of the outputs are set.
+        names: The axes of all values; the axes of the outputs are set.
 
     Raises:
-        ValueError: If the pattern has an anonymous axis `_` or cannot be parsed; no output is named then.
+        ValueError: If the pattern has an anonymous axis `_`, cannot be parsed, or does not have as many tensors as
+            there are inputs. The axes of the outputs are not set then.
     """
     left, right = pattern.partition(":")[0].split("->")
     matcher = Matcher(names.scope, sizes=sizes)

@@ -1,6 +1,6 @@
 """Arithmetic on sizes that are ints or sympy expressions: equality, quotients, ratios.
 
-A size is an int, a sympy expression over symbolic sizes, or None where it is unknown.
+A size is an int, a sympy expression over symbolic sizes, or None if it is unknown.
 """
 
 from fractions import Fraction
@@ -10,7 +10,7 @@ import sympy
 
 
 def same_size(a: Any, b: Any) -> bool:
-    """Return whether two sizes are equal: equal ints, or expressions that are equal once expanded; False for None."""
+    """Return whether two sizes are equal, as ints or as expanded expressions; False if one of them is None."""
     if isinstance(a, int) and isinstance(b, int):
         return a == b
     if a is None or b is None:
@@ -19,7 +19,7 @@ def same_size(a: Any, b: Any) -> bool:
 
 
 def quotient(a: Any, b: Any) -> Any:
-    """Return `a / b`; for two ints the floor quotient, which is an int."""
+    """Return `a / b`; for two ints, `a // b`."""
     return a // b if isinstance(a, int) and isinstance(b, int) else a / b
 
 

@@ -1,7 +1,7 @@
-"""Identities 1 to 8 of the reference, one test each, on a hundred random cases: float64, against loops and matrices.
+"""Identities 1 to 8, on indexing, broadcasting, linear maps and convolutions, one test each on a hundred random cases.
 
-Identities 1, 2, 3 and 7 are tested here only. The operations of 4, 5, 6 and 8 are also tested in test_linear_map and
-test_windows, and convolutions with all their options in test_convolution.
+Results are compared with loops and dense matrices in float64. The operations of identities 4, 5, 6 and 8 are also
+tested in test_linear_map and test_windows, and convolutions with all their options in test_convolution.
 """
 
 import itertools
@@ -33,13 +33,13 @@ def zeros(*shape: int) -> Tensor:
 
 @circuit("a, d -> b")
 def uneven(x: Tensor, z: Tensor) -> Tensor:
-    """A nonlinear circuit that treats every index and each argument differently."""
+    """A nonlinear circuit whose output depends on each index and each argument in a different way."""
     weights = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype)
     return (weights * x.sin()).sum() * torch.tensor([1.0, -2.0], dtype=x.dtype) + (2 * z).cos().sum()
 
 
 def index(axis: str, place: int) -> Any:
-    """Return the circuit that selects one index of an axis, from the axis to a scalar."""
+    """Return the circuit `axis -> ` that selects the element at index `place`."""
 
     @circuit(f"{axis} -> ")
     def at(x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def index(axis: str, place: int) -> Any:
 @hundred
 @given(i=st.integers(1, 5), j=st.integers(1, 5))
 def test_identity_1_indexes_in_any_order(i: int, j: int) -> None:
-    """X[i, j] = X[i, :][j] = X[:, j][i], with indexes as circuits, against the list that the tensor was made from."""
+    """X[i, j] = X[i, :][j] = X[:, j][i], with indexing as circuits, compared with the nested list of the elements."""
     rows = randn(i, j).tolist()
     table = torch.tensor(rows, dtype=torch.float64)
     for row, column in {(0, 0), (i - 1, 0), (i // 2, j - 1)}:
@@ -64,7 +64,7 @@ VMAPS = pytest.mark.parametrize("vmap", [torch.func.vmap, functorch.vmap], ids=[
 
 
 def mapped(vmap: Any, *given: Any) -> Any:
-    """Apply a vmap, of torch.func or functorch; functorch warns that it is deprecated."""
+    """Apply the vmap of torch.func or functorch, without functorch's deprecation warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return vmap(*given)
@@ -74,7 +74,7 @@ def mapped(vmap: Any, *given: Any) -> Any:
 @hundred
 @given(a=SIZES, d=SIZES, c=st.integers(1, 4), e=st.integers(1, 4))
 def test_identity_2_index_then_apply_is_apply_then_index(vmap: Any, a: int, d: int, c: int, e: int) -> None:
-    """Over two axes, one of which both arguments have; compared at every index, and with vmap."""
+    """Broadcasting over two axes, one of them in both arguments, is compared at every index, and with vmap."""
     x, z = randn(c, a, e), randn(d, c)
     found = broadcast(uneven, "c a e, d c -> e b c")(x, z)
     for at, to in itertools.product(range(c), range(e)):
@@ -97,7 +97,7 @@ def test_identity_3_inner_broadcasting_shares_the_other_argument(vmap: Any, a: i
 
 @pytest.mark.parametrize("target", ["c a, d -> c b", "a c, d -> b c"])
 @given(a=SIZES, d=SIZES)
-def test_identities_2_and_3_over_no_index_at_all(target: str, a: int, d: int) -> None:
+def test_identities_2_and_3_over_an_axis_of_size_zero(target: str, a: int, d: int) -> None:
     """Broadcasting over an empty axis returns an empty tensor of the right shape, where vmap raises."""
     shapes = {"c a, d -> c b": ((0, a), (0, 2)), "a c, d -> b c": ((a, 0), (2, 0))}
     into, out = shapes[target]
@@ -121,8 +121,8 @@ def test_identity_4_scores_of_heads_step_by_step(y: int, x: int, k: int, h: int)
 
 @hundred
 @given(a=SIZES, b=SIZES, c=SIZES)
-def test_identity_5_a_wire_bent_in_three_ways(a: int, b: int, c: int) -> None:
-    """F: a -> b c to b a -> c by broadcasting, by the unit, by `transpose`; unit then inner product = identity."""
+def test_identity_5_transposes_in_three_ways(a: int, b: int, c: int) -> None:
+    """F: a -> b c as b a -> c by broadcasting, by the unit, by `transpose`; unit then inner product is the identity."""
     f, x = LinearMap(randn(a, b, c), "a -> b c"), randn(b, a)
     expected = zeros(c)
     for i, j in itertools.product(range(b), range(a)):
@@ -140,8 +140,8 @@ def test_identity_5_a_wire_bent_in_three_ways(a: int, b: int, c: int) -> None:
 
 @hundred
 @given(a=SIZES, b=SIZES, c=SIZES, d=SIZES)
-def test_identity_6_linear_maps_slide_past_each_other(a: int, b: int, c: int, d: int) -> None:
-    """(G x id)(id x H) = (id x H)(G x id), against a loop over all four axes; with an outer product before or after."""
+def test_identity_6_linear_maps_on_different_axes_commute(a: int, b: int, c: int, d: int) -> None:
+    """(G x id)(id x H) = (id x H)(G x id), compared with a loop over four axes; also with outer products of inputs."""
     g, h = LinearMap(randn(a, b), "a -> b"), LinearMap(randn(c, d), "c -> d")
     expected = zeros(a, c, b, d)
     for i, j, k, n in itertools.product(range(a), range(b), range(c), range(d)):
@@ -158,7 +158,7 @@ def test_identity_6_linear_maps_slide_past_each_other(a: int, b: int, c: int, d:
 
 @st.composite
 def windows(draw: st.DrawFn) -> tuple[Window, int]:
-    """Draw a window, and the size of an axis on which it has at least one position."""
+    """Draw a window and the size of an axis, such that the window has at least one position on the axis."""
     size, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     window = Window(
         "h", "h'", "i", size, stride, dilation, before=draw(st.integers(0, 3)), after=draw(st.integers(0, 3))
@@ -167,7 +167,7 @@ def windows(draw: st.DrawFn) -> tuple[Window, int]:
 
 
 def window_matrix(window: Window, size: int) -> Tensor:
-    """Return the dense matrix of a window: 1 where position i of window h' is position s*h' + d*i - p of the axis."""
+    """Return the dense tensor `h' i h` of a window: 1 where h = s*h' + d*i - p, for stride s, dilation d, padding p."""
     count = (size + window.before + window.after - window.dilation * (window.size - 1) - 1) // window.stride + 1
     matrix = zeros(count, window.size, size)
     for at, place in itertools.product(range(count), range(window.size)):
@@ -180,7 +180,7 @@ def window_matrix(window: Window, size: int) -> Tensor:
 @hundred
 @given(case=windows(), c=st.integers(1, 3), k=st.integers(1, 3))
 def test_identity_7_a_convolution_is_a_window_then_a_linear_map(case: Any, c: int, k: int) -> None:
-    """Against the window's dense matrix; shifting the image by the stride shifts the outputs that read no border."""
+    """Compared with the window's dense tensor; shifting the image by the stride shifts the outputs by one."""
     (window, size), matrix = case, window_matrix(*case)
     x, weight = randn(c, size), randn(k, c, window.size)
     options: Any = {"stride": window.stride, "dilation": window.dilation}
@@ -195,7 +195,7 @@ def test_identity_7_a_convolution_is_a_window_then_a_linear_map(case: Any, c: in
 @hundred
 @given(case=windows(), b=SIZES, order=st.permutations("abc"))
 def test_identity_8_transposes(case: Any, b: int, order: list[str]) -> None:
-    """Repeat and sum, diagonal read and write, window and fold, permutation and inverse; each twice is the identity."""
+    """Repeat and sum, diagonal read and write, unfold and fold, permutation and inverse are each other's transposes."""
     (window, size), matrix = case, window_matrix(*case)
     total, read = LinearMap.identity("b ->", b=b), LinearMap.diagonal("b", b)
     x, square = randn(b), randn(b, b)

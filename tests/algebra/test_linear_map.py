@@ -1,4 +1,4 @@
-"""LinearMap against dense matrices and plain loops: composition, transposes, products; and as_linear."""
+"""LinearMap compared with dense matrices and loops: composition, transposes, products; and as_linear."""
 
 import itertools
 import string
@@ -36,7 +36,7 @@ def random_map(text: str, **sizes: int) -> LinearMap:
 
 
 def matrix(f: LinearMap) -> Tensor:
-    """Return the map as a dense matrix, inputs by outputs, found by applying it to every basis vector."""
+    """Return the matrix of a map, inputs by outputs, computed by applying the map to every basis vector."""
     shape = [f.sizes[wire].size for wire in f.wires[: len(f.inputs)]]
     rows = []
     for index in itertools.product(*map(range, shape)):
@@ -56,12 +56,12 @@ def eye(size: int) -> Tensor:
     return torch.eye(size, dtype=torch.float64)
 
 
-# --- the notebook's cells, Figures 17 and 18 --------------------------------------------------------------------------
+# --- Figures 17 and 18 ------------------------------------------------------------------------------------------------
 
 
 @given(y=SIZES, x=SIZES, k=SIZES, h=SIZES)
 def test_figure_17_the_steps_of_qk_are_one_einsum(y: int, x: int, k: int, h: int) -> None:
-    """Identity 4: transpose, outer product, diagonal, inner product = `y k h, x k h -> y x h`, against plain loops."""
+    """Transpose, outer product, diagonal and inner product are `y k h, x k h -> y x h`, compared with loops."""
     query, key = torch.randn(y, k, h, dtype=torch.float64), torch.randn(x, k, h, dtype=torch.float64)
     q, turned = LinearMap(query, "-> y k h"), LinearMap(key, "-> x k h").ordered("-> k x h")
     side_by_side = q.outer(turned.named("-> k' x h'"))
@@ -77,7 +77,7 @@ def test_figure_17_the_steps_of_qk_are_one_einsum(y: int, x: int, k: int, h: int
 
 @given(a=SIZES, b=SIZES, c=SIZES)
 def test_figure_18_transposed_by_broadcasting_and_by_the_unit(a: int, b: int, c: int) -> None:
-    """Identity 5: F: a -> b c as b a -> c, by broadcasting, by the outer product with the unit, and by `transpose`."""
+    """F: a -> b c as b a -> c, by broadcasting, by the identity (the unit, half transposed), and by `transpose`."""
     f = random_map("a -> b c", a=a, b=b, c=c)
     x = torch.randn(b, a, dtype=torch.float64)
     expected = torch.zeros(c, dtype=torch.float64)
@@ -112,8 +112,8 @@ def test_unit_then_inner_product_is_the_identity(b: int, lead: int) -> None:
 
 
 @given(a=SIZES, b=SIZES, c=SIZES, d=SIZES)
-def test_linear_maps_slide_past_each_other(a: int, b: int, c: int, d: int) -> None:
-    """Identity 6: (G x id)(id x H) = (id x H)(G x id) = G x H, the Kronecker product of their matrices."""
+def test_linear_maps_on_different_axes_commute(a: int, b: int, c: int, d: int) -> None:
+    """(G x id)(id x H) = (id x H)(G x id) = G x H, the Kronecker product of their matrices."""
     g, h = random_map("a -> b", a=a, b=b), random_map("c -> d", c=c, d=d)
     first_g = g.outer(LinearMap.identity("c", c=c)) >> LinearMap.identity("b", b=b).outer(h)
     first_h = LinearMap.identity("a", a=a).outer(h) >> g.outer(LinearMap.identity("d", d=d))
@@ -139,7 +139,7 @@ def test_an_outer_product_may_be_taken_before_or_after(a: int, b: int, c: int, d
 
 @given(a=SIZES, b=SIZES, c=SIZES)
 def test_composition_is_an_outer_product_with_a_transpose_and_a_contraction(a: int, b: int, c: int) -> None:
-    """G then H = the outer product of G and H transposed, contracted."""
+    """G followed by H is the outer product of G and the transpose of H, contracted."""
     g, h = random_map("a -> b", a=a, b=b), random_map("b -> c", b=b, c=c)
     bent = g.outer(h.transpose("b").named("-> b' c")).contract("b", "b'")
     torch.testing.assert_close(matrix(bent), g.tensor @ h.tensor)
@@ -148,7 +148,7 @@ def test_composition_is_an_outer_product_with_a_transpose_and_a_contraction(a: i
 
 @given(a=SIZES, b=SIZES)
 def test_transposes_of_wires(a: int, b: int) -> None:
-    """Identity 8: repeat <-> sum, diagonal read <-> diagonal write, permutation <-> inverse; twice is the identity."""
+    """The transposes of repeat, sum, diagonal and permutation; transposing twice changes none."""
     turned = LinearMap.identity("a b -> b a", a=a, b=b)
     total, copies = LinearMap.identity("a ->", a=a), LinearMap.identity("-> a", a=a)
     read = LinearMap.diagonal("a", a)
@@ -173,7 +173,10 @@ def test_transposes_of_wires(a: int, b: int) -> None:
 
 @st.composite
 def chains(draw: st.DrawFn) -> tuple[list[LinearMap], str, list[tuple[str, ...]]]:
-    """Draw maps to be composed in order, some past axes that they keep, and the einsum equation of the composition."""
+    """Draw maps to compose in order, the einsum equation of the composition, and its inputs and outputs.
+
+    A map may act on some of the axes only; the composition keeps the others.
+    """
     sizes = {name: draw(st.integers(1, 3)) for name in "abcdefghijk"}
     names = iter("abcdefghijk")
     start = [next(names) for _ in range(draw(st.integers(1, 2)))]
@@ -234,7 +237,7 @@ def test_contract_is_a_trace(a: int, b: int, c: int) -> None:
 
 
 @given(a=SIZES, b=SIZES)
-def test_the_adjoint_moves_across_the_inner_product(a: int, b: int) -> None:
+def test_the_adjoint_satisfies_its_definition(a: int, b: int) -> None:
     tensor = torch.randn(a, b, dtype=torch.complex128)
     f = LinearMap(tensor, "a -> b")
     x, y = torch.randn(a, dtype=torch.complex128), torch.randn(b, dtype=torch.complex128)
@@ -265,7 +268,7 @@ def test_equality_is_up_to_the_order_of_axes() -> None:
 
 
 def test_axes_of_one_name_in_two_maps_are_not_mixed() -> None:
-    """A contracted axis of one map and an axis of another may have the same name; they are not contracted."""
+    """An axis that was contracted in one map is not contracted with an axis of the same name in another."""
     f, g = random_map("a -> b", a=2, b=3), random_map("b -> a", a=2, b=3)
     round_trip = f >> g
     torch.testing.assert_close(matrix(round_trip), f.tensor @ g.tensor)
@@ -276,7 +279,7 @@ def test_axes_of_one_name_in_two_maps_are_not_mixed() -> None:
     power = random_map("a -> a", a=3)
     torch.testing.assert_close(matrix(power >> power >> power), torch.linalg.matrix_power(power.tensor, 3))
     first, second = random_map("a -> b c", a=2, b=2, c=2), random_map("c -> b", b=2, c=2)
-    with pytest.raises(SignatureError, match="would be called b"):
+    with pytest.raises(SignatureError, match="would be named b"):
         first >> second  # pyright: ignore[reportUnusedExpression]
 
 
@@ -284,7 +287,7 @@ def test_axes_of_one_name_in_two_maps_are_not_mixed() -> None:
 
 
 def test_a_chain_is_one_einsum_in_the_best_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Applied to a vector, a chain of matrices is contracted from the left; no two matrices are multiplied."""
+    """A chain of matrices applied to a vector is contracted from the vector on; no two matrices are multiplied."""
     paths: list[Any] = []
     plain = opt_einsum.contract_path
 
@@ -315,7 +318,7 @@ def test_a_chain_is_one_einsum_in_the_best_order(monkeypatch: pytest.MonkeyPatch
 
 @given(chain=chains())
 def test_a_cached_order_of_contraction_agrees_with_torch(chain: Any) -> None:
-    """Values, gradients and vmap of einsum, which maps call; the second call uses the cached order."""
+    """Values, gradients and vmap of `einsum`, by which maps are evaluated; the second call uses the cached order."""
     maps, text, _ = chain
     tensors = [f.tensor.requires_grad_() for f in maps]
     left, result = text.split("->")
@@ -469,7 +472,7 @@ def test_linear_functions_of_many_sizes_are_not_refused() -> None:
         assert not nonlinearity(lambda x, w=weight: x @ w, torch.randn(case % 7), torch.randn(case % 7))
 
 
-def test_as_linear_names_what_is_missing() -> None:
+def test_as_linear_names_a_missing_size_or_signature() -> None:
     with pytest.raises(CircuitError, match=r"needs the size of a: as_linear\(f, a=3\)"):
         as_linear(signed("a -> a", lambda x: x))
     with pytest.raises(SignatureError, match="has no signature"):
@@ -510,7 +513,7 @@ def test_messages_of_refused_maps(golden: Any) -> None:
 
 
 def test_letters_do_not_run_out() -> None:
-    """Einsum takes more axes than there are letters, by names of several letters."""
+    """Axes may have names of several letters, which einsum maps to single ones."""
     names = [f"{letter}{number}" for number in range(2) for letter in string.ascii_lowercase[:20]]
     f = LinearMap(torch.ones([1] * 20, dtype=torch.float64), f"-> {' '.join(names[:20])}")
     assert f.named(f"-> {' '.join(names[20:])}")().shape == (1,) * 20

@@ -1,4 +1,4 @@
-"""Axis names are correct: an axis has the size that its name states, and in a scope a name stands for one size."""
+"""Axis names are correct: an axis has the size that its name states, and in a scope a name has one size."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def lines(diagram: Diagram) -> list[str]:
 
 
 def check_names(box: Box, letters: dict[str, Any]) -> None:
-    """Every axis has the size that its name stands for; names inside a circuit are independent of those outside."""
+    """Assert that every name has one size; names inside a circuit are independent of those outside."""
     for value in (*box.inputs, *box.outputs):
         for axis, size in zip(value.axes, value.sizes, strict=True):
             if axis is not None:
@@ -45,6 +45,7 @@ def check_names(box: Box, letters: dict[str, Any]) -> None:
 
 
 def check_name(axis: str, size: Any, letters: dict[str, Any], box: Box) -> None:
+    """Assert that an axis has the size that its label states by the sizes in `letters`; a new name is added there."""
     (term,) = parse_axes(axis)
     if axis.rstrip("'").isidentifier():
         assert letters.setdefault(axis, size) == size, f"{axis} is {letters[axis]} and {size} at {box.label}"
@@ -168,14 +169,14 @@ def follow(plan: list[tuple[int, int, int, int, int]], *given: Tensor) -> list[T
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAN)
-def test_every_name_has_the_size_it_stands_for(plan: list[tuple[int, int, int, int, int]]) -> None:
+def test_every_name_states_the_size(plan: list[tuple[int, int, int, int, int]]) -> None:
     diagram = trace(lambda *x: follow(plan, *x), axes="b y x, y x, b 2*c y", sizes={"b": 7, "y": 11, "x": 13, "c": 5})
     check_names(diagram.box, {"b": 7, "y": 11, "x": 13, "c": 5})
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAN)
-def test_also_where_sizes_are_small_and_equal_by_chance(plan: list[tuple[int, int, int, int, int]]) -> None:
+def test_every_name_states_the_size_if_sizes_coincide(plan: list[tuple[int, int, int, int, int]]) -> None:
     diagram = trace(lambda *x: follow(plan, *x), axes="b y x, y x, b 2*c y", sizes={"b": 4, "y": 4, "x": 2, "c": 1})
     check_names(diagram.box, {"b": 4, "y": 4, "x": 2, "c": 1})
 
@@ -214,12 +215,12 @@ def test_concatenated_axes_are_split_into_the_same_axes() -> None:
     whole = concatenated([c, d, c], 11)
     assert whole.label() == "2*c+d"
     assert divided(whole, [3, 5, 3]) == [c, d, c]
-    assert [cell.label() for cell in divided(whole, [8, 3])] == ["c+d", "c"]
-    assert [cell.label() for cell in divided(whole, [4, 7])] == [None, None]
+    assert [axis.label() for axis in divided(whole, [8, 3])] == ["c+d", "c"]
+    assert [axis.label() for axis in divided(whole, [4, 7])] == [None, None]
     assert concatenated(divided(named("m", 8, scope), [4, 4]), 8).label() == "m"
 
 
-def test_a_name_learned_late_reaches_the_axes_derived_before() -> None:
+def test_a_name_stated_later_is_shown_by_axes_derived_before() -> None:
     scope = Scope()
     axis = AxisNode(12)
     half, pair = scaled(axis, 6), concatenated([axis, axis], 24)
@@ -240,7 +241,7 @@ def test_a_group_shows_the_size_of_a_part_without_a_name() -> None:
 
 
 def test_parts_of_unknown_size_are_grouped_again() -> None:
-    """The sizes of i and p are unknown; only their product is known, the side of the image."""
+    """Only the product of i and p is known: it is the height and width of the image."""
 
     @circuit("b (i p) (j p) -> b (i j) (p p)")
     def patches(image: Tensor) -> Tensor:
@@ -266,13 +267,13 @@ def test_unifying_never_makes_a_cycle() -> None:
     assert made.label() == "(y 1)"
 
 
-def test_a_name_stands_for_one_size_in_a_scope() -> None:
+def test_a_name_has_one_size_in_a_scope() -> None:
     scope = Scope(reserved={"k"})
     first, second, third = AxisNode(3), AxisNode(4), AxisNode(5)
-    for cell in (first, second):
-        scope.name(cell, "y")
+    for axis in (first, second):
+        scope.name(axis, "y")
     scope.name(third, "k")
-    assert [cell.label() for cell in (first, second, third)] == ["y", None, None]
+    assert [axis.label() for axis in (first, second, third)] == ["y", None, None]
     assert isinstance(first.origin, StatedName)
 
 
@@ -285,7 +286,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return einsum(score.softmax(-1), value, "... y x, ... x k -> ... y k")
 
 
-def test_a_circuit_renames_and_the_names_come_back() -> None:
+def test_names_of_a_circuit_apply_inside_it_only() -> None:
     @circuit("b m n -> b m n")
     def outer(x: Tensor) -> Tensor:
         return attention(x, x + 1, x + 2) * 2
@@ -302,7 +303,7 @@ def test_a_circuit_renames_and_the_names_come_back() -> None:
     ]
 
 
-def test_an_outer_name_is_hidden_where_the_circuit_uses_it_for_another_axis() -> None:
+def test_an_outer_name_is_hidden_inside_a_circuit_that_uses_it_for_another_axis() -> None:
     """Outside the circuit y is the batch axis; inside it is the axis of the queries."""
     diagram = trace(lambda q, k: attention(q, k, k), axes="y a b, y c b", sizes={"y": 2, "a": 3, "b": 5, "c": 7})
     inside = diagram.boxes[0].boxes
@@ -311,7 +312,7 @@ def test_an_outer_name_is_hidden_where_the_circuit_uses_it_for_another_axis() ->
     check_names(diagram.box, {})
 
 
-def test_names_inside_a_circuit_do_not_leak_out() -> None:
+def test_names_of_patterns_inside_a_circuit_are_not_shown_outside() -> None:
     @circuit("b m -> b m")
     def inner(x: Tensor) -> Tensor:
         return rearrange(rearrange(x, "b (h k) -> b h k", h=2), "b h k -> b (h k)")
@@ -349,7 +350,7 @@ def test_a_value_seen_from_an_inner_scope_keeps_its_outer_names_outside() -> Non
     ]
 
 
-def test_names_of_a_pattern_reach_earlier_boxes() -> None:
+def test_names_of_a_pattern_are_shown_in_earlier_boxes() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
     diagram = trace(lambda x: rearrange(model(x), "n (h k) -> h n k", k=2), axes="b 6")
     assert lines(diagram)[1:] == [
@@ -362,7 +363,7 @@ def test_names_of_a_pattern_reach_earlier_boxes() -> None:
     ]
 
 
-def test_names_of_a_signature_reach_earlier_boxes() -> None:
+def test_names_of_a_signature_are_shown_in_earlier_boxes() -> None:
     first, second = nn.Linear(6, 8, bias=False), nn.Linear(6, 8, bias=False)
     diagram = trace(lambda x: attention(first(x), second(x), second(x)), axes="b y 6")
     assert shown(diagram.boxes[0].outputs) == "b y k"
@@ -370,7 +371,7 @@ def test_names_of_a_signature_reach_earlier_boxes() -> None:
 
 
 def test_a_pattern_does_not_contradict_the_names_of_the_signature() -> None:
-    """By the signature `n` is 6; the circuit called inside has an axis `n` of size 3."""
+    """In the outer signature `n` is 6; the inner circuit has an axis `n` of size 3."""
 
     @circuit("n -> n")
     def inner(x: Tensor) -> Tensor:
@@ -387,7 +388,7 @@ def test_a_pattern_does_not_contradict_the_names_of_the_signature() -> None:
     assert shown(call.inputs) == "_"
 
 
-def test_outputs_under_new_names() -> None:
+def test_names_that_only_outputs_have() -> None:
     @circuit("b c h w -> b k h' w'")
     def down(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)[:, :3]
@@ -398,8 +399,8 @@ def test_outputs_under_new_names() -> None:
     check_names(twice.box, {})
 
 
-def test_a_primed_label_gives_way_to_the_name_of_the_signature() -> None:
-    """The axis shrinks twice by no constant factor; the signature's h' names the axis of the output, not the first."""
+def test_a_label_with_primes_is_replaced_if_the_signature_states_it() -> None:
+    """The axis is pooled twice, by no constant ratio; h' in the signature names the axis after the second pooling."""
 
     @circuit("b c h -> b c h'")
     def down(x: Tensor) -> Tensor:
@@ -466,7 +467,7 @@ def test_any_name_of_the_grammar_is_a_name(name: str) -> None:
     assert shown(trace(torch.relu, axes=f"{name} m").outputs) == f"{name} m"
 
 
-def test_an_axis_of_another_size_is_never_put_on_a_value() -> None:
+def test_an_axis_of_another_size_than_the_value_is_replaced() -> None:
     names = Names()
     names.shapes[0] = (3, 4)
     scope = names.scope

@@ -1,7 +1,7 @@
-"""Every family of operations, under all its names: the axes of the inputs and the axes of the outputs.
+"""The naming rules of every family of operations: the axes of the inputs and the expected axes of the outputs.
 
-Every case runs twice: with symbolic sizes, and with all sizes equal, where a rule that compares only sizes would fail;
-`test_naming` has sizes that all differ. An axis without a name is written `_`.
+Every case runs twice: with symbolic sizes, and with all sizes equal, for which a rule that compares only sizes would
+fail; in `test_naming` all sizes differ. An axis without a name is written `_`.
 """
 
 import operator
@@ -21,7 +21,7 @@ from circuits.naming.rules.registry import RULES
 
 @pytest.fixture(autouse=True)
 def uncached() -> Iterator[None]:
-    """Disable torch's cache of fake tensor results, which is slow and useless where a trace is one operation."""
+    """Disable torch's cache of fake tensor results, which only costs time if a trace is one operation."""
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         yield
 
@@ -303,7 +303,7 @@ INDEXING: list[Case] = [
     (lambda x, y: x.clone().index_put_((y.long(),), x), "b m, b", "b m"),
 ]
 
-# Before torch 2.12 quantile cannot run on fake tensors, which have no data.
+# Before torch 2.12, quantile does not run on fake tensors.
 QUANTILES: list[Case] = [
     (lambda x: torch.quantile(x, 0.5, 0), "b m", "m"),
     (lambda x, q: torch.quantile(x, q, 1), "b m, n", "n b"),
@@ -355,7 +355,7 @@ EVERY = [
     pytest.param(
         *case,
         id=f"{family}-{place}-{case[1]}",
-        marks=[pytest.mark.slow] * ((family, place) in (("linear", 28), ("attention", 8))),  # seconds each
+        marks=[pytest.mark.slow] * ((family, place) in (("linear", 28), ("attention", 8))),  # each takes seconds
     )
     for family, cases in CASES.items()
     for place, case in enumerate(cases)
@@ -428,13 +428,13 @@ def test_a_custom_operation_is_a_box() -> None:
 
 def test_a_rule_that_raises_leaves_axes_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
-        raise IndexError("no rule foresaw this")
+        raise IndexError("an argument that the rule does not handle")
 
     monkeypatch.setitem(RULES, torch.relu, fail)
     assert shown(trace(torch.relu, axes="b m").outputs) == "_ _"
 
 
-def test_notes_say_over_which_axis() -> None:
+def test_notes_name_the_axis_at_dim() -> None:
     diagram = trace(lambda x: torch.cat([x.softmax(-1), x[:, :1]], 1).sum(0), axes="b m", sizes={"m": 3})
     assert [box.label for box in diagram.boxes] == ["softmax over m", "index [:, :1]", "cat over m+1", "sum over b"]
 
@@ -445,7 +445,7 @@ def test_parameters_of_a_normalisation_have_the_channel_axis() -> None:
     assert shown(tuple(learned)) == "c, c, c, c"
 
 
-def test_an_axis_of_size_one_left_by_a_reshape_has_no_name() -> None:
+def test_an_axis_of_size_one_has_no_name_after_a_reshape_that_removes_another() -> None:
     sizes = {"b": 1, "y": 1, "m": 4}
     assert shown(trace(lambda x: x.reshape(1, 4), axes="b y m", sizes=sizes).outputs) == "_ m"
     assert shown(trace(lambda x: x.reshape(1, 1, 2, 2), axes="b y m", sizes=sizes).outputs) == "b y _ _"

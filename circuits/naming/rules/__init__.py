@@ -1,7 +1,7 @@
-"""How axis names pass through an operation: one rule for each kind of operation, one file a family.
+"""Naming rules: the axes of the outputs of an operation, from the axes of its inputs; one file per family.
 
 The outputs of an operation without a rule have axes without names, shown by their sizes; that is never an error. Start
-with `registry` (what a rule receives, how one is registered), then `pointwise`.
+with `registry` (the arguments of a rule, and its registration), then `pointwise`.
 """
 
 from typing import Any
@@ -37,11 +37,11 @@ FAMILIES = (
     convolution,
     pooling,
 )
-"""The files whose rules are registered."""
+"""The modules whose rules are registered."""
 
 
 def _torch_function(function: Any) -> Any:
-    """Return the public torch function of an ATen operation; None if there is none."""
+    """Return the torch function with the name of an ATen operation; None if there is none."""
     if not isinstance(function, OpOverload):
         return None
     name = function._schema.name.partition("::")[2]
@@ -49,14 +49,17 @@ def _torch_function(function: Any) -> Any:
 
 
 def name_outputs(operation: Operation, names: Names) -> Note:
-    """Set the axes of every output of an operation; return the note of its rule for the box's label."""
+    """Set the axes of every output of an operation; return a note for the label of its box.
+
+    The outputs of an operation without a rule, or whose rule raises, have axes without names; the note is then None.
+    """
     found = RULES.get(operation.function) or RULES.get(_torch_function(operation.function))
     note: Note = None
     if found is not None:
         try:
             note = found(operation, names)
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
-            note = None  # arguments in a shape no rule foresaw: a box with sizes is right, a failed recording is not
+            note = None  # arguments that the rule does not handle; the recording continues with unnamed axes
     for number in operation.outputs:
         if number not in names.scope.axes:
             names.put(number, names.fresh(names.shapes[number]))

@@ -14,7 +14,7 @@ from circuits.naming.sizes import same_size
 def attention(operation: Operation, names: Names) -> None:
     """The output has the axes of the query, the last replaced by the value's last.
 
-    The axes that are contracted are unified, and so are leading axes, and the mask's with those of query and key.
+    Contracted axes are unified, as are the leading axes; the axes of the mask are unified with those of the scores.
     """
     query, key, value = (names.of(number) for number in operation.inputs[:3])
     unify(query[-1], key[-1])
@@ -39,7 +39,10 @@ def embedding(operation: Operation, names: Names) -> None:
 
 @rule("embedding_bag")
 def embedding_bag(operation: Operation, names: Names) -> None:
-    """The second axis of the indices, the bag, is reduced; the output has the first and the table's last axis."""
+    """The output has the first axis of the indices and the table's last; the indices' second axis, the bag, is reduced.
+
+    The output for indices of one axis, with offsets, is left unnamed.
+    """
     tokens, table = (names.of(number) for number in operation.inputs[:2])
     if operation.function is F.embedding_bag and len(tokens) == 2:
         names.put(operation.outputs[0], [tokens[0], table[-1]])
@@ -54,7 +57,10 @@ def one_hot(operation: Operation, names: Names) -> None:
 
 @rule("lstm gru rnn_tanh rnn_relu")
 def recurrent(operation: Operation, names: Names) -> None:
-    """The sequence's last axis becomes the hidden axis; states of a batched sequence are `layers batch hidden`."""
+    """The last axis of the sequence is replaced by the hidden axis; the axes of states are `layers batch hidden`.
+
+    States are unnamed if the sequence is packed or has no batch axis.
+    """
     axes, (sequence, *states) = names.of(operation.inputs[0]), operation.outputs
     packed = isinstance(operation.args[-1], bool) and len(names.shapes[operation.inputs[1]]) == 1
     hidden = AxisNode(names.shapes[sequence][-1])

@@ -1,4 +1,4 @@
-"""Naming rules of convolutions: the channel axis is the weight's, the spatial axes are shortened or lengthened."""
+"""Naming rules of convolutions: the channel axis comes from the weight; the spatial axes become shorter or longer."""
 
 from fractions import Fraction
 from typing import Any
@@ -27,26 +27,36 @@ def transposed_convolution(operation: Operation, names: Names) -> None:
 
 
 def _convolve(operation: Operation, names: Names, out: AxisNode, shorter: bool) -> None:
-    """Name the output: its channels by `out`, or by the input's if the convolution is depthwise; axes by the stride."""
+    """Set the axes of the output.
+
+    Args:
+        operation: The recorded call.
+        names: The axes of all values.
+        out: The channel axis of the output; a depthwise convolution has that of the input instead.
+        shorter: Whether the stride divides the spatial axes, or multiplies them.
+    """
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     shape, space = names.shapes[output], len(names.of(operation.inputs[1])) - 2
     position = len(axes) - space - 1
     channel, count = axes[position], shape[position]
     if same_size(channel.root.size, count) and same_size(operation.get(6, "groups", 1), count) and count != 1:
-        out = channel  # each channel by itself
+        out = channel  # depthwise: channels are not mixed
     steps = per_axis(operation.get(3, "stride", 1), space)
     slid = [windowed(*each, shorter) for each in zip(axes[position + 1 :], shape[position + 1 :], steps, strict=True)]
     names.put(output, [*axes[:position], out, *slid])
 
 
 def per_axis(setting: Any, space: int) -> list[Any]:
-    """Return a setting such as the stride for each spatial axis; it is given once for all or one by one."""
+    """Return a list with a setting, such as the stride, for each spatial axis; a single value is repeated."""
     found = setting if isinstance(setting, list) else [setting]
     return found if len(found) == space else found[:1] * space
 
 
 def windowed(axis: AxisNode, size: Any, step: Any, shorter: bool = True) -> AxisNode:
-    """Return the axis of the window positions: shifted for stride 1, else divided by the stride, or multiplied."""
+    """Return the axis of the window positions: `axis` plus a constant if the stride is 1.
+
+    Else `axis` divided by the stride, or, if not `shorter`, multiplied by it.
+    """
     if step == 1:
         return shifted(axis, size)
     return scaled(axis, size, Fraction(1, step) if shorter else Fraction(step))

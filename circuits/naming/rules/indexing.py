@@ -1,4 +1,4 @@
-"""Naming rules of indexing, by brackets and by functions: an indexed axis is replaced by the axes of the indices."""
+"""Naming rules of indexing, with brackets and by functions: an indexed axis is replaced by the axes of the indices."""
 
 from fractions import Fraction
 from typing import Any
@@ -52,7 +52,7 @@ def _items(described: Any) -> list[Any]:
 
 
 def _expand_ellipsis(items: list[Any], rank: int, names: Names) -> list[Any]:
-    """Replace `...` by as many full slices as it stands for; axes without an item follow at the end."""
+    """Replace `...` by a full slice for each axis that no other item consumes."""
     dots = next((position for position, item in enumerate(items) if item is Ellipsis), None)
     if dots is None:
         return items
@@ -70,7 +70,7 @@ def _is_advanced(item: Any) -> bool:
 
 
 def _axes_consumed(item: Any, names: Names) -> int:
-    """Return the number of axes that an item of an index consumes: as many as it has for a mask."""
+    """Return the number of axes that an item consumes: none for None and `...`, its rank for a boolean mask, else 1."""
     if item is None or item is Ellipsis:
         return 0
     return len(names.shapes[item.number]) if isinstance(item, Wire) and item.number in names.booleans else 1
@@ -83,14 +83,14 @@ def _basic_rank(items: list[Any], axes: list[AxisNode], names: Names) -> int:
 
 
 def _advanced_axes(items: list[Any], rank: int, names: Names) -> list[AxisNode]:
-    """Return the axes that advanced indexing makes: those of a single tensor of indices, else `rank` unnamed axes."""
+    """Return the axes that replace those indexed by tensors: those of the only index tensor, else `rank` new axes."""
     if len(items) == 1 and isinstance(items[0], Wire) and items[0].number not in names.booleans:
         return list(names.of(items[0].number))
     return [AxisNode(None) for _ in range(rank)]
 
 
 def _slice_axis(axis: AxisNode, size: Any, item: Any) -> AxisNode:
-    """Return a sliced axis: `h-1` for bounds relative to its ends, `h/2` for a step, else unnamed."""
+    """Return a sliced axis: `h-1` for bounds relative to the ends of the axis, `h/2` for a step, else resized."""
     start, stop, step = map(plain, (item.start, item.stop, item.step) if isinstance(item, slice) else item.parts)
     from_ends = (stop is None or _is_negative(stop)) and not _is_negative(start)
     if not from_ends:
@@ -126,7 +126,7 @@ def select(operation: Operation, names: Names) -> Note:
 
 @rule("narrow narrow_copy")
 def narrow(operation: Operation, names: Names) -> Note:
-    """The narrowed axis has the requested length; the others are unchanged."""
+    """The narrowed axis has the requested size; the others are unchanged."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     dim = canonical_dim(operation.get(1, "dim"), len(axes))
     names.put(output, [*axes[:dim], resized(axes[dim], names.shapes[output][dim]), *axes[dim + 1 :]])
@@ -135,12 +135,12 @@ def narrow(operation: Operation, names: Names) -> Note:
 
 @rule("topk")
 def topk(operation: Operation, names: Names) -> Note:
-    """The axis that is searched is replaced by a new one of length k, the same in both outputs."""
+    """The axis at `dim` is replaced by a new one of size k, the same in both outputs."""
     axes = names.of(operation.inputs[0])
     dim = canonical_dim(operation.get(2, "dim", -1), len(axes))
-    some = AxisNode(names.shapes[operation.outputs[0]][dim])
+    largest = AxisNode(names.shapes[operation.outputs[0]][dim])
     for output in operation.outputs:
-        names.put(output, [*axes[:dim], some, *axes[dim + 1 :]])
+        names.put(output, [*axes[:dim], largest, *axes[dim + 1 :]])
     return over(axes, [dim])
 
 
@@ -155,7 +155,7 @@ def index_select(operation: Operation, names: Names) -> Note:
 
 @rule("gather")
 def gather(operation: Operation, names: Names) -> Note:
-    """The output has the axes of the indices; all but the gathered one are unified with those of the input."""
+    """The output has the axes of the indices; all but that at `dim` are unified with those of the input."""
     axes, indices = (names.of(number) for number in operation.inputs[:2])
     dim = canonical_dim(operation.get(1, "dim"), len(axes))
     for position, (here, there) in enumerate(zip(axes, indices, strict=True)):
@@ -167,7 +167,7 @@ def gather(operation: Operation, names: Names) -> Note:
 
 @rule("take_along_dim")
 def take_along_dim(operation: Operation, names: Names) -> Note:
-    """The output has the axes of the indices, broadcast with the input; without a dimension the input is flat."""
+    """The output has the axes of the indices; an axis that is broadcast to the size of the input's has no name."""
     axes = names.of(operation.inputs[0])
     dim = operation.get(2, "dim")
     broadcast(operation.inputs[1:], operation.outputs[0], names)

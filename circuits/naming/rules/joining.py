@@ -10,25 +10,25 @@ from circuits.naming.rules.registry import Note, Operation, canonical_dim, over,
 
 @rule("cat concat concatenate")
 def cat(operation: Operation, names: Names) -> Note:
-    """One axis is concatenated, `c+d` or `2*c`; the others are unified."""
+    """The axes at one dimension are concatenated, `c+d` or `2*c`; the others are unified."""
     dim = operation.get(1, "dim", operation.kwargs.get("axis", 0))
     return _concatenate(operation, names, canonical_dim(dim, len(names.shapes[operation.outputs[0]])))
 
 
 @rule("hstack")
 def hstack(operation: Operation, names: Names) -> Note:
-    """The second axis is concatenated, or the only one; the others are unified."""
+    """The second axis, or the only axis of vectors, is concatenated; the others are unified."""
     return _concatenate(operation, names, min(1, len(names.shapes[operation.inputs[0]]) - 1))
 
 
 @rule("vstack row_stack")
 def vstack(operation: Operation, names: Names) -> Note:
-    """The first axis is concatenated, and vectors are rows; the others are unified."""
+    """The first axis is concatenated, a vector counting as one row; the others are unified."""
     return _concatenate(operation, names, 0)
 
 
 def _concatenate(operation: Operation, names: Names, dim: int) -> Note:
-    """Concatenate the axis at `dim`; nothing is named if the inputs' ranks differ."""
+    """Concatenate the axes at `dim` and unify the others; nothing is named if an input has another rank."""
     output = operation.outputs[0]
     shape = names.shapes[output]
     sides = [names.of(number) for number in operation.inputs]
@@ -47,7 +47,7 @@ def _concatenate(operation: Operation, names: Names, dim: int) -> Note:
 
 @rule("stack")
 def stack(operation: Operation, names: Names) -> None:
-    """All axes of the inputs are unified; the stacked axis is new."""
+    """The axes of the inputs are unified; the axis at `dim` is new."""
     output = operation.outputs[0]
     shape = names.shapes[output]
     dim = canonical_dim(operation.get(1, "dim", 0), len(shape))
@@ -60,13 +60,13 @@ def stack(operation: Operation, names: Names) -> None:
 
 @rule("split chunk tensor_split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes")
 def split(operation: Operation, names: Names) -> Note:
-    """One axis is split: into the axes that it was concatenated from if the sizes agree, else into parts."""
+    """One axis is split: into the axes that it was concatenated from if the sizes agree, else as by `divided`."""
     return _split(operation, names, operation.get(2, "dim", 0))
 
 
 @rule("hsplit")
 def hsplit(operation: Operation, names: Names) -> Note:
-    """The second axis is split, or the only one."""
+    """The second axis, or the only axis of a vector, is split."""
     return _split(operation, names, min(1, len(names.shapes[operation.inputs[0]]) - 1))
 
 
@@ -77,7 +77,7 @@ def vsplit(operation: Operation, names: Names) -> Note:
 
 
 def _split(operation: Operation, names: Names, dim: int) -> Note:
-    """Split the axis at `dim` into the axes of the outputs."""
+    """Split the axis at `dim`, one piece per output; each output keeps the other axes."""
     axes = names.of(operation.inputs[0])
     dim = canonical_dim(dim, len(axes))
     pieces = divided(axes[dim], [names.shapes[output][dim] for output in operation.outputs])
@@ -98,6 +98,6 @@ def unbind(operation: Operation, names: Names) -> Note:
 
 @rule("dstack column_stack")
 def stack_columns_or_depth(operation: Operation, names: Names) -> None:
-    """The third axis is concatenated by dstack, the second by column_stack; unnamed if an input has fewer axes."""
+    """The third axis is concatenated by dstack, the second by column_stack; unnamed if an input lacks that axis."""
     if all(len(names.shapes[number]) > 1 + (operation.function is torch.dstack) for number in operation.inputs):
         _concatenate(operation, names, 2 if operation.function is torch.dstack else 1)

@@ -1,4 +1,4 @@
-"""Naming rules of linear and bilinear maps: an axis of one tensor is unified with an axis of another and removed."""
+"""Naming rules of linear and bilinear maps: contracted axes of two tensors are unified and removed."""
 
 import torch
 
@@ -12,7 +12,7 @@ from circuits.naming.sizes import same_size
 
 
 def distinct_from(axes: list[AxisNode], others: list[AxisNode]) -> list[AxisNode]:
-    """Return `axes` as they are named beside `others` in one tensor: an axis that is also in `others` gets a prime."""
+    """Return `axes`, with each axis that is also in `others` replaced by a distinct axis, shown with a prime."""
     roots = [axis.root for axis in others]
     return [prime(axis) if axis.root in roots else axis for axis in axes]
 
@@ -30,21 +30,21 @@ def linear(operation: Operation, names: Names) -> None:
 
 @rule("matmul mm bmm mv dot vdot", also=[torch.Tensor.__matmul__])
 def matmul(operation: Operation, names: Names) -> None:
-    """The last axis of the first tensor is contracted with the last but one of the second, or with its only one."""
+    """The last axis of the first tensor is contracted with the second-to-last, or only, axis of the second."""
     first, second = operation.inputs
     multiply(first, second, operation.outputs[0], names)
 
 
-@rule("rmatmul", also=[torch.Tensor.__rmatmul__])
+@rule(also=[torch.Tensor.__rmatmul__])
 def reflected_matmul(operation: Operation, names: Names) -> None:
-    """As matmul, for `other @ self`."""
+    """Like matmul, with the arguments in reverse order: `other @ self`."""
     second, first = operation.inputs
     multiply(first, second, operation.outputs[0], names)
 
 
 @rule("addmm addmv baddbmm")
 def matmul_and_add(operation: Operation, names: Names) -> None:
-    """The last two tensors are multiplied as by matmul; the axes of the first are unified with those of the product."""
+    """The last two tensors are multiplied as by matmul; the axes of the first are unified with the output's."""
     added, first, second = operation.inputs
     multiply(first, second, operation.outputs[0], names)
     _unify_added(added, operation.outputs[0], names)
@@ -57,7 +57,7 @@ def _unify_added(added: int, output: int, names: Names) -> None:
 
 
 def multiply(first: int, second: int, output: int, names: Names) -> None:
-    """Name the axes of the product of two matrices or vectors, whose leading axes are broadcast."""
+    """Set the axes of the product of two matrices or vectors; their leading axes are broadcast."""
     left, right = names.of(first), names.of(second)
     unify(left[-1], right[-2] if len(right) > 1 else right[-1])
     kept = _broadcast(left[:-2], right[:-2], names.shapes[output]) + left[-2:-1]
@@ -65,7 +65,7 @@ def multiply(first: int, second: int, output: int, names: Names) -> None:
 
 
 def _broadcast(left: list[AxisNode], right: list[AxisNode], shape: tuple[int, ...]) -> list[AxisNode]:
-    """Return the leading axes of a product, broadcast from the right; a named axis is preferred to an unnamed one."""
+    """Return the broadcast leading axes of a product, aligned at the right; named axes are preferred to others."""
     found: list[AxisNode] = []
     for position in range(1, max(len(left), len(right)) + 1):
         size = shape[max(len(left), len(right)) - position]
@@ -97,7 +97,7 @@ def outer(operation: Operation, names: Names) -> None:
 
 @rule("addr")
 def outer_and_add(operation: Operation, names: Names) -> None:
-    """As outer, of the last two tensors; the axes of the first are unified with the output's."""
+    """The output has the axes of the last two tensors, as by outer; the axes of the first are unified with them."""
     left, right = (names.of(number) for number in operation.inputs[1:3])
     names.put(operation.outputs[0], left + distinct_from(right, left))
     _unify_added(operation.inputs[0], operation.outputs[0], names)
@@ -105,7 +105,7 @@ def outer_and_add(operation: Operation, names: Names) -> None:
 
 @rule("bilinear")
 def bilinear(operation: Operation, names: Names) -> None:
-    """The last axes of both inputs are contracted with the weight's and replaced by the weight's first."""
+    """The last axes of both inputs are contracted with the weight's last two and replaced by the weight's first."""
     left, right, weight = (names.of(number) for number in operation.inputs[:3])
     unify(left[-1], weight[1])
     unify(right[-1], weight[2])
@@ -114,7 +114,7 @@ def bilinear(operation: Operation, names: Names) -> None:
 
 @rule("tensordot")
 def tensordot(operation: Operation, names: Names) -> None:
-    """The listed axes are contracted; the others keep their order, those of the first tensor first."""
+    """The axes in `dims` are contracted; the output has the other axes of the first tensor, then of the second."""
     left, right = (names.of(number) for number in operation.inputs[:2])
     dims = operation.get(2, "dims", 2)
     pairs = [list(range(len(left) - dims, len(left))), list(range(dims))] if isinstance(dims, int) else dims
@@ -129,7 +129,10 @@ def tensordot(operation: Operation, names: Names) -> None:
 
 @rule("einsum")
 def torch_einsum(operation: Operation, names: Names) -> Note:
-    """The axes are those of the equation, whose letters name axes without a name; the note is the equation."""
+    """The axes are matched with the letters of the equation, which name axes without a name; the note is the equation.
+
+    Operands given as sublists of axis numbers, without an equation, are left unnamed.
+    """
     equation = operation.get(0, "equation")
     if not isinstance(equation, str):
         return None

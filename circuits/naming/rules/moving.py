@@ -13,7 +13,7 @@ from circuits.naming.sizes import same_size
 
 @rule("permute")
 def permute(operation: Operation, names: Names) -> None:
-    """The axes are in the order of the argument."""
+    """The axes are permuted."""
     axes = names.of(operation.inputs[0])
     dims = canonical_dims(operation.sequence(1, "dims"), len(axes))
     names.put(operation.outputs[0], [axes[dim] for dim in dims])
@@ -90,7 +90,7 @@ def unsqueeze(operation: Operation, names: Names) -> None:
 
 @rule("expand broadcast_to")
 def expand(operation: Operation, names: Names) -> None:
-    """Expanded axes have no name; axes whose size is unchanged keep their names."""
+    """Expanded and new axes have no name; axes whose size is unchanged keep their names."""
     output = operation.outputs[0]
     shape, axes = names.shapes[output], names.of(operation.inputs[0])
     names.put(output, [*names.fresh(shape[: len(shape) - len(axes)]), *axes])
@@ -98,7 +98,7 @@ def expand(operation: Operation, names: Names) -> None:
 
 @rule("expand_as")
 def expand_as(operation: Operation, names: Names) -> None:
-    """The output has the axes of the other tensor; axes of equal size are unified."""
+    """The output has the axes of the other tensor; the input's axes of equal size are unified with them."""
     axes, others = (names.of(number) for number in operation.inputs[:2])
     for here, there in zip(reversed(axes), reversed(others), strict=False):
         unify(here, there)
@@ -115,13 +115,13 @@ def repeat(operation: Operation, names: Names) -> None:
 
 
 def _repeated(axis: AxisNode, size: Any) -> AxisNode:
-    """Return a repeated axis; one of size 1 becomes an axis without a name."""
+    """Return the multiple of an axis that has this size; an axis without a name if the axis has size 1."""
     return AxisNode(size) if same_size(axis.root.size, 1) else scaled(axis, size)
 
 
 @rule("repeat_interleave")
 def repeat_interleave(operation: Operation, names: Names) -> None:
-    """The repeated axis is a multiple, `2*h`; without a dimension only vectors are named, as others are flattened."""
+    """The repeated axis is a multiple, `2*h`; without `dim` torch flattens the input, and only vectors are named."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     dim = operation.get(2, "dim", 0 if len(axes) == 1 else None)
     if dim is not None and isinstance(operation.get(1, "repeats"), int):
@@ -131,7 +131,7 @@ def repeat_interleave(operation: Operation, names: Names) -> None:
 
 @rule("diagonal")
 def diagonal(operation: Operation, names: Names) -> None:
-    """The two axes are removed; the diagonal, named as the first of them, comes last."""
+    """The axes `dim1` and `dim2` are removed; the axis of the diagonal, last, is that of `dim1` if its size agrees."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     dims = canonical_dims([operation.get(2, "dim1", 0), operation.get(3, "dim2", 1)], len(axes))
     names.put(output, [*[axis for position, axis in enumerate(axes) if position not in dims], axes[dims[0]]])
@@ -139,7 +139,7 @@ def diagonal(operation: Operation, names: Names) -> None:
 
 @rule("diag_embed")
 def diag_embed(operation: Operation, names: Names) -> None:
-    """The last axis is followed by a second one of its size, `h h'`; unnamed if an offset or dimensions are given."""
+    """The last axis is followed by a distinct axis of its size, `h h'`; unnamed if `offset` or dimensions are given."""
     axes = names.of(operation.inputs[0])
     if len(operation.args) < 2 and not operation.kwargs:
         names.put(operation.outputs[0], [*axes, prime(axes[-1])])
@@ -147,6 +147,6 @@ def diag_embed(operation: Operation, names: Names) -> None:
 
 @rule("diag")
 def diag(operation: Operation, names: Names) -> None:
-    """A vector of axis `h` becomes a matrix `h h'`; of a matrix the first axis is kept."""
+    """The output is a matrix `h h'` for a vector `h`; for a matrix, a vector with its first axis if the size agrees."""
     axes = names.of(operation.inputs[0])
     names.put(operation.outputs[0], [axes[0], prime(axes[0])] if len(axes) == 1 else axes[:1])

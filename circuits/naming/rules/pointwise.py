@@ -10,7 +10,7 @@ from circuits.naming.rules.registry import Operation, rule
 from circuits.naming.sizes import same_size
 
 
-@rule("add sub mul div truediv floordiv mod pow eq ne lt le gt ge and or xor", slots=True)
+@rule("add sub mul div truediv floordiv mod pow eq ne lt le gt ge and or xor", special=True)
 @rule(
     "rsub floor_divide true_divide remainder fmod float_power maximum minimum fmax fmin subtract multiply divide",
     "greater greater_equal less less_equal not_equal logical_and logical_or logical_xor bitwise_and bitwise_or",
@@ -25,7 +25,7 @@ def broadcasting(operation: Operation, names: Names) -> None:
 
 
 def broadcast(inputs: tuple[int, ...], output: int, names: Names) -> None:
-    """Name an output whose axes are those of its inputs broadcast; a named axis is preferred to an unnamed one."""
+    """Set the axes of an output to the broadcast axes of the inputs; named axes are preferred to unnamed ones."""
     shape = names.shapes[output]
     axes: list[AxisNode | None] = [None] * len(shape)
     for number in inputs:
@@ -42,7 +42,7 @@ def broadcast(inputs: tuple[int, ...], output: int, names: Names) -> None:
     names.put(output, [axis or AxisNode(size) for axis, size in zip(axes, shape, strict=True)])
 
 
-@rule("abs neg pos invert round floor ceil trunc", slots=True)
+@rule("abs neg pos invert round floor ceil trunc", special=True)
 @rule(
     "negative positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan",
     "sinh cosh tanh asinh acosh atanh sigmoid expit logit erf erfc erfinv sign sgn frac relu relu6 gelu silu mish elu",
@@ -64,7 +64,7 @@ def broadcast(inputs: tuple[int, ...], output: int, names: Names) -> None:
     ],
 )
 def keeping_axes(operation: Operation, names: Names) -> None:
-    """All axes of the first tensor are kept."""
+    """The outputs have the axes of the first tensor; an output of another rank is left unnamed."""
     axes = names.of(operation.inputs[0])
     for output in operation.outputs:
         if len(names.shapes[output]) == len(axes):
@@ -82,7 +82,7 @@ def prelu(operation: Operation, names: Names) -> None:
 
 @rule("broadcast_tensors meshgrid")
 def broadcasting_together(operation: Operation, names: Names) -> None:
-    """Each output of broadcast_tensors has the axes of all inputs broadcast; of meshgrid, the axis of every vector."""
+    """Each output of broadcast_tensors has the broadcast axes of all inputs; of meshgrid, the axis of every vector."""
     if operation.function is torch.broadcast_tensors:
         for output in operation.outputs:
             broadcast(operation.inputs, output, names)

@@ -1,4 +1,4 @@
-"""Naming rules of pooling, padding, resizing and sliding windows: spatial axes are shortened or lengthened."""
+"""Naming rules of pooling, padding, resizing and sliding windows: spatial axes become shorter or longer."""
 
 from fractions import Fraction
 
@@ -12,10 +12,10 @@ from circuits.naming.rules.registry import Note, Operation, Rule, canonical_dim,
 
 
 def _pool(space: int, position: int) -> Rule:
-    """Return the rule of pools over `space` axes, whose kernel size is the argument at this position."""
+    """Return the rule of pooling over the last `space` axes, with the kernel size as argument number `position`."""
 
     def pool(operation: Operation, names: Names) -> None:
-        """A stride divides the spatial axes; it equals the kernel size if it is not given."""
+        """The stride, by default the kernel size, divides the spatial axes."""
         axes = names.of(operation.inputs[0])
         window, step = operation.get(position, "kernel_size"), operation.get(position + 1, "stride")
         steps = per_axis(window if step is None or step == [] else step, space)
@@ -40,7 +40,7 @@ _ADAPTIVE = " ".join(f"adaptive_{kind}_pool{count}d" for kind in ("avg", "max") 
     "max_unpool1d max_unpool2d max_unpool3d",
 )
 def adaptive(operation: Operation, names: Names) -> None:
-    """The spatial axes have the requested sizes; one that regains an earlier size regains its name."""
+    """The spatial axes have the requested sizes; an axis that is back at an earlier size has its earlier name."""
     axes = names.of(operation.inputs[0])
     for output in operation.outputs:
         names.put(output, map(resized, axes, names.shapes[output]))
@@ -61,7 +61,7 @@ def interpolate(operation: Operation, names: Names) -> None:
 
 @rule("pad constant_pad_nd")
 def pad(operation: Operation, names: Names) -> None:
-    """The padded axes are extended or shortened by the border, `h+2`."""
+    """The padded axes are extended by the padding, `h+2`, or shortened if it is negative, `h-2`."""
     output = operation.outputs[0]
     names.put(output, map(shifted, names.of(operation.inputs[0]), names.shapes[output]))
 
@@ -87,14 +87,14 @@ def _shuffle(operation: Operation, names: Names, factor: Fraction) -> None:
 
 @rule("grid_sample")
 def grid_sample(operation: Operation, names: Names) -> None:
-    """The spatial axes are those of the grid."""
+    """The spatial axes of the output are those of the grid."""
     axes, grid = (names.of(number) for number in operation.inputs[:2])
     names.put(operation.outputs[0], [*axes[:2], *grid[1:-1]])
 
 
 @rule(also=[torch.Tensor.unfold])
 def unfold(operation: Operation, names: Names) -> Note:
-    """The unfolded axis becomes the axis of the window positions; the positions in a window are the last axis."""
+    """The unfolded axis is replaced by the axis of windows; a new last axis indexes positions in a window."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     shape, dim = names.shapes[output], canonical_dim(operation.get(1, "dimension"), len(axes))
     windows = windowed(axes[dim], shape[dim], operation.get(3, "step"))

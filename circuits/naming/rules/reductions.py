@@ -21,7 +21,7 @@ def reduction(operation: Operation, names: Names) -> Note:
 
 @rule("max min")
 def max_or_min(operation: Operation, names: Names) -> Note:
-    """The reduced axes, all if no dimension is given, are removed; two tensors are broadcast instead."""
+    """The reduced axes, all if no dimension is given, are removed; the axes of two tensors are broadcast."""
     if isinstance(operation.raw(1, "other"), Wire):
         broadcast(operation.inputs, operation.outputs[0], names)
         return None
@@ -54,7 +54,7 @@ def matrix_norm(operation: Operation, names: Names) -> Note:
 
 @rule("quantile nanquantile")
 def quantile(operation: Operation, names: Names) -> Note:
-    """The reduced axes, all if no dimension is given, are removed; a vector of quantiles adds its axis in front."""
+    """The reduced axes, all if no dimension is given, are removed; the axis of a vector of quantiles comes first."""
     several = operation.tensor(1, "q")
     lead = [] if several is None else list(names.of(several))
     return _reduce(operation, names, 2, lead=lead)
@@ -73,8 +73,8 @@ def _reduce(
         operation: The recorded call.
         names: The axes of all values.
         position: The position of the argument that lists the reduced dimensions.
-        default: Those reduced if it is not passed; None for all.
-        lead: Axes of the output before the kept ones.
+        default: The dimensions that are reduced if none are passed; None for all.
+        lead: Axes that precede the kept axes in the outputs.
     """
     axes, front = names.of(operation.inputs[0]), lead or []
     dims = operation.get(position, "dim", operation.kwargs.get("axis", default))
@@ -90,7 +90,7 @@ def _reduce(
 
 @rule("cosine_similarity pairwise_distance")
 def pairwise(operation: Operation, names: Names) -> None:
-    """The axes of both tensors are unified and the compared one is removed; unnamed if their ranks differ."""
+    """The axes of both tensors are unified and the reduced one is removed; unnamed if their ranks differ."""
     left, right = (names.of(number) for number in operation.inputs[:2])
     dim = operation.get(2, "dim", 1) if operation.function is not torch.pairwise_distance else -1
     if len(left) == len(right):
@@ -101,7 +101,7 @@ def pairwise(operation: Operation, names: Names) -> None:
 
 @rule("cdist")
 def cdist(operation: Operation, names: Names) -> None:
-    """The last axes are unified and removed; the output has the first's other axes, then the second's rows."""
+    """The last axes are unified and removed; the second's second-to-last axis comes last; unnamed if ranks differ."""
     left, right = (names.of(number) for number in operation.inputs[:2])
     unify(left[-1], right[-1])
     if len(left) == len(right):
@@ -110,7 +110,7 @@ def cdist(operation: Operation, names: Names) -> None:
 
 @rule("cross_entropy nll_loss")
 def class_loss(operation: Operation, names: Names) -> None:
-    """The class axis, the second, is removed; a reduced loss is a scalar."""
+    """The class axis, the second, is removed if the loss is not reduced to a scalar."""
     axes, output = names.of(operation.inputs[0]), operation.outputs[0]
     if len(axes) > 1 and names.shapes[output]:
         names.put(output, [axes[0], *axes[2:]])

@@ -1,4 +1,4 @@
-"""Naming rules of reshaping: axes are grouped and ungrouped where the products of their sizes agree."""
+"""Naming rules of reshaping: axes are grouped, and groups are split, where the products of sizes agree."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from circuits.naming.sizes import quotient, same_size
 
 @rule("reshape view flatten unflatten view_as reshape_as ravel _unsafe_view")
 def reshape(operation: Operation, names: Names) -> None:
-    """Axes are grouped and ungrouped where the products of sizes agree; axes that are mixed have no name."""
+    """Axes are grouped, and groups are split, where the products of sizes agree; other axes have no name."""
     output = operation.outputs[0]
     names.put(output, regroup(names.of(operation.inputs[0]), names.shapes[output]))
 
 
 def regroup(axes: Sequence[AxisNode], shape: Sequence[Any]) -> list[AxisNode]:
-    """Return the axes of a tensor with these axes after it is reshaped, in row-major order, to another shape."""
+    """Return the axes of a tensor after it is reshaped, in row-major order, from these axes to this shape."""
     sources, targets = list(axes), list(shape)
     found: list[AxisNode] = []
     while targets:
@@ -33,18 +33,22 @@ def regroup(axes: Sequence[AxisNode], shape: Sequence[Any]) -> list[AxisNode]:
 
 
 def _take_ones(sources: list[AxisNode], targets: list[Any]) -> list[AxisNode]:
-    """Take the leading axes of size 1 off both lists; return them if their numbers agree, else new ones."""
+    """Remove the leading axes of size 1 from both lists; return those of `sources` if as many, else new axes."""
     count = next((position for position, axis in enumerate(sources) if not same_size(axis.root.size, 1)), len(sources))
-    asked = next((position for position, size in enumerate(targets) if not same_size(size, 1)), len(targets))
+    target_count = next((position for position, size in enumerate(targets) if not same_size(size, 1)), len(targets))
     ones = sources[:count]
-    del sources[:count], targets[:asked]
-    return ones if count == asked else [AxisNode(1) for _ in range(asked)]
+    del sources[:count], targets[:target_count]
+    return ones if count == target_count else [AxisNode(1) for _ in range(target_count)]
 
 
 def _take_block(sources: list[AxisNode], targets: list[Any]) -> list[AxisNode]:
-    """Take the fewest axes of equal product off both lists, return the targets; empty if that cannot be decided."""
-    taken, asked = [sources.pop(0)], [targets.pop(0)]
-    left, right = taken[0].root.size, asked[0]
+    """Remove the fewest leading axes and sizes whose products are equal from the two lists.
+
+    Returns:
+        The axes with these sizes; empty, with `targets` unchanged, if symbolic sizes leave the products undecided.
+    """
+    taken, sizes = [sources.pop(0)], [targets.pop(0)]
+    left, right = taken[0].root.size, sizes[0]
     while not same_size(left, right):
         pieces = parts(taken[-1], Grouped)
         if sources and _is_smaller(left, right):
@@ -56,12 +60,12 @@ def _take_block(sources: list[AxisNode], targets: list[Any]) -> list[AxisNode]:
             taken.append(pieces[0])
             left = _product([axis.root.size for axis in taken])
         elif targets and _is_smaller(right, left):
-            asked.append(targets.pop(0))
-            right = right * asked[-1]
+            sizes.append(targets.pop(0))
+            right = right * sizes[-1]
         else:
-            targets[:0] = asked
+            targets[:0] = sizes
             return []
-    return _regroup_block(taken, asked, left)
+    return _regroup_block(taken, sizes, left)
 
 
 def _product(sizes: Sequence[Any]) -> Any:
@@ -72,18 +76,22 @@ def _product(sizes: Sequence[Any]) -> Any:
     return total
 
 
-def _regroup_block(taken: list[AxisNode], asked: list[Any], size: Any) -> list[AxisNode]:
-    """Return several axes grouped into one, or one ungrouped into several; several from several have no names."""
-    if len(asked) == 1:
+def _regroup_block(taken: list[AxisNode], sizes: list[Any], size: Any) -> list[AxisNode]:
+    """Return the axes with these sizes, whose product `size` is that of the axes in `taken`.
+
+    One size is the group of the axes. Several sizes are new axes without names; a single nameable axis becomes a group
+    of them.
+    """
+    if len(sizes) == 1:
         return [group(taken, size)]
-    made = [AxisNode(each) for each in asked]
+    made = [AxisNode(each) for each in sizes]
     if len(taken) == 1 and taken[0].nameable:
         taken[0].root.origin = Grouped(tuple(made))
     return made
 
 
 def _is_smaller(a: Any, b: Any) -> bool:
-    """Return whether `b` is larger than `a`, for symbols a multiple of it: `a` then needs one more axis."""
+    """Return whether `a < b` for ints; for symbolic sizes, whether `b` is `a` times a factor other than 1."""
     if isinstance(a, int) and isinstance(b, int):
         return a < b
     ratio = quotient(b, a)
