@@ -89,8 +89,8 @@ class SequenceToSequence(nn.Module):
         self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         self.positions = SinusoidalPositions(m)
         options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
-        stacks = partial(Transformer, m, k, h, f, encoder_depth, decoder_depth, activation, **options)
-        self.transformer = stacks(norm_first=norm_first, final_norm=final_norm)
+        transformer = partial(Transformer, m, k, h, f, encoder_depth, decoder_depth, activation, **options)
+        self.transformer = transformer(norm_first=norm_first, final_norm=final_norm)
         self.head = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
 

@@ -3,7 +3,7 @@
 A model provides the logits, as a function `step` that keeps its own cache; the loop, the choice of a token and the stop
 condition are here. No gradients are recorded, and the model's mode is not changed: in training mode dropout applies.
 
-Source: for the choice among the k likeliest, Fan et al. 2018, Hierarchical Neural Story Generation.
+Source: for the choice among the k most likely, Fan et al. 2018, Hierarchical Neural Story Generation.
 """
 
 import math

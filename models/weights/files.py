@@ -85,7 +85,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Tied parameters are written once, and tied again by `load`. The file is written completely or not at all.
 
     Args:
-        model: An instance of a class that is marked `savable`, as all classes of `models` are.
+        model: An instance of a class that is marked `savable`, as all model classes of `models` are.
         path: The file, which is replaced if it exists.
 
     Raises:
@@ -190,8 +190,8 @@ def load(
         dtype: Dtype of the floating tensors; as in the file unless given.
 
     Raises:
-        CircuitError: for a file that is incomplete, was not written by `save` or by a later version of it, or has a
-            model of a class that is not savable here.
+        CircuitError: for a file that is incomplete, was not written by `save`, was written by a later version of it,
+            or has a model of a class that is not savable here.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise CircuitError(f"models.load: dtype may be a floating one, as torch.bfloat16, not {dtype}")

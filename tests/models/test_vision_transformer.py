@@ -235,7 +235,7 @@ def test_an_image_of_another_size_is_named(shape: tuple[int, ...], said: str) ->
 
 
 def test_patches_fill_an_image() -> None:
-    with pytest.raises(ShapeError, match=r"\(j p\) is 13 here, which gives no whole j: p is 4 \(fixed by Patches.p\)"):
+    with pytest.raises(ShapeError, match=r"\(j p\) is 13 here, so j is not a whole number: p is 4 \(fixed by Patches.p\)"):
         Patches(4, 8)(torch.rand(2, 3, 8, 13))
 
 
