@@ -1,7 +1,7 @@
-"""The former names of modules, for files that were pickled before the modules moved into folders.
+"""The former names of Python modules, for files that were pickled before the modules were moved into folders.
 
-A pickle names each class and function by its module. Here each former module name becomes an alias, in `sys.modules`, of
-the module that has the contents now. The library itself does not use the former names.
+A pickle stores classes and functions by module and name. Each former module name is therefore an alias, in
+`sys.modules`, of the module that has the contents now. The library itself does not use the former names.
 """
 
 import sys
@@ -24,7 +24,7 @@ MODULES = {
     "tracking": "recording.track",
     "wiring": "algebra.wires",
 }
-"""The former name of each moved module, with its name today; both inside `circuits`."""
+"""The present name of each moved module, by its former name; both relative to `circuits`."""
 
 
 def alias_former_names() -> None:

@@ -1,8 +1,8 @@
 # This file uses private names of torch.
 # pyright: reportPrivateImportUsage=false
-"""Fixtures of all tests: golden texts, a seed for each test, one torch thread for each worker.
+"""Fixtures of all tests: golden texts, a seed for each test, one torch thread for each worker, and `agree`.
 
-And `agree`, which records a call and compares the diagram with a run of the same code without a recorder.
+`agree` records a call and compares the diagram with a run of the same code without a recorder.
 """
 
 import copy
@@ -36,9 +36,7 @@ settings.load_profile("house")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--update-golden", action="store_true", help="write the golden files again; then read what changed"
-    )
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; read the diff afterwards")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,7 +90,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Return everything of a model, and of torch, that a recording must leave as it was."""
+    """Return all state of a model and of torch that a recording must not change."""
     state = model.state_dict(keep_vars=True)
     modules = list(model.modules())
     return {
@@ -112,7 +110,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
 
 
 def patched_attributes() -> tuple[Any, ...]:
-    """Return what a recording patches or sets in torch while it is active."""
+    """Return the attributes and settings of torch that a recording changes while it is active."""
     entry_points = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
     return (
         *entry_points,
@@ -123,7 +121,7 @@ def patched_attributes() -> tuple[Any, ...]:
 
 
 def assert_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Assert that two snapshots of a model are equal, and that it holds no fake tensor."""
+    """Assert that two snapshots of a model are equal, and that no attribute of the model is a fake tensor."""
     assert not after["fakes"]
     assert torch.equal(before.pop("random"), after.pop("random"))
     old, new = before.pop("state"), after.pop("state")
@@ -134,7 +132,10 @@ def assert_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def gradients(run: Callable[..., Any], model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
-    """Return the result of a run, and the gradients of a sum with a different weight for every number of the result."""
+    """Return the result of a run, and the gradients with respect to its floating-point inputs and the parameters.
+
+    They are gradients of the sum of all elements of the result; each element of a tensor has a different weight.
+    """
     args, kwargs = copy.deepcopy((args, kwargs))
     floating = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
     inputs = [leaf.requires_grad_() for leaf in floating]
@@ -155,7 +156,11 @@ def gradients(run: Callable[..., Any], model: nn.Module, args: Any, kwargs: Any)
 
 @dataclass
 class Agreement:
-    """Records a call by `trace` or `track`, and compares the diagram and the model with a run without a recorder."""
+    """Records a call and compares the diagram and the model with a run without a recorder.
+
+    Attributes:
+        way: "trace" or "track", the function that records.
+    """
 
     way: str
 
@@ -184,7 +189,7 @@ class Agreement:
         return model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> Diagram:
-        """Record a call, run the diagram, and compare values bit for bit, gradients, and the state of the model."""
+        """Record a call and run the diagram; compare results and state bit for bit, and gradients approximately."""
         diagram = self.record(model, *args, **kwargs)
         no_machine_names(diagram)
         state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -211,5 +216,5 @@ def no_machine_names(diagram: Diagram) -> None:
 
 @pytest.fixture(params=["trace", "track"])
 def agree(request: pytest.FixtureRequest) -> Agreement:
-    """Each of the two ways to record, compared with a run without a recorder."""
+    """Return an `Agreement` that records by `trace`, and one that records by `track`."""
     return Agreement(request.param)

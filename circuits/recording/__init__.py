@@ -1,10 +1,14 @@
 """Recording: `trace` runs a fake copy of a model, `track` records a real run, and both return a diagram.
 
-May use every folder from `broadcasting` down. Start with `trace` and `track`. A recording passes through `interception`
-(patches torch's entry points while a recording is active), `listener` and `intercepted_calls` (calls become `events`,
-`values` numbers their tensors), `builder` (events become drafts of boxes, with named axes) and `freezer` (drafts become
-frozen boxes). `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs` and `trace_errors`, and `track`
-uses `printer`. The rest are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+May use `broadcasting` and below. Start with `trace` and `track`. In the order of a recording:
+
+- `interception` patches torch's entry points while a recording is active;
+- `listener` and `intercepted_calls` convert calls to `events`, and `values` numbers the tensors in them;
+- `builder` converts events to drafts of boxes and names their axes;
+- `freezer` converts drafts to frozen boxes.
+
+`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs` and `trace_errors`; `track` uses `printer`.
+The other modules are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted

@@ -1,7 +1,7 @@
 """Turn the events of a run into a diagram: name the axes, nest the boxes, freeze them.
 
-A builder takes events one at a time, so that `track` can print during the run, or all at once. It makes drafts, whose
-axes may still get names from later events; `freezer` turns them into boxes.
+A builder processes events one at a time, so that `track` can print during the run, or all events at once. It makes
+drafts, whose axes may still get names from later events; `freezer` converts the drafts to boxes.
 """
 
 import inspect
@@ -27,15 +27,15 @@ class Builder:
 
     Args:
         record: The record.
-        size: Turns a size of torch's into an int or an expression in the user's axis names.
-        binder: The Python signature of the recorded call, which gives its arguments their names.
-        axes: Axes that the user names for the tensor arguments of the recorded call, in order.
+        size: Converts a size (an int or a symbolic number) to an int or an expression in the user's axis names.
+        binder: The Python signature of the recorded call; its parameters name the arguments in the diagram.
+        axes: The axes that the user named for the tensor arguments of the recorded call, in order.
 
     Attributes:
         names: The axes of the record's values.
         open: The drafts of the open boxes, the innermost last.
         root: The draft of the outermost box, None before the first event.
-        consumed: How many events of the record have been taken.
+        consumed: The number of events of the record that have been processed.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Builder:
         self.freezer = Freezer(record, self.names, self.read_new_shapes)
 
     def feed_all(self) -> "Builder":
-        """Take the remaining events of the record, and return this builder."""
+        """Process the remaining events of the record, and return this builder."""
         while self.consumed < len(self.record.events):
             self.feed(self.record.events[self.consumed])
         return self
 
     def feed(self, event: Event) -> Draft | None:
-        """Take one event and return the draft that it opens, closes or makes; None for a `Lift`.
+        """Process one event and return the draft that it opens, closes or creates; None for a `Lift`.
 
-        An `Enter` may be taken a second time, when a circuit was set on it after it was emitted.
+        An `Enter` is processed a second time if the listener set a circuit on it after emitting it.
         """
         self.consumed += not (isinstance(event, Enter) and bool(self.open) and self.open[-1].event is event)
         self.read_new_shapes()
@@ -89,7 +89,7 @@ class Builder:
     # Events
 
     def _enter(self, event: Enter) -> Draft:
-        """Return the draft of a box that opens, added to the open one; of a repeated event, the draft that is open."""
+        """Append the draft of a box that opens to the open draft and return it; a repeated event makes no new draft."""
         if self.open and self.open[-1].event is event:
             return self._enter_circuit(self.open[-1], event)
         draft = Draft(event)
@@ -104,7 +104,7 @@ class Builder:
         return self._enter_circuit(draft, event)
 
     def _name_arguments(self, event: Enter) -> None:
-        """Name the arguments of the run by parameter, and their axes as `axes` says."""
+        """Name the arguments of the run by their parameters, and the axes of its tensor arguments by `axes`."""
         for path, number in argument_paths(named_arguments(event, self.binder)):
             self.freezer.argument_names.setdefault(number, path)
         numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
@@ -112,7 +112,7 @@ class Builder:
             self.names.matcher().match_input(axes, self.names.of(number))
 
     def _enter_circuit(self, draft: Draft, event: Enter) -> Draft:
-        """Open the scope of a circuit, in which the axes of its inputs have the names of its signature."""
+        """Open the scope of a circuit, where its signature names the axes of its inputs; return the draft."""
         circuit = event.circuit
         if circuit is None or draft.matcher is not None:
             return draft
@@ -132,7 +132,7 @@ class Builder:
         return draft
 
     def _leave(self, event: Leave) -> Draft:
-        """Return the draft of the box that closes, with its result; the names of the outer scope apply again."""
+        """Close the innermost draft, set its result and return it; the axis names of the outer scope apply again."""
         draft = self.open.pop()
         draft.result, draft.failed = event.result, event.failed
         numbers = wires(event.result)
@@ -148,7 +148,7 @@ class Builder:
         return draft
 
     def _lift(self, event: Lift) -> None:
-        """Set the axes of a tensor inside a transform; the axis that vmap hides is stored by the level of the vmap."""
+        """Set the axes of a tensor inside a transform; store the axis that a vmap hides by the level of that vmap."""
         axes = list(self.names.of(event.source))
         if event.dim is not None:
             self.names.levels[event.level] = axes.pop(event.dim)
@@ -157,7 +157,7 @@ class Builder:
             self.freezer.argument_names[event.number] = self.freezer.argument_names[event.source]
 
     def _restore_mapped_axis(self, event: Leave, numbers: tuple[int, ...]) -> None:
-        """Set the axes of the results of vmap: those inside, with the mapped axis where `out_dims` puts it."""
+        """Set the axes of the results of vmap: the axes of the inner results, with the mapped axis at `out_dims`."""
         inside = wires(event.inside)
         if len(inside) != len(numbers):
             return
@@ -168,15 +168,16 @@ class Builder:
             shape = self.names.shapes[number]
             levels = self.record.values[source][4]
             outer_levels = self.record.values[number][4]
-            left = [level for level in levels if level not in outer_levels]
+            ended_levels = [level for level in levels if level not in outer_levels]
             if isinstance(dim, int) and len(axes) == len(shape) - 1:
                 position = dim % len(shape)
                 new_axis = AxisNode(shape[position])
-                axes.insert(position, self.names.levels.get(left[-1], new_axis) if left else new_axis)
+                mapped_axis = self.names.levels.get(ended_levels[-1], new_axis) if ended_levels else new_axis
+                axes.insert(position, mapped_axis)
             self.names.put(number, axes)
 
     def _call(self, event: Any) -> Draft:
-        """Return the draft of a call, added to the open box."""
+        """Append the draft of a call to the open draft, and return it."""
         draft = Draft(event)
         inputs = wires(Struct(tuple, (), (*event.args, *event.kwargs.values())))
         for number in inputs:
@@ -191,7 +192,7 @@ class Builder:
         return draft
 
     def _name_axes(self, event: Any, inputs: tuple[int, ...]) -> Note:
-        """Name the axes of the result of a call; return the text that follows the operation in the label, or None."""
+        """Name the axes of the result of a call; return the text after the operation's name in the label, or None."""
         outputs = wires(event.result)
         if event.pattern and event.function in PATTERN_VERBS:
             sizes = {name: self._size(size) for name, size in event.kwargs.items()}
@@ -213,7 +214,7 @@ class Builder:
         return Scalar(self.size(scalar.expression))
 
     def _ports(self, numbers: Sequence[int]) -> list[Port]:
-        """Return each value once, with its axes in the present scope."""
+        """Return the port of each value, once, with the value's axes in the current scope."""
         return [(number, self.names.of(number)) for number in dict.fromkeys(numbers)]
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
@@ -222,7 +223,7 @@ class Builder:
 
 
 def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> None:
-    """Name the axes of the result of an einops layer by its pattern; other modules are left as they are."""
+    """Name the axes of the result of an einops layer by the layer's pattern; do nothing for other modules."""
     module = draft.event.module
     text = getattr(module, "pattern", None)
     if isinstance(text, str) and type(module).__module__.startswith("einops.layers") and numbers:
@@ -244,11 +245,11 @@ def assemble(
     """Return the diagram of a recorded run.
 
     Args:
-        builder: A builder that has taken all events of the run.
-        raw: Returns the expression of a symbolic number in torch's symbols.
+        builder: A builder that has processed all events of the run.
+        raw: Converts a symbolic number to an expression in torch's symbols.
         symbols: The expression in torch's symbols for each of the user's axes.
         guards: The conditions on axes under which the code takes the recorded path.
-        fixed: The axes that the run fixed.
+        fixed: The axes that the run fixed to a number or to a function of other axes.
 
     Raises:
         CircuitError: The builder has no events.
@@ -257,7 +258,7 @@ def assemble(
     if root is None:
         raise CircuitError("nothing was recorded: the target was not called")
     box = builder.freeze(root, raw)
-    whole = [call.function for call in box.calls() if isinstance(call.function, str)]
+    module_paths = [call.function for call in box.calls() if isinstance(call.function, str)]
     return Diagram(
         box=box,
         arguments=named_arguments(root.event, builder.binder),
@@ -268,13 +269,13 @@ def assemble(
         fixed=fixed,
         state=dict(record.state),
         constants={number: tensor for number, tensor in record.constants.items() if not isinstance(tensor, FakeTensor)},
-        modules={path: _module_at(record, path) for path in whole},
+        modules={path: _module_at(record, path) for path in module_paths},
         binder=builder.binder,
     )
 
 
 def _module_at(record: Record, path: str) -> Callable[..., Any]:
-    """Return the module at a path, or its method for `path:method`."""
+    """Return the module at a path, or the module's method for `path:method`."""
     path, _, method = path.partition(":")
     root, inner = find_root(record, path)
     module: Any = root.get_submodule(inner)
@@ -282,7 +283,7 @@ def _module_at(record: Record, path: str) -> Callable[..., Any]:
 
 
 def quoted(pattern: str) -> str:
-    """Return a pattern in single quotes, or in double quotes if it has a prime, which looks like a quote.
+    """Return a pattern in single quotes, or in double quotes if it contains a prime (a single quote).
 
     >>> quoted("a b -> b a"), quoted("h -> h'")
     ("'a b -> b a'", '"h -> h\\'"')

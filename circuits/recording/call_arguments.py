@@ -1,4 +1,4 @@
-"""The arguments of a call by parameter: as Python binds them before the run, and as an event records them."""
+"""Match arguments with parameters: the arguments of a call before it runs, and those of a recorded call."""
 
 import inspect
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from circuits.recording.events import Enter
 
 
 def python_signature(target: Any) -> inspect.Signature | None:
-    """Return the parameters of a call of a function or module (of its `forward`), or None if Python has none for it."""
+    """Return the Python signature of a function, or of a module's `forward`; None if `inspect` cannot determine it."""
     try:
         return inspect.signature(target.forward if isinstance(target, nn.Module) else target)
     except (TypeError, ValueError):
@@ -20,12 +20,12 @@ def python_signature(target: Any) -> inspect.Signature | None:
 
 
 def target_name(target: Any) -> str:
-    """Return the name of a function, or of the class of a module."""
+    """Return the qualified name of a function, or the name of a module's class."""
     return type(target).__name__ if isinstance(target, nn.Module) else getattr(target, "__qualname__", repr(target))
 
 
 class BoundCall(NamedTuple):
-    """The arguments of a call as Python binds them, with defaults; `signature` is None if they could not be bound."""
+    """The arguments of a call as Python binds them, with defaults; as given if the target has no `signature`."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -33,7 +33,7 @@ class BoundCall(NamedTuple):
 
 
 def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
-    """Bind arguments to the parameters of `target`, so that its diagram accepts calls in the same forms as it does.
+    """Bind arguments to the parameters of `target`, so that the diagram can be called in the same ways as `target`.
 
     Raises:
         TypeError: The arguments do not fit the parameters.
@@ -50,7 +50,7 @@ def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bou
 
 
 def unpacked(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return `args` and `kwargs` of a described call, in which each may be a `Struct`, and both together may be one."""
+    """Return `args` and `kwargs` from a pair or a `Struct` of them, in which each of the two may be a `Struct` too."""
     args, kwargs = described.parts if isinstance(described, Struct) else described
     args = args.parts if isinstance(args, Struct) else args
     kwargs = dict(zip(kwargs.keys, kwargs.parts, strict=True)) if isinstance(kwargs, Struct) else kwargs
@@ -58,7 +58,7 @@ def unpacked(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def named_arguments(event: Enter, binder: inspect.Signature | None) -> Struct:
-    """Return the arguments of a recorded call by parameter name; by position if they do not fit `binder`."""
+    """Return the arguments of a recorded call by parameter name, or by position if they do not fit `binder`."""
     args, kwargs = unpacked((event.args, event.kwargs))
     try:
         named = arguments(args, kwargs, binder)
@@ -68,7 +68,7 @@ def named_arguments(event: Enter, binder: inspect.Signature | None) -> Struct:
 
 
 def argument_paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the number of each wire in described arguments, with its path in them: `target`, `state.1`."""
+    """Yield the path and the number of each wire in described arguments; a path is `target` or `state.1`."""
     if isinstance(description, Wire):
         yield path, description.number
     elif isinstance(description, Struct):
@@ -78,7 +78,7 @@ def argument_paths(description: Any, path: str = "") -> Iterator[tuple[str, int]
 
 
 def explicit_arguments(event: Enter) -> Struct:
-    """Return `(args, kwargs)` of a recorded module or circuit call, without arguments that equal their defaults."""
+    """Return `(args, kwargs)` of a recorded module or circuit call, without the arguments that equal their defaults."""
     function = event.circuit.definition if event.circuit is not None else getattr(event.module, "forward", None)
     parameters = parameters_of(function) if function is not None else ()
     is_method = event.circuit is not None and bool(event.circuit.owner)
@@ -89,9 +89,9 @@ def explicit_arguments(event: Enter) -> Struct:
 def bound_arguments(
     circuit: Circuit, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]:
-    """Return the names of a circuit's positional arguments, these arguments, and the keyword arguments, with defaults.
+    """Return the names of a circuit's positional arguments, their values, and the keyword arguments, with defaults.
 
-    A variadic argument is named by its index: `rest[0]`.
+    An argument of `*rest` is named by its index: `rest[0]`.
     """
     parameters = parameters_of(circuit.definition)[bool(circuit.owner) :]
     bound = inspect.Signature(parameters).bind(*args, **kwargs)

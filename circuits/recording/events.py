@@ -1,7 +1,8 @@
-"""The record of one run: its events in order, and the values that they name.
+"""The record of one run: its events in order, and the values to which they refer.
 
-`Enter` and `Leave` open and close a box, `Call` is a torch call or an einops verb, `Lift` relates a tensor outside a
-transform to the same one inside. Events hold no tensors: a `Wire` (of `circuits.diagram`) stands for each.
+`Enter` and `Leave` open and close a box, `Call` is a torch call or an einops verb, and `Lift` relates a tensor outside
+a `torch.func` transform to the same tensor inside. Events contain no tensors, but a `Wire` (of `circuits.diagram`) in
+place of each.
 """
 
 from typing import Any
@@ -24,13 +25,13 @@ class Call(Event):
 
     Attributes:
         function: The callable.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        pattern: The pattern of a verb, or the name of an `autograd.Function`; else empty.
+        args: The positional arguments, with wires.
+        kwargs: The keyword arguments, with wires.
+        pattern: The pattern of a verb, or the class name of an `autograd.Function`; else empty.
         where: The line of user code that made the call, `model.py:12`, if lines are recorded.
         result: The result, with wires.
         error: The exception that the call raised, as one line; empty if none.
-        autocast: The device type and dtype of autocast, None where it is off.
+        autocast: The device type and dtype of autocast, None if it was off.
         gradient: Whether gradients were enabled.
     """
 
@@ -49,7 +50,14 @@ class Call(Event):
 
 
 class Lift(Event):
-    """Value `number` is value `source` inside a transform: without its axis `dim`, or with all axes (`dim` None)."""
+    """A tensor inside a `torch.func` transform wraps a tensor outside it.
+
+    Attributes:
+        number: The number of the value inside.
+        source: The number of the value outside.
+        dim: The axis of the outer value that vmap hides inside; None if all axes are visible.
+        level: The level of the transform.
+    """
 
     __slots__ = ("dim", "level", "number", "source")
 
@@ -64,17 +72,17 @@ class Enter(Event):
         kind: "module", "circuit", "transform" or "function".
         label: The name of the class, circuit or function.
         path: The dotted path of the module; empty for the outermost box and for boxes without a module.
-        module: The module that is called, or whose method a circuit is; else None.
+        module: The module that is called, or that has the circuit as its method; else None.
         args: The positional arguments with wires in place of tensors, as a `Struct`.
         kwargs: The keyword arguments, likewise.
-        level: The level of torch.func transforms around the call, 0 outside any.
+        level: The level of the innermost torch.func transform around the call, 0 outside any.
         where: The line of user code that made the call, if lines are recorded.
-        circuit: The declaration of the circuit that is called, if it is one.
-        owner: The object whose method the circuit is, else None.
+        circuit: The declaration of the circuit that is called; None if the box is not a circuit.
+        owner: The object that the circuit is a method of; None for a function.
         function: The function that is called, for a box of kind "function".
-        tensors: The wires of the circuit's tensor arguments, by position as text or by name.
-        whole: Whether a diagram runs the box as a whole, because a transform ran inside.
-        error: The exception that was raised in the box and in no box or call inside it, as one line; empty if none.
+        tensors: The wires of the circuit's tensor arguments: inputs by position as text ("0"), optional ones by name.
+        whole: Whether a diagram runs the box as one call, because a transform ran inside it.
+        error: The exception that was raised in this box and not in one of its contents, as one line; empty if none.
         gradient: Whether gradients were enabled.
     """
 
@@ -111,12 +119,12 @@ class Enter(Event):
 
 
 class Leave(Event):
-    """The box that was opened last closes.
+    """The innermost open box closes.
 
     Attributes:
         result: The result of the box, with wires; None if it failed.
-        inside: For a transform, the result of the function inside it.
-        dims: For `vmap`, its `out_dims`.
+        inside: For a transform, the result of the transformed function, with wires.
+        dims: For `vmap`, the `out_dims`.
         failed: Whether an exception left the box.
     """
 
@@ -127,7 +135,7 @@ class Leave(Event):
 
 
 def _autocast() -> tuple[str, torch.dtype] | None:
-    """Return the device type and dtype of the autocast that is on, or None."""
+    """Return the device type and dtype for which autocast is enabled, or None."""
     for device in ("cpu", "cuda", "mps", "xpu"):
         if torch.is_autocast_enabled(device):
             return device, torch.get_autocast_dtype(device)
@@ -139,13 +147,14 @@ class Record:
 
     Attributes:
         events: The events in order.
-        values: By number: shape, dtype, role, name, and the vmap levels of the tensor, outermost first.
+        values: The shape, dtype, role, name and vmap levels (outermost first) of each value, by number.
         state: The module and the dotted name of each value that is a parameter or buffer, by number.
-        constants: The tensor of each value that was neither made in the run nor is an argument or state, by number.
-        roots: The modules that were called outside any other module of the run, each with the prefix of its paths.
-        paths: The dotted paths of each module below the roots, by `id`.
-        originals: The user's own module or tensor for each copy that runs in its place, by `id` of the copy.
-        names: The names of parameters and buffers, by `id`.
+        constants: The tensor of each value that is not an argument, a parameter, a buffer or the result of a recorded
+            call, by number.
+        roots: The called modules that are not part of an earlier root, each with the prefix of its paths.
+        paths: The dotted paths of each root and of the modules in it, by `id`.
+        originals: The user's module or tensor for each copy that runs in place of it, by `id` of the copy.
+        names: The name in the run of each parameter and buffer, by `id`.
     """
 
     def __init__(self) -> None:
@@ -166,7 +175,7 @@ class Record:
 
 
 def _shape(tensor: Tensor) -> tuple[Any, ...]:
-    """Return the shape of a tensor; for a nested one, the largest sizes among its components."""
+    """Return the shape of a tensor; for a nested tensor, the largest size of its components in each axis."""
     if not tensor.is_nested or tensor.layout is not torch.strided:
         return tuple(tensor.shape)
     with torch._C.DisableTorchFunction():
@@ -174,7 +183,7 @@ def _shape(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _vmap_levels(tensor: Tensor) -> tuple[int, ...]:
-    """Return the levels of the vmaps whose axis a tensor hides, outermost first."""
+    """Return the levels of the vmaps that hide an axis of a tensor, outermost first."""
     found = []
     while functorch.is_functorch_wrapped_tensor(tensor):
         if functorch.is_batchedtensor(tensor):

@@ -1,6 +1,6 @@
 """Fake copies of the targets and arguments of `trace`: modules with fake parameters, and fake tensors.
 
-A fake tensor has a shape and a dtype but no numbers, so the copy can run without computing anything.
+A fake tensor has a shape, a dtype and a device but no data, so the copy can run without computing anything.
 """
 
 import copy
@@ -19,8 +19,13 @@ class FakeCopier:
     """Makes fake copies, and records the original of each copied module and tensor.
 
     Args:
-        mode: The mode of all fake tensors.
-        listener: The recorder of the trace; it runs fake copies in place of modules that are called for the first time.
+        mode: The fake mode of all copied tensors.
+        listener: The recorder of the trace. If the run calls a module that was not copied (one in a closure), the
+            listener copies it and calls the copy.
+
+    Attributes:
+        memo: The memo of all deep copies, so that modules that share a tensor share its copy.
+        copies: The copy of each module that was copied, by `id` of the original.
     """
 
     def __init__(self, mode: FakeTensorMode, listener: Listener) -> None:
@@ -31,14 +36,14 @@ class FakeCopier:
         listener.substitute_module = self.module
 
     def target(self, target: Any) -> Any:
-        """Return what to run in place of a target: the copy of a module, the method of a copy, or a function itself."""
+        """Return the callable to run: the copy of a module, the method of a copied module, or the function itself."""
         if isinstance(target, nn.Module):
             return self.module(target)
         owner = getattr(target, "__self__", None)
         return getattr(self.module(owner), target.__name__) if isinstance(owner, nn.Module) else target
 
     def module(self, module: nn.Module) -> nn.Module:
-        """Return the fake copy of a module; parameters that are tied in it are tied in the copy.
+        """Return the fake copy of a module; tied parameters are tied in the copy too.
 
         Raises:
             CircuitError: A part of the module cannot be copied; the message names the innermost such part.
@@ -66,7 +71,7 @@ class FakeCopier:
             originals[id(new)] = old
 
     def inputs(self, value: Any) -> Any:
-        """Return arguments with a fake tensor for each tensor; their sizes are numbers."""
+        """Return arguments with each tensor replaced by a fake tensor of the same sizes, which are ints."""
         return map_tensors(value, self._fake)
 
     def _fake(self, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Freeze drafts into boxes: a `Draft` is a box whose axes may still get names, a `Box` is frozen data."""
+"""Convert drafts to boxes: a `Draft` is a box whose axes may still get names, a `Box` is frozen data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,13 +36,26 @@ PATTERN_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfo
 
 
 def identity(number: Any) -> Any:
-    """Return a number as it is: the expression of a number that is not symbolic."""
+    """Return the argument: the conversion of sizes and numbers in a run without symbolic sizes."""
     return number
 
 
 @dataclass(eq=False)
 class Draft:
-    """A box whose axes may still get names; `event` is the `Call` or `Enter` from which it is made."""
+    """A box whose axes may still get names.
+
+    Attributes:
+        event: The `Call` or `Enter` from which the draft is made.
+        inputs: The values that enter the box.
+        outputs: The values that leave the box.
+        boxes: The drafts inside.
+        note: The text after the name of the operation in the label, or None.
+        matcher: The matcher of the circuit's signature; None if the box is not a circuit.
+        failed: Whether an exception left the box.
+        result: The result of the box, with wires.
+        inside: For a transform, the results of the transformed function.
+        parent: The draft that contains this one; None for the outermost.
+    """
 
     event: Any
     inputs: list[Port] = field(default_factory=list)
@@ -61,12 +74,12 @@ class Freezer:
 
     Args:
         record: The record.
-        names: The axes of its values.
+        names: The axes of the record's values.
         read_new_shapes: Adds the shapes of the record's new values to `names`.
 
     Attributes:
-        argument_names: The parameter of each value that is an argument of the run, by number.
-        unused_state: The number of each parameter or buffer that no call reads, by its name in the run.
+        argument_names: The parameter name of each value that is an argument of the run, by number.
+        unused_state: The number of each parameter or buffer that no recorded call uses, by name in the run.
         root: The draft of the outermost box.
     """
 
@@ -81,7 +94,7 @@ class Freezer:
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
         """Return the box of a draft.
 
-        `scalar` returns the expression of a symbolic number; with None the box is for printing and cannot be run.
+        `scalar` converts a symbolic number to an expression; None makes a box that can be printed but not run.
         """
         event = draft.event
         if isinstance(event, events.Call):
@@ -111,7 +124,7 @@ class Freezer:
         )
 
     def _custom_backward(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:
-        """Return the custom backward circuit of a circuit with the arguments of the call, or None."""
+        """Return the custom backward circuit of a circuit, with the arguments of this call; None if it has none."""
         event, circuit = draft.event, draft.event.circuit
         if circuit.body.backward is None:
             return None
@@ -128,11 +141,11 @@ class Freezer:
             _with_expressions(Struct(tuple, (), args), scalar),
             _with_expressions(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
             _with_expressions(draft.result, scalar),
-            event.gradient or not self._gradient_around,
+            event.gradient or not self._gradient_at_start,
         )
 
     def _add_state(self, module: nn.Module, prefix: str) -> None:
-        """Add all parameters and buffers of a module to the record; a custom backward may use any of them."""
+        """Add all parameters and buffers of a module to the record, because a custom backward may use any of them."""
         known = {id(attribute(*where)) for where in self.record.state.values()}
         for role, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
             for name, tensor in named:
@@ -153,30 +166,33 @@ class Freezer:
             inputs=inputs,
             outputs=self._values(draft.outputs),
             parameters=tuple([value for value in inputs if value.role == "parameter"]),
-            call=self._program(event, scalar) if scalar is not None and not event.error else None,
+            call=self._operation_call(event, scalar) if scalar is not None and not event.error else None,
             mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
             where=event.where,
             error=event.error,
         )
 
-    def _program(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
-        """Return how to run an operation again, without gradients if only the operation ran so, not the whole run."""
+    def _operation_call(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
+        """Return the call by which a diagram runs an operation.
+
+        It runs without gradients if gradients were disabled for the operation but enabled when the run began.
+        """
         return Call(
             event.function,
             _with_expressions(Struct(tuple, (), event.args), scalar),
             _with_expressions(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
             _with_expressions(event.result, scalar),
             event.autocast,
-            event.gradient or not self._gradient_around,
+            event.gradient or not self._gradient_at_start,
         )
 
     @property
-    def _gradient_around(self) -> bool:
+    def _gradient_at_start(self) -> bool:
         """Whether gradients were enabled where the run began."""
         return self.root is None or self.root.event.gradient
 
     def _call_as_whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
-        """Return how to run a box again as a whole: the module at its path, its method, or the circuit's definition."""
+        """Return the call by which a diagram runs a box as a whole: a module, its method, a circuit or a function."""
         event = draft.event
         function = event.path if event.kind == "module" else event.function or event.circuit.definition
         if event.kind == "circuit" and event.module is not None:
@@ -189,7 +205,7 @@ class Freezer:
         )
 
     def _name(self, draft: Draft) -> str:
-        """Return a module's path relative to the module around it, joined with its other paths by "="."""
+        """Return a module's paths relative to the module around it, joined by "="; empty for a root and other boxes."""
         event = draft.event
         roots = [prefix for prefix, _ in self.record.roots]
         if draft.parent is None or not event.path or event.kind == "circuit" or event.path in roots:
@@ -204,7 +220,7 @@ class Freezer:
         return tuple([self._value(number, axes) for number, axes in ports])
 
     def _value(self, number: int, axes: Sequence[AxisNode]) -> Value:
-        """Return a value; the axes that vmap hides from the code come first."""
+        """Return a value; the axes that vmap hides come first."""
         _, dtype, role, name, levels = self.record.values[number]
         mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
         axes = [*mapped, *axes]
@@ -212,21 +228,24 @@ class Freezer:
         name = name or self.argument_names.get(number, "")
         return Value(number, labels(axes), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
 
-    def _parameters(self, event: Enter, boxes: Sequence[Box], brief: bool) -> tuple[Value, ...]:
-        """Return the parameters of a module, used or not; of any other box, those that the boxes inside it use."""
-        read = {value.name: value for box in boxes for value in box.parameters}
+    def _parameters(self, event: Enter, boxes: Sequence[Box], printed: bool) -> tuple[Value, ...]:
+        """Return all parameters of a module; for any other box, the parameters that the boxes inside use.
+
+        `printed` is whether the box is printed but not run, so that unused parameters need not be added to the record.
+        """
+        used = {value.name: value for box in boxes for value in box.parameters}
         if event.module is None or event.kind != "module":
-            return tuple(read.values())
+            return tuple(used.values())
         if isinstance(event.module, nn.Module):
             prefix = f"{event.path}." if event.path else ""
             for name, parameter in event.module.named_parameters():
                 full = self.record.names.setdefault(id(parameter), prefix + name)
-                if full not in read:
-                    read[full] = _sizes_only(full, parameter) if brief else self._add_unused(full, parameter)
-        return tuple(read.values())
+                if full not in used:
+                    used[full] = _sizes_only(full, parameter) if printed else self._add_unused(full, parameter)
+        return tuple(used.values())
 
     def _add_unused(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
-        """Return the value of a parameter or buffer that no call reads; it is added to the record the first time."""
+        """Return the value of a parameter or buffer that no recorded call uses; add it to the record the first time."""
         if name not in self.unused_state:
             self.unused_state[name] = self.record.add(tensor, role, name)
             self.read_new_shapes()
@@ -234,18 +253,18 @@ class Freezer:
 
 
 def _sizes_only(name: str, parameter: torch.Tensor) -> Value:
-    """Return a parameter without a number or axis names, for a box that is printed and not run."""
+    """Return a parameter as a value without a number or axis names, for a box that is printed but not run."""
     shape = tuple(parameter.shape)
     return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name)
 
 
 def _with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:
-    """Return a description with expressions for its symbolic numbers; as it is where `scalar` is `identity`."""
+    """Return a description with its symbolic numbers converted by `scalar`; unchanged if `scalar` is `identity`."""
     if scalar is identity:
         return description
     return substitute(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)))
 
 
 def _relative(path: str, parent: str) -> str:
-    """Return a path without that of its parent."""
+    """Return a path relative to the path of the parent."""
     return path.removeprefix(f"{parent}.") if parent else path

@@ -1,6 +1,7 @@
-"""Record the calls that torch's function modes do not see: module calls, `torch.vmap` and `autograd.Function.apply`.
+"""Record calls that torch's function modes do not intercept: of modules, `torch.vmap` and `autograd.Function.apply`.
 
-`interception` passes such a call here, with the recorder of the thread and with `call`, which makes the original call.
+`interception` passes each such call here, with the recorder of the thread and a function `call` that makes the original
+call.
 """
 
 from collections.abc import Callable
@@ -20,10 +21,10 @@ from circuits.recording.user_frames import user_line
 def record_module(
     listener: Listener, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]
 ) -> Any:
-    """Record a module call as a box and return its result; `call(module, *args, **kwargs)` is the original call.
+    """Record a module call as a box and return its result; `call(module, *args, **kwargs)` makes the original call.
 
     A compiled module is recorded as the module that it wraps. A module whose class overrides `__call__` is recorded
-    once, although both its `__call__` and that of `nn.Module` are intercepted.
+    once, although both the override and `nn.Module.__call__` are intercepted.
     """
     record = listener.record
     compiled_from = module._modules.get("_orig_mod")
@@ -56,10 +57,10 @@ def record_vmap(
     kwargs: dict[str, Any],
     call: Callable[..., Any],
 ) -> Any:
-    """Record a call of `torch.vmap(function)` as a box, inside which tensors do not have the mapped axis.
+    """Record a call of `torch.vmap(function)` as a box, inside which tensors lack the mapped axis; return its result.
 
-    `call(f)` makes the original call, with `f` for `function`. The calls by which torch adds and removes the axis are
-    not recorded.
+    `call(f)` makes the original call, with `f` in place of `function`. The calls by which torch adds and removes the
+    mapped axis are not recorded.
     """
     if not listener.stack:
         return call(function)
@@ -94,7 +95,7 @@ def record_vmap(
 
 
 def _function_name(function: Any) -> str:
-    """Return the name of a function, or of the class of a callable object; empty for a lambda."""
+    """Return the name of a function, or of a callable object's class; empty for a lambda."""
     name = getattr(function, "__name__", type(function).__name__)
     return "" if name == "<lambda>" else name
 
@@ -102,7 +103,7 @@ def _function_name(function: Any) -> str:
 def record_autograd_function(
     listener: Listener, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]
 ) -> Any:
-    """Record `function.apply` of an `autograd.Function` as one call, which keeps the gradient that it defines."""
+    """Record `function.apply` as one call and return its result; the call keeps the custom backward of `function`."""
     if not listener.stack:
         return call()
     if function in TRACED_INTO:
@@ -116,7 +117,7 @@ def record_autograd_function(
 
 
 def uncompiled(target: Any) -> Any:
-    """Return the module or function that a compiled one wraps; any other target as it is."""
+    """Return the module or function that a compiled one wraps; return any other target unchanged."""
     if isinstance(target, nn.Module):
         return getattr(target, "_orig_mod", target)
     return getattr(target, "_torchdynamo_orig_callable", target)

@@ -1,9 +1,12 @@
-"""Interception: while a recording is active, patch the three entry points that torch's function modes do not see.
+"""Interception: while a recording is active, patch the three entry points that torch's function modes do not intercept.
 
 These are `nn.Module.__call__`, `vmap` and `autograd.Function.apply`. They are patched when the first recording of the
-process starts, and restored when the last one ends, in whichever thread. A patched entry point passes the call to the
-recorder of its own thread; in a thread without a recorder the call runs as before. One effect reaches every thread:
-meanwhile compiled code runs as the code it wraps, since torch has one compiler stance for the whole process.
+process starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the
+recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
+too, so that recording does not disable torch's fused Transformer layers.
+
+All threads are affected in one way: while a recording is active, compiled code runs eagerly, because torch has one
+compiler stance for the whole process.
 """
 
 import contextlib
@@ -29,11 +32,11 @@ _undo = contextlib.ExitStack()
 
 @contextmanager
 def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
-    """Record this thread with `listener` inside the `with`; a recorder that it had before records the same calls.
+    """Record this thread with `listener` inside the `with`; the previous recorder of the thread records the same calls.
 
     Args:
         listener: The recorder.
-        root: The module to be recorded, if there is one: classes of its modules that define `__call__` are patched too.
+        root: The target. If it is a module, the `__call__` overrides in the classes of its modules are patched too.
     """
     global _active_recordings
     with _lock:
@@ -60,17 +63,17 @@ def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
 
 
 def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
-    """Replace an attribute of a class or module by its interception until the last recording ends."""
+    """Replace an attribute of a class or Python module by `interception(original)` until the last recording ends."""
     original = holder.__dict__[name]
     setattr(holder, name, interception(original))
     _undo.callback(setattr, holder, name, original)
 
 
 def _intercept_module_call(original: Any) -> Any:
-    """Return a replacement of a class's `__call__` that passes each module call to the recorder of the thread.
+    """Return a replacement for a class's `__call__` that passes each module call to the recorder of the thread.
 
-    `dispatch` passes the call to one recorder, which passes it on to `dispatch` with the recorder outside it; where
-    there is none, `dispatch` makes the original call. The interceptions below do the same.
+    `dispatch` passes the call to a recorder. To run the call, the recorder calls `dispatch` with the next outer
+    recorder. Without a recorder, `dispatch` makes the original call. The interceptions below work in the same way.
     """
 
     def dispatch(recorder: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +89,7 @@ def _intercept_module_call(original: Any) -> Any:
 
 
 def _intercept_vmap(original: Any) -> Any:
-    """Return a replacement of `vmap_impl`, which torch calls for each call of a mapped function."""
+    """Return a replacement for `vmap_impl`, which torch calls for each call of a mapped function."""
 
     def dispatch(
         recorder: Any, function: Any, in_dims: Any, out_dims: Any, randomness: Any, chunk_size: Any, *args: Any,
@@ -106,7 +109,7 @@ def _intercept_vmap(original: Any) -> Any:
 
 
 def _intercept_autograd_function(original: Any) -> Any:
-    """Return a replacement of the class method `autograd.Function.apply`."""
+    """Return a replacement for the class method `autograd.Function.apply`."""
 
     def dispatch(recorder: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         if recorder is None:
@@ -121,28 +124,29 @@ def _intercept_autograd_function(original: Any) -> Any:
 
 
 def _intercept_has_torch_function(original: Any) -> Any:
-    """Return a replacement of `has_torch_function` that does not count a recorder, unless it records definitions.
+    """Return a replacement for `has_torch_function` that ignores the function modes of recorders.
 
-    torch's Transformer layers leave their fused path when any function mode is active; with this, a run that is
-    tracked takes the same path as one that is not.
+    torch's Transformer layers do not use their fused path while any function mode is active; with this replacement a
+    tracked run takes the same path as an untracked one. The original is called if the recorder runs definitions (under
+    `trace`), and if a function mode that is not a recorder is active.
     """
 
     def has_torch_function(tensors: Any) -> bool:
         recorder: Any = switch.current()
-        if recorder is None or recorder.definitions or not _only_modes_of(type(recorder)):
+        if recorder is None or recorder.definitions or not _all_modes_are(type(recorder)):
             return original(tensors)
         return any(_overrides_torch_function(tensor) for tensor in tensors)
 
     return has_torch_function
 
 
-def _only_modes_of(kind: type) -> bool:
-    """Return whether every active function mode is of one class."""
+def _all_modes_are(kind: type) -> bool:
+    """Return whether every active function mode is an instance of a class."""
     return all(isinstance(mode, kind) for mode in _get_current_function_mode_stack())
 
 
 def _overrides_torch_function(value: Any) -> bool:
-    """Return whether a value is of a tensor subclass, or any other class, with its own `__torch_function__`."""
+    """Return whether the class of a value overrides `__torch_function__`; it need not be a subclass of Tensor."""
     kind: Any = type(value)
     if kind is Tensor or kind is nn.Parameter or not hasattr(kind, "__torch_function__"):
         return False

@@ -1,8 +1,8 @@
-"""The recorder of a run: torch calls, circuit calls and einops verbs become events, between those that open a box.
+"""The recorder of a run: it emits an event for each torch call and einops verb, and for each box that opens or closes.
 
-`Listener` is a `TorchFunctionMode`, so it receives every torch call. Module calls, `vmap` and `autograd.Function.apply`
-reach it through `interception`, and `intercepted_calls` records them. Tensors are held by weak references, so that
-recording keeps none alive. `builder` turns the events into a diagram.
+`Listener` is a `TorchFunctionMode`, so torch passes every torch call to it. Module calls, `vmap` and
+`autograd.Function.apply` are passed on by `interception` and recorded by `intercepted_calls`. Tensors are held by weak
+references, so that recording keeps no tensor alive. `builder` makes a diagram from the events.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,20 +40,22 @@ from circuits.recording.values import Values
 
 
 class Listener(TorchFunctionMode):
-    """The recorder of every run of `target`; a run is one call of it from outside.
+    """The recorder of every run of `target`; a run is one call of `target` that is not inside another run.
 
     Args:
-        target: The module or `Circuit` whose calls are recorded; None: any.
+        target: The module or `Circuit` whose calls are recorded; None: any module or circuit.
         definitions: Whether a circuit with a kernel runs its definition.
         lines: Whether each event stores the line of user code that made the call.
 
     Attributes:
-        on_event: Called with each event of the run, and with the result of the call where there is one.
+        on_event: Called with each event of the run, and with the result of the call or box, or None.
         on_finish: Called at the end of each run.
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
         format_size: Returns the text of a size for a message.
-        outer: The recorder that this thread had before; it records the same calls.
+        outer: The previous recorder of this thread, which records the same calls; None if there was none.
         record, stack, values: The events, the open boxes and the wires of tensors of the current run.
+        is_paused: Whether the recording of torch calls is paused.
+        current_operation: The function of the recorded call that is running, or None.
     """
 
     def __init__(self, target: Any = None, definitions: bool = False, lines: bool = False) -> None:
@@ -69,7 +71,7 @@ class Listener(TorchFunctionMode):
         self.begin()
 
     def begin(self) -> None:
-        """Start a new record."""
+        """Start a new, empty record."""
         self.record = Record()
         self.stack = OpenBoxes()
         self.values = Values(self.record, self.stack, self.emit)
@@ -78,7 +80,7 @@ class Listener(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Record no torch call inside the `with`."""
+        """Pause the recording of torch calls inside the `with`."""
         before, self.is_paused = self.is_paused, True
         try:
             yield
@@ -86,7 +88,7 @@ class Listener(TorchFunctionMode):
             self.is_paused = before
 
     def emit(self, event: Event, result: Any = None) -> None:
-        """Append an event to the record and notify `on_event`."""
+        """Append an event to the record and call `on_event`."""
         self.record.events.append(event)
         if self.on_event is not None:
             self.on_event(event, result)
@@ -98,7 +100,7 @@ class Listener(TorchFunctionMode):
         action = ACTIONS.get(func)
         if action is None:
             action = action_for(func)
-        if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _is_wrapped(args[0])):
+        if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _wrapped_by_grad(args[0])):
             return func(*args, **kwargs)
         if action == TRACE_INTO:
             with self:
@@ -111,7 +113,10 @@ class Listener(TorchFunctionMode):
     def record_call(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
     ) -> Any:
-        """Record `run()` as one call of `function` and return its result; results without a tensor are not recorded."""
+        """Record `run()` as one call of `function` and return its result.
+
+        A call whose result contains no tensor is not recorded, unless it returns None and changes its first argument.
+        """
         wire = self.values.wire
         self.stack.error_noted = False
         event = Call(
@@ -132,7 +137,7 @@ class Listener(TorchFunctionMode):
             self.current_operation = before
         event.result = describe(result, self.values.define)
         if result is None and mutates(function) and args and isinstance(args[0], Tensor):
-            # `x[i] = y` returns None, but x is a new value after it: recorded as a call that returns x.
+            # `x[i] = y` returns None and makes x a new value, so it is recorded as a call that returns x.
             event.function = returning_first(function)
             event.result = describe(args[0], self.values.define)
         elif type(event.result) is not Wire and next(leaves(event.result), None) is None:
@@ -146,7 +151,7 @@ class Listener(TorchFunctionMode):
     def verb(
         self, function: Any, pattern: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
     ) -> Any:
-        """Record an einops verb as one call; the torch calls that it makes are not recorded."""
+        """Record an einops verb as one call and return its result; the torch calls inside it are not recorded."""
         if self.outer is not None:
             run = partial(self.outer.verb, function, pattern, args, kwargs, run)
         if not self.stack:
@@ -163,7 +168,10 @@ class Listener(TorchFunctionMode):
         kwargs: dict[str, Any],
         run: Callable[[bool], Any],
     ) -> Any:
-        """Record a circuit call as a box: as the open one if the circuit is the `forward` of a module just entered."""
+        """Record a circuit call and return its result; see `switch.Recorder.circuit` for the arguments.
+
+        The circuit becomes a box. If it is the `forward` of a module whose box has just opened, it is set on that box.
+        """
         if self.outer is not None:
             outer, inner = self.outer, run
             run = lambda _: outer.circuit(circuit, owner, args, kwargs, inner)  # noqa: E731
@@ -192,20 +200,20 @@ class Listener(TorchFunctionMode):
     def record_function(
         self, label: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run a function that is no circuit as a box, the outermost one."""
+        """Record a call of a function that is not a circuit, as the outermost box, and return its result."""
         box = Enter("function", label, "", None, user_line() if self.lines else "")
         box.function = function
         return self.record_box(box, args, kwargs, lambda: function(*args, **kwargs))
 
     def record_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        """Record `run()` as the inside of a box and return its result; the outermost box activates this mode."""
+        """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
         with self:
             return self._run_in_box(box, args, kwargs, run)
 
     def _run_in_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        """Emit the events that open and close a box, around `run()`, and return its result."""
+        """Emit the event that opens a box, call `run()`, emit the event that closes the box, and return the result."""
         self.stack.error_noted = False
         wire = self.values.wire if self.stack else self.values.argument
         box.args = Struct(tuple, (), describe_all(args, wire)) if args else args
@@ -235,7 +243,7 @@ class Listener(TorchFunctionMode):
 
 
 def _without_modes(run: Callable[[], Any]) -> Any:
-    """Return `run()`, whose torch calls no function mode receives."""
+    """Return `run()`; its torch calls are not passed to any function mode."""
     with torch._C.DisableTorchFunction():
         return run()
 
@@ -243,7 +251,7 @@ def _without_modes(run: Callable[[], Any]) -> Any:
 def _circuit_tensors(
     circuit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], wire: Callable[[Tensor], Wire]
 ) -> dict[str, Any]:
-    """Return the wires of a circuit's tensor arguments: the inputs by their position as text, optional ones by name."""
+    """Return the wires of a circuit's tensor arguments: inputs by position as text ("0"), optional ones by name."""
     named = dict(zip(circuit.parameters, args, strict=False)) | kwargs
     inputs = [named[name] for name in circuit.inputs if name in named] + list(args[len(circuit.parameters) :])
     found = {f"{position}": describe(value, wire) for position, value in enumerate(inputs)}
@@ -253,14 +261,14 @@ def _circuit_tensors(
 _REQUIRES_GRAD = Tensor.requires_grad_
 
 
-def _is_wrapped(tensor: Any) -> bool:
-    """Return whether torch.func's grad wraps a tensor, whose `requires_grad_` then changes nothing for the code."""
+def _wrapped_by_grad(tensor: Any) -> bool:
+    """Return whether torch.func's grad wraps a tensor; torch itself calls `requires_grad_` on such a tensor."""
     return functorch.is_gradtrackingtensor(tensor)
 
 
 @contextmanager
 def unrecorded() -> Iterator[None]:
-    """Run the `with` without recording it: all recorders of this thread pause, and the thread has no recorder."""
+    """Record nothing inside the `with`: all recorders of this thread are paused, and the thread has no recorder."""
     with ExitStack() as stack:
         listener: Any = switch.current()
         while isinstance(listener, Listener):

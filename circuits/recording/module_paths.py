@@ -1,8 +1,8 @@
-"""The dotted path of every module in a recorded run, and which module has a path.
+"""The dotted path of every module in a recorded run, and the module at a path.
 
-A module that is called and is no part of an earlier root becomes a root. If it is the outermost box of the run, it has
-the empty path, so that the modules below have the names of `named_modules()`; the paths of every other root begin with
-a name of its own.
+A module that is called and is not part of an earlier root becomes a root. The outermost box of the run, if it is a
+module, has the empty path, so that the paths inside are the names of `named_modules()`. The paths of every other root
+begin with a unique name.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from circuits.recording.events import Record
 
 
 def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
-    """Add a root and the paths of all modules below it to a record; `nested`: it was called inside an open box."""
+    """Add a root and the paths of all its modules to a record; `nested`: a box was open when the root was called."""
     prefix = _unused_name(record, type(root).__name__) if nested or record.roots else ""
     record.roots.append((prefix, root))
     for path, module in root.named_modules(remove_duplicate=False):
@@ -28,14 +28,16 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
 
 
 def _unused_name(record: Record, name: str) -> str:
-    """Return a first word for the paths of a root: `Linear`, or `Linear2` if a path begins with that already."""
+    """Return a unique first component for the paths of a root: `Linear`, or `Linear2` if `Linear` is taken."""
     taken = {path.partition(".")[0] for paths in record.paths.values() for path in paths}
     numbered = (f"{name}{count}" for count in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def find_root(record: Record, path: str) -> tuple[nn.Module, str]:
-    """Return the root that was registered last and contains a path, as the user's own module, and the path below it.
+    """Return the last registered root that contains a path, and the path relative to this root.
+
+    If the root is a copy, the user's original module is returned.
 
     Raises:
         CircuitError: No root contains the path.

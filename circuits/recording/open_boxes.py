@@ -1,4 +1,4 @@
-"""The open boxes of a run, and in which of them an exception was raised."""
+"""The open boxes of a run, and the box or call in which an exception was raised."""
 
 from circuits.recording.events import Call, Enter
 
@@ -7,9 +7,9 @@ class OpenBoxes(list[Enter]):
     """The events that opened the boxes around the running code, the innermost last.
 
     Attributes:
-        error_noted: Whether an event stores the exception that is propagating. The next event that starts resets it: if
-            anything runs after an error, the code has caught that error.
-        error_path: The boxes, and the operation, in which that exception was raised.
+        error_noted: Whether an event stores the exception that is propagating. It is reset when the next call or box
+            starts, because the code must have caught the exception by then.
+        error_path: The labels of the boxes, and of the operation, in which the exception was raised.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class OpenBoxes(list[Enter]):
         self.error_path: list[str] = []
 
     def note_error(self, event: Call | Enter, error: BaseException, operation: str = "") -> bool:
-        """Store an exception on the event in which it was raised; return False if an event inside it stores it."""
+        """Store an exception in an event; return False if an event inside it already stores this exception."""
         if self.error_noted:
             return False
         lines = str(error).strip().splitlines()
@@ -29,7 +29,7 @@ class OpenBoxes(list[Enter]):
         return True
 
     def mark_whole(self, level: int) -> None:
-        """Mark the innermost box outside the transform of this level: a diagram runs that box as a whole."""
+        """Mark the innermost box outside the transform of this level; a diagram runs that box as one call."""
         for box in reversed(self):
             if box.kind != "transform" and box.level < level:
                 box.whole = True

@@ -1,4 +1,4 @@
-"""Print boxes while a run goes on, and the sinks to which lines are written."""
+"""Print the boxes of a run while it is running, and write lines to a stream, a logger or a function."""
 
 import logging
 import sys
@@ -17,25 +17,25 @@ from circuits.recording.events import Call, Enter, Event, Leave
 from circuits.recording.freezer import Draft
 
 Sink = TextIO | logging.Logger | Callable[[str], object] | Literal["stdout"] | None
-"""Where lines are written: "stdout" (`sys.stdout` as it is at each line), a stream, a logger (at INFO), a function that
-is called with each line, or None for nowhere."""
+"""Where lines are written: "stdout" (`sys.stdout`, looked up at each write), a stream, a logger (at INFO), a function
+that is called with each line, or None: no lines are written."""
 
 
 class Printer:
     """Prints the boxes of a run from its events.
 
-    An operation is printed when it has run, a box before its contents. A box that contains a single operation is
-    printed as one line; therefore the line of a box that opens, and that of its first operation, are pending until the
-    next event shows what the box contains.
+    An operation is printed after it has run, a box before its contents. A box that contains a single operation is
+    printed as one line. Therefore a box that opens, and its first operation, are printed only at the next event, which
+    shows whether the box contains more than that operation.
 
     Args:
         write: Called with each line.
         depth: The deepest nesting level that is printed, 0 being the outermost box; None: all.
-        values: Results with at most this many numbers are printed with their values; 0: none.
+        values: Results with at most this many elements are printed with their values; 0: none.
 
     Attributes:
         pending: The boxes that are not printed yet, each with its depth and its result.
-        builder: The builder of the current run, which the printer feeds.
+        builder: The builder of the current run, to which the printer passes every event.
     """
 
     def __init__(self, write: Callable[[str], object], depth: int | None, values: int) -> None:
@@ -46,7 +46,7 @@ class Printer:
         self.builder: Builder
 
     def on_event(self, event: Event, result: Any) -> None:
-        """Feed an event to the builder, and print what it completes. An `on_event` of a listener."""
+        """Pass an event to the builder, and print the boxes that can be printed now; used as `Listener.on_event`."""
         depth = len(self.builder.open)
         draft = self.builder.feed(event)
         if isinstance(event, Enter):
@@ -64,7 +64,7 @@ class Printer:
                 self._flush()
 
     def _close(self, draft: Draft, result: Any) -> None:
-        """Print a box that closes: in one line with its only operation, or with its error if it has one."""
+        """At the end of a box, print it: as one line with its only operation, or with its error if it has one."""
         if [each for each, *_ in self.pending][:1] == [draft]:
             if draft.event.error:
                 self._flush()
@@ -83,7 +83,7 @@ class Printer:
         self.pending.clear()
 
     def _line(self, draft: Draft, depth: int, result: Any) -> None:
-        """Print a box, and the numbers of its small results; a box below `depth` only if it failed."""
+        """Print a box and the values of its small results; skip a box deeper than `depth` unless it failed."""
         if self.depth is not None and depth > self.depth and not draft.event.error:
             return
         with torch._C.DisableTorchFunction():
@@ -94,15 +94,19 @@ class Printer:
                 self.write("\n".join(["  " * (depth + 1) + line for line in numbers_text(tensor).splitlines()]))
 
 
-def small_tensors(result: Any, most: int) -> list[Tensor]:
-    """Return the tensors in a result that have at most `most` numbers, and numbers at all (no fake or meta tensors)."""
-    leaves = _pytree.tree_leaves(result) if most else []
+def small_tensors(result: Any, max_elements: int) -> list[Tensor]:
+    """Return the tensors with at most `max_elements` elements in a result.
+
+    Tensors whose data cannot be printed are left out: meta tensors, tensors wrapped by `torch.func`, and instances of
+    Tensor subclasses other than Parameter, such as fake tensors.
+    """
+    leaves = _pytree.tree_leaves(result) if max_elements else []
     plain = [leaf for leaf in leaves if type(leaf) in (Tensor, nn.Parameter) and not leaf.is_meta]
-    return [leaf for leaf in plain if leaf.numel() <= most and not functorch.is_functorch_wrapped_tensor(leaf)]
+    return [leaf for leaf in plain if leaf.numel() <= max_elements and not functorch.is_functorch_wrapped_tensor(leaf)]
 
 
 def numbers_text(tensor: Tensor) -> str:
-    """Return the numbers of a tensor in rows and columns."""
+    """Return the elements of a tensor as text, in rows and columns."""
     text = str(tensor.detach().cpu()).removeprefix("tensor(")
     return text.partition(", dtype")[0].removesuffix(")").replace("\n       ", "\n")
 
@@ -121,4 +125,6 @@ def writer(to: Any) -> Callable[[str], object]:
         return lambda line: to.write(f"{line}\n")
     if callable(to):
         return to
-    raise CircuitError(f"a tracker prints to a stream, a logger or a function of one line, not to {type(to).__name__}")
+    raise CircuitError(
+        f"lines can be printed to a stream, a logger or a function that takes a line, not to {type(to).__name__}"
+    )

@@ -1,7 +1,7 @@
-"""Symbolic sizes: torch's symbols while a trace runs, and the user's axis names for them.
+"""Symbolic sizes: torch's symbols for the sizes of axes while a trace runs, and the user's axis names for them.
 
-Where the size of axis h must be a multiple of 16, the traced code gets 16 times a symbol, and that symbol is written as
-h/16 in every result; so sizes inside a network are shown as h/2, h/4.
+If the size of axis h must be a multiple of 16, the traced code receives 16 times a symbol, and this symbol is replaced
+by h/16 in the diagram. Sizes inside a network are therefore shown as h/2, h/4.
 
 Source: torch's ShapeEnv, which torch.export uses in the same way.
 """
@@ -22,20 +22,20 @@ from circuits.diagram import Fixed, Size, size_text
 from circuits.recording.user_frames import current_call
 
 _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
-"""torch's hints for the sizes of free axes: multiples of 16, all different, unlikely to be sizes in a model."""
+"""Example sizes of free axes (torch calls them hints): multiples of 16, unlikely to be equal to a size in a model."""
 
 
 class TracingShapeEnv(ShapeEnv):
-    """A ShapeEnv that records which code fixed each symbol to a number, and the guards that user code needs.
+    """A ShapeEnv that records the code that fixed each symbol, and the guards under which the trace is valid.
 
-    Of the guards that arise inside a torch operation only equalities are recorded, because torch rewrites sizes by
-    them; the others arise again when the operation is run again.
+    Guards that arise inside a torch operation are recorded only if they are equalities, because torch replaces symbols
+    by them; the other guards arise again when the operation is run again.
 
     Args:
         operation: Returns the name of the operation that is running, or "".
 
     Attributes:
-        fixed_by: The call that fixed each symbol, and its line as `model.py:12`.
+        fixed_by: The call that fixed each symbol to a number or another expression, and its line as `model.py:12`.
         conditions: The recorded guards, in torch's symbols.
     """
 
@@ -61,13 +61,13 @@ class TracingShapeEnv(ShapeEnv):
 
 @dataclass
 class Symbols:
-    """The free axes of a trace: torch's symbols for them, and the user's.
+    """The free axes of a trace: torch's symbols for their sizes, and the user's names.
 
     Attributes:
         env: torch's shape environment.
-        sizes: The symbolic size of each axis, by name, as the traced code sees it.
-        expressions: Each of torch's symbols in the user's: `h`, or `h/16` where h must be a multiple of 16.
-        used_hints: Numbers that are no hint for another axis: hints in use, and sizes of the model's parameters.
+        sizes: The symbolic size of each axis in the traced code, by name.
+        expressions: The expression in axis names for each of torch's symbols: `h`, or `h/16` if 16 must divide h.
+        used_hints: Numbers that are not used as a hint again: earlier hints, and sizes of the model's parameters.
     """
 
     env: TracingShapeEnv
@@ -76,7 +76,7 @@ class Symbols:
     used_hints: set[int] = field(default_factory=set)
 
     def of(self, name: str, multiple: int = 1) -> Any:
-        """Return the size of an axis by name, a new symbol the first time; it is a multiple of `multiple`."""
+        """Return the symbolic size of an axis, which is created at the first call; it is a multiple of `multiple`."""
         if name not in self.sizes:
             hints = _HINTS if 16 % multiple == 0 else ()
             later = range(max(512 if hints else 3 * multiple, multiple), 10**9, multiple)
@@ -91,7 +91,7 @@ class Symbols:
         return self.sizes[name]
 
     def raw(self, size: Any) -> Any:
-        """Return a number as an expression in torch's symbols, fixed ones replaced; an int if it is one."""
+        """Return a number as an expression in torch's symbols without fixed symbols, or as an int if it is constant."""
         expression = size.node.expr if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else size
         if not isinstance(expression, sympy.Basic):
             return expression
@@ -99,12 +99,12 @@ class Symbols:
         return int(expression) if expression.is_Integer else expression
 
     def size(self, size: Any) -> Size:
-        """Return a size as an int, or an expression in the user's axis names."""
+        """Return a size as an int or as an expression in the user's axis names."""
         raw = self.raw(size)
-        return raw if not isinstance(raw, sympy.Basic) else _tidy(raw.xreplace(self.expressions))
+        return raw if not isinstance(raw, sympy.Basic) else _expanded(raw.xreplace(self.expressions))
 
     def is_data_dependent(self, size: Any) -> bool:
-        """Return whether a size depends on the numbers in a tensor."""
+        """Return whether a size depends on the values of a tensor."""
         return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
 
     def text(self, size: Any) -> str:
@@ -112,13 +112,13 @@ class Symbols:
         return size_text(self.size(size))
 
     def translate(self, text: str) -> str:
-        """Return a message of torch's with the user's axis names for its symbols."""
+        """Return a message of torch with its symbols replaced by the user's axis names."""
         for symbol, expression in self.expressions.items():
             text = re.sub(rf"\b{symbol}\b", size_text(expression), text)
         return text
 
     def fixed(self) -> tuple[Fixed, ...]:
-        """Return the axes that the run fixed to a number, or to a function of other axes, with the code that did it."""
+        """Return the axes that the run fixed to a number or a function of other axes, with the code that fixed them."""
         found = []
         for symbol, expression in self.expressions.items():
             target = self.env.replace(symbol)
@@ -132,7 +132,7 @@ class Symbols:
     def guards(self) -> tuple[Any, ...]:
         """Return the conditions on free axes under which the code takes the recorded path, in the user's axis names.
 
-        torch assumes that a free size is at least 2, since code may behave differently for size 1.
+        torch assumes that a free size is at least 2, because code may behave differently for sizes 0 and 1.
         """
         found: list[Any] = []
         for symbol, expression in self.expressions.items():
@@ -147,16 +147,16 @@ class Symbols:
 
 
 def axis_symbol(expression: sympy.Expr) -> Any:
-    """Return the symbol `h` of an entry of `Symbols.expressions`, such as `h/16`."""
+    """Return the axis in a value of `Symbols.expressions`, as a sympy symbol: `h` for `h/16`."""
     return next(iter(expression.free_symbols))
 
 
 def multiple_of(expression: sympy.Expr) -> Any:
-    """Return the number of which the axis is a multiple: 16 for `h/16`."""
+    """Return the number that must divide the axis in a value of `Symbols.expressions`: 16 for `h/16`."""
     return sympy.sympify(axis_symbol(expression)) / expression
 
 
-def _tidy(expression: Any) -> Size:
-    """Return an expression multiplied out, an int if it is one."""
+def _expanded(expression: Any) -> Size:
+    """Return an expression with its products expanded, or an int if it is constant."""
     expanded = sympy.expand(expression)
     return int(expanded) if expanded.is_Integer else expanded

@@ -1,7 +1,7 @@
 """trace: the diagram of a circuit, module or function, from a run without data.
 
-A copy of the model with fake tensors (shapes without numbers) runs on fake inputs; the model itself is not changed.
-Axes without a given size are symbols, and sizes are expressions in them: `y`, `h/2`.
+A copy of the model with fake tensors (tensors without data) runs on fake inputs; the model itself is not changed. The
+sizes of axes that are not given are symbolic, and all sizes are expressions in them: `y`, `h/2`.
 
 Source: torch's FakeTensorMode and ShapeEnv, which torch.export uses in the same way.
 """
@@ -39,24 +39,25 @@ def trace(
 ) -> Diagram:
     """Return the diagram of a circuit, a module or any function of tensors, without computing anything.
 
-    The target runs once, on tensors without data. A circuit with a kernel is shown by its definition. The model, its
-    state and the CPU's random number generator are left as they were.
+    The target runs once, on tensors without data. A circuit with a kernel runs its definition. The model, its state and
+    the CPU's random number generator are unchanged.
 
     Args:
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
-        *args: The positional arguments of the call; only the shapes and dtypes of tensors matter. If no argument is a
-            tensor, the inputs are made from `axes` or else from the signature: in the dtype that the circuit's
-            `dtypes` state, or the model's floating-point dtype.
-        sizes: Sizes of axes of inputs that are made here; the other axes stay symbols.
-        axes: The axes of the tensor arguments in order, separated by commas: `axes="b c h w"`. In inputs that are made
-            here, `16*h` is a size that must be a multiple of 16; a circuit declares that by `multiples=`.
+        *args: The positional arguments of the call; the data of tensors is not used. If no argument is a tensor, the
+            inputs are made from `axes`, or else from the signature of the circuit. They have the dtype and device of
+            the model's first floating-point parameter, or torch's defaults; if they are made from the signature, the
+            circuit's `dtypes` take precedence.
+        sizes: Sizes of axes of the inputs that are made; the other sizes are symbolic.
+        axes: The axes of the tensor arguments in order, separated by commas: `axes="b c h w"`. For inputs that are
+            made, `16*h` is a size that must be a multiple of 16; a circuit declares this by `multiples=`.
         **kwargs: The keyword arguments of the call.
 
     Raises:
         CircuitError: The run depends on data (`if x.item()`, boolean indexing), a part of the model cannot be copied,
-            the target is not callable, or the arguments, `sizes` and `axes` do not fit it. Exceptions of the model's
-            own code propagate.
+            the target is not callable, or the arguments, `sizes` and `axes` do not fit the target or each other.
         TypeError: The arguments do not fit the parameters of the target.
+        Exception: Any exception that the model's own code raises.
 
     >>> print(trace(torch.nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
     Linear    b m -> b 3  b 4 -> b 3  15 params
@@ -88,7 +89,7 @@ def _current_operation_name(listener: Listener) -> str:
 
 
 def _run(listener: Listener, target: Any, run: Any, bound: BoundCall) -> None:
-    """Record a run of the copy; an exception gets a note of the boxes in which it was raised."""
+    """Record a run of the copy; add to an exception a note that lists the boxes in which it was raised."""
     with recorded_by(listener, run):
         try:
             if isinstance(target, nn.Module) or find_circuit(target) is not None:

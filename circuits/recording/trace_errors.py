@@ -1,4 +1,4 @@
-"""The errors of a traced run in the user's words: axes by name, the line of user code, and what to do instead."""
+"""Translate the exceptions of a traced run: name the axes, show the line of user code, suggest an alternative."""
 
 import contextlib
 import linecache
@@ -17,21 +17,21 @@ from circuits.recording.symbols import Symbols
 from circuits.recording.user_frames import is_user_file
 
 _DATA_DEPENDENT = (
-    "the run needs a number that only data can give: {by} at {where}\n"
-    "trace runs the code once, without data: use track on a real run, or compute without that number (torch.where)"
+    "the run needs a value that depends on data: {by} at {where}\n"
+    "trace runs the code once, without data: use track on a real run, or compute without that value (torch.where)"
 )
 _TRANSLATIONS = {
     "got FakeTensor": _DATA_DEPENDENT,
     "not FakeTensor": _DATA_DEPENDENT,
     ".numpy() is not supported for tensor subclasses": _DATA_DEPENDENT,
-    "unhashable type: non-nested SymInt": "the run hashes a free size, to look something up by it: {by} at {where}\n"
+    "unhashable type: non-nested SymInt": "the run hashes a free size, for example as a dict key: {by} at {where}\n"
     "give the axis a size, trace(..., sizes={{...}})",
 }
 """Parts of torch's messages about fake tensors and free sizes, each with the message that replaces it."""
 
 
 def refuse_data_dependent_sizes(listener: Listener, symbols: Symbols, event: Event, _: Any) -> None:
-    """Raise CircuitError if a call returned a tensor whose sizes depend on data. An `on_event` of a listener."""
+    """Raise CircuitError if a call returned a tensor whose sizes depend on data; for use as `Listener.on_event`."""
     if not isinstance(event, Call):
         return
     for number in wires(event.result):
@@ -42,9 +42,11 @@ def refuse_data_dependent_sizes(listener: Listener, symbols: Symbols, event: Eve
 
 @contextlib.contextmanager
 def translated_errors(symbols: Symbols) -> Iterator[None]:
-    """Translate exceptions raised in the `with`: axes have the user's names; if the run needs data, raise CircuitError.
+    """Translate the exceptions raised inside the `with`.
 
-    The CircuitError shows the line of user code. torch's log messages about fake tensors are suppressed meanwhile.
+    An exception that was raised because the run needs data or hashes a free size is replaced by a CircuitError with the
+    line of user code. In the messages of other exceptions, torch's symbols are replaced by the user's axis names. The
+    log messages of torch about fake tensors are suppressed inside the `with`.
     """
     log = logging.getLogger("torch._subclasses.fake_tensor")
     try:
@@ -71,7 +73,7 @@ def _suppress(_: logging.LogRecord) -> bool:
 
 
 def _user_line(error: BaseException) -> tuple[str, str]:
-    """Return the innermost line of user code in a traceback: its source text in backticks, and `model.py:12`."""
+    """Return the innermost line of user code in a traceback: the source text in backticks, and `model.py:12`."""
     place = None
     frame = error.__traceback__
     while frame is not None:

@@ -1,4 +1,4 @@
-"""The inputs of a traced run: fake tensors like the user's arguments, or made from a signature or from named axes."""
+"""The inputs of a traced run: fake copies of the user's arguments, or tensors made from a signature or named axes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from circuits.signature import Axes, Number, Rest, parse_axes, show_axes
 
 
 class TraceInputs(NamedTuple):
-    """The fake arguments of a call, and the axes that the user named for its tensors, in order."""
+    """The fake arguments of a call, and the axes that the user named for the tensors among them, in order."""
 
     args: Any
     kwargs: Any
@@ -35,22 +35,23 @@ def trace_inputs(
 
     Args:
         target: The circuit, module or function.
-        axes: The axes of its tensor arguments, separated by commas, if the user names them.
-        symbols: The free axes, to which axes without a size are added.
-        sizes: Sizes of axes.
+        axes: The axes of the tensor arguments, separated by commas; None if the user did not name them.
+        symbols: The free axes of the trace; axes without a given size are added.
+        sizes: Sizes of axes by name.
         args: The user's positional arguments.
         kwargs: The user's keyword arguments.
-        fake: Replaces every tensor in a value by a fake one.
+        fake: Returns a value with every tensor in it replaced by a fake tensor.
 
     Raises:
-        CircuitError: The arguments, `sizes` and `axes` contradict each other, or there is nothing to make inputs from.
+        CircuitError: The arguments, `sizes` and `axes` contradict each other; or there are no tensors, no `axes` and no
+            signature.
     """
     named = [parse_axes(part) for part in axes.split(",")] if axes is not None else None
     given = tensors((args, kwargs))
     if given:
         if sizes:
             raise CircuitError(
-                f"sizes ({', '.join(sizes)}) are for inputs that trace makes; these inputs have their own"
+                f"sizes ({', '.join(sizes)}) apply only to inputs that trace makes, but tensors were given"
             )
         _check_axes(axes, named or [], given)
         return TraceInputs(fake(args), fake(kwargs), named or ())
@@ -70,9 +71,9 @@ def trace_inputs(
 
 
 def _check_axes(text: str | None, named: Sequence[Axes], given: Sequence[Tensor]) -> None:
-    """Raise CircuitError unless the named axes fit the tensors: how many there are, their ranks, and fixed sizes."""
+    """Raise CircuitError unless the axes fit the tensors: at most as many, with fitting ranks and equal numbers."""
     if len(named) > len(given):
-        raise CircuitError(f"axes '{text}' names {len(named)} tensors, the arguments have {len(given)}")
+        raise CircuitError(f"axes '{text}' describe {len(named)} tensors, but the arguments contain {len(given)}")
     for axes, tensor in zip(named, given, strict=False):
         rest = any(isinstance(term, Rest) for term in axes)
         ends = list(zip(reversed(axes[rest:]), reversed(tensor.shape), strict=False))
@@ -90,10 +91,11 @@ def _make_tensors(
     symbols: Symbols,
     sizes: Mapping[str, int],
 ) -> tuple[Tensor, ...]:
-    """Return tensors with these axes: of the given sizes, the circuit's fixed sizes, else free ones.
+    """Return uninitialized tensors with these axes; under a fake mode they are fake.
 
-    Under a fake mode the tensors are fake. A tensor has the dtype of its parameter in the circuit's `dtypes`, else that
-    of the model's first floating-point parameter, and it is on the device of that.
+    The size of an axis is that in `sizes`, else the circuit's fixed size, else symbolic. The dtype is that of the
+    parameter in the circuit's `dtypes`, else that of the model's first floating-point parameter, else torch's default.
+    The device is that of the same parameter of the model, else torch's default.
     """
     names = list(dict.fromkeys(name for axes in shapes for term in axes for name in term.names))
     _check_sizes(names, sizes)
@@ -115,16 +117,16 @@ def _make_tensors(
 
 
 def _check_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> None:
-    """Raise CircuitError unless `sizes` has names of axes only, and sizes that are ints of 0 or more."""
+    """Raise CircuitError unless every key of `sizes` is the name of an axis and every size is an int of at least 0."""
     unknown = [name for name in sizes if name not in names]
     if unknown:
         raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(names) or 'none'}")
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 0:
-            raise CircuitError(f"sizes: {name} is {size!r}, but a size is an int that is 0 or more")
+            raise CircuitError(f"sizes: {name} is {size!r}, but a size must be an int of at least 0")
 
 
 def parameters_of_target(target: Any) -> list[Tensor]:
-    """Return the parameters of a module, or of the module whose method the target is; none for other functions."""
+    """Return the parameters of a module, or of the module that a method is bound to; empty for other targets."""
     owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
     return list(owner.parameters()) if isinstance(owner, nn.Module) else []

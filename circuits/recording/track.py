@@ -1,8 +1,8 @@
 """track and Tracker: record or print real runs while they happen.
 
 `track(model)` records every call of a model or circuit inside a `with`; `Tracker(module)` wraps one module permanently,
-as the notebook's does. Both show the operations that really run: a circuit's kernel, not its definition. In this
-library only these two print; `to` says where, or that nothing is printed.
+like the Tracker of the notebook. Both run the same code as an untracked call: a circuit's kernel, not its definition.
+Only these two print anything in this library; their argument `to` chooses where lines are printed, if at all.
 
 Source: the appendix of the notebook to Neural Circuit Diagrams.
 """
@@ -29,10 +29,10 @@ from circuits.recording.printer import Printer, Sink, numbers_text, small_tensor
 
 
 class Seen:
-    """The runs that `track` recorded: a sequence of diagrams, in order, each built on first access.
+    """The runs that `track` recorded: a sequence of diagrams in the order of the runs, each built on first access.
 
-    It has a length, integer indexes and iteration. `print(seen)` prints the table of each diagram. The diagram of a run
-    that failed ends with the box that failed. `track` creates and fills it.
+    `len(seen)`, `seen[index]` with an int, and iteration are supported. `print(seen)` prints the table of each diagram.
+    The diagram of a run that failed ends with the box that failed. `track` creates the object and adds the runs.
     """
 
     def __init__(self) -> None:
@@ -55,24 +55,24 @@ class Seen:
             CircuitError: No run was recorded.
         """
         if not self._runs:
-            raise CircuitError("nothing was seen yet: the model was not called inside the `with`, in this thread")
+            raise CircuitError("no run was recorded: the model was not called inside the `with` in this thread")
         return self[-1]
 
     def __str__(self) -> str:
         return "\n".join([str(diagram) for diagram in self])
 
     def _add(self, builder: Builder) -> None:
-        """Add a run; its builder takes the remaining events when the diagram is first accessed."""
+        """Add a run; its builder processes the remaining events when the diagram is first accessed."""
         self._runs.append(functools.cache(lambda: assemble(builder.feed_all())))
 
 
 @contextmanager
 def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values: int = 0) -> Iterator[Seen]:
-    """Record and print the calls of a module or circuit inside the `with`, in this thread, as they really run.
+    """Record and print the calls of a module or circuit in this thread inside the `with`, while they run on real data.
 
-    An operation is printed when it has run, a box that contains others when it is entered. If a run fails, the box that
-    failed is printed with its inputs and the error, and the exception propagates. Results and gradients are the same as
-    without `track`, and nothing stays attached to the model.
+    An operation is printed after it has run, a box that contains others when it is entered. If a run fails, the box
+    that failed is printed with its inputs and the error, and the exception propagates. Results and gradients are the
+    same as without `track`, and nothing remains attached to the model.
 
     Args:
         target: The module or circuit; a compiled one runs as the code that it wraps.
@@ -80,10 +80,10 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
             or None to print nothing.
         depth: The deepest nesting level that is printed, 0 being the outermost box; None: all. A box that fails is
             always printed, and every box is recorded.
-        values: Results with at most this many numbers are printed with their values; 0: none.
+        values: Results with at most this many elements are printed with their values; 0: none.
 
     Returns:
-        A context manager whose value is a `Seen`, the diagrams of the calls so far.
+        A context manager; the value of `with ... as` is a `Seen`, to which each run is added when it ends.
 
     Raises:
         CircuitError: `target` is neither a module nor a circuit, or `to` is none of the above.
@@ -100,7 +100,7 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
     found = None if isinstance(target, nn.Module) else find_circuit(target)
     if found is None and not isinstance(target, nn.Module):
         raise CircuitError(
-            f"track sees the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
+            f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
         )
     seen = Seen()
     listener = Listener(found or target)
@@ -130,22 +130,22 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
 class Tracker(nn.Module):
     """A module that wraps another and prints the sizes of its inputs and outputs on every call.
 
-    Wrap a layer where it is made, `self.Cq = Tracker(nn.Conv2d(...), "Cq", "b c h w -> b k h' w'")`, and every call
-    prints `Cq: 1 33 16 16 -> 1 32 5 5` and the signature. Otherwise a tracker behaves like the wrapped module: the keys
-    of its `state_dict` are that module's, and attributes that the tracker itself does not have are read from the
-    wrapped module and set on it, as `model.Cq.weight`. Nothing is printed under `torch.compile`, or while `trace` or
-    `track` records the call.
+    Wrap a layer where it is created, `self.Cq = Tracker(nn.Conv2d(...), "Cq", "b c h w -> b k h' w'")`, and every call
+    prints `Cq: 1 33 16 16 -> 1 32 5 5` and the signature. Otherwise a tracker behaves like the wrapped module: its
+    `state_dict` has the keys of the wrapped module, and attributes that only the wrapped module has are read from it
+    and set on it: `model.Cq.weight`. Nothing is printed under `torch.compile`, or while `trace` or `track` records the
+    call.
 
     Args:
         module: The module to wrap.
-        name: The name to print; empty: that of the module's class.
-        signature: The axes of the inputs and outputs, checked on every call and printed after the sizes; None: those of
-            the module are printed, if it has a signature.
+        name: The name to print; empty: the name of the module's class.
+        signature: The axes of the inputs and outputs, checked on every call and printed after the sizes; None: the
+            signature of the wrapped module is printed if it has one.
         to: Where lines are printed: "stdout", a stream, a logger (at INFO), a function that is called with each line,
             or None to print nothing. A copied or unpickled tracker that printed to a stream prints nothing.
-        times: How many calls are printed; None: all.
+        times: The number of calls that are printed; None: all.
         rank: The rank of the process that prints in a distributed run; None: every process prints.
-        values: Outputs with at most this many numbers are printed with their values; 0: none.
+        values: Outputs with at most this many elements are printed with their values; 0: none.
 
     Raises:
         SignatureError: `signature` cannot be parsed.
@@ -177,7 +177,7 @@ class Tracker(nn.Module):
         self.register_state_dict_post_hook(_out)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the result of the wrapped module, and print a line if this call is to be printed."""
+        """Call the wrapped module, print a line if this call is to be printed, and return the result."""
         result = self.run(self, *args, **kwargs)
         if self._prints():
             self._print((args, kwargs), result)
@@ -218,7 +218,7 @@ class Tracker(nn.Module):
             write(numbers_text(tensor))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without `run`, and without a stream, which cannot be pickled; "stdout" is kept."""
+        """Return the state without `run`, and with `sink` None if it is a stream, which cannot be pickled."""
         kept = {name: value for name, value in self.__dict__.items() if name != "run"}
         return {**kept, "sink": None if hasattr(self.sink, "write") else self.sink}
 
@@ -254,9 +254,9 @@ def _rank() -> int:
 
 
 def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the keys of a state dict before it is loaded: `weight`, as without the tracker, to `module.weight`.
+    """Rename the keys of a state dict before it is loaded: from `weight`, as without a tracker, to `module.weight`.
 
-    Pickled trackers refer to this function, and to the next, by name.
+    Pickled trackers refer to this function and to `_out` by name.
     """
     for key in [key for key in state if key.startswith(prefix)]:
         state[f"{prefix}module.{key.removeprefix(prefix)}"] = state.pop(key)
@@ -267,7 +267,7 @@ def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> No
 
 
 def _out(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the keys of a state dict when it is saved: `module.weight` to `weight`, as without the tracker."""
+    """Rename the keys of a state dict when it is saved: from `module.weight` to `weight`, as without a tracker."""
     for key in [key for key in state if key.startswith(f"{prefix}module.")]:
         state[prefix + key.removeprefix(f"{prefix}module.")] = state.pop(key)
     versions: dict[str, Any] = getattr(state, "_metadata", {})

@@ -1,6 +1,6 @@
-"""The line of the user's own code that is running, and the call on it.
+"""Find the line of user code that is running, and the call in that line.
 
-Source: Python's frames, which give columns too since Python 3.11.
+Source: Python's stack frames, which also have column numbers since Python 3.11.
 """
 
 import linecache
@@ -17,13 +17,13 @@ _LIBRARY_FOLDERS = tuple([f"{module.__file__}".rpartition("/")[0] for module in 
 
 
 def user_line() -> str:
-    """Return the line of user code that is running, as `model.py:12`; empty if every frame is a library's."""
+    """Return the line of user code that is running, as `model.py:12`; empty if no frame is in user code."""
     frame = user_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 def user_frame() -> types.FrameType | None:
-    """Return the innermost frame outside torch, einops and this package, or None."""
+    """Return the innermost frame in user code, or None."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -34,15 +34,15 @@ def user_frame() -> types.FrameType | None:
 
 
 def is_user_file(name: str) -> bool:
-    """Return whether a file is user code: no file of torch, einops or this package, `contextlib`, or generated code."""
+    """Return whether a file is user code: not in torch, einops or this package, not `contextlib`, and not generated."""
     return not name.startswith((*_LIBRARY_FOLDERS, "<")) and not name.endswith("/contextlib.py")
 
 
 def current_call() -> tuple[str, str]:
-    """Return the call in user code that is running, and its line as `model.py:12`.
+    """Return the call in user code that is running, and the line as `model.py:12`.
 
-    The call is the name that is called (`math.sqrt`), or the source text of an expression without one; empty where the
-    expression spans several lines or the source is not available.
+    The call is the name of the function that is called (`math.sqrt`), or the source text of an expression that is not a
+    call of a name; it is empty if the expression spans several lines or the source is not available.
     """
     frame = user_frame()
     if frame is None:

@@ -1,7 +1,7 @@
-"""The value number of each tensor in a run: of a result, an argument, a parameter, a buffer or a constant.
+"""The value number of each tensor in a run: results, arguments, parameters, buffers and constants.
 
-Tensors are held by weak references, so that recording keeps none alive. An `id` alone does not identify a tensor, since
-Python reuses it.
+Tensors are held by weak references, so that recording keeps no tensor alive. A tensor is looked up by `id` and then
+compared with the reference, because Python reuses the `id` of a freed object.
 """
 
 import weakref
@@ -24,7 +24,7 @@ class Values:
     Args:
         record: The record to which values are added.
         stack: The open boxes, the innermost last.
-        emit: Called with a `Lift` event when a tensor is first read inside a transform.
+        emit: Called with a `Lift` event when a tensor is first used inside a transform that wraps it.
     """
 
     def __init__(self, record: Record, stack: list[Enter], emit: Callable[[Event], None]) -> None:
@@ -36,7 +36,7 @@ class Values:
         self._roots_by_path: dict[str, tuple[nn.Module, str]] = {}
 
     def wire(self, tensor: Tensor) -> Wire:
-        """Return the wire of a tensor that is read; a new one if no call of the run made the tensor."""
+        """Return the wire of a tensor; a new wire if no recorded call of the run returned the tensor."""
         known = self._wires.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1]
@@ -52,10 +52,10 @@ class Values:
         return self.define(tensor, "input")
 
     def define(self, tensor: Tensor, role: str = "made", name: str = "") -> Wire:
-        """Return a new wire for a tensor that was just made or changed in place.
+        """Return a new wire for a tensor that was just created or changed in place.
 
-        The tensors that torch.func's grad wraps get the same wire: the inner tensor is what leaves the transform, and
-        no recorded call makes it.
+        A tensor that torch.func's grad wraps shares the wire of its wrapper, because the transform returns the inner
+        tensor, which no recorded call returned.
         """
         wire = Wire(self.record.add(tensor, role, name))
         before = self._wires.get(id(tensor))
@@ -65,18 +65,21 @@ class Values:
         return wire
 
     def _define_inner(self, tensor: Tensor, wire: Wire, before: Entry | None) -> Tensor:
-        """Give a wrapped tensor the wire of its wrapper, unless it has one other than the wrapper's previous wire."""
+        """Set the wire of a wrapped tensor to the wire of its wrapper and return the tensor.
+
+        A wire that the tensor already has is kept, unless it was the previous wire of the wrapper (`before`).
+        """
         known = self._wires.get(id(tensor))
         if known is None or known[0]() is not tensor or (before is not None and known[1] == before[1]):
             self._wires[id(tensor)] = weakref.ref(tensor), wire
         return tensor
 
     def bind(self, tensor: Tensor, number: int) -> None:
-        """Give a tensor the number of an existing value."""
+        """Set the wire of a tensor to that of an existing value, given by number."""
         self._wires[id(tensor)] = weakref.ref(tensor), Wire(number)
 
     def _first_read(self, tensor: Tensor) -> Wire:
-        """Return a wire for a tensor that no call of the run made: wrapped by a transform, state, or a constant."""
+        """Return a wire for a tensor that no recorded call returned: a wrapper, a parameter, a buffer or a constant."""
         if functorch.is_functorch_wrapped_tensor(tensor):
             return self._lift(tensor, self.wire(functorch.get_unwrapped(tensor)), "made")
         owner = self._owner(tensor)
@@ -91,7 +94,10 @@ class Values:
         return wire
 
     def _lift(self, tensor: Tensor, source: Wire, role: str) -> Wire:
-        """Return the wire of a tensor that wraps `source`: for grad that of `source`, for vmap one without its axis."""
+        """Return the wire of a tensor that wraps `source`: under grad `source` itself, else a new wire.
+
+        Under vmap the value of the new wire lacks the mapped axis.
+        """
         if functorch.is_gradtrackingtensor(tensor):
             self._wires[id(tensor)] = weakref.ref(tensor), source
             return source
@@ -101,16 +107,16 @@ class Values:
         return wire
 
     def _owner(self, tensor: Tensor) -> tuple[nn.Module, str, str, str] | None:
-        """Return where a parameter or buffer is: (root module, dotted name from it, name in the run, role), or None.
+        """Return (root module, dotted name in it, name in the run, role) of a parameter or buffer, else None.
 
-        The modules of open boxes come first, so that a shared tensor has its name in the innermost of them.
+        The modules of open boxes are searched first, so that a shared tensor gets its name in the innermost of them.
         """
         for box in reversed(self.stack):
             module = box.module
             if module is None:
                 continue
-            for role, held in (("parameter", module._parameters), ("buffer", module._buffers)):
-                for name, value in held.items():
+            for role, named in (("parameter", module._parameters), ("buffer", module._buffers)):
+                for name, value in named.items():
                     if value is tensor:
                         root, path = self._root(box.path)
                         return root, f"{path}{name}", f"{box.path}.{name}" if box.path else name, role
@@ -125,7 +131,7 @@ class Values:
         return self._state_of_roots.get(id(tensor))
 
     def _root(self, path: str) -> tuple[nn.Module, str]:
-        """Return the root module that contains a path, and the prefix of names below the path: `blocks.0.`."""
+        """Return the root module that contains a path, and the path relative to this root as a prefix: `blocks.0.`."""
         if path not in self._roots_by_path:
             root, inner = find_root(self.record, path)
             self._roots_by_path[path] = root, f"{inner}." if inner else ""

@@ -1,6 +1,6 @@
 # To pyright a submodule or a buffer is a Tensor or a Module.
 # pyright: reportArgumentType=false, reportOperatorIssue=false
-"""Modules of many kinds: the diagram lists their parts and runs as they do, and recording leaves them unchanged."""
+"""Modules of many kinds: their diagrams list the parts and compute the same results; recording does not change them."""
 
 import collections
 import dataclasses
@@ -105,7 +105,7 @@ class OverridesCall(nn.Module):
         return self.inner(x)
 
 
-class CallsNothingElse(nn.Module):
+class BypassesModuleCall(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = OverridesCall()
@@ -174,9 +174,9 @@ CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tied": (Tied, (TOKENS,)),
     "mappings": (Mappings, (X,)),
     "plain attributes": (Plain, (X,)),
-    "overrides call": (OverridesCall, (X,)),
-    "overrides call inside": (lambda: nn.Sequential(CallsNothingElse(), nn.ReLU()), (X,)),
-    "calls nothing else": (CallsNothingElse, (X,)),
+    "overrides __call__": (OverridesCall, (X,)),
+    "bypasses Module.__call__ inside": (lambda: nn.Sequential(BypassesModuleCall(), nn.ReLU()), (X,)),
+    "bypasses Module.__call__": (BypassesModuleCall, (X,)),
     "recursive": (Recursive, (X,)),
     "normalised weights": (normalised, (X,)),
     "hooks": (hooked, (X,)),
@@ -196,7 +196,7 @@ CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_recorded_module_runs_again_as_it_ran(agree: Any, name: str) -> None:
+def test_a_diagram_computes_the_results_of_the_module(agree: Any, name: str) -> None:
     make, args = CASES[name]
     agree(make(), *args)
 
@@ -242,7 +242,7 @@ def test_tied_parameters_count_once(agree: Any) -> None:
     assert len(set(weights)) == 1
 
 
-def test_every_module_that_ran_is_in_the_record(agree: Any) -> None:
+def test_every_module_that_ran_is_in_the_diagram(agree: Any) -> None:
     model = nn.Transformer(16, 4, 1, 1, 32, batch_first=True)
     ran: list[nn.Module] = []
     handles = [each.register_forward_hook(lambda module, *_: ran.append(module)) for each in model.modules()]
@@ -254,7 +254,7 @@ def test_every_module_that_ran_is_in_the_record(agree: Any) -> None:
     assert sorted(paths) == sorted({id(each): name for name, each in model.named_modules()}[id(each)] for each in ran)
 
 
-def test_attention_is_opened(agree: Any) -> None:
+def test_multihead_attention_is_traced_into(agree: Any) -> None:
     diagram = agree(nn.MultiheadAttention(16, 4, batch_first=True), *(SEQUENCE,) * 3)
     assert {"softmax", "baddbmm", "bmm", "linear"} & {label.split()[0] for label in labels(diagram)} >= {
         "linear",
@@ -263,8 +263,8 @@ def test_attention_is_opened(agree: Any) -> None:
     assert any(label.startswith("softmax") for label in labels(diagram))
 
 
-def test_batch_norm_counts_and_averages_as_it_would(agree: Any) -> None:
-    """`agree` compares the running statistics; here: a trace counts no batch, and a run of the diagram counts one."""
+def test_batch_norm_statistics_are_updated_by_runs_only(agree: Any) -> None:
+    """A trace counts no batch, and a run of the diagram counts one; `agree` compares the other running statistics."""
     model = nn.Sequential(nn.BatchNorm1d(8))
     diagram = agree(model, X)
     before = int(model[0].num_batches_tracked)
@@ -282,7 +282,7 @@ def test_on_the_meta_device(agree: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_in_autocast_from_outside(dtype: torch.dtype) -> None:
+def test_trace_and_track_under_autocast(dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1)).to(dtype)
     x = X.to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():

@@ -1,6 +1,6 @@
 # To pyright a submodule or a buffer is a Tensor or a Module.
 # pyright: reportIncompatibleMethodOverride=false
-"""Programs of plain torch calls: each diagram computes the results of its program bit for bit, and its gradients."""
+"""Programs of plain torch calls: a diagram computes the same results bit for bit, and gradients that are close."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from circuits import einsum, trace
 
 
 class Program(nn.Module):
-    """A module that calls a function with a layer and with the inputs."""
+    """A module that calls a function with a layer and the inputs."""
 
     def __init__(self, function: Callable[..., Any], layer: nn.Module | None = None) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {}
 
 
 def program(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add a program to `PROGRAMS`: a function of a linear layer (8 to 8) and a tensor of sizes 4 8."""
+    """Add a program to `PROGRAMS`: a function of a linear layer (8 to 8 features) and a tensor of shape (4, 8)."""
     PROGRAMS[function.__name__] = function
     return function
 
@@ -56,7 +56,7 @@ def in_place(layer: nn.Module, x: Tensor) -> Any:
 
 
 @program
-def views_that_write_back(layer: nn.Module, x: Tensor) -> Any:
+def in_place_changes_of_views(layer: nn.Module, x: Tensor) -> Any:
     y = x.clone()
     row, halves, columns = y[0], y.view(2, 16), y.t()
     row.add_(1)
@@ -153,18 +153,18 @@ def constants_and_masks(layer: nn.Module, x: Tensor) -> Any:
 @program
 def without_gradient(layer: nn.Module, x: Tensor) -> Any:
     with torch.no_grad():
-        quiet = layer(x)
+        without = layer(x)
         with torch.enable_grad():
-            loud = layer(x)
-    return quiet * x + layer(x.detach()) + loud, (x * 2).detach()
+            with_gradient = layer(x)
+    return without * x + layer(x.detach()) + with_gradient, (x * 2).detach()
 
 
 @program
 def gradient_switched_off_and_on(layer: nn.Module, x: Tensor) -> Any:
     torch.set_grad_enabled(False)
-    quiet = layer(x)
+    without = layer(x)
     torch.set_grad_enabled(True)
-    return quiet * x
+    return without * x
 
 
 @program
@@ -175,7 +175,7 @@ def a_gradient_inside(layer: nn.Module, x: Tensor) -> Any:
 
 
 @program
-def a_gradient_asked_for_by_attribute(layer: nn.Module, x: Tensor) -> Any:
+def a_gradient_enabled_by_attribute(layer: nn.Module, x: Tensor) -> Any:
     point = x.detach()
     point.requires_grad = True
     return torch.autograd.grad(layer(point).square().sum(), point, create_graph=True)
@@ -192,7 +192,7 @@ def functional_gradients(layer: nn.Module, x: Tensor) -> Any:
 
 
 @program
-def other_parameters(layer: nn.Module, x: Tensor) -> Any:
+def a_functional_call_with_other_parameters(layer: nn.Module, x: Tensor) -> Any:
     doubled = {name: value * 2 for name, value in layer.named_parameters()}
     return torch.func.functional_call(layer, doubled, (x,))
 
@@ -224,7 +224,7 @@ def mapped_random_numbers(layer: nn.Module, x: Tensor) -> Any:
 
 
 class Own(torch.autograd.Function):
-    """Twice a, and b plus 1, with gradients that differ from those of the two formulas."""
+    """Returns 2a and b + 1; the custom gradients are not the derivatives of these formulas."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Any:
@@ -237,7 +237,7 @@ class Own(torch.autograd.Function):
 
 
 class OwnMapped(torch.autograd.Function):
-    """A sine with the gradient 5, to which vmap applies."""
+    """A sine with the custom gradient 5; supports vmap."""
 
     generate_vmap_rule = True
 
@@ -255,7 +255,7 @@ class OwnMapped(torch.autograd.Function):
 
 
 @program
-def own_gradients(layer: nn.Module, x: Tensor) -> Any:
+def autograd_functions(layer: nn.Module, x: Tensor) -> Any:
     return Own.apply(x, layer(x)), OwnMapped.apply(x), torch.vmap(OwnMapped.apply)(x)
 
 
@@ -286,7 +286,7 @@ def einops_functions(layer: nn.Module, x: Tensor) -> Any:
 
 
 @program
-def the_input_the_parameter_nothing(layer: nn.Linear, x: Tensor) -> Any:
+def inputs_parameters_and_constants_returned(layer: nn.Linear, x: Tensor) -> Any:
     return x, layer.weight, None, 3, "three", {"empty": ()}
 
 
@@ -298,7 +298,7 @@ def an_error_that_is_caught(layer: nn.Module, x: Tensor) -> Any:
 
 
 @program
-def an_error_that_is_caught_in_a_map(layer: nn.Module, x: Tensor) -> Any:
+def an_error_that_is_caught_under_vmap(layer: nn.Module, x: Tensor) -> Any:
     with contextlib.suppress(RuntimeError):
         torch.vmap(lambda a: a @ torch.ones(3))(x)
     return layer(x)
@@ -310,11 +310,11 @@ def a_compiled_function(layer: nn.Module, x: Tensor) -> Any:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_recorded_program_runs_again_as_it_ran(agree: Any, name: str) -> None:
+def test_a_diagram_computes_the_results_of_the_program(agree: Any, name: str) -> None:
     agree(Program(PROGRAMS[name], nn.Linear(8, 8)), torch.randn(4, 8))
 
 
-def test_results_written_into_given_tensors(agree: Any) -> None:
+def test_the_out_argument(agree: Any) -> None:
     def into(_: Any, x: Tensor) -> Any:
         x = x.detach()
         made = torch.empty_like(x)
@@ -324,7 +324,7 @@ def test_results_written_into_given_tensors(agree: Any) -> None:
     agree(Program(into), torch.randn(4, 8))
 
 
-def test_the_input_written_to(agree: Any) -> None:
+def test_an_input_changed_in_place(agree: Any) -> None:
     def write(_: Any, x: Tensor) -> Tensor:
         x = x.detach()
         x += 1
@@ -385,7 +385,7 @@ def test_a_model_mapped_from_outside_is_recorded_with_the_mapped_axis() -> None:
     assert (linear.outputs[0].mapped, linear.outputs[0].sizes) == (1, (4, 2, 3))
 
 
-def test_a_parameter_used_in_an_einsum_alone(agree: Any) -> None:
+def test_a_parameter_used_only_in_an_einsum(agree: Any) -> None:
     class Project(nn.Module):
         def __init__(self) -> None:
             super().__init__()

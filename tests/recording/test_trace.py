@@ -1,6 +1,6 @@
 # To pyright a submodule or a buffer is a Tensor or a Module; this file also uses private names of torch.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
-"""trace: free sizes have the user's axis names, errors say why code cannot be traced, and the model is unchanged."""
+"""trace: sizes are expressions in the user's axis names, refused code is shown by its line, models do not change."""
 
 import math
 import re
@@ -24,7 +24,7 @@ def dot(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight
 
 
-class Halves(nn.Module):
+class TwoLevelUNet(nn.Module):
     """A U-Net with two levels: h and w must be multiples of 4."""
 
     def __init__(self) -> None:
@@ -44,7 +44,8 @@ class Halves(nn.Module):
         return x
 
 
-def sizes(diagram: Any, label: str) -> list[str]:
+def output_shapes(diagram: Any, label: str) -> list[str]:
+    """Return the shape of the first output of each box whose label starts with a text."""
     return [box.outputs[0].shape for box in diagram.walk() if box.label.startswith(label)]
 
 
@@ -57,31 +58,34 @@ def test_free_sizes_have_the_names_of_their_axes() -> None:
     assert diagram.fixed == ()
 
 
-def test_sizes_inside_a_network_are_fractions_of_what_must_divide() -> None:
-    model = Halves()
+def test_sizes_inside_a_network_are_fractions_of_the_axes() -> None:
+    model = TwoLevelUNet()
 
     @circuit("b 3 h w -> b 8 h w", multiples={"h": 4, "w": 4})
     def network(image: Tensor) -> Tensor:
         return model(image)
 
-    assert sizes(trace(network), "max_pool2d") == ["b 8 h/2 w/2", "b 8 h/4 w/4"]
-    assert sizes(trace(model, axes="b 3 4*h 4*w"), "max_pool2d") == ["b 8 2*h 2*w", "b 8 h w"]
+    assert output_shapes(trace(network), "max_pool2d") == ["b 8 h/2 w/2", "b 8 h/4 w/4"]
+    assert output_shapes(trace(model, axes="b 3 4*h 4*w"), "max_pool2d") == ["b 8 2*h 2*w", "b 8 h w"]
 
 
-def test_given_sizes_are_numbers_and_the_others_stay_free() -> None:
+def test_given_sizes_are_numbers_and_the_others_are_symbolic() -> None:
     diagram = trace(dot, sizes={"m": 5})
     assert [value.shape for value in (*diagram.inputs, *diagram.outputs)] == ["b 5", "5", "b"]
 
 
-def test_the_names_of_given_tensors() -> None:
+def test_axes_names_the_axes_of_given_tensors() -> None:
     diagram = trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b m")
     assert diagram.inputs[0].axes == ("b", "m")
     assert diagram.inputs[0].sizes == (3, 8)
 
 
 @contextmanager
-def no_machine_names(caught: list[BaseException]) -> Iterator[None]:
-    """Assert that the block raises an exception, and that its message and notes show no symbol that torch generated."""
+def raises_without_torch_symbols(caught: list[BaseException]) -> Iterator[None]:
+    """Assert that the `with` raises an exception whose message and notes show no symbol that torch generated.
+
+    The exception is appended to `caught`.
+    """
     with pytest.raises(Exception) as error:  # noqa: PT011
         yield
     caught.append(error.value)
@@ -105,14 +109,14 @@ def own_error(x: Tensor) -> Tensor:
 )
 def test_errors_show_the_names_of_axes(run: Any, axes: str, kind: type, words: str) -> None:
     caught: list[BaseException] = []
-    with no_machine_names(caught):
+    with raises_without_torch_symbols(caught):
         trace(run, axes=axes)
     assert type(caught[0]) is kind
     assert words in str(caught[0])
     assert any(note.startswith("while tracing") for note in caught[0].__notes__)
 
 
-def test_an_error_of_the_model_is_the_very_object_it_raised() -> None:
+def test_an_exception_of_the_model_propagates_as_the_same_object() -> None:
     error = LookupError("mine")
 
     class Raises(nn.Module):
@@ -125,7 +129,7 @@ def test_an_error_of_the_model_is_the_very_object_it_raised() -> None:
     assert caught.value.__notes__ == ["while tracing Sequential > 1 Sequential > 0 Raises"]
 
 
-# What fixes a size ---------------------------------------------------------------------------------------------------
+# Code that fixes a size ----------------------------------------------------------------------------------------------
 
 
 def by_square_root(x: Tensor) -> Tensor:
@@ -152,7 +156,7 @@ def by_iterating(x: Tensor) -> Tensor:
     ("run", "by"),
     [(by_square_root, "math.sqrt"), (by_range, "range"), (by_int, "int"), (by_float, "float")],
 )
-def test_code_that_wants_a_number_fixes_a_size_and_is_named(run: Callable[..., Any], by: str) -> None:
+def test_code_that_needs_a_number_fixes_a_size_and_is_reported(run: Callable[..., Any], by: str) -> None:
     diagram = trace(run, axes="b k")
     (fixed,) = diagram.fixed
     assert (fixed.axis, fixed.by) == ("k", by)
@@ -189,51 +193,51 @@ def branches_on_a_value(x: Tensor) -> Tensor:
     return x if x.sum().item() > 0 else -x
 
 
-def keeps_what_is_positive(x: Tensor) -> Tensor:
+def boolean_indexing(x: Tensor) -> Tensor:
     return x[x > 0]
 
 
-def finds_what_is_not_zero(x: Tensor) -> Tensor:
+def nonzero(x: Tensor) -> Tensor:
     return x.nonzero()
 
 
-def counts_up_to_the_largest(x: Tensor) -> Tensor:
+def arange_of_the_maximum(x: Tensor) -> Tensor:
     return torch.arange(x.max().item())
 
 
-def makes_as_many_as_it_says(x: Tensor) -> Tensor:
+def zeros_of_a_size_in_a_tensor(x: Tensor) -> Tensor:
     return torch.zeros(x[0].long())
 
 
-def leaves_torch(x: Tensor) -> Any:
+def converts_to_numpy(x: Tensor) -> Any:
     return x.numpy()
 
 
-def looks_up_a_size(x: Tensor) -> Tensor:
+def size_as_a_dict_key(x: Tensor) -> Tensor:
     return {3: x}[x.shape[0]]
 
 
-def masks_a_choice(x: Tensor) -> Tensor:
+def masked_select(x: Tensor) -> Tensor:
     return torch.masked_select(x, x > 0).sum()
 
 
 @pytest.mark.parametrize(
     "run",
     [
-        branches_on_a_value, keeps_what_is_positive, finds_what_is_not_zero, counts_up_to_the_largest,
-        makes_as_many_as_it_says, leaves_torch, looks_up_a_size, masks_a_choice,
+        branches_on_a_value, boolean_indexing, nonzero, arange_of_the_maximum,
+        zeros_of_a_size_in_a_tensor, converts_to_numpy, size_as_a_dict_key, masked_select,
     ],
     ids=lambda run: run.__name__,
 )  # fmt: skip
-def test_what_only_data_can_tell_is_refused_with_the_line(run: Any, golden: Any) -> None:
+def test_code_that_cannot_be_traced_is_refused_with_its_line(run: Any, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
         trace(run, axes="b")
     place = f"{__file__}:{run.__code__.co_firstlineno + 1}"
     assert place in str(caught.value)
-    golden(f"recording/{run.__name__}.txt", str(caught.value).replace(place, "test_tracing.py:LINE") + "\n")
+    golden(f"recording/{run.__name__}.txt", str(caught.value).replace(place, "test_trace.py:LINE") + "\n")
 
 
-def test_a_number_from_data_may_be_computed_with() -> None:
+def test_computing_with_item_is_traced() -> None:
     def run(x: Tensor) -> Tensor:
         return x * x.sum().item()
 
@@ -252,7 +256,7 @@ class Locked(nn.Module):
         return x
 
 
-CALLS: dict[str, Callable[[], Any]] = {
+INVALID_CALLS: dict[str, Callable[[], Any]] = {
     "uncopyable": lambda: trace(nn.Sequential(nn.ReLU(), nn.Sequential(Locked())), axes="b"),
     "uncopyable_itself": lambda: trace(Locked(), axes="b"),
     "no_inputs": lambda: trace(nn.Linear(8, 4)),
@@ -263,20 +267,20 @@ CALLS: dict[str, Callable[[], Any]] = {
     "sizes_text": lambda: trace(dot, sizes={"m": "8"}),
     "axes_too_many_tensors": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b 8, c"),
     "axes_too_many_names": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b c 8"),
-    "axes_another_number": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b 9"),
+    "axes_wrong_size": lambda: trace(nn.Linear(8, 4), torch.rand(3, 8), axes="b 9"),
     "axes_with_an_arrow": lambda: trace(nn.Linear(8, 4), axes="b 8 ->"),
-    "numbers_alone": lambda: trace(dot, 3),
+    "no_tensor": lambda: trace(dot, 3),
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_a_call_that_cannot_be_is_refused_in_plain_words(name: str, golden: Any) -> None:
+@pytest.mark.parametrize("name", INVALID_CALLS)
+def test_the_message_of_an_invalid_call(name: str, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
-        CALLS[name]()
+        INVALID_CALLS[name]()
     golden(f"recording/call_{name}.txt", f"{caught.value}\n")
 
 
-def test_tensors_that_the_model_does_not_take_are_pythons_error() -> None:
+def test_arguments_that_do_not_fit_the_parameters_raise_type_error() -> None:
     with pytest.raises(TypeError, match=r"Linear.*too many positional arguments"):
         trace(nn.Linear(8, 4), axes="b 8, c")
 
@@ -284,7 +288,7 @@ def test_tensors_that_the_model_does_not_take_are_pythons_error() -> None:
 # The model is unchanged ----------------------------------------------------------------------------------------------
 
 
-class Remembers(nn.Module):
+class StoresTensors(nn.Module):
     """A module that stores inputs and outputs in attributes, like a cache."""
 
     def __init__(self) -> None:
@@ -304,8 +308,8 @@ class Remembers(nn.Module):
         return self.cache + torch.rand(8)
 
 
-def test_a_model_that_remembers_does_not_remember_a_trace() -> None:
-    model, x = Remembers(), torch.rand(3, 8)
+def test_a_trace_does_not_change_the_attributes_of_a_model() -> None:
+    model, x = StoresTensors(), torch.rand(3, 8)
     model.layer.weight.grad = torch.ones(8, 8)
     gradient, state = model.layer.weight.grad, torch.get_rng_state()
     trace(model, x)
@@ -330,7 +334,7 @@ def test_a_function_with_a_model_in_its_closure() -> None:
     assert torch.equal(diagram(x), run(x))
 
 
-def test_a_trace_within_a_tracked_run_is_not_part_of_it() -> None:
+def test_a_trace_inside_a_tracked_run_is_not_recorded_by_track() -> None:
     model = nn.Linear(8, 8)
 
     class Traces(nn.Module):

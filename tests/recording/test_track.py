@@ -1,6 +1,6 @@
 # To pyright a submodule or a buffer is a Tensor or a Module; this file also uses private names of torch.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportPrivateImportUsage=false, reportUnusedExpression=false
-"""track: a real run is printed while it goes on, up to the box that fails, and leaves nothing attached to the model."""
+"""track: a real run is printed while it runs, up to a box that fails, and nothing remains attached to the model."""
 
 import io
 import logging
@@ -19,13 +19,13 @@ from circuits import CircuitError, circuit, einsum, switch, trace, track
 
 
 def patched_attributes() -> tuple[Any, ...]:
-    """Return what a recording patches in torch while it is active."""
+    """Return the attributes of torch that a recording patches while it is active."""
     entry_points = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
     return (*entry_points, torch.overrides.has_torch_function, len(_get_current_function_mode_stack()))
 
 
 class Fails(nn.Module):
-    """A sum, then an error of its own."""
+    """A module that computes a sum and then raises the given error."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Fails(nn.Module):
 
 
 class Own(Exception):
-    """An exception class of this file only."""
+    """An exception that only this file raises."""
 
 
 def model(width: int = 4) -> nn.Sequential:
@@ -45,10 +45,11 @@ def model(width: int = 4) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.ReLU())
 
 
-# What is printed -----------------------------------------------------------------------------------------------------
+# Printed lines -------------------------------------------------------------------------------------------------------
 
 
 def printed(run: Callable[[], Any], target: Any, **options: Any) -> str:
+    """Return the lines that `track` prints during `run()`."""
     to = io.StringIO()
     with track(target, to=to, **options):
         run()
@@ -79,10 +80,10 @@ def test_a_run_is_printed_as_it_happens(golden: Any) -> None:
     golden("recording/printed_to_depth_1.txt", printed(lambda: whole(x), whole, depth=1))
 
 
-def test_lines_come_while_the_model_runs() -> None:
+def test_lines_are_printed_while_the_model_runs() -> None:
     to, when = io.StringIO(), []
 
-    class Looks(nn.Module):
+    class CountsLines(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             x = x.sin()
             when.append(to.getvalue().count("\n"))
@@ -90,9 +91,9 @@ def test_lines_come_while_the_model_runs() -> None:
             when.append(to.getvalue().count("\n"))
             return x.tan()
 
-    looks = Looks()
-    with track(looks, to=to):
-        looks(torch.rand(3))
+    counts_lines = CountsLines()
+    with track(counts_lines, to=to):
+        counts_lines(torch.rand(3))
     assert when[0] < when[1] < to.getvalue().count("\n")
 
 
@@ -105,7 +106,7 @@ def test_small_tensors_are_shown_with_their_values(golden: Any) -> None:
     assert "[" not in printed(lambda: layers(torch.eye(2)), layers, values=3)
 
 
-def test_lines_go_where_they_are_sent(caplog: Any, capsys: Any) -> None:
+def test_lines_are_written_to_the_given_sink(caplog: Any, capsys: Any) -> None:
     layers, lines = model(), []
     with track(layers, to=lines.append), caplog.at_level(logging.INFO):
         layers(torch.rand(2, 4))
@@ -130,12 +131,12 @@ FAILURES: dict[str, tuple[Callable[[], nn.Module], type[BaseException]]] = {
     "operation": (lambda: nn.Sequential(model(), nn.Sequential(nn.Linear(4, 4), nn.Linear(3, 3))), RuntimeError),
     "module": (lambda: nn.Sequential(model(), nn.Sequential(Fails(Own("no more")), nn.ReLU())), Own),
     "interrupt": (lambda: nn.Sequential(model(), Fails(KeyboardInterrupt())), KeyboardInterrupt),
-    "nothing_said": (lambda: nn.Sequential(Fails(Own())), Own),
+    "empty_message": (lambda: nn.Sequential(Fails(Own())), Own),
 }
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_all_is_printed_up_to_the_box_that_failed(name: str, golden: Any) -> None:
+def test_boxes_are_printed_up_to_the_one_that_failed(name: str, golden: Any) -> None:
     make, kind = FAILURES[name]
     failing, to, before = make(), io.StringIO(), patched_attributes()
     with pytest.raises(kind) as plain:
@@ -178,7 +179,7 @@ def test_after_a_failure_the_next_run_is_recorded() -> None:
     assert [diagram.failed for diagram in seen] == [True, False]
 
 
-def test_of_two_errors_the_one_that_goes_up_is_marked() -> None:
+def test_a_caught_error_and_the_raised_error_are_both_marked() -> None:
     class Catches(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             try:
@@ -195,14 +196,14 @@ def test_of_two_errors_the_one_that_goes_up_is_marked() -> None:
     ]  # fmt: skip
 
 
-def test_wrong_arguments_are_pythons_error() -> None:
+def test_wrong_arguments_raise_type_error() -> None:
     layers = nn.Linear(4, 4)
     with track(layers, to=None) as seen, pytest.raises(TypeError, match="takes 2 positional arguments"):
         layers(torch.ones(2, 4), torch.ones(2, 4))
     assert seen.diagram.failed
 
 
-# What is recorded ----------------------------------------------------------------------------------------------------
+# Recorded runs -------------------------------------------------------------------------------------------------------
 
 
 def test_each_call_is_one_diagram() -> None:
@@ -218,16 +219,16 @@ def test_each_call_is_one_diagram() -> None:
     assert len(seen) == 3
 
 
-def test_nothing_seen_is_said() -> None:
+def test_the_diagram_of_no_run_is_refused() -> None:
     with track(model(), to=None) as seen:
         pass
-    with pytest.raises(CircuitError, match="nothing was seen yet"):
+    with pytest.raises(CircuitError, match="no run was recorded"):
         seen.diagram  # noqa: B018
 
 
 @pytest.mark.parametrize("target", [3, "model", torch.sin, lambda x: x])
-def test_what_is_no_model_is_refused(target: Any) -> None:
-    with pytest.raises(CircuitError, match="track sees the calls of modules and circuits"), track(target):
+def test_targets_other_than_modules_and_circuits_are_refused(target: Any) -> None:
+    with pytest.raises(CircuitError, match="track records the calls of modules and circuits"), track(target):
         pass
 
 
@@ -241,7 +242,7 @@ def test_circuits_and_methods_are_tracked() -> None:
     assert (seen.diagram.name, seen.diagram.inputs[0].axes) == ("total", ("y", "m"))
 
 
-def test_two_trackers_see_each_their_own() -> None:
+def test_two_active_trackers_record_their_own_targets() -> None:
     one, other = model(), model()
     both = nn.Sequential(one, other)
     with track(one, to=None) as first, track(other, to=None) as second:
@@ -254,7 +255,7 @@ def test_two_trackers_see_each_their_own() -> None:
     assert [box.label for box in outer.diagram.walk()].count("linear") == 2
 
 
-def test_a_mapped_model_and_one_with_other_parameters() -> None:
+def test_a_model_under_vmap_and_under_functional_call() -> None:
     layer = nn.Linear(4, 3)
     with track(layer, to=None) as seen:
         torch.vmap(layer)(torch.rand(5, 2, 4))
@@ -271,7 +272,7 @@ def test_a_mapped_model_and_one_with_other_parameters() -> None:
     assert [(value.name, value.sizes) for value in seen.diagram.parameters] == [("weight", (3, 4)), ("bias", (3,))]
 
 
-def test_training_goes_on_as_without_a_tracker() -> None:
+def test_training_is_the_same_under_track() -> None:
     def losses(tracked: bool) -> list[float]:
         torch.manual_seed(0)
         layers = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
@@ -320,6 +321,7 @@ def test_nothing_is_compiled_while_a_run_is_recorded() -> None:
 
 
 def in_threads(*runs: Callable[[], Any]) -> None:
+    """Call each function in a thread of its own, and assert that none raises an exception."""
     failed: list[BaseException] = []
 
     def guarded(run: Callable[[], Any]) -> None:
@@ -336,7 +338,7 @@ def in_threads(*runs: Callable[[], Any]) -> None:
     assert failed == []
 
 
-def test_threads_record_each_their_own_and_leave_others_alone() -> None:
+def test_threads_record_only_their_own_runs() -> None:
     before, together, stop = patched_attributes(), threading.Barrier(3), threading.Event()
     recorded: dict[int, Any] = {}
 
@@ -350,7 +352,7 @@ def test_threads_record_each_their_own_and_leave_others_alone() -> None:
         if len(recorded) == 2:
             stop.set()
 
-    def undisturbed() -> None:
+    def run_unrecorded() -> None:
         layers, x = model(), torch.rand(2, 4)
         expected = layers(x)
         together.wait()
@@ -358,7 +360,7 @@ def test_threads_record_each_their_own_and_leave_others_alone() -> None:
             assert torch.equal(layers(x), expected)
             assert torch.equal(torch.vmap(layers)(x), expected)
 
-    in_threads(lambda: record(3), lambda: record(5), undisturbed)
+    in_threads(lambda: record(3), lambda: record(5), run_unrecorded)
     for width, seen in recorded.items():
         assert len(seen) == 5
         for diagram in seen:
@@ -367,7 +369,7 @@ def test_threads_record_each_their_own_and_leave_others_alone() -> None:
     assert patched_attributes() == before
 
 
-def test_overlapping_trackers_in_two_threads_put_torch_back() -> None:
+def test_overlapping_trackers_in_two_threads_restore_torch() -> None:
     before, inside, ended = patched_attributes(), threading.Event(), threading.Event()
 
     def first() -> None:

@@ -1,6 +1,6 @@
 # To pyright a submodule or a buffer is a Tensor or a Module.
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
-"""Tracker: a module that prints the sizes of another's inputs and outputs, and otherwise behaves like it."""
+"""Tracker: a module that prints the sizes of a wrapped module's inputs and outputs, and otherwise behaves like it."""
 
 import copy
 import io
@@ -17,7 +17,7 @@ from circuits import CircuitError, ShapeError, Tracker, circuit, trace, track
 
 
 def lines(make: Callable[..., Tracker], *calls: tuple[Any, ...]) -> list[str]:
-    """Return the lines that a tracker prints for some calls."""
+    """Return the lines that a tracker prints when it is called with each tuple of arguments."""
     printed: list[str] = []
     tracker = make(to=printed.append)
     for args in calls:
@@ -32,7 +32,7 @@ def convolution(**options: Any) -> Tracker:
 IMAGE = torch.rand(1, 33, 16, 16)
 
 
-def test_a_line_a_call_as_the_notebook_prints_it() -> None:
+def test_each_call_prints_the_line_of_the_notebook() -> None:
     assert lines(lambda **o: Tracker(nn.Conv2d(33, 32, 4, stride=3), "Cq", **o), (IMAGE,)) == [
         "Cq: \t 1 33 16 16 -> 1 32 5 5"
     ]
@@ -42,12 +42,12 @@ def test_a_line_a_call_as_the_notebook_prints_it() -> None:
     ]
 
 
-def test_standard_output_is_where_lines_go(capsys: Any) -> None:
+def test_lines_are_printed_to_stdout_by_default(capsys: Any) -> None:
     Tracker(nn.ReLU())(torch.rand(2, 3))
     assert capsys.readouterr().out == "ReLU: \t 2 3 -> 2 3\n"
 
 
-def test_several_inputs_and_outputs_nested_too() -> None:
+def test_several_and_nested_inputs_and_outputs() -> None:
     x = torch.rand(2, 5, 16)
     assert lines(lambda **o: Tracker(nn.MultiheadAttention(16, 4, batch_first=True), **o), (x, x, x)) == [
         "MultiheadAttention: \t 2 5 16, 2 5 16, 2 5 16 -> 2 5 16, 2 5 5"
@@ -67,7 +67,7 @@ def test_the_axes_of_a_wrapped_circuit_are_printed() -> None:
 
 
 @pytest.mark.parametrize("image", [torch.rand(33, 16, 16), torch.rand(33)])
-def test_a_signature_is_checked_under_the_trackers_name(image: Tensor) -> None:
+def test_a_shape_error_names_the_tracker(image: Tensor) -> None:
     with pytest.raises(ShapeError, match=r"^Cq: b c h w -> b k h' w'"):
         convolution(to=None)(image)
 
@@ -78,10 +78,10 @@ def test_the_state_dict_of_a_model_is_the_same_without_its_trackers() -> None:
         return nn.Sequential(inner, nn.ReLU(), wrap(wrap(nn.Linear(4, 2))))
 
     plain, tracked = layers(lambda module: module), layers(lambda module: Tracker(module, to=None))
-    mine, theirs = plain.state_dict(), tracked.state_dict()
-    assert list(mine) == list(theirs)
-    assert mine._metadata == theirs._metadata
-    tracked.load_state_dict(mine, strict=True)
+    plain_state, tracked_state = plain.state_dict(), tracked.state_dict()
+    assert list(plain_state) == list(tracked_state)
+    assert plain_state._metadata == tracked_state._metadata
+    tracked.load_state_dict(plain_state, strict=True)
     assert torch.equal(plain.eval()(torch.ones(3, 4)), tracked.eval()(torch.ones(3, 4)))
     tracked.train()(torch.randn(3, 4))
     plain.load_state_dict(tracked.state_dict(), strict=True)
@@ -94,7 +94,7 @@ def test_the_state_dict_of_a_model_is_the_same_without_its_trackers() -> None:
         tracked.load_state_dict({"0.0.weight": torch.ones(4)})
 
 
-def test_attributes_are_those_of_the_module_inside() -> None:
+def test_attributes_are_those_of_the_wrapped_module() -> None:
     inner = nn.Linear(4, 3)
     tracker, weight = Tracker(inner, to=None), nn.Parameter(torch.ones(3, 4))
     assert tracker.weight is inner.weight
@@ -110,13 +110,13 @@ def test_attributes_are_those_of_the_module_inside() -> None:
         tracker.nothing  # noqa: B018
 
 
-def test_hooks_of_the_module_inside_run() -> None:
+def test_hooks_of_the_wrapped_module_run() -> None:
     inner = nn.ReLU()
     inner.register_forward_hook(lambda module, args, output: output + 1)
     assert torch.equal(Tracker(inner, to=None)(torch.zeros(2)), torch.ones(2))
 
 
-def test_how_often_and_by_whom_lines_are_printed(monkeypatch: Any, caplog: Any) -> None:
+def test_times_rank_and_sink(monkeypatch: Any, caplog: Any) -> None:
     x = torch.rand(2)
     assert len(lines(lambda **o: Tracker(nn.ReLU(), times=2, **o), (x,), (x,), (x,))) == 2
     assert len(lines(lambda **o: Tracker(nn.ReLU(), rank=0, **o), (x,))) == 1
@@ -136,7 +136,9 @@ def test_values_of_small_tensors() -> None:
     assert found == ["Softmax: \t 2 2 -> 2 2", "[[0.5000, 0.5000],\n [0.5000, 0.5000]]", "Softmax: \t 3 3 -> 3 3"]
 
 
-def again(tracker: nn.Module) -> list[Callable[[], nn.Module]]:
+def copies(tracker: nn.Module) -> list[Callable[[], nn.Module]]:
+    """Return functions that copy a tracker: by `deepcopy`, by pickle, and by `torch.save` and `torch.load`."""
+
     def saved() -> nn.Module:
         file = io.BytesIO()
         torch.save(tracker, file)
@@ -148,25 +150,25 @@ def again(tracker: nn.Module) -> list[Callable[[], nn.Module]]:
 
 def test_copied_pickled_and_saved(capsys: Any) -> None:
     tracker = Tracker(nn.Linear(4, 3), "L", "b m -> b k", times=2)
-    for make in again(tracker):
+    for make in copies(tracker):
         copied, x = make(), torch.rand(2, 4)
         assert torch.equal(copied(x), tracker.module(x))
         assert capsys.readouterr().out == "L: \t 2 4 -> 2 3 \t b m -> b k\n"
         with pytest.raises(ShapeError, match="L: b m -> b k"):
             copied(torch.rand(4))
-    silent = [make() for make in again(Tracker(nn.ReLU(), to=io.StringIO()))]
+    silent = [make() for make in copies(Tracker(nn.ReLU(), to=io.StringIO()))]
     assert all(torch.equal(each(torch.ones(2)), torch.ones(2)) for each in silent)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("signature", [None, "b m -> b k"])
-def test_compiled_whole(signature: str | None) -> None:
+def test_a_tracker_compiles_with_fullgraph(signature: str | None) -> None:
     tracker = Tracker(nn.Linear(4, 3), "L", signature)
     compiled, x = torch.compile(tracker, backend="eager", fullgraph=True), torch.rand(2, 4)
     assert torch.equal(compiled(x), tracker.module(x))
 
 
-def test_in_a_record_it_is_a_box_and_prints_nothing_itself(capsys: Any) -> None:
+def test_a_recorded_tracker_is_a_box_and_prints_nothing(capsys: Any) -> None:
     model = nn.Sequential(convolution(), nn.ReLU())
     diagram, images = trace(model, axes="b 33 h w"), torch.rand(2, 33, 16, 16)
     assert diagram.inputs[0].axes == ("b", "c", "h", "w")
