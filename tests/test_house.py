@@ -135,3 +135,30 @@ def test_no_file_hides_a_public_function() -> None:
     """A module `circuits.trace` would become the attribute `trace` of `circuits` in place of the function."""
     functions = {name for name in circuits.__all__ if not inspect.ismodule(getattr(circuits, name))}
     assert not functions & {path.stem for path in (ROOT / "circuits").iterdir()}
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def code_lines(node: ast.AST, lines: list[str]) -> int:
+    """The lines of a function or class without its docstring, blank lines and comments."""
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    first = node.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    skipped = range(first.lineno, (first.end_lineno or 0) + 1) if documented else range(0)
+    numbers = [number for number in range(node.lineno, (node.end_lineno or 0) + 1) if number not in skipped]
+    return len([number for number in numbers if lines[number - 1].strip() and lines[number - 1].strip()[0] != "#"])
+
+
+def test_files_classes_and_functions_stay_small() -> None:
+    """A file has at most 300 lines, a class 200, a function 40 of code: what is larger has more than one subject."""
+    large = []
+    for path in [path for folder in ("circuits", "models", "scripts") for path in (ROOT / folder).rglob("*.py")]:
+        lines, name = path.read_text().splitlines(), path.relative_to(ROOT)
+        large += [f"{name}: {len(lines)} lines"] if len(lines) > 300 else []
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno + 1 > 200:
+                large.append(f"{name}: class {node.name}, {(node.end_lineno or 0) - node.lineno + 1} lines")
+            if isinstance(node, ast.FunctionDef) and code_lines(node, lines) > 40:
+                large.append(f"{name}: function {node.name}, {code_lines(node, lines)} lines of code")
+    assert not large, "\n".join(large)

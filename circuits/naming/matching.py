@@ -35,8 +35,6 @@ class Matcher:
         self.outer_was_empty = not outer.sizes
         self.give_name = outer.name
 
-    # Inputs
-
     def match_input(self, terms: Axes, axes: Sequence[AxisNode], keep_rest: bool = True) -> list[AxisNode]:
         """Match the terms of a tensor with its axes in the outer scope.
 
@@ -118,7 +116,7 @@ class Matcher:
 
         If more sizes are unknown, return the axes that the parts were matched with before; empty unless all were.
         """
-        known = [self._known_size(part) for part in term.terms]
+        known = [_known_size(part, self.outer_axes.get(str(part)), self.sizes) for part in term.terms]
         missing = [position for position, each in enumerate(known) if each is None]
         if len(missing) > 1:
             matched = [self.outer_axes[str(part)] for part in term.terms if str(part) in self.outer_axes]
@@ -128,19 +126,9 @@ class Matcher:
             for each in known:
                 product = product * each if each is not None else product
             known[missing[0]] = quotient(size, product)
-        return tuple([self._part(part, each) for part, each in zip(term.terms, known, strict=True)])
-
-    def _known_size(self, term: Term) -> Any:
-        """Return the size of a part of a group: a number, a size matched before or passed; None if it is unknown."""
-        if isinstance(term, Number):
-            return term.value
-        known = self.outer_axes.get(str(term))
-        return known.root.size if known is not None else self.sizes.get(str(term))
-
-    def _part(self, term: Term, size: Any) -> AxisNode:
-        """Return the axis that a part of a group was matched with before, if it has this size; else a new axis."""
-        known = self.outer_axes.get(str(term))
-        return known if known is not None and same_size(known.root.size, size) else AxisNode(size)
+        return tuple(
+            [_part(self.outer_axes.get(str(part)), each) for part, each in zip(term.terms, known, strict=True)]
+        )
 
     def _match_derived(self, term: Derived, axis: AxisNode) -> AxisNode:
         """Match arithmetic such as `h/2` with an axis; return its axis in the inner scope."""
@@ -162,8 +150,6 @@ class Matcher:
             axis = self.outer_axes[name] = AxisNode(solve(term, size, {}, quotient))
             self.outer.name(axis, name)
         return self.outer_axes[name]
-
-    # Outputs
 
     def match_output(self, terms: Axes, axes: Sequence[AxisNode]) -> list[AxisNode]:
         """Name the unnamed axes of an output in the inner scope; return its axes in the outer scope."""
@@ -218,12 +204,24 @@ class Matcher:
 
         If it is `h'` in a signature whose inputs have `h`, it is derived from `h`, unless no outer axis had a name.
         """
-        stem = self.outer_axes.get(name.rstrip("'"))
-        if stem is not None and self.inner is not None and not self.outer_was_empty:
-            return scaled(stem, size)
+        base = self.outer_axes.get(name.rstrip("'"))
+        if base is not None and self.inner is not None and not self.outer_was_empty:
+            return scaled(base, size)
         axis = AxisNode(size)
         self.outer.name(axis, name)
         return axis
+
+
+def _known_size(term: Term, axis: AxisNode | None, sizes: dict[str, Any]) -> Any:
+    """Return the size of a part of a group: a number, that of its axis, or a size passed; None if it is unknown."""
+    if isinstance(term, Number):
+        return term.value
+    return axis.root.size if axis is not None else sizes.get(str(term))
+
+
+def _part(axis: AxisNode | None, size: Any) -> AxisNode:
+    """Return the axis that a part of a group was matched with before, if it has this size; else a new axis."""
+    return axis if axis is not None and same_size(axis.root.size, size) else AxisNode(size)
 
 
 def _affine_origin(term: Derived, axis: AxisNode, size: Any) -> Affine | None:

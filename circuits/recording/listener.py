@@ -93,8 +93,6 @@ class Listener(TorchFunctionMode):
         if self.on_event is not None:
             self.on_event(event, result)
 
-    # Torch calls and verbs
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         action = ACTIONS.get(func)
