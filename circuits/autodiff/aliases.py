@@ -1,8 +1,8 @@
-"""Views: which values share a storage with others, and how these are computed again when one of them is overwritten.
+"""Views among the values of a diagram, and their rematerialisation after an in-place write to a tensor they share.
 
-A view is described by the path of view operations that leads to it from its base, a tensor that is no view. When a
-value is written, the base becomes another value, a copy of it that is `overwritten` there; a view that is read later
-is rematerialised: `viewed` in that copy.
+A view is described by the path of view operations that leads to it from its base, a tensor that is no view. An in-place
+write is replaced by a new base, a copy of the old one with the new contents (`overwritten`); each view of the base that
+is read later is recomputed from the copy (`viewed`).
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -56,11 +56,11 @@ _OUT_OF_PLACE = {
     for name in ("as_strided", "detach", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unsqueeze")
     if hasattr(owner, f"{name}_")
 }
-"""In-place view operations, and `detach_`, each with the operation that returns the view instead."""
+"""In-place view operations and `detach_`, each mapped to the operation that returns a new view."""
 
 
 def out_of_place(box: Box) -> Box:
-    """Return the box of an in-place view operation as one that returns a view; any other box as it is."""
+    """Return the box of an in-place view operation as one that returns a new view; any other box unchanged."""
     call: Any = box.call
     function = _OUT_OF_PLACE.get(call.function) if isinstance(call.function, Hashable) else None
     if function is None:
@@ -79,7 +79,7 @@ class View:
 
 @dataclass(frozen=True)
 class RematerialisedView:
-    """A box to run after an in-place write; its result, value `new`, has the present contents of value `old`."""
+    """A box to run after an in-place write; its result, value `new`, has the current contents of value `old`."""
 
     box: Box
     old: int
@@ -94,7 +94,7 @@ class Aliases:
         self.views: dict[int, View] = {}
 
     def note(self, call: Call, made: Mapping[int, Tensor], given: Mapping[int, Tensor]) -> None:
-        """Remember which results of a call (`made`) are views of its arguments (`given`)."""
+        """Register as views the results of a call (`made`) that share the storage of an argument (`given`)."""
         for which, (number, fake) in enumerate(made.items()):
             source = next((each for each, other in given.items() if _share_storage(other, fake)), None)
             if source is not None and number not in self.views and number != source:
@@ -110,10 +110,10 @@ class Aliases:
     def rematerialise(self, old: int, new: int, later: Mapping[int, int]) -> list[RematerialisedView]:
         """Return the boxes to run after the write of `old`, whose contents are now value `new`.
 
-        `later` maps each value that is read afterwards to its present number.
+        `later` maps each value that is read afterwards to its current number.
 
         Raises:
-            CircuitError: A path contains an operation that cannot be run again on another base.
+            CircuitError: A path contains an operation that cannot be repeated on another base.
         """
         base, path = self.base(old), self._path(old)
         wanted = {
@@ -149,8 +149,8 @@ class Aliases:
         function, (first, *args), kwargs, which = view.step
         if not isinstance(function, Callable) or first != Wire(view.source) or wires(Struct(tuple, (), tuple(args))):
             raise CircuitError(
-                f"{operation_name(function)} returns a view that is written in place: "
-                "gradients cannot be followed through it"
+                f"{operation_name(function)} returns a view that is written in place; "
+                "gradients cannot be computed through it"
             )
         return Struct(tuple, (), (function, Struct(tuple, (), tuple(args)), kwargs, which))
 

@@ -1,4 +1,4 @@
-"""Properties of ATen operations: names of arguments, functional forms of in-place ones, dtypes under autocast."""
+"""Properties of ATen operations: argument names, out-of-place forms of in-place ones, dtypes under autocast."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ Autocast = tuple[str, torch.dtype] | None
 
 
 WRONG_DECOMPOSITIONS = frozenset({"multilabel_margin_loss_forward"})
-"""Operations whose decomposition in torch 2.13 computes other numbers than they do; they are not decomposed."""
+"""Operations whose decomposition in torch 2.13 returns wrong results; they are not decomposed."""
 
 
 def name_of(func: Any) -> str:
-    """Return the name that rules use for an operation: for ATen without the library, else with it (`prims.where`)."""
+    """Return the name that rules use for an operation: `add` for `aten::add`, `prims.where` for `prims::where`."""
     return func._schema.name.removeprefix("aten::").replace("::", ".")
 
 
 def whole_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the described arguments of a call as those of a step that is differentiated as a whole."""
+    """Return the arguments, as descriptions, of a `Step` that is differentiated as a whole: `args` and `kwargs`."""
     return {"args": args, "kwargs": kwargs}
 
 
 def named_arguments(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the arguments of an ATen operation by name, with defaults; its first tensor is called `x`."""
+    """Return the arguments of an ATen operation by name, with defaults; `self` and `input` are renamed `x`."""
     found: dict[str, Any] = {}
     for place, argument in enumerate(func._schema.arguments):
         word = "x" if argument.name in ("self", "input") else argument.name
@@ -42,7 +42,7 @@ def returns_tensors(func: Any) -> bool:
 
 
 def functional_form(func: Any) -> Any:
-    """Return the operation that returns what an in-place one (`transpose_`) makes of its first tensor; None if none."""
+    """Return the out-of-place form of an in-place operation (`transpose` for `transpose_`); None if there is none."""
     packet = getattr(torch.ops.aten, name_of(func).removesuffix("_"), None)
     overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
     return next((each for each in overloads if _parameters(each) == _parameters(func)), None)
@@ -53,7 +53,7 @@ def _parameters(func: Any) -> list[tuple[str, str]]:
 
 
 def recasts(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> bool:
-    """Return whether autocast changes a dtype inside a composite operation (einsum), which then must be decomposed."""
+    """Return whether autocast gives a composite operation another dtype than its inputs have; it is then decomposed."""
     if autocast is None or not _has_kernel(func, "CompositeImplicitAutograd"):
         return False
     return _dtypes((args, kwargs)) != _dtypes(outputs_under(func, args, kwargs, autocast))
@@ -69,9 +69,9 @@ def outputs_under(func: Any, args: Any, kwargs: Any, autocast: Autocast) -> Any:
 
 @contextlib.contextmanager
 def autocast_inside(func: Any, autocast: Autocast) -> Iterator[None]:
-    """Switch autocast on inside the `with`, in which an operation is decomposed: in a dispatch mode torch has it off.
+    """Enable autocast inside the `with`, in which an operation is decomposed; torch disables it in a dispatch mode.
 
-    An operation that autocast itself casts for has its inputs cast already, and runs without it.
+    It stays disabled for an operation with an autocast kernel, whose inputs have been cast before the dispatch mode.
     """
     if autocast is None or _has_kernel(func, f"Autocast{autocast[0].upper()}"):
         yield

@@ -21,12 +21,13 @@ def backward(
     """Return the diagram of the vector-Jacobian product of a circuit, a module, a function, or a diagram.
 
     The diagram takes the input tensors of the forward pass, then one cotangent for each floating output: `cotangent`,
-    or `cotangent_1`, `cotangent_2`, ... It returns a dict with the cotangent of each floating input under the name of
-    its parameter, and of each learned tensor under its dotted name (for a tied one, the first). Complex tensors count
-    as floating; their cotangents are those that torch gives. A tensor passed twice is one input. A run of the diagram
-    has the side effects of one run of the circuit: the statistics of a BatchNorm are updated once.
+    or `cotangent_1`, `cotangent_2`, ... It returns a dict with the cotangent of each floating input under its argument
+    name, and of each `nn.Parameter` under its dotted name (for a tied one, the first). Complex tensors count as
+    floating; their cotangents follow torch's convention. A tensor passed twice is one input. A run of the diagram has
+    the side effects of one run of the circuit: the statistics of a BatchNorm are updated once.
 
-    An operation without a reverse rule is a box `∂name`, in which torch computes the product; `.opaque` lists these.
+    An operation without a reverse rule is a box `∂name`, in which torch computes the product; `Diagram.opaque` lists
+    these boxes.
 
     Args:
         f: A circuit, a module, a function, or a diagram of one.
@@ -38,7 +39,7 @@ def backward(
         kwargs: Keyword arguments of `f`.
 
     Raises:
-        CircuitError: A gradient cannot be known, for instance after an in-place change, hidden from autograd, of a
+        CircuitError: A gradient cannot be computed, for instance after an in-place change, hidden from autograd, of a
             value that gradients flow through; or `wrt` names no floating tensor.
 
     >>> import torch

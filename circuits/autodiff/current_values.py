@@ -1,4 +1,4 @@
-"""Which value number holds the present contents of each value of a diagram, while in-place writes replace values."""
+"""The current number of each value of a diagram: an in-place write is recorded as a new value with a new number."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,42 +11,42 @@ Described = TypeVar("Described", Call, CustomBackward)
 
 
 class CurrentValues:
-    """The present number of each value: its own, until an in-place write gives its contents another one."""
+    """The current number of each value: its own, until an in-place write replaces the value by another."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
 
     def number(self, number: int) -> int:
-        """Return the present number of a value."""
+        """Return the current number of a value."""
         return self._numbers.get(number, number)
 
     def wire(self, wire: Wire) -> Wire:
-        """Return the wire of the present number."""
+        """Return the wire with its current number."""
         return Wire(self.number(wire.number))
 
     def update(self, numbers: Mapping[int, int]) -> None:
-        """Set the present numbers of some values."""
+        """Set the current numbers of some values."""
         self._numbers |= numbers
 
     def reset(self, number: int) -> None:
-        """Let a value have its own number again, since it has just been computed."""
+        """Reset a value to its own number, since a call has just computed it."""
         self._numbers.pop(number, None)
 
     def arguments(self, call: Described) -> Described:
-        """Return a call whose arguments are the present values; its results keep their numbers."""
+        """Return a call with current numbers in its arguments; its results keep their numbers."""
         args, kwargs = (self.description(part) for part in (call.args, call.kwargs))
         return replace(call, args=args, kwargs=kwargs)
 
     def description(self, description: Any) -> Any:
-        """Return a description with the present numbers."""
+        """Return a description with current numbers."""
         return substitute(description, self.wire, _unchanged)
 
     def box(self, box: Box) -> Box:
-        """Return a box with the present numbers everywhere."""
+        """Return a box with current numbers everywhere."""
         return renumbered(box, self._numbers)
 
     def inputs(self, box: Box) -> Box:
-        """Return a box with the present numbers everywhere, except for its outputs."""
+        """Return a box with current numbers everywhere except in its outputs."""
         outputs = {value.number for value in box.outputs}
         return renumbered(box, {old: new for old, new in self._numbers.items() if old not in outputs})
 

@@ -1,10 +1,10 @@
 """Custom backward circuits (`@f.backward`): how they are called, and which tensors their cotangents belong to.
 
-One takes the arguments of the definition (`self` first, for a method), then the cotangents of the definition's outputs.
-It returns the cotangents of the signature's tensors in order and, optionally, a dict as its last output, with the
-cotangents of other tensors that the definition reads: optional tensors by the names of their parameters, and a module's
-parameters by their names. None stands for a tensor without a cotangent. A tensor that gradients flow to and that is in
-neither raises RuleError with its name.
+A custom backward takes the arguments of the definition (`self` first, for a method), then the cotangents of the
+definition's outputs. It returns the cotangents of the signature's tensors in order and, optionally, a dict as its last
+output, with the cotangents of other tensors that the definition reads: optional tensors by argument name, a module's
+parameters and buffers by their names. None stands for a tensor without a cotangent. RuleError names each tensor that
+gradients flow to and for which neither has an entry.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +17,7 @@ from circuits.autodiff.rules.registry import RuleError
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, CustomBackward, Wire, wires
 
-Given = tuple[Any, Any]
+ArgumentCotangent = tuple[Any, Any]
 """An argument, as a description, and its cotangent."""
 
 
@@ -34,18 +34,18 @@ def custom_cotangents(
     custom: CustomBackward,
     fill: Callable[[Any], Any],
     cotangents: Iterable[Tensor | None],
-) -> list[Given]:
+) -> list[ArgumentCotangent]:
     """Run a custom backward circuit; return each cotangent with the argument that it belongs to.
 
     Args:
-        workspace: Where it is recorded.
+        workspace: The workspace in which the custom backward is recorded.
         box: The box of the circuit, for messages.
-        custom: The custom backward, on the present values.
+        custom: The custom backward, with current value numbers.
         fill: Returns the fake tensors of a description.
-        cotangents: Those of the circuit's outputs; None for an output without one.
+        cotangents: The cotangents of the circuit's outputs; None for an output without one.
 
     Raises:
-        RuleError: It returns too many or too few cotangents, or one of an unknown name.
+        RuleError: The custom backward returns too many or too few cotangents, or one under an unknown name.
     """
     module = workspace.modules.at(custom.owner, custom.path) if isinstance(custom.owner, nn.Module) else None
     owner = () if custom.owner is None else (custom.owner if module is None else module,)
@@ -55,13 +55,16 @@ def custom_cotangents(
     named = found.pop() if found and isinstance(found[-1], Mapping) else {}
     if len(found) != custom.inputs:
         raise RuleError(
-            f"the backward circuit of {box.label} returns {len(found)} of the {custom.inputs} cotangents of its inputs"
+            f"the backward circuit of {box.label} must return one cotangent for each tensor of the signature: expected "
+            f"{custom.inputs}, got {len(found)}"
         )
     by_name = _named_arguments(workspace, custom, module)
     unknown = [name for name in named if name not in by_name]
     if unknown:
-        there = f"there are {', '.join(by_name)}" if by_name else "it reads nothing else"
-        raise RuleError(f"the backward circuit of {box.label} returns a cotangent of {', '.join(unknown)}; {there}")
+        raise RuleError(
+            f"the backward circuit of {box.label} returns a cotangent of {', '.join(unknown)}; tensors that may have "
+            f"one by name: {', '.join(by_name) or 'none'}"
+        )
     pairs = zip(custom.args.parts, found, strict=False)
     return [*pairs, *[(by_name[name], cotangent) for name, cotangent in named.items()]]
 
@@ -77,7 +80,7 @@ def _named_arguments(workspace: Workspace, custom: CustomBackward, module: nn.Mo
     return found | given
 
 
-def refuse_missing(box: Box, custom: CustomBackward, returned: Iterable[Given], active: set[int]) -> None:
+def refuse_missing(box: Box, custom: CustomBackward, returned: Iterable[ArgumentCotangent], active: set[int]) -> None:
     """Raise RuleError if gradients flow to a tensor that a circuit reads and that has no cotangent in `returned`."""
     known = {number for argument, _ in returned for number in wires(argument)}
     read = (*wires(custom.args), *wires(custom.kwargs), *values_read(box))

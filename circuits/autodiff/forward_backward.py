@@ -31,7 +31,7 @@ class Halves(NamedTuple):
 
     @property
     def bytes(self) -> Size:
-        """The memory that the saved values take, in bytes: a number, or a formula in the axes that are free."""
+        """The memory that the saved values take, in bytes: a number, or an expression in the free axes."""
         return sum([prod(value.sizes) * value.dtype.itemsize for value in self.saved])
 
 
@@ -48,27 +48,28 @@ def forward_backward(
     """Return the joint graph of `backward` partitioned into a forward and a reverse diagram.
 
     `forward(*inputs)` returns `outputs, saved`, and `reverse(saved, *cotangents)` returns the gradients that `backward`
-    returns. The `Halves` state which values are `saved`, with their axes, and their `bytes`. For a second derivative
-    differentiate `backward(f)`, not the halves: `reverse` takes the saved tensors as constants.
+    returns. `Halves.saved` lists the saved values with their axes, `Halves.bytes` is their size. For a second
+    derivative differentiate `backward(f)`, not the halves: `reverse` takes the saved tensors as constants.
 
-    A softmax whose scores are recomputed too is computed from these and from one saved number a row. Attention with
-    `recompute="y x"` is thereby differentiated as in FlashAttention: the reverse pass has five contractions, and the
-    saved tensors are queries, keys, values, the output, and the logsumexp of each row.
+    If a softmax and its scores are both recomputed, the softmax is computed from the scores and one saved number per
+    row, their logsumexp. Attention with `recompute="y x"` is thereby differentiated as in FlashAttention: the reverse
+    pass has five contractions, and the saved tensors are queries, keys, values, the output, and the logsumexp of each
+    row.
 
     Args:
         f: A circuit, a module, a function, or a diagram of one.
         inputs: Example inputs, as for `trace`; a diagram takes none.
         wrt: The names of the tensors to differentiate by, as for `backward`.
-        recompute: What the reverse pass computes again instead of reading it from memory: operations (`"softmax"`),
-            modules by their paths and circuits by their names, with all that is in them (random numbers drawn there
-            are saved all the same), or tensors by axes that they have (`"y x"`).
+        recompute: The results that the reverse pass recomputes instead of saving them: those of an operation
+            (`"softmax"`), those of all operations in a module or circuit, by its path or name (except random
+            numbers, which are saved), or all tensors that have some axes (`"y x"`).
         sizes: Sizes of axes that are not to stay free, as for `trace`.
         axes: The axes of the inputs, as for `trace`.
         kwargs: Keyword arguments of `f`.
 
     Raises:
-        CircuitError: `recompute` names nothing in the diagram, or an operation whose result would differ the second
-            time; and in the cases of `backward`.
+        CircuitError: `recompute` names nothing in the diagram, or an operation whose result may differ when it is
+            recomputed; and in the cases of `backward`.
 
     >>> import torch
     >>> halves = forward_backward(lambda x: x.sin(), torch.zeros(3))
@@ -100,7 +101,7 @@ def forward_backward(
 
 
 def _saved_for_sizes(joint: Joint, saved: Sequence[Value]) -> set[int]:
-    """Return the inputs to save only for their sizes: they have free axes that no other input of the reverse has."""
+    """Return the inputs to save only for their sizes: they have free axes that no other input of `reverse` has."""
     known = {axis for value in (*saved, *joint.cotangents) for axis in _axes_known_from(value)}
     found = set()
     for value in joint.inputs:

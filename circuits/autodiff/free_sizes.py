@@ -16,8 +16,9 @@ from circuits.recording import Symbols, TracingShapeEnv, axis_symbol
 class FreeSizes:
     """The symbols of a diagram's free axes in a new shape environment.
 
-    `used` are the axes that the sizes of its values contain: where several axes rest on one of torch's symbols, these
-    are tried first. `running` returns the name of the operation that is running, for messages about fixed axes.
+    `used` are the axes that occur in the sizes of the diagram's values: if several axes share one of torch's symbols,
+    the new symbol is named after one of these. `running` returns the name of the operation that is running, for
+    messages about fixed axes.
     """
 
     def __init__(self, diagram: Diagram, used: Iterable[Any], running: Callable[[], str]) -> None:
@@ -29,7 +30,7 @@ class FreeSizes:
         self._make_symbols(set(used))
 
     def _make_symbols(self, used: set[Any]) -> None:
-        """Make a symbol of the same name and divisor for each free axis of the diagram."""
+        """Make a new symbol for each torch symbol in the diagram, with the name and multiple of one of its axes."""
         axes = self.diagram.symbols.items()
         for axis, expression in sorted(axes, key=lambda item: item[0] not in used):
             old = next(iter(free_symbols(expression)), None)
@@ -37,9 +38,8 @@ class FreeSizes:
                 continue
             multiple = int(sympy.sympify(expression) / old)
             size = self.symbols.of(str(axis), multiple)
-            new = next(
-                symbol for symbol, ours in self.symbols.expressions.items() if axis_symbol(ours).name == str(axis)
-            )
+            expressions = self.symbols.expressions.items()
+            new = next(symbol for symbol, in_axis in expressions if axis_symbol(in_axis).name == str(axis))
             self._to_workspace[old], self._to_diagram[new] = new, old
             self._hints[new] = evaluate(new, {new: size.node.hint}) // multiple
 
@@ -48,7 +48,8 @@ class FreeSizes:
         if isinstance(size, int):
             return size
         symbols = {
-            axis_symbol(ours): axis_symbol(ours) * symbol / ours for symbol, ours in self.symbols.expressions.items()
+            axis_symbol(in_axis): axis_symbol(in_axis) * symbol / in_axis
+            for symbol, in_axis in self.symbols.expressions.items()
         }
         return self.number(size.xreplace(symbols))
 

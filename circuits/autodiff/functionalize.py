@@ -1,9 +1,9 @@
 """The forward pass as a program that overwrites no value: each call of a diagram, run once on fake tensors.
 
-What a reverse rule reads must still exist when it is read. So an in-place operation on a value that gradients flow
-through becomes its functional form, and views of the written tensor that are read later are computed again
-(`aliases`). Any other value is copied before it is overwritten if a rule may still read it. A call that consists of
-several operations becomes a box with these inside.
+A reverse rule may read values of the forward pass, so these must not be overwritten. An in-place operation on a value
+that gradients flow through is replaced by its functional form, and views of the written tensor that are read later are
+recomputed (`aliases`). Any other value is copied before it is overwritten if a rule may still read it. A call that
+consists of several operations becomes a box with these inside.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,8 +32,8 @@ class ForwardPass:
     """Makes the boxes of the forward pass, and the tape.
 
     `active` are the values that gradients flow through, `saved` those that the reverse pass may read. `extra_values`
-    has for each box with others inside, by its id, the values made in it besides its outputs, under the axis names
-    that hold around it; the reverse pass may need them as further outputs.
+    maps the id of each box with others inside to all values that are made in it, with the axis names used outside it:
+    those that the reverse pass reads become outputs of the box.
     """
 
     def __init__(self, workspace: Workspace, active: Iterable[int]) -> None:
@@ -47,7 +47,7 @@ class ForwardPass:
         self.remaining_calls = list(workspace.diagram.box.calls())[::-1]
 
     def run(self, box: Box) -> Box:
-        """Return the forward pass of a box; with a custom backward, no gradients are taken inside the box."""
+        """Return the forward pass of a box; no gradients are taken inside a box with a custom backward."""
         custom = self._custom_backward(box)
         if custom is None:
             return self._run(box)
@@ -65,7 +65,7 @@ class ForwardPass:
         return made
 
     def _run(self, box: Box) -> Box:
-        """Return the forward pass of a box, without regard to a custom backward of its own."""
+        """Return the forward pass of a box, ignoring a custom backward of its own."""
         if box.call is not None:
             made = self._call(box)
             return made[0] if len(made) == 1 else replace(box, boxes=tuple(made), call=None)
@@ -101,7 +101,7 @@ class ForwardPass:
     # One call
 
     def _call(self, box: Box) -> list[Box]:
-        """Run one call on the fakes; return its box, after copies of what it overwrites and before renewed views."""
+        """Run one call on the fakes; return copies of values it overwrites, its box, and boxes that recompute views."""
         if self.remaining_calls and self.remaining_calls[-1] is box.call:
             self.remaining_calls.pop()
         box = out_of_place(box)
@@ -122,7 +122,7 @@ class ForwardPass:
         boxes += self._differentiated(box, call, made, written) if differentiated else self._unchanged(box, made)
         fresh = {number: fake for number, fake in made.items() if not (differentiated and number in written.values())}
         self.aliases.note(call, fresh, given)
-        return [*boxes, *self._renewed_views(written)] if differentiated and written else boxes
+        return [*boxes, *self._rematerialised_views(written)] if differentiated and written else boxes
 
     def _reads_active(self, call: Call) -> bool:
         return call.gradient and any(number in self.active for number in _reads(call))
@@ -209,8 +209,8 @@ class ForwardPass:
         for step in steps:
             self.saved |= {*wires(step.result), *[n for part in step.arguments.values() for n in wires(part)]}
 
-    def _renewed_views(self, written: Mapping[int, int]) -> list[Box]:
-        """Return boxes that compute again the views of written tensors that later calls or the result read."""
+    def _rematerialised_views(self, written: Mapping[int, int]) -> list[Box]:
+        """Return boxes that recompute the views of written tensors that later calls or the result read."""
         current = self.tape.current
         later = {number for call in self.remaining_calls for number in _reads(call)}
         later |= set(wires(self.workspace.diagram.result))
@@ -229,7 +229,8 @@ class ForwardPass:
 def _whole_steps(call: Call) -> list[Step] | None:
     """Return the steps of a call that is differentiated as a whole; None for one that has to be lowered.
 
-    Whole are the verbs, an `autograd.Function`, which has a gradient of its own, and the reverse of an opaque box.
+    Differentiated as a whole are verbs that have a rule, an `autograd.Function`, by its own `backward`, and the
+    `Pullback` of an opaque operation.
     """
     function: Any = call.function
     name = operation_name(function)

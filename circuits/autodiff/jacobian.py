@@ -1,7 +1,7 @@
 """`jacobian`: the derivative of a circuit at a point as linear maps with named axes.
 
-A Jacobian maps changes of an input to changes of an output: a call of it computes what torch.func.jvp computes, a call
-of its transpose what torch.func.vjp computes, and the composition of two is the chain rule.
+A Jacobian maps changes of an input to changes of an output: applied to a tangent, it equals torch.func.jvp; its
+transpose, applied to a cotangent, equals torch.func.vjp; the composition of two is the chain rule.
 
 Source: torch.func.jacrev and jacfwd; for linear maps, V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4.
 """
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from circuits.algebra import LinearMap
+from circuits.autodiff.tensors import append_as_wire
 from circuits.checking import definitions
-from circuits.diagram import Diagram, Value, Wire, describe, fill, wires
+from circuits.diagram import Diagram, Value, describe, fill, wires
 from circuits.errors import CircuitError
 from circuits.printing import FunctionalCall, letters, unique_name
 from circuits.recording import trace
@@ -38,9 +39,9 @@ def jacobian(
     Args:
         f: A circuit, a module, a function, or a diagram of one.
         inputs: The point at which to differentiate; for a module, its parameters and buffers are part of it.
-        wrt: What to differentiate by: an argument, a tensor within one (`weights.Wq`), or a parameter or buffer by its
-            dotted name; an argument shadows a parameter of its name. None stands for the first argument with floating
-            tensors.
+        wrt: The tensors to differentiate by: an argument, a tensor within one (`weights.Wq`), or a parameter or buffer
+            by its dotted name; an argument shadows a parameter of its name. None stands for the first argument with
+            floating tensors.
         axes: The axes of the inputs of a function without a signature, as for `trace`.
         kwargs: Keyword arguments of `f`.
 
@@ -113,7 +114,7 @@ def _positions(places: Places) -> Iterable[int]:
 
 
 def _for_each(places: Places, one: Any) -> Any:
-    """Return `one` of a position, or a dict with `one` of each position."""
+    """Return `one(position)`; for several positions, a dict of these by name."""
     return one(places) if isinstance(places, int) else {name: one(place) for name, place in places.items()}
 
 
@@ -126,13 +127,13 @@ def _outputs(diagram: Diagram) -> list[Value]:
     found = [values[number] for number in wires(diagram.result)]
     other = next((value for value in found if not value.dtype.is_floating_point), None)
     if other is not None or not found:
-        came = "no tensor" if other is None else f"{other.dtype}".removeprefix("torch.")
-        raise CircuitError(f"jacobian: {diagram.name} returns {came}; only floating tensors have derivatives")
+        returned = "no tensor" if other is None else f"{other.dtype}".removeprefix("torch.")
+        raise CircuitError(f"jacobian: {diagram.name} returns {returned}; only floating tensors have derivatives")
     return found
 
 
 def _differentiate(call: FunctionalCall, places: list[int], output_numel: int) -> tuple[Any, list[dict[int, Tensor]]]:
-    """Return the outputs' nesting, as a description, and for each output its derivative by the tensor at each place."""
+    """Return the nesting of the outputs, as a description, and for each its derivatives by the tensors at `places`."""
     forms: list[Any] = []
 
     def run(*moved: Tensor) -> tuple[Tensor, ...]:
@@ -141,11 +142,7 @@ def _differentiate(call: FunctionalCall, places: list[int], output_numel: int) -
             given[place] = tensor
         found: list[Tensor] = []
 
-        def wire(tensor: Tensor) -> Wire:
-            found.append(tensor)
-            return Wire(len(found) - 1)
-
-        forms.append(describe(call(*given), wire))
+        forms.append(describe(call(*given), lambda tensor: append_as_wire(found, tensor)))
         return tuple(found)
 
     point = [call.tensors[place] for place in places]

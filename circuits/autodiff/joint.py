@@ -19,11 +19,11 @@ from circuits.recording import trace
 
 @dataclass(frozen=True)
 class Joint:
-    """The boxes of the forward and the reverse pass, and the values between them and the caller.
+    """The boxes of the forward and the reverse pass, with their inputs and outputs.
 
-    `extra_values` are those of the forward pass (see `ForwardPass`). `inputs` are the inputs of the circuit,
-    `cotangents` those of its outputs, `gradients` the values that the reverse pass returns. `outputs` describes the
-    circuit's outputs, nested as they are, and `result` the dict of the gradients by name.
+    `extra_values` are those of `ForwardPass`. `inputs` are the inputs of the circuit, `cotangents` the cotangents of
+    its outputs, which are inputs of the reverse pass, and `gradients` the values that the reverse pass returns.
+    `outputs` describes the circuit's outputs, nested as they are, and `result` the dict of the gradients by name.
     """
 
     diagram: Diagram
@@ -39,12 +39,12 @@ class Joint:
 
     @property
     def constants(self) -> Mapping[int, torch.Tensor]:
-        """The tensors that the code holds or writes out as literals."""
+        """The constants of the code, by number: tensors that it refers to, and literals."""
         held = self.workspace.listener.record.constants
         return {number: tensor for number, tensor in held.items() if not hasattr(tensor, "fake_mode")}
 
     def diagram_of(self, box: Box, arguments: Any, result: Any, binder: inspect.Signature | None) -> Diagram:
-        """Return a diagram of a box that is made of these boxes, with its arguments, result and parameters."""
+        """Return a diagram of `box`, which contains boxes of this graph; `binder` has its Python parameters."""
         return replace(
             self.diagram,
             box=box,
@@ -91,7 +91,7 @@ def _diagram(f: Any, inputs: Any, sizes: Any, axes: Any, kwargs: Any) -> Diagram
     else:
         diagram = trace(f, *inputs, sizes=sizes, axes=axes, **kwargs)
     if diagram.failed:
-        raise CircuitError(f"{diagram.name}: the recorded run failed, so it cannot be reversed")
+        raise CircuitError(f"{diagram.name}: the recorded run failed, so it cannot be differentiated")
     return diagram
 
 
@@ -116,12 +116,14 @@ def _requested(diagram: Diagram, wrt: str | Sequence[str] | None) -> dict[str, V
     others = _other_names(diagram, known) if set(names) - set(known) else {}
     unknown = [name for name in names if name not in known and name not in others]
     if unknown:
-        raise CircuitError(f"wrt: {diagram.name} has no floating {', '.join(unknown)}; there are {', '.join(known)}")
+        raise CircuitError(
+            f"wrt: {diagram.name} has no floating tensor {', '.join(unknown)}; there are {', '.join(known)}"
+        )
     return {name: known[name] for name in dict.fromkeys([others.get(name, name) for name in names])}
 
 
 def _other_names(diagram: Diagram, known: Mapping[str, Value]) -> dict[str, str]:
-    """Return the further names of tied parameters, each with the first, which `named_parameters` and a diagram use."""
+    """Map each further name of a tied parameter to its first one, which `named_parameters` and a diagram use."""
     found: dict[str, str] = {}
     for first, value in known.items():
         if value.number in diagram.state:
@@ -194,7 +196,7 @@ def _zeros(workspace: Workspace, reverse_pass: ReversePass, value: Value) -> Box
 
 
 def arguments_of(diagram: Diagram, cotangents: Sequence[Value]) -> Struct:
-    """Return the arguments of a backward circuit by name: the circuit's tensors, cotangents, the circuit's others."""
+    """Return the arguments of a backward circuit by name: the circuit's tensors, cotangents, its other arguments."""
     given = dict(zip(diagram.arguments.keys, diagram.arguments.parts, strict=True))
     tensors = {_identifier(name): part for name, part in given.items() if wires(part)}
     back = {value.name: Wire(value.number) for value in cotangents}
@@ -204,13 +206,13 @@ def arguments_of(diagram: Diagram, cotangents: Sequence[Value]) -> Struct:
 
 
 def _identifier(name: str) -> str:
-    """Return a name that a parameter can have: `rest_0` for `rest.0`."""
+    """Return a name as a Python identifier: `rest_0` for `rest.0`."""
     word = name.replace(".", "_")
     return word if word.isidentifier() else f"input_{word}"
 
 
 def parameters_of(arguments: Struct) -> inspect.Signature | None:
-    """Return the parameters for some arguments; those without tensors are optional, with what was recorded as default.
+    """Return a Python signature for some arguments; one without tensors has its recorded value as default.
 
     None if a name is no identifier, as for a function whose parameters have no names.
     """
@@ -221,7 +223,7 @@ def parameters_of(arguments: Struct) -> inspect.Signature | None:
 
 
 def parameters_named(names: Iterable[str], defaults: Mapping[str, Any]) -> inspect.Signature:
-    """Return parameters of these names: positional ones, and keyword-only ones for those that have a default."""
+    """Return a Python signature with these names: positional, or keyword-only for those that have a default."""
     kinds = inspect.Parameter
     positional = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in names if name not in defaults]
     return inspect.Signature(

@@ -1,4 +1,4 @@
-"""One recorded call, run on fake tensors as functional ATen operations, with its results under their numbers."""
+"""`lower_call`: runs one call of a diagram under `Lowering`; the results keep their value numbers."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circuits.autodiff.lowering import Lowering, Step, WriteThroughView
+from circuits.autodiff.tensors import append_as_wire
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, Call, Struct, Wire, describe, fill, map_tensors, store, substitute, wires
 from circuits.errors import CircuitError
@@ -20,8 +21,8 @@ class LoweredCall:
     """The operations of a call, which are recorded in the workspace and not frozen yet.
 
     `steps` are those that gradients flow through, `results` the fakes of the results by number, `active` all values
-    that gradients flow through now. `is_one_operation` is whether the call can stay as it is, because it consists of
-    one operation, whose results are its own.
+    that gradients flow through after the call. `is_one_operation` is whether the call stays as it is, because it
+    consists of one operation that returns the results of the call.
     """
 
     steps: list[Step]
@@ -36,15 +37,15 @@ def lower_call(
     """Run a call as functional operations, and record these.
 
     Args:
-        workspace: Where they are recorded.
+        workspace: The workspace in which the operations are recorded.
         active: The numbers of the values that gradients flow through.
         box: The box of the call, for messages.
-        call: The call, on the values as they are now.
+        call: The call, with current value numbers in its arguments.
         run: The function to call with the fake arguments.
         written: The numbers of the arguments that the call writes in place.
 
     Raises:
-        CircuitError: The call writes through views of its own in a way that has no functional form.
+        CircuitError: The call writes in place through views that it creates, in a way that has no functional form.
     """
     try:
         return _lower(workspace, set(active), box, call, run, None)
@@ -54,14 +55,14 @@ def lower_call(
         return _lower(workspace, set(active), box, call, run, set(written))
     except WriteThroughView:
         raise CircuitError(
-            f"{box.label} at {box.where or 'an unknown line'} writes through views of its own, which "
-            "gradients cannot be followed through; compute a new value instead"
+            f"{box.label} at {box.where or 'an unknown line'} writes in place through views that it creates, which "
+            "gradients cannot be computed through; compute a new value instead"
         ) from None
 
 
 @contextlib.contextmanager
 def as_recorded(call: Call) -> Iterator[None]:
-    """Set autocast, and switch autograd off, inside the `with` as they were when the call was recorded."""
+    """Enable autocast and disable autograd inside the `with`, each if it was so when the call was recorded."""
     with contextlib.ExitStack() as stack:
         if call.autocast is not None:
             stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1], cache_enabled=False))
@@ -98,7 +99,7 @@ def _lower(
 
 @contextlib.contextmanager
 def _below_autograd(box: Box) -> Iterator[None]:
-    """Dispatch below autograd inside the `with`, where composite operations are whole; not in a box with transforms."""
+    """Dispatch below autograd inside the `with`, where composite operations are whole; not if a box contains others."""
     if box.boxes:
         yield
     else:
@@ -120,16 +121,11 @@ def _run_functionalized(
             fill(part, lambda wire: by_number[wire.number], workspace.sizes.scalar) for part in (call.args, call.kwargs)
         )
         found: list[Tensor] = []
-        form[:] = [describe(function(*args, **kwargs), lambda tensor: _append(found, tensor))]
+        form[:] = [describe(function(*args, **kwargs), lambda tensor: append_as_wire(found, tensor))]
         return tuple(found)
 
     found = torch.func.functionalize(run)(*inputs.values())
     return fill(form[0], lambda wire: found[wire.number], lambda scalar: scalar.expression)
-
-
-def _append(found: list[Tensor], tensor: Tensor) -> Wire:
-    found.append(tensor)
-    return Wire(len(found) - 1)
 
 
 def _make_distinct(workspace: Workspace, results: dict[int, Tensor], first: int) -> None:
@@ -144,7 +140,7 @@ def _make_distinct(workspace: Workspace, results: dict[int, Tensor], first: int)
 def _rename_results(
     workspace: Workspace, lowering: Lowering, results: Mapping[int, Tensor]
 ) -> tuple[list[Step], set[int]]:
-    """Give the results, in the recorded events too, the numbers that the call has for them; return steps and active."""
+    """Give the results the numbers that the call has for them, in the recorded events too; return steps and active."""
     for number, fake in lowering.inputs.items():
         workspace.bind(fake, number)
     numbers = {workspace.number_of(fake): number for number, fake in results.items()}

@@ -1,4 +1,4 @@
-"""The ATen operations that a torch call consists of, down to those that have reverse rules.
+"""`Lowering`: the dispatch mode that records a torch call as ATen operations, decomposed until these have rules.
 
 A call runs once on fake tensors under a dispatch mode below autograd, where composite operations (`layer_norm`,
 `einsum`, `softmax`) arrive before torch decomposes them. An operation that has a rule, or through which no gradient
@@ -124,7 +124,7 @@ class Lowering(TorchDispatchMode):
         return output, event
 
     def _note_storages(self, made: list[Tensor]) -> None:
-        """Remember which tensors of the call share a storage."""
+        """Register tensors of the call under their storages."""
         for tensor in made:
             if tensor.layout is torch.strided:
                 self._by_storage.setdefault(storage_of(tensor), []).append(tensor)
@@ -141,7 +141,9 @@ class Lowering(TorchDispatchMode):
     def _opaque(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Record an operation that has no rule; torch computes its vector-Jacobian product in the reverse pass."""
         if torch.Tag.nondeterministic_seeded in func.tags:
-            raise CircuitError(f"{name} draws random numbers and has no reverse rule, so its gradient cannot be known")
+            raise CircuitError(
+                f"{name} draws random numbers and has no reverse rule, so its gradient cannot be computed"
+            )
         output, event = self._record(func, args, kwargs)
         self._activate(output)
         arguments = whole_arguments(
@@ -152,7 +154,7 @@ class Lowering(TorchDispatchMode):
         return output
 
     def _activate(self, output: Any) -> None:
-        """Let gradients flow through the floating tensors of an output."""
+        """Mark the floating tensors of an output as active."""
         self.active |= {self.workspace.number_of(tensor) for tensor in tensors(output) if is_floating(tensor)}
 
     # Decomposing
@@ -193,7 +195,8 @@ class Lowering(TorchDispatchMode):
     def _write(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Run the functional form of an in-place operation; its output replaces the written tensor from here on.
 
-        Autograd does not see a write under `no_grad`: the gradient of the tensor is that of its contents before it.
+        Autograd does not record a write under `no_grad`: it differentiates the tensor as if the write only added a
+        constant.
         """
         target = args[0]
         packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
@@ -221,7 +224,9 @@ class Lowering(TorchDispatchMode):
         target, before = args[0], self.workspace.number_of(args[0])
         functional = functional_form(func)
         if functional is None or before in self.inputs:
-            raise CircuitError(f"{name} changes what gradients flow through in place; compute a new value instead")
+            raise CircuitError(
+                f"{name} changes in place a tensor that gradients flow through; compute a new value instead"
+            )
         self.workspace.fakes[before] = torch.ops.aten.alias.default(target)
         made = self.__torch_dispatch__(functional, (), args, kwargs)
         func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Copies of modules with fake tensors for their parameters and buffers, for what a diagram calls on whole modules."""
+"""Copies of modules with fake parameters and buffers, for the calls of whole modules in a diagram."""
 
 import copy
 from typing import Any
@@ -11,7 +11,7 @@ from circuits.recording import Listener
 
 
 class ModuleCopies:
-    """A fake copy of each module, made at its first use; the copies share their tensors as the modules do.
+    """A fake copy of each module, made at its first use; tensors that modules share, their copies share too.
 
     Their parameters and buffers are recorded under the numbers that the diagram gives the original ones.
     """
@@ -32,7 +32,7 @@ class ModuleCopies:
         return copied if isinstance(module, nn.Module) else getattr(copied, module.__name__)
 
     def at(self, module: nn.Module, path: str) -> nn.Module:
-        """Return the copy of a module, which is recorded at this path, and its submodules below it."""
+        """Return the copy of a module, after registering it at this path, and its submodules below."""
         copied, paths = self.of(module), self.listener.record.paths
         for name, inner in copied.named_modules() if id(copied) not in paths else ():
             paths[id(inner)] = [".".join([word for word in (path, name) if word])]

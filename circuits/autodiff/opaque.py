@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from circuits import switch
-from circuits.autodiff.tensors import is_floating
-from circuits.diagram import Wire, describe, fill, tensors
+from circuits.autodiff.tensors import append_as_wire, is_floating
+from circuits.diagram import describe, fill, tensors
 
 
 class Pullback:
@@ -49,15 +49,15 @@ class Pullback:
         return type(self)(self, self.__name__)
 
     def restricted(self, asked: tuple[int, ...]) -> "Pullback":
-        """Return the same for the floating tensors at these positions only."""
+        """Return the vector-Jacobian product by only the floating tensors at these positions."""
         return type(self)(self.function, self.__name__.removeprefix("∂"), asked)
 
     def run(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """Return the cotangents as a call does, without being recorded."""
+        """Return the cotangents, as a call does, without recording a box."""
         given: list[Tensor] = []
-        form = describe((args, kwargs), lambda tensor: _append(given, tensor))
+        form = describe((args, kwargs), lambda tensor: append_as_wire(given, tensor))
         floating = [place for place, tensor in enumerate(given) if is_floating(tensor)]
         floating = floating if self.asked is None else [floating[place] for place in self.asked]
 
@@ -85,7 +85,7 @@ class AutogradPullback(Pullback):
     def back(
         self, function: Callable[..., Any], inputs: list[Tensor], cotangents: tuple[Tensor | None, ...]
     ) -> tuple[Tensor, ...]:
-        """Return the cotangents of the inputs; they have a graph of their own if anything here requires a gradient."""
+        """Return the cotangents of the inputs, differentiable in turn if an input or cotangent requires a gradient."""
         again = torch.is_grad_enabled() and any(each.requires_grad for each in (*inputs, *tensors(cotangents)))
         with torch.enable_grad():
             inputs = [each if each.requires_grad else each.detach().requires_grad_() for each in inputs]
@@ -122,8 +122,3 @@ def _with_zeros(outputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ..
     return tuple(
         [torch.zeros_like(out) if back is None else back for out, back in zip(outputs, cotangents, strict=True)]
     )
-
-
-def _append(found: list[Tensor], tensor: Tensor) -> Wire:
-    found.append(tensor)
-    return Wire(len(found) - 1)

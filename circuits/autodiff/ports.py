@@ -1,8 +1,8 @@
 """The inputs and outputs of each box, computed once all boxes exist, and the axis names that values have there.
 
 A value that is made in one box and read in another is an output of the one and an input of the other, so that a box of
-the forward pass shows what it saves for the reverse pass. Around a circuit, an axis has the name that the circuit's
-letter for it stands for there.
+the forward pass shows the values it saves for the reverse pass. Outside a circuit, an axis has the name it has in the
+calling code, not that of the circuit's signature.
 """
 
 import re
@@ -37,7 +37,7 @@ def flow(boxes: Iterable[Box]) -> Flow:
 
 
 def port_values(boxes: Iterable[Box]) -> dict[int, Value]:
-    """Return the inputs and outputs of some boxes by number, with the axis names of the box that has them first."""
+    """Return the inputs and outputs of some boxes by number, with the axis names in the first box that has each."""
     found: dict[int, Value] = {}
     for box in boxes:
         for value in (*box.inputs, *box.outputs):
@@ -46,7 +46,7 @@ def port_values(boxes: Iterable[Box]) -> dict[int, Value]:
 
 
 def axes_outside(box: Box, values: Iterable[Value], primal: Mapping[int, int]) -> tuple[Value, ...]:
-    """Return values from the inside of a box with the axis names that hold around it; None where there is no name.
+    """Return values from inside a box with the axis names used outside it; None where there is no such name.
 
     `primal` maps the number of a cotangent to that of its primal, which has the same axes.
     """
@@ -66,7 +66,7 @@ def axes_outside(box: Box, values: Iterable[Value], primal: Mapping[int, int]) -
 
 
 def _names_outside(box: Box, ports: Mapping[int, Value]) -> dict[str, str | None]:
-    """Return the name that each axis name inside a circuit has around it, from the tensors known on both sides."""
+    """Return the outside name of each axis name inside a circuit, from the tensors that occur on both sides."""
     names: dict[str, str | None] = {}
     within = port_values(box.boxes)
     for number, port in ports.items():
@@ -79,7 +79,7 @@ _LETTERS = re.compile(r"[^\W\d]\w*'*")
 
 
 def _translated(axis: str, names: Mapping[str, str | None]) -> str | None:
-    """Return an axis, perhaps a group or an expression of several letters, in the names outside; None if one lacks."""
+    """Return an axis, or a group or expression of several, in outside names; None if one of them has no such name."""
     if axis in names:
         return names[axis]
     found = {letter: names.get(letter) for letter in _LETTERS.findall(axis)}
@@ -97,8 +97,8 @@ def with_ports(
         boxes: Boxes in the order of the run. A box of the reverse pass has all possible inputs and outputs, of which
             the used ones are chosen; a box of the forward pass keeps its own.
         wanted: The numbers of the values that are read after the last box.
-        extra_values: For boxes of the forward pass, by id, the values that they make besides their outputs; those that
-            are read later become outputs.
+        extra_values: For boxes of the forward pass, by id, all values that are made in them; those that are read later
+            become outputs.
     """
     later, found = set(wanted), []
     for box in reversed(boxes):
@@ -130,7 +130,7 @@ def needed(
     Args:
         boxes: Boxes in the order of the run.
         wanted: The numbers of the values that are read after the last box.
-        has_effects: Whether a box with a call does more than return its results; such a box stays.
+        has_effects: Returns whether a box with a call has side effects; such a box is kept.
     """
     alive, kept = set(wanted), []
     for box in reversed(list(boxes)):

@@ -1,11 +1,11 @@
 """The partition of a joint graph: which values are saved for backward, and which the reverse pass recomputes.
 
-Recomputed are the boxes that the caller names, and boxes that cost nothing, such as views.
+The reverse pass recomputes the boxes that the caller names, and boxes that cost nothing, such as views.
 
-A softmax of scores that are recomputed is not recomputed as a whole. One number a row is saved, s = logsumexp(score),
-and the weights are exp(score - s); the row sum of weights times their cotangents, which its reverse needs, is computed
-from the result of the contraction that reads the weights. This is the backward of FlashAttention: five contractions,
-and no saved tensor that has an axis for queries and one for keys.
+A softmax whose scores are recomputed is not recomputed as a whole. One number per row is saved, s = logsumexp(score),
+and the weights are exp(score - s); the row sum of weights times their cotangents, which the softmax's reverse rule
+needs, is computed from the result of the contraction that reads the weights. This is the backward of FlashAttention:
+five contractions, and no saved tensor that has an axis for queries and one for keys.
 
 Source: T. Dao et al., FlashAttention, NeurIPS 2022, algorithm 4 and appendix B; T. Chen et al., Training Deep Nets
 with Sublinear Memory Cost, 2016.
@@ -17,8 +17,8 @@ from typing import Any
 
 from circuits.autodiff.joint import Joint
 from circuits.autodiff.ports import axes_outside, flow
-from circuits.autodiff.rewrites.purity import MAKING, is_pure, written_values
-from circuits.autodiff.rewrites.row_sums import exchanged, leaf_boxes, row_sums, with_replacements
+from circuits.autodiff.rewrites.purity import CONSTANT_TENSORS, is_pure, written_values
+from circuits.autodiff.rewrites.row_sums import leaf_boxes, replacement_boxes, row_sums, with_replacements
 from circuits.autodiff.softmax_statistic import from_statistic, is_softmax
 from circuits.autodiff.tensors import storage_of
 from circuits.diagram import Box, Value, operation_name, wires
@@ -27,14 +27,15 @@ from circuits.errors import CircuitError
 _VIEWS = frozenset(
     ["permute", "transpose", "swapaxes", "mT", "T", "t", "numpy_T", "unsqueeze", "squeeze", "expand", "view", "alias"]
 )
-"""Operations that return a view, which costs nothing to take again."""
+"""Operations that return a view, which costs nothing to recompute."""
 
 
 @dataclass(frozen=True)
 class Partition:
     """The forward pass, the boxes of it that the reverse pass recomputes, and the reverse pass.
 
-    `saved` are the numbers of the values that the recomputed boxes and the reverse pass read from memory.
+    `saved` are the numbers of the values that the recomputed boxes and the reverse pass read from memory;
+    `extra_values` are those of `ForwardPass`, with the values that boxes inserted into the forward pass make.
     """
 
     forward: Box
@@ -53,7 +54,7 @@ def partition(joint: Joint, names: Sequence[str]) -> Partition:
             name), or axes of tensors (`y x`: every tensor that has both).
 
     Raises:
-        CircuitError: A name is none of these, or the name of an operation whose result would differ the second time.
+        CircuitError: A name is none of these, or names an operation whose result may differ when it is recomputed.
     """
     choice = _Choice(joint, names)
     wanted = choice.reads(joint.reverse)
@@ -81,13 +82,13 @@ def partition(joint: Joint, names: Sequence[str]) -> Partition:
 class _Choice:
     """Which boxes of the forward pass are recomputed.
 
-    `boxes` are its leaf boxes in order, `named` those that the caller names, by id. `held` are the values that exist in
-    the reverse pass without being saved: parameters, buffers, constants, cotangents.
+    `boxes` are its leaf boxes in order, `named` those that the caller names, by id. `available` are the values that
+    exist in the reverse pass without being saved: parameters, buffers, constants, cotangents.
     """
 
     def __init__(self, joint: Joint, names: Sequence[str]) -> None:
         self.joint = joint
-        self.held = {*joint.diagram.state, *joint.constants, *[value.number for value in joint.cotangents]}
+        self.available = {*joint.diagram.state, *joint.constants, *[value.number for value in joint.cotangents]}
         self.boxes = list(leaf_boxes([joint.forward]))
         self.next_number = len(joint.workspace.listener.record.values)
         self.values = {
@@ -106,14 +107,14 @@ class _Choice:
 
     def reads(self, boxes: Iterable[Box]) -> set[int]:
         """Return the values that some boxes read and that have to be saved or recomputed."""
-        return {number for number in flow(boxes).read if number not in self.held}
+        return {number for number in flow(boxes).read if number not in self.available}
 
     def is_recomputed(self, box: Box) -> bool:
-        """Return whether a box is named, is a view of all of a tensor, or makes a tensor of constants from no other."""
+        """Return whether a box is named, is a view of a whole tensor, or makes a constant tensor and reads none."""
         if id(box) in self.named:
             return True
         name, read = operation_name(box.call.function), len(flow([box]).read)  # type: ignore[union-attr]
-        is_free = (_is_view(box) and read == 1) or (name in MAKING and read == 0)
+        is_free = (_is_view(box) and read == 1) or (name in CONSTANT_TENSORS and read == 0)
         return is_free and is_pure(box) and not self._is_overwritten(box)
 
     # Names
@@ -140,16 +141,18 @@ class _Choice:
         words = sorted({_first_word(box) for box in self.boxes})
         boxes = [box.path or _first_word(box) for box in _boxes_with_content(self.joint.forward)]
         boxes = [each for each in dict.fromkeys(boxes) if each != self.joint.diagram.name]
-        within = f"; and inside it {', '.join(boxes)}" if boxes else ""
+        with_content = f"; its boxes are {', '.join(boxes)}" if boxes else ""
         raise CircuitError(
-            f"recompute: {self.joint.diagram.name} has no {name}; there are {', '.join(words)}{within}; or name axes "
-            "that the tensors have, as 'y x'"
+            f"recompute: {self.joint.diagram.name} has no {name}; its operations are {', '.join(words)}{with_content}; "
+            "axes of tensors are named as in 'y x'"
         )
 
     def _refuse_unrepeatable(self, box: Box) -> None:
-        """Raise CircuitError if a box might return something else the second time."""
+        """Raise CircuitError if a box may return another result when it is run again."""
         if not is_pure(box):
-            raise CircuitError(f"recompute: {box.label} may return another result the second time, so it must be saved")
+            raise CircuitError(
+                f"recompute: {box.label} may return another result when it is run again, so its result must be saved"
+            )
         if self._is_overwritten(box):
             raise CircuitError(
                 f"recompute: an input of {box.label} is overwritten later, so the result of {box.label} must be saved"
@@ -165,7 +168,7 @@ class _Choice:
     # Softmax
 
     def is_from_statistic(self, box: Box) -> bool:
-        """Return whether a box is a named softmax whose scores are recomputed too, from tensors of other sizes."""
+        """Return whether a box is a named softmax whose scores are recomputed from tensors of other sizes."""
         if not is_softmax(box) or id(box) not in self.named:
             return False
         makes = {number: each for each in self.named.values() for number in wires(_result(each))}
@@ -177,18 +180,21 @@ class _Choice:
         return all(self.values[number].sizes != box.outputs[0].sizes for number in seen - makes.keys())
 
     def without_row_sums(self, softmaxes: Sequence[Box]) -> tuple[Box, ...]:
-        """Return the reverse pass, in which no row sum reads the weights of these: it uses what they contract to."""
+        """Return the reverse pass without the row sums of products that read the outputs of these softmaxes.
+
+        Such a sum is computed from the result of a contraction of the output instead, unless that is recomputed itself.
+        """
         weights = {number for box in softmaxes for number in wires(_result(box))}
         reverse = list(leaf_boxes(self.joint.reverse))
         recomputed = {number for box in self.named.values() for number in wires(_result(box))}
         sums = row_sums([*self.boxes, *reverse], self.values)
         found = {id(each.box): each for each in sums if each.factor in weights and each.contracted not in recomputed}
-        replacements = {key: exchanged(each, self.values, self.new_number()) for key, each in found.items()}
+        replacements = {key: replacement_boxes(each, self.values, self.new_number()) for key, each in found.items()}
         return tuple(with_replacements(self.joint.reverse, replacements)) if replacements else self.joint.reverse
 
 
 def _is_view(box: Box) -> bool:
-    """Return whether the output of a box is a view that has all numbers of its input."""
+    """Return whether the output of a box is a view that has all elements of its input."""
     call: Any = box.call
     if operation_name(call.function) != "index":
         return operation_name(call.function) in _VIEWS
@@ -199,7 +205,7 @@ def _is_view(box: Box) -> bool:
 def _with_boxes_after(
     box: Box, after: Mapping[int, Sequence[Box]], extra_values: dict[int, Sequence[Value]]
 ) -> tuple[Box, list[Value]]:
-    """Return a box with others inserted inside it, and the values that these make, with the axis names around it.
+    """Return a box with others inserted inside it, and the values that these make, with the axis names outside it.
 
     Args:
         box: The box to insert into.
@@ -230,7 +236,7 @@ def _values(box: Box) -> dict[int, Value]:
 
 
 def _boxes_with_content(box: Box) -> Iterator[Box]:
-    """Yield a box and those in it that are run by the boxes inside them."""
+    """Yield a box and those inside it, at any depth, that contain boxes instead of a call."""
     if box.call is None:
         yield box
         for inner in box.boxes:

@@ -1,7 +1,7 @@
 """The reverse pass: from the last box to the first, each reversed by its rule; cotangents of one value are added.
 
 The boxes of the reverse pass mirror those of the forward pass: the reverse of a circuit contains the reverses of the
-boxes in it. Boxes whose results are unused are removed at the end.
+boxes in it. `joint` removes boxes whose results are unused.
 """
 
 from collections.abc import Callable, Mapping
@@ -86,7 +86,7 @@ class ReversePass:
         return found
 
     def _sum(self, box: Box, number: int, other: Tensor) -> Box:
-        """Return a box that adds an earlier cotangent of a value to its present one."""
+        """Return a box that adds an earlier cotangent of a value to its new one."""
         mine = self.cotangents[number]
         made = self.workspace.record_box("add", self._axes(box), lambda: self._add(number, other + mine, is_sum=True))
         return self._with_primal_axes(made.boxes[0], box)
@@ -101,7 +101,7 @@ class ReversePass:
         return known
 
     def _with_primal_axes(self, made: Box, box: Box) -> Box:
-        """Return the reverse of `box` in which a cotangent has the axes of its primal, as these are named around it."""
+        """Return the reverse of `box`, each cotangent with the axis names that its primal has outside `box`."""
         axes = _axes_within(box)
 
         def known(value: Value) -> Axes:
@@ -148,7 +148,7 @@ class ReversePass:
         return fill(description, read, self.workspace.sizes.scalar)
 
     def _result_cotangents(self, result: Any) -> Any:
-        """Return the cotangents of a result, nested as it is; zeros where none was found, None for integers."""
+        """Return the cotangents of a result, nested in the same way; zeros where none was found, None for integers."""
         return fill(result, lambda wire: self._cotangent(wire.number), lambda _: None)
 
     def _cotangent(self, number: int) -> Tensor | None:
@@ -164,15 +164,15 @@ class ReversePass:
         back = [self.cotangents.get(number) for number in wires(step.result) if is_floating(fakes[number])]
         args, kwargs = self._fill(step.arguments["args"]), self._fill(step.arguments["kwargs"])
         floating = [n for part in step.arguments.values() for n in wires(part) if is_floating(fakes[n])]
-        asked = tuple([place for place, number in enumerate(floating) if number in self.active])
+        positions = tuple([place for place, number in enumerate(floating) if number in self.active])
         try:
-            found = pullback.restricted(asked)(args, kwargs, tuple(back))
+            found = pullback.restricted(positions)(args, kwargs, tuple(back))
         except RuntimeError as error:
             brief = str(error).splitlines()[0]
             raise CircuitError(
-                f"{step.name} has no rule, and torch cannot reverse it at these sizes: {brief}"
+                f"{step.name} has no rule, and torch cannot differentiate it at these sizes: {brief}"
             ) from error
-        for place, cotangent in zip(asked, found, strict=True):
+        for place, cotangent in zip(positions, found, strict=True):
             self._accumulate(step.name, Wire(floating[place]), cotangent)
 
     def _custom(self, box: Box, custom: CustomBackward) -> None:
@@ -215,7 +215,7 @@ def _merged(axes: Axes, others: Axes) -> Axes:
 
 
 def _axes_within(box: Box) -> dict[int, Axes]:
-    """Return the axes of all values around and in a box; for one that occurs several times, as named furthest out."""
+    """Return the axes of all values around and in a box, each as named in the outermost box that has it."""
     every = reversed(list(box.walk()))
     return {value.number: value.axes for inner in every for value in (*inner.inputs, *inner.outputs)}
 
@@ -233,7 +233,7 @@ def _empty_reverse(box: Box) -> Box:
 
 
 def _unwrapped(made: Box) -> Box:
-    """Return the single operation of a reverse under the reverse's label; else the reverse, with all its ports."""
+    """Return a reverse, with all possible ports; or the operation in it, under the same label, if there is only one."""
     if len(made.boxes) == 1 and made.boxes[0].kind == "operation" and not _is_opaque(made.boxes[0]):
         return replace(made.boxes[0], label=made.label)
     ports = tuple(port_values(made.boxes).values())

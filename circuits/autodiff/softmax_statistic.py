@@ -1,4 +1,4 @@
-"""A softmax computed from its scores and one saved number a row: exp(score - logsumexp(score)).
+"""A softmax computed from its scores and one saved number per row: exp(score - logsumexp(score)).
 
 Source: T. Dao et al., FlashAttention, NeurIPS 2022, appendix B.
 """
@@ -17,7 +17,7 @@ _HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class FromStatistic:
-    """The boxes that compute the logsumexp of each row after a softmax, and those that compute its weights from it."""
+    """`forward` are the boxes that compute the logsumexp of each row, `recomputed` those of the softmax from it."""
 
     forward: list[Box]
     recomputed: list[Box]
@@ -38,7 +38,7 @@ def from_statistic(box: Box, score: Value, new_number: Callable[[], int]) -> Fro
 
     Args:
         box: The box of the softmax.
-        score: Its input.
+        score: The input of the softmax.
         new_number: Returns a value number that is not used yet.
     """
     call: Any = box.call
@@ -68,7 +68,7 @@ def from_statistic(box: Box, score: Value, new_number: Callable[[], int]) -> Fro
 
 
 def _dim(box: Box) -> int | None:
-    """Return the position of the axis that a softmax is over; None if it is given in another way, or there is none."""
+    """Return the position of the axis that a softmax is over; None if that is no int, or there are no axes."""
     call: Any = box.call
     named = dict(zip(call.kwargs.keys, call.kwargs.parts, strict=True))
     dim = call.args.parts[1] if len(call.args.parts) > 1 else named.get("dim")

@@ -1,4 +1,4 @@
-"""The tape: what the forward pass leaves for the reverse pass."""
+"""The tape: the data that the forward pass records for the reverse pass."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ from circuits.diagram import CustomBackward
 
 @dataclass
 class Tape:
-    """What the reverse pass needs of the forward pass.
+    """The operations of the forward pass to differentiate, and the values that they read.
 
     `steps` are the operations to differentiate and `custom` the custom backward circuits, both by the id of the box
-    that they belong to. `current` has the present number of each value of the diagram. `copies` maps a value that is
+    that they belong to. `current` has the current number of each value of the diagram. `copies` maps a value that is
     overwritten to the copy that the reverse pass reads instead.
     """
 

@@ -1,6 +1,6 @@
 """The workspace in which a backward circuit is made: fake tensors for the values of a diagram, and a box recorder.
 
-The fake tensors have the sizes of the values, free where these are free. Operations on them are recorded as `trace`
+The fake tensors have the sizes of the values, symbolic where these are free. Operations on them are recorded as `trace`
 records them, and become boxes whose values continue the diagram's numbers and axis names.
 """
 
@@ -27,7 +27,7 @@ Axes = tuple[str | None, ...]
 class Workspace:
     """Fake tensors for the values of a diagram, by number in `fakes`, and boxes recorded with them.
 
-    `sizes` translates sizes; `modules` holds fake copies of the modules that the diagram calls as a whole.
+    `sizes` translates sizes; `modules` has fake copies of the modules that the diagram calls as a whole.
     """
 
     def __init__(self, diagram: Diagram) -> None:
@@ -48,7 +48,7 @@ class Workspace:
     def open(self) -> Iterator[None]:
         """Make fake tensors and record operations inside the `with`; outer recorders are not notified of them.
 
-        Autocast is off inside: each call of the diagram holds the autocast state that it was recorded under.
+        Autocast is off inside: each call of the diagram has the autocast state that it was recorded under.
         """
         with (
             unrecorded(), _without_autocast(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode,
@@ -66,7 +66,7 @@ class Workspace:
     # The values of the diagram
 
     def _register_values(self) -> None:
-        """Enter the diagram's values in the recorder, so that new values get the numbers after theirs."""
+        """Add the diagram's values to the record, so that new values are numbered after them."""
         record = self.listener.record
         for number in range(max(self.values, default=-1) + 1):
             value = self.values.get(number)
@@ -95,7 +95,7 @@ class Workspace:
 
     @property
     def device(self) -> torch.device:
-        """The device of new tensors that no call states a device for: that of the first parameter or constant."""
+        """The device of new tensors, unless a call specifies one: that of the first parameter, buffer or constant."""
         held = [attribute(*where) for where in self.diagram.state.values()] or [*self.diagram.constants.values()]
         return held[0].device if held else torch.get_default_device()
 
@@ -107,7 +107,7 @@ class Workspace:
         return torch.empty(sizes, dtype=value.dtype, device=self.device)
 
     def assign_fake(self, number: int, tensor: Tensor) -> Tensor:
-        """Make `tensor` the fake of value `number`, and return it; one that is another value's is aliased first."""
+        """Make `tensor` the fake of value `number` and return it; a tensor bound to another value is aliased first."""
         known = self.listener.values._wires.get(id(tensor))
         if known is not None and known[0]() is tensor and known[1].number != number:
             with self.listener.paused():
@@ -136,7 +136,7 @@ class Workspace:
     # Recorded boxes
 
     def record_box(self, label: str, axes: Mapping[int, Axes], run: Callable[[], Any]) -> Box:
-        """Run `run` and return what it does as a box; `axes` names axes of values that it reads or makes."""
+        """Run `run` and return its operations as a box; `axes` names axes of values that it reads or makes."""
         self.record(label, run)
         return self.freeze(axes)
 
@@ -149,7 +149,7 @@ class Workspace:
     def unrecorded(self, function: Any) -> Iterator[None]:
         """Record nothing inside the `with`, in which `function`, a call of the diagram, is run.
 
-        Conditions on sizes inside it are taken as those of the recorded call, so only equalities become guards.
+        Of the conditions on sizes that arise inside `function`, only equalities become guards, as in a recorded call.
         """
         self._unrecorded_function = function
         try:
@@ -159,7 +159,7 @@ class Workspace:
             self._unrecorded_function = None
 
     def discard_events(self) -> None:
-        """Forget the events recorded since the last box."""
+        """Delete the events recorded since the last box."""
         del self.listener.record.events[:]
         self.builder.consumed = 0
 
@@ -175,7 +175,7 @@ class Workspace:
 
 
 def _name_axes(builder: Builder, axes: Mapping[int, Axes]) -> None:
-    """Name the axes of some values; single letters first, since their sizes tell how a group is composed."""
+    """Name the axes of some values; identifiers first, since a group is split by their sizes."""
     names = builder.names
     builder.read_new_shapes()
     matcher, letters = names.matcher(), dict[str, AxisNode]()

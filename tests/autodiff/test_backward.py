@@ -135,7 +135,7 @@ def test_attention_has_two_contractions_forward_and_four_in_reverse() -> None:
     assert contractions(diagram) == [2, 4]
 
 
-def test_fused_attention_is_reversed_as_its_definition() -> None:
+def test_fused_attention_is_differentiated_by_its_definition() -> None:
     diagram = backward(F.scaled_dot_product_attention, r(2, 3, 4), r(2, 5, 4), r(2, 5, 4))
     count = [len([box for box in half.walk() if box.label.startswith("einsum '")]) for half in diagram.boxes]
     assert count == [2, 4]
@@ -235,7 +235,7 @@ OTHERS: dict[str, Callable[[], tuple[Any, ...]]] = {
 
 
 class Tied(nn.Module):
-    """A language model whose head is its embedding."""
+    """A language model whose head and embedding share one weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -266,7 +266,7 @@ class Unread(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
-def test_every_model_of_the_zoo_has_a_rule_for_all_it_does(name: str) -> None:
+def test_all_operations_of_the_models_of_the_zoo_have_rules(name: str) -> None:
     model_agrees(*ZOO[name]())
 
 
@@ -277,7 +277,7 @@ def test_modules_of_torch(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_whole_transformer_of_torchs() -> None:
+def test_the_transformer_of_torch() -> None:
     model_agrees(nn.Transformer(8, 2, 1, 1, 16, batch_first=True), r(2, 3, 8), r(2, 4, 8))
 
 
@@ -308,7 +308,7 @@ def test_a_convolutional_gradient_runs_at_new_sizes(size: tuple[int, ...]) -> No
     torch.testing.assert_close(diagram(image, back)["image"], pull(back)[0])
 
 
-def test_sizes_that_break_a_guard_are_refused() -> None:
+def test_sizes_that_violate_a_guard_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"x is 5 in value \[.*\], expected 3"):
         backward(attend)(r(2, 4), r(3, 4), r(5, 4), r(2, 4))
 
@@ -320,7 +320,7 @@ def test_parameters_can_be_replaced_by_name() -> None:
     torch.testing.assert_close(found["input"], back @ weight)
 
 
-def test_a_recorded_run_can_be_reversed() -> None:
+def test_a_recorded_run_can_be_differentiated() -> None:
     model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double(), r(2, 4)
     with track(model, to=None) as seen:
         model(x)
@@ -352,7 +352,7 @@ def test_buffers_are_included_only_if_wrt_names_them() -> None:
     torch.testing.assert_close(found, -back.sum(0) * model.weight / (model.running_var + model.eps).sqrt())
 
 
-def test_an_unused_input_gets_a_zero_with_its_axes_once() -> None:
+def test_an_unused_input_has_a_zero_cotangent_with_its_axes() -> None:
     diagram = backward(lambda a, b: a * 2, r(3), r(2, 4))
     zeros = [box for box in diagram.walk() if box.label == "zeros"]
     assert len(zeros) == 1
@@ -427,17 +427,17 @@ def _(a: Tensor, back: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_reversed_is_refused_in_plain_words(name: str, golden: Any) -> None:
+def test_messages_of_refused_gradients(name: str, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
         REFUSED[name]()
     golden(f"autodiff/refused_{name}.txt", re.sub(r"\S*/(\w+\.py):\d+", r"\1", f"{caught.value}\n"))
 
 
-def test_a_failed_run_cannot_be_reversed() -> None:
+def test_a_failed_run_cannot_be_differentiated() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(4, 4))
     with track(model, to=None) as seen, pytest.raises(RuntimeError):
         model(torch.ones(3, 8))
-    with pytest.raises(CircuitError, match="cannot be reversed"):
+    with pytest.raises(CircuitError, match="cannot be differentiated"):
         backward(seen.diagram)
 
 
@@ -561,7 +561,7 @@ def test_a_value_computed_without_autograd_is_a_constant() -> None:
     torch.testing.assert_close(backward(backward(f, x))(x, ones(3), ones(3))["x"], 0 * x)
 
 
-def test_a_run_without_gradients_is_reversed_as_if_it_had_them() -> None:
+def test_a_run_without_gradients_is_differentiated_as_if_it_had_them() -> None:
     with torch.no_grad():
         diagram = backward(lambda x: x.sin(), r(3))
     x = r(3)
@@ -569,7 +569,7 @@ def test_a_run_without_gradients_is_reversed_as_if_it_had_them() -> None:
 
 
 class Straight(torch.autograd.Function):
-    """Rounds, with a gradient of its own."""
+    """Rounds; its `backward` is not the derivative of its `forward`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -581,7 +581,7 @@ class Straight(torch.autograd.Function):
         return back * ctx.saved_tensors[0] ** 2
 
 
-def test_a_functions_own_gradient_is_its_gradient() -> None:
+def test_the_backward_of_an_autograd_function_is_used() -> None:
     def f(x: Tensor) -> Tensor:
         return Straight.apply(x * 2) * x
 
@@ -624,7 +624,7 @@ class Mapped(nn.Module):
         return torch.vmap(self.layer, in_dims=1)(x)
 
 
-def test_a_module_that_uses_vmap_is_reversed_with_its_parameters() -> None:
+def test_a_module_that_uses_vmap_has_gradients_by_its_parameters() -> None:
     model_agrees(Mapped(), r(2, 5, 4))
 
 
@@ -681,7 +681,7 @@ def test_the_two_diagrams_of_a_model_with_dropout_share_the_mask() -> None:
     assert torch.equal(reverse(saved, ones(50))["x"], output)
 
 
-def test_what_is_recomputed_is_not_saved() -> None:
+def test_recomputed_values_are_not_saved() -> None:
     sizes = {"y": 5, "x": 7, "k": 4}
     plain, thrifty = forward_backward(attend, sizes=sizes), forward_backward(attend, recompute="softmax", sizes=sizes)
     bare = forward_backward(attend, recompute=["softmax", "mul", "einsum"], sizes=sizes)
@@ -699,8 +699,8 @@ def test_what_is_recomputed_is_not_saved() -> None:
             torch.testing.assert_close(slope, expected[name])
 
 
-def test_what_cannot_be_recomputed_is_refused() -> None:
-    with pytest.raises(CircuitError, match="attend has no relu; there are einsum, mul, softmax"):
+def test_unknown_and_random_operations_are_not_recomputed() -> None:
+    with pytest.raises(CircuitError, match="attend has no relu; its operations are einsum, mul, softmax"):
         forward_backward(attend, recompute="relu")
     with pytest.raises(CircuitError, match="native_dropout may return another result"):
         forward_backward(lambda x: F.dropout(x.exp(), 0.5), r(3), recompute="native_dropout")
@@ -930,7 +930,7 @@ def test_random_programs_their_gradients_and_the_gradients_of_these(program: Pro
             torch.testing.assert_close(mine, torch.zeros_like(mine) if theirs is None else theirs)
 
 
-def test_attention_with_its_kernel_is_reversed_by_its_definition() -> None:
+def test_attention_with_its_kernel_is_differentiated_by_its_definition() -> None:
     query, key, value, back = r(2, 5, 4), r(2, 7, 4), r(2, 7, 4), r(2, 5, 4)
     diagram = backward(attention, query, key, value)
     _, pull = vjp(attention.circuit.definition, query, key, value)

@@ -38,18 +38,18 @@ from tests.autodiff.test_backward_models import (
     Case,
     agree,
     copied,
-    cut_agrees,
+    halves_agree,
     layer,
     near,
     positive,
     r,
     ready,
-    restored,
+    restore_buffers,
 )
 from tests.models.test_zoo import MODELS, made, stirred
 
 
-def quickly(cases: Iterable[str], quick: Iterable[str]) -> Any:
+def parametrized(cases: Iterable[str], quick: Iterable[str]) -> Any:
     """Parametrize a test by name; it is slow except for the names in `quick`."""
     return pytest.mark.parametrize(
         "name", [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in cases]
@@ -96,7 +96,7 @@ def test_a_tied_language_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "first"),
+    ("wrt", "first"),
     [
         ("first.weight", "first.weight"),
         ("again.weight", "first.weight"),
@@ -106,18 +106,18 @@ def test_a_tied_language_model() -> None:
         (("head.weight", "x", "first.weight"), ("first.weight", "x")),
     ],
 )
-def test_wrt_takes_any_of_the_names(asked: Any, first: Any) -> None:
+def test_wrt_takes_any_of_the_names(wrt: Any, first: Any) -> None:
     model, x, back = Tied(), r(2, 4), r(2, 4)
     every = backward(model, x, wrt=["x", "first.weight", "first.bias", "shift"])(x, back)
     names = (first,) if isinstance(first, str) else first
-    found = backward(model, x, wrt=asked)(x, back)
+    found = backward(model, x, wrt=wrt)(x, back)
     assert tuple(found) == names
     near(found, {name: every[name] for name in names})
-    assert forward_backward(model, x, wrt=asked).reverse.result.keys == names
+    assert forward_backward(model, x, wrt=wrt).reverse.result.keys == names
 
 
 def test_a_buffer_of_two_names() -> None:
-    """Each name stands for the whole cotangent."""
+    """Each name selects the whole cotangent."""
     model, x, back = Tied(), r(2, 4), r(2, 4)
     leaf = model.shift.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(model.head((model.first(x) + leaf).tanh()) * leaf, leaf, back)
@@ -134,7 +134,7 @@ def test_wrt_takes_the_names_of_a_module_that_a_function_calls() -> None:
     x, back = r(2, 4), r(2, 4)
     assert list(backward(twice, x)(x, back)) == ["x", "Tied.first.weight", "Tied.first.bias"]
     assert list(backward(twice, x, wrt="Tied.head.weight")(x, back)) == ["Tied.first.weight"]
-    with pytest.raises(CircuitError, match=r"twice has no floating Tied\.tail; there are x, Tied\.first"):
+    with pytest.raises(CircuitError, match=r"twice has no floating tensor Tied\.tail; there are x, Tied\.first"):
         backward(twice, x, wrt="Tied.tail")
 
 
@@ -142,11 +142,11 @@ def test_wrt_takes_the_names_of_a_module_that_a_function_calls() -> None:
 
 
 def buffers_after(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]:
-    """Return the buffers of a model as `run` leaves them, and restore those from before."""
+    """Return copies of the buffers of a model after `run`, and reset the buffers to their contents before it."""
     before = copied(dict(model.named_buffers()))
     run()
     after = copied(dict(model.named_buffers()))
-    restored(model, before)
+    restore_buffers(model, before)
     return after
 
 
@@ -159,7 +159,7 @@ def test_statistics_are_updated_once_for_each_run_of_the_forward_pass() -> None:
     joint, halves = backward(model, x), forward_backward(model, x)
     again, slopes = backward(joint), [r(5, 3), r(3), r(3)]
     saved = halves.forward(x)[1]
-    restored(model, before)
+    restore_buffers(model, before)
     moving: dict[str, Callable[[], Any]] = {
         "joint": lambda: joint(x, back),
         "simplified": lambda: simplify(joint)(x, back),
@@ -194,7 +194,7 @@ def test_statistics_of_a_layer_used_twice_are_updated_twice() -> None:
 
 
 def test_gradients_by_buffers() -> None:
-    """By the statistics in evaluation mode, where they are read, and in training mode, where they are not."""
+    """By running statistics in evaluation mode, which reads them, and in training mode, which does not."""
     x, back = r(5, 3), r(5, 3)
     model: Any = stirred(nn.BatchNorm1d(3).double()).eval()
     names = ("running_mean", "running_var")
@@ -205,7 +205,7 @@ def test_gradients_by_buffers() -> None:
     halves = forward_backward(model, x, wrt=names)
     near(halves.reverse(halves.forward(x)[1], back), dict(zip(names, wanted, strict=True)))
     near(backward(model.train(), x, wrt="running_mean")(x, back)["running_mean"], torch.zeros(3).double())
-    with pytest.raises(CircuitError, match="no floating num_batches_tracked"):
+    with pytest.raises(CircuitError, match="no floating tensor num_batches_tracked"):
         backward(model, x, wrt="num_batches_tracked")
 
 
@@ -213,7 +213,7 @@ def test_gradients_by_buffers() -> None:
 
 
 def orders_agree(f: Any, inputs: tuple[Tensor, ...], order: int) -> None:
-    """Compare `backward` of `backward` of ... with autograd, with cotangents for all gradients of the order before.
+    """Assert that `backward`, applied `order` times, agrees with autograd, with cotangents for all gradients.
 
     Autograd runs the definitions, since torch's fused attention has no second derivative.
     """
@@ -237,7 +237,7 @@ def orders_agree(f: Any, inputs: tuple[Tensor, ...], order: int) -> None:
 
 
 def softmax_loss(x: Tensor) -> Tensor:
-    """Cross-entropy of three times a softmax."""
+    """Cross-entropy of three times a softmax, in place of logits."""
     return F.cross_entropy(x.softmax(-1) * 3, torch.tensor([1, 0]))
 
 
@@ -265,7 +265,7 @@ ORDERS: dict[str, tuple[Callable[[], Any], Callable[[], tuple[Tensor, ...]], int
 }  # fmt: skip
 
 
-@quickly(ORDERS, ("attention", "softmax and cross-entropy", "layer norm", "batch norm, train"))
+@parametrized(ORDERS, ("attention", "softmax and cross-entropy", "layer norm", "batch norm, train"))
 def test_higher_orders(name: str) -> None:
     make, inputs, order = ORDERS[name]
     model = make()
@@ -295,18 +295,18 @@ PRECISE = ("mlp", "attention", "encoder layer", "convolution", "vision transform
 LOW = torch.bfloat16
 
 
-def rounded_near(found: dict[str, Tensor], theirs: dict[str, Tensor], truth: dict[str, Tensor], still: str) -> None:
-    """Assert errors, against float64, of at most twice torch's plus one rounding: each sums in its own order.
+def rounded_near(found: dict[str, Tensor], torchs: dict[str, Tensor], truth: dict[str, Tensor], zero: str) -> None:
+    """Assert that errors are at most twice torch's plus one rounding, since the orders of summation differ.
 
-    `found` and `theirs` are the gradients of a diagram and of torch, `truth` those in float64. Gradients whose names
-    match `still` are 0 in exact arithmetic and pure rounding noise, and are skipped.
+    `found` and `torchs` are the gradients of a diagram and of torch, `truth` those in float64. Gradients whose names
+    match `zero` are 0 in exact arithmetic, here pure rounding noise, and are skipped.
     """
-    assert found.keys() == theirs.keys()
+    assert found.keys() == torchs.keys()
     for name, exact in truth.items():
-        assert found[name].dtype == theirs[name].dtype, name
-        if not re.search(still, name):
-            off, torchs_off = [(each[name].double() - exact).norm() for each in (found, theirs)]
-            assert off <= 2 * torchs_off + exact.norm() * torch.finfo(LOW).eps, name
+        assert found[name].dtype == torchs[name].dtype, name
+        if not re.search(zero, name):
+            error, torchs_error = [(each[name].double() - exact).norm() for each in (found, torchs)]
+            assert error <= 2 * torchs_error + exact.norm() * torch.finfo(LOW).eps, name
 
 
 def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[str]) -> dict[str, Tensor]:
@@ -317,7 +317,7 @@ def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[s
     return dict(zip(names, found, strict=True))
 
 
-@quickly(PRECISE, ("mlp",))
+@parametrized(PRECISE, ("mlp",))
 @pytest.mark.parametrize("whole", [True, False], ids=["bfloat16", "autocast"])
 def test_gradients_in_low_precision_have_torchs_dtypes(name: str, whole: bool) -> None:
     """A model in bfloat16, and one in float32 recorded under autocast, which is part of the diagram."""
@@ -424,12 +424,12 @@ def mirrored(mode: Any) -> Callable[[Tensor], Tensor]:
 
 ALGEBRA: dict[str, Case] = {
     "a map": Case(lambda: lambda w, x: LinearMap(w, "a -> b c")(x), lambda: (r(3, 2, 4), r(5, 3))),
-    "a map of fixed numbers": Case(lambda: FIXED, lambda: (r(5, 3),)),
-    "one map after another": Case(
+    "a constant map": Case(lambda: FIXED, lambda: (r(5, 3),)),
+    "composed maps": Case(
         lambda: lambda v, w, x: (LinearMap(v, "a -> b c") >> LinearMap(w, "c -> d"))(x),
         lambda: (r(3, 2, 4), r(4, 2), r(3)),
     ),
-    "bent wires": Case(
+    "transposed axes": Case(
         lambda: lambda w, x: (LinearMap(w, "a -> b c").transpose("a", "b"))(x), lambda: (r(3, 2, 4), r(2))
     ),
     "a map and its adjoint": Case(
@@ -449,7 +449,7 @@ ALGEBRA: dict[str, Case] = {
     "windows, folded": Case(
         lambda: lambda x: fold(x.sin(), "c h' w' i j -> c h w", *WINDOWS, h=4, w=5), lambda: (r(2, 3, 3, 2, 3),)
     ),
-    "windows there and back": Case(
+    "windows, unfolded and folded": Case(
         lambda: lambda x: fold(unfold(x, LOOK, *WINDOWS) ** 2, "c h' w' i j -> c h w", *WINDOWS, h=4, w=5),
         lambda: (r(2, 4, 5),),
     ),
@@ -468,14 +468,14 @@ ALGEBRA: dict[str, Case] = {
 }  # fmt: skip
 
 
-@quickly(ALGEBRA, ("a map", "bent wires", "a trace", "windows, zeros", "windows there and back"))
+@parametrized(ALGEBRA, ("a map", "transposed axes", "a trace", "windows, zeros", "windows, unfolded and folded"))
 def test_maps_windows_and_lifted_circuits(name: str) -> None:
     """One diagram and two diagrams against torch.func.vjp; second order for some in the next test."""
     agree(ALGEBRA[name].make(), *ALGEBRA[name].inputs())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["one map after another", "windows there and back", "windows, reflect", "lifted"])
+@pytest.mark.parametrize("name", ["composed maps", "windows, unfolded and folded", "windows, reflect", "lifted"])
 def test_maps_windows_and_lifted_circuits_twice(name: str) -> None:
     orders_agree(ALGEBRA[name].make(), ALGEBRA[name].inputs(), 2)
 
@@ -521,7 +521,7 @@ COMPLEX: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] 
 }
 
 
-@quickly(COMPLEX, ("a spectrum as output", "a spectrum as input", "by a real one", "matrices"))
+@parametrized(COMPLEX, ("a spectrum as output", "a spectrum as input", "by a real one", "matrices"))
 def test_gradients_of_complex_numbers_are_torchs(name: str) -> None:
     """By opaque boxes, each listed: reverse rules are for real numbers."""
     f, inputs = COMPLEX[name]
@@ -650,20 +650,20 @@ ONES: dict[str, tuple[Callable[[], Any], Callable[[], list[tuple[Any, ...]]]]] =
 }  # fmt: skip
 
 
-@quickly(ONES, ("Linear", "Conv1d", "BatchNorm1d, train", "LayerNorm of one", "AdaptiveAvgPool2d", "no examples"))
+@parametrized(ONES, ("Linear", "Conv1d", "BatchNorm1d, train", "LayerNorm of one", "AdaptiveAvgPool2d", "no examples"))
 def test_sizes_of_one(name: str) -> None:
-    """Layers of torch, for one example and for one position; some for none."""
+    """Layers of torch with a batch of size 1 and with an axis of size 1; some with an axis of size 0."""
     make, inputs = ONES[name]
     for each in inputs():
-        cut_agrees(make(), *each)
+        halves_agree(make(), *each)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_the_zoo_at_one_example(name: str) -> None:
-    """A batch of one, where a signature has one; the axes of size 1 are in test_backward_models."""
+    """A batch of size 1, where a signature has a batch axis; test_backward_models tests other axes of size 1."""
     model = ready(MODELS[name])
-    cut_agrees(model, *made(MODELS[name], model, dtype=torch.float64, lead=(1,)))
+    halves_agree(model, *made(MODELS[name], model, dtype=torch.float64, lead=(1,)))
 
 
 @pytest.mark.parametrize("std", [1.0, torch.full((3,), 0.5, dtype=torch.float64)], ids=["number", "tensor"])

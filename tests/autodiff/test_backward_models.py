@@ -27,7 +27,7 @@ from tests import peers
 from tests.laws import subjects
 from tests.models.test_zoo import MODELS, Entry, made, stirred
 
-# --- The oracle -------------------------------------------------------------------------------------------------------
+# --- Reference results ------------------------------------------------------------------------------------------------
 
 
 def floats(value: Any) -> list[Tensor]:
@@ -62,8 +62,8 @@ class Method(nn.Module):
         return getattr(self.owner, self.method)(*args, **options)
 
 
-def asked(f: Any, inputs: tuple[Any, ...], **options: Any) -> Wanted:
-    """Return torch.func.vjp's results, from seed 5; parameters and statistics of a module do not change."""
+def reference(f: Any, inputs: tuple[Any, ...], **options: Any) -> Wanted:
+    """Return the results of torch.func.vjp, with seed 5; a module is copied, so its buffers do not change."""
     module = f if isinstance(f, nn.Module) else Method(f) if owner_of(f) is not None else None
     prefix = "" if module is f else "owner."
     module = copy.deepcopy(module)  # functional_call does not restore a tensor that has two names
@@ -91,9 +91,9 @@ def asked(f: Any, inputs: tuple[Any, ...], **options: Any) -> Wanted:
     return Wanted(outputs, cotangents, found, {name.removeprefix(prefix): each for name, each in held.items()})
 
 
-def near(found: Any, wanted: Any, said: str = "", tolerance: float = 1e-9) -> None:
+def near(found: Any, wanted: Any, name: str = "", tolerance: float = 1e-9) -> None:
     """Assert equality to 1e-9, absolute and relative: float64 keeps 16 digits, of which a model loses some."""
-    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance, msg=lambda text: f"{said}: {text}")
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance, msg=lambda text: f"{name}: {text}")
 
 
 def gradients_near(found: dict[str, Tensor], wanted: Wanted, **options: float) -> None:
@@ -112,8 +112,8 @@ def labels(diagram: Diagram) -> tuple[str, ...]:
     return tuple(sorted({box.label for box in diagram.opaque}))
 
 
-def covered(diagram: Diagram, recorded: Diagram) -> float:
-    """Return which part of the boxes of a recorded run is reversed by rules, from 0 to 1."""
+def fraction_with_rules(diagram: Diagram, recorded: Diagram) -> float:
+    """Return the fraction of the boxes of a recorded run that have rules."""
     return 1 - len(diagram.opaque) / max(1, len(list(recorded.box.calls())))
 
 
@@ -122,7 +122,7 @@ def agree(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), tolerance: float =
 
     `opaque` are the labels of the boxes without a rule.
     """
-    wanted = asked(f, inputs, **options)
+    wanted = reference(f, inputs, **options)
     joint, halves = backward(f, *inputs, **options), forward_backward(f, *inputs, **options)
     for diagram in (joint, halves.reverse):
         assert labels(diagram) == opaque
@@ -130,19 +130,19 @@ def agree(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), tolerance: float =
     for _ in range(2):
         torch.manual_seed(5)
         gradients_near(joint(*copied(inputs), *wanted.cotangents, **options), wanted, tolerance=tolerance)
-        restored(f, kept)
+        restore_buffers(f, kept)
         torch.manual_seed(5)
         outputs, saved = halves.forward(*copied(inputs), **options)
-        restored(f, kept)
+        restore_buffers(f, kept)
         near(floats(outputs), wanted.outputs, "outputs", tolerance)
         gradients_near(halves.reverse(saved, *wanted.cotangents), wanted, tolerance=tolerance)
         assert sum(each.numel() * each.element_size() for each in saved) == halves.bytes
     return joint
 
 
-def cut_agrees(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), **options: Any) -> Halves:
-    """Assert that `forward_backward` agrees with torch; of a method's module, only parameters that it reads count."""
-    wanted = asked(f, inputs, **options)
+def halves_agree(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), **options: Any) -> Halves:
+    """Assert that `forward_backward` agrees with torch; parameters that a method does not read have no gradient."""
+    wanted = reference(f, inputs, **options)
     halves = forward_backward(f, *inputs, **options)
     assert labels(halves.reverse) == opaque
     torch.manual_seed(5)
@@ -157,8 +157,8 @@ def cut_agrees(f: Any, *inputs: Any, opaque: tuple[str, ...] = (), **options: An
     return halves
 
 
-def restored(f: Any, buffers: dict[str, Tensor]) -> None:
-    """Restore the statistics from before a run in training mode."""
+def restore_buffers(f: Any, buffers: dict[str, Tensor]) -> None:
+    """Restore the buffers of a module, which a run in training mode changes."""
     for name, value in buffers.items():
         f.get_buffer(name).copy_(value)
 
@@ -191,7 +191,7 @@ MANY_STEPS = re.compile("RNN|LSTM|GRU|Transformer|Upsample, (cubic|trilinear)")
 """The names of cases with so many operations that they take a second."""
 
 
-def every(cases: dict[str, Any]) -> Any:
+def parametrized(cases: dict[str, Any]) -> Any:
     """Parametrize a test by case; those with many operations are slow."""
     marks = {name: [pytest.mark.slow] * bool(MANY_STEPS.match(name)) for name in cases}
     return pytest.mark.parametrize("case", [pytest.param(cases[name], id=name, marks=marks[name]) for name in cases])
@@ -290,12 +290,12 @@ LAYERS: dict[str, Case] = {
 }
 
 
-@every(LAYERS)
+@parametrized(LAYERS)
 def test_torch_layers(case: Case) -> None:
     """All operations of torch's layers have rules, except for those that a case lists as opaque."""
     model, inputs = case.make(), case.inputs()
     joint = agree(model, *inputs, opaque=case.opaque, **case.options)
-    assert not joint.opaque or covered(joint, trace(model, *inputs, **case.options)) >= 0.95
+    assert not joint.opaque or fraction_with_rules(joint, trace(model, *inputs, **case.options)) >= 0.95
 
 
 REFUSED: dict[str, Case] = {
@@ -311,10 +311,10 @@ REFUSED: dict[str, Case] = {
 }
 
 
-@every(REFUSED)
+@parametrized(REFUSED)
 def test_layers_with_data_dependent_control_flow_are_refused(case: Case) -> None:
     """Their path through the code depends on the data, and a diagram is one path."""
-    with pytest.raises(CircuitError, match="needs a number that only data can give"):
+    with pytest.raises(CircuitError, match="needs a value that depends on data"):
         backward(case.make(), *case.inputs())
 
 
@@ -415,7 +415,7 @@ FUNCTIONS: dict[str, Case] = {
 }
 
 
-@every(FUNCTIONS)
+@parametrized(FUNCTIONS)
 def test_torch_functions(case: Case) -> None:
     """Rarely used functions are opaque boxes, and listed."""
     agree(case.make(), *case.inputs(), opaque=case.opaque)
@@ -424,7 +424,7 @@ def test_torch_functions(case: Case) -> None:
 # --- The zoo ----------------------------------------------------------------------------------------------------------
 
 QUICK = ("mlp", "attention", "visual attention", "conv attention")
-"""The models whose backward circuit takes little time to make."""
+"""The models whose tests are fast."""
 
 zoo = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
@@ -451,7 +451,7 @@ def test_models_in_train_mode_with_a_batch(name: str) -> None:
 
 @zoo
 def test_models_with_axes_of_size_one(name: str) -> None:
-    """On an axis of size 1, broadcasting and its absence look alike."""
+    """An axis of size 1 does not show whether it is broadcast."""
     entry = MODELS[name]
     model = ready(entry)
     images = {"b", "h", "w", "i", "j", "u", "v"} & set(entry.sizes)
@@ -462,7 +462,7 @@ def test_models_with_axes_of_size_one(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("mlp", "conv attention") else pytest.mark.slow) for name in MODELS]
 )
-def test_models_recorded_without_sizes_run_at_any(name: str) -> None:
+def test_models_recorded_without_sizes_run_at_all_sizes(name: str) -> None:
     """One backward circuit, made once and run at two sizes."""
     entry = MODELS[name]
     model = ready(entry)
@@ -471,7 +471,7 @@ def test_models_recorded_without_sizes_run_at_any(name: str) -> None:
     for factor in (1, 2):
         sizes = {axis: size * factor for axis, size in entry.sizes.items()}
         inputs = made(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=())
-        wanted = asked(model, tuple(inputs))
+        wanted = reference(model, tuple(inputs))
         gradients_near(joint(*inputs, *wanted.cotangents), wanted)
         outputs, saved = halves.forward(*inputs)
         near(floats(outputs), wanted.outputs)
@@ -483,7 +483,7 @@ def test_kernels_and_definitions_have_the_same_gradients(name: str) -> None:
     model = ready(MODELS[name])
     inputs = tuple(made(MODELS[name], model, dtype=torch.float64, lead=()))
     with definitions():
-        joint, wanted = backward(model, *inputs), asked(model, inputs)
+        joint, wanted = backward(model, *inputs), reference(model, inputs)
         gradients_near(joint(*inputs, *wanted.cotangents), wanted)
     gradients_near(joint(*inputs, *wanted.cotangents), wanted)
 
@@ -513,7 +513,7 @@ LONG = re.compile(
     "multi-head|^attention,|attention, many|remember|recall|steps|coder|transformer|model|sequence|vision|resnet|unet"
     r"|block|visual|rotary|conv attention|normed|onvolution(?!, same)( \dd|,|$)"
 )
-"""The names of circuits whose backward circuit takes long to make."""
+"""The names of circuits whose tests are slow."""
 
 
 def marked(names: Iterable[str], long: re.Pattern[str]) -> Any:
@@ -528,22 +528,22 @@ UNTRACED = ("language model, stopping", "sequence to sequence, stopping")
 
 
 @pytest.mark.parametrize("name", UNTRACED)
-def test_data_dependent_loops_cannot_be_reversed(name: str) -> None:
+def test_data_dependent_loops_cannot_be_differentiated(name: str) -> None:
     entry = CIRCUITS[name]
     subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
     inputs, options = subject.bound(subject.tensors(next(iter(subject.none_and_all()))))
-    with pytest.raises(CircuitError, match=r"only data can give: `if stop is not None and ended\.all"):
+    with pytest.raises(CircuitError, match=r"depends on data: `if stop is not None and ended\.all"):
         forward_backward(subject.f, *inputs, **options)
 
 
 @marked([name for name in CIRCUITS if name not in UNTRACED], LONG)
 def test_circuits_of_the_repository(name: str) -> None:
-    """By `forward_backward`; without optional tensors, then with all."""
+    """By `forward_backward`, without optional tensors and with all of them."""
     entry = CIRCUITS[name]
     subject = Subject("backward", entry.make(), entry.sizes, entry.inputs, 0, entry.options)
     for given in subject.none_and_all():
         inputs, options = subject.bound(subject.tensors(given))
-        cut_agrees(subject.f, *inputs, **options)
+        halves_agree(subject.f, *inputs, **options)
 
 
 def circuits_in(module: ModuleType) -> set[str]:
@@ -558,7 +558,7 @@ def circuits_in(module: ModuleType) -> set[str]:
 def test_no_circuit_is_left_out() -> None:
     """Custom backwards are tested in test_by_hand; a cache is for inference, its gradient is in test_backward_edges.
 
-    The Linear of `layers` has a signature for each instance, not one for all.
+    `layers.Linear` has a signature for each instance, and none for the class.
     """
     made = [find_circuit(entry.make()) for entry in CIRCUITS.values()]
     tested = {found.title for found in made if found is not None}
@@ -567,11 +567,11 @@ def test_no_circuit_is_left_out() -> None:
     assert written - tested == set()
 
 
-# --- Models of peers --------------------------------------------------------------------------------------------------
+# --- Models of other libraries ----------------------------------------------------------------------------------------
 
 
 class Logits(nn.Module):
-    """A language model of transformers, whose output has more than logits."""
+    """A language model of the library transformers, reduced to one output tensor."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -583,8 +583,8 @@ class Logits(nn.Module):
         return found.logits if hasattr(found, "logits") else found.last_hidden_state
 
 
-def hugging(kind: str, **options: Any) -> Callable[[], nn.Module]:
-    """Return a function that makes a small model of transformers."""
+def transformers_model(kind: str, **options: Any) -> Callable[[], nn.Module]:
+    """Return a function that makes a small model of the library transformers."""
 
     def make() -> nn.Module:
         package = peers.peer("transformers")
@@ -596,12 +596,12 @@ def hugging(kind: str, **options: Any) -> Callable[[], nn.Module]:
     return make
 
 
-def timm(name: str, **options: Any) -> Callable[[], nn.Module]:
+def timm_model(name: str, **options: Any) -> Callable[[], nn.Module]:
     """Return a function that makes a small model of timm."""
     return lambda: stirred(peers.timm().create_model(name, **options).double()).eval()
 
 
-def zoo_of_pytorchcv(file: str, name: str) -> Callable[[], nn.Module]:
+def pytorchcv_model(file: str, name: str) -> Callable[[], nn.Module]:
     """Return a function that makes a small model of pytorchcv."""
     return lambda: stirred(getattr(peers.peer(f"pytorchcv.models.{file}"), name)().double()).eval()
 
@@ -610,25 +610,31 @@ small = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "n
 TOKENS = torch.tensor([[1, 5, 2, 9], [0, 3, 3, 10]])
 
 PEERS: dict[str, Case] = {
-    "GPT-2": Case(hugging("GPT2", n_embd=8, n_head=2, n_layer=2, vocab_size=11, n_positions=8), lambda: (TOKENS,)),
-    "Llama": Case(hugging("Llama", **small, num_key_value_heads=1), lambda: (TOKENS,), tolerance=1e-5),
-    "Mistral": Case(
-        hugging("Mistral", **small, num_key_value_heads=1, sliding_window=2), lambda: (TOKENS,), tolerance=1e-5
+    "GPT-2": Case(
+        transformers_model("GPT2", n_embd=8, n_head=2, n_layer=2, vocab_size=11, n_positions=8), lambda: (TOKENS,)
     ),
-    "Bert": Case(hugging("Bert", **small, max_position_embeddings=8, tie_word_embeddings=False), lambda: (TOKENS,)),
+    "Llama": Case(transformers_model("Llama", **small, num_key_value_heads=1), lambda: (TOKENS,), tolerance=1e-5),
+    "Mistral": Case(
+        transformers_model("Mistral", **small, num_key_value_heads=1, sliding_window=2),
+        lambda: (TOKENS,),
+        tolerance=1e-5,
+    ),
+    "Bert": Case(
+        transformers_model("Bert", **small, max_position_embeddings=8, tie_word_embeddings=False), lambda: (TOKENS,)
+    ),
     "ViT": Case(
-        timm("vit_tiny_patch16_224", img_size=32, embed_dim=12, depth=2, num_heads=2, num_classes=3),
+        timm_model("vit_tiny_patch16_224", img_size=32, embed_dim=12, depth=2, num_heads=2, num_classes=3),
         lambda: (r(1, 3, 32, 32),),
     ),
-    "MLP-Mixer": Case(timm("mixer_s32_224", img_size=64, num_classes=3), lambda: (r(2, 3, 64, 64),)),
+    "MLP-Mixer": Case(timm_model("mixer_s32_224", img_size=64, num_classes=3), lambda: (r(2, 3, 64, 64),)),
     "ConvNeXt": Case(
-        timm("convnext_atto", depths=(1, 1, 1, 1), dims=(4, 6, 8, 8), num_classes=3), lambda: (r(1, 3, 32, 32),)
+        timm_model("convnext_atto", depths=(1, 1, 1, 1), dims=(4, 6, 8, 8), num_classes=3), lambda: (r(1, 3, 32, 32),)
     ),
-    "ResNet-20": Case(zoo_of_pytorchcv("resnet_cifar", "resnet20_cifar10"), lambda: (r(1, 3, 32, 32),)),
+    "ResNet-20": Case(pytorchcv_model("resnet_cifar", "resnet20_cifar10"), lambda: (r(1, 3, 32, 32),)),
     "pre-activation ResNet-20": Case(
-        zoo_of_pytorchcv("preresnet_cifar", "preresnet20_cifar10"), lambda: (r(1, 3, 32, 32),)
+        pytorchcv_model("preresnet_cifar", "preresnet20_cifar10"), lambda: (r(1, 3, 32, 32),)
     ),
-    "DenseNet-40": Case(zoo_of_pytorchcv("densenet_cifar", "densenet40_k12_cifar10"), lambda: (r(1, 3, 32, 32),)),
+    "DenseNet-40": Case(pytorchcv_model("densenet_cifar", "densenet40_k12_cifar10"), lambda: (r(1, 3, 32, 32),)),
     "nn.Transformer": Case(
         layer(nn.Transformer, 8, 2, 1, 2, 12, dropout=0.0, batch_first=True), lambda: (r(2, 3, 8), r(2, 4, 8))
     ),
@@ -636,15 +642,15 @@ PEERS: dict[str, Case] = {
 
 
 @pytest.mark.slow
-@every(PEERS)
-def test_models_of_peers(case: Case) -> None:
+@parametrized(PEERS)
+def test_models_of_other_libraries(case: Case) -> None:
     """At least 95 % of their boxes have rules; the rest is listed.
 
     Llama and Mistral compute their norms in float32 for any dtype, so two orders of summation agree only to 1e-5.
     """
     model, inputs = case.make(), case.inputs()
     joint = agree(model, *inputs, opaque=case.opaque, tolerance=case.tolerance)
-    assert covered(joint, trace(model, *inputs)) >= 0.95
+    assert fraction_with_rules(joint, trace(model, *inputs)) >= 0.95
 
 
 # --- Unusual functions ------------------------------------------------------------------------------------------------
@@ -670,6 +676,6 @@ ODD: dict[str, Case] = {
 }
 
 
-@every(ODD)
+@parametrized(ODD)
 def test_unusual_functions(case: Case) -> None:
     agree(case.make(), *case.inputs(), opaque=case.opaque)

@@ -1,4 +1,4 @@
-"""Identities 9, 10, 13 and 14 of the reference, over backward circuits: in float64, at random sizes, 1 among them.
+"""Identities 9, 10, 13 and 14 of the reference, over backward circuits: in float64, at random sizes, size 1 included.
 
 The expected values are computed in another way: by loops over Python's numbers, by the formulas of the reference, by
 attention over the keys that remain when the masked ones are removed, or by torch.func. Identity 11, on attention's
@@ -83,7 +83,7 @@ SHIFTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @few
 @given(a=SIZE, b=SIZE, shift=st.floats(-300, 300), seed=SEED)
 def test_identity_9_shifting_the_scores_changes_no_gradient(name: str, a: int, b: int, shift: float, seed: int) -> None:
-    """Nor is there a gradient along the shift, if the output does not depend on it: each row of the gradient sums to 0.
+    """If the output does not depend on the shift, each row of the gradient sums to 0.
 
     A score of 300 has a rounding error of 6e-14 itself, which later values inherit.
     """
@@ -148,7 +148,7 @@ OPEN = torch.tensor([[True, False]])
 
 
 @pytest.mark.parametrize("kind", ["bool", "floating"])
-def test_identity_13_a_masked_score_of_200_weighs_nothing(kind: str) -> None:
+def test_identity_13_a_masked_score_of_200_has_weight_0(kind: str) -> None:
     """Scores (0, 200), the second masked: weights (1, 0) exactly, and a gradient by the first value only."""
     mask = OPEN if kind == "bool" else torch.zeros(1, 2).double().masked_fill(~OPEN, -torch.inf)
     query, key = torch.ones(1, 1).double(), torch.tensor([[0.0], [200.0]]).double()
@@ -203,7 +203,7 @@ def test_identity_13_masked_keys_have_no_influence(kind: str, y: int, x: int, k:
 @some
 @given(a=SIZE, b=SIZE, seed=SEED)
 def test_identity_13_a_row_masked_as_a_whole_is_zeros(a: int, b: int, seed: int) -> None:
-    """Softmax itself returns NaN there; `softmax_or_zeros` zeros, in its value, gradient and second gradient."""
+    """Softmax returns NaN for such a row; `softmax_or_zeros` returns zeros, also as gradient and second gradient."""
     torch.manual_seed(seed)
     score, dy = randn(a, b), randn(a, b)
     score[0] = -torch.inf
@@ -272,7 +272,7 @@ def by_torch(f: Any, inputs: list[Tensor], dy: Tensor) -> list[Tensor]:
 @rare
 @given(sizes=st.fixed_dictionaries(dict.fromkeys("bymkx", SIZE)), seed=SEED)
 def test_identity_14_a_diagram_computes_what_the_circuit_computes(name: str, sizes: dict[str, int], seed: int) -> None:
-    """As a program, differentiated by torch, as a function; its gradient as one diagram, simplified, and as two."""
+    """The same for its generated code, autograd through it, and its gradient as one diagram, simplified, and as two."""
     torch.manual_seed(seed)
     f, inputs = drawn(CASES[name], sizes)
     diagram, output = trace(f, *inputs), f(*inputs)
@@ -294,7 +294,7 @@ def test_identity_14_a_diagram_computes_what_the_circuit_computes(name: str, siz
 
 @cache
 def free(name: str) -> tuple[Diagram, Diagram]:
-    """Return a diagram with free axes and its gradient, made under float64, the dtype of zeros that the code makes."""
+    """Return a diagram with free axes and its gradient, recorded with float64 as default dtype, for new zeros."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

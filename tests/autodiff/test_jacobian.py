@@ -116,7 +116,7 @@ def test_a_map_applied_is_jvp_and_its_transpose_is_vjp(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", range(50))
-def test_every_entry_is_a_difference_quotient(case: int) -> None:
+def test_every_entry_equals_a_difference_quotient(case: int) -> None:
     """A circuit of degree at most 2 in each tensor, on random axes: its central differences are exact."""
     draw = random.Random(case)
     names = draw.sample("abcd", 3)
@@ -236,7 +236,7 @@ def test_dropout_is_differentiated_as_one_run() -> None:
 # --- Refused ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_has_no_derivative_is_refused_by_name() -> None:
+def test_tensors_without_a_derivative_are_refused() -> None:
     with pytest.raises(CircuitError, match=r"wrt: there is no floating keys; there are query, key, value$"):
         jacobian(attention, rand(2, 3), rand(4, 3), rand(4, 3), wrt="keys")
     with pytest.raises(CircuitError, match=r"there is no floating L; there are image, linear_relu_stack\.0\.weight"):

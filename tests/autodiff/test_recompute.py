@@ -1,4 +1,4 @@
-"""What is saved for backward and what is recomputed instead; the form of FlashAttention's backward."""
+"""Which values are saved for backward and which are recomputed; the form of FlashAttention's backward."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_identity_11_the_reverse_of_attention_has_four_contractions_and_its_weig
 
 
 def test_identity_11_recomputed_from_one_statistic_a_row_it_has_five_and_saves_nothing_of_y_by_x() -> None:
-    """Saved are Q, K, V, O and the logsumexp of each row; the row sum of P∘dP is that of dO∘O."""
+    """Q, K, V, O and the logsumexp of each row are saved; the row sum of P∘dP is that of dO∘O."""
     halves = forward_backward(attention, recompute="y x")
     assert (contractions(halves.forward), contractions(halves.reverse)) == (2, 5)
     assert tape(halves) == ["y k", "x k", "x k", "y k", "y 1"]
@@ -87,8 +87,8 @@ def test_scores_larger_than_the_exponential_can_hold() -> None:
     agree(forward_backward(attention, *inputs, recompute="y x"), attention.circuit.definition, inputs, back)
 
 
-def test_a_short_statistic_is_kept_in_full_precision() -> None:
-    """Scores near 100: in bfloat16 their logsumexp is off by up to a quarter, and every weight by as large a part."""
+def test_the_statistic_of_a_half_precision_softmax_is_saved_in_float32() -> None:
+    """In bfloat16 a logsumexp near 100 has an error of up to 1/4, and the weights have the same relative error."""
     query, key = [r(*shape, dtype=torch.bfloat16) for shape in ((8, 4), (9, 4))]
     query[:, 0] = key[:, 0] = 14
     inputs, back = (query, key, r(9, 4, dtype=torch.bfloat16)), r(8, 4, dtype=torch.bfloat16)
@@ -119,7 +119,7 @@ def test_dropout_of_the_weights_saves_its_mask() -> None:
     torch.testing.assert_close(tuple(found), pull(back))
 
 
-# What `recompute` names -----------------------------------------------------------------------------------------------
+# Names in `recompute` -------------------------------------------------------------------------------------------------
 
 
 @circuit("b m, m h, h m -> b m")
@@ -140,7 +140,7 @@ def two_layers(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
         ("einsum 'b m, m h -> b h'", ["b m", "m h", "h m", "b h", "b h"]),
     ],
 )
-def test_operations_circuits_and_axes_name_what_is_recomputed(names: Any, saved: list[str]) -> None:
+def test_operations_circuits_and_axes_select_recomputed_values(names: Any, saved: list[str]) -> None:
     inputs, back = (r(3, 4), r(4, 5), r(5, 4)), r(3, 4)
     halves = forward_backward(two_layers, *inputs, recompute=names)
     assert tape(halves) == saved
@@ -176,13 +176,13 @@ def test_a_module_named_by_its_path_saves_its_inputs_and_its_random_masks() -> N
 
 def test_an_unknown_name_is_refused_with_the_names_that_exist() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
-    message = r"Sequential has no 2\.weird; there are linear, tanh; and inside it 0, 1; or name axes"
+    message = r"Sequential has no 2\.weird; its operations are linear, tanh; its boxes are 0, 1; axes"
     with pytest.raises(CircuitError, match=message):
         forward_backward(model, r(2, 4, dtype=torch.float32), recompute="2.weird")
 
 
 def test_an_operation_whose_input_is_overwritten_later_is_not_recomputed() -> None:
-    """The counter has another value by the time of the reverse pass."""
+    """The counter has changed before the reverse pass."""
     counter = torch.zeros(3, dtype=torch.float64)
 
     def counted(x: Tensor, counter: Tensor) -> Tensor:
@@ -263,7 +263,7 @@ def test_an_operation_is_recomputed_if_its_input_was_overwritten_before_it() -> 
 
 @circuit("a b -> a b")
 def gate(x: Tensor) -> Tensor:
-    """Under vmap it runs as a whole: a box with a transform is not decomposed."""
+    """Under vmap this is one box with a transform, which is not decomposed."""
     return einsum(einsum(x, x, "a b, c b -> a c"), x.sin() * x.sin(), "a c, c b -> a b")
 
 
@@ -277,7 +277,7 @@ def test_a_circuit_under_vmap_is_partitioned_too(name: Any) -> None:
 
 
 def test_the_inputs_of_scores_are_visited_once_each() -> None:
-    """Each sum of a tensor with a function of it doubles the paths to the input: 60 in a row have too many to walk."""
+    """Each sum of a tensor and a function of it doubles the paths to the input: after 60, there are 2^60."""
 
     def f(x: Tensor, y: Tensor) -> Tensor:
         for _ in range(60):

@@ -82,7 +82,7 @@ class Eliminator:
         return first.number if undoes(call, before, len(self.values[source].sizes)) else None
 
     def _passes_gradient(self, call: Call) -> bool:
-        """Return whether a call lets gradients through to its first input, or that one has none anyway."""
+        """Return whether gradients flow through a call to its first input, or that input has no gradient."""
         before = self._made_by.get(call.args.parts[0].number)
         return call.gradient or (before is not None and not before.gradient)
 

@@ -2,7 +2,7 @@
 
 An einsum is read as a `Contraction`: the numbers of its tensors, and letters for their axes, where axes that are
 multiplied index by index have the same letter. Costs are compared at the sizes of the diagram; where axes are free, at
-several sizes far apart, at each of which a rewrite must cost no more.
+several combinations of a small and a large size, and a rewrite must cost no more at any of them.
 
 Source: D. Smith and J. Gray, opt_einsum, JOSS 2018.
 """
@@ -108,7 +108,7 @@ def _has_diagonal(read: Contraction) -> bool:
 
 
 def _sizes(read: Contraction, values: Values) -> dict[int, Any] | None:
-    """Return the size of each letter; None if one has two sizes, or a tensor has another number of axes."""
+    """Return the size of each letter; None if one has two sizes or none, or if a tensor has another number of axes."""
     sizes: dict[int, Any] = {}
     for number, axes in zip(read.tensors, read.letters, strict=True):
         if len(axes) != len(values[number].sizes):
@@ -145,7 +145,7 @@ def _cost(read: Contraction, values: Values, at: Mapping[Any, int]) -> int:
 
 
 def merged(outer: Contraction, inner: Contraction, made: int) -> Contraction:
-    """Return one contraction of all tensors for `outer`, in which tensor `made` is the output of `inner`."""
+    """Return one contraction equal to `outer`, whose tensor `made` is the output of `inner`."""
     place = outer.tensors.index(made)
     used = max([abs(each) for axes in (*outer.letters, *inner.letters) for each in axes], default=0)
     names = dict(zip(inner.out, outer.letters[place], strict=True))
@@ -168,7 +168,7 @@ def costs_no_more(whole: Contraction, parts: Sequence[Contraction], values: Valu
 
 
 def reading_source(outer: Contraction, made: int, source: int, order: Sequence[int]) -> Contraction:
-    """Return a contraction that reads `source` instead of `made`, the transpose with axes in `order` of it."""
+    """Return the contraction `outer`, reading `source` instead of tensor `made`, which is `source.permute(order)`."""
     tensors = tuple([source if number == made else number for number in outer.tensors])
     letters = []
     for number, axes in zip(outer.tensors, outer.letters, strict=True):

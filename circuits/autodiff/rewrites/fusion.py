@@ -1,4 +1,4 @@
-"""The part of `simplify` that fuses contractions, box by box in the order of the run."""
+"""Fusion of contractions, a part of `simplify`: einsums of einsums, transposes and row sums, box by box."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from circuits.autodiff.rewrites.contractions import (
     reading_source,
     samples,
 )
-from circuits.autodiff.rewrites.row_sums import RowSum, exchanged, leaf_boxes, row_sums, with_replacements
+from circuits.autodiff.rewrites.row_sums import RowSum, leaf_boxes, replacement_boxes, row_sums, with_replacements
 from circuits.diagram import Box, Value, Wire, wires
 
 
@@ -31,14 +31,14 @@ def fused(boxes: Sequence[Box], values: dict[int, Value], wanted: Iterable[int])
     replacements = {}
     for found in row_sums(calls, values):
         if _is_cheaper(found, values):
-            replacements[id(found.box)] = exchanged(found, values, max(values) + 1)
+            replacements[id(found.box)] = replacement_boxes(found, values, max(values) + 1)
             values.update({value.number: value for each in replacements[id(found.box)] for value in each.outputs})
     boxes = with_replacements(boxes, replacements) if replacements else boxes
     return _Fuser(boxes, values, wanted).run(boxes, 0)
 
 
 def _is_cheaper(found: RowSum, values: dict[int, Value]) -> bool:
-    """Return whether the sum of G·O reads at most half as many numbers as P has, at each of the sizes tried."""
+    """Return whether G has at most half as many elements as P, at each of the sizes that are tried."""
     given, factor = values[found.given], values[found.factor]
     return all(2 * numel(given, at) <= numel(factor, at) for at in samples([given, factor]))
 
@@ -57,7 +57,7 @@ class _Fuser:
         self.made: dict[int, tuple[Box, int]] = {}
 
     def run(self, boxes: Sequence[Box], owner: int) -> list[Box]:
-        """Return the boxes of one circuit or module, whose id is `owner`, or of a function in it, fused."""
+        """Return the boxes, fused; `owner` is the id of the innermost circuit or module around them, or 0."""
         found = []
         for box in boxes:
             if box.call is None:
@@ -101,7 +101,7 @@ class _Fuser:
         return whole if costs_no_more(whole, [read, inner], self.values) else None
 
     def _transpose(self, box: Box, owner: int) -> Box | None:
-        """Return a transpose of an einsum that has no other use as an einsum; None for another box."""
+        """Return one einsum for the transpose of an einsum that is not read elsewhere; None for another box."""
         source = _transpose_of(box, self.values)
         before = None if source is None else self._maker(source[0], owner)
         if source is None or before is None or self.reads[source[0]] != 1:

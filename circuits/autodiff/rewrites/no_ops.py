@@ -13,11 +13,11 @@ _VIEWS = frozenset({"alias", "reshape", "view", "flatten", "expand", "broadcast_
 """Operations that return their input if shape and dtype stay the same."""
 
 _COPIES = frozenset({"clone", "contiguous"})
-"""Operations that return the same numbers, perhaps with other strides."""
+"""Operations that return the same elements, perhaps with other strides."""
 
 
 def returns_input(box: Box, source: Value, strides_matter: bool) -> bool:
-    """Return whether the output of a box has the numbers, shape and dtype of its first input.
+    """Return whether the output of a box has the elements, shape and dtype of its first input.
 
     Args:
         box: A box with a call and one output.

@@ -1,4 +1,4 @@
-"""Which boxes only compute a result, the same each time, and which write to tensors."""
+"""Which boxes are pure, without side effects and with the same result each time, and which write to tensors."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from torch._ops import OpOverload
 from circuits.autodiff.rules.registry import RULES
 from circuits.diagram import Box, Struct, mutates, operation_name, wires
 
-MAKING = frozenset(["zeros", "ones", "full", "empty", "arange", "scalar_tensor", "new_zeros", "new_ones"])
-"""Operations that make a tensor of constants."""
+CONSTANT_TENSORS = frozenset(["zeros", "ones", "full", "empty", "arange", "scalar_tensor", "new_zeros", "new_ones"])
+"""Operations that make a constant tensor."""
 
 _IMPURE = frozenset(
     [
@@ -93,7 +93,7 @@ def is_pure(box: Box) -> bool:
         return False
     if isinstance(function, OpOverload):
         return not function._schema.is_mutable and torch.Tag.nondeterministic_seeded not in function.tags
-    return function in RULES or name in RULES or name in MAKING or name in _PURE_WITHOUT_RULE
+    return function in RULES or name in RULES or name in CONSTANT_TENSORS or name in _PURE_WITHOUT_RULE
 
 
 def keywords(kwargs: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Row sums: the sum of a product, computed from the result of a contraction that exists already.
 
-Where P·dP is summed over x, and dP is a contraction of G and V, the sum over x equals the sum over the other axes of G
-times O, the contraction of P and V over x. In attention's backward: Σ_x P∘dP = Σ_k dO∘O.
+If dP is the contraction of G and V over k, and O the contraction of P and V over x, then Σ_x P·dP = Σ_k G·O. In
+attention's backward G is dO: Σ_x P∘dP = Σ_k dO∘O.
 
 Source: T. Dao et al., FlashAttention, NeurIPS 2022, appendix B.2.
 """
@@ -36,9 +36,9 @@ class RowSum:
 def row_sums(boxes: Iterable[Box], values: Values) -> Iterator[RowSum]:
     """Yield the sums that can be computed from an earlier contraction: Σ_x P·(G·V) = Σ_k G·(P·V).
 
-    A sum over x of P·dP is one if dP is a contraction of G and V, and an earlier contraction of P and V over exactly
-    the axes x returned O: the sum equals that of G·O over the axes that it lacks itself. Gradients are recorded for all
-    of these boxes, or for none.
+    Each of them is a sum of P·dP over axes x, where dP is a contraction of G and V, and an earlier box contracts P and
+    V over exactly x to O. It equals the sum of G·O over the axes of G that the result lacks. Gradients are recorded for
+    all of these boxes, or for none.
 
     Args:
         boxes: Leaf boxes in the order of the run.
@@ -69,7 +69,7 @@ def _found(
     for factor, other in itertools.permutations(_factors(product, values), 2):
         for left, right in [(factor, other), *_through_mask(factor, other, made, values)]:
             if right in read and len(read[right].tensors) == 2:
-                for found in _exchanged(box, left, read[right], read, summed[1], values):
+                for found in _equal_sums(box, left, read[right], read, summed[1], values):
                     yield replace(found, factor=factor)
 
 
@@ -79,10 +79,10 @@ def _has_gradient(box: Box) -> bool:
 
 
 def _through_mask(factor: int, other: int, made: Mapping[int, Box], values: Values) -> Iterator[tuple[int, int]]:
-    """Yield the same product with the mask on the other factor, where `other` is masked to 0.
+    """Yield the factors of an equal product, if `other` is masked with 0: the masked `factor`, the unmasked `other`.
 
-    Yielded are the number of the masked `factor`, if it exists, and that of the unmasked `other`. This occurs in
-    attention where a query may attend to no key: the weights of its row were set to 0, as their cotangents are.
+    The masked `factor` must be among the values made. This occurs in attention where a query may attend to no key: the
+    weights of its row were set to 0, as their cotangents are.
     """
     masked = _masked(made.get(other))
     if masked is not None and values[masked[0]].sizes == values[other].sizes:
@@ -101,10 +101,10 @@ def _masked(box: Box | None) -> tuple[int, int] | None:
     return (parts[0].number, parts[1].number) if plain and type(fill) in (int, float) and fill == 0 else None
 
 
-def _exchanged(
+def _equal_sums(
     box: Box, factor: int, other: Contraction, read: Mapping[int, Contraction], dims: set[int], values: Values
 ) -> Iterator[RowSum]:
-    """Yield the sum as one of G·O: `other` is the contraction of G and V, `factor` is P; O is looked up in `read`."""
+    """Yield the equal sums of G·O: `other` is the contraction of G and V, `factor` is P; each O is found in `read`."""
     gone = {other.out[place] for place in dims}
     left = [each for each in other.out if each not in gone]
     for g, v in ((0, 1), (1, 0)):
@@ -152,7 +152,7 @@ def _factors(box: Box, values: Values) -> list[int]:
     return numbers if first.sizes == second.sizes and first.dtype == second.dtype else []
 
 
-def exchanged(found: RowSum, values: Values, number: int) -> list[Box]:
+def replacement_boxes(found: RowSum, values: Values, number: int) -> list[Box]:
     """Return the two boxes that replace a sum; `number` is the value number of their product."""
     given, contracted = values[found.given], values[found.contracted]
     call: Any = found.box.call

@@ -1,7 +1,7 @@
 """`simplify`: dead code and common subexpressions of a diagram are removed, contractions are fused.
 
-Only pure operations are touched: those that draw random numbers, write, or keep statistics stay where they are. The
-meaning does not change. The numbers change by rounding where contractions are fused.
+Only pure operations are removed or replaced: those that draw random numbers, write, or keep statistics stay where they
+are. Results do not change, except for rounding where contractions are fused.
 """
 
 from collections.abc import Mapping, Sequence
