@@ -1,21 +1,22 @@
-"""Laws: property-based tests of a circuit that follow from its signature.
+"""Laws: property-based tests of a circuit, most of which follow from its signature.
 
-Each law makes random inputs whose sizes are distinct primes, runs a copy of the circuit, and compares the results with
-an independent slower computation. If the law does not hold, it raises AssertionError with a small counterexample in
-the names of the axes: sizes that neither the caller nor the circuit fixes are reduced while the same error remains
-(except in `compiles`, which is slow). If it says nothing about the circuit, it raises `DoesNotApply`. `suite` makes one
-pytest test of all laws.
+Each law makes random inputs whose axes have distinct primes as sizes, calls a copy of the circuit, and compares the
+results with an independent, slower computation. If the law does not hold, AssertionError is raised with a small
+counterexample, in which indexes are written with the names of their axes: sizes that neither the caller nor the circuit
+fixes are reduced as long as the same error is found (except in `compiles`, which is slow). If the law says nothing
+about the circuit, `DoesNotApply` is raised. `suite` makes one pytest test with a case for each law.
 
 Every law takes these arguments:
     f: A circuit: a decorated function, a module, or a method of a module.
-    sizes: Sizes of axes by name, `{"x": 5, "...": (2, 3)}`; the others are chosen.
-    inputs: The values of inputs by name, `{"tokens": range(65), "mask": torch.bool}`: a range of integers, a dtype, a
-        function of the shape that returns a tensor, or None for an optional tensor that is never passed.
+    sizes: Sizes of axes by name, `{"x": 5, "...": (2, 3)}`; the law chooses the sizes of the other axes.
+    inputs: How the values of inputs are made, by name, `{"tokens": range(65), "mask": torch.bool}`: a range of
+        integers, a dtype, a function of the shape that returns a tensor, or None for an optional tensor that is never
+        passed.
     seed: The seed of all random numbers.
-    arguments: All other keyword arguments are passed to every call of the circuit.
+    arguments: Further keyword arguments, which are passed to every call of the circuit.
 
-Start reading with `subject` (the copy, its sizes in `sizes` and its inputs in `inputs`) and `comparison` (comparing,
-and the message); `counterexample` reduces the sizes; each other file has one law or a few.
+Start with `subject` (the copy of the circuit, its sizes in `sizes` and its inputs in `inputs`) and `comparison`
+(comparison of tensors, and the message); `counterexample` reduces the sizes; each other file has one law or a few.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.3 and 2.4: the meaning of lifting, linearity and
 dashed lines.

@@ -15,7 +15,7 @@ from circuits.laws.called_circuits import circuits_in
 from circuits.laws.comparison import assert_close, fail
 from circuits.laws.copies import seeded
 from circuits.laws.counterexample import smallest_counterexample
-from circuits.laws.gradients import has_gradient
+from circuits.laws.gradients import can_have_gradient
 from circuits.laws.inputs import Source
 from circuits.laws.sizes import Sizes
 from circuits.laws.subject import DoesNotApply, Subject
@@ -33,12 +33,12 @@ def backward_rule(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """The backward circuit has the cotangents that autograd computes for the definition, and writes to no input.
+    """The backward circuit returns the cotangents that autograd computes for the definition, and writes to no input.
 
-    It consists of the custom backward circuits that `@f.backward` registered, on the circuit and on those it calls, and
-    of what `backward` derives elsewhere. The outputs get random cotangents. The cotangents of every floating input and
-    parameter are compared; then, if torch can differentiate again, those of the backward circuit itself. Optional
-    tensors are left out, and then all passed.
+    It contains the custom backward circuits that are registered with `@f.backward` for the circuit and for the circuits
+    it calls; `backward` derives the rest. The cotangents of the outputs are random. The cotangents of every floating or
+    complex input and parameter are compared; then, if torch has second derivatives, those of the backward circuit
+    itself. The law is checked without optional tensors, and then with all of them.
 
     Args:
         f: A circuit.
@@ -67,7 +67,7 @@ def custom_backward_rule(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """`backward_rule` if a circuit with a custom backward circuit is called; otherwise raise DoesNotApply."""
+    """Check `backward_rule` if a circuit with a custom backward circuit is called; otherwise raise DoesNotApply."""
     subject = Subject("backward_rule", f, sizes, inputs, seed, arguments)
     if not _has_custom_rule(subject):
         raise DoesNotApply(
@@ -77,23 +77,23 @@ def custom_backward_rule(
 
 
 def _has_custom_rule(subject: Subject) -> bool:
-    """Return whether the circuit, or one that it calls, has a custom backward circuit."""
+    """Return whether the circuit, or a circuit that it calls, has a custom backward circuit."""
     return any(circuit.body.backward is not None for circuit in circuits_in(subject))
 
 
 def _check(subject: Subject) -> None:
-    """Check the law without and with the optional tensors."""
+    """Check the law without optional tensors, and then with all of them."""
     for parameter in subject.parameters().values():
         parameter.requires_grad_(parameter.is_floating_point())
     custom = _has_custom_rule(subject)
     cases = [_Case(subject, custom, [f"with {name}" for name in optional]) for optional in subject.none_and_all()]
     found = [case.check(subject.tensors(each)) for case, each in zip(cases, subject.none_and_all(), strict=True)]
     if not any(found):
-        raise DoesNotApply(f"laws.backward_rule: nothing in {subject.circuit.title} has a derivative")
+        raise DoesNotApply(f"laws.backward_rule: no output of {subject.circuit.title} has a derivative")
 
 
 class Compared(NamedTuple):
-    """A tensor whose cotangent is compared: its name, its axes if they have names, and the leaf tensor of autograd."""
+    """A tensor whose cotangent is compared: its name, its axes (None if any has no name), and a leaf of autograd."""
 
     name: str
     axes: Axes | None
@@ -101,17 +101,23 @@ class Compared(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """One choice of the optional tensors; `custom` says whether a custom backward circuit is part of it."""
+    """The law for one choice of the optional tensors.
+
+    Attributes:
+        subject: The circuit.
+        custom: Whether a circuit with a custom backward circuit is called.
+        notes: Lines for the message that name the optional tensors.
+    """
 
     subject: Subject
     custom: bool
     notes: list[str]
 
     def check(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Raise BrokenLaw if a cotangent differs from autograd's; return whether there are any cotangents."""
+        """Raise BrokenLaw if the law does not hold; return False if no output has a derivative, otherwise True."""
         tensors = {name: _leaf(each) for name, each in tensors.items()}
         with definitions():
-            outputs = [each for each in self.subject(tensors) if has_gradient(each)]
+            outputs = [each for each in self.subject(tensors) if can_have_gradient(each)]
         if not any(each.requires_grad for each in outputs):
             return False
         diagram = self._backward(self._recorded(tensors))
@@ -124,7 +130,7 @@ class _Case(NamedTuple):
         return True
 
     def _check_second_order(self, first: Diagram, given: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-        """Check the backward circuit of the backward circuit, if torch can differentiate its results."""
+        """Check the backward circuit of the backward circuit, if torch has second derivatives."""
         cotangents = self._random(expected, 2)
         compared = self._compared(first, given, 0)
         try:
@@ -147,8 +153,9 @@ class _Case(NamedTuple):
     def _backward(self, diagram: Diagram) -> Diagram:
         """Return the backward circuit of a diagram.
 
-        If it cannot be made, raise DoesNotApply for a CircuitError of the derivation (not of a custom backward
-        circuit, nor of a rule), and BrokenLaw for any other error.
+        Raises:
+            DoesNotApply: `backward` raises CircuitError, not a subclass of it, and `custom` is False.
+            BrokenLaw: `backward` raises any other error.
         """
         try:
             return backward(diagram)
@@ -170,11 +177,11 @@ class _Case(NamedTuple):
         expected: Sequence[Tensor],
         order: str,
     ) -> None:
-        """Raise BrokenLaw if a backward circuit returns other cotangents, or writes to an input."""
+        """Raise BrokenLaw if a backward circuit returns cotangents other than `expected`, or writes to an input."""
         passed = [each.detach().clone() for each in given]
         with seeded(self.subject.seed), torch.no_grad():
             found = list(diagram(*passed).values())
-        for (value, before), after in zip(_given(diagram, given), passed, strict=True):
+        for (value, before), after in zip(_input_pairs(diagram, given), passed, strict=True):
             if not torch.equal(after, before):
                 fail(self.subject, f"{order}the backward circuit writes to {value.name}", *self.notes)
         kind = "custom backward circuit" if self.custom else "backward circuit"
@@ -186,29 +193,32 @@ class _Case(NamedTuple):
     # --- the inputs of the backward circuit
 
     def _random(self, like: Sequence[Tensor], draw: int) -> list[Tensor]:
-        """Return random tensors of the shapes and dtypes of others."""
+        """Return random tensors with the shapes and dtypes of the tensors in `like`; `draw` is added to the seed."""
         with seeded(self.subject.seed + draw):
             return [torch.randn_like(each) for each in like]
 
     def _ordered(self, diagram: Diagram, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the inputs in the order in which a backward circuit takes them: positional, then by keyword."""
+        """Return the inputs in the order of a backward circuit's parameters: positional ones, then keyword ones."""
         args, _ = self.subject.bound(tensors)
         return [*args, *[tensors[name] for name in diagram.arguments.keys[len(args) : len(tensors)]]]
 
     def _compared(self, diagram: Diagram, given: Sequence[Tensor], cotangents: int) -> list[Compared]:
-        """Return the floating inputs, without the `cotangents` last ones, and the floating parameters."""
+        """Return the tensors whose cotangents are compared: the floating or complex inputs and parameters.
+
+        The last `cotangents` inputs of the diagram are the cotangents of its outputs, and are not included.
+        """
         axes = {slot.name: slot.axes for slot in self.subject.circuit.slots}
-        by_number = {value.number: tensor for value, tensor in _given(diagram, given)}
+        by_number = {value.number: tensor for value, tensor in _input_pairs(diagram, given)}
         inputs = diagram.inputs[: len(diagram.inputs) - cotangents]
         found = []
-        for value in [value for value in (*inputs, *diagram.parameters) if has_gradient(value)]:
+        for value in [value for value in (*inputs, *diagram.parameters) if can_have_gradient(value)]:
             tensor = by_number[value.number] if value.number in by_number else _parameter(diagram, value)
             found.append(Compared(value.name, axes.get(value.name) or _axes(value), tensor))
         return found
 
 
-def _given(diagram: Diagram, given: Sequence[Tensor]) -> list[tuple[Value, Tensor]]:
-    """Return the tensors of a call, each with the value of the diagram that it is the input for."""
+def _input_pairs(diagram: Diagram, given: Sequence[Tensor]) -> list[tuple[Value, Tensor]]:
+    """Return the pairs (value of the diagram, tensor) of the inputs of a call."""
     values = {value.number: value for value in diagram.inputs}
     numbers = wires(diagram.arguments)
     return [(values[number], tensor) for number, tensor in zip(numbers, given, strict=True)]
@@ -222,14 +232,14 @@ def _parameter(diagram: Diagram, value: Value) -> Tensor:
 
 
 def _axes(value: Value) -> Axes | None:
-    """Return the axes of a value, if all have names."""
+    """Return the axes of a value; None unless all of them have names."""
     with suppress(SignatureError):
         return parse_axes(f"{value}") if None not in value.axes else None
     return None
 
 
 def _gradients(outputs: Sequence[Tensor], compared: Sequence[Compared], cotangents: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients by autograd, differentiable themselves; zeros where no gradient flows."""
+    """Return autograd's gradients of `compared`, which can be differentiated again; zeros where no gradient flows."""
     pairs = [(each, cotangent) for each, cotangent in zip(outputs, cotangents, strict=True) if each.requires_grad]
     tensors = [each.tensor for each in compared]
     if not pairs:
@@ -241,5 +251,5 @@ def _gradients(outputs: Sequence[Tensor], compared: Sequence[Compared], cotangen
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor that is a leaf of autograd, if its dtype can have a gradient."""
-    return tensor.detach().clone().requires_grad_() if has_gradient(tensor) else tensor
+    """Return a copy of a tensor that is a leaf of autograd; the tensor itself if its dtype has no gradients."""
+    return tensor.detach().clone().requires_grad_() if can_have_gradient(tensor) else tensor

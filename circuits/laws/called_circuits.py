@@ -1,4 +1,4 @@
-"""Which circuits a circuit calls."""
+"""The circuits that run when a circuit is called."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,8 @@ from circuits.checking import Circuit
 from circuits.laws.subject import Subject
 
 
-class _Circuits:
-    """A recorder that lists the circuits that are called, and runs each as it would run unrecorded."""
+class _CircuitList:
+    """A recorder that lists the circuits that are called, and runs each as without a recorder."""
 
     def __init__(self) -> None:
         self.found: list[Circuit] = []
@@ -31,9 +31,9 @@ class _Circuits:
 
 
 def circuits_in(subject: Subject) -> list[Circuit]:
-    """Return the circuits that a circuit calls, itself included, without and with the optional tensors."""
-    noted = _Circuits()
-    with switch.set_recorder(noted), torch.no_grad():
+    """Return the circuits that run, `subject` included, when it is called without and with all optional tensors."""
+    recorder = _CircuitList()
+    with switch.set_recorder(recorder), torch.no_grad():
         for optional in subject.none_and_all():
             subject(subject.tensors(optional))
-    return noted.found
+    return recorder.found

@@ -1,4 +1,4 @@
-"""Comparison of tensors, with a message that names the first number that differs by the axes of the signature."""
+"""Comparison of tensors; the message gives the index of the first number that differs, with the names of its axes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from circuits.signature import Axes, Rest
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 1e-3}
 """The tolerance of each dtype, relative to the largest number of the tensor or to 1, whichever is larger.
 
-They are those of torch.testing.assert_close, except float32's: a sum of a few hundred numbers has a larger rounding
-error than 1.3e-6.
+They are those of torch.testing.assert_close, except for float32, where the sum of a few hundred numbers has a larger
+rounding error than torch's 1.3e-6.
 """
 
 
@@ -25,7 +25,7 @@ class BrokenLaw(AssertionError):
 
     Attributes:
         subject: The subject of the law.
-        finding: The lines of the message that say what was found, without the title, the sizes and the seed.
+        finding: The lines of the message that describe the error, without the title, the sizes and the seed.
     """
 
     subject: Subject
@@ -33,7 +33,7 @@ class BrokenLaw(AssertionError):
 
 
 def fail(subject: Subject, *lines: str) -> NoReturn:
-    """Raise BrokenLaw: the law and the circuit, what was found, the sizes, the seed and the place of declaration."""
+    """Raise BrokenLaw with a message: law, circuit, `lines`, sizes, seed, and the place where it is declared."""
     head = f"laws.{subject.law}: {subject.circuit.title}"
     details = [*lines, subject.describe_sizes(), f"declared at {subject.circuit.where}"]
     broken = BrokenLaw("\n  ".join([head, *details]))
@@ -94,7 +94,7 @@ def assert_outputs_close(
     *notes: str,
     tolerance_factor: float = 1.0,
 ) -> None:
-    """Raise BrokenLaw unless all outputs are as many and equal; the arguments are those of `assert_close`."""
+    """Raise BrokenLaw unless two lists of outputs have equal lengths and tensors; arguments as for `assert_close`."""
     if len(found) != len(expected):
         fail(subject, f"there are {len(found)} outputs {origins[0]}, {len(expected)} {origins[1]}", *notes)
     for slot, one, other in zip(output_slots(subject, len(found)), found, expected, strict=True):
@@ -102,7 +102,7 @@ def assert_outputs_close(
 
 
 def output_slots(subject: Subject, count: int) -> Sequence[Slot]:
-    """Return the slots of a circuit's outputs.
+    """Return the declarations of a circuit's outputs (name, axes, dtype).
 
     Raises:
         BrokenLaw: The circuit returned more or fewer outputs than its signature has.
@@ -121,7 +121,7 @@ def assert_gradients_close(
     *notes: str,
     tolerance_factor: float = 1.0,
 ) -> None:
-    """Raise BrokenLaw unless the gradients are equal by name; None stands for a gradient of zeros."""
+    """Raise BrokenLaw unless gradients with the same name are equal; None means a gradient of zeros."""
     axes = {slot.name: slot.axes for slot in subject.circuit.slots}
     for name, one in found.items():
         other = expected[name]
@@ -134,23 +134,24 @@ def assert_gradients_close(
 
 
 def axis_dims(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[int]:
-    """Return the dimensions of a tensor that an axis names; for `...`, all that it stands for.
+    """Return the dimensions of a tensor that have the name `axis`; for `...`, all dimensions that it stands for.
 
     Raises:
-        CircuitError: The axis is part of a group or a derived axis, so that it is no dimension.
+        CircuitError: The axis occurs only as part of a group or of a derived axis.
     """
-    led = axes[:1] == (Rest(),)
-    leading = tensor.ndim - len(axes) + 1 if led else 0
+    has_lead = axes[:1] == (Rest(),)
+    leading = tensor.ndim - len(axes) + 1 if has_lead else 0
     if axis == "...":
         return list(range(leading))
     found = [
-        dim + (leading - 1 if led else 0)
+        dim + (leading - 1 if has_lead else 0)
         for dim, term in enumerate(axes)
         if axis in (f"{term}", subject.axis_sizes.twins.get(f"{term}"))
     ]
     inside = [term for term in axes if axis in term.names and f"{term}" != axis]
     if inside and not found:
-        raise CircuitError(f"laws.{subject.law}: {axis} is part of {inside[0]} in {subject.circuit.title}; pass that")
+        whole, title = inside[0], subject.circuit.title
+        raise CircuitError(f"laws.{subject.law}: {axis} is part of {whole} in {title}; pass '{whole}' instead")
     return found
 
 
@@ -180,7 +181,7 @@ def number_text(number: Tensor) -> str:
 
 
 def _tolerance(*tensors: Tensor) -> float:
-    """Return the largest tolerance of some tensors; 1e-5 for complex ones, 0 for integers."""
+    """Return the largest of the tolerances of the tensors' dtypes; 1e-5 for complex dtypes, 0 for integers."""
     return max(TOLERANCES.get(tensor.dtype, 0.0 if not tensor.is_complex() else 1e-5) for tensor in tensors)
 
 

@@ -1,4 +1,4 @@
-"""Copies of circuits for laws, and random numbers that leave the caller's random state unchanged."""
+"""Copies of circuits, and seeded random numbers that leave the caller's random state unchanged."""
 
 import copy
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def owner_of(f: Any) -> Any:
-    """Return the module that a circuit is or is a method of; None for a plain function."""
+    """Return the circuit itself if it is a module, or the module whose method it is; None for a plain function."""
     owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
 
@@ -37,7 +37,7 @@ def owner_of(f: Any) -> Any:
 def randomized_copy(f: Any, law: str, seed: int) -> Any:
     """Return a copy of a circuit with noise added to every floating parameter and with random running statistics.
 
-    A plain function is returned as it is.
+    A plain function is returned unchanged.
 
     Raises:
         CircuitError: The module cannot be copied.
@@ -63,7 +63,7 @@ def randomized_copy(f: Any, law: str, seed: int) -> Any:
 
 
 def copy_of(f: Any) -> Any:
-    """Return a copy of a module, or the same method of a copy of its module; a plain function is returned as it is."""
+    """Return a copy of a module, or the same method of a copy of its module; a plain function is returned unchanged."""
     owner = owner_of(f)
     if owner is None or isinstance(f, nn.Module):
         return copy.deepcopy(f) if owner is not None else f

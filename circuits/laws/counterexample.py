@@ -1,4 +1,4 @@
-"""Small counterexamples: a law that does not hold is run again with smaller sizes.
+"""Small counterexamples: a law that does not hold is checked again with smaller sizes.
 
 The same seed and the same sizes give the same counterexample, so that the message is enough to reproduce it.
 """
@@ -18,10 +18,11 @@ LARGEST_TRIED = 5
 
 
 def smallest_counterexample(law: Callable[P, None]) -> Callable[P, None]:
-    """Decorator of a law: report the counterexample with the smallest sizes found, one free axis after another.
+    """Decorator of a law: if it does not hold, reduce its sizes and raise AssertionError with the smallest found.
 
-    An axis is free unless the circuit or the caller fixes its size. At smaller sizes another property may fail (the
-    variance of a single number is one); a size is accepted only if the message is the same except for its numbers.
+    The sizes of free axes are reduced one after another; an axis is free unless the circuit or the caller fixes its
+    size. At a smaller size the circuit may fail in another way (as the variance of a single number does), so that a
+    size is accepted only if the message is the same except for its numbers.
     """
 
     @functools.wraps(law)
@@ -43,7 +44,7 @@ def smallest_counterexample(law: Callable[P, None]) -> Callable[P, None]:
 
 
 def _run(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> BrokenLaw | None:
-    """Run a law; return the BrokenLaw that it raises, or None."""
+    """Check a law; return the BrokenLaw that it raises, or None if it holds."""
     try:
         law(*args, **kwargs)
     except BrokenLaw as broken:
@@ -52,7 +53,7 @@ def _run(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> Brok
 
 
 def _run_or_none(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> BrokenLaw | None:
-    """Run a law as `_run` does; return None if the circuit itself raises an error at these sizes."""
+    """Check a law as `_run` does; return None also if any other error is raised at these sizes."""
     try:
         return _run(law, args, kwargs)
     except Exception:
@@ -60,13 +61,13 @@ def _run_or_none(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any])
 
 
 def _free_sizes(subject: Subject) -> dict[str, Any]:
-    """Return the sizes that neither the caller nor the circuit fixes; those that `...` stands for come last."""
+    """Return the sizes that neither the caller nor the circuit fixes, by axis; the sizes of `...` come last."""
     sizes: dict[str, Any] = {name: size for name, size in subject.sizes.items() if subject.axis_sizes.is_free(name)}
     return {**sizes, "...": subject.lead} if subject.lead and subject.axis_sizes.is_free("...") else sizes
 
 
 def _smaller_sizes(size: Any, step: int) -> Iterator[Any]:
-    """Yield the sizes to try, smallest first, in multiples of `step`; for `...`, no axis and then one axis."""
+    """Yield smaller sizes, smallest first: multiples of `step`; for `...`, no axis, then one axis of each size."""
     if isinstance(size, int):
         yield from range(step, min(size, LARGEST_TRIED * step + 1), step)
     else:

@@ -38,8 +38,8 @@ def independent(
 
     Args:
         f: A circuit.
-        axis: An axis of the output; "..." is each axis that it stands for.
-        of: The axis of the inputs, if its name is another than `axis`.
+        axis: An axis of the output; for "...", each axis that it stands for is checked.
+        of: The axis of the inputs, if its name differs from `axis`.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -66,19 +66,20 @@ def causal(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Index i of an axis of the output depends only on index i and those before it of the inputs: no look-ahead.
+    """Index i of an axis of the output depends only on the indexes up to i of an axis of the inputs: no look-ahead.
 
-    It must depend on the first and the last index that are allowed: a mask that is shifted either way is found.
+    It must depend on the first and on the last allowed index, so that a mask shifted in either direction is detected.
 
     Args:
         f: A circuit.
         axis: An axis of the output.
-        of: The axis of the inputs, if its name is another than `axis`.
-        reach: The number of indexes that are allowed, index i included; all up to index i if None.
+        of: The axis of the inputs, if its name differs from `axis`.
+        reach: The number of allowed indexes, index i included; if None, all indexes up to i are allowed.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
-        AssertionError: An index depends on one that is not allowed, or not on the first or last one that is.
+        AssertionError: An index of the output depends on an index that is not allowed, or does not depend on the first
+            or on the last allowed index.
         DoesNotApply: No input or no output has the axis.
 
     >>> from circuits import circuit
@@ -99,9 +100,10 @@ def causal(
 def _check_dependence(
     subject: Subject, axis: str, source: str, allowed: Allowed, rule: str, *, edges: bool = False
 ) -> None:
-    """Check all outputs against all inputs, without and with the optional tensors.
+    """Check how all outputs depend on all inputs, without and with the optional tensors.
 
-    With `edges`, an index must depend on the first and the last index that are allowed. `rule` names those indexes.
+    `rule` describes the allowed indexes in messages. With `edges`, an index must depend on the first and on the last
+    allowed index.
     """
     measured = False
     for optional in subject.none_and_all():
@@ -112,7 +114,7 @@ def _check_dependence(
             for level, dim in enumerate(axis_dims(subject, slot.axes, axis, output)):
                 measures = _measure(subject, tensors, _Output(number, dim), source, level)
                 measured |= bool(measures)
-                _judge(subject, (slot.name, axis), source, measures, allowed, rule, edges)
+                _assert_allowed(subject, (slot.name, axis), source, measures, allowed, rule, edges)
     if not measured:
         raise DoesNotApply(
             f"laws.{subject.law}: no input of {subject.circuit.title} has the axis {source}, or no output has {axis}"
@@ -129,9 +131,9 @@ class _Output(NamedTuple):
 def _measure(
     subject: Subject, tensors: Mapping[str, Tensor], output: _Output, source: str, level: int
 ) -> dict[tuple[str, int], Tensor]:
-    """Return, by input and dimension, a matrix: how strongly index i of the output depends on index j of the input.
+    """Return a matrix for each input and dimension: how strongly index i of the output depends on index j of the input.
 
-    For `...` only the `level`-th of the axes that it stands for is measured, which is that of the output.
+    For `...` only dimension number `level` of those that it stands for is measured, as in the output.
     """
     axes = {slot.name: slot.axes for slot in subject.circuit.slots}
     found = {}
@@ -147,7 +149,7 @@ def _measure(
 def _by_gradient(
     subject: Subject, tensors: Mapping[str, Tensor], output: _Output, name: str, dim: int
 ) -> Tensor | None:
-    """Return the matrix from gradients of a randomly weighted sum of the output at each index; None without one."""
+    """Return the matrix of `_measure` by gradients of randomly weighted sums of the output; None if there are none."""
     tensor = tensors[name]
     if not tensor.is_floating_point():
         return None
@@ -167,7 +169,7 @@ def _by_gradient(
 
 
 def _by_change(subject: Subject, tensors: Mapping[str, Tensor], output: _Output, name: str, dim: int) -> Tensor:
-    """Return the matrix from changes of the output when one index of the input is redrawn, the largest of three."""
+    """Return the matrix of `_measure` by the output's largest change when an input index is redrawn three times."""
     optional = [each for each in tensors if each in subject.circuit.optional]
     with torch.no_grad():
         result = subject(tensors)[output.number]
@@ -184,12 +186,12 @@ def _by_change(subject: Subject, tensors: Mapping[str, Tensor], output: _Output,
 
 
 def _largest(tensor: Tensor, dim: int) -> Tensor:
-    """Return the largest absolute number at each index of one dimension; NaN counts as infinity."""
+    """Return the largest absolute value at each index of one dimension; NaN counts as infinity."""
     sizes = torch.nan_to_num(tensor.abs().double(), torch.inf).movedim(dim, 0)
     return sizes.reshape(len(sizes), -1).amax(1) if tensor.numel() else sizes.new_zeros(len(sizes))
 
 
-def _judge(
+def _assert_allowed(
     subject: Subject,
     output: tuple[str, str],
     source: str,
@@ -198,7 +200,7 @@ def _judge(
     rule: str,
     edges: bool,
 ) -> None:
-    """Raise BrokenLaw at the first index with a dependence that is not allowed, or without one that is required."""
+    """Raise BrokenLaw at the first dependence that is not allowed; with `edges`, also at a missing one."""
     name, axis = output
     least = 1e-10 if subject.dtype == torch.float64 else 1e-5
     for (input_name, _), matrix in measures.items():

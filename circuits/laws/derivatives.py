@@ -12,7 +12,7 @@ from circuits.checking import definitions
 from circuits.laws.comparison import fail
 from circuits.laws.copies import seeded
 from circuits.laws.counterexample import smallest_counterexample
-from circuits.laws.gradients import has_gradient
+from circuits.laws.gradients import can_have_gradient
 from circuits.laws.inputs import Source
 from circuits.laws.sizes import Sizes
 from circuits.laws.subject import DoesNotApply, Subject
@@ -28,11 +28,11 @@ def gradcheck(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """First derivatives of what runs, and second derivatives of the definition, agree with finite differences.
+    """First derivatives of the circuit, and second derivatives of its definition, agree with finite differences.
 
-    It calls `torch.autograd.gradcheck` and `gradgradcheck` in double precision and in their fast mode (one random
-    direction), for every floating input and parameter. Second derivatives are those of the definition because few
-    kernels have any.
+    `torch.autograd.gradcheck` and `gradgradcheck` are called in double precision and in their fast mode (one random
+    direction), for every floating input and parameter. First derivatives are those of the kernels, where there are any;
+    second derivatives are those of the definition, because few kernels have second derivatives.
 
     Args:
         f: A circuit.
@@ -54,7 +54,7 @@ def gradcheck(
         given = [each.clone().requires_grad_() for each in given if each.numel()]
         if subject.dtype != torch.float64 or not any(each.requires_grad for each in run(*given)):
             raise DoesNotApply(
-                f"laws.gradcheck: nothing in {subject.circuit.title} has a derivative in double precision"
+                f"laws.gradcheck: no output of {subject.circuit.title} has a derivative in double precision"
             )
         notes = [f"with {name}" for name in optional]
         _check(subject, torch.autograd.gradcheck, run, given, "first derivatives", *notes)
@@ -63,7 +63,7 @@ def gradcheck(
 
 
 class _Flat:
-    """The subject as a function of its floating inputs and of one vector that holds all its parameters."""
+    """The circuit as a function of its floating inputs and of one vector that contains all its floating parameters."""
 
     def __init__(self, subject: Subject, tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
         self.subject, self.tensors = subject, tensors
@@ -81,11 +81,11 @@ class _Flat:
             own = zip(self.parameters.items(), pieces, strict=True)
             f = _with_parameters(self.subject, {name: piece.view_as(each) for (name, each), piece in own})
         found = self.subject.run(f, {**self.tensors, **dict(zip(self.names, given, strict=False))})
-        return tuple([each for each in found if has_gradient(each)])
+        return tuple([each for each in found if can_have_gradient(each)])
 
 
 class _Method(nn.Module):
-    """A module whose forward is some method of another module, because `functional_call` calls forward only."""
+    """A module whose forward calls a method of another module, because `functional_call` calls only forward."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _Method(nn.Module):
 
 
 def _with_parameters(subject: Subject, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
-    """Return the copy as a function, with these tensors as its parameters."""
+    """Return the subject's circuit as a function, with these tensors as its parameters."""
     name = "__call__" if isinstance(subject.f, nn.Module) else subject.f.__name__
     called = _Method(subject.module, name)
     own = {f"module.{name}": each for name, each in parameters.items()}
@@ -105,12 +105,12 @@ def _with_parameters(subject: Subject, parameters: Mapping[str, Tensor]) -> Call
 
 
 def _check(
-    subject: Subject, check: Callable[..., bool], run: Callable[..., Any], given: list[Tensor], what: str, *notes: str
+    subject: Subject, check: Callable[..., bool], run: Callable[..., Any], given: list[Tensor], order: str, *notes: str
 ) -> None:
-    """Raise BrokenLaw if a check of torch finds derivatives that disagree with finite differences."""
+    """Raise BrokenLaw if `check`, torch's gradcheck or gradgradcheck, finds a difference from finite differences."""
     try:
         with seeded(subject.seed + 1):
             check(run, given, fast_mode=True)
     except GradcheckError as error:
         first = f"{error}".strip().splitlines()[0].rstrip(".,:")
-        fail(subject, f"{what} differ from finite differences: {first}", *notes)
+        fail(subject, f"{order} differ from finite differences: {first}", *notes)

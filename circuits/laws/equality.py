@@ -1,4 +1,4 @@
-"""Laws of equality: kernel and definition, circuit and reference, compiled and not compiled circuit are equal."""
+"""Laws of equality: of kernel and definition, of circuit and reference, of compiled and uncompiled circuit."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -28,10 +28,10 @@ def kernel(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """What runs by default equals the definition in outputs and gradients, kernels of inner circuits included.
+    """Kernels, of the circuit and of the circuits it calls, have the outputs and gradients of the definitions.
 
-    Optional tensors are left out, passed one by one, and passed all together. Inputs are contiguous, and then
-    transposed in memory.
+    The law is checked with no optional tensor, with each of them alone, and with all of them; each time with contiguous
+    inputs, and then with inputs that are transposed in memory.
 
     Args:
         f: A circuit.
@@ -75,12 +75,12 @@ def equals(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """The circuit returns what `reference` returns, and has its gradients.
+    """The circuit has the outputs and gradients of `reference`.
 
     Args:
         f: A circuit.
-        reference: A function with the arguments of the circuit. If its first parameter is called `module`, it also gets
-            the copy of the module, whose parameters are random.
+        reference: A function with the arguments of the circuit. If its first parameter is called `module`, the copy of
+            the module, whose parameters are randomized, is passed as the first argument.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -111,10 +111,11 @@ def compiles(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """`torch.compile` makes one graph of the circuit, with static and with dynamic sizes, and the results are equal.
+    """`torch.compile` makes one graph of the circuit, with static and with dynamic sizes, that has equal results.
 
-    With dynamic sizes the graph is made once and must hold for other sizes too. What was compiled before is forgotten
-    (`torch.compiler.reset`). Counterexamples of this law are not made smaller.
+    With dynamic sizes the graph must be valid for other sizes too, without recompilation. All code that torch compiled
+    before, anywhere in the process, is discarded (`torch.compiler.reset`). The sizes of a counterexample are not
+    reduced.
 
     Args:
         f: A circuit.
@@ -123,7 +124,8 @@ def compiles(
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
-        AssertionError: The circuit does not compile into one graph, or gives other outputs or gradients when compiled.
+        AssertionError: The circuit does not compile into one graph, or the compiled circuit has other outputs or
+            gradients.
 
     >>> from circuits import circuit
     >>> compiles(circuit("a b -> b")(lambda x: x.sum(0)))
@@ -149,7 +151,7 @@ def compiles(
 def _check_compiled(
     subject: Subject, compiled: Callable[..., Any], tensors: Mapping[str, Tensor], how: str, *given: str
 ) -> None:
-    """Raise BrokenLaw unless the compiled circuit runs and has the outputs and gradients of the circuit."""
+    """Raise BrokenLaw unless the compiled circuit runs and has the outputs and gradients of the uncompiled one."""
     expected, expected_gradients = values_and_gradients(subject, subject.f, tensors)
     notes = [how, *[f"with {name}" for name in given]]
     try:
@@ -163,5 +165,5 @@ def _check_compiled(
 
 
 def _transposed(tensor: Tensor) -> Tensor:
-    """Return the same tensor with its last two axes swapped in memory."""
+    """Return an equal tensor with its last two axes swapped in memory; one with fewer than two axes is cloned."""
     return tensor.mT.clone(memory_format=torch.contiguous_format).mT if tensor.ndim > 1 else tensor.clone()

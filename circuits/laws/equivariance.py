@@ -26,11 +26,11 @@ def equivariant(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Permuting an axis of the inputs permutes it in the outputs; an output without the axis does not change.
+    """If an axis of the inputs is permuted, so are the outputs; an output without the axis does not change.
 
     Args:
         f: A circuit.
-        axis: An axis of the inputs; "..." is all axes that it stands for.
+        axis: An axis of the inputs; for "...", all axes that it stands for are permuted in the same way.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -82,15 +82,15 @@ def shifting(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Shifting an axis of the inputs by some indexes shifts an axis of the output, as for a convolution or a pool.
+    """If an axis of the inputs is shifted, an axis of the output is shifted too, as in convolutions and pools.
 
-    `border` indexes at either end of the output are not compared, nor are those that were shifted in. A convolution of
-    stride s moves by 1 if the input is shifted by s; its padding is a border.
+    The output of a convolution with stride s is shifted by 1 if its input is shifted by s. Not compared are the outputs
+    at indexes that the shift brings in, and `border` indexes at either end, which padding affects.
 
     Args:
         f: A circuit.
         axis: The axis of the inputs.
-        to: The axis of the output, if its name is another than `axis`.
+        to: The axis of the output, if its name differs from `axis`.
         by: The number of indexes by which the inputs are shifted.
         moves: The number of indexes by which the output must be shifted.
         border: The number of indexes at either end of the output that are not compared.
@@ -98,7 +98,7 @@ def shifting(
 
     Raises:
         AssertionError: The outputs for shifted inputs are not the shifted outputs.
-        CircuitError: Nothing is left to compare.
+        CircuitError: The output is too small to compare anything.
 
     >>> from circuits import circuit
     >>> shifting(circuit("... x -> ... y")(lambda x: x[..., 1:] - x[..., :-1]), "x", "y")
@@ -124,7 +124,7 @@ def shifting(
 
 
 def _window(subject: Subject, longer: Mapping[str, Tensor], axis: str, start: int) -> dict[str, Tensor]:
-    """Return the inputs' indexes from `start` on, as many along an axis as the subject's size of it."""
+    """Return slices of the inputs along an axis: from index `start` on, with the axis's size in `subject.sizes`."""
     window = {}
     for slot in subject.circuit.slots:
         if slot.name in longer:
@@ -136,7 +136,7 @@ def _window(subject: Subject, longer: Mapping[str, Tensor], axis: str, start: in
 
 
 def _size(subject: Subject, axis: str, tensors: Mapping[str, Tensor]) -> int:
-    """Return the size of an axis of the inputs; DoesNotApply if no input has it."""
+    """Return the size of an axis of the inputs; raise DoesNotApply if no input has it."""
     for slot in subject.circuit.slots:
         found = axis_dims(subject, slot.axes, axis, tensors[slot.name]) if slot.name in tensors else []
         if found:

@@ -14,10 +14,15 @@ from circuits.laws.subject import Subject
 def values_and_gradients(
     subject: Subject, f: Callable[..., Any], tensors: Mapping[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, Any]]:
-    """Return the outputs, and the gradients of a random weighted sum of them by name of input or parameter."""
-    leaves = {name: each.detach().requires_grad_() if has_gradient(each) else each for name, each in tensors.items()}
+    """Return the outputs, and the gradients of a randomly weighted sum of them, by name of input or parameter.
+
+    The gradient is None where no gradient flows; there are no gradients if no output requires one.
+    """
+    leaves = {
+        name: each.detach().requires_grad_() if can_have_gradient(each) else each for name, each in tensors.items()
+    }
     found = subject.run(f, leaves)
-    wanted = {name: each for name, each in leaves.items() if has_gradient(each)}
+    wanted = {name: each for name, each in leaves.items() if can_have_gradient(each)}
     wanted |= {name: each for name, each in subject.parameters().items() if each.requires_grad}
     outputs = [each for each in found if each.requires_grad]
     if not outputs or not wanted:
@@ -28,6 +33,6 @@ def values_and_gradients(
     return [each.detach() for each in found], dict(zip(wanted, gradients, strict=True))
 
 
-def has_gradient(tensor: Tensor | Value) -> bool:
-    """Return whether a tensor, or a value of a diagram, has a floating or complex dtype."""
+def can_have_gradient(tensor: Tensor | Value) -> bool:
+    """Return whether the dtype of a tensor, or of a value of a diagram, is floating or complex."""
     return tensor.dtype.is_floating_point or tensor.dtype.is_complex

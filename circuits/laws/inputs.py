@@ -22,13 +22,13 @@ def random_tensor(
     Args:
         law: The name of the law, for the message.
         name: The name of the input, for the message.
-        source: How the values are made; None for normal random numbers.
+        source: How the values are made; None for random numbers of the dtype.
         shape: The shape.
         declared: The dtype that the circuit declares for the input, if any.
-        dtype: The dtype of an input that is floating, if the circuit declares none.
+        dtype: The dtype of the input if neither `source` nor the circuit gives one.
 
     Raises:
-        CircuitError: The dtype is an integer dtype and `source` gives no range.
+        CircuitError: The input has an integer dtype, and `source` is neither a range nor a function.
     """
     if isinstance(source, range):
         return torch.tensor(source)[torch.randint(len(source), shape)].to(declared or torch.long)

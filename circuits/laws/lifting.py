@@ -31,12 +31,12 @@ def broadcasting(
 ) -> None:
     """`broadcast(f, target)` returns what a Python loop returns that calls `f` at every index of the lifted axes.
 
-    Without a target every input is lifted over two leading axes, and then the first input over one; for a circuit with
-    `...` this tests that `...` may be any axes. Optional tensors are not lifted.
+    Without a target every input is lifted over two leading axes; then, if there are several inputs, the first one over
+    one axis. For a circuit with `...` this tests that `...` may stand for any axes. Optional tensors are not lifted.
 
     Args:
         f: A circuit.
-        target: The lifted signature, as for `circuits.broadcast`.
+        target: The signature of the lifted circuit, as for `circuits.broadcast`.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -70,23 +70,23 @@ def broadcasting(
 
 
 Label = tuple[Term, int]
-"""One axis of a tensor: a term of its axes, and the number of the occurrence of that term."""
+"""One axis of a tensor: a term of its signature, and how many axes before it have the same term."""
 
 
 class _LoopedCircuit:
-    """A circuit that is called in a loop over the axes by which a target signature lifts it.
+    """A circuit that is called in a loop over the axes that a target signature adds.
 
     Attributes:
         subject: The circuit.
-        target: The lifted signature.
-        led: Whether the target has `...`.
+        target: The signature of the lifted circuit.
+        has_lead: Whether the inputs of the target have `...`.
         lead: The number of axes that `...` stands for.
         sizes: The size of each named axis of the target.
     """
 
     def __init__(self, subject: Subject, target: Signature) -> None:
         self.subject, self.target = subject, target
-        self.led = any(has_rest(axes) for axes in target.inputs)
+        self.has_lead = any(has_rest(axes) for axes in target.inputs)
         self.lead = len(subject.lead) or 1
         self.sizes = dict(subject.sizes)
         free = iter(PRIMES)
@@ -95,23 +95,23 @@ class _LoopedCircuit:
                 self.sizes[name] = next(free)
 
     def labels(self, axes: Axes) -> list[Label]:
-        """Return a label for each axis of a tensor, one for each axis that `...` stands for."""
+        """Return a label for each axis of a tensor, including each axis that `...` stands for."""
         found: list[Label] = []
         for term in axes:
             if isinstance(term, Rest):
-                found += [(term, number) for number in range(self.lead if self.led else 0)]
+                found += [(term, number) for number in range(self.lead if self.has_lead else 0)]
             else:
                 found.append((term, [each for each, _ in found].count(term)))
         return found
 
     def tensors(self, optional: Sequence[str]) -> dict[str, Tensor]:
-        """Return inputs of the lifted circuit; optional tensors have the axes of the circuit itself."""
-        lead = (self.subject.lead or (2,)) if self.led else ()
+        """Return random inputs of the lifted circuit; optional tensors are not lifted."""
+        lead = (self.subject.lead or (2,)) if self.has_lead else ()
         axes = dict(zip(self.subject.circuit.inputs, self.target.inputs, strict=False))
         return self.subject.tensors(optional, sizes=self.sizes, lead=lead, axes=axes)
 
     def by_loop(self, tensors: Mapping[str, Tensor], slot: Slot, axes: Axes, like: Tensor) -> Tensor:
-        """Return one output, computed at each index of the lifted axes in a loop."""
+        """Return one output of the lifted circuit, by a call of the circuit at each index of the lifted axes."""
         expected = torch.zeros_like(like)
         own = self.labels(slot.axes)
         lifted = [(label, size) for label, size in zip(self.labels(axes), like.shape, strict=True) if label not in own]
@@ -139,7 +139,7 @@ class _LoopedCircuit:
 
 
 def _targets(circuit: Circuit) -> list[str]:
-    """Return targets: every input lifted over two axes; the first input alone over one, if there are several."""
+    """Return targets: all inputs lifted over two axes; if there are several inputs, only the first over one."""
     signature = circuit.signature
     names = {name for slot in (*circuit.slots, *circuit.results) for term in slot.axes for name in term.names}
     first, second = [name for name in ("p", "q", "p'", "q'", "p''", "q''") if name not in names][:2]

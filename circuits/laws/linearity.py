@@ -1,4 +1,4 @@
-"""Laws of linearity: f(a x + b y) = a f(x) + b f(y), in one argument or in each."""
+"""Laws of linearity: f(a x + b y) = a f(x) + b f(y), in one argument or in every one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def linear(
 
     Args:
         f: A circuit.
-        argument: The name of a tensor of the signature or of an optional tensor; the first input if None.
+        argument: The name of an input or of an optional tensor; the first input if None.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -77,7 +77,7 @@ def _check_linear(subject: Subject, argument: str) -> None:
     names = [slot.name for slot in subject.circuit.slots]
     if argument not in names:
         title, known = subject.circuit.title, ", ".join(names)
-        raise CircuitError(f"laws.{subject.law}: {argument} is no tensor of {title}; its tensors are {known}")
+        raise CircuitError(f"laws.{subject.law}: {argument} is not a tensor of {title}; its tensors are {known}")
     optional = [argument] if argument in subject.circuit.optional else []
     for given in dict.fromkeys([tuple(optional), *subject.none_and_all()[1:]]):
         one, other = (subject.tensors(given, draw=draw) for draw in (0, 1))

@@ -27,25 +27,25 @@ def shapes(
     seed: int = 0,
     **arguments: Any,
 ) -> None:
-    """Outputs have the axes of the signature, for any axes of `...`; contradicting sizes of inputs raise ShapeError.
+    """Outputs have the axes of the signature, whatever `...` stands for; contradicting input sizes raise ShapeError.
 
-    Nothing is computed: the tensors are on the meta device, and their sizes are distinct primes. The circuit's own
-    check is off while its outputs are checked.
+    No numbers are computed, because the tensors are on the meta device (except for a function that holds tensors, which
+    cannot run there). The circuit's own check is off while its outputs are checked.
 
     Args:
         f: A circuit.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
-        AssertionError: An output has another shape than the signature says, or contradicting inputs are not refused.
+        AssertionError: The shape of an output contradicts the signature, or contradicting inputs raise no ShapeError.
 
     >>> from circuits import circuit
     >>> shapes(circuit("a b -> b a")(lambda x: x.mT))
     """
     subject = Subject("shapes", f, sizes, inputs, seed, arguments)
-    led = any(has_rest(slot.axes) for slot in subject.circuit.slots)
+    has_lead = any(has_rest(slot.axes) for slot in subject.circuit.slots)
     leads: list[tuple[int, ...]] = [subject.lead]
-    if led and "..." not in (sizes or {}):
+    if has_lead and "..." not in (sizes or {}):
         leads += [(), (*subject.lead, 53)]
     device = _to_meta(subject)
     for optional, lead in itertools.product(subject.none_and_all(), leads):
@@ -78,7 +78,7 @@ def _to_meta(subject: Subject) -> torch.device:
 def _check_shapes(subject: Subject, found: Sequence[Tensor], lead: Sequence[int]) -> None:
     """Raise BrokenLaw unless the shapes are those of the signature.
 
-    An axis that only outputs have may have any size, but the same one in all outputs.
+    An axis that only outputs have may have any size, but must have the same size in all outputs.
     """
     sizes = dict(subject.sizes)
     for slot, tensor in zip(output_slots(subject, len(found)), found, strict=True):
@@ -103,7 +103,7 @@ def _check_shapes(subject: Subject, found: Sequence[Tensor], lead: Sequence[int]
 def _check_refusals(subject: Subject, tensors: Mapping[str, Tensor]) -> None:
     """Raise BrokenLaw unless a contradicting size raises ShapeError.
 
-    Each axis that is stated twice in the inputs, or whose size is fixed, is made longer by one in one place.
+    Each axis that occurs more than once in the inputs, or whose size is fixed, is made longer by 1 in one input.
     """
     stated = [(name, dim - len(axes), term) for name, axes in _inputs(subject) for dim, term in enumerate(axes)]
     for name, dim, term in stated:

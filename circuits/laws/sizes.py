@@ -1,7 +1,7 @@
 """The sizes with which a law calls a circuit: one for each axis of its inputs, chosen from the signature.
 
-A size is the caller's, the circuit's own (`fixed=`), or a prime that no other axis has, so that no two axes can be
-confused. A prime is multiplied where the signature asks for multiples (`h/2`, `multiples=`).
+A size is passed by the caller, fixed by the circuit (`fixed=`), or a prime that no other axis has, so that no two axes
+can be confused. The prime is multiplied where the circuit requires multiples (`h/2`, `multiples=`).
 """
 
 import itertools
@@ -18,7 +18,10 @@ Sizes = Mapping[str, int | Sequence[int]]
 PRIMES = tuple([n for n in range(2, 1000) if all(n % p for p in range(2, int(n**0.5) + 1))])
 
 ATTEMPTS = 40
-"""The number of first primes that are tried until all sizes that follow are positive whole numbers."""
+"""The number of attempts to find primes for which all derived sizes are positive whole numbers.
+
+Each attempt starts with the next larger prime.
+"""
 
 
 class AxisSizes:
@@ -27,7 +30,7 @@ class AxisSizes:
     Attributes:
         sizes: The size of each named axis of the inputs and optional tensors.
         lead: The sizes that `...` stands for; `()` if the signature has no `...`.
-        twins: For each primed axis that only optional tensors have, the axis without primes whose size it has.
+        twins: For each primed axis that only optional tensors have, the axis without primes that has the same size.
     """
 
     def __init__(self, law: str, circuit: Circuit, given: Sizes, fixed: Mapping[str, int]) -> None:
@@ -47,17 +50,17 @@ class AxisSizes:
         self.sizes, self.lead = self._choose()
 
     def alternatives(self) -> tuple[dict[str, int], tuple[int, ...]]:
-        """Return other sizes, and other sizes for `...`, where the caller and the circuit leave them free."""
+        """Return sizes and `lead` with other numbers for the axes that neither the caller nor the circuit fixes."""
         return self._choose(skip=len(self.sizes) + 1)
 
     def is_free(self, name: str) -> bool:
-        """Return whether the size of an axis is fixed by neither the caller nor the circuit nor another axis."""
+        """Return whether neither the caller, nor the circuit, nor another axis (`twins`) fixes the size of an axis."""
         return name not in {**self._given, **self._fixed, **self.twins}
 
     def multiple(self, name: str, known: Mapping[str, int]) -> int:
         """Return the number that must divide the size of an axis.
 
-        It comes from the circuit's `multiples=`, and from each divisor after the axis in a derived axis.
+        It is computed from the circuit's `multiples=` and from the divisors in derived axes that contain the axis.
         """
         multiple = self.circuit.multiples.get(name, 1)
         for axes in (*self.circuit.signature.inputs, *self.circuit.signature.outputs):
@@ -73,16 +76,16 @@ class AxisSizes:
     def _choose(self, skip: int = 0) -> tuple[dict[str, int], tuple[int, ...]]:
         """Return the size of every axis of the inputs and the sizes of `...`; the first `skip` primes are not used."""
         names = list(dict.fromkeys(name for axes in self._tensors for term in axes for name in term.names))
-        led = any(has_rest(axes) for axes in self._tensors)
+        has_lead = any(has_rest(axes) for axes in self._tensors)
         results = [name for axes in self.circuit.signature.outputs for term in axes for name in term.names]
-        refuse_unknown(self.law, "sizes", self._given, [*names, *results, *["..."] * led])
+        refuse_unknown(self.law, "sizes", self._given, [*names, *results, *["..."] * has_lead])
         given = dict(self._given)
         rest: Any = given.pop("...", None)
         known = {**self._fixed, **given}
         taken = {*known.values(), *(rest or ()), *_numbers(self._tensors)}
         for start in range(skip, skip + ATTEMPTS):
             primes = (prime for prime in PRIMES[start:] if prime not in taken)
-            lead = tuple(rest) if rest is not None else (next(primes),) if led else ()
+            lead = tuple(rest) if rest is not None else (next(primes),) if has_lead else ()
             sizes = dict(known)
             for name in names:
                 if name not in sizes:
@@ -99,7 +102,7 @@ class AxisSizes:
         )
 
     def _is_optional(self, name: str) -> bool:
-        """Return whether only optional tensors have an axis: a mask's x' then has the size of x by default."""
+        """Return whether only optional tensors have an axis: by default, x' of a mask then has the size of x."""
         return not any(name in term.names for axes in self.circuit.signature.inputs for term in axes)
 
 
@@ -122,7 +125,7 @@ def _numbers(tensors: Sequence[Axes]) -> set[int]:
 
 
 def _all_positive(tensors: Sequence[Axes], sizes: Mapping[str, int]) -> bool:
-    """Return whether every axis whose size follows from `sizes` has a whole size of at least 1."""
+    """Return whether every group and derived axis whose size follows from `sizes` has a positive whole size."""
     for axes in tensors:
         for term in axes:
             if not isinstance(term, Rest) and not {*term.names} - {*sizes}:

@@ -1,4 +1,4 @@
-"""The subject of a law: a copy of a circuit, sizes for its axes, and random inputs, all made from the signature.
+"""The subject of a law: a copy of a circuit, sizes for its axes, and random inputs with the axes of its signature.
 
 A module is copied, converted to double precision, and its parameters are randomized, because a bias that is
 initialized to 0 hides mistakes. The circuit that the caller passed is never changed.
@@ -30,7 +30,7 @@ class Subject:
     Attributes:
         law: The name of the law.
         circuit: The declaration of the circuit.
-        f: A copy of the circuit, with random parameters and in `dtype`.
+        f: A copy of the circuit, with randomized parameters in `dtype`.
         module: The copy of the module to which `f` belongs, or None.
         optional: The names of the optional tensors that may be passed.
         axis_sizes: The sizes of the axes; `sizes` and `lead` are part of them.
@@ -113,10 +113,10 @@ class Subject:
 
         Args:
             optional: The names of the optional tensors to include.
-            draw: A number; each gives other random values.
+            draw: An integer, added to the seed so that the same circuit gets other random values.
             sizes: Sizes of axes instead of the subject's.
             lead: Sizes of `...` instead of the subject's.
-            axes: The axes of some inputs, instead of those of the circuit.
+            axes: The axes of inputs by name, instead of those of the circuit.
         """
         with seeded(self.seed + 7919 * draw):
             made = {}
@@ -145,7 +145,7 @@ class Subject:
         return self.run(self.f, tensors)
 
     def run(self, f: Callable[..., Any], tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the outputs of a function that is called as the circuit is, as a flat list.
+        """Call a function with the arguments of the circuit, and return its outputs as a flat list.
 
         Raises:
             CircuitError: An output is not a tensor.
@@ -177,7 +177,7 @@ class Subject:
         return dict(self.module.named_parameters()) if self.module is not None else {}
 
     def to(self, dtype: torch.dtype) -> "Subject":
-        """Return the same subject in another dtype, with a copy of its own."""
+        """Return the subject in another dtype, with a new copy of the circuit."""
         other = copy.copy(self)
         other.f = copy_of(self.f)
         other.module = owner_of(other.f)

@@ -1,4 +1,4 @@
-"""`suite`: all laws that a circuit's signature implies, as one parametrized pytest test."""
+"""`suite`: the laws that a circuit's signature implies, and laws that the caller adds, as one pytest test."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +21,13 @@ from circuits.laws.subject import DoesNotApply
 Law = Callable[..., None]
 
 IMPLIED: tuple[Law, ...] = (shapes, broadcasting, independent, kernel, gradcheck, compiles)
-"""The laws that a signature implies (`...` may be any axes, a kernel equals its definition) or all code obeys."""
+"""The laws that a signature implies (`...` may be any axes, a kernel equals its definition) or all circuits obey."""
 
 OPTIONAL: tuple[Law, ...] = (linear, multilinear, equivariant, causal, shifting, equals)
 """The laws that do not follow from a signature: they are tested only if `also` lists them."""
 
 CUSTOM = {"backward_rule": custom_backward_rule}
-"""The law of custom backward circuits, under its public name; derived ones are tested by this library itself."""
+"""The law of custom backward circuits, by its public name; this library's own tests check derived ones."""
 
 
 def suite(
@@ -43,7 +43,7 @@ def suite(
 ) -> Callable[..., None]:
     """Return one pytest test with a case for each law: `test_my_block = laws.suite(MyBlock, m=8, k=4)`.
 
-    A law that does not apply, and one that neither the signature implies nor `also` lists, is skipped with its reason.
+    Laws that do not apply, and laws that neither the signature implies nor `also` lists, are skipped with a reason.
 
     Args:
         target: A circuit; or a class or function that returns one, which is called with the arguments in each case.
@@ -57,7 +57,7 @@ def suite(
         The test, to be assigned to a name that begins with `test_`.
 
     Raises:
-        CircuitError: pytest is not installed, `without` names no case, or `target` is neither circuit nor callable.
+        CircuitError: pytest is not installed, a key of `without` is not a case, or `target` is not callable.
 
     >>> from circuits import circuit
     >>> test_total = suite(circuit("a -> ")(lambda x: x.sum()), also=[multilinear])
@@ -69,7 +69,7 @@ def suite(
     cases = _cases(also)
     for name in without or {}:
         if name not in cases:
-            raise CircuitError(f"laws.suite: without names {name}, which is no case; the cases are {', '.join(cases)}")
+            raise CircuitError(f"laws.suite: without has the key {name}; possible keys are {', '.join(cases)}")
     is_factory = find_circuit(target) is None or isinstance(target, type)
     if is_factory and not callable(target):
         raise CircuitError(f"laws.suite takes a circuit or a function that returns one, not {target!r}")
@@ -91,7 +91,7 @@ def suite(
 
 
 def _cases(also: Sequence[Law]) -> dict[str, Law | str]:
-    """Return the laws by case name; for an optional law that is not listed, the reason for which it is skipped."""
+    """Return the laws by name of the case; instead of an optional law that `also` does not list, why it is skipped."""
     cases: dict[str, Law | str] = {**{law.__name__: law for law in IMPLIED}, **CUSTOM}
     for law in also:
         cases[_case_name(law, cases)] = law
@@ -103,12 +103,12 @@ def _cases(also: Sequence[Law]) -> dict[str, Law | str]:
 
 
 def _law_function(law: Law) -> Any:
-    """Return the function of a law that may be a partial."""
+    """Return a law, or the function of a law that is a partial."""
     return law.func if isinstance(law, functools.partial) else law
 
 
 def _case_name(law: Law, taken: Mapping[str, Any]) -> str:
-    """Return the name of a case, `causal(x)`, with a number if that name is taken."""
+    """Return the name of a case, such as `causal(x)`, with a number if that name is taken."""
     values = [*law.args, *law.keywords.values()] if isinstance(law, functools.partial) else []
     texts = ", ".join([each if isinstance(each, str) else getattr(each, "__name__", f"{each}") for each in values])
     name = f"{getattr(_law_function(law), '__name__', 'law')}{f'({texts})' if texts else ''}"

@@ -14,13 +14,17 @@ from circuits import CircuitError, backward, einsum, rearrange, reduce, repeat
 from circuits.autodiff.rules.registry import DEFINITIONS, RULES, Rule, defines, reverses
 from circuits.diagram.structure import tensors
 
-# The oracle ----------------------------------------------------------------------------------------------------------
+# Comparison with autograd --------------------------------------------------------------------------------------------
 
 
 def agree(f: Callable[..., Any], *given: Tensor, order: int = 2, opaque: tuple[str, ...] = ()) -> None:
-    """The backward circuit of f, and the backward circuit of that, have the cotangents that autograd computes.
+    """Assert that the backward circuit of f, and its own backward circuit, return autograd's cotangents.
 
-    `opaque` are the labels of the boxes that have no rule.
+    Args:
+        f: A function.
+        given: Its inputs; floating ones are converted to float64.
+        order: 1 to compare first derivatives only.
+        opaque: The labels of the boxes without a rule, in order.
     """
     inputs = [each.double() if each.is_floating_point() else each for each in given]
     diagram = backward(f, *inputs)
@@ -47,7 +51,7 @@ def agree(f: Callable[..., Any], *given: Tensor, order: int = 2, opaque: tuple[s
 
 
 def assert_same(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
-    """Assert that tensors are equal to 1e-9, which an intermediate result in single precision would exceed."""
+    """Assert that tensors are equal up to 1e-9, less than the error of an intermediate result in single precision."""
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
         other = torch.zeros_like(one) if other is None else other
@@ -234,7 +238,7 @@ def test_activations(name: str) -> None:
 
 
 def test_the_hard_sigmoid_equals_its_definition() -> None:
-    """torch divides by 6 in single precision in its derivative, and has no second derivative."""
+    """torch's derivative divides by 6 in single precision, and torch has no second derivative."""
     x, back = r(3, 4) * 3, r(3, 4)
     leaf = x.clone().requires_grad_()
     found = [*backward(F.hardsigmoid, x)(x, back).values()]
@@ -546,7 +550,7 @@ def test_indices(case: Case) -> None:
 
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 def test_bags_twice(mode: str) -> None:
-    """The second derivatives of bags, and of their square, equal those of rows that are indexed and summed."""
+    """The second derivatives of squared bags equal those of rows that are indexed and summed."""
 
     def by_rows(w: Tensor) -> Tensor:
         rows = [w[BAGS[start:end]] for start, end in ((0, 2), (2, 2), (2, 6))]
@@ -610,7 +614,7 @@ def test_strides_set_in_place_use_torch() -> None:
 
 
 def test_resize_in_place_is_refused_by_name() -> None:
-    with pytest.raises(CircuitError, match="resize_ changes what gradients flow through in place"):
+    with pytest.raises(CircuitError, match="resize_ changes in place a tensor that gradients flow through"):
         backward(lambda x: (x * 2).resize_(2, 6), r(3, 4))
 
 
@@ -666,7 +670,7 @@ WINDOW = torch.hann_window(8, dtype=torch.float64)
 
 
 def test_short_time_fourier_transforms_use_torch_for_complex_values() -> None:
-    """torch transposes the spectrum in place, inside one call."""
+    """Inside one call, torch transposes the spectrum in place."""
 
     def spectrum(x: Tensor, w: Tensor) -> Tensor:
         return torch.view_as_real(torch.stft(x, 8, 4, window=w, return_complex=True))
@@ -681,7 +685,7 @@ def test_short_time_fourier_transforms_use_torch_for_complex_values() -> None:
 
 @torch.library.custom_op("circuits_tests::mul", mutates_args=())
 def doubled(x: Tensor, other: Tensor) -> Tensor:
-    """A user's own product, twice as large."""
+    """A custom operation: twice the product."""
     return x * other * 2
 
 
@@ -697,7 +701,7 @@ doubled.register_autograd(
 
 
 def test_an_operation_of_another_library_has_its_own_gradient() -> None:
-    """A rule belongs to ATen's operation, not to others of the same name."""
+    """A rule is for ATen's operation, not for operations of the same name in other libraries."""
     agree(lambda x, y: doubled(x, y).sin(), r(3), r(3), order=1, opaque=("∂circuits_tests.mul",))
     signs = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
     agree(lambda x: torch.copysign(x, signs), r(3), opaque=("∂copysign",))  # torch decomposes it into prims.where
@@ -711,7 +715,7 @@ def test_a_wrong_decomposition_of_torch_is_not_used() -> None:
 
 
 def test_torch_computes_only_the_gradients_that_are_needed() -> None:
-    """torch has no derivative by the samples of a fractional pool, and none is needed."""
+    """torch has no derivative with respect to the samples of a fractional pool, and none is needed."""
     samples = torch.rand(1, 2, 2, dtype=torch.float64)
 
     def pooled(x: Tensor) -> Tensor:
@@ -754,7 +758,7 @@ def test_parameters_of_a_rule_are_arguments_of_its_operation(name: str) -> None:
     required = {each.name for each in parameters if each.default is each.empty} - {"dy", "y"}
     for schema in differentiable(name):
         if (name, schema.overload_name) in (("where", ""), ("einsum", "sublist")):
-            continue  # the first returns integers, the second is no operation of its own
+            continue  # where with only a condition returns integers; einsum.sublist is not a separate operation
         available = {"x" if each.name in ("self", "input") else each.name for each in schema.arguments}
         assert required <= available, schema
 

@@ -1,7 +1,7 @@
-"""The numbers of the source documents, three times: by custom backward circuits, by the reverse rules, by autograd.
+"""The numbers of the source documents, computed by custom backward circuits, by the reverse rules, and by autograd.
 
-The functions of each document are copied here in plain torch; the numbers that the documents print are compared to the
-digits that they print, in float32 and float64.
+The functions of each document are copied here in plain torch. The results are compared with the numbers printed in the
+documents, in float32 and float64.
 """
 
 import math
@@ -32,7 +32,11 @@ def numbers(value: Any, dtype: torch.dtype) -> Tensor:
 def gradients(
     column: str, custom: Callable[..., Any], plain: Callable[..., Any], inputs: Sequence[Tensor], cotangent: Tensor
 ) -> list[Tensor]:
-    """Return the cotangents of the inputs: by the custom circuits, by the rules from the plain code, or by autograd."""
+    """Return the cotangents of the inputs, by the method that `column` names.
+
+    They are computed from `custom` by its custom backward circuits, from `plain` by the reverse rules, or from `plain`
+    by autograd.
+    """
     if column == "by autograd":
         return list(torch.func.vjp(plain, *inputs)[1](cotangent))
     diagram = backward(custom if column == "custom" else plain, *inputs)
@@ -68,7 +72,7 @@ def forward_pass(image: Tensor, kernel: Tensor, *rest: Tensor) -> Tensor:
 
 
 def after_scores_custom(scores: Tensor, value: Tensor, w: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """The scores as a product with the identity matrix."""
+    """The scores are passed as queries with the identity matrix as keys, because `shared` takes queries and keys."""
     mixed = by_hand.shared(scores, torch.eye(2, dtype=scores.dtype), value)
     error = by_hand.linear(mixed.reshape(1, -1), w, b)[0] - y
     return 0.5 * einsum(error, error, "n, n ->")
@@ -214,12 +218,12 @@ WEIGHTS_001 = (
 @every
 @three
 def test_001_attention_and_its_jacobian_by_the_weights(column: str, dtype: torch.dtype) -> None:
-    """The rows of the Jacobian: 0 up to rounding for W_q and W_k, delta(i, j) e_l for W_v[j, l]."""
+    """The rows of the Jacobian: for W_q and W_k 0 up to rounding, for W_v[j, l] delta(i, j) e_l."""
     weights, e = [numbers(each, dtype) for each in WEIGHTS_001], numbers([1.0, 2.0, 3.0], dtype)
     both: list[Any] = [attention_001, attention_custom]
     for attention in both:
         torch.testing.assert_close(attention(*weights, e), numbers([1.2, 2.3, 3.1], dtype))
-    noise = 1e-4 if dtype == torch.float32 else 1e-12  # 1e-6 in the document; scores near 8 times sums of nine
+    noise = 1e-4 if dtype == torch.float32 else 1e-12  # the document has 1e-6; rounding errors of scores near 8
     for place, row in enumerate(torch.eye(3, dtype=dtype)):
         by_q, by_k, by_v, _ = gradients(column, attention_custom, attention_001, [*weights, e], row)
         assert max(by_q.abs().max(), by_k.abs().max()) < noise
@@ -310,7 +314,7 @@ LAYERS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Tensor]]] = {
 @pytest.mark.parametrize("column", COLUMNS[:2])
 @pytest.mark.parametrize("name", LAYERS)
 def test_003_distances_from_autograd_are_those_of_the_document(name: str, column: str, dtype: torch.dtype) -> None:
-    """The document's random numbers, its loss Σz², and its distances, 0 to 2e-5 in float32."""
+    """With the document's random numbers and loss Σz², distances are at most those of the document: 2e-5 in float32."""
     sizes, plain = LAYERS[name]
     generator, custom = numpy.random.RandomState(12), getattr(by_hand, name)
     inputs = [torch.from_numpy(generator.randn(*each)).to(torch.float32).to(dtype) for each in sizes]

@@ -1,9 +1,9 @@
-# Lambdas stand for circuits, and pyright takes them for modules.
+# To pyright, the circuits made from lambdas are modules.
 # pyright: reportArgumentType=false, reportFunctionMemberAccess=false, reportCallIssue=false, reportOperatorIssue=false
 """Wrong reverse rules, planted one at a time: `laws.backward_rule` detects each, and names the wrong cotangent.
 
-Three tables: rules of operations, each with a function on whose random inputs the mistake is detected; custom backward
-circuits; and parts of the reverse pass.
+Three tables: rules of operations, each with a function whose wrong cotangent is detected; custom backward circuits; and
+functions of the reverse pass.
 """
 
 import re
@@ -28,7 +28,15 @@ from models import by_hand
 
 @dataclass(frozen=True)
 class Wrong:
-    """The operation, a wrong rule for it, the name of the wrong cotangent; a circuit with its signature; arguments."""
+    """A wrong rule of an operation.
+
+    Attributes:
+        name: The operation, a key of RULES.
+        rule: The wrong rule.
+        of: The input whose cotangent is wrong.
+        text, function: The signature and the function of a circuit that calls the operation.
+        arguments: Arguments of the law.
+    """
 
     name: Any
     rule: Callable[..., Any]
@@ -39,12 +47,12 @@ class Wrong:
 
 
 def square(*axes: str) -> dict[str, Any]:
-    """Return arguments with axes of equal size, for which a transposed tensor still fits."""
+    """Return arguments in which the axes have equal sizes, so that a transposed tensor has the same shape."""
     return {"sizes": dict.fromkeys(axes, 3)}
 
 
 def holding(**numbers: Any) -> dict[str, Any]:
-    """Return arguments in which the inputs are these numbers."""
+    """Return arguments in which inputs, by name, have these values."""
     return {"inputs": {name: lambda _, held=held: torch.tensor(held).double() for name, held in numbers.items()}}
 
 
@@ -162,13 +170,13 @@ WRONG: dict[str, Wrong] = {
 
 
 def at_one_size(f: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a law with all its sizes, so that the counterexample is not made smaller."""
+    """Return the arguments of the law with all sizes, so that it does not reduce the sizes of its counterexample."""
     subject = Subject("backward_rule", f, arguments.get("sizes"), arguments.get("inputs"), 0, {})
     return {**arguments, "sizes": {**subject.sizes, **({"...": subject.lead} if subject.lead else {})}}
 
 
 def blames(of: str) -> str:
-    """Return a pattern for the beginning of a message that names this cotangent, of first or second order."""
+    """Return a regular expression for the beginning of a message about this cotangent, of first or second order."""
     return rf"laws.backward_rule: .*\n  (at second order, )?the cotangent of {re.escape(of)}[\[ ]"
 
 
@@ -181,7 +189,7 @@ def planted(wrong: Callable[..., Any]) -> Rule:
 @pytest.mark.slow
 @pytest.mark.parametrize("defect", WRONG)
 def test_the_original_rule_holds(defect: str) -> None:
-    """The tests below detect the mistake, not the function; test_reverse_rules tests this by default."""
+    """Without the mistake the law holds. This test is slow, because test_reverse_rules tests the same rules."""
     wrong = WRONG[defect]
     laws.backward_rule(circuit(wrong.text)(wrong.function), **wrong.arguments)
 
@@ -278,7 +286,7 @@ def overwriting(x: Tensor, dy: Tensor) -> Tensor:
 
 
 def of_affine(dx: Any, dweight: Any, dbias: Any) -> Callable[..., Any]:
-    """Return a backward circuit of Affine that is right where no function is passed."""
+    """Return a backward circuit of Affine with each cotangent computed by the function passed, by Affine's if None."""
 
     def gradient(self: Affine, x: Tensor, dy: Tensor) -> Any:
         right, named = Affine.gradient(self, x, dy)
@@ -291,7 +299,7 @@ def of_affine(dx: Any, dweight: Any, dbias: Any) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class CustomCase:
-    """A circuit, a wrong backward circuit for it, a pattern of the message, and arguments of the law."""
+    """A function that makes a circuit, a wrong backward circuit, a pattern of the message, and the law's arguments."""
 
     make: Callable[[], Any]
     wrong: Callable[..., Any]
@@ -364,7 +372,7 @@ CUSTOM: dict[str, CustomCase] = {
     ),
     "one tensor too few": CustomCase(
         lambda: by_hand.matmul, lambda x, y, dz: dz @ y.T,
-        r"laws.backward_rule: matmul.*\n  the backward circuit cannot be made: .* returns 1 of the 2 cotangents",
+        r"laws.backward_rule: matmul.*\n  the backward circuit cannot be made: .* expected 2, got 1",
     ),
     "axes that do not match": CustomCase(
         lambda: by_hand.matmul, lambda x, y, dz: (dz @ y, x.T @ dz),
@@ -388,7 +396,7 @@ CUSTOM: dict[str, CustomCase] = {
 
 @pytest.mark.parametrize("f", [softmax, pairs, normed, raised, gated, Affine(5, 3)])
 def test_the_backward_circuits_that_are_replaced_hold(f: Any) -> None:
-    """Those of models.by_hand are tested in test_by_hand."""
+    """The backward circuits of models.by_hand are tested in test_by_hand."""
     laws.backward_rule(f)
 
 
@@ -408,7 +416,7 @@ def test_a_wrong_custom_backward_is_caught(defect: str, monkeypatch: pytest.Monk
 
 @circuit("a -> a")
 def gate_closed_later(x: Tensor) -> Tensor:
-    """The gate changes before the reverse pass reads it; torch saves where it was open."""
+    """The gate is overwritten before the reverse pass reads it; autograd saves the condition `gate > 0`."""
     gate = torch.ones(x.shape, dtype=x.dtype)
     found = gated(x, gate)
     gate.neg_()
@@ -416,7 +424,7 @@ def gate_closed_later(x: Tensor) -> Tensor:
 
 
 def doubled(x: Tensor) -> Tensor:
-    """2x; autograd refuses to differentiate it, because the 2 is a 6 by then."""
+    """Return 2 x; autograd raises an error in its reverse pass, because the factor 2 has been overwritten by 6."""
     double = torch.full_like(x, 2.0)
     found = x * double
     double.mul_(3)
@@ -425,7 +433,7 @@ def doubled(x: Tensor) -> Tensor:
 
 @circuit("... 3 -> ... 3")
 def used_twice(x: Tensor) -> Tensor:
-    """One module before and after another function: the cotangents of its weights are added."""
+    """One module is called twice, so that the cotangents of its parameters are added."""
     return SHARED(SHARED(x).tanh())
 
 
@@ -446,7 +454,7 @@ def overwrites_cotangents(self: Any, number: int, cotangent: Tensor, is_sum: boo
 
 @dataclass(frozen=True)
 class ReplacedFunction:
-    """A circuit, and a function of the reverse pass that is replaced."""
+    """A circuit, a method of the reverse pass by class and name, its wrong replacement, and the wrong cotangents."""
 
     f: Callable[..., Any]
     holder: Any
@@ -479,7 +487,7 @@ def test_a_wrong_reverse_pass_is_caught(defect: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_factor_that_changed_later_has_its_saved_value() -> None:
-    """Autograd refuses this function, so that the law has nothing to compare with."""
+    """Autograd raises an error for this function, so that the law cannot be used."""
     x, ones = torch.randn(3).double(), torch.ones(3).double()
     assert torch.equal(backward(doubled, x)(x, ones)["x"], 2 * ones)
 
@@ -495,7 +503,7 @@ def message_of(f: Any, **arguments: Any) -> str:
 
 
 def test_messages(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small counterexample in the names of the axes: for a tensor, a parameter, and an optional tensor."""
+    """The messages for the wrong cotangent of an input, of a parameter, and of an input with an optional tensor."""
     nested = circuit("... m -> ... n")(nn.Sequential(nn.Tanh(), Affine(5, 3)))
     wrong = CUSTOM["a method: the bias of the first example alone"].wrong
     monkeypatch.setattr(Affine.forward.circuit.body, "backward", wrong)
@@ -518,10 +526,10 @@ def test_messages(golden: Callable[[str, str], None], monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("text", "f", "why"),
     [
-        ("a -> a", lambda x: x > 0, "nothing in .* has a derivative"),
-        ("a -> a", lambda x: x.detach() * 2, "nothing in .* has a derivative"),
-        ("a -> ", lambda x: torch.zeros(()) if x.sum() > 0 else x.sum(), "nothing in .* has a derivative"),
-        ("a -> ", lambda x: x.sum() * 2 if x.sum() > 9 else x.sum(), "needs a number that only data can give"),
+        ("a -> a", lambda x: x > 0, "no output of .* has a derivative"),
+        ("a -> a", lambda x: x.detach() * 2, "no output of .* has a derivative"),
+        ("a -> ", lambda x: torch.zeros(()) if x.sum() > 0 else x.sum(), "no output of .* has a derivative"),
+        ("a -> ", lambda x: x.sum() * 2 if x.sum() > 9 else x.sum(), "needs a value that depends on data"),
     ],
 )
 def test_where_it_does_not_apply(text: str, f: Any, why: str) -> None:
@@ -531,7 +539,7 @@ def test_where_it_does_not_apply(text: str, f: Any, why: str) -> None:
 
 @circuit("... -> ...")
 def hidden(x: Tensor) -> Tensor:
-    """A function that `backward` refuses by name."""
+    """A function for which `backward` raises CircuitError."""
     y = x * 3
     with torch.no_grad():
         y.mul_(2)
@@ -544,7 +552,7 @@ def test_it_does_not_apply_where_backward_refuses() -> None:
 
 
 def test_all_kinds_of_circuits_hold() -> None:
-    """Several inputs, integers, a function that holds a float32, two outputs, dropout, frozen weights."""
+    """Several inputs, integers, a function that holds a float32 tensor, two outputs, dropout, frozen weights."""
     held = torch.randn(3)
     laws.backward_rule(circuit("a, a, a -> a")(lambda *x: x[0] * x[1] + x[2].sin()))
     laws.backward_rule(circuit("n, v m -> n m", dtypes={"i": torch.long})(lambda i, w: w[i]), inputs={"i": range(3)})

@@ -1,4 +1,4 @@
-"""Properties of the circuits of `models` that no signature implies: laws for this repository's own circuits.
+"""Laws for the circuits of `models`: properties that no signature implies.
 
 Each takes a circuit and the arguments that `subjects` passes to every law, and raises AssertionError if the property
 does not hold.
@@ -32,7 +32,7 @@ def module_of(f: Any) -> nn.Module:
 
 
 def created_on_device(f: Any, /, make: Callable[..., nn.Module], **_: Any) -> None:
-    """Created with a device and a dtype, all parameters and buffers of a module have them."""
+    """All parameters and buffers of a module have the device, and floating ones the dtype, that it is created with."""
     module = make(device="meta", dtype=torch.float16)
     for name, each in (*module.named_parameters(), *module.named_buffers()):
         assert each.is_meta, f"{name} is on {each.device}"
@@ -46,23 +46,23 @@ def takes_device(kind: Callable[..., Any]) -> bool:
 
 
 def pickles(f: Any, /, **_: Any) -> None:
-    """A circuit that a function makes is pickled by name: unpickling returns the same object."""
+    """A circuit that a function returns is pickled by name: unpickling returns the same object."""
     assert pickle.loads(pickle.dumps(f)) is f
 
 
 def accepts_optional(f: Any, /, names: str, **arguments: Any) -> None:
-    """The circuit accepts these optional tensors, and refuses them if their last axis is too long."""
+    """The circuit has these optional tensors, and raises CircuitError if the last axis of one is too long."""
     subject = _subject("accepts_optional", f, arguments)
     given = subject.tensors(names.split())
     for name in names.split():
-        assert name in given, f"{name} is no optional tensor of {subject.circuit.title}"
+        assert name in given, f"{name} is not an optional tensor of {subject.circuit.title}"
         given[name] = torch.cat((given[name], given[name][..., -1:]), -1)
         with pytest.raises(CircuitError):
             subject(given)
 
 
 def takes_integers(f: Any, /, **arguments: Any) -> None:
-    """Tokens are integers: floating tokens are refused, and a diagram of the module is made with integers."""
+    """Tokens must be integers: floating tokens raise CircuitError, and `trace` of a module makes integer tokens."""
     subject = _subject("takes_integers", f, arguments)
     for name, tokens in subject.tensors().items():
         with pytest.raises(CircuitError):
@@ -102,7 +102,7 @@ def channels_last_output(f: Any, /, **arguments: Any) -> None:
 
 
 def has_tangents_and_vmap(f: Any, /, **arguments: Any) -> None:
-    """Without gradients too, a circuit has forward-mode tangents, and torch.vmap lifts it."""
+    """Under torch.no_grad too, the circuit supports forward-mode differentiation and torch.vmap."""
     subject = _subject("has_tangents_and_vmap", f, arguments)
     one, other = (subject.bound(subject.tensors(draw=draw)) for draw in (0, 1))
     args, kwargs = one
@@ -143,9 +143,9 @@ def initialized_uniform(f: Any, /, uniform: Callable[[nn.Module], Mapping[str, f
 
 
 def cache_dtype_follows_autocast(f: Any, /, **_: Any) -> None:
-    """A cache has the dtype that keys will have, also under autocast, which does not change doubles.
+    """The dtype of a cache is that of the keys, also under autocast, which does not convert float64.
 
-    It refuses keys of other shapes. The module under test is `f.inner`.
+    Keys of another shape raise ShapeError, and appended keys and values are concatenated. The module is `f.inner`.
     """
     attend = copy.deepcopy(f.inner)
     for dtype, under in ((torch.float32, torch.bfloat16), (torch.float64, torch.float64)):

@@ -1,10 +1,10 @@
-# Modules are read by the names of their parts, which pyright knows as Tensor or Module.
+# To pyright an attribute of a module is a Tensor or a Module, whichever it is.
 # pyright: reportArgumentType=false, reportCallIssue=false
 """Independent implementations of every circuit of `models`: plain, slow, and without any function of this library.
 
-The reference of a module takes the module first and reads its weights. All other options of the module are passed as
-arguments and not read from the module, which might have stored something else. Masks are boolean (True: may attend)
-or floating.
+The reference of a module takes the module as its first argument and reads only its weights. The options of the module
+are passed as arguments, because the module might store a wrong option. Masks are boolean (True where a query may attend
+to a key) or floating (added to the scores).
 """
 
 import math
@@ -40,10 +40,10 @@ def batch_normed(box: Any, x: Tensor) -> Tensor:
 
 
 def softmax(score: Tensor) -> Tensor:
-    """The exponentials divided by their sum; zeros where all scores are minus infinity."""
-    gone = score.isneginf()
-    largest = score.masked_fill(gone, -1e30).amax(-1, keepdim=True).detach()
-    power = (score.masked_fill(gone, 0) - largest.clamp(min=-1e20)).clamp(max=50).exp().masked_fill(gone, 0)
+    """The exponentials divided by their sum over the last axis; zeros if all scores are minus infinity."""
+    excluded = score.isneginf()
+    largest = score.masked_fill(excluded, -1e30).amax(-1, keepdim=True).detach()
+    power = (score.masked_fill(excluded, 0) - largest.clamp(min=-1e20)).clamp(max=50).exp().masked_fill(excluded, 0)
     total = power.sum(-1, keepdim=True)
     return power / total.masked_fill(total == 0, 1)
 
@@ -54,7 +54,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x Φ(x) for the normal distribution Φ."""
+    """x Φ(x) for the standard normal distribution Φ."""
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
@@ -64,7 +64,7 @@ def dropped_out(x: Tensor, probability: float) -> Tensor:
 
 
 def convolved(image: Tensor, box: Any, stride: int = 1, padding: int = 0) -> Tensor:
-    """The convolution, one window at a time."""
+    """The two-dimensional convolution, computed window by window."""
     image = F.pad(image, [padding] * 4)
     rows, columns = box.weight.shape[-2:]
     starts = [
@@ -93,7 +93,7 @@ def transposed_convolution(image: Tensor, box: Any, stride: int) -> Tensor:
 
 
 def hidden_keys(y: int, x: int, causal: bool, window: int | None, start: int) -> Tensor:
-    """A mask that is True where a query may not attend to a key, one pair after another."""
+    """A mask that is True where a query may not attend to a key, computed pair by pair."""
     rows = []
     for query in range(start, start + y):
         near = [window is None or abs(query - key) < window for key in range(x)]
@@ -102,7 +102,7 @@ def hidden_keys(y: int, x: int, causal: bool, window: int | None, start: int) ->
 
 
 def masked(score: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores with minus infinity where a boolean mask is False, or plus a floating mask."""
+    """The scores, minus infinity where a boolean mask is False; the sum of scores and mask if the mask is floating."""
     if mask is None:
         return score
     return score.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else score + mask
@@ -111,14 +111,14 @@ def masked(score: Tensor, mask: Tensor | None) -> Tensor:
 def weights(
     query: Tensor, key: Tensor, mask: Tensor | None, causal: bool = False, window: int | None = None, start: int = 0
 ) -> Tensor:
-    """The softmax weights of each query over the keys, one inner product at a time."""
+    """The weights of the keys for each query: the softmax of the scaled and masked inner products."""
     score = (query[..., :, None, :] * key[..., None, :, :]).sum(-1) / math.sqrt(query.shape[-1])
     hidden = hidden_keys(query.shape[-2], key.shape[-2], causal, window, start)
     return softmax(masked(score.masked_fill(hidden, -math.inf), mask))
 
 
 def mixed(weight: Tensor, value: Tensor) -> Tensor:
-    """The sums of the values, weighted."""
+    """The weighted sums of the values."""
     return (weight[..., None] * value[..., None, :, :]).sum(-2)
 
 
@@ -150,7 +150,7 @@ def grouped_attention(
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """The options of a layer with attention except its weights; `base` is that of rotary positions, if any."""
+    """The options of a layer with attention; `base` is the base of the rotary positions, None without them."""
 
     k: int = 4
     window: int | None = None
@@ -168,7 +168,7 @@ VIT = LayerConfig(norm_first=True, activation=gelu, eps=1e-6)
 
 
 def rotated(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
-    """Rotary positions: entries i and i + k/2 as one complex number, rotated by its angle."""
+    """Rotary positions: elements i and i + k/2 are one complex number, multiplied by exp(1j p base^(-2i/k))."""
     k = x.shape[-1]
     angles = [[p * base ** (-2 * i / k) for i in range(k // 2)] for p in range(start, start + x.shape[-2])]
     point = torch.complex(x[..., : k // 2], x[..., k // 2 :]) * torch.exp(1j * torch.tensor(angles, dtype=x.dtype))
@@ -176,7 +176,7 @@ def rotated(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
 
 
 def heads(box: Any, x: Tensor, k: int, base: float | None = None, start: int = 0) -> Tensor:
-    """The outputs of a linear map, split into heads stacked before the vectors; rotated, if `base` is given."""
+    """The outputs of a linear map, split into heads on an axis before the vectors; rotated if `base` is not None."""
     pieces = linear(box, x).split(k, -1)
     return torch.stack([each if base is None else rotated(each, start, base) for each in pieces], -3)
 
@@ -200,7 +200,7 @@ def attend(
     start: int = 0,
     config: LayerConfig = PLAIN,
 ) -> Tensor:
-    """The attention of a target over keys and values, and the output map."""
+    """The attention of a target over keys and values, followed by the output map `Lo`."""
     query = heads(module.Lq, target, config.k, config.base, start)
     every = None if mask is None else torch.stack([mask] * query.shape[-3], -3)
     if head_mask is not None:
@@ -238,7 +238,7 @@ def visual(
     """Visual attention, Figure 28: queries, keys and values by convolution, then a transposed convolution."""
 
     def whole(image: Tensor) -> Tensor:
-        """The image, padded so that windows fit with the stride."""
+        """The image, padded at the end so that its windows cover it at the stride."""
         sizes = list(image.shape[-2:])
         more = [
             next(n for n in range(99) if size + n >= kernel and (size + n - kernel) % stride == 0) for size in sizes
@@ -265,7 +265,7 @@ def feed_forward(module: Any, x: Tensor, *, config: LayerConfig = PLAIN) -> Tens
 
 
 def _on_residuals(x: Tensor, boxes: Sequence[tuple[Any, Callable[[Tensor], Tensor]]], config: LayerConfig) -> Tensor:
-    """Each sublayer on a residual connection, with its norm before or after."""
+    """The sublayers one after another, each with a residual connection, and with its norm before or after it."""
     for norm, box in boxes:
         if config.norm_first:
             x = x + dropped_out(box(layer_normed(norm, x, config.eps)), config.dropout)
@@ -283,10 +283,13 @@ def encoder_layer(
     config: LayerConfig = PLAIN,
     **options: Any,
 ) -> Tensor:
-    """Attention and feed-forward with their norms before or after; a separate source is normed as the target is."""
+    """Attention and feed-forward, each with its norm before or after it.
+
+    With `norm_first` a separate source is normalized by the norm of the attention, as the target is.
+    """
 
     def source_of(x: Tensor) -> Tensor:
-        """The source of the attention, for a target that is normed already or not."""
+        """The source of the attention: the target `x` itself, unless a separate source is passed."""
         if source is None:
             return x
         return layer_normed(module.attention_norm, source, config.eps) if config.norm_first else source
@@ -311,7 +314,7 @@ def decoder_layer(
     causal: bool = True,
     config: LayerConfig = PLAIN,
 ) -> Tensor:
-    """Three sublayers with norms before or after; cross-attention has neither a window nor rotary positions."""
+    """Three sublayers with norms before or after them; cross-attention has no window and no rotary positions."""
     plain = replace(config, window=None, base=None)
     boxes = (
         (module.attention_norm, lambda x: multi_head(module.attention, x, x, mask, causal=causal, config=config)),
@@ -357,7 +360,7 @@ def transformer(
 
 
 def sinusoidal(x: Tensor, start: int = 0) -> Tensor:
-    """The vectors plus sines and cosines of their positions, one by one."""
+    """The vectors plus sines and cosines of their positions, computed element by element."""
     m = x.shape[-1]
     rows = []
     for p in range(start, start + x.shape[-2]):
@@ -372,12 +375,12 @@ def learned(module: Any, x: Tensor, start: int = 0) -> Tensor:
 
 
 def token_logits(module: Any, x: Tensor, tied: bool) -> Tensor:
-    """The logits of the tokens, by the embedding matrix or by a separate weight."""
+    """The logits of the tokens, by the weight of the embedding if `tied`, otherwise of the head."""
     return (x[..., None, :] * (module.embedding if tied else module.head).weight).sum(-1)
 
 
 def language_logits(module: Any, tokens: Tensor, *, config: LayerConfig = GPT, tied: bool = True) -> Tensor:
-    """GPT-2, with learned or rotary positions."""
+    """The logits of GPT-2, with learned or rotary positions."""
     x = module.embedding.weight[tokens]
     x = dropped_out(learned(module.positions, x) if config.base is None else x, config.dropout)
     for layer in module.layers:
@@ -394,7 +397,7 @@ def translated_logits(
     padding: int | None = None,
     tied: bool = True,
 ) -> Tensor:
-    """The model of Vaswani et al., with scaled embeddings and masked padding."""
+    """The logits of the model of Vaswani et al., with scaled embeddings and masked padding."""
 
     def embedded(tokens: Tensor) -> Tensor:
         """The scaled embeddings with sinusoidal positions."""
@@ -446,7 +449,7 @@ def vision_encoded(module: Any, image: Tensor, *, class_token: bool = True, conf
 
 
 def vision_features(module: Any, image: Tensor, *, class_token: bool = True, config: LayerConfig = VIT) -> Tensor:
-    """The normed vector of the class token, or the mean over all."""
+    """The normalized vector of the class token; without a class token, the normalized mean of all vectors."""
     x = vision_encoded(module, image, class_token=class_token, config=config)
     return layer_normed(module.norm, x[:, 0] if class_token else x.sum(1) / x.shape[1], config.eps)
 
@@ -512,7 +515,7 @@ def up(module: Any, image: Tensor, saved: Tensor) -> Tensor:
 
 
 def upscaled(box: Any, image: Tensor) -> Tensor:
-    """The transposed convolution of kernel size and stride 2."""
+    """The transposed convolution with kernel size 2 and stride 2."""
     b, _, h, w = image.shape
     grown = torch.einsum("bchw,cdij->bdhiwj", image, box.weight)
     return grown.reshape(b, -1, 2 * h, 2 * w) + box.bias[:, None, None]
@@ -553,7 +556,7 @@ def example_rows(module: Any, image: Tensor) -> Tensor:
 
 
 def example_logits(module: Any, image: Tensor) -> Tensor:
-    """The worked example up to its output."""
+    """The output of the worked example."""
     row = example_rows(module, image)
     found = shared_out(linear(module.Lq, row), linear(module.Lk, row), linear(module.Lv, row))
     return linear(module.L, found.flatten(-2))
@@ -567,7 +570,7 @@ def slid(a: Tensor, b: Tensor, before: int, after: int) -> Tensor:
 
 
 def signals(a: Tensor, b: Tensor, mode: str) -> Tensor:
-    """numpy.convolve, as a product of polynomials: all products are added where their indexes have the same sum."""
+    """numpy.convolve, as a product of polynomials: element n is the sum of the products a[i] b[n - i]."""
     total = a.shape[-1] + b.shape[-1] - 1
     full = torch.stack(
         [sum(a[..., i] * b[n - i] for i in range(a.shape[-1]) if 0 <= n - i < b.shape[-1]) for n in range(total)], -1
@@ -582,20 +585,20 @@ def signals(a: Tensor, b: Tensor, mode: str) -> Tensor:
 
 
 def correlated(a: Tensor, b: Tensor, mode: str) -> Tensor:
-    """numpy.correlate: convolution with b reversed; in mode "same" a longer b counts the middle from the end."""
+    """numpy.correlate: convolution with b reversed; in mode "same" with a longer b, the start is rounded up."""
     if mode == "same" and b.shape[-1] > a.shape[-1]:
         return signals(a.flip(-1), b, mode).flip(-1)
     return signals(a, b.flip(-1), mode)
 
 
 def joined(module: Any, x: Tensor, *, inputs: int, outputs: Sequence[int]) -> Tensor:
-    """The linear map over several named axes, by its flat weight."""
+    """The linear map from `inputs` axes to axes of sizes `outputs`, by a matrix over the flattened axes."""
     mapped = linear(module, x.reshape(*x.shape[: x.ndim - inputs], -1))
     return mapped.reshape(*mapped.shape[:-1], *outputs)
 
 
 def sampled(logits: Tensor, temperature: float, top_k: int | None = None) -> Tensor:
-    """A token sampled by the probabilities of the most likely ones."""
+    """A token sampled from the softmax of the `top_k` largest logits, divided by the temperature."""
     order = logits.argsort(-1, descending=True)[..., :top_k]
     power = (torch.gather(logits, -1, order) / temperature).exp()
     share = power / power.sum(-1, keepdim=True)

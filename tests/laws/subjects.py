@@ -1,10 +1,9 @@
-# Modules are read by the names of their parts, which pyright knows as Tensor or Module.
+# To pyright an attribute of a module is a Tensor or a Module, whichever it is.
 # pyright: reportArgumentType=false, reportCallIssue=false
 """Every circuit of `models`, with the properties that it has beyond its signature; a new circuit gets an entry here.
 
-A claim is a law with its arguments. `reference` is an independent implementation of the circuit, in `oracles`; it gets
-the options of the module from here. Options are rarely the defaults, so that an option that is not passed on is found.
-test_laws checks all entries; test_mutants checks whether the entries detect changes of the source.
+Most options differ from the defaults, so that an option that is not passed on is detected. test_laws checks all
+entries; test_mutants checks whether the entries detect changes of the source.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +36,19 @@ Law = Callable[..., None]
 
 @dataclass(frozen=True)
 class Entry:
-    """How to make a circuit, its reference, the properties it has, and the arguments of every law."""
+    """A circuit, its properties, and the arguments of every law.
+
+    Attributes:
+        make: A function that makes the circuit.
+        reference: An independent implementation of the circuit, most of them in `oracles`, with the same options.
+        claims: The properties: laws, most of them partials with their arguments.
+        sizes, inputs: As for every law, see `circuits.laws`.
+        options: Keyword arguments of every call of the circuit.
+        without: The laws that are not checked, with the reason for each.
+        optional: The names of the optional tensors, separated by spaces.
+        parameters: The number of parameters.
+        slow: Whether the laws are checked only by the slow tests.
+    """
 
     make: Callable[[], Any]
     reference: Callable[..., Any] | None = None
@@ -46,19 +57,19 @@ class Entry:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)
-    offers: str = ""
+    optional: str = ""
     parameters: int | None = None
     slow: bool = False
 
     @property
     def also(self) -> tuple[Law, ...]:
-        """The claims, and what follows from the reference, the parameter count, the optional tensors and the device."""
+        """The claims, and the laws for the reference, the number of parameters, the optional tensors and the device."""
         equal = [partial(laws.equals, reference=self.reference)] if self.reference else []
         counts = [partial(claims.has_parameters, number=self.parameters)] if self.parameters is not None else []
-        offers = [partial(claims.accepts_optional, names=self.offers)] if self.offers else []
+        optional = [partial(claims.accepts_optional, names=self.optional)] if self.optional else []
         made = isinstance(self.make, ModuleFactory) and claims.takes_device(self.make.kind)
         created = [partial(claims.created_on_device, make=self.make)] if made else []
-        return (*self.claims, *equal, *counts, *offers, *created)
+        return (*self.claims, *equal, *counts, *optional, *created)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -67,13 +78,13 @@ class Entry:
 
 
 def with_softmax(logits: Callable[..., Tensor], place: int = -1) -> Callable[..., Tensor]:
-    """Return the reference of a classifier: its logits, then softmax."""
+    """Return the reference of a classifier: the softmax of `logits` over dimension `place`."""
     return lambda module, *inputs: oracles.softmax(logits(module, *inputs).movedim(place, -1)).movedim(-1, place)
 
 
 @dataclass(frozen=True)
 class ModuleFactory:
-    """A function that makes a module in evaluation or training mode; further options may be passed."""
+    """A function that makes a module in evaluation or training mode; each call may pass further options."""
 
     kind: Callable[..., Any]
     args: tuple[Any, ...]
@@ -96,7 +107,7 @@ def training(kind: Callable[..., Any], *args: Any, **options: Any) -> ModuleFact
 
 
 def method(make: Callable[[], Any], name: str) -> Callable[[], Any]:
-    """Return a function that makes one of a module's methods that are circuits."""
+    """Return a function that makes a module and returns its method `name`, which is a circuit."""
     return lambda: getattr(make(), name)
 
 
@@ -130,7 +141,7 @@ class Wrapper(nn.Module):
 
 
 class StepByStep(Wrapper):
-    """Attention called with one vector at a time (first two), and a cache."""
+    """Attention with a cache, called first with two vectors, then with one at a time."""
 
     @circuit("... x m -> ... x m", fixed="m")
     @torch.no_grad()
@@ -142,7 +153,7 @@ class StepByStep(Wrapper):
 
 
 class StepByStepMask(Wrapper):
-    """A layer or stack called with one vector at a time, each with its row of the mask."""
+    """A layer or stack of layers with a cache, called with one vector and its row of the mask at a time."""
 
     @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'"})
     @torch.no_grad()
@@ -157,7 +168,7 @@ class StepByStepMask(Wrapper):
 
 
 class StepByStepHeadMasks(Wrapper):
-    """Attention, or a layer with it, called with one vector at a time, with a mask and one for each head."""
+    """Attention, or a layer with attention, called with one vector at a time, a mask, and a mask for each head."""
 
     @circuit("... x m -> ... x m", fixed="m", optional={"mask": "... x x'", "head_mask": "... 4 x x'"})
     @torch.no_grad()
@@ -173,12 +184,12 @@ class StepByStepHeadMasks(Wrapper):
 
 
 class StepByStepTruncated(Wrapper):
-    """Attention with a cache, where each step is made with other values, truncated from the cache, and repeated."""
+    """Attention with a cache: each step is first called with wrong values, truncated from the cache, and repeated."""
 
     @circuit("... x m -> ... x m", fixed="m")
     @torch.no_grad()
     def forward(self, source: Tensor) -> Tensor:
-        """Return the outputs for all vectors: the truncated steps leave nothing in the cache."""
+        """Return the outputs for all vectors, which do not depend on the truncated values."""
         cache, outputs = self.inner.cache(source.shape[-2], source.shape[:-2]), []
         for place, each in enumerate(source.split(1, -2)):
             self.inner(-each, -each, causal=True, cache=cache)
@@ -188,7 +199,7 @@ class StepByStepTruncated(Wrapper):
 
 
 def generated(module: Any, tokens: Tensor, count: int, *, config: LayerConfig = GPT, **choice: Any) -> Tensor:
-    """Return the reference of a language model that generates."""
+    """Return the tokens that a language model generates, by its reference."""
     return oracles.extended(tokens, count, partial(oracles.language_logits, module, config=config), **choice)
 
 
@@ -202,34 +213,34 @@ def translated(
     padding: int | None = None,
     **choice: Any,
 ) -> Tensor:
-    """Return the reference of a sequence-to-sequence model that generates."""
+    """Return the tokens that a sequence-to-sequence model generates, by its reference."""
 
     def logits(grown: Tensor) -> Tensor:
-        """Return the logits of the target tokens."""
+        """Return the logits for the target tokens generated so far."""
         return oracles.translated_logits(module, source, grown, config=config, padding=padding)
 
     return oracles.extended(target, count, logits, **choice)
 
 
 def transposed(module: Any, image: Tensor, **options: Any) -> Tensor:
-    """Return torch's own transposed convolution."""
+    """Return torch's transposed convolution, over one or two axes."""
     run = (torch.nn.functional.conv_transpose1d, torch.nn.functional.conv_transpose2d)[module.weight.ndim - 3]
     return run(image, module.weight, module.bias, **options)
 
 
 def forward(module: Any, image: Tensor, border: tuple[int, ...] = (), mode: str = "constant", **options: Any) -> Tensor:
-    """Return torch's own convolution of an image that is padded first."""
+    """Return torch's convolution, over one or two axes, of an image that is padded first."""
     run = (torch.nn.functional.conv1d, torch.nn.functional.conv2d)[module.weight.ndim - 3]
     return run(torch.nn.functional.pad(image, border, mode), module.weight, module.bias, **options)
 
 
 def separable(module: Any, image: Tensor, **options: Any) -> Tensor:
-    """Return torch's own convolutions, depthwise and then pointwise."""
+    """Return torch's depthwise convolution, then torch's pointwise convolution."""
     return forward(module.pointwise, forward(module.depthwise, image, **options))
 
 
 def circular(module: Any, image: Tensor) -> Tensor:
-    """Return the gradient of a circular convolution with kernel size 3 and padding 2, and the bias."""
+    """Return a circular transposed convolution: the gradient of a convolution with padding 2, plus the bias."""
     start = image.new_zeros(*image.shape[:-2], module.weight.shape[1], image.shape[-1] - 2, requires_grad=True)
     padded = torch.nn.functional.pad(start, (2, 2), "circular")
     output = torch.nn.functional.conv1d(padded, module.weight)
@@ -238,7 +249,7 @@ def circular(module: Any, image: Tensor) -> Tensor:
 
 
 def glorot(module: nn.Module) -> Mapping[str, float]:
-    """Return the bounds of a transformer's weights, with queries, keys and values as one matrix; norms differ."""
+    """Return the Glorot bounds of a transformer's weights and 0 for biases; queries, keys and values are one matrix."""
     bounds = {}
     for name, each in module.named_parameters():
         if each.ndim == 2 and "embedding" not in name:
@@ -262,16 +273,16 @@ def rotary_layer(kind: Callable[..., nn.Module] = transformer.EncoderLayer, **op
 mha = partial(models.MultiHeadAttention, m=6, k=4, h=4, bias=True)
 rotary = partial(positions.RotaryPositions, 4)
 small = {"m": 6, "k": 4, "h": 2, "f": 5}
-unlike = {"norm_first": True, "activation": nn.GELU, "bias": False, "eps": 0.1}
-UNLIKE = LayerConfig(norm_first=True, activation=oracles.gelu, eps=0.1)
+other_options = {"norm_first": True, "activation": nn.GELU, "bias": False, "eps": 0.1}
+OTHER_OPTIONS = LayerConfig(norm_first=True, activation=oracles.gelu, eps=0.1)
 ROTARY_WINDOW = LayerConfig(base=50.0, window=3)
 tokens = {"tokens": range(7)}
 pair = {"source": range(7), "target": range(7)}
 windows = {"i'": 3, "j'": 5, "u'": 2, "v'": 3}
 VISUAL = {"b": 2, "i": 6, "j": 11, "u": 4, "v": 7, **windows}
 RANDOM = {"broadcasting": "every call draws other random numbers"}
-STOPPING = {"shapes": "the values decide when to stop"} | dict.fromkeys(
-    ("broadcasting", "independent"), "a sequence goes on until the last has stopped"
+STOPPING = {"shapes": "the number of tokens depends on their values"} | dict.fromkeys(
+    ("broadcasting", "independent"), "all sequences are extended until the last has ended"
 )
 
 CIRCUITS: dict[str, Entry] = {
@@ -288,20 +299,20 @@ CIRCUITS: dict[str, Entry] = {
             claims.inputs_unchanged,
             bfloat16_kernel,
         ),
-        offers="mask",
+        optional="mask",
     ),
     "attention, bool mask": Entry(lambda: attention.attention, oracles.attention, (bfloat16_kernel,), inputs=BOOL),
-    "attention, one of each": Entry(
+    "attention, all sizes 1": Entry(
         lambda: attention.attention, oracles.attention, sizes={"y": 1, "x": 1, "k": 1, "...": (1, 1)}
     ),
-    "attention, of one example": Entry(
+    "attention, no leading axes": Entry(
         lambda: attention.attention,
         oracles.attention,
         (claims.has_tangents_and_vmap,),
         sizes={"...": ()},
         options={"causal": True},
     ),
-    "attention, dropping": Entry(
+    "attention, dropout": Entry(
         lambda: attention.attention,
         oracles.attention,
         sizes={"...": (2, 3)},
@@ -325,7 +336,7 @@ CIRCUITS: dict[str, Entry] = {
     "attention, window and start": Entry(
         lambda: attention.attention, oracles.attention, sizes={"y": 5, "...": (2, 3)}, options={"window": 2, "start": 1}
     ),
-    "attention, late and causal": Entry(
+    "attention, causal, start": Entry(
         lambda: attention.attention,
         oracles.attention,
         inputs=BOOL,
@@ -333,12 +344,12 @@ CIRCUITS: dict[str, Entry] = {
         options={"causal": True, "start": 3},
     ),
     **{
-        f"attention, a mask of {axes} axes for many": Entry(
+        f"attention, broadcast mask of {axes} axes": Entry(
             lambda: attention.attention,
             oracles.attention,
             sizes={"...": (2, 3, 2)},
             inputs={"mask": lambda shape, axes=axes: torch.rand(tuple(shape)[-axes:]) < 0.5},
-            without={"independent": "one mask is used for many examples"},
+            without={"independent": "one mask is broadcast over many examples"},
         )
         for axes in (2, 3)
     },
@@ -364,12 +375,12 @@ CIRCUITS: dict[str, Entry] = {
         lambda: attention.grouped_attention,
         oracles.grouped_attention,
         (partial(equivariant, axis="x"), bfloat16_kernel),
-        offers="mask",
+        optional="mask",
     ),
     "grouped attention, many axes": Entry(
         lambda: attention.grouped_attention, oracles.grouped_attention, sizes={"...": (2, 3)}, options={"causal": True}
     ),
-    "grouped attention, dropping": Entry(
+    "grouped attention, dropout": Entry(
         lambda: attention.grouped_attention,
         oracles.grouped_attention,
         options={"dropout": 0.4, "window": 2, "start": 1, "causal": True},
@@ -379,12 +390,12 @@ CIRCUITS: dict[str, Entry] = {
         of(mha),
         oracles.multi_head,
         (partial(equivariant, axis="y"), partial(equivariant, axis="x")),
-        offers="mask head_mask",
+        optional="mask head_mask",
     ),
     "multi-head, groups, bool masks": Entry(
         of(mha, groups=2, dropout=0.4), oracles.multi_head, inputs={"mask": torch.bool, "head_mask": torch.bool}
     ),
-    "multi-head, dropping": Entry(
+    "multi-head, dropout": Entry(
         training(mha, dropout=0.4), partial(oracles.multi_head, config=LayerConfig(dropout=0.4)), without=RANDOM
     ),
     "multi-head, rotary, window": Entry(
@@ -410,7 +421,7 @@ CIRCUITS: dict[str, Entry] = {
         method(rotary_attention, "recall"),
         partial(oracles.attend, config=ROTARY_WINDOW),
         options={"start": 2, "causal": True},
-        offers="mask head_mask",
+        optional="mask head_mask",
     ),
     "steps": Entry(
         lambda: StepByStep(mha(groups=2, rotary=rotary(), window=4)),
@@ -420,7 +431,7 @@ CIRCUITS: dict[str, Entry] = {
         (partial(laws.causal, axis="x", reach=4), claims.cache_dtype_follows_autocast),
         sizes={"x": 7},
     ),
-    "steps taken back": Entry(
+    "steps, truncated cache": Entry(
         lambda: StepByStepTruncated(mha()),
         lambda module, x: oracles.multi_head(module.inner, x, x, causal=True),
         sizes={"x": 4},
@@ -432,7 +443,7 @@ CIRCUITS: dict[str, Entry] = {
     ),
     # transformers
     "feed-forward": Entry(of(layers.FeedForward, 6, 5), oracles.feed_forward, (partial(equivariant, axis="..."),)),
-    "feed-forward, GELU, dropping": Entry(
+    "feed-forward, GELU, dropout": Entry(
         training(layers.FeedForward, 6, 5, nn.GELU, dropout=0.4, bias=False),
         partial(oracles.feed_forward, config=LayerConfig(activation=oracles.gelu, dropout=0.4)),
         without=RANDOM,
@@ -442,7 +453,7 @@ CIRCUITS: dict[str, Entry] = {
         oracles.encoder_layer,
         (partial(equivariant, axis="x"),),
         inputs=BOOL,
-        offers="mask head_mask source",
+        optional="mask head_mask source",
     ),
     "encoder layer, norm first": Entry(
         of(rotary_layer, norm_first=True, dropout=0.4),
@@ -452,11 +463,11 @@ CIRCUITS: dict[str, Entry] = {
         options={"causal": True},
         claims=(partial(laws.causal, axis="x", reach=3),),
     ),
-    "encoder layer, norm first, its own source": Entry(
-        of(transformer.EncoderLayer, **small, **unlike), partial(oracles.encoder_layer, config=UNLIKE)
+    "encoder layer, norm first, separate source": Entry(
+        of(transformer.EncoderLayer, **small, **other_options), partial(oracles.encoder_layer, config=OTHER_OPTIONS)
     ),
     **{
-        f"{name}, dropping{', norm first' * first}": Entry(
+        f"{name}, dropout{', norm first' * first}": Entry(
             training(kind, **small, norm_first=first, dropout=0.4),
             partial(reference, config=LayerConfig(norm_first=first, dropout=0.4)),
             inputs={"source": None} if name == "encoder layer" else {},
@@ -474,28 +485,28 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"x": 4},
     ),
     "encoder": Entry(
-        of(transformer.Encoder, **small, depth=2), oracles.encoder, (partial(equivariant, axis="x"),), offers="mask"
+        of(transformer.Encoder, **small, depth=2), oracles.encoder, (partial(equivariant, axis="x"),), optional="mask"
     ),
     "encoder, no last norm": Entry(
-        of(transformer.Encoder, **small, **unlike, depth=1, final_norm=False),
-        partial(oracles.encoder, config=replace(UNLIKE, final_norm=False)),
+        of(transformer.Encoder, **small, **other_options, depth=1, final_norm=False),
+        partial(oracles.encoder, config=replace(OTHER_OPTIONS, final_norm=False)),
         (partial(laws.causal, axis="x"),),
         options={"causal": True},
     ),
-    "encoder, unlike, dropping": Entry(
-        training(transformer.Encoder, **small, **unlike, depth=1, dropout=0.4),
-        partial(oracles.encoder, config=replace(UNLIKE, dropout=0.4)),
+    "encoder, other options, dropout": Entry(
+        training(transformer.Encoder, **small, **other_options, depth=1, dropout=0.4),
+        partial(oracles.encoder, config=replace(OTHER_OPTIONS, dropout=0.4)),
         without=RANDOM,
     ),
     "decoder layer": Entry(
         of(transformer.DecoderLayer, **small),
         oracles.decoder_layer,
         (partial(laws.causal, axis="y"), partial(equivariant, axis="x")),
-        offers="mask memory_mask",
+        optional="mask memory_mask",
     ),
     "decoder layer, norm first": Entry(
-        of(transformer.DecoderLayer, **small, **unlike, dropout=0.4),
-        partial(oracles.decoder_layer, config=UNLIKE),
+        of(transformer.DecoderLayer, **small, **other_options, dropout=0.4),
+        partial(oracles.decoder_layer, config=OTHER_OPTIONS),
         options={"causal": False},
         inputs={"mask": torch.bool, "memory_mask": torch.bool},
     ),
@@ -526,16 +537,16 @@ CIRCUITS: dict[str, Entry] = {
         of(transformer.Decoder, **small, depth=2),
         oracles.decoder,
         (partial(laws.causal, axis="y"),),
-        offers="mask memory_mask",
+        optional="mask memory_mask",
     ),
     "decoder, no last norm": Entry(
-        of(transformer.Decoder, **small, **unlike, depth=1, final_norm=False),
-        partial(oracles.decoder, config=replace(UNLIKE, final_norm=False)),
+        of(transformer.Decoder, **small, **other_options, depth=1, final_norm=False),
+        partial(oracles.decoder, config=replace(OTHER_OPTIONS, final_norm=False)),
         options={"causal": False},
     ),
-    "decoder, unlike, dropping": Entry(
-        training(transformer.Decoder, **small, **unlike, depth=1, dropout=0.4),
-        partial(oracles.decoder, config=replace(UNLIKE, dropout=0.4)),
+    "decoder, other options, dropout": Entry(
+        training(transformer.Decoder, **small, **other_options, depth=1, dropout=0.4),
+        partial(oracles.decoder, config=replace(OTHER_OPTIONS, dropout=0.4)),
         inputs={"mask": None, "memory_mask": None},
         without=RANDOM,
     ),
@@ -543,21 +554,21 @@ CIRCUITS: dict[str, Entry] = {
         of(models.Transformer, **small, encoder_depth=1, decoder_depth=2),
         oracles.transformer,
         (partial(laws.causal, axis="y"), partial(claims.initialized_uniform, uniform=glorot)),
-        offers="source_mask target_mask memory_mask",
+        optional="source_mask target_mask memory_mask",
     ),
     "transformer, norm first": Entry(
-        of(models.Transformer, **small, **unlike, encoder_depth=2, decoder_depth=1, final_norm=False),
-        partial(oracles.transformer, config=replace(UNLIKE, final_norm=False)),
+        of(models.Transformer, **small, **other_options, encoder_depth=2, decoder_depth=1, final_norm=False),
+        partial(oracles.transformer, config=replace(OTHER_OPTIONS, final_norm=False)),
         options={"causal": False},
     ),
-    "transformer, unlike, dropping": Entry(
-        training(models.Transformer, **small, **unlike, encoder_depth=1, decoder_depth=1, dropout=0.4),
-        partial(oracles.transformer, config=replace(UNLIKE, dropout=0.4)),
+    "transformer, other options, dropout": Entry(
+        training(models.Transformer, **small, **other_options, encoder_depth=1, decoder_depth=1, dropout=0.4),
+        partial(oracles.transformer, config=replace(OTHER_OPTIONS, dropout=0.4)),
         inputs={"source_mask": None, "target_mask": None, "memory_mask": None},
         without=RANDOM,
         slow=True,
     ),
-    "sines": Entry(
+    "sinusoidal positions": Entry(
         of(positions.SinusoidalPositions, 5),
         lambda module, x, start: oracles.sinusoidal(x, start),
         options={"start": 3},
@@ -602,7 +613,7 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"x": 5},
         inputs=tokens,
     ),
-    "language model, logits, dropping": Entry(
+    "language model, logits, dropout": Entry(
         method(training(models.LanguageModel, 7, **small, depth=1, dropout=0.4), "logits"),
         partial(oracles.language_logits, config=replace(GPT, dropout=0.4)),
         sizes={"x": 5},
@@ -632,7 +643,7 @@ CIRCUITS: dict[str, Entry] = {
         options={"count": 6, "stop": 1},
         without=STOPPING,
     ),
-    "language model, drawing": Entry(
+    "language model, sampling": Entry(
         method(with_large_weights(of(models.LanguageModel, 7, **small, depth=1)), "generate"),
         generated,
         (claims.draws_from_generator,),
@@ -662,7 +673,7 @@ CIRCUITS: dict[str, Entry] = {
                 models.SequenceToSequence,
                 7,
                 **small,
-                **unlike,
+                **other_options,
                 encoder_depth=2,
                 decoder_depth=1,
                 final_norm=False,
@@ -670,12 +681,12 @@ CIRCUITS: dict[str, Entry] = {
             ),
             "logits",
         ),
-        partial(oracles.translated_logits, config=replace(UNLIKE, final_norm=False), tied=False),
+        partial(oracles.translated_logits, config=replace(OTHER_OPTIONS, final_norm=False), tied=False),
         (claims.takes_integers,),
         sizes={"x": 5, "y": 3},
         inputs=pair,
     ),
-    "sequence to sequence, logits, dropping": Entry(
+    "sequence to sequence, logits, dropout": Entry(
         method(
             training(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, dropout=0.4),
             "logits",
@@ -699,16 +710,18 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "sequence to sequence, stopping": Entry(
         method(
-            with_large_weights(of(models.SequenceToSequence, 3, **small, **unlike, encoder_depth=1, decoder_depth=2)),
+            with_large_weights(
+                of(models.SequenceToSequence, 3, **small, **other_options, encoder_depth=1, decoder_depth=2)
+            ),
             "generate",
         ),
-        partial(translated, config=UNLIKE),
+        partial(translated, config=OTHER_OPTIONS),
         sizes={"x": 5, "y": 2, "...": (12,)},
         inputs={"source": range(3), "target": range(3)},
         options={"count": 5, "stop": 1},
         without=STOPPING,
     ),
-    "sequence to sequence, drawing": Entry(
+    "sequence to sequence, sampling": Entry(
         method(
             with_large_weights(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1)), "generate"
         ),
@@ -721,15 +734,15 @@ CIRCUITS: dict[str, Entry] = {
         slow=True,
     ),
     "choose": Entry(lambda: generation.choose, lambda logits: logits.argmax(-1), (partial(equivariant, axis="..."),)),
-    "choose from one": Entry(
+    "choose, top_k of 1": Entry(
         lambda: generation.choose,
         lambda logits, temperature, top_k: logits.argmax(-1),
         options={"temperature": 0.5, "top_k": 1},
     ),
-    "choose, cold": Entry(
+    "choose, temperature near 0": Entry(
         lambda: generation.choose, lambda logits, temperature: logits.argmax(-1), options={"temperature": 1e-308}
     ),
-    "choose, drawing": Entry(
+    "choose, sampling": Entry(
         lambda: generation.choose,
         oracles.sampled,
         (claims.draws_from_generator,),
@@ -737,7 +750,7 @@ CIRCUITS: dict[str, Entry] = {
         options={"temperature": 0.7},
         without=RANDOM,
     ),
-    "choose, drawing from some": Entry(
+    "choose, sampling, top_k": Entry(
         lambda: generation.choose,
         oracles.sampled,
         sizes={"v": 7, "...": (30, 2)},
@@ -752,9 +765,9 @@ CIRCUITS: dict[str, Entry] = {
         partial(oracles.visual, k=5, kernel=3, stride=2),
         (independent_of_batch, claims.contiguous_output),
         sizes=VISUAL,
-        offers="mask",
+        optional="mask",
     ),
-    "visual attention, dropping": Entry(
+    "visual attention, dropout": Entry(
         training(models.VisualAttention, c=3, k=5, heads=2, kernel=3, stride=2, dropout=0.4),
         partial(oracles.visual, k=5, kernel=3, stride=2, dropout=0.4),
         sizes=VISUAL,
@@ -813,7 +826,7 @@ CIRCUITS: dict[str, Entry] = {
     "vision transformer, encoding": Entry(
         method(of(models.VisionTransformer, (4, 6), 2, **small, depth=1, classes=5), "encode"), oracles.vision_encoded
     ),
-    "vision transformer, encoding, dropping": Entry(
+    "vision transformer, encoding, dropout": Entry(
         method(training(models.VisionTransformer, 4, 2, **small, depth=1, classes=5, dropout=0.4), "encode"),
         partial(oracles.vision_encoded, config=replace(VIT, dropout=0.4)),
         without=RANDOM,
@@ -898,9 +911,7 @@ CIRCUITS: dict[str, Entry] = {
         partial(oracles.joined, inputs=1, outputs=(5,)),
         (laws.multilinear,),
     ),
-    "linear, from and to one number": Entry(
-        of(layers.Linear, "a ->", a=3), partial(oracles.joined, inputs=1, outputs=())
-    ),
+    "linear, scalar output": Entry(of(layers.Linear, "a ->", a=3), partial(oracles.joined, inputs=1, outputs=())),
     **{
         f"convolution {n}d": Entry(
             lambda n=n: convolve.convolution_over(n),
@@ -916,11 +927,11 @@ CIRCUITS: dict[str, Entry] = {
             else {"w": 9, "j": 3},
             inputs={"bias": None} if n == 2 else {},
             options={"stride": 2, "padding": 1, "dilation": 1 if n == 3 else (1, 2) if n == 2 else 2},
-            offers="" if n == 2 else "bias",
+            optional="" if n == 2 else "bias",
         )
         for n in (1, 2, 3)
     },
-    "convolution, as torch's": Entry(
+    "convolution, compared with torch": Entry(
         lambda: convolve.convolution_over(2),
         lambda image, weight, bias=None, **options: torch.nn.functional.conv2d(image, weight, bias, **options),
         sizes={"h": 7, "w": 9, "i": 2, "j": 3, "...": (2,)},
@@ -942,7 +953,7 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"w": 7, "j": 3},
         options={"padding": 1, "mode": "circular"},
     ),
-    "convolution, of one place": Entry(
+    "convolution, kernel size 1": Entry(
         lambda: convolve.convolution_over(1), sizes={"w": 1, "j": 1, "c": 1, "k": 1, "...": ()}
     ),
     "grouped convolution": Entry(
@@ -953,7 +964,7 @@ CIRCUITS: dict[str, Entry] = {
         (claims.pickles,),
         sizes={"g": 2, "c": 3, "k": 5, "h": 7, "w": 9, "i": 2, "j": 3},
         options={"stride": (1, 2), "padding": 1},
-        offers="bias",
+        optional="bias",
     ),
     "grouped convolution, replicated": Entry(
         lambda: convolve.grouped_convolution_over(1),
@@ -974,7 +985,7 @@ CIRCUITS: dict[str, Entry] = {
         (claims.pickles,),
         sizes={"w'": 5, "j": 3, "...": (2,)},
         options={"stride": 2, "padding": 1, "output_padding": 1, "dilation": 2},
-        offers="bias",
+        optional="bias",
     ),
     "transposed convolution 2d": Entry(
         lambda: convolve.transposed_convolution_over(2),
@@ -991,7 +1002,7 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"h'": 6, "w'": 5, "i": 3, "j": 2},
         options={"padding": (1, (0, 1)), "mode": "reflect"},
     ),
-    "transposed convolution, circular, far": Entry(
+    "transposed convolution, circular, large padding": Entry(
         lambda: convolve.transposed_convolution_over(1),
         sizes={"w'": 5, "j": 3},
         options={"padding": 2, "mode": "circular", "stride": 2, "output_padding": 1, "dilation": 2},
@@ -1004,7 +1015,7 @@ CIRCUITS: dict[str, Entry] = {
         (claims.pickles,),
         sizes={"g": 2, "c": 3, "k": 5, "w'": 5, "j": 3, "...": (2,)},
         options={"stride": 2, "output_padding": 1},
-        offers="bias",
+        optional="bias",
     ),
     "Convolution": Entry(
         of(convolution.Convolution, "c h w -> k h' w'", c=4, k=6, kernel=(3, 2), stride=2, padding=1, groups=2),
@@ -1021,7 +1032,7 @@ CIRCUITS: dict[str, Entry] = {
         partial(forward, border=(1, 2), mode="circular"),
         sizes={"w": 7, "...": (2,)},
     ),
-    "Convolution, settled": Entry(
+    "Convolution, options as lists": Entry(
         of(
             convolution.Convolution,
             "c h w -> k h' w'",
@@ -1051,7 +1062,7 @@ CIRCUITS: dict[str, Entry] = {
         partial(transposed, stride=2, padding=1, groups=2, output_padding=1),
         sizes={"h'": 3, "w'": 5, "...": (2,)},
     ),
-    "TransposedConvolution, settled": Entry(
+    "TransposedConvolution, options as lists": Entry(
         of(
             convolution.TransposedConvolution,
             "k h' w' -> c h w",
@@ -1072,7 +1083,7 @@ CIRCUITS: dict[str, Entry] = {
         circular,
         sizes={"w'": 8, "...": (2,)},
     ),
-    "TransposedConvolution, to a size": Entry(
+    "TransposedConvolution, output size": Entry(
         of(convolution.TransposedConvolution, "k w' -> c w", c=4, k=3, kernel=3, stride=3),
         lambda module, image, size: transposed(module, image, stride=3, output_padding=size[0] - 15),
         sizes={"w'": 5, "...": (2,)},
@@ -1083,7 +1094,7 @@ CIRCUITS: dict[str, Entry] = {
         partial(separable, stride=2, padding=1, groups=4),
         sizes={"h": 7, "w": 9, "...": (2,)},
     ),
-    "SeparableConvolution, unlike": Entry(
+    "SeparableConvolution, other options": Entry(
         of(
             convolution.SeparableConvolution,
             "c w -> k w'",
@@ -1134,30 +1145,32 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"w": 7, "...": ()},
         options={"size": 2, "padding": ((0, 1),), "stride": 2},
     ),
-    "max pool, one by one": Entry(
+    "max pool, options per axis": Entry(
         lambda: pooling.max_pool_over(2),
         lambda image, size, **options: torch.nn.functional.max_pool2d(image, size, **options),
         sizes={"h": 7, "w": 9, "...": (3,)},
         options={"size": (3, 2), "padding": (1, 0), "dilation": (2, 1)},
     ),
-    "max pool, far padding": Entry(
+    "max pool, large padding": Entry(
         lambda: pooling.max_pool_over(2), sizes={"h": 5, "w": 7}, options={"size": 3, "padding": (0, 2), "dilation": 2}
     ),
-    "mean pool, one by one": Entry(
+    "mean pool, options per axis": Entry(
         lambda: pooling.mean_pool_over(2),
         lambda image, size, **options: torch.nn.functional.avg_pool2d(image, size, **options),
         sizes={"h": 7, "w": 9, "...": (3,)},
         options={"size": (3, 2), "padding": (1, 0), "stride": (1, 2)},
     ),
-    "mean pool, far padding": Entry(
+    "mean pool, large padding": Entry(
         lambda: pooling.mean_pool_over(2), sizes={"h": 5, "w": 7}, options={"size": 2, "padding": (2, 1)}
     ),
     **{
-        f"{kind} pool, of one place, far{', in a tuple' * several}": Entry(
+        f"{kind} pool, size 1, large padding{', as tuples' * several}": Entry(
             lambda kind=kind: getattr(pooling, f"{kind}_pool_over")(1),
             sizes={"w": 5, "...": (2,)},
             options={"size": (1,), "padding": (2,), "stride": 3} if several else {"size": 1, "padding": 2, "stride": 3},
-            without={"gradcheck": "the largest number of a border is minus infinity"} if kind == "max" else {},
+            without={"gradcheck": "the maximum of a window inside the padding is minus infinity"}
+            if kind == "max"
+            else {},
         )
         for kind in ("max", "mean")
         for several in (False, True)
@@ -1207,54 +1220,54 @@ CIRCUITS: dict[str, Entry] = {
 PARAMETERS = {
     "multi-head": 438,
     "multi-head, groups, bool masks": 326,
-    "multi-head, dropping": 438,
+    "multi-head, dropout": 438,
     "multi-head, rotary, window": 438,
     "multi-head, grouped, rotary, window": 326,
     "remember": 326,
     "recall": 326,
     "steps": 326,
-    "steps taken back": 438,
+    "steps, truncated cache": 438,
     "feed-forward": 71,
-    "feed-forward, GELU, dropping": 60,
+    "feed-forward, GELU, dropout": 60,
     "encoder layer": 317,
     "encoder layer, norm first": 261,
-    "encoder layer, norm first, its own source": 264,
-    "encoder layer, dropping": 317,
-    "encoder layer, dropping, norm first": 317,
+    "encoder layer, norm first, separate source": 264,
+    "encoder layer, dropout": 317,
+    "encoder layer, dropout, norm first": 317,
     "encoder": 646,
     "encoder, no last norm": 264,
-    "encoder, unlike, dropping": 270,
+    "encoder, other options, dropout": 270,
     "decoder layer": 551,
     "decoder layer, norm first": 462,
     "decoder layer, rotary, window": 439,
-    "decoder layer, dropping": 551,
-    "decoder layer, dropping, norm first": 551,
+    "decoder layer, dropout": 551,
+    "decoder layer, dropout, norm first": 551,
     "decoder": 1114,
     "decoder, no last norm": 462,
-    "decoder, unlike, dropping": 468,
+    "decoder, other options, dropout": 468,
     "transformer": 1443,
     "transformer, norm first": 990,
-    "transformer, unlike, dropping": 738,
-    "sines": 0,
+    "transformer, other options, dropout": 738,
+    "sinusoidal positions": 0,
     "learned positions": 36,
     "rotary positions": 0,
     "language model": 688,
     "language model, logits, untied": 360,
-    "language model, logits, dropping": 371,
+    "language model, logits, dropout": 371,
     "language model, generating": 315,
     "language model, generating, learned": 425,
     "language model, stopping": 347,
-    "language model, drawing": 371,
+    "language model, sampling": 371,
     "sequence to sequence": 934,
     "sequence to sequence, logits, untied": 1074,
-    "sequence to sequence, logits, dropping": 934,
+    "sequence to sequence, logits, dropout": 934,
     "sequence to sequence, generating": 934,
     "sequence to sequence, stopping": 1218,
-    "sequence to sequence, drawing": 934,
+    "sequence to sequence, sampling": 934,
     "mlp": 295,
     "mlp, logits": 295,
     "visual attention": 1113,
-    "visual attention, dropping": 1080,
+    "visual attention, dropout": 1080,
     "visual attention, bool mask": 192,
     "visual attention, no larger than a window": 1080,
     "patches": 185,
@@ -1263,7 +1276,7 @@ PARAMETERS = {
     "vision transformer, features": 478,
     "vision transformer, embedding": 490,
     "vision transformer, encoding": 490,
-    "vision transformer, encoding, dropping": 478,
+    "vision transformer, encoding, dropout": 478,
     "norm and activation": 6,
     "no norm, and activation": 0,
     "double convolution": 141,
@@ -1280,17 +1293,17 @@ PARAMETERS = {
     "unet as drawn, logits": 30464,
     "linear": 245,
     "linear, no bias": 15,
-    "linear, from and to one number": 4,
+    "linear, scalar output": 4,
     "Convolution": 78,
     "Convolution, same": 36,
     "Convolution, same, even": 51,
-    "Convolution, settled": 150,
+    "Convolution, options as lists": 150,
     "TransposedConvolution": 76,
-    "TransposedConvolution, settled": 144,
+    "TransposedConvolution, options as lists": 144,
     "TransposedConvolution, circular": 40,
-    "TransposedConvolution, to a size": 40,
+    "TransposedConvolution, output size": 40,
     "SeparableConvolution": 70,
-    "SeparableConvolution, unlike": 36,
+    "SeparableConvolution, other options": 36,
     "conv attention": 339,
     "conv attention, logits": 339,
     "conv attention, convolved": 339,

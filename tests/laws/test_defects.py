@@ -2,10 +2,10 @@
 # pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportOptionalOperand=false
-"""Twenty-five mistakes, planted by hand, and the law that detects each.
+"""Twenty-five planted mistakes, and the law that detects each.
 
-Every circuit is written once, with or without the mistake as `wrong` says. It runs either way, and mostly with the
-right shapes. The law holds without the mistake and not with it; its message is in golden/laws.
+Each circuit is written once, with the mistake if `wrong` is True. It runs with and without the mistake, in most cases
+with the same shapes. The law holds without the mistake and not with it; its message is in golden/laws.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Law = Callable[..., None]
 
 @dataclass(frozen=True)
 class Defect:
-    """A function that makes the circuit, wrong or right; the law that detects the mistake; its arguments."""
+    """A function that makes the circuit, with the mistake if passed True; the law that detects it, with arguments."""
 
     make: Callable[[bool], Any]
     law: Law
@@ -35,7 +35,7 @@ DEFECTS: dict[str, Defect] = {}
 
 
 def found_by(law: Law, **arguments: Any) -> Callable[[Callable[[bool], Any]], Callable[[bool], Any]]:
-    """Decorator: add a circuit to the table, under the text of its docstring."""
+    """Decorator: add a defect to the table; its name is the docstring of the function that makes the circuit."""
 
     def into(make: Callable[[bool], Any]) -> Callable[[bool], Any]:
         DEFECTS[(make.__doc__ or "").rstrip(".")] = Defect(make, law, arguments)
@@ -47,7 +47,7 @@ def found_by(law: Law, **arguments: Any) -> Callable[[Callable[[bool], Any]], Ca
 ATTENTION = "... y k, ... x k, ... x k -> ... y k"
 
 
-def weights(query: Tensor, key: Tensor) -> Tensor:
+def scores(query: Tensor, key: Tensor) -> Tensor:
     """The scores of queries and keys, before softmax."""
     return einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
 
@@ -58,7 +58,7 @@ def mixed(score: Tensor, value: Tensor) -> Tensor:
 
 
 def ahead(score: Tensor) -> Tensor:
-    """How many indexes each key is before its query."""
+    """The number of indexes by which each key precedes each query; axes y x, integers."""
     y, x = score.shape[-2:]
     return torch.arange(y)[:, None] - torch.arange(x)
 
@@ -83,7 +83,7 @@ def _(wrong: bool) -> Any:
     """Softmax runs over the queries."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        weight = weights(query, key).softmax(-2 if wrong else -1)
+        weight = scores(query, key).softmax(-2 if wrong else -1)
         return einsum(weight, value, "... y x, ... x k -> ... y k")
 
     return circuit(ATTENTION)(attention)
@@ -132,7 +132,7 @@ def _(wrong: bool) -> Any:
     """A causal mask is shifted by one and allows the next key."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        score = weights(query, key)
+        score = scores(query, key)
         return mixed(score.masked_fill(ahead(score) < (-1 if wrong else 0), -torch.inf), value)
 
     return circuit(ATTENTION)(attention)
@@ -154,7 +154,7 @@ def _(wrong: bool) -> Any:
     """A sliding window is too long by one."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        score = weights(query, key)
+        score = scores(query, key)
         far = (ahead(score) < 0) | (ahead(score) >= (3 if wrong else 2))
         return mixed(score.masked_fill(far, -torch.inf), value)
 
@@ -173,7 +173,7 @@ def _(wrong: bool) -> Any:
 
 
 class _Then(nn.Module):
-    """A function, then a module."""
+    """The composition of a function and a module, which is applied second."""
 
     def __init__(self, first: Callable[[Tensor], Tensor], then: nn.Module) -> None:
         super().__init__()
@@ -185,11 +185,11 @@ class _Then(nn.Module):
 
 
 def attention_by(kernel: Callable[..., Tensor]) -> Any:
-    """Return attention with a kernel."""
+    """Return attention with the kernel registered."""
 
     @circuit(ATTENTION, optional={"mask": "... y x"})
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        score = weights(query, key)
+        score = scores(query, key)
         if mask is not None:
             score = score.masked_fill(~mask, -30.0) if mask.dtype == torch.bool else score + mask
         return mixed(score, value)
@@ -223,7 +223,7 @@ def _(wrong: bool) -> Any:
     """A kernel inverts the mask."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        score = weights(query, key)
+        score = scores(query, key)
         return mixed(score if mask is None else score.masked_fill(mask if wrong else ~mask, -30.0), value)
 
     return attention_by(run)
@@ -273,7 +273,7 @@ def _(wrong: bool) -> Any:
     """Values are shifted by one against their keys."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return mixed(weights(query, key), value.roll(1, -2) if wrong else value)
+        return mixed(scores(query, key), value.roll(1, -2) if wrong else value)
 
     return circuit(ATTENTION)(attention)
 
@@ -299,7 +299,7 @@ def _(wrong: bool) -> Any:
 
 
 class _Named(nn.Module):
-    """A module whose input is named image."""
+    """A module that calls another; its input is named image."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -2,9 +2,9 @@
 # pyright: reportCallIssue=false, reportFunctionMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportOptionalOperand=false
-"""The laws hold for every circuit in `models`; their arguments, the absence of side effects, and their messages.
+"""Tests of the laws: they hold for every circuit in `models`; their arguments, side effects and counterexamples.
 
-test_defects tests which mistakes they detect, test_mutants how many.
+test_defects tests which mistakes the laws detect, and test_mutants what share of small changes.
 """
 
 import copy
@@ -59,7 +59,7 @@ def test_claims(entry: Entry) -> None:
 @pytest.mark.slow
 @each
 def test_the_suite_holds(entry: Entry) -> None:
-    """The whole suite, as a user writes it in one line; without compiling, which test_zoo tests once a model."""
+    """The whole suite, made as a user makes it, except `compiles`, because test_zoo compiles each model."""
     without = {**entry.without, "compiles": "test_zoo compiles the models"}
     test: Any = laws.suite(entry.make(), also=entry.also, without=without, **entry.arguments)
     skipped = []
@@ -149,9 +149,7 @@ except CircuitError as error:
 
 
 def test_an_unknown_case_of_without_is_refused() -> None:
-    with pytest.raises(
-        CircuitError, match="without names kernels, which is no case; the cases are shapes, broadcasting"
-    ):
+    with pytest.raises(CircuitError, match="without has the key kernels; possible keys are shapes, broadcasting"):
         laws.suite(models.MLP, without={"kernels": "none here"})
     with pytest.raises(CircuitError, match="takes a circuit or a function that returns one, not 3"):
         laws.suite(3)
@@ -180,7 +178,7 @@ IMPLIED = (laws.shapes, laws.broadcasting, laws.independent, laws.gradcheck)
     ids=["function", "broadcast", "broadcast module", "LinearMap", "function that holds float32", "method"],
 )
 def test_laws_take_any_circuit(f: Any, law: Callable[..., None]) -> None:
-    """A function that holds a float32 tensor has no derivatives in double precision."""
+    """`gradcheck` does not apply to a function that holds a float32 tensor, because it needs double precision."""
     try:
         law(f)
     except laws.DoesNotApply:
@@ -215,7 +213,7 @@ def test_sizes_that_follow_are_whole() -> None:
         laws.shapes(circuit("a -> 3-a")(lambda x: x[:1]), sizes={"a": 5})
 
 
-def test_values_of_inputs_are_made_as_passed() -> None:
+def test_inputs_are_made_as_the_caller_says() -> None:
     laws.shapes(embed, inputs={"tokens": range(5)})
     laws.independent(embed, "x", inputs={"tokens": lambda shape: torch.randint(5, tuple(shape))})
     with pytest.raises(
@@ -228,7 +226,7 @@ def test_values_of_inputs_are_made_as_passed() -> None:
         laws.independent(embed, "x", inputs={"tokens": range(5)}, sizes={"y": 3})
 
 
-def test_an_optional_tensor_that_is_none_is_never_given() -> None:
+def test_an_optional_tensor_with_source_none_is_never_passed() -> None:
     def masked(x: Tensor, mask: Tensor | None = None) -> Tensor:
         assert mask is None
         return x + x
@@ -240,12 +238,12 @@ def test_an_optional_tensor_that_is_none_is_never_given() -> None:
         laws.shapes(f)
 
 
-def test_what_a_law_cannot_test_is_refused() -> None:
+def test_unsuitable_circuits_and_axes_are_refused() -> None:
     with pytest.raises(CircuitError, match=r"laws.shapes takes a circuit, and .* give it one"):
         laws.shapes(nn.Linear(2, 3))
-    with pytest.raises(CircuitError, match=r"h is part of \(h k\) in .*; pass that"):
+    with pytest.raises(CircuitError, match=r"h is part of \(h k\) in .*; pass '\(h k\)' instead"):
         laws.independent(circuit("(h k) -> (h k)", fixed={"h": 2, "k": 3})(lambda x: x + 1), "h")
-    with pytest.raises(CircuitError, match="y is no tensor"):
+    with pytest.raises(CircuitError, match="y is not a tensor"):
         laws.linear(double, "y")
 
 
@@ -300,7 +298,7 @@ def test_a_failure_is_reproduced_by_its_seed() -> None:
 
 
 def sizes_of_counterexample(f: Any, law: Callable[..., None] = laws.linear, **arguments: Any) -> str:
-    """Return the line of a counterexample that gives its sizes."""
+    """Return the sizes of a counterexample, as its message writes them."""
     with pytest.raises(AssertionError) as caught:
         law(f, **arguments)
     (line,) = [line for line in f"{caught.value}".splitlines() if line.startswith("  sizes")]
@@ -324,7 +322,7 @@ def test_a_counterexample_is_as_small_as_the_mistake_allows() -> None:
 
 
 def test_a_smaller_counterexample_is_of_the_same_error() -> None:
-    """A size is not accepted if the circuit raises there, or if another error is found."""
+    """A smaller size is rejected if the circuit raises an error at it, or if the law finds another error."""
     spread = circuit("a -> a")(lambda x: x / (x - x.mean()).square().sum())
     assert sizes_of_counterexample(spread) == "a=2"
 
@@ -354,7 +352,7 @@ def test_an_error_of_the_circuit_gets_a_note_with_the_sizes() -> None:
     assert any("sizes a=2, seed 0; sizes= and inputs= change them" in note for note in caught.value.__notes__)
 
 
-# --- What single laws check_law at ------------------------------------------------------------------------------------
+# --- Details of single laws -------------------------------------------------------------------------------------------
 
 
 def test_shapes_expects_contradicting_sizes_to_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +385,7 @@ def test_independence_without_a_gradient_is_tested_by_changes() -> None:
         )
 
 
-def test_second_derivatives_are_the_definitions() -> None:
+def test_second_derivatives_are_those_of_the_definition() -> None:
     """The fused kernel has no second derivatives."""
     attention = CIRCUITS["attention"].make()
     tensors = [torch.rand(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -405,7 +403,7 @@ def test_equals_compares_gradients_too() -> None:
         laws.equals(f, lambda x: x + x.detach())
 
 
-def test_compiled_for_dynamic_sizes_it_holds_for_others() -> None:
+def test_a_graph_with_dynamic_sizes_must_hold_for_other_sizes() -> None:
     laws.compiles(double)
     with pytest.raises(AssertionError, match="dynamic sizes, and sizes other than it was compiled for"):
         laws.compiles(circuit("a b -> b")(lambda x: torch.stack([row * 1 for row in x]).sum(0)))

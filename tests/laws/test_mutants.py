@@ -1,16 +1,18 @@
 """Mutation tests: do the laws detect small changes of the source of `models`, made one at a time?
 
-Each change runs in a child process, where the modules of `models` are imported again from the changed source; then the
-laws check the circuits of `subjects` that execute the changed line, until one law does not hold. A change that no law
-detects is a survivor: survivors.txt lists it with the reason why it is no mistake; otherwise the detection rate falls.
+Each change is tested in a child process, where the modules of `models` are imported again from the changed source; then
+the laws check the circuits of `subjects` that execute the changed line, until one law does not hold. A change that no
+law detects is a survivor. survivors.txt lists each survivor with the reason why it is not a mistake; a survivor that is
+not listed fails the test.
 
-`python -m tests.laws.test_mutants` tests all changes and prints the table, `python -m tests.laws.test_mutants 650` a
-sample, which is always the same; files may be named too. The test below runs the sample. Neither is part of the
-default tests: a change takes seconds, and there are thousands.
+`python -m tests.laws.test_mutants` tests all changes and prints the survivors and how many changes each law detects;
+`python -m tests.laws.test_mutants 650` tests a sample of 650, always the same one; names of files limit the changes to
+them. `test_laws_detect_changes` tests the sample. None of them is part of the default tests, because each of the
+thousands of changes takes seconds.
 
-Measured on the sample of 650, of 2,924 changes: 591 detected, 90.9 %; entries were added to the table between two runs
-of the sample, and the changes that the first run had missed were tested again with them. The 59 others change no value
-that a circuit returns, see survivors.txt: most affect memory, speed, or the text of an error.
+Measured on the sample of 650 of 2,924 changes: 591 were detected, 90.9 %. After a first run, entries were added to
+`subjects`, and the changes that were missed were tested again with them. The other 59 change no value that a circuit
+returns, see survivors.txt: most affect memory, speed, or the text of an error.
 """
 
 import ast
@@ -40,10 +42,10 @@ from tests.laws.mutants import FILES, ROOT, Mutant, mutants
 SURVIVORS = Path(__file__).parent / "survivors.txt"
 SAMPLE = 650
 TIME_LIMIT = 120
-"""The CPU time in seconds after which a change counts as detected, because it does not terminate."""
+"""The CPU time in seconds after which a change counts as detected, because it may never terminate."""
 
 ReachedLines = dict[str, frozenset[tuple[str, int]]]
-"""The lines of `models` that each circuit of the table executes, as (module, line)."""
+"""By name of the circuit, the lines of `models` that it executes, as (module, line)."""
 
 
 class _MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -54,7 +56,7 @@ class _MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.origin = str(ROOT / "models" / f"{file}.py")
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        """Return the spec of that module, None for others."""
+        """Return the spec of the changed module, None for other modules."""
         if fullname != self.name:
             return None
         return importlib.util.spec_from_file_location(fullname, self.origin, loader=self)
@@ -68,7 +70,10 @@ class _MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def in_child_process(work: Callable[[], Any], changed: tuple[str, ast.Module] | None = None) -> Any:
-    """Return the result of a function in a child process that imports `models` again; "timeout" on the limit."""
+    """Return the result of `work` in a child process that imports `models` again; "timeout" if it exceeds the limit.
+
+    `changed` is a module and its changed syntax tree. If `work` raises an exception, its text is returned.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -96,12 +101,12 @@ _RELOADED = ("tests.laws.subjects", "tests.laws.oracles")
 
 
 def table() -> dict[str, Any]:
-    """Return the entries of the circuits, for the current source of `models`."""
+    """Return the entries of `subjects`, for the modules of `models` that are imported at present."""
     return importlib.import_module("tests.laws.subjects").CIRCUITS
 
 
 class _TracedLines:
-    """A context that collects the lines of `models` that run inside it."""
+    """A context manager that collects the lines of `models` that run inside it."""
 
     def __init__(self) -> None:
         self.seen: set[tuple[str, int]] = set()
@@ -114,7 +119,7 @@ class _TracedLines:
         sys.settrace(None)
 
     def watch(self, frame: Any, _: str, __: Any) -> Any:
-        """Collect a line, if it belongs to `models`."""
+        """Collect a line of `models`; return None for frames of other files, which are not traced further."""
         if not frame.f_code.co_filename.startswith(f"{ROOT / 'models'}{os.sep}"):
             return None
         file = Path(frame.f_code.co_filename).relative_to(ROOT / "models").with_suffix("")
@@ -123,7 +128,7 @@ class _TracedLines:
 
 
 def lines_of(name: str) -> frozenset[tuple[str, int]]:
-    """Return the lines that run when a circuit is made and its claims are checked, with and without its kernels."""
+    """Return the lines that run when a circuit is made and its claims and its kernel law are checked."""
     entry = table()[name]
     with _TracedLines() as lines:
         for law in (laws.kernel, *entry.also):
@@ -145,16 +150,16 @@ ORDER = (
     "equals", "linear", "multilinear", "equivariant", "shifting", "causal", "independent", "kernel", "broadcasting",
     "shapes", "gradcheck",
 )  # fmt: skip
-"""The order of the laws: those that are fast and detect most come first, and the laws of `claims` before all."""
+"""The order of the laws: fast laws that detect many changes come first, after the laws of `claims`."""
 
 NO_IMPORT = "no module"
-"""The result for a change with which `models` cannot be imported: it counts neither as detected nor as missed."""
+"""The beginning of the result of a change with which `models` cannot be imported, which is not counted."""
 
 
 def broken_law(names: Sequence[str]) -> str:
-    """Return the first law that does not hold for one of these circuits, and for which; an empty text if all hold.
+    """Return the first law that does not hold and its circuit, as `law of circuit`; an empty string if all laws hold.
 
-    Where a circuit is compared with a reference, gradients are too, so that gradcheck is not run.
+    `gradcheck` is not checked for a circuit with a reference, because `equals` compares gradients.
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -201,9 +206,9 @@ def without_minimizing(law: Any) -> Any:
 
 
 def all_changes(files: Iterable[str], reached: ReachedLines) -> list[tuple[Mutant, ast.Module, list[str]]]:
-    """Return every change of a line that some circuit executes, with those circuits, the simplest first.
+    """Return every change of a line that a circuit executes, its tree, and the circuits, those with fewest lines first.
 
-    The order is by checksum, so that other changes do not affect it and the first ones are a sample.
+    Changes are ordered by a checksum of their text, so that the first n are a sample that other changes do not affect.
     """
     found = []
     for file in files:
@@ -216,15 +221,19 @@ def all_changes(files: Iterable[str], reached: ReachedLines) -> list[tuple[Mutan
 
 
 def survivors() -> dict[str, str]:
-    """Return the changes that no law detects, with the reason why each is no mistake: `change | reason`, one a line."""
+    """Return the listed changes that no law detects, each with the reason why it is not a mistake.
+
+    A line of the file is `change | reason`.
+    """
     lines = SURVIVORS.read_text().splitlines() if SURVIVORS.exists() else []
     return dict(line.rsplit(" | ", 1) for line in lines if " | " in line)
 
 
 def reached_lines() -> ReachedLines:
-    """Return the lines that each circuit executes.
+    """Return the lines that each circuit executes, and the lines that run when their modules are imported.
 
-    They include the lines that run on import of the modules whose lines the circuit executes.
+    Raises:
+        AssertionError: A law does not hold for the unchanged source.
     """
     once = in_child_process(import_lines)
     found = {name: in_child_process(partial(lines_of, name)) for name in table()}
@@ -241,7 +250,7 @@ def reached_lines() -> ReachedLines:
 
 @pytest.mark.mutants
 def test_laws_detect_changes() -> None:
-    """At least nine of ten changes in a sample are detected, and the others are listed."""
+    """At least nine of ten changes in a sample are detected, and survivors.txt lists the others."""
     known, left, tested = survivors(), [], 0
     for mutant, tree, names in all_changes(FILES, reached_lines())[:SAMPLE]:
         result = in_child_process(partial(broken_law, names), (mutant.file, tree))
@@ -254,7 +263,7 @@ def test_laws_detect_changes() -> None:
 
 @pytest.mark.slow
 def test_survivors_are_changes_of_the_current_source() -> None:
-    """A line of survivors.txt that is no possible change any more must be removed."""
+    """A line of survivors.txt whose change is no longer generated must be removed."""
     changes = {f"{mutant}" for file in FILES for mutant, _ in mutants(file)}
     assert len(changes) > 2500
     assert not [mutant for mutant in survivors() if mutant not in changes]
@@ -262,7 +271,7 @@ def test_survivors_are_changes_of_the_current_source() -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Test every change of these files, or a sample, and print what detected it."""
+    """Test the changes, limited to files and to a number in `words`; print survivors and counts by law."""
     counts: collections.Counter[str] = collections.Counter()
     files = [word for word in words if not word.isdigit()]
     began, known, chosen = time.monotonic(), survivors(), all_changes(files or FILES, reached_lines())

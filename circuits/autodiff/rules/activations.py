@@ -1,4 +1,6 @@
-"""Reverse rules of activations and of bounds (clamp, maximum, minimum), with torch's derivatives at every kink.
+"""Reverse rules of activations and of bounds (clamp, maximum, minimum).
+
+Where a function has no derivative, such as relu at 0, the rule returns torch's value.
 
 `dx` is the cotangent of the input `x`, `dy` that of the output `y`.
 """
@@ -32,7 +34,7 @@ def prelu(dy: Tensor, x: Tensor, weight: Tensor) -> Any:
 
 @reverses("gelu")
 def gelu(dy: Tensor, x: Tensor, approximate: str) -> Tensor:
-    """dx = dy (Φ(x) + x φ(x)) for the normal distribution Φ and density φ; or for the approximation by tanh."""
+    """dx = dy (Φ(x) + x φ(x)) for the normal distribution Φ and density φ; or that of the tanh approximation."""
     if approximate == "tanh":
         scale, cubic = math.sqrt(2 / math.pi), 0.044715
         inner = torch.tanh((x + x * x * x * cubic) * scale)
@@ -94,9 +96,10 @@ def abs(dy: Tensor, x: Tensor) -> Tensor:
 
 @reverses("clamp clip")
 def clamp(dy: Tensor, x: Tensor, min: Any, max: Any) -> Any:
-    """dx = dy where min ≤ x ≤ max, 0 elsewhere; a bound that is a tensor has dy where x is beyond it, 0 elsewhere.
+    """dx = dy where min ≤ x ≤ max, 0 elsewhere.
 
-    Where min > max, y is max: the cotangent of max is dy there, that of min 0.
+    The cotangent of a bound that is a tensor is dy where x is beyond the bound, 0 elsewhere. Where min > max, y is max:
+    the cotangent of max is dy there, that of min 0.
     """
     below = None if min is None else x < min
     above = None if max is None else x > max
@@ -113,30 +116,30 @@ def clamp(dy: Tensor, x: Tensor, min: Any, max: Any) -> Any:
 
 @reverses("clamp_min")
 def clamp_min(dy: Tensor, x: Tensor, min: Any) -> Any:
-    """dx = dy where x ≥ min, 0 elsewhere; a bound that is a tensor has dy where x is below it."""
+    """dx = dy where x ≥ min, 0 elsewhere; dmin = dy where x < min, 0 elsewhere, if min is a tensor."""
     return clamp(dy, x, min, None)
 
 
 @reverses("clamp_max")
 def clamp_max(dy: Tensor, x: Tensor, max: Any) -> Any:
-    """dx = dy where x ≤ max, 0 elsewhere; a bound that is a tensor has dy where x is above it."""
+    """dx = dy where x ≤ max, 0 elsewhere; dmax = dy where x > max, 0 elsewhere, if max is a tensor."""
     return clamp(dy, x, None, max)
 
 
 @reverses("maximum")
 def maximum(dy: Tensor, x: Tensor, other: Tensor) -> Any:
-    """The larger of the two has the cotangent dy, the other 0; where both are equal each has dy / 2."""
+    """The cotangent of the larger tensor is dy, of the smaller 0; where they are equal, dy / 2 for both."""
     return _to_chosen(dy, x, other, x > other)
 
 
 @reverses("minimum")
 def minimum(dy: Tensor, x: Tensor, other: Tensor) -> Any:
-    """The smaller of the two has the cotangent dy, the other 0; where both are equal each has dy / 2."""
+    """The cotangent of the smaller tensor is dy, of the larger 0; where they are equal, dy / 2 for both."""
     return _to_chosen(dy, x, other, x < other)
 
 
 def _to_chosen(dy: Tensor, x: Tensor, other: Tensor, chosen: Tensor) -> Any:
-    """Return the cotangents of two tensors: `x` has dy where `chosen`, both have dy / 2 where they are equal."""
+    """Return the cotangents of two tensors: dy for `x` where `chosen`, else for `other`; dy / 2 for equal elements."""
     half = torch.where(x == other, dy * 0.5, 0.0)
     return {
         "x": unbroadcast(torch.where(chosen, dy, half), x),

@@ -1,7 +1,7 @@
-"""The definition of fused attention, by which it is replaced before it is differentiated.
+"""The definition of fused attention, which replaces it before it is differentiated.
 
-The definition is two contractions around a softmax. The softmax's weights are saved for backward; the reverse pass has
-four contractions.
+The definition is a contraction, a softmax and a contraction. The weights, the result of the softmax, are saved for
+backward; the reverse pass has four contractions.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 20.
 """
@@ -20,7 +20,7 @@ def attention(
 ) -> Tensor:  # fmt: skip
     """Return softmax(scale query keyᵀ) value, with the arguments of torch's `scaled_dot_product_attention`.
 
-    A boolean mask is true where attention is allowed; a row without any allowed key gives zeros.
+    A boolean mask is True where attention is allowed. A query without any allowed key has an output of zeros.
     """
     if enable_gqa and query.ndim > 2:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)

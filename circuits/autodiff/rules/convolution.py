@@ -30,7 +30,7 @@ class Options:
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """The options in the order of torch's arguments."""
+        """The options in the order of the arguments of `torch.convolution`."""
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
 
     def convolve(self, image: Tensor, weight: Tensor) -> Tensor:
@@ -38,9 +38,9 @@ class Options:
         return torch.convolution(image, weight, None, *self.settings)
 
     def image_cotangent(self, dy: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        """Return the cotangent of the image, in the size of `like`.
+        """Return the cotangent of the image, with the spatial sizes of `like`.
 
-        It is the transposed convolution of `dy`; the convolution, if these options are transposed.
+        It is the transposed convolution of `dy`, or the convolution if `transposed` is True.
         """
         if self.transposed:
             found = replace(self, transposed=False, output_padding=[0] * len(self.stride)).convolve(dy, weight)
@@ -74,9 +74,9 @@ def _cotangents(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, opti
 def conv(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
-    """The cotangents of image, weight and bias of a convolution; `padding` may be the word "same" or "valid".
+    """The cotangents of image, weight and bias of a convolution; `padding` may be "same" or "valid".
 
-    An odd total padding is one element longer at the end of an axis: the image is padded there first.
+    If the total padding of an axis is odd, it is one element longer at the end: the image is first padded there by one.
     """
     space = weight.ndim - 2
     strides, dilations, none = per_axis(stride, space), per_axis(dilation, space), [0] * space
@@ -110,7 +110,7 @@ def convolution(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
-    """The cotangents of image, weight and bias, of a convolution or a transposed one, over any spatial axes."""
+    """The cotangents of image, weight and bias of a convolution or transposed convolution over any number of axes."""
     options = _options(weight, stride, padding, dilation, transposed, output_padding, groups)
     return _cotangents(dy, x, weight, bias, options)
 
@@ -120,9 +120,10 @@ def convolution_backward(
     dy: Any, x: Tensor, grad_output: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
-    """The cotangents of the weight's cotangent, for derivatives of second order.
+    """The cotangents of `grad_output` and of the image, for second derivatives.
 
-    It is linear in the image and in `grad_output`; in the cotangents of both, `dy` takes the place of the weight.
+    The operation's second output, the cotangent of the weight, is linear in both; their cotangents are convolutions in
+    which `dy[1]` takes the place of the weight.
     """
     options = _options(weight, stride, padding, dilation, transposed, output_padding, groups)
     return {"grad_output": options.convolve(x, dy[1]), "x": options.image_cotangent(grad_output, dy[1], x)}

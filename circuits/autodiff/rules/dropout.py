@@ -1,7 +1,7 @@
 """Dropout and other random operations: definitions in which the random numbers are values, and the rule of dropout.
 
-torch's own operations do not return the mask that their derivative needs; the definitions draw it as a tensor of its
-own, which is saved for backward.
+torch's operations do not return the mask that their derivative needs; in the definitions it is a separate tensor, which
+is saved for backward.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from circuits.autodiff.rules.registry import defines, reverses
 
 @defines("dropout")
 def dropout(x: Tensor, p: float, train: bool) -> Tensor:
-    """Return the result of `native_dropout`, which returns its mask too; the input itself if nothing is dropped."""
+    """Return the first output of `native_dropout`, whose second is the mask; an alias of x if nothing is dropped."""
     if not train or p == 0:
         return torch.ops.aten.alias.default(x)
     return torch.native_dropout(x, p, True)[0]
@@ -40,7 +40,7 @@ def feature_dropout(x: Tensor, p: float, train: bool) -> Tensor:
 
 @defines("alpha_dropout")
 def alpha_dropout(x: Tensor, p: float, train: bool) -> Tensor:
-    """Return dropout that keeps mean and variance: dropped elements become a constant, then all are scaled."""
+    """Return dropout that preserves mean and variance: dropped elements are set to a constant, then all are scaled."""
     return _alpha_dropout(x, x.shape, p, train)
 
 

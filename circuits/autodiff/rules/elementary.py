@@ -1,4 +1,4 @@
-"""Reverse rules of elementary functions of one number: `dx`, the cotangent of `x`, is `dy` times the derivative.
+"""Reverse rules of elementary functions of one tensor: `dx`, the cotangent of `x`, is `dy` times the derivative.
 
 A rule reads the output `y` instead of the input `x` where the derivative is simpler in `y`.
 """
@@ -173,8 +173,8 @@ def erfc(dy: Tensor, x: Tensor) -> Tensor:
 
 
 @reverses("sign sgn floor ceil round trunc")
-def flat(dy: Tensor) -> None:
-    """The derivative is 0 wherever it exists: `x` has no cotangent."""
+def zero_derivative(dy: Tensor) -> None:
+    """The derivative is 0 wherever it exists, so that `x` has no cotangent."""
     return
 
 

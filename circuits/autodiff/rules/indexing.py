@@ -1,7 +1,7 @@
 """Reverse rules of joining, splitting, slicing, windows, gather and scatter.
 
-Where an operation reads elements, the cotangent is added at the places that were read; where it writes elements, their
-cotangent is read at the places that were written.
+If an operation reads elements, the cotangent is added at the indices that were read; if it writes elements, their
+cotangent is the part of dy at the indices that were written.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from circuits.autodiff.rules.registry import numel_along, positive_dim, reverses
 
 @reverses("cat concat concatenate")
 def cat(dy: Tensor, tensors: Sequence[Tensor], dim: int) -> Any:
-    """The cotangent of each tensor is its part of dy; of an empty vector among tensors of higher rank, zeros."""
+    """The cotangent of each tensor is its part of dy, or empty for an empty vector among tensors of higher rank."""
     found, start = [], 0
     for tensor in tensors:
         if tensor.ndim != dy.ndim:
@@ -108,7 +108,7 @@ def diag_embed(dy: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
 
 @reverses(overwritten)
 def overwritten_rule(dy: Tensor, args: Any) -> Any:
-    """The cotangent of the new value is the view of dy that it overwrote; that of the rest is dy, 0 in the view."""
+    """The cotangent of the new value is the overwritten view of dy; that of the base is dy, with 0 in the view."""
     _, new, path = args
     return {"args": [overwritten(dy, zeros(new), path), viewed(dy, path), None]}
 
@@ -118,7 +118,7 @@ def overwritten_rule(dy: Tensor, args: Any) -> Any:
 
 @reverses("unfold")
 def unfold(dy: Tensor, x: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """dx: the cotangent of each window is added at the places of the window."""
+    """dx: the cotangent of each window is added at the indices of the window."""
     if x.ndim == 0:
         return dy.sum()
     dim = positive_dim(dimension, x.ndim)
@@ -152,7 +152,7 @@ def index(dy: Tensor, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
 def index_put(dy: Tensor, x: Tensor, values: Tensor, indices: Sequence[Tensor | None], accumulate: bool) -> Any:
     """The cotangent of `values` is dy at the indices; dx = dy, 0 at the indices unless the values were added.
 
-    A single value that is written where one mask is true has the sum of dy over the mask.
+    If a single value is written where a mask is True, its cotangent is the sum of dy over those elements.
     """
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and values.ndim == 0:
         mask = indices[0].reshape([*indices[0].shape, *[1] * (x.ndim - indices[0].ndim)])
@@ -184,7 +184,7 @@ def index_copy(dy: Tensor, source: Tensor, dim: int, index: Tensor) -> Any:
 
 @reverses("index_fill")
 def index_fill(dy: Tensor, dim: int, index: Tensor, value: Any) -> Any:
-    """dx = dy, 0 at the indices; a value that is a tensor has the sum of dy at the indices."""
+    """dx = dy, 0 at the indices; the cotangent of a value that is a tensor is the sum of dy at the indices."""
     dvalue = dy.index_select(dim, index).sum() if isinstance(value, Tensor) else None
     return {"x": dy.index_fill(dim, index, 0), "value": dvalue}
 
@@ -202,10 +202,10 @@ def scatter_add(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Any:
 
 
 @reverses("scatter")
-def scatter(dy: Tensor, dim: int, index: Tensor, src: Any = None, value: Any = None) -> Any:
+def scatter(dy: Tensor, dim: int, index: Tensor, src: Any = None) -> Any:
     """dx = dy, 0 at the indices; the cotangent of `src` is dy at the indices, 0 for elements that were not used."""
-    dsrc = None if not isinstance(src, Tensor) else _gathered(dy, src, dim, index)
-    return {"x": dy.scatter(dim, index, 0), **({} if dsrc is None else {"src": dsrc})}
+    dx = dy.scatter(dim, index, 0)
+    return {"x": dx, "src": _gathered(dy, src, dim, index)} if isinstance(src, Tensor) else dx
 
 
 def _gathered(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def take(dy: Tensor, x: Tensor, index: Tensor) -> Tensor:
 
 @reverses("embedding")
 def embedding(dy: Tensor, weight: Tensor, indices: Tensor, padding_idx: Any, scale_grad_by_freq: bool) -> Any:
-    """The cotangent of the weight: dy is added to the rows that were read, except that of the padding index.
+    """The cotangent of the weight: dy is added to the rows that were read, except to the row of the padding index.
 
     With `scale_grad_by_freq` a row's cotangent is divided by the number of times that the row was read.
     """
@@ -246,11 +246,11 @@ def embedding_bag(
     dy: Any, y: Any, weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool, mode: int,
     per_sample_weights: Tensor | None, include_last_offset: bool, padding_idx: int,
 ) -> Any:  # fmt: skip
-    """The cotangents of the weight and of the weights of samples.
+    """The cotangents of the weight and of `per_sample_weights`.
 
-    The cotangent of a bag goes to the rows that were read: to each in a sum, times its sample's weight; in equal shares
-    in a mean; for a maximum, each number to the row where it was found. Rows of the padding index have none. How torch
-    scales by frequency in a bag is not documented, so that its own derivative is called there.
+    The cotangent of a bag is added to the rows that were read: for a sum, to each row, times its sample's weight; for a
+    mean, in equal shares; for a maximum, each element to the row of the maximum. The row of the padding index gets
+    nothing. torch does not document how it scales by frequency in bags, so that torch's own derivative is called then.
     """
     dy = dy[0]
     if scale_grad_by_freq:

@@ -33,7 +33,7 @@ def einsum_verb(dy: Tensor, args: Any) -> Any:
 
 
 def _axis_texts(axes: Any) -> list[str]:
-    """Return the axes of one tensor of a pattern as texts, `...` among them."""
+    """Return the axes of one tensor of a pattern as texts; `...` is one of them."""
     return ["..." if isinstance(term, Rest) else str(term) for term in axes]
 
 
@@ -49,12 +49,12 @@ def einsum(dy: Tensor, equation: str, tensors: Sequence[Tensor]) -> Any:
 
 
 def _axis_letters(text: str) -> list[str]:
-    """Return the axes of one tensor of an equation, a letter each, `...` as one."""
+    """Return the axes of one tensor of a torch equation: single letters, and `...`."""
     return ["..." if each == "…" else each for each in text.replace("...", "…")]
 
 
 def _torch_einsum(*operands_and_pattern: Any) -> Tensor:
-    """Return torch's einsum, called as the verb is: the operands, then a pattern with spaces."""
+    """Return torch's einsum, with the arguments of `verbs.einsum`: the operands, then a pattern with spaces."""
     *operands, pattern = operands_and_pattern
     return torch.einsum(pattern.replace(" ", ""), *operands)
 
@@ -71,8 +71,8 @@ def _operand_cotangent(
 ) -> Tensor:
     """Return the cotangent of the operand at `position`.
 
-    An axis that no other tensor has was summed over, so that the cotangent is copied along it. If an axis is named
-    twice in the operand, only the diagonal was read, and the cotangent is 0 elsewhere.
+    An axis that neither the output nor another operand has was summed over, so that the cotangent is copied along it.
+    If an axis is named twice in the operand, only the diagonal was read, and the cotangent is 0 elsewhere.
     """
     like, side = operands[position], sides[position]
     others = [
@@ -92,7 +92,7 @@ def _operand_cotangent(
 
 
 def _expanded(cotangent: Tensor, like: Tensor, side: list[str], kept: list[str], rest: int) -> Tensor:
-    """Return the cotangent copied along the axes it lacks, and on the diagonal of axes that are named twice."""
+    """Return the cotangent copied along the axes that it lacks, and 0 off the diagonal of axes named twice."""
     positions: dict[str, list[int]] = {}
     position = 0
     for axis in side:
@@ -114,7 +114,7 @@ def _expanded(cotangent: Tensor, like: Tensor, side: list[str], kept: list[str],
 
 
 def _on_diagonals(cotangent: Tensor, like: Tensor, side: list[str], positions: dict[str, list[int]]) -> Tensor:
-    """Return the cotangent where all axes of one name have the same index, and zeros elsewhere."""
+    """Return the cotangent where all axes of the same name have the same index, and zeros elsewhere."""
     shape: list[Any] = list(like.shape)
     for where in positions.values():
         for extra in where[1:]:

@@ -1,6 +1,6 @@
 """Losses: the definition of cross-entropy, and the reverse rules of squared error and negative log-likelihood.
 
-`reduction` is ATen's number: 0 for none, 1 for the mean, 2 for the sum.
+`reduction` is ATen's code: 0 for none, 1 for the mean, 2 for the sum.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ def cross_entropy(
     x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: int = 1, ignore_index: int = -100,
     label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Return minus the log-softmax at the target class, with the arguments of ATen's `cross_entropy_loss`."""
+    """Return the cross-entropy with classes or class probabilities; the arguments are those of `cross_entropy_loss`."""
     dim = 0 if x.ndim == 1 else 1
     logs = x.log_softmax(dim)
     if target.is_floating_point():
@@ -42,7 +42,7 @@ def cross_entropy(
 def _cross_entropy_of_probabilities(
     logs: Tensor, target: Tensor, weight: Any, reduction: int, smoothing: float, dim: int
 ) -> Tensor:
-    """Return the cross-entropy with a target that gives the probability of each class."""
+    """Return the cross-entropy with a target that contains the probability of each class."""
     if smoothing:
         target = target * (1 - smoothing) + smoothing / logs.shape[dim]
     found = -(logs * target if weight is None else logs * target * _along(weight, logs, dim)).sum(dim)

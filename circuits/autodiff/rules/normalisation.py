@@ -2,8 +2,8 @@
 
 With x̂ = (x - mean) r, r = (var + ε)^(-1/2) and g the cotangent of x̂: dx = r (g - mean g - x̂ mean(g x̂)). Mean and
 variance are recomputed in the reverse pass, so that only the input is saved for backward and derivatives of every
-order are correct. A learned weight w has the cotangent dy x̂ and a learned bias dy, each summed over the axes it lacks;
-then g = dy w.
+order are correct. The cotangent of a learned weight w is dy x̂ and that of a learned bias is dy, each summed over the
+axes that the parameter lacks; with a weight, g = dy w.
 
 Source: S. Ioffe, C. Szegedy, Batch Normalization, 2015, arXiv 1502.03167, section 3.
 """
@@ -61,7 +61,7 @@ def _summed(x: Tensor, dims: list[int]) -> Tensor:
 
 @reverses("native_layer_norm")
 def native_layer_norm(dy: Any, x: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: Any) -> Any:
-    """The cotangents of `layer_norm`; the operation returns mean and r too, which have no cotangents here."""
+    """The cotangents of `layer_norm`; those of the other two outputs, mean and r, are ignored."""
     return layer_norm(dy[0], x, normalized_shape, weight, bias, eps)
 
 
@@ -85,8 +85,8 @@ def batch_norm(
 ) -> Any:  # fmt: skip
     """The cotangents of input, weight and bias; mean and variance are over all axes except the channels.
 
-    Outside training mean and variance are the running ones, which do not depend on the input: dx = r g, and they have
-    cotangents themselves.
+    Outside training, mean and variance are `running_mean` and `running_var`, which do not depend on the input: dx is
+    r g, and both have cotangents.
     """
     dy = dy[0] if isinstance(dy, (tuple, list)) else dy
     dims = _all_dims_but(x, 1)
@@ -148,5 +148,5 @@ def group_norm(dy: Tensor, x: Tensor, num_groups: int, weight: Tensor | None, bi
 
 @reverses("native_group_norm")
 def native_group_norm(dy: Any, x: Tensor, weight: Any, bias: Any, group: int, eps: Any) -> Any:
-    """The cotangents of `group_norm`; the operation returns mean and r too, which have no cotangents here."""
+    """The cotangents of `group_norm`; those of the other two outputs, mean and r, are ignored."""
     return group_norm(dy[0], x, group, weight, bias, eps)

@@ -1,4 +1,4 @@
-"""Reverse rules of pointwise operations of two and more tensors, of selections and of copies.
+"""Reverse rules of pointwise operations of two or more tensors, of selections and of copies.
 
 A cotangent is `dy` times the partial derivative, summed over the axes along which the tensor was broadcast. Functions
 of one tensor are in `elementary` and `activations`.
@@ -76,8 +76,10 @@ def pow(dy: Tensor, y: Tensor, x: Any, exponent: Any) -> Any:
         found["x"] = unbroadcast(dy * slope, x)
     if isinstance(exponent, Tensor):
         base = x if isinstance(x, Tensor) else exponent.new_full((), float(x))
-        flat = (base == 0) & (exponent >= 0)
-        found["exponent"] = unbroadcast(dy * torch.where(flat, 0.0, y * torch.where(flat, 1.0, base).log()), exponent)
+        at_zero = (base == 0) & (exponent >= 0)
+        found["exponent"] = unbroadcast(
+            dy * torch.where(at_zero, 0.0, y * torch.where(at_zero, 1.0, base).log()), exponent
+        )
     return found
 
 
@@ -107,8 +109,8 @@ def lerp(dy: Tensor, x: Tensor, end: Tensor, weight: Any) -> Any:
 @reverses("hypot")
 def hypot(dy: Tensor, y: Tensor, x: Tensor, other: Tensor) -> Any:
     """y = √(x² + other²): dx = dy x / y, dother = dy other / y; both are 0 where y = 0."""
-    flat = y == 0
-    scaled = (dy / y.masked_fill(flat, 1)).masked_fill(flat, 0)
+    at_zero = y == 0
+    scaled = (dy / y.masked_fill(at_zero, 1)).masked_fill(at_zero, 0)
     return {"x": unbroadcast(scaled * x, x), "other": unbroadcast(scaled * other, other)}
 
 
@@ -124,7 +126,7 @@ def atan2(dy: Tensor, x: Tensor, other: Tensor) -> Any:
 
 @reverses("where")
 def where(dy: Tensor, x: Any, other: Any, condition: Tensor) -> Any:
-    """`x` has the cotangent `dy` where the condition is true, `other` where it is false; 0 elsewhere."""
+    """dx = dy where the condition is True, 0 elsewhere; dother = dy where it is False, 0 elsewhere."""
     return {
         "x": unbroadcast(dy.masked_fill(~condition, 0), x) if isinstance(x, Tensor) else None,
         "other": unbroadcast(dy.masked_fill(condition, 0), other) if isinstance(other, Tensor) else None,
@@ -133,31 +135,31 @@ def where(dy: Tensor, x: Any, other: Any, condition: Tensor) -> Any:
 
 @reverses("masked_fill")
 def masked_fill(dy: Tensor, x: Tensor, mask: Tensor, value: Any) -> Any:
-    """dx = dy where the mask is false, 0 elsewhere; a fill value that is a tensor has the sum of dy over the rest."""
+    """dx = dy where the mask is False, 0 elsewhere; dvalue, for a tensor, is the sum of dy where the mask is True."""
     filling = dy.masked_fill(~mask, 0).sum() if isinstance(value, Tensor) else None
     return {"x": unbroadcast(dy.masked_fill(mask, 0), x), "value": filling}
 
 
 @reverses("copy")
 def copy(dy: Tensor, src: Tensor) -> Any:
-    """The cotangent of `src` is `dy`; the tensor that is overwritten has none."""
+    """The cotangent of `src` is `dy`; the tensor that is overwritten has no cotangent."""
     return {"src": unbroadcast(dy, src)}
 
 
 @reverses("fill")
 def fill(dy: Tensor, value: Any) -> Any:
-    """The cotangent of a fill value that is a tensor is the sum of dy; the tensor that is overwritten has none."""
+    """dvalue, for a tensor, is the sum of dy; the tensor that is overwritten has no cotangent."""
     return {"value": dy.sum() if isinstance(value, Tensor) else None}
 
 
 @reverses("zero zeros_like ones_like full_like empty_like rand_like randn_like bernoulli detach detach_copy")
 @reverses("new_zeros new_ones new_full new_empty new_empty_strided argmax argmin")
-def nothing(dy: Tensor) -> None:
+def no_gradient(dy: Tensor) -> None:
     """No input has a cotangent: gradients do not flow through these operations."""
     return
 
 
 @reverses("clone alias contiguous _to_copy to type_as lift_fresh alias_copy")
-def same(dy: Tensor) -> Tensor:
-    """dx = dy; a change of dtype is undone where the cotangent is returned."""
+def identity(dy: Tensor) -> Tensor:
+    """dx = dy; the reverse pass converts it to the dtype of x."""
     return dy

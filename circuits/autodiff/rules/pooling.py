@@ -1,4 +1,4 @@
-"""Reverse rules of pooling: a maximum's cotangent goes to the maximal element, a mean's in equal shares to the window.
+"""Reverse rules of pooling: the cotangent goes to the maximal element, or in equal shares to the elements of a mean.
 
 Maximum pools are replaced by operations that return the indices of the maxima, which are saved for backward.
 """
@@ -11,23 +11,21 @@ from torch import Tensor
 
 from circuits.autodiff.rules.registry import defines, per_axis, product, reverses
 
-# Maxima, kept with their indices --------------------------------------------------------------------------------------
+# Maxima with their indices --------------------------------------------------------------------------------------------
 
 
 @defines("max_pool1d")
 def max_pool1d(x: Tensor, *settings: Any) -> Tensor:
-    """Return the maximum pool as one over two spatial axes, the first of size 1."""
-    size, *others = [each if each == [] else [1, *per_axis(each, 1)] for each in settings[:1]] + [
-        _with_unit_axis(each, place) for place, each in enumerate(settings[1:])
-    ]
-    return torch.ops.aten.max_pool2d_with_indices.default(x.unsqueeze(-2), size, *others)[0].squeeze(-2)
+    """Return the maximum pool, computed as a pool over two spatial axes, the first of which has size 1."""
+    options = [_with_unit_axis(each, place) for place, each in enumerate(settings)]
+    return torch.ops.aten.max_pool2d_with_indices.default(x.unsqueeze(-2), *options)[0].squeeze(-2)
 
 
 def _with_unit_axis(setting: Any, place: int) -> Any:
-    """Return an option of a pool over one axis as that of a pool over two, the first without effect."""
+    """Return argument number `place` of a pool over one axis (2 is the padding) for two axes, the first unaffected."""
     if isinstance(setting, bool) or setting == []:
         return setting
-    return [1 if place != 1 else 0, *per_axis(setting, 1)]
+    return [0 if place == 2 else 1, *per_axis(setting, 1)]
 
 
 @defines("max_pool2d")
@@ -67,10 +65,10 @@ def avg_pool(
 ) -> Tensor:  # fmt: skip
     """dx is the transposed convolution of dy / divisor with a kernel of ones.
 
-    A mean over windows is a convolution of each channel by itself, with equal weights.
+    A mean pool is a convolution with equal weights that is applied to each channel separately.
     """
-    space = len(per_axis(kernel_size, len(kernel_size)))
-    kernel_sizes, margins = per_axis(kernel_size, space), per_axis(padding, space)
+    space, kernel_sizes = len(kernel_size), list(kernel_size)
+    margins = per_axis(padding, space)
     strides = kernel_sizes if stride in (None, []) else per_axis(stride, space)
     leading = x.shape[: x.ndim - space]
     channels = [product(leading), 1]
@@ -93,7 +91,7 @@ def avg_pool(
 
 
 def _cropped(image: Tensor, dim: int, before: int, size: Any) -> Tensor:
-    """Return `size` elements of an axis from index `before` on, with zeros where the axis is too short."""
+    """Return `size` elements of an axis from index `before` on; if the axis is too short, zeros follow."""
     lacking = before + size - image.shape[dim]
     pad = [0, 0] * (image.ndim - 1 - dim) + [0, lacking]
     if not isinstance(lacking, int) or lacking > 0:
@@ -105,10 +103,10 @@ def _divisor(
     ones: Tensor, kernel: Tensor, strides: list[int], margins: list[int], overhang: list[Any], padded: bool,
     divisor: Any, ceil_mode: bool,
 ) -> Any:  # fmt: skip
-    """Return the number by which each window's sum is divided: a number, or a tensor where windows differ.
+    """Return the divisor of the sum of each window: one number, or a tensor if it is not the same for all windows.
 
-    It is `divisor`, if given; otherwise the number of elements of the window that are inside the image or, if `padded`,
-    inside the padded image.
+    It is `divisor` unless that is None; otherwise the number of elements of the window that are inside the image or, if
+    `padded`, inside the padded image.
     """
     space = len(strides)
     if divisor is not None:
@@ -126,7 +124,7 @@ def _divisor(
 
 @reverses("_adaptive_avg_pool2d adaptive_avg_pool2d adaptive_avg_pool1d _adaptive_avg_pool3d adaptive_avg_pool3d")
 def adaptive_avg_pool(dy: Tensor, x: Tensor, output_size: Any) -> Tensor:
-    """dx: each element of dy in equal shares to the elements of its window."""
+    """dx: each element of dy is divided equally among the elements of its window."""
     space = len(output_size)
     found = dy
     for place in range(space):
@@ -136,7 +134,7 @@ def adaptive_avg_pool(dy: Tensor, x: Tensor, output_size: Any) -> Tensor:
 
 
 def _adaptive_mean(dy: Tensor, dim: int, size: Any, parts: Any) -> Tensor:
-    """Return the cotangent along one axis: part i is the mean of ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉ - 1."""
+    """Return the cotangent along one axis: part i is the mean of indexes ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉ - 1."""
     if isinstance(parts, int) and parts == 1:
         return (dy / size).expand([size if d == dim else n for d, n in enumerate(dy.shape)])
     part = torch.arange(parts, device=dy.device).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Definitions of recurrent cells, by which torch's fused cells, which write in place, are replaced."""
+"""Definitions of recurrent cells, which replace torch's fused cells, because those write in place."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""Reverse rules of reductions: sums, products, variances, norms, and selections by size (maximum, median, sort).
+"""Reverse rules of reductions: sums, products, variances, norms, and selections by order (maximum, median, sort).
 
-A sum's cotangent is copied to all its terms; that of a selected element goes to the element; elements that are equal
-share it as they do in torch. `dx` is the cotangent of the input `x`, `dy` that of the output `y`, broadcast over the
-reduced axes.
+The cotangent of a sum is copied to all its terms; the cotangent of a selection goes to the selected element, or is
+divided among equal elements where torch divides it. `dx` is the cotangent of the input `x`; `dy` is that of the output
+`y`, broadcast over the reduced axes.
 """
 
 from typing import Any
@@ -51,7 +51,8 @@ def cumsum(dy: Tensor, dim: int) -> Tensor:
 def prod(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """dx = dy times the product of the other elements.
 
-    That product is computed from the elements before and those after, not by division, so that zeros are correct.
+    That product is the product of all elements before times that of all elements after, not y / x, so that zeros are
+    correct.
     """
     if dim is None:
         flat = x.reshape(-1)
@@ -116,8 +117,8 @@ def std(
 ) -> Tensor:
     """dx = dy (x - mean) / ((n - correction) y), 0 where y = 0."""
     centred, divisor = _centred(x, dim, correction if unbiased is None else int(unbiased))
-    flat = y == 0
-    slope = (dy / y.masked_fill(flat, 1)).masked_fill(flat, 0)
+    at_zero = y == 0
+    slope = (dy / y.masked_fill(at_zero, 1)).masked_fill(at_zero, 0)
     return restore_dims(slope, x, dim, keepdim) * centred / divisor
 
 
@@ -133,7 +134,7 @@ def var_mean(
 def vector_norm(
     dy: Tensor, y: Tensor, x: Tensor, ord: Any = 2, p: Any = None, dim: Any = None, keepdim: bool = False
 ) -> Tensor:
-    """y = (Σ |x|^p)^(1/p): dx = dy sign(x) |x|^(p-1) / y^(p-1), 0 where y = 0; equal extremes share for p = ±∞."""
+    """y = (Σ |x|^p)^(1/p): dx = dy sign(x) |x|^(p-1) / y^(p-1), 0 where y = 0; for p = ±∞, as for `amax`."""
     power = 2 if p is None and ord is None else float(ord if p is None else p)
     wide, dwide = restore_dims(y, x, dim, keepdim), restore_dims(dy, x, dim, keepdim)
     if power == 0:
@@ -143,27 +144,27 @@ def vector_norm(
     if power in (float("inf"), float("-inf")):
         extreme = (x.abs() == wide).to(dy.dtype)
         return dwide * x.sign() * (extreme / extreme.sum(positive_dims(dim, x.ndim), keepdim=True))
-    flat = wide == 0
-    scaled = dwide / wide.masked_fill(flat, 1).pow(power - 1)
+    at_zero = wide == 0
+    scaled = dwide / wide.masked_fill(at_zero, 1).pow(power - 1)
     power_slope = x if power == 2 else x.sign() * x.abs().pow(power - 1)
-    return (scaled * power_slope).masked_fill(flat, 0)
+    return (scaled * power_slope).masked_fill(at_zero, 0)
 
 
 # Selections -----------------------------------------------------------------------------------------------------------
 
 
 @reverses("amax amin")
-def extremes(dy: Tensor, y: Tensor, x: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    """dx = dy at the extreme elements, in equal shares if several are equal, 0 elsewhere."""
+def amax_amin(dy: Tensor, y: Tensor, x: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """dx = dy at the largest or smallest element, divided equally among equal elements; 0 elsewhere."""
     selected = x == restore_dims(y, x, dim, keepdim)
     return selected * (restore_dims(dy, x, dim, keepdim) / selected.sum(positive_dims(dim, x.ndim), keepdim=True))
 
 
 @reverses("max min")
-def extreme(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
-    """dx = dy at the selected element of an axis, 0 elsewhere.
+def max_min(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+    """dx = dy at the selected index of an axis, 0 elsewhere.
 
-    The extreme of a whole tensor, and of two tensors elementwise, is shared equally among equal elements.
+    For the maximum of a whole tensor, and of two tensors elementwise, dy is divided equally among equal elements.
     """
     if other is not None:
         share = dy * 0.5
@@ -176,8 +177,8 @@ def extreme(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False, 
 
 
 @reverses("median nanmedian mode")
-def selected(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """dx = dy at the selected element, 0 elsewhere; over a whole tensor, equal elements share it."""
+def median_mode(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """dx = dy at the selected index, 0 elsewhere; for a whole tensor, dy is divided among equal elements."""
     if dim is None:
         equal = x == y
         return equal * (dy / equal.sum())
@@ -186,7 +187,7 @@ def selected(dy: Any, y: Any, x: Tensor, dim: Any = None, keepdim: bool = False)
 
 @reverses("sort topk kthvalue cummax cummin")
 def from_index(dy: Any, y: Any, x: Tensor, dim: Any = -1, keepdim: Any = True) -> Tensor:
-    """dx: each element of dy is added at the index in x that the operation returned with it."""
+    """dx: each element of dy is added at its index in x, which is the operation's second output."""
     return _scattered(dy[0], x, dim, y[1], keepdim)
 
 

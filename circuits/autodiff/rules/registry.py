@@ -1,14 +1,14 @@
 """The registry of reverse rules, and helpers that many rules need.
 
-A rule belongs to a functional ATen operation, with all its overloads. The names of its parameters say what it reads:
-`dy` is the cotangent of the operation's output (a tuple if the operation returns several tensors), `y` is that output,
-and the other names are the operation's arguments under their ATen names, except that its first tensor is called `x`. A
-rule returns the cotangent of `x`, or a mapping from argument names to their cotangents. Each tensor among `y` and the
-arguments whose numbers a rule reads is saved for backward; reading a shape saves nothing. A rule is torch code made of
-operations that have rules themselves, so that gradients of any order are diagrams.
+A rule is a function for all overloads of a functional ATen operation. The names of its parameters determine its
+arguments: `dy` is the cotangent of the operation's output (a tuple if the operation returns several tensors), `y` is
+that output, and the other names are those of the operation's arguments in ATen, except that its first tensor is called
+`x`. A rule returns the cotangent of `x`, or a mapping from argument names to their cotangents. `y` and the arguments
+are saved for backward if the rule reads their numbers, but not if it only reads their shapes. A rule is torch code made
+of operations that have rules themselves, so that gradients of any order are diagrams.
 
-An operation that does not return what its rule would need (the mask of a dropout) has a definition instead: a
-function made of other operations, by which it is replaced before it is differentiated.
+An operation whose outputs are not sufficient for a rule (dropout does not return its mask) has a definition instead: a
+function made of other operations, which replaces the operation before it is differentiated.
 """
 
 import inspect
@@ -32,17 +32,17 @@ Cotangents = Tensor | None | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rule:
-    """A reverse rule; `reads` are the names of the parameters of `function`."""
+    """A reverse rule: its function, and the names of the function's parameters."""
 
     function: Callable[..., Cotangents]
     reads: tuple[str, ...]
 
 
 RULES: dict[Any, Rule] = {}
-"""The reverse rules, by the name of the ATen operation; those of einops' verbs by the verb's function."""
+"""The reverse rules by name of the ATen operation; those of einops' verbs by the function."""
 
 DEFINITIONS: dict[str, Callable[..., Any]] = {}
-"""By the name of an ATen operation, the function that replaces it before it is differentiated."""
+"""The definitions, by name of the ATen operation that each replaces before differentiation."""
 
 Function = Callable[..., Any]
 
@@ -69,7 +69,7 @@ def reverses(*names: Any) -> Callable[[Function], Function]:
 
 
 def defines(*names: str) -> Callable[[Function], Function]:
-    """Decorator: register a definition by which operations are replaced before they are differentiated.
+    """Decorator: register a definition, which replaces operations before they are differentiated.
 
     Args:
         names: ATen operation names, several of them in one string separated by spaces.
@@ -91,14 +91,14 @@ def defines(*names: str) -> Callable[[Function], Function]:
 
 
 def is_one(size: Any) -> bool:
-    """Return whether a size is 1 for all sizes of the free axes."""
+    """Return whether a size is 1; a symbolic size must be 1 for all values of its symbols."""
     return size == 1 if isinstance(size, int) else statically_known_true(size == 1)
 
 
 def unbroadcast(cotangent: Tensor, like: Any) -> Tensor | None:
-    """Return the cotangent of a tensor that was broadcast: summed over the axes along which the tensor was copied.
+    """Return the cotangent of `like`, which was broadcast: the sum over the axes along which it was copied.
 
-    None if `like` is a number, which has no cotangent.
+    If `like` is a number, which has no cotangent, return None.
     """
     if not isinstance(like, Tensor):
         return None
@@ -115,9 +115,9 @@ def positive_dim(dim: int, rank: int) -> int:
 
 
 def positive_dims(dim: Any, rank: int) -> list[int]:
-    """Return one dimension or several, each counted from the front.
+    """Return a list of one or several dimensions, each counted from the front.
 
-    None and an empty list stand for all dimensions. A tensor without axes has none, whatever `dim` is.
+    None and an empty list mean all dimensions. For a tensor without axes the list is empty, whatever `dim` is.
     """
     if rank == 0 or dim is None or (not isinstance(dim, int) and len(dim) == 0):
         return list(range(rank))
@@ -125,7 +125,7 @@ def positive_dims(dim: Any, rank: int) -> list[int]:
 
 
 def restore_dims(reduced: Tensor, like: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    """Return the result of a reduction over `dim`, with the reduced axes restored as axes of size 1."""
+    """Return the result of a reduction of `like` over `dim`, with the reduced axes restored with size 1."""
     if not keepdim:
         for each in sorted(positive_dims(dim, like.ndim)):
             reduced = reduced.unsqueeze(each)
@@ -138,12 +138,12 @@ def numel_along(like: Tensor, dims: list[int]) -> Any:
 
 
 def zeros(like: Tensor) -> Tensor:
-    """Return zeros of a tensor's shape, dtype and device, without reading its numbers."""
+    """Return zeros with a tensor's shape, dtype and device; only its shape is read, so that it is not saved."""
     return torch.zeros(like.shape, dtype=like.dtype, device=like.device)
 
 
 def product(sizes: Iterable[Any]) -> Any:
-    """Return the product of sizes, each a number or symbolic."""
+    """Return the product of sizes, which may be symbolic."""
     total: Any = 1
     for size in sizes:
         total = total * size
@@ -156,6 +156,6 @@ def times(cotangent: Tensor, factor: Any) -> Tensor:
 
 
 def per_axis(setting: Any, space: int) -> list[Any]:
-    """Return a stride, padding or the like as a list with one number for each of `space` axes."""
+    """Return an option, such as a stride or a padding, as a list with one number for each of `space` spatial axes."""
     found = [setting] if isinstance(setting, int) else list(setting)
     return found if len(found) == space else found[:1] * space

@@ -1,4 +1,4 @@
-"""Reverse rules of softmax and of logarithms of sums of exponentials.
+"""Reverse rules of softmax, log-softmax and log-sum-exp.
 
 `dx` is the cotangent of the input `x`, `dy` that of the output `y`.
 """
@@ -13,14 +13,14 @@ from circuits.autodiff.rules.registry import positive_dim, restore_dims, reverse
 
 @reverses("softmax _softmax _safe_softmax")
 def softmax(dy: Tensor, y: Tensor, dim: int) -> Tensor:
-    """dx = y (dy - Σ dy y), the sum along the axis of the softmax."""
+    """dx = y (dy - Σ dy y), where the sum is along the axis of the softmax."""
     weighted = dy * y
     return weighted - y * weighted.sum(dim, keepdim=True)
 
 
 @reverses("log_softmax _log_softmax")
 def log_softmax(dy: Tensor, y: Tensor, dim: int) -> Tensor:
-    """dx = dy - exp(y) Σ dy, the sum along the axis of the softmax."""
+    """dx = dy - exp(y) Σ dy, where the sum is along the axis of the softmax."""
     return dy - y.exp() * dy.sum(dim, keepdim=True)
 
 

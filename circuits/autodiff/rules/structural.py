@@ -1,6 +1,6 @@
 """Reverse rules of operations that rearrange elements: einops' verbs, reshaping, transposing, repeating, padding.
 
-The cotangent is rearranged the opposite way; where an element was copied, the cotangents of its copies are added.
+The cotangent is rearranged inversely; where an element was copied, the cotangents of its copies are added.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from circuits.signature import Axis, Group, Rest
 
 @reverses(verbs.rearrange)
 def rearrange(dy: Tensor, args: Any, kwargs: Any) -> Any:
-    """dx is dy rearranged by the pattern from right to left."""
+    """dx is dy rearranged by the pattern with its two sides exchanged."""
     x, pattern = args
     left, right = [side.strip() for side in pattern.split("->")]
     return {"args": [verbs.rearrange(dy, f"{right} -> {left}", **_group_sizes(right, _sizes(x, left, kwargs))), None]}
@@ -28,7 +28,10 @@ def rearrange(dy: Tensor, args: Any, kwargs: Any) -> Any:
 
 @reverses(verbs.reduce)
 def reduce(dy: Tensor, args: Any, kwargs: Any) -> Any:
-    """dx is dy copied along the reduced axes, and divided by the number of reduced elements for a mean."""
+    """dx is dy copied along the reduced axes; for a mean, divided by the number of elements of each mean.
+
+    Other reductions than sum and mean are lowered to ATen operations instead.
+    """
     x, pattern, reduction = args
     left, right = [side.strip() for side in pattern.split("->")]
     left = left if "..." in right else _with_named_rest(x, left)
@@ -56,7 +59,7 @@ def _names(side: str) -> list[str]:
 
 
 def _sizes(x: Tensor, side: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the size of every axis that is named in one side of a pattern."""
+    """Return the sizes of the axes that are named in one side of a pattern, for the tensor `x` with those axes."""
     terms, found = list(read_axes(side)), dict(given)
     spare = x.ndim - len([term for term in terms if not isinstance(term, Rest)])
     dim = 0
@@ -139,7 +142,7 @@ def expand(dy: Tensor, x: Tensor) -> Tensor | None:
 
 @reverses("repeat tile")
 def repeat(dy: Tensor, x: Tensor) -> Tensor:
-    """dx is the sum of dy over the copies, which follow one another along each axis."""
+    """dx is the sum of dy over the copies, which are concatenated along each axis."""
     lead = dy.ndim - x.ndim
     if lead:
         dy = dy.sum(list(range(lead)))
@@ -152,26 +155,26 @@ def repeat(dy: Tensor, x: Tensor) -> Tensor:
 
 @reverses("flip")
 def flip(dy: Tensor, dims: Sequence[int]) -> Tensor:
-    """dx = dy, flipped."""
+    """dx = dy, flipped along the same axes."""
     return dy.flip(list(dims))
 
 
 @reverses("roll")
 def roll(dy: Tensor, shifts: Any, dims: Any) -> Tensor:
-    """dx = dy, rolled by the negative shifts."""
+    """dx = dy, rolled by the shifts with opposite signs."""
     opposite = -shifts if isinstance(shifts, int) else [-each for each in shifts]
     return torch.roll(dy, opposite, dims) if len(dims) else torch.roll(dy, opposite)
 
 
 @reverses("tril")
 def tril(dy: Tensor, diagonal: int) -> Tensor:
-    """dx is the same triangle of dy."""
+    """dx is the lower triangle of dy."""
     return dy.tril(diagonal)
 
 
 @reverses("triu")
 def triu(dy: Tensor, diagonal: int) -> Tensor:
-    """dx is the same triangle of dy."""
+    """dx is the upper triangle of dy."""
     return dy.triu(diagonal)
 
 
@@ -195,7 +198,7 @@ def pixel_unshuffle(dy: Tensor, downscale_factor: int) -> Tensor:
 
 @defines("_pad_circular")
 def pad_circular(x: Tensor, pad: Any) -> Tensor:
-    """Return the tensor with each padded axis continued periodically."""
+    """Return the tensor with each axis padded periodically by its own elements; negative padding removes elements."""
     for step in range(len(pad) // 2):
         dim, before, after = x.ndim - 1 - step, pad[2 * step], pad[2 * step + 1]
         size = x.shape[dim]
