@@ -1,9 +1,9 @@
 """Backward circuits written out step by step: four layers, three convolutions of signals, and a whole network.
 
 Each circuit has a custom gradient, registered with `@f.backward`: `backward(f)` runs it, and `laws.backward_rule(f)`
-compares it with autograd. The steps are those of three worked examples, and are also right where the examples rely on
-their own numbers: on symmetric matrices, on a signal longer than the one shifted along it, on kernels of odd length.
-Inputs may have any sizes.
+compares it with autograd. The steps are those of three worked examples. Some formulas of the examples hold only for
+symmetric matrices, for a signal longer than the one shifted along it, or for kernels of odd length; the circuits here
+have no such restriction, and their inputs may have any sizes.
 
 Source: three worked examples of backpropagation, whose numbers are in tests/autodiff/test_seeds.py.
 """
@@ -88,7 +88,7 @@ def full(a: Tensor, b: Tensor) -> Tensor:
 @full.backward
 @circuit("a, b, a+b-1 -> a, b")
 def full_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cotangents of both: each is the valid convolution of dc with the other signal reversed."""
+    """Return the cotangents of both signals: each is the valid convolution of dc with the other signal reversed."""
     return valid_convolution(dc, b.flip(-1)), valid_convolution(dc, a.flip(-1))
 
 
@@ -103,8 +103,8 @@ def valid(a: Tensor, b: Tensor) -> Tensor:
 def valid_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cotangents of both signals.
 
-    That of the longer is the full convolution of dc with the shorter reversed; that of the shorter is the valid
-    convolution of the longer with dc reversed, and is itself reversed.
+    The cotangent of the longer signal is the full convolution of dc with the shorter signal reversed. The cotangent of
+    the shorter signal is the valid convolution of the longer signal with dc reversed; its result is reversed too.
     """
     if b.shape[-1] > a.shape[-1]:
         db, da = valid_gradient(b, a, dc)
@@ -121,7 +121,7 @@ def same(a: Tensor, b: Tensor) -> Tensor:
 @same.backward
 @circuit("a, b, c -> a, b")
 def same_gradient(a: Tensor, b: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the full convolution at dc padded with zeros: the ends that `same` drops get no cotangent.
+    """Return the gradient of the full convolution at dc, padded with zeros for the numbers that `same` drops.
 
     If b is the shorter signal and has odd length, the cotangent of a is the same convolution with b reversed.
     """
@@ -142,7 +142,11 @@ def correlated(image: Tensor, kernel: Tensor) -> Tensor:
 @correlated.backward
 @circuit("i j, p q, y m -> i j, p q")
 def correlated_gradient(image: Tensor, kernel: Tensor, dseen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cotangents: a fold of the kernel at every window, and the correlation of the image with dseen."""
+    """Return the cotangents of the image and the kernel.
+
+    That of the image is the fold of dseen times the kernel over all windows; that of the kernel is the correlation of
+    the image with dseen.
+    """
     dwindows = einsum(dseen, kernel, "y m, p q -> y m p q")
     dimage = fold(dwindows, "y m p q -> i j", *_windows(kernel), i=image.shape[0], j=image.shape[1])
     return dimage, correlated(image, dseen)
@@ -150,7 +154,7 @@ def correlated_gradient(image: Tensor, kernel: Tensor, dseen: Tensor) -> tuple[T
 
 @circuit("y k, x k, x v -> y v")
 def shared(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return unscaled attention whose softmax runs over the y queries: each of x values is divided among them."""
+    """Return unscaled attention whose softmax is over the y queries: the weights of each of x values add up to 1."""
     return einsum(_shares(query, key), value, "y x, x v -> y v")
 
 
@@ -181,8 +185,8 @@ def network(
 ) -> Tensor:
     """Return half the squared error of n numbers predicted from an image: ConvAttention, with all weights as arguments.
 
-    Rows are multiplied by the weights of the projections from the right, as in the worked example: these weights are
-    the transposes of the module's.
+    The weights of the three projections have shape (inputs, outputs), as in the worked example; they are the transposes
+    of the weights of the ConvAttention module.
 
     Args:
         image: The image.
@@ -190,7 +194,7 @@ def network(
         query: The weight of the query projection.
         key: The weight of the key projection.
         value: The weight of the value projection.
-        weight: The weight of the last linear map, over all rows and their values.
+        weight: The weight of the last linear map, whose inputs are all numbers of the attention output.
         bias: The bias of the last linear map.
         right: The target numbers.
     """
@@ -215,8 +219,9 @@ def network_gradient(
 ) -> tuple[Tensor, ...]:
     """Return the cotangents of all eight inputs: the forward pass, then the reverse pass in five steps.
 
-    The steps are the error, the linear map, attention, its three projections, and the convolution. For the weights of
-    the projections the worked example has seen @ dV and so on, without transposing `seen`: its `seen` is symmetric.
+    The steps are the error, the linear map, attention, its three projections, and the convolution. The worked example
+    computes the cotangents of the weights of the projections as seen @ dV and so on, not seenᵀ @ dV: its matrix `seen`,
+    the output of the convolution, is symmetric.
     """
     seen = correlated(image, kernel)
     projected = matmul(seen, query), matmul(seen, key), matmul(seen, value)
@@ -236,5 +241,5 @@ def _windows(kernel: Tensor) -> tuple[Window, Window]:
 
 
 def _shares(query: Tensor, key: Tensor) -> Tensor:
-    """Return the fraction of each value x that each query y gets."""
+    """Return the attention weights (y, x): the softmax of the scores over the queries y."""
     return einsum(query, key, "y k, x k -> y x").softmax(0)

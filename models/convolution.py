@@ -1,8 +1,9 @@
 """Learned convolutions, as modules: strided, dilated, grouped, depthwise-separable, transposed, over any spatial axes.
 
-The first argument is a text with the axes of the input and of the output: `Convolution("c h w -> k h' w'", ...)`. Any
-axes may lead. Weights are laid out, named and initialized as in nn.Conv2d and nn.ConvTranspose2d, whose state dicts
-they load. With more than three spatial axes the definition runs, since torch has no operator.
+The first argument is a text with the axes of the input and of the output: `Convolution("c h w -> k h' w'", ...)`. Both
+tensors may have any leading axes. Parameters have the names, shapes and initialization of nn.Conv2d and
+nn.ConvTranspose2d, whose state dicts can be loaded. Over more than three spatial axes the definition runs, since torch
+has no operator for them.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3; Dumoulin and Visin 2016, A guide to convolution
 arithmetic for deep learning; for separable convolutions, Chollet 2017, Xception.
@@ -39,22 +40,24 @@ from .weights.files import savable
 class Convolution(ConvolutionBase):
     """A learned convolution over any number of spatial axes, with named axes (section 3.3): nn.Conv1d, nn.Conv2d, ...
 
-    Every window of the image, with c channels, is contracted with the weight, of shape (k, c/groups, *kernel), to k
-    channels. Weight and bias are initialized as in nn.Conv2d, uniform within ±(number of inputs of one output)^-½. The
-    options are those of nn.Conv2d; each is one number for all spatial axes, or one for each.
+    Every window of an image with c channels is contracted with the weight, of shape (k, c/groups, *kernel); the result
+    has k channels. Weight and bias are initialized as in nn.Conv2d, uniform within ±(number of inputs of one
+    output)^-½. The options are those of nn.Conv2d; each is one number for all spatial axes, or one for each.
 
-    Parameters: ck·(product of the kernel)/groups, and k more with a bias.
+    Parameters: ck·(product of the kernel sizes)/groups, and k more with a bias.
 
     Args:
-        text: The axes of input and output, `"c h w -> k h' w'"`: on each side the channels, then the spatial axes. A
-            size that the text says is kept or halved, as in `"c h w -> k h w"`, is checked on every call.
+        text: The axes of input and output, `"c h w -> k h' w'"`: on each side the channels, then the spatial axes. If
+            the text states the output sizes, as in `"c h w -> k h w"` (the same) or `"c h w -> k h/2 w/2"` (half), they
+            are checked on every call.
         kernel: The size of a window.
         stride: The distance from one window to the next.
-        padding: How many positions are added at both ends of an axis, or for each axis a number or a pair (before,
+        padding: The number of positions added at both ends of every axis, or for each axis a number or a pair (before,
             after); or "same", which keeps the sizes at a stride of 1.
         dilation: The distance between neighbouring positions of a window.
-        groups: How many groups of channels are convolved separately; it divides the channels on both sides.
-        mode: The values of the padding: zeros, or copies as in nn.Conv2d's `padding_mode`.
+        groups: The number of groups of channels that are convolved separately; it divides the channels on both sides.
+        mode: The values of the padding: "zeros", or copies of the image by "reflect", "replicate" or "circular", as
+            nn.Conv2d's `padding_mode`.
         bias: Whether a learned number is added to each output channel.
         device, dtype: Those of the parameters.
         **channels: The sizes of the channel axes by their names in the text, such as `c=3, k=16`.
@@ -103,10 +106,10 @@ class Convolution(ConvolutionBase):
 
     @classmethod
     def from_torch(cls, theirs: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Self:
-        """Return a Convolution with the weights of torch's module, which computes the same.
+        """Return a Convolution that computes the same as torch's module, with copies of its parameters.
 
         Args:
-            theirs: The module to copy; it shares no memory with the copy.
+            theirs: The module to copy.
 
         >>> Convolution.from_torch(nn.Conv1d(4, 6, 3, groups=2))
         Convolution("c w -> k w'", c=4, k=6, kernel=(3,), groups=2)
@@ -121,20 +124,21 @@ class TransposedConvolution(ConvolutionBase):
     """A learned transposed convolution over any number of spatial axes: nn.ConvTranspose1d, nn.ConvTranspose2d, ...
 
     `TransposedConvolution("k h' w' -> c h w", ...)` is the transpose of `Convolution("c h w -> k h' w'", ...)` with the
-    same weight, of shape (k, c/groups, *kernel), and the same options: each position of the input is multiplied by the
-    weight and added to a window of the output (section 3.3). Weight and bias are initialized as in nn.ConvTranspose2d,
-    uniform within ±(c/groups · product of the kernel)^-½.
+    same weight, of shape (k, c/groups, *kernel), and the same options: the vector at each position of the input is
+    contracted with the weight and added to a window of the output (section 3.3). Weight and bias are initialized as in
+    nn.ConvTranspose2d, uniform within ±(c/groups · product of the kernel sizes)^-½.
 
-    Parameters: ck·(product of the kernel)/groups, and c more with a bias.
+    Parameters: ck·(product of the kernel sizes)/groups, and c more with a bias.
 
     Args:
         text: The axes of input and output, `"k h' w' -> c h w"`: on each side the channels, then the spatial axes.
         kernel: The size of a window.
         stride: The distance from one window to the next.
-        padding: How many positions the convolution adds at both ends of an axis, or for each axis a number or a pair
-            (before, after). They are removed from the output; unless `mode` is zeros, they are added to what they copy.
-        output_padding: How much longer an axis is than the smallest size that the convolution would take to the size
-            of the input; less than the stride. A call may give the sizes instead.
+        padding: The number of positions that the convolution adds at both ends of every axis, or for each axis a number
+            or a pair (before, after). They are removed from the output; if `mode` is not "zeros", the values there are
+            added to the positions that the padding copies.
+        output_padding: The number of positions added to the smallest output size at which the convolution would return
+            the size of the input; less than the stride. A call may state the output sizes instead, by `size`.
         dilation, groups, mode, bias, device, dtype: As in Convolution.
         **channels: The sizes of the channel axes by their names in the text, such as `k=16, c=3`.
 
@@ -178,11 +182,11 @@ class TransposedConvolution(ConvolutionBase):
 
         Args:
             image: The input, with the axes on the left of the text.
-            size: The sizes of the spatial axes of the output; by default `output_padding` decides.
+            size: The sizes of the spatial axes of the output; by default they follow from `output_padding`.
 
         Raises:
             ShapeError: If an axis disagrees with the text, or an output axis is empty once its padding is removed.
-            CircuitError: If the convolution would not take an image of this `size` to that of the input.
+            CircuitError: If the convolution of an image of this `size` would not have the sizes of the input.
         """
         added: Any = self.output_padding
         if size is not None:
@@ -194,12 +198,12 @@ class TransposedConvolution(ConvolutionBase):
 
     @classmethod
     def from_torch(cls, theirs: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> Self:
-        """Return a TransposedConvolution with the weights of torch's module, which computes the same.
+        """Return a TransposedConvolution that computes the same as torch's module, with copies of its parameters.
 
-        Torch's argument `output_size` is `size` here.
+        Torch's argument `output_size` of a call is `size` here.
 
         Args:
-            theirs: The module to copy; it shares no memory with the copy.
+            theirs: The module to copy.
 
         Raises:
             CircuitError: If an output padding is not less than the stride; torch also allows one that is less than the
@@ -207,8 +211,10 @@ class TransposedConvolution(ConvolutionBase):
         """
         for added, stride in zip(theirs.output_padding, theirs.stride, strict=True):
             if added >= stride:
-                what = f"output_padding {added} at stride {stride} adds places that no convolution reads"
-                raise CircuitError(f"TransposedConvolution.from_torch: {what}; this is not supported")
+                raise CircuitError(
+                    f"TransposedConvolution.from_torch: output_padding {added} is not supported at stride {stride};"
+                    " it must be less than the stride"
+                )
         padding: Any = theirs.padding
         made = cls(
             text_from_torch(theirs),
@@ -223,10 +229,11 @@ class TransposedConvolution(ConvolutionBase):
 class SeparableConvolution(nn.Module):
     """A depthwise-separable convolution (Chollet 2017): one kernel per channel, then a linear map over the channels.
 
-    The two are its submodules: `depthwise`, a Convolution with as many groups as channels, and `pointwise`, a
-    Convolution with windows of one position from c to k channels. Both are initialized as Convolution.
+    The submodules are `depthwise`, a Convolution with as many groups as channels, and `pointwise`, a Convolution with
+    windows of one position from c to k channels. Both are initialized as a Convolution is.
 
-    Parameters: c·(product of kernel) + ck, and c + k more with biases; a Convolution has ck·(product of kernel).
+    Parameters: c·(product of the kernel sizes) + ck, and c + k more with biases. A Convolution has
+    ck·(product of the kernel sizes), and k more with a bias.
 
     Args:
         text: The axes of input and output, `"c h w -> k h' w'"`, as in Convolution.
@@ -280,7 +287,7 @@ class SeparableConvolution(nn.Module):
         circuit(form.signature, fixed=channels)(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the convolution of each channel, mapped linearly over the channels.
+        """Return the pointwise convolution of the depthwise convolution of the image.
 
         Raises:
             ShapeError: If an axis disagrees with the text, or a spatial axis is smaller than a window.

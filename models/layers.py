@@ -91,17 +91,18 @@ class ResidualConnection(nn.Module):
         self.connection = connection
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the sum of both paths.
+        """Return the sum of the outputs of both paths.
 
         Raises:
-            ShapeError: If the two have different shapes.
+            ShapeError: If the two outputs have different shapes.
         """
         main = self.main(input)
         other = input if self.connection is None else self.connection(input)
         if main.shape != other.shape:
             name = "the input" if self.connection is None else "the connection"
             raise ShapeError(
-                f"ResidualConnection: {tuple(main.shape)} from the mainline, {tuple(other.shape)} from {name}"
+                "ResidualConnection: the summands must have equal shapes, got"
+                f" {tuple(main.shape)} from the mainline, {tuple(other.shape)} from {name}"
             )
         return main + other
 
@@ -203,7 +204,7 @@ class FeedForward(nn.Module):
 
     @circuit("... m -> ... m", fixed="m")
     def forward(self, input: Tensor) -> Tensor:
-        """Return the two maps of each vector along m."""
+        """Return the output of the second linear map for each vector along m."""
         units = self.activation(self.L1(input))
         if self.dropout and self.training:
             units = F.dropout(units, self.dropout)
@@ -234,7 +235,7 @@ def _activation(make: Callable[[], nn.Module], *, in_place: bool) -> nn.Module:
 def he_normal(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Re-initialize a convolution: the weight normal with variance 2/(number of inputs of one output), the bias 0.
 
-    Of a transposed convolution, whose stride must be its kernel size, one output has one input per channel.
+    The stride of a transposed convolution must equal its kernel size; each output then has one input per channel.
 
     Args:
         convolution: The convolution, whose parameters are overwritten.

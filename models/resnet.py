@@ -1,8 +1,8 @@
 """The identity (pre-activation) residual network: three blocks of residual units, with norm and activation first.
 
-Convolutions have no bias by default, as in He et al. 2016; in the figure the strided ones have one (its L₊). The first
-unit of each block has a stride and changes the number of channels; the norm and activation before it are shared by its
-main path and its connection, as in the figure.
+Convolutions have no bias by default, as in He et al. 2016; in the figure the strided convolutions have one, drawn as
+L₊. The first unit of each block has a stride and changes the number of channels; the norm and activation before it are
+shared by its main path and its connection, as in the figure.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 26; He et al. 2016, Identity Mappings in Deep Residual
 Networks; for the initialization, He et al. 2015, Delving Deep into Rectifiers.
@@ -56,9 +56,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         if n1 % 4 or n1 < 4:
-            raise CircuitError(f"Block: its bottleneck has a quarter of n1 channels; n1 may be 4, 8, 12, ..., not {n1}")
+            raise CircuitError(f"Block: the bottleneck has n1/4 channels, so n1 must be 4, 8, 12, ..., not {n1}")
         if N < 1 or s < 1:
-            raise CircuitError(f"Block: it has at least one unit, which strides by at least 1, not N={N}, s={s}")
+            raise CircuitError(f"Block: N and s must be at least 1, got N={N}, s={s}")
         self.s, self.n0, self.n1 = s, n0, n1
         n = n1 // 4
 
@@ -103,9 +103,9 @@ class IdentityResNet(nn.Module):
     and the norms to the identity (He et al. 2015); the last weight as in nn.Linear, uniform within ±(n4)^-½, its bias
     to 0.
 
-    Parameters: 9c n1 of the first convolution, those of three Blocks, 2 n4 of the last norm, and (n4 + 1)k; with
-    `bias=True` n1 and the Blocks' biases more. With the defaults except N that is 92,736N + 34,010: 312,218 for the
-    figure, 314,698 with biases, 1,703,258 with 18 units, 10,327,706 with 111.
+    Parameters: 9c n1 of the first convolution, those of three Blocks, 2 n4 of the last norm, and (n4 + 1)k of the last
+    linear map; with `bias=True` n1 and the biases of the Blocks more. For N units and otherwise defaults this is
+    92,736N + 34,010: 312,218 with the defaults, 314,698 with biases, 1,703,258 with 18 units, 10,327,706 with 111.
 
     Args:
         units: The number of residual units in each block, the figure's N.
@@ -137,7 +137,7 @@ class IdentityResNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(channels) != 4:
-            raise CircuitError(f"IdentityResNet: channels are four numbers, n1 to n4, not {len(channels)}")
+            raise CircuitError(f"IdentityResNet: channels must be four numbers, n1 to n4, got {len(channels)}")
         self.classes, self.in_channels = classes, in_channels
         n1, n2, n3, n4 = channels
         self.convolution = nn.Conv2d(in_channels, n1, 3, padding=1, bias=bias, device=device, dtype=dtype)

@@ -18,7 +18,7 @@ from circuits import CircuitError, Window, circuit, einsum, unfold
 def full_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner product at every shift at which a and b overlap.
 
-    The gradient of `valid_convolution` by the longer signal is such a correlation.
+    The gradient of `valid_convolution` with respect to the longer signal is a full correlation.
 
     >>> import torch
     >>> full_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -55,7 +55,7 @@ def valid_correlation(a: Tensor, b: Tensor) -> Tensor:
 def valid_convolution(a: Tensor, b: Tensor) -> Tensor:
     """Return the valid correlation of a with b reversed.
 
-    The gradient of `full_convolution` by either signal is such a convolution.
+    The gradient of `full_convolution` with respect to either signal is a valid convolution.
 
     >>> import torch
     >>> valid_convolution(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -68,8 +68,8 @@ def valid_convolution(a: Tensor, b: Tensor) -> Tensor:
 def same_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Return the middle of the full correlation, as long as the longer of a and b.
 
-    If the shorter signal has even length, there are two middles: this is the earlier one, or, if b is longer, the later
-    one.
+    If the shorter signal has even length, there are two middles: the result is the later one if b is longer than a, and
+    the earlier one otherwise.
 
     >>> import torch
     >>> same_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -84,7 +84,8 @@ def same_correlation(a: Tensor, b: Tensor) -> Tensor:
 def same_convolution(a: Tensor, b: Tensor) -> Tensor:
     """Return the middle of the full convolution, as long as the longer of a and b.
 
-    If b has even length, the gradient by a is the other possible middle of a full convolution, not `same_convolution`.
+    If b has even length and is not longer than a, the gradient with respect to a is the other middle of a full
+    convolution, not a `same_convolution`.
 
     >>> import torch
     >>> same_convolution(torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1]))
@@ -97,7 +98,7 @@ def same_convolution(a: Tensor, b: Tensor) -> Tensor:
 
 @circuit("... a, b -> ... c")
 def slid(a: Tensor, b: Tensor, before: int, after: int) -> Tensor:
-    """Return the inner product of b with every window of a, which is padded with zeros: unfold, then an einsum.
+    """Return the inner product of b with every window of a, after padding a with zeros: an unfold, then an einsum.
 
     Args:
         a: The signal.
@@ -130,4 +131,4 @@ def _middle(a: Tensor, b: Tensor, start: int, length: int) -> Tensor:
 def _refuse_empty(a: Tensor, b: Tensor) -> None:
     """Raise CircuitError if either signal is empty."""
     if a.shape[-1] == 0 or b.shape[-1] == 0:
-        raise CircuitError(f"signals have at least one number each, not {a.shape[-1]} and {b.shape[-1]}")
+        raise CircuitError(f"signals must not be empty, got lengths {a.shape[-1]} and {b.shape[-1]}")

@@ -52,14 +52,16 @@ class DownScaleBlock(nn.Module):
 
 @savable
 class UpScaleBlock(nn.Module):
-    """A double convolution of the image and a saved one, concatenated over channels, then upscaling by 2 (Figure 27).
+    """A double convolution of two images, concatenated over channels, then upscaling by 2 (Figure 27).
+
+    The two images are the input of the block and one saved by a DownScaleBlock.
 
     Parameters: 27 c1² + 2 c1 of the DoubleConvolution, and 4 c1 c0 + c0 of the upscaling, a transposed convolution. The
     weight of the latter is initialized normal with variance 2/c1 (c1 is the number of inputs of one output), its bias
     to 0.
 
     Args:
-        c1: The number of channels of the image and of the saved one.
+        c1: The number of channels of each of the two images.
         c0: The number of output channels.
         device, dtype: Those of the parameters.
 
@@ -121,7 +123,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if loads not in (3, 4):
-            raise CircuitError(f"UNet: it loads 4 of its saved images, or 3 as drawn, not {loads}")
+            raise CircuitError(f"UNet: loads must be 4, or 3 as in the figure, not {loads}")
         self.classes, self.in_channels = classes, in_channels
         c = [in_channels, *(channels * 2**i for i in range(5))]
         self.down = nn.ModuleList(DownScaleBlock(c[i - 1], c[i], device=device, dtype=dtype) for i in (1, 2, 3, 4))
@@ -142,7 +144,7 @@ class UNet(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Return the UNet exactly as the figure draws it: three skip connections, and twice the channels (its legend).
+        """Return the UNet exactly as in the figure: three skip connections, and twice the channels, as in the legend.
 
         Parameters: as UNet with three skip connections and n = 2·`channels`; 123,664,898 with the defaults.
 
@@ -179,13 +181,13 @@ class UNet(nn.Module):
         Raises:
             ShapeError: If h or w is not a multiple of 16.
         """
-        image, memory = channels_last(image), []
+        image, saved_images = channels_last(image), []
         for block in self.down:
             image, saved = block(image)
-            memory.append(saved)
+            saved_images.append(saved)
         image = self.middle_upscale(self.middle(image))
         for block in self.up:
-            image = block(image, memory.pop())
+            image = block(image, saved_images.pop())
         if self.top is not None:
-            image = self.top(torch.cat((image, memory.pop()), 1))
+            image = self.top(torch.cat((image, saved_images.pop()), 1))
         return channels_first(self.convolution(image))

@@ -51,28 +51,28 @@ class Parser:
     def signature(self) -> tuple[tuple[Axes, ...], tuple[Axes, ...]]:
         """Return the axes of the inputs and of the outputs."""
         inputs = self._side()
-        if not self._at("->"):
-            raise self._fault("a signature has '->' between its inputs and its outputs", self._here())
+        if not self._next_is("->"):
+            raise self._fault("a signature has '->' between its inputs and its outputs", self._next_span())
         self.position += 1
         outputs = self._side()
-        if self._at("->"):
-            raise self._fault("a signature has only one '->'", self._here())
+        if self._next_is("->"):
+            raise self._fault("a signature has only one '->'", self._next_span())
         return inputs, outputs
 
     def axes(self) -> Axes:
         """Return the axes of a single tensor, which the whole text describes."""
         found = self._tensor()
-        if self._at("->") or self._at(","):
+        if self._next_is("->") or self._next_is(","):
             raise self._fault(
                 f"these are the axes of one tensor, so '{self.tokens[self.position].text}' is not allowed here",
-                self._here(),
+                self._next_span(),
             )
         return found
 
     def _side(self) -> tuple[Axes, ...]:
         """Return the axes of tensors that commas separate, up to an arrow or the end."""
         tensors = [self._tensor()]
-        while self._at(","):
+        while self._next_is(","):
             self.position += 1
             tensors.append(self._tensor())
         return tuple(tensors)
@@ -80,15 +80,15 @@ class Parser:
     def _tensor(self) -> Axes:
         """Return the axes of one tensor, up to a comma, an arrow or the end."""
         found: list[Term] = []
-        while self.position < len(self.tokens) and not self._at(",") and not self._at("->"):
-            if self._at("..."):
+        while self.position < len(self.tokens) and not self._next_is(",") and not self._next_is("->"):
+            if self._next_is("..."):
                 if found:
                     repeated = isinstance(found[0], Rest)
                     rule = "may occur only once" if repeated else "must come first"
-                    raise self._fault(f"'...' {rule} in a tensor", self._here())
+                    raise self._fault(f"'...' {rule} in a tensor", self._next_span())
                 self.position += 1
                 found.append(Rest())
-            elif self._at("("):
+            elif self._next_is("("):
                 found.append(self._group())
             else:
                 found.append(self._term())
@@ -96,33 +96,33 @@ class Parser:
 
     def _group(self) -> Group:
         """Return the group whose '(' is the next token."""
-        opened = self._here()
+        opened = self._next_span()
         self.position += 1
         found: list[Atom | Derived] = []
-        while not self._at(")"):
-            if self.position == len(self.tokens) or self._at(",") or self._at("->"):
+        while not self._next_is(")"):
+            if self.position == len(self.tokens) or self._next_is(",") or self._next_is("->"):
                 raise self._fault("this '(' is never closed", opened)
-            if self._at("("):
-                raise self._fault("a group cannot contain a group", self._here())
-            if self._at("..."):
-                raise self._fault("'...' is not allowed in a group", self._here())
+            if self._next_is("("):
+                raise self._fault("a group cannot contain a group", self._next_span())
+            if self._next_is("..."):
+                raise self._fault("'...' is not allowed in a group", self._next_span())
             found.append(self._term())
         if not found:
             raise self._fault(
-                "a group has at least one axis; an axis of size 1 is written 1", (opened[0], self._here()[1])
+                "a group has at least one axis; an axis of size 1 is written 1", (opened[0], self._next_span()[1])
             )
         self.position += 1
         return Group(tuple(found))
 
     def _term(self) -> Atom | Derived:
         """Return a name, a number, or arithmetic on them."""
-        start = self._here()[0]
+        start = self._next_span()[0]
         first = self._atom()
         steps: list[tuple[str, Atom]] = []
         while self.position < len(self.tokens) and self.tokens[self.position].text in ("+", "-", "*", "/"):
             sign = self.tokens[self.position].text
             self.position += 1
-            where = self._here()
+            where = self._next_span()
             steps.append((sign, self._atom()))
             if sign == "/" and steps[-1][1] == Number(0):
                 raise self._fault("division by 0", where)
@@ -140,11 +140,11 @@ class Parser:
         before = self.tokens[self.position - 1].text if self.position else ""
         if self.position == len(self.tokens) or not self.tokens[self.position].is_word:
             if before in ("+", "-", "*", "/"):
-                raise self._fault(f"'{before}' needs a name or a number after it", self._here())
+                raise self._fault(f"'{before}' needs a name or a number after it", self._next_span())
             token = self.tokens[self.position]
             if token.text == ")":
-                raise self._fault("this ')' was never opened", self._here())
-            raise self._fault(f"'{token.text}' needs a name or a number before it", self._here())
+                raise self._fault("this ')' was never opened", self._next_span())
+            raise self._fault(f"'{token.text}' needs a name or a number before it", self._next_span())
         token = self.tokens[self.position]
         self.position += 1
         if token.text.isascii() and token.text.isdigit():
@@ -160,11 +160,11 @@ class Parser:
             raise self._fault("the size is too large: the largest is 2**63 - 1", (token.start, token.stop))
         return int(digits)
 
-    def _at(self, mark: str) -> bool:
+    def _next_is(self, mark: str) -> bool:
         """Return whether the next token is this mark."""
         return self.position < len(self.tokens) and self.tokens[self.position].text == mark
 
-    def _here(self) -> tuple[int, int]:
+    def _next_span(self) -> tuple[int, int]:
         """Return (start, stop) of the next token; at the end, the empty span after the last one."""
         if self.position < len(self.tokens):
             return self.tokens[self.position].start, self.tokens[self.position].stop

@@ -10,7 +10,7 @@ def solve(term: Term, size: Any, sizes: Mapping[str, Any], divide: Divide = divi
     """Return the size of the only unknown name in a term.
 
     Args:
-        term: The term, in which one name occurs once that is not in `sizes`.
+        term: The term; exactly one name in it is not in `sizes`, and that name occurs once.
         size: The size of the whole term.
         sizes: The sizes of its other names.
         divide: How to divide exactly.

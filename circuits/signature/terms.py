@@ -70,7 +70,7 @@ class Number:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return no names."""
+        """The empty tuple: the term has no names."""
         return ()
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
@@ -101,7 +101,7 @@ def chain_size(chain: Chain, sizes: Mapping[str, Any], divide: Divide) -> Any:
 
 @dataclass(frozen=True)
 class Derived:
-    """Arithmetic on axes: a first atom, then operations with their operands; `*` and `/` bind before `+` and `-`.
+    """Arithmetic on axes: a first atom, then operators with operands; `*` and `/` have precedence over `+` and `-`.
 
     Division is exact: if there is a remainder, `size` raises ValueError.
 
@@ -111,7 +111,7 @@ class Derived:
     """
 
     first: Atom
-    steps: Chain
+    steps: tuple[tuple[str, Atom], ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ class Group:
         return total
 
     def is_product(self, known: Mapping[str, Any]) -> bool:
-        """Return whether every term with an unknown size is a name, so that the unknown sizes are a plain product."""
+        """Return whether every term with an unknown size is a name: the group is a known size times these names."""
         return all(isinstance(term, Axis) or not unknown(term, known) for term in self.terms)
 
     @property
@@ -201,7 +201,7 @@ class Rest:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return no names."""
+        """The empty tuple: the term has no names."""
         return ()
 
     def size(self, sizes: Mapping[str, Any], divide: Divide = divide) -> NoReturn:

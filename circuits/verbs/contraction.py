@@ -15,8 +15,8 @@ from torch import Tensor
 
 from circuits.signature import Axes, Axis, Rest, Signature
 
-MANY = 1024
-"""The number of orders in the cache, which is then emptied."""
+MOST_CACHED_ORDERS = 1024
+"""The number of orders at which the cache is emptied before another is added."""
 
 _einsum: Any = torch._VF.einsum  # pyright: ignore[reportAttributeAccessIssue]
 """The function that torch.einsum calls with the order."""
@@ -49,10 +49,10 @@ def _in_letters(axes: Axes, letters: dict[str, str]) -> str:
 
 
 def contract_in_cached_order(equation: str, tensors: Sequence[Tensor]) -> Tensor | None:
-    """Return the einsum, with a cached order of contraction; None where there is no order to choose or to cache.
+    """Return the einsum, computed in a cached order of contraction, or None if no order is cached for it.
 
-    That is the case for fewer than three tensors, without an equation, for symbolic sizes, or if opt_einsum is disabled
-    or not installed. The strategy is that of torch.backends.opt_einsum, as in torch.einsum.
+    None is returned if there are fewer than three tensors, if the equation is empty, if a size is symbolic, or if
+    opt_einsum is disabled or not installed. The strategy is that of torch.backends.opt_einsum, as in torch.einsum.
 
     Args:
         equation: The pattern in the notation of torch.einsum; see `equation`.
@@ -68,7 +68,7 @@ def contract_in_cached_order(equation: str, tensors: Sequence[Tensor]) -> Tensor
                 return None
     key = (equation, settings.strategy, *shapes)
     if key not in _orders:
-        if len(_orders) >= MANY:
+        if len(_orders) >= MOST_CACHED_ORDERS:
             _orders.clear()
         path, _ = settings.get_opt_einsum().contract_path(equation, *shapes, shapes=True, optimize=settings.strategy)
         _orders[key] = tuple([place for pair in path for place in pair])

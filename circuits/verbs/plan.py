@@ -24,7 +24,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes that must be equal in an einsum: `pairs` are (tensor, dim, tensor, dim), each of two axes of one name.
+    """The sizes that must be equal in an einsum: each of `pairs` is (tensor, dim, tensor, dim), two axes with one name.
 
     Dims count from the right and are negative, so that they do not depend on `...`. `equation` is the pattern in the
     notation of torch.einsum, empty if it has none.
@@ -66,7 +66,7 @@ def _make_plan(pattern: str) -> Plan:
 
 
 def refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
-    """Raise ShapeError with a line for each tensor of an einsum that says which axis has another size than before.
+    """Raise ShapeError; a line for each tensor of the einsum names the axes that have another size than before.
 
     It uses only plain f-strings, because Dynamo traces it.
     """
@@ -87,7 +87,7 @@ def refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
             continue
         if operand.rest:
             if lead is not None and shape[:extra] != lead:
-                line = f"{line}    ... differs from the tensors before"
+                line = f"{line}    ... has other sizes than in an earlier tensor"
             lead = shape[:extra]
         for name, size in zip(operand.names, shape[extra:]):  # noqa: B905
             if name not in sizes:

@@ -1,8 +1,8 @@
-"""einsum, rearrange, reduce, repeat: einops' operations, which a recorder sees with their patterns.
+"""einsum, rearrange, reduce, repeat: the operations of einops, each recorded as one box with its pattern.
 
-They have the arguments and the results of einops'. Names may have primes (`h'`), so that a pattern can use the names of
-a signature. `einsum` differs in one thing: all sizes of an axis must be equal, whereas einops and torch broadcast an
-axis of size 1 silently.
+Arguments and results are those of einops. Names may have primes (`h'`), so that a pattern can use the names of a
+signature. `einsum` differs in one thing: all sizes of an axis must be equal, whereas einops and torch broadcast an axis
+of size 1 silently.
 
 Source: A. Rogozhnikov, Einops, ICLR 2022.
 """
@@ -23,9 +23,9 @@ from circuits.verbs.plan import plan_for, refuse
 def einsum(*tensors_and_pattern: Any) -> Tensor:
     """Multiply tensors along axes of equal name, and sum over the axes that the result lacks.
 
-    The pattern is the last argument: `einsum(query, key, "... y k, ... x k -> ... y x")`. An axis has the same size in
-    all tensors, and so has `...`: an axis of size 1 is not broadcast. A pattern as first argument, as in torch.einsum
-    and the paper's notebook, raises SignatureError.
+    The pattern is the last argument: `einsum(query, key, "... y k, ... x k -> ... y x")`. An axis must have the same
+    size in all tensors, and so must the axes of `...`: an axis of size 1 is not broadcast. A pattern as first
+    argument, as in torch.einsum and the paper's notebook, raises SignatureError.
 
     Args:
         *tensors_and_pattern: The tensors, as einops.einsum takes them, then the pattern: the names of the axes of each
@@ -137,12 +137,12 @@ def _emit(
 
 
 def _without_primes(pattern: str) -> str:
-    """Return a pattern or a name for einops, which does not support primes: `h'` is `hPrime`."""
+    """Return the pattern or the name for einops, which does not support primes: `h'` becomes `hPrime`."""
     return pattern.replace("'", "Prime") if "'" in pattern else pattern
 
 
 def _sizes_without_primes(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return sizes by the same names, such as those of `**{"h'": 2}`."""
+    """Return the sizes by name for einops: a keyword argument such as `**{"h'": 2}` may have primes too."""
     return {_without_primes(name): size for name, size in sizes.items()}
 
 
@@ -150,7 +150,8 @@ def _check_sizes(pattern: str, tensors: Sequence[Tensor]) -> None:
     """Raise ShapeError unless every axis of an einsum has one size."""
     plan = plan_for(pattern)
     if len(plan.operands) != len(tensors):
-        raise ShapeError(f"einsum '{pattern}' takes {len(plan.operands)} tensors; {len(tensors)} were given")
+        noun = "tensor" if len(plan.operands) == 1 else "tensors"
+        raise ShapeError(f"einsum '{pattern}': expected {len(plan.operands)} {noun}, got {len(tensors)}")
     lead: Any = None
     for tensor, operand in zip(tensors, plan.operands):  # noqa: B905  (the lengths were just compared)
         shape = tensor.shape

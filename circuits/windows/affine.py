@@ -1,6 +1,6 @@
-"""The text of a window, `h -> h' i<3: 2*h' + i - 1 < h + 2, reflect`: parse it into names and numbers, and write them.
+"""The text of a window, `h -> h' i<3: 2*h' + i - 1 < h + 2, reflect`: parse it into names and numbers, and print them.
 
-`window` says what the numbers mean. The arithmetic is that of signatures: names and numbers with `*`, `/`, `+`, `-`.
+`window` explains the numbers. The arithmetic is that of signatures: names and numbers with `*`, `/`, `+`, `-`.
 """
 
 import re
@@ -22,8 +22,8 @@ def parse(text: str, numbers: Mapping[str, int]) -> dict[str, Any]:
 
     Args:
         text: The text of the window.
-        numbers: The value of each letter of the text that is not an axis. Under the name of the position axis, the
-            size of a window, where the text does not state it.
+        numbers: The value of each letter of the text that is not an axis. If the text does not state the size of a
+            window, it is given here under the name of the position axis.
 
     Raises:
         SignatureError: If the text cannot be parsed or its arithmetic is not affine, if a letter has no number, or if a
@@ -77,16 +77,16 @@ def names(axes: str) -> tuple[str, ...]:
         len(signature.inputs) == len(signature.outputs) == 1 and len(found) == 3 * len(signature.inputs[0]) > 0
     )
     if not are_distinct_names or not are_triples:
-        form = "expected axes, then their windows, then the positions in these, each with a name of its own"
+        form = "expected axes, then an axis of windows and one of positions for each, all with different names"
         raise SignatureError(f"{form}, as in \"h w -> h' w' i j\"\n{point(axes, (0, len(axes)))}")
     return found
 
 
 def _term(match: re.Match[str], part: str, default: str) -> Term:
-    """Return the arithmetic at one part of the text, or at `default` if the text lacks that part."""
+    """Return the term that one part of the text is parsed into, or that of `default` if the text lacks the part."""
     terms = parse_axes(match[part] or default)
     if len(terms) != 1:
-        raise SignatureError(f"expected one sum\n{point(match.string, match.span(part))}")
+        raise SignatureError(f"expected one expression, not {len(terms)}\n{point(match.string, match.span(part))}")
     return terms[0]
 
 
@@ -97,17 +97,18 @@ def _check_letters(text: str, *parts: tuple[Term, tuple[str, ...]], numbers: Map
         name for term, axes in parts for name in term.names if name not in axes and name not in numbers
     )
     unused = [name for name in numbers if name not in used]
-    faults = [f"no {fault} {' '.join(them)}" for fault, them in (("number for", missing), ("letter", unused)) if them]
-    if faults:
-        raise SignatureError(f"{' and '.join(faults)}\n{point(text)}")
+    faults = ("no number was given for", missing), ("the text has no letter", unused)
+    listed = "; ".join([f"{fault} {' '.join(letters)}" for fault, letters in faults if letters])
+    if listed:
+        raise SignatureError(f"{listed}\n{point(text)}")
 
 
 def _coefficients(
     match: re.Match[str], part: str, term: Term, axes: tuple[str, ...], numbers: Mapping[str, int]
 ) -> tuple[int, ...]:
-    """Return the constant of an affine sum, and the factor of each axis; SignatureError if the sum is not affine.
+    """Return the constant of an affine sum, and the coefficient of each axis; SignatureError if the sum is not affine.
 
-    The term is evaluated with its axes at 0 and at unit vectors, and compared at other positions.
+    They are computed from the term with all axes at 0 and with one at 1, and checked at three other positions.
     """
     at = lambda *values: _value(match, part, term, {**numbers, **dict(zip(axes, values, strict=True))})  # noqa: E731
     constant = at(*[0 for _ in axes])

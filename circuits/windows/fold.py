@@ -1,8 +1,9 @@
 """Unfold a tensor into its windows, and the transpose: fold windows into a tensor, adding where they overlap.
 
-Like einops' operations, both have a pattern that names every axis, and are one box in a recorded diagram. `unfold`
-copies only if there is padding. A convolution is an `unfold` and then an einsum over channels and positions. The same
-steps in reverse order, with `transposed` patterns, are the transposed convolution and the gradient by the image.
+As in einops, both have a pattern that names every axis; each is one box in a recorded diagram. `unfold` copies only if
+there is padding. A convolution is an `unfold` and then an einsum over channels and positions. The transposed
+convolution, which is also the gradient with respect to the image, has the transposes of these steps in reverse order;
+`transposed` returns the pattern of a transpose.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3.
 """
@@ -33,7 +34,7 @@ def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
         *windows: One window for each axis that is unfolded.
 
     Returns:
-        The windows; padding has the values that the `mode` of its window says.
+        The windows, with the dtype of the input; padded positions have the values of the window's `mode`.
 
     Raises:
         SignatureError: If the pattern does not fit the windows.
@@ -49,17 +50,18 @@ def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
 
 
 def fold(tensor: Tensor, pattern: str, *windows: Window, **sizes: int) -> Tensor:
-    """Add windows up to a tensor: `fold(windows, "... c h' w' i j -> ... c h w", rows, columns, h=16)`.
+    """Sum windows into a tensor: `fold(windows, "... c h' w' i j -> ... c h w", rows, columns, h=16)`.
 
-    This is the transpose of `unfold` with the same windows: a number of the output is the sum of all numbers that
-    `unfold` would copy it to. What falls on a padding of zeros is dropped; what falls on a copied position is added to
-    the original. On CUDA the order of the additions is not fixed, unless torch.use_deterministic_algorithms is set.
+    This is the transpose of `unfold` with the same windows: each element of the output is the sum of the input elements
+    at all positions to which `unfold` would copy it. Input elements at padding of zeros are dropped; those at any other
+    padding are added to the position that the padding copies. On CUDA the order of the additions is not fixed, unless
+    torch.use_deterministic_algorithms is set.
 
     Args:
         tensor: The windows, of any dtype.
         pattern: The axes of the input and of the output; both may begin with `...`.
         *windows: One window for each axis that is folded.
-        **sizes: The sizes of these axes in the output, by name; by default the smallest with as many windows.
+        **sizes: The sizes of these axes in the output, by name; by default the smallest that have as many windows.
 
     Returns:
         The sums, with the dtype of the input.
@@ -79,7 +81,7 @@ def fold(tensor: Tensor, pattern: str, *windows: Window, **sizes: int) -> Tensor
 def transposed(pattern: str) -> str:
     """Return the pattern of the transpose of an operation that is linear in its first tensor.
 
-    The first tensor and the result change places; the other tensors keep theirs.
+    The first tensor and the result are exchanged; the other tensors stay in place.
 
     Args:
         pattern: The pattern of an operation with one output.
@@ -132,7 +134,7 @@ def _unfold(tensor: Tensor, pattern: str, windows: tuple[Window, ...]) -> Tensor
 
 
 def _unfold_axis(tensor: Tensor, dim: int, window: Window) -> Tensor:
-    """Return the windows of one axis, their positions as last axis: a view, unless the size of a window is symbolic."""
+    """Return the windows of one axis, with positions as the last axis: a view, unless the window size is symbolic."""
     if not isinstance(window.reach, int):
         count = (tensor.shape[dim] - window.reach) // window.stride + 1
         unfolded = tensor.index_select(dim, _padded_positions(window, count, tensor.device).flatten())
@@ -142,7 +144,7 @@ def _unfold_axis(tensor: Tensor, dim: int, window: Window) -> Tensor:
 
 
 def _padded_positions(window: Window, count: int, device: torch.device) -> Tensor:
-    """Return the positions on the padded axis of the positions of all windows: a long tensor (windows, positions)."""
+    """Return each window's positions on the padded axis: a long tensor of shape (windows, positions)."""
     starts = window.stride * torch.arange(count, device=device)
     return starts[:, None] + window.dilation * torch.arange(window.size, device=device)
 
@@ -161,7 +163,10 @@ def _pad(tensor: Tensor, dims: list[int], windows: tuple[Window, ...]) -> Tensor
 
 
 def _source(positions: Tensor, size: int, mode: str) -> Tensor:
-    """Return the positions on the axis that positions on the padded axis are copies of; both count from its first."""
+    """Return the position of the axis that each position of the padded axis is a copy of.
+
+    Both are counted from the first position of the axis, so those in the padding before it are negative.
+    """
     if mode == "circular":
         return positions % size
     if mode == "reflect":
@@ -198,13 +203,13 @@ def _fold(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict
 def _folded_sizes(tensor: Tensor, pattern: str, windows: tuple[Window, ...], sizes: dict[str, int]) -> list[int]:
     """Return the size of each folded axis: the given one, or else the smallest.
 
-    Raises SignatureError for a size that is not of a folded axis, and ShapeError if sizes do not fit the windows.
+    Raises SignatureError if a size is given for another axis, and ShapeError if sizes do not fit the windows.
     """
     many = len(windows)
     names = [window.axis for window in windows]
     for name in sizes:
         if name not in names:
-            raise SignatureError(f"{name} is not the axis of a window, so its size cannot be chosen\n{point(pattern)}")
+            raise SignatureError(f"{name} is not the axis of a window, so its size cannot be given\n{point(pattern)}")
     folded_sizes: list[int] = []
     for window, count, size in zip(windows, tensor.shape[-2 * many : -many], tensor.shape[-many:]):  # noqa: B905
         if size != window.size:
@@ -215,7 +220,8 @@ def _folded_sizes(tensor: Tensor, pattern: str, windows: tuple[Window, ...], siz
             has = switch.show(window.count(folded)) if folded >= 0 else "no"
             raise ShapeError(
                 f"{window.axis} is {switch.show(folded)} here, which has {has} windows"
-                f" {window.window}; there are {switch.show(count)}: {window.axis} may be {_valid_sizes(window, count)}"
+                f" {window.window}, but the input has {switch.show(count)}: {window.axis} may be"
+                f" {_valid_sizes(window, count)}"
             )
         folded_sizes.append(folded)
     return folded_sizes

@@ -18,7 +18,7 @@ class Plan:
     """The axes of a pattern, as data; dimensions are counted without those of `...`.
 
     Attributes:
-        has_rest: Whether `...` leads.
+        has_rest: Whether both sides begin with `...`.
         folded: The axes of the folded tensor: the input of `unfold`, the output of `fold`.
         unfolded: The axes of the unfolded tensor.
         dims: For each window, the dimension of its axis in the folded tensor.
@@ -71,7 +71,7 @@ def _make_plan(pattern: str, folded: Axes, unfolded: Axes, names: tuple[str, ...
         raise SignatureError(f"a window is on axis {missing[0]}, but {shown}\n{point(pattern)}")
     if has_rest != unfolded_has_rest or not are_names or repeats or {*expected} != {*after}:
         shown = f"{'... ' if has_rest else ''}{' '.join(expected)}"
-        fault = f"with these windows {show_axes(folded) or 'nothing'} is unfolded to {shown}, in any order, each once"
+        fault = f"with these windows the axes {show_axes(folded)} unfold to {shown}, in any order, each once"
         raise SignatureError(f"{fault}\n{point(pattern)}")
     others = tuple([name for name in before if name not in axes])
     return Plan(
@@ -86,7 +86,7 @@ def _make_plan(pattern: str, folded: Axes, unfolded: Axes, names: tuple[str, ...
 
 
 def plan_for(tensor: Tensor, pattern: str, windows: tuple[Window, ...], unfolds: bool) -> tuple[Plan, int]:
-    """Return the plan of a pattern, and the number of axes of the tensor that `...` takes.
+    """Return the plan of a pattern, and the number of axes of the tensor that `...` stands for.
 
     Args:
         tensor: The input.
@@ -106,5 +106,5 @@ def plan_for(tensor: Tensor, pattern: str, windows: tuple[Window, ...], unfolds:
     lead = tensor.ndim - len(axes)
     if lead < 0 or (lead > 0 and not plan.has_rest):
         more = " or more" if plan.has_rest else ""
-        raise ShapeError(f"the input of '{pattern}' has {len(axes)} axes{more}; the tensor has {tensor.ndim}")
+        raise ShapeError(f"'{pattern}': expected an input with {len(axes)} axes{more}, got {tensor.ndim}")
     return plan, lead

@@ -21,7 +21,7 @@ from circuits.windows import affine
 from circuits.windows.per_axis import Padding, padding_pairs, per_axis
 
 Mode = Literal["zeros", "reflect", "replicate", "circular"]
-"""The values of padding: zeros; the axis mirrored at its last position; its last position; the axis repeated."""
+"""The values of padding: 0; the axis mirrored at its end positions; its end positions repeated; the axis repeated."""
 
 MODES: tuple[str, ...] = get_args(Mode)
 
@@ -74,15 +74,15 @@ class Window:
         """Return the window that a text describes: `Window.parse("h -> h' i<3: 2*h' + i - 1 < h + 2, reflect")`.
 
         Args:
-            text: The axis, its windows and the positions in these; the size of a window; after the colon, the position
-                on the axis; after `<`, the end of the padded axis, by default as much padding as before it; after a
-                comma, the mode, by default zeros.
-            **numbers: The value of each letter of the text that is not an axis; under the name of the position axis,
-                the size of a window, where the text does not state it.
+            text: The names of the axis, of its windows and of the positions in these; after `<`, the size of a window;
+                after the colon, the position on the axis; after a second `<`, the end of the padded axis, by default
+                with as much padding as before the axis; after a comma, the mode, by default zeros.
+            **numbers: The value of each letter of the text that is not an axis. If the text does not state the size of
+                a window, it is given here under the name of the position axis.
 
         Raises:
             SignatureError: If the text cannot be parsed or is not affine, or `numbers` are not those of its letters.
-            CircuitError: As the constructor does.
+            CircuitError: As in the constructor.
         """
         return cls(**affine.parse(text, numbers))
 
@@ -100,7 +100,7 @@ class Window:
         """Return one window for each of several axes; every number is given once for all axes, or once for each.
 
         Args:
-            axes: The axes, then their windows, then the positions in these, each in the same order:
+            axes: The names of the axes, then of their windows, then of the positions in these, all in the same order:
                 `"h w -> h' w' i j"`.
             size, stride, dilation: As in the constructor.
             padding: The number of positions of padding at both ends; for each axis it may be a pair (before, after).
@@ -108,7 +108,7 @@ class Window:
 
         Raises:
             SignatureError: If `axes` is not of this form.
-            CircuitError: If there are not as many numbers as axes, and as the constructor does.
+            CircuitError: If a sequence has another length than the number of axes, or as in the constructor.
 
         >>> Window.over("h w -> h' w' i j", 3, stride=(2, 1), padding=1)
         (Window.parse("h -> h' i<3: 2*h' + i - 1"), Window.parse("w -> w' j<3: w' + j - 1"))
@@ -155,35 +155,35 @@ class Window:
     def count(self, size: int) -> int:
         """Return the number of windows on an axis of this size, rounded down.
 
-        Raises ShapeError if not one window fits, or the axis is too short for its padding.
+        Raises ShapeError if the padded axis is shorter than a window, or the axis is too short for its padding.
         """
         _check_fits(self, size)
         return (size + self.before + self.after - self.reach) // self.stride + 1
 
     def least(self, count: int) -> int:
-        """Return the smallest size of an axis that has `count` windows; ShapeError if no size has.
+        """Return the smallest size of an axis that has `count` windows; ShapeError if there is no such size.
 
-        The result is negative if the padding alone has more positions than the windows need: `output_padding` and
-        this function then still add up to the size of the axis.
+        For every axis, `least(count(size)) + output_padding(size)` is `size`. The result is therefore negative if the
+        padding alone has more positions than the windows need.
 
         >>> Window.parse("h -> h' i<3: 2*h' + i - 1").least(4)
         7
         """
         least = (count - 1) * self.stride + self.reach - self.before - self.after
         if count < 1 or least + self.stride <= 0:
-            raise ShapeError(f"no axis {self.axis} has {switch.show(count)} windows {self.window} of {self}")
+            raise ShapeError(f"no size of {self.axis} gives {switch.show(count)} windows {self.window} of {self}")
         return least
 
     def sizes(self, count: int) -> range:
-        """Return every size of an axis that has `count` windows: as many as the stride, since counts are rounded down.
+        """Return every size of an axis that has `count` windows: as many sizes as the stride, without those below 0.
 
-        Raises ShapeError if no size has so many windows.
+        Raises ShapeError if there is no such size.
         """
         least = self.least(count)
         return range(max(least, 0), least + self.stride)
 
     def output_padding(self, size: int) -> int:
-        """Return the `output_padding` with which a transposed convolution gives exactly this size.
+        """Return the `output_padding` with which a transposed convolution returns exactly this size.
 
         It is the number of positions at the end that no window reads. Raises ShapeError as `count` does.
 
@@ -195,9 +195,10 @@ class Window:
         return (size + self.before + self.after - self.reach) % self.stride
 
     def same(self) -> Self:
-        """Return this window with the padding that keeps the size at a stride of 1, and else divides it, rounded up.
+        """Return this window with the padding at which an axis has size/stride windows, rounded up.
 
-        If that is odd in total, there is one position more after the axis than before it, as in nn.Conv2d.
+        At a stride of 1 this keeps the size. If the padding is odd in total, there is one position more after the axis
+        than before it, as in nn.Conv2d with `padding="same"`.
 
         >>> Window.parse("h -> h' i<4: h' + i").same()
         Window.parse("h -> h' i<4: h' + i - 1 < h + 2")
@@ -206,7 +207,9 @@ class Window:
         return dataclasses.replace(self, before=total // 2, after=total - total // 2)
 
     def full(self) -> Self:
-        """Return this window with the padding at which windows overlap the axis by 1 position or more: numpy's "full".
+        """Return this window with `reach - 1` positions of padding at both ends: at a stride of 1, numpy's mode "full".
+
+        Every window then overlaps the axis.
 
         >>> Window.parse("h -> h' i<3: h' + i").full().count(5)
         7
@@ -245,10 +248,10 @@ def _check_fields(window: Window) -> None:
                 field = f"the padding {name}" if low == 0 else f"the {name}"
                 raise CircuitError(f"Window: {field} is {number}; it may be {low} or more")
     if window.mode not in MODES:
-        raise CircuitError(f"Window: no mode is called {window.mode!r}; there are {', '.join(MODES)}")
+        raise CircuitError(f"Window: unknown mode {window.mode!r}; expected one of {', '.join(MODES)}")
     if window.axis == window.window or window.axis == window.place or window.window == window.place:
         names = f"{window.axis}, {window.window} and {window.place}"
-        raise CircuitError(f"Window: an axis, its windows and their positions need three names, not {names}")
+        raise CircuitError(f"Window: the axis, its windows and their positions need different names, got {names}")
 
 
 def _check_fits(window: Window, size: int) -> None:
@@ -256,8 +259,8 @@ def _check_fits(window: Window, size: int) -> None:
     if size + window.before + window.after < window.reach:
         show, least = switch.show, window.reach - window.before - window.after
         raise ShapeError(
-            f"{window.axis} is {show(size)}, padded to {show(size + window.before + window.after)}; a window of"
-            f" {show(window.size)} places, {show(window.dilation)} apart, reaches over {show(window.reach)}:"
+            f"{window.axis} is {show(size)}, padded to {show(size + window.before + window.after)}; a window of size"
+            f" {show(window.size)} and dilation {show(window.dilation)} spans {show(window.reach)} positions:"
             f" {window.axis} may be {show(least)} or more"
         )
     if window.mode == "zeros" or (window.before == 0 and window.after == 0):

@@ -1,4 +1,4 @@
-"""What Convolution and TransposedConvolution share: the text of their axes, parameters, copies of torch's modules."""
+"""The base class of Convolution and TransposedConvolution, the text of their axes, and copies of torch's modules."""
 
 import math
 from collections.abc import Callable
@@ -38,20 +38,20 @@ class ConvolutionText:
 
         Raises:
             SignatureError: If the text is not a signature.
-            CircuitError: If it does not have one channel axis and then as many spatial axes on both sides, if
-                `channels` are not the sizes of its channel axes, or if `groups` does not divide both.
+            CircuitError: If a side is not a channel axis and then spatial axes, if the sides have different lengths,
+                if `channels` are not the sizes of the channel axes, or if `groups` does not divide both.
         """
         signature = Signature.parse(text)
         tensors = *signature.inputs, *signature.outputs
         sides = [[f"{term}" for term in tensor if f"{term}" != "..."] for tensor in tensors]
         if len(signature.inputs) != 1 or len(sides) != 2 or len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
-            form = "each side has a channel axis and then spatial axes, as many on both sides"
-            raise CircuitError(f'{module}("{text}"): {form}, as "c h w -> k h\' w\'"')
+            form = "expected a channel axis and then spatial axes on each side, equally many on both"
+            raise CircuitError(f'{module}("{text}"): {form}, as in "c h w -> k h\' w\'"')
         first, last = sides[0][0], sides[1][0]
         if {first, last} != channels.keys():
             given = ", ".join([f"{axis}={size}" for axis, size in channels.items()]) or "none"
-            expected = first if first == last else f"{first} and {last}"
-            raise CircuitError(f'{module}("{text}"): the sizes of {expected} are needed; given: {given}')
+            expected = f"the size of {first}" if first == last else f"the sizes of {first} and {last}"
+            raise CircuitError(f'{module}("{text}"): expected {expected}, got {given}')
         c, k = channels[first], channels[last]
         if groups < 1 or c % groups or k % groups:
             possible = ", ".join([f"{g}" for g in range(1, math.gcd(c, k) + 1) if c % g == 0 and k % g == 0])
@@ -85,7 +85,7 @@ class ConvolutionBase(nn.Module):
     ) -> None:
         """Set the attributes that both modules have, and initialize the weight and the bias.
 
-        `weight_channels` are the first two axes of the weight, which its kernel follows.
+        `weight_channels` are the sizes of the first two axes of the weight; those of the kernel follow.
         """
         self.text, self.sizes, self.groups = text.text, text.channels, groups
         self.stride, self.padding = as_tuples(options.stride), as_tuples(options.padding)
@@ -166,6 +166,6 @@ def text_from_torch(module: Any) -> str:
 
 
 def copied_from_torch(copy: Any, module: nn.Module) -> Any:
-    """Return `copy` with the weights of torch's module, and in training mode if that is."""
+    """Return `copy` with the parameters and the training mode of torch's module."""
     copy.load_state_dict(module.state_dict())
     return copy.train(module.training)

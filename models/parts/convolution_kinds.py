@@ -1,7 +1,7 @@
-"""What a convolution is, as data: its keyword arguments, and its name, signature and steps for any number of axes.
+"""Convolutions as data: their keyword arguments, and the name, signature and steps of each kind.
 
-The steps are stated once, as patterns: unfold the image into windows, then contract them with the weight. A transposed
-convolution has the same steps in reverse order, each transposed. `convolve` makes circuits of them.
+The steps are patterns: unfold the image into windows, then contract them with the weight. The steps of a transposed
+convolution are the transposes of these in reverse order. `convolve` makes circuits of the kinds.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _TRANSPOSES: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
 class Options:
     """The keyword arguments of a convolution, under the names of F.conv2d and F.conv_transpose2d.
 
-    `mode` is nn.Conv2d's `padding_mode`. A convolution that is not transposed has no `output_padding`.
+    `mode` is nn.Conv2d's `padding_mode`. Only a transposed convolution uses `output_padding`.
     """
 
     stride: Number = 1
@@ -45,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Kind:
-    """Which convolution: over n spatial axes; with the channels in groups or not; transposed or not."""
+    """A kind of convolution: over n spatial axes, with the channels in groups or not, transposed or not."""
 
     n: int
     grouped: bool
@@ -72,17 +72,17 @@ class Kind:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The steps of the definition, from the image to the output without its bias."""
+        """The steps of the definition, from the image to the output before the bias is added."""
         steps = _steps(self.n, self.grouped)
         return _transposed(steps) if self.transposed else steps
 
     def windows(self, weight: Tensor, options: Options) -> tuple[Window, ...]:
-        """Return the window of each spatial axis, whose size is that of the weight."""
+        """Return the window of each spatial axis; its size is that of the same axis of the weight."""
         sizes = weight.shape[-self.n :]
         return windows_over(self.n, sizes, options.stride, options.padding, options.dilation, options.mode)
 
     def output_sizes(self, image: Tensor, windows: tuple[Window, ...], options: Options) -> dict[str, int]:
-        """Return the sizes of the axes that `fold` writes, by name; empty if the convolution is not transposed."""
+        """Return the size of each axis that `fold` produces, by name; empty if the convolution is not transposed."""
         return output_sizes(windows, image.shape[-self.n :], options.output_padding) if self.transposed else {}
 
     def refuse_invalid(self, image: Tensor, weight: Tensor, options: Options) -> None:

@@ -34,7 +34,7 @@ Function = Callable[[Tensor, Tensor, Tensor | None, Options], Tensor]
 
 
 def _definition(kind: Kind) -> Function:
-    """Return the convolution as its steps."""
+    """Return the definition of a kind: its steps in order, then the sum with the bias."""
     n, steps = kind.n, kind.steps
 
     def define(image: Tensor, weight: Tensor, bias: Tensor | None, options: Options) -> Tensor:
@@ -55,9 +55,9 @@ def _definition(kind: Kind) -> Function:
 
 
 def _kernel(kind: Kind) -> Function:
-    """Return the convolution by torch's operator, for which the groups of a weight are one axis with its channels.
+    """Return the kernel of a kind: torch's operator, whose weight has its groups and channels flattened into one axis.
 
-    Where torch raises RuntimeError because of an option or a size, the kernel raises what the definition raises.
+    If torch raises RuntimeError because of an option or a size, the kernel raises the error of the definition.
     """
     run = _run_torch_transposed if kind.transposed else _run_torch
 
@@ -75,7 +75,7 @@ def _kernel(kind: Kind) -> Function:
 
 
 def _run_torch(n: int, image: Tensor, weight: Tensor, bias: Tensor | None, options: Options, groups: int) -> Tensor:
-    """Call F.conv2d or its like; padding that it does not support is applied to the image first."""
+    """Call F.conv1d, F.conv2d or F.conv3d; padding that it does not support is applied to the image first."""
     padding: Any = options.padding
     if not options.torch_can_pad:
         mode = "constant" if options.mode == "zeros" else options.mode
@@ -86,7 +86,7 @@ def _run_torch(n: int, image: Tensor, weight: Tensor, bias: Tensor | None, optio
 def _run_torch_transposed(
     n: int, image: Tensor, weight: Tensor, bias: Tensor | None, options: Options, groups: int
 ) -> Tensor:
-    """Call F.conv_transpose2d or its like; the transpose of padding that it does not support is applied afterwards."""
+    """Call F.conv_transpose1d, 2d or 3d; the transpose of padding that it does not support is applied afterwards."""
     rest = options.output_padding, groups, options.dilation
     if options.torch_can_pad:
         return with_one_batch_axis(
@@ -138,7 +138,7 @@ def _transposed_by_keyword(function: Function) -> Callable[..., Tensor]:
 
 @cache
 def _circuit(kind: Kind) -> Callable[..., Tensor]:
-    """Return the circuit of a kind; it has the name that pickle finds it by, see `__getattr__`."""
+    """Return the circuit of a kind, named so that pickle finds it in this module; see `__getattr__`."""
     by_keyword = _transposed_by_keyword if kind.transposed else _by_keyword
     define = by_keyword(_definition(kind))
     define.__name__ = define.__qualname__ = kind.name
@@ -159,8 +159,8 @@ def convolution_over(n: int) -> Callable[..., Tensor]:
         n: The number of spatial axes, at least 1. From 4 on the definition runs, since torch has no operator.
 
     Returns:
-        The circuit. It raises ShapeError if axes disagree or the image is smaller than a window, and CircuitError for
-        an option out of range, or if there are not as many numbers as spatial axes.
+        The circuit. It raises ShapeError if axes disagree or the image is smaller than a window, and CircuitError if an
+        option is out of range, or is a sequence with another length than the number of spatial axes.
 
     >>> import torch
     >>> convolve = convolution_over(2)
@@ -186,10 +186,10 @@ def grouped_convolution_over(n: int) -> Callable[..., Tensor]:
 def transposed_convolution_over(n: int) -> Callable[..., Tensor]:
     """Return the circuit for transposed convolution over n axes: for two, `... k h' w', k c i j -> ... c h w`.
 
-    The weight and the options are those of the convolution of which this is the transpose. The output is the smallest
-    that the convolution would take to the size of the image, and `output_padding` larger, which must be less than the
-    stride; `Window.output_padding` gives the one for a wanted size. Arguments and exceptions are otherwise those of
-    `convolution_over`.
+    The weight and the options are those of the convolution of which this is the transpose. Each output axis has the
+    smallest size at which that convolution would return the size of the image, plus `output_padding` (default 0), which
+    must be less than the stride; `Window.output_padding` returns the value for a given size. Arguments and exceptions
+    are otherwise those of `convolution_over`.
 
     >>> import torch
     >>> convolve_back = transposed_convolution_over(2)

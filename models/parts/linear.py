@@ -1,4 +1,4 @@
-"""A learned linear map between named axes: nn.Linear, with the axes that it groups and splits in its text.
+"""A learned linear map between named axes: nn.Linear on grouped input axes, with the output split into named axes.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, the learned box L of section 2.4.
 """
@@ -23,18 +23,19 @@ class Linear(nn.Module):
     weight has nn.Linear's shape, (product of the output axes, product of the input axes), each group in the order
     written. Weight and bias are initialized as in nn.Linear: uniform within ±(product of the input axes)^-½.
 
-    Parameters: (product of the output axes)·(product of the input axes), and with a bias the first of these more.
+    Parameters: (product of the output axes)·(product of the input axes), and (product of the output axes) more with a
+    bias.
 
     Args:
-        text: The axes of input and output, `"m -> h k"`, each a name; `...` is understood on both sides.
+        text: The axes of input and output, `"m -> h k"`, each a name; a leading `...` on both sides is implied.
         bias: Whether a learned tensor is added to the output.
         device, dtype: Those of the parameters.
         **sizes: The size of each axis by its name, such as `m=128, h=4, k=16`.
 
     Raises:
         SignatureError: If the text is not a signature.
-        CircuitError: If the text is not of one input and one output with distinct names as axes, or if `sizes` lacks
-            one of the names, or has another.
+        CircuitError: If the text does not have one input and one output, if an axis is not a name or occurs twice on a
+            side, if `sizes` lacks an axis of the text, or if it has one that the text lacks.
 
     >>> split = Linear("m -> h k", m=128, h=4, k=16)
     >>> split(torch.rand(20, 128)).shape, split.weight.shape
@@ -55,8 +56,9 @@ class Linear(nn.Module):
         self.inputs, self.outputs = _sides(text)
         names = {*self.inputs, *self.outputs}
         if names != sizes.keys():
-            faults = ("no size for", sorted(names - sizes.keys())), ("no axis", sorted(sizes.keys() - names))
-            listed = " and ".join([f"{fault} {' '.join(axes)}" for fault, axes in faults if axes])
+            missing, unknown = sorted(names - sizes.keys()), sorted(sizes.keys() - names)
+            faults = ("no size was given for", missing), ("unknown axis", unknown)
+            listed = "; ".join([f"{fault} {' '.join(axes)}" for fault, axes in faults if axes])
             raise CircuitError(f'Linear("{text}"): {listed}')
         self.sizes = sizes
         rows, columns = (math.prod(sizes[name] for name in side) for side in (self.outputs, self.inputs))
@@ -78,7 +80,7 @@ class Linear(nn.Module):
         """Return the linear map of the input at every index of its leading axes.
 
         Raises:
-            ShapeError: If a named axis has another size.
+            ShapeError: If a named axis has another size than in `sizes`.
         """
         joined = input if self.join is None else rearrange(input, self.join)
         mapped = F.linear(joined, self.weight, self.bias)
@@ -104,7 +106,7 @@ def _sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     are_names = all(name.isidentifier() for side in sides for name in side)
     if len(sides) != 2 or len(signature.inputs) != 1 or len(set(have_rest)) > 1 or not are_names:
         raise CircuitError(
-            f'Linear("{text}"): a linear map goes from one tensor of named axes to another, as "m -> h k"'
+            f'Linear("{text}"): expected the axes of one input and of one output, each a name, as in "m -> h k"'
         )
     if any(len({*side}) < len(side) for side in sides):
         raise CircuitError(f'Linear("{text}"): an axis may occur only once on a side')

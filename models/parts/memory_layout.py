@@ -1,6 +1,6 @@
 """The memory layout of a batch of images: channels last, in which convolutions are fast, or first.
 
-A diagram does not show layout: both circuits return the image itself, and only their kernels copy it.
+A diagram does not show layout: the definitions of both circuits return the image itself, and only the kernels copy it.
 """
 
 import torch
@@ -13,10 +13,10 @@ from circuits import circuit, rearrange
 def channels_last(image: Tensor) -> Tensor:
     """Return the image with the channels of a pixel adjacent in memory: torch.channels_last, fast in convolutions.
 
-    The kernel always copies, so that an image with a single channel also has the strides by which torch chooses the
-    algorithm of a convolution. It copies a rearranged view, because torch.vmap does not support `memory_format`. Images
-    of dtype float64 are returned as they are: on CPU no convolution of them is faster, and torch.vmap of a gradient
-    fails.
+    The kernel copies even an image that torch regards as channels last, because an image with a single channel may lack
+    the strides by which torch chooses the algorithm of a convolution. It copies a rearranged view, because torch.vmap
+    does not support `memory_format`. Images of dtype float64 are returned without a copy: on CPU their convolutions
+    are not faster in this layout, and torch.vmap of a gradient fails.
     """
     return image
 

@@ -39,8 +39,8 @@ def max_pool_over(n: int) -> Callable[..., Tensor]:
         n: The number of spatial axes, at least 1. From 4 on the definition runs, since torch has no operator.
 
     Returns:
-        The circuit. It raises ShapeError if the image is smaller than a window, and CircuitError for a size, stride,
-        padding or dilation out of range, or if there are not as many numbers as axes.
+        The circuit. It raises ShapeError if the image is smaller than a window, and CircuitError if size, stride,
+        padding or dilation is out of range, or is a sequence with another length than the number of spatial axes.
 
     >>> max_pool_over(2)(torch.arange(16.0).reshape(4, 4), 2)
     tensor([[ 5.,  7.],
@@ -84,7 +84,7 @@ def mean_pool_over(n: int) -> Callable[..., Tensor]:
         n: The number of spatial axes, at least 1. From 4 on the definition runs, since torch has no operator.
 
     Returns:
-        The circuit. It raises ShapeError and CircuitError as that of `max_pool_over` does.
+        The circuit. It raises ShapeError and CircuitError as the circuit of `max_pool_over` does.
 
     >>> mean_pool_over(2)(torch.arange(16.0).reshape(4, 4), 2)
     tensor([[ 2.5000,  4.5000],
@@ -113,7 +113,7 @@ def mean_pool_over(n: int) -> Callable[..., Tensor]:
 
 
 def _circuit(define: Callable[..., Tensor], name: str, n: int) -> Any:
-    """Return the circuit of a definition, under the name of its attribute in this module, by which pickle finds it."""
+    """Return the circuit of a definition, named as its attribute in this module, where pickle looks it up."""
     axes, window_axes, _ = space(n)
     define.__name__ = define.__qualname__ = name
     return circuit(f"... {axes} -> ... {window_axes}")(define)

@@ -1,4 +1,4 @@
-"""What convolutions and pools share: names and windows of the spatial axes, their arguments, and torch's operators.
+"""Helpers for convolution and pooling: names and windows of spatial axes, options per axis, calls of torch's operators.
 
 As in torch.nn.functional, an argument such as `stride` is one number for all spatial axes, or one for each; the padding
 of an axis may also be a pair (before, after).
@@ -18,7 +18,7 @@ Padding = int | Sequence[int | tuple[int, int]]
 """One number for all spatial axes, or for each axis a number or a pair (before, after)."""
 
 Mode = Literal["zeros", "reflect", "replicate", "circular"]
-"""The values that padding has, as nn.Conv2d's `padding_mode`."""
+"""The values of padding, as nn.Conv2d's `padding_mode`."""
 
 
 def space(n: int) -> tuple[str, str, str]:
@@ -35,7 +35,7 @@ def space(n: int) -> tuple[str, str, str]:
 def windows_over(
     n: int, size: Number, stride: Number, padding: Padding, dilation: Number, mode: Any
 ) -> tuple[Window, ...]:
-    """Return one Window for each of n spatial axes, under the names that `space` gives."""
+    """Return one Window for each of n spatial axes, with the axis names of `space(n)`."""
     axes, windows, places = space(n)
     return Window.over(
         f"{axes} -> {windows} {places}",
@@ -53,16 +53,20 @@ def output_sizes(windows: tuple[Window, ...], counts: Sequence[int], output_padd
     Args:
         windows: The window of each spatial axis.
         counts: The size of each spatial axis of the input: the number of its windows in the output.
-        output_padding: How many positions longer than the shortest possible an axis is, for all axes or for each.
+        output_padding: The number of positions of an output axis beyond the smallest size with these windows; one for
+            all axes, or one for each.
 
     Raises:
-        CircuitError: If the output padding of an axis is negative or not less than the stride, or there are not as
-            many numbers as axes.
+        CircuitError: If the output padding of an axis is negative or not less than the stride, or is a sequence with
+            another length than the number of axes.
         ShapeError: If an axis would have no positions, because the padding removes all of them.
     """
     extras = [output_padding] * len(windows) if isinstance(output_padding, int) else [*output_padding]
     if len(extras) != len(windows):
-        raise CircuitError(f"output_padding: {len(extras)} numbers for {len(windows)} axes; give one, or one for each")
+        raise CircuitError(
+            f"output_padding: expected one number, or a sequence of {len(windows)}, one for each axis;"
+            f" got a sequence of {len(extras)}"
+        )
     sizes: dict[str, int] = {}
     for window, count, extra in zip(windows, counts, extras):  # noqa: B905  (the lengths were just compared)
         if not 0 <= extra < window.stride:
@@ -70,13 +74,13 @@ def output_sizes(windows: tuple[Window, ...], counts: Sequence[int], output_padd
             raise CircuitError(f"the output padding of {window.axis} is {extra}; it may be {valid}")
         size = window.least(count) + extra
         if size < 1:
-            raise ShapeError(f"{window.axis} would be {size}: that is all the padding of {window} leaves")
+            raise ShapeError(f"{window.axis} would have size {size}: the padding of {window} removes all positions")
         sizes[window.axis] = size
     return sizes
 
 
 def within(numbers: Number, bounds: Number) -> bool:
-    """Return whether each number is at least 0 and less than its bound, as an output padding is less than its stride.
+    """Return whether each number is at least 0 and less than its bound, as output padding is less than the stride.
 
     >>> within((0, 1), 2), within(1, (1, 2))
     (True, False)
@@ -93,7 +97,7 @@ def per_channel(bias: Tensor, n: int) -> Tensor:
 
 
 def as_tuples(numbers: Any) -> Any:
-    """Return the same numbers with every sequence as a tuple; a configuration read from a file holds lists.
+    """Return the same numbers with every sequence as a tuple; a configuration read from a file has lists.
 
     >>> as_tuples([1, [0, 2]])
     (1, (0, 2))
@@ -109,11 +113,13 @@ def is_symmetric(padding: Padding) -> bool:
 def pad_argument(n: int, padding: Padding) -> list[int]:
     """Return the padding of the last n axes as F.pad takes it: before and after, the last axis first.
 
-    Raises CircuitError if there are not as many numbers as axes.
+    Raises CircuitError if `padding` is a sequence of another length than n.
     """
     each = [padding] * n if isinstance(padding, int) else [*padding]
     if len(each) != n:
-        raise CircuitError(f"padding: {len(each)} numbers for {n} axes; give one for all, or one for each")
+        raise CircuitError(
+            f"padding: expected one number, or a sequence of {n}, one for each axis; got a sequence of {len(each)}"
+        )
     argument: list[int] = []
     for one in reversed(each):
         argument += [one, one] if isinstance(one, int) else [*one]

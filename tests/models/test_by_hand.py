@@ -72,10 +72,8 @@ def test_signals_of_every_length(name: str, a: int, b: int) -> None:
         ("same", lambda a, b, dc: (by_hand.same_convolution(dc, b.flip(-1)), by_hand.same_gradient(a, b, dc)[1])),
     ],
 )
-def test_what_the_documents_do_holds_for_their_numbers_alone(
-    name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P dO instead of PᵀdO, the same convolution for a kernel of even length, a wrong factor: each fails."""
+def test_formulas_of_the_examples_are_wrong_in_general(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong factor, P dO instead of PᵀdO, and the same convolution for a kernel of even length: each is detected."""
     body = getattr(by_hand, name).circuit.body
     monkeypatch.setattr(body, "backward", wrong)
     sizes = {"matmul": [(2, 3), (3, 5)], "shared": [(4, 2), (4, 2), (4, 3)], "same": [(5,), (2,)]}[name]
@@ -83,7 +81,7 @@ def test_what_the_documents_do_holds_for_their_numbers_alone(
         agree(name, [rand(*each) for each in sizes])
 
 
-def test_a_gradient_of_too_few_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_cotangents_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_hand.matmul.circuit.body, "backward", lambda x, y, dz: dz)
     with pytest.raises(CircuitError, match=r"the backward circuit of matmul must return .* expected 2, got 1"):
         backward(by_hand.matmul, rand(2, 3), rand(3, 2))
@@ -222,7 +220,7 @@ def by_autograd(f: Any, inputs: dict[str, Tensor], parameters: dict[str, Any], b
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_method_gives_the_cotangents_of_its_modules_parameters(name: str) -> None:
+def test_a_method_returns_the_cotangents_of_its_modules_parameters(name: str) -> None:
     model = MODULES[name]()
     x = rand(2, 4, 3)
     back = torch.randn_like(model(x))
@@ -251,7 +249,7 @@ def test_the_law_holds_of_modules(f: Any, options: Any) -> None:
     laws.backward_rule(f, **options)
 
 
-def test_optional_tensors_and_numbers_go_to_the_reverse_as_they_came() -> None:
+def test_optional_tensors_and_numbers_are_passed_to_the_backward_circuit() -> None:
     model, x, more, back = Gated(3), rand(4, 3), rand(4, 3), rand(4, 3)
     expected = by_autograd(
         lambda x, more: model(x, 2.0, more=more), {"x": x, "more": more}, dict(model.named_parameters()), back
@@ -260,7 +258,7 @@ def test_optional_tensors_and_numbers_go_to_the_reverse_as_they_came() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_reverse_by_hand_reads_parameters_under_their_dotted_names() -> None:
+def test_a_backward_circuit_uses_parameters_by_qualified_name() -> None:
     text = listing(backward(nn.Sequential(Affine(3, 2), nn.Tanh()), rand(4, 3)), inside="inline")
     lines = [line.strip().partition(" = ")[2] for line in text.splitlines()]
     assert "einsum f 0.weight '... n, n m -> ... m'" in lines
@@ -289,7 +287,9 @@ def forgetful(model: Any, x: Tensor, dy: Tensor) -> Any:
         ),
     ],
 )
-def test_what_is_no_gradient_of_a_module_is_refused(wrong: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_results_of_the_backward_circuit_of_a_module_are_refused(
+    wrong: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Affine.forward.circuit.body, "backward", wrong)  # type: ignore[attr-defined]
     with pytest.raises(CircuitError, match=re.escape(message)):
         backward(nn.Sequential(nn.Tanh(), Affine(3, 2)), rand(4, 3))
@@ -304,7 +304,7 @@ def test_none_says_that_a_parameter_has_no_cotangent(monkeypatch: pytest.MonkeyP
     assert [each.abs().sum() for each in found.values()] == [0, 0, 8]
 
 
-def test_a_tensor_that_is_no_argument_cannot_be_reversed_by_hand() -> None:
+def test_a_tensor_from_a_closure_is_refused() -> None:
     """A tensor that a function reads from its closure would silently get no gradient."""
 
     def f(x: Tensor, weight: Tensor) -> Tensor:
@@ -344,7 +344,7 @@ def _(x: Tensor, weight: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         lambda x, w: weighed(x, weight=w),
     ],
 )
-def test_arguments_by_name_and_by_place_are_one(f: Any) -> None:
+def test_arguments_by_name_and_by_position_are_the_same(f: Any) -> None:
     x, w, back = rand(3), rand(3), rand(3)
     found = backward(f, x, w)(x, w, back)
     torch.testing.assert_close(found, {"x": 2 * back * w, "w": 2 * back * x})
@@ -360,7 +360,7 @@ def test_without_gradients_it_has_no_cotangent() -> None:
     torch.testing.assert_close(backward(f, x)(x, back)["x"], back * x * x)
 
 
-def test_what_is_written_over_afterwards_is_read_as_it_was() -> None:
+def test_an_input_modified_in_place_later_has_its_earlier_value() -> None:
     def f(x: Tensor) -> Tensor:
         mine = x + 0
         found = weighed(mine, x)
@@ -400,11 +400,11 @@ class Plain:
         return 2 * dy * self.factor
 
 
-def test_a_method_of_what_is_no_module_gets_its_self() -> None:
+def test_a_method_of_another_class_is_called_with_self() -> None:
     x, back = rand(3), rand(3)
     torch.testing.assert_close(backward(Plain().times, x)(x, back)["x"], 6 * back)
 
 
-def test_a_reverse_that_does_not_take_what_it_is_to_be_given_is_refused_at_once() -> None:
+def test_a_backward_circuit_with_other_arguments_is_refused_at_once() -> None:
     with pytest.raises(SignatureError, match=r"a backward circuit of weighed takes \(x, weight\) and the cotangents"):
         weighed.backward(lambda x, dy: dy)

@@ -88,7 +88,7 @@ def test_an_axis_on_both_sides_is_contracted_and_is_new_in_the_output() -> None:
     torch.testing.assert_close(model(data), data @ model.weight.mT)
 
 
-def test_linear_begins_as_torchs_does() -> None:
+def test_linear_is_initialized_as_torchs() -> None:
     torch.manual_seed(3)
     ours = Linear("a b -> k", a=5, b=5, k=40)
     assert ours.weight.abs().max() <= 0.2
@@ -111,22 +111,22 @@ def test_each_linear_has_its_own_signature() -> None:
 @pytest.mark.parametrize(
     ("text", "sizes", "message"),
     [
-        ("m -> h k", {"m": 2, "h": 3}, "no size for k"),
-        ("m -> h k", {"m": 2, "h": 3, "q": 1, "p": 1}, "no size for k and no axis p q"),
-        ("m, k -> h", {"m": 2, "k": 3, "h": 4}, "from one tensor"),
-        ("m -> h, k", {"m": 2, "k": 3, "h": 4}, "from one tensor"),
-        ("m -> (h k)", {"m": 2, "k": 3, "h": 4}, "named axes"),
-        ("m -> 3", {"m": 2}, "named axes"),
-        ("... m -> k", {"m": 2, "k": 3}, "named axes"),
+        ("m -> h k", {"m": 2, "h": 3}, "no size was given for k"),
+        ("m -> h k", {"m": 2, "h": 3, "q": 1, "p": 1}, "no size was given for k; unknown axis p q"),
+        ("m, k -> h", {"m": 2, "k": 3, "h": 4}, "one input and of one output"),
+        ("m -> h, k", {"m": 2, "k": 3, "h": 4}, "one input and of one output"),
+        ("m -> (h k)", {"m": 2, "k": 3, "h": 4}, "each a name"),
+        ("m -> 3", {"m": 2}, "each a name"),
+        ("... m -> k", {"m": 2, "k": 3}, "each a name"),
         ("m m -> k", {"m": 2, "k": 3}, "once on a side"),
     ],
 )
-def test_what_is_no_linear_map_is_refused(text: str, sizes: dict[str, Any], message: str) -> None:
+def test_invalid_texts_and_sizes_of_linear_are_refused(text: str, sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(CircuitError, match=message):
         Linear(text, **sizes)
 
 
-def test_a_text_that_cannot_be_read_is_refused() -> None:
+def test_a_text_that_cannot_be_parsed_is_refused() -> None:
     with pytest.raises(SignatureError):
         Linear("m k", m=1, k=2)
 
@@ -166,14 +166,14 @@ def test_the_input_is_left_alone_and_gradients_are_right(norm: Callable[[int], n
 # --- Residual ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_residual_adds_its_two_ways() -> None:
+def test_a_residual_connection_adds_both_paths() -> None:
     main, connection, data = nn.Linear(5, 3), nn.Linear(5, 3), torch.randn(2, 5)
     torch.testing.assert_close(ResidualConnection(main, connection)(data), main(data) + connection(data))
     square = nn.Linear(5, 5)
     torch.testing.assert_close(ResidualConnection(square)(data), square(data) + data)
 
 
-def test_neither_way_of_a_residual_is_stretched() -> None:
+def test_neither_path_of_a_residual_connection_is_broadcast() -> None:
     with pytest.raises(ShapeError, match=r"\(2, 1\) from the mainline, \(2, 5\) from the input"):
         ResidualConnection(nn.Linear(5, 1))(torch.randn(2, 5))
     with pytest.raises(ShapeError, match=r"\(2, 1\) from the connection"):
@@ -199,7 +199,7 @@ def test_double_convolution_takes_a_norm_and_an_activation() -> None:
     assert model.first.bias is None
 
 
-def test_convolutions_begin_with_variance_2_by_their_inputs() -> None:
+def test_convolutions_are_initialized_with_variance_2_by_the_number_of_inputs() -> None:
     model = DoubleConvolution(32, 64)
     assert model.first.weight.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
     assert model.second.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
@@ -231,7 +231,7 @@ def test_feed_forward_drops_units_in_training_only() -> None:
     torch.testing.assert_close(model.eval()(data), model.L2(model.L1(data).relu()))
 
 
-def test_feed_forward_works_in_place_only_on_its_own_units() -> None:
+def test_feed_forward_works_in_place_only_on_hidden_units() -> None:
     """Without gradients the hidden units; with gradients nothing, for backward hooks; never the input."""
     model, data = FeedForward(6, 11), torch.randn(2, 5, 6)
     given, units = data.clone(), []
@@ -253,7 +253,7 @@ def test_feed_forward_works_in_place_only_on_its_own_units() -> None:
 @pytest.mark.parametrize(
     "make", [partial(FeedForward, 6, 11, nn.PReLU), partial(NormActivate, 6, activation=nn.PReLU)], ids=str
 )
-def test_a_learned_activation_is_made_where_and_as_it_is_asked(make: Callable[..., nn.Module]) -> None:
+def test_a_learned_activation_has_the_given_device_and_dtype(make: Callable[..., nn.Module]) -> None:
     model = make(device="meta", dtype=torch.float64)
     assert {(each.device.type, each.dtype) for each in model.parameters()} == {("meta", torch.float64)}
 
@@ -262,7 +262,7 @@ def test_a_learned_activation_is_made_where_and_as_it_is_asked(make: Callable[..
 
 
 @pytest.mark.parametrize("c", [1, 3])
-def test_layouts_change_nothing_but_memory(c: int) -> None:
+def test_layouts_change_only_the_strides(c: int) -> None:
     image = torch.randn(2, c, 5, 4)
     last = channels_last(image)
     assert torch.equal(last, image)
@@ -367,7 +367,7 @@ def test_its_table_has_its_sizes(name: str) -> None:
     assert f"{parameters:,} params" in str(trace(make())).splitlines()[0]
 
 
-def test_built_on_meta_and_made_later() -> None:
+def test_built_on_meta_and_initialized_later() -> None:
     torch.manual_seed(5)
     model = Linear("m -> h k", m=7, h=3, k=5)
     later = Linear("m -> h k", m=7, h=3, k=5, device="meta").to_empty(device="cpu")

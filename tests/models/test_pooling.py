@@ -92,7 +92,7 @@ def test_derivatives_are_right(way: Any) -> None:
 
 @both_ways
 @pytest.mark.parametrize("pool", [max_pool2d, mean_pool2d])
-def test_pools_map_and_are_one_graph(way: Any, pool: Any) -> None:
+def test_pools_under_vmap_and_compile(way: Any, pool: Any) -> None:
     x = torch.randn(3, 2, 6, 7)
     torch._dynamo.reset()
     with way():
@@ -105,9 +105,9 @@ def test_pools_map_and_are_one_graph(way: Any, pool: Any) -> None:
 
 @both_ways
 @pytest.mark.parametrize("pool", [max_pool2d, mean_pool2d])
-def test_what_does_not_fit_is_refused(way: Any, pool: Any) -> None:
+def test_invalid_calls_are_refused(way: Any, pool: Any) -> None:
     with way():
-        with pytest.raises(ShapeError, match="reaches over 5: w may be 5 or more"):
+        with pytest.raises(ShapeError, match="spans 5 positions: w may be 5 or more"):
             pool(torch.randn(2, 6, 4), 5)
         with pytest.raises(CircuitError, match="the stride is 0"):
             pool(torch.randn(2, 6, 4), 2, stride=0)

@@ -173,12 +173,12 @@ def test_shapes_of_a_block() -> None:
         ((2, 8, 8), "forward"),
     ],
 )
-def test_sizes_that_cannot_be_are_named(shape: tuple[int, ...], message: str) -> None:
+def test_wrong_sizes_are_named_in_the_error(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         small()(torch.rand(shape))
 
 
-def test_a_stride_divides() -> None:
+def test_the_stride_must_divide_the_sizes() -> None:
     with pytest.raises(ShapeError, match="h/s is not a whole number"):
         Block(2, 1, 4, 8)(torch.rand(2, 4, 5, 6))
 
@@ -188,10 +188,10 @@ def test_a_stride_divides() -> None:
     [
         ({"channels": (16, 64, 128, 250)}, "4, 8, 12, ..., not 250"),
         ({"channels": (16, 64, 128)}, "four numbers"),
-        ({"units": 0}, "at least one unit"),
+        ({"units": 0}, "N and s must be at least 1, got N=0"),
     ],
 )
-def test_networks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CircuitError, match=message):
         IdentityResNet(**options)
 
@@ -215,7 +215,7 @@ def test_a_step_of_training_lowers_the_loss() -> None:
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_it_is_channels_last_inside_whatever_comes_in(in_channels: int) -> None:
+def test_it_is_channels_last_inside_for_any_layout_of_the_input(in_channels: int) -> None:
     model, seen = small(in_channels=in_channels), []
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -236,7 +236,7 @@ def test_it_works_in_place_where_a_norm_comes_before() -> None:
     assert all(kinds)
 
 
-def test_it_begins_as_it_says() -> None:
+def test_it_is_initialized_as_documented() -> None:
     model = IdentityResNet()
     last = model.get_parameter("blocks.2.plain.0.main.3.weight")
     assert last.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
@@ -295,7 +295,7 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_tells_the_figures_story() -> None:
+def test_the_table_has_the_sizes_of_the_figure() -> None:
     table = str(trace(IdentityResNet().eval()))
     lines = table.splitlines()
     assert "b 3 h w -> b 10" in lines[0]

@@ -61,7 +61,7 @@ def test_a_convolution_is_linear_in_either(mode: str) -> None:
 
 @both_ways
 @given(n=st.integers(1, 9), k=st.integers(1, 9), seed=st.integers(0, 99))
-def test_both_are_numpys(way: Any, n: int, k: int, seed: int) -> None:
+def test_convolutions_and_correlations_are_numpys(way: Any, n: int, k: int, seed: int) -> None:
     """Whichever signal is longer, and where there are two middles."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=n), rng.normal(size=k)
@@ -94,12 +94,12 @@ def test_derivatives_are_right(way: Any, f: Any) -> None:
 
 
 @both_ways
-def test_no_numbers_are_refused(way: Any) -> None:
+def test_empty_signals_are_refused(way: Any) -> None:
     none: Tensor = torch.zeros(0)
     with way():
-        with pytest.raises(CircuitError, match="signals have at least one number each, not 0 and 3"):
+        with pytest.raises(CircuitError, match="signals must not be empty, got lengths 0 and 3"):
             valid_correlation(none, torch.zeros(3))
-        with pytest.raises(CircuitError, match="not 3 and 0"):
+        with pytest.raises(CircuitError, match="got lengths 3 and 0"):
             full_convolution(torch.zeros(3), none)
         with pytest.raises(ShapeError):
             full_convolution(torch.zeros(3), torch.zeros(3, 3))
@@ -113,6 +113,6 @@ def test_a_diagram_keeps_both_lengths_free() -> None:
     torch.testing.assert_close(diagram(a, b), full_convolution(a, b))
 
 
-def test_slid_keeps_the_places_that_its_padding_says() -> None:
+def test_padding_before_and_after_may_differ() -> None:
     found = slid(torch.tensor([1.0, 2, 3]), torch.tensor([1.0, 10]), 1, 0)
     assert found.tolist() == [10, 21, 32]

@@ -152,20 +152,20 @@ def test_shapes_of_the_blocks() -> None:
         ((2, 16, 16), "forward"),
     ],
 )
-def test_sizes_that_cannot_be_are_named(shape: tuple[int, ...], message: str) -> None:
+def test_wrong_sizes_are_named_in_the_error(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         small()(torch.rand(shape))
 
 
-def test_what_was_saved_has_the_size_of_what_came() -> None:
+def test_wrong_sizes_of_the_blocks_are_refused() -> None:
     with pytest.raises(ShapeError, match="h is 8 here, but 4"):
         UpScaleBlock(4, 2)(torch.rand(1, 4, 4, 4), torch.rand(1, 4, 8, 4))
     with pytest.raises(ShapeError, match="not a multiple of 2"):
         DownScaleBlock(2, 4)(torch.rand(1, 2, 5, 4))
 
 
-def test_it_loads_three_or_four() -> None:
-    with pytest.raises(CircuitError, match="4 of its saved images, or 3 as drawn, not 2"):
+def test_loads_are_three_or_four() -> None:
+    with pytest.raises(CircuitError, match="loads must be 4, or 3 as in the figure, not 2"):
         UNet(loads=2)
 
 
@@ -188,7 +188,7 @@ def test_steps_of_training_lower_the_loss() -> None:
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_it_is_channels_last_inside_whatever_comes_in(in_channels: int) -> None:
+def test_it_is_channels_last_inside_for_any_layout_of_the_input(in_channels: int) -> None:
     model, seen = small(in_channels=in_channels), []
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -205,7 +205,7 @@ def test_it_is_channels_last_inside_whatever_comes_in(in_channels: int) -> None:
     assert torch.equal(images, before)
 
 
-def test_it_begins_as_it_says() -> None:
+def test_it_is_initialized_as_documented() -> None:
     model = UNet(channels=8)
     assert model.middle.second.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.05)
     assert model.middle_upscale.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.05)
@@ -274,7 +274,7 @@ def test_its_blocks_compile_into_one_graph(backend: str, dynamic: bool) -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_tells_the_figures_story() -> None:
+def test_the_table_has_the_sizes_of_the_figure() -> None:
     """The sizes of every level are shown as fractions of h and w."""
     table = str(trace(UNet(channels=4)))
     lines = table.splitlines()

@@ -28,7 +28,7 @@ from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, u
         ("class λ x_1 -> größe", ((Axis("class"), Axis("λ"), Axis("x_1")),), ((Axis("größe"),),)),
     ],
 )
-def test_a_signature_is_read(text: str, inputs: tuple[Axes, ...], outputs: tuple[Axes, ...]) -> None:
+def test_a_signature_is_parsed(text: str, inputs: tuple[Axes, ...], outputs: tuple[Axes, ...]) -> None:
     assert Signature.parse(text) == Signature(inputs, outputs)
 
 
@@ -43,7 +43,7 @@ def test_a_signature_is_read(text: str, inputs: tuple[Axes, ...], outputs: tuple
         ("(h/2 2*k) -> h k", "(h/2 2*k) -> h k"),
     ],
 )
-def test_space_is_free_and_the_text_has_one_form(text: str, canonical: str) -> None:
+def test_whitespace_is_ignored_and_the_printed_text_is_canonical(text: str, canonical: str) -> None:
     signature = Signature.parse(text)
     assert str(signature) == canonical
     assert Signature.parse(canonical) == signature
@@ -74,7 +74,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_text_says_why_and_where(name: str, golden: Callable[[str, str], None]) -> None:
+def test_the_message_has_the_reason_and_a_caret(name: str, golden: Callable[[str, str], None]) -> None:
     text, fault = REFUSED[name]
     with pytest.raises(SignatureError) as caught:
         Signature.parse(text)
@@ -101,7 +101,7 @@ def under_the_carets(message: str) -> str:
         "->" * 9,
     ],
 )
-def test_any_length_is_read_or_refused_in_few_words(text: str) -> None:
+def test_long_texts_are_parsed_or_refused_with_a_short_message(text: str) -> None:
     message = ""
     try:
         signature = Signature.parse(text)
@@ -117,7 +117,7 @@ def test_what_is_not_text_is_refused(thing: object) -> None:
         Signature.parse(thing)  # pyright: ignore[reportArgumentType]
 
 
-def test_one_tensor_is_read_alone() -> None:
+def test_the_axes_of_one_tensor_are_parsed() -> None:
     assert parse_axes("... c (h w)") == (Rest(), Axis("c"), Group((Axis("h"), Axis("w"))))
     assert parse_axes("") == ()
     for text in ("a, b", "a -> b"):
@@ -125,7 +125,7 @@ def test_one_tensor_is_read_alone() -> None:
             parse_axes(text)
 
 
-def test_carets_stand_under_wide_letters_and_long_texts() -> None:
+def test_carets_are_under_the_fault_in_wide_letters_and_long_texts() -> None:
     assert point("日本 x", (3, 4)).split("\n")[1] == "         ^"
     long = "a " * 200 + "$"
     quoted, marks = point(long, (400, 401)).split("\n")
@@ -157,7 +157,7 @@ def test_sizes_of_terms_agree_with_python(text: str, sizes: dict[str, int], size
 @pytest.mark.parametrize(
     ("text", "sizes"), [("h/2", {"h": 7}), ("h/s", {"h": 7, "s": 0}), ("(h/3 k)", {"h": 4, "k": 1})]
 )
-def test_division_that_leaves_something_over_has_no_size(text: str, sizes: Mapping[str, int]) -> None:
+def test_a_division_with_a_remainder_has_no_size(text: str, sizes: Mapping[str, int]) -> None:
     with pytest.raises(ValueError, match="does not divide"):
         parse_axes(text)[0].size(sizes)
 

@@ -54,7 +54,7 @@ def test_einsum_is_einops(case: int) -> None:
 
 
 @pytest.mark.parametrize("case", range(60))
-def test_einsum_refuses_every_size_that_is_stated_twice_and_changed(case: int) -> None:
+def test_einsum_refuses_two_sizes_of_any_axis(case: int) -> None:
     pattern, tensors = einsum_case(case)
     stated = [[word for word in text.split() if word != "..."] for text in pattern.split(" -> ")[0].split(", ")]
     for place, names in enumerate(stated):
@@ -106,7 +106,7 @@ def test_rearrange_reduce_and_repeat_are_einops(case: int) -> None:
         assert torch.equal(reduce(x, f"{left} -> ", operation, **sizes), expected)
 
 
-def test_primes_are_names_of_their_own() -> None:
+def test_names_with_primes_are_distinct() -> None:
     x = torch.rand(2, 3)
     torch.testing.assert_close(einsum(x, x, "h w, h' w -> h h'"), x @ x.T)
     assert torch.equal(rearrange(x, "h h' -> h' h"), x.T)
@@ -114,7 +114,7 @@ def test_primes_are_names_of_their_own() -> None:
     assert repeat(x, "h h' -> h h' k", k=4).shape == (2, 3, 4)
 
 
-def test_a_list_of_tensors_is_an_axis() -> None:
+def test_a_list_of_tensors_is_stacked() -> None:
     parts = [torch.rand(2), torch.rand(2)]
     assert torch.equal(rearrange(parts, "n k -> n k"), torch.stack(parts))
 
@@ -134,7 +134,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_an_einsum_refuses(name: str, golden: Any) -> None:
+def test_messages_of_invalid_einsums(name: str, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
         REFUSED[name]()
     golden(f"verbs/einsum_{name}.txt", f"{caught.value}\n")
@@ -161,7 +161,7 @@ def test_under_compile_in_one_graph() -> None:
         torch.testing.assert_close(compiled(x, WEIGHT), by_hand(x, WEIGHT))
 
 
-def test_a_bad_einsum_under_compile_has_its_whole_text() -> None:
+def test_a_bad_einsum_under_compile_has_its_message() -> None:
     def bad(x: Tensor, weight: Tensor) -> Tensor:
         return einsum(x, weight, "y m, m d -> y d")
 
