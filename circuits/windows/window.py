@@ -195,10 +195,9 @@ class Window:
         return (size + self.before + self.after - self.reach) % self.stride
 
     def same(self) -> Self:
-        """Return this window with the padding at which an axis has size/stride windows, rounded up.
+        """Return this window with the padding at which an axis has ceil(size/stride) windows: at stride 1, its size.
 
-        At a stride of 1 this keeps the size. If the padding is odd in total, there is one position more after the axis
-        than before it, as in nn.Conv2d with `padding="same"`.
+        If the total is odd, one position more is after the axis than before it, as in nn.Conv2d (`padding="same"`).
 
         >>> Window.parse("h -> h' i<4: h' + i").same()
         Window.parse("h -> h' i<4: h' + i - 1 < h + 2")
@@ -207,9 +206,7 @@ class Window:
         return dataclasses.replace(self, before=total // 2, after=total - total // 2)
 
     def full(self) -> Self:
-        """Return this window with `reach - 1` positions of padding at both ends: at a stride of 1, numpy's mode "full".
-
-        Every window then overlaps the axis.
+        """Return this window with padding `reach - 1` at both ends: all windows overlap the axis, as in numpy's "full".
 
         >>> Window.parse("h -> h' i<3: h' + i").full().count(5)
         7
