@@ -105,7 +105,8 @@ class IdentityResNet(nn.Module):
 
     Parameters: 9c n1 of the first convolution, those of three Blocks, 2 n4 of the last norm, and (n4 + 1)k of the last
     linear map; with `bias=True` n1 and the biases of the Blocks more. For N units and otherwise defaults this is
-    92,736N + 34,010: 312,218 with the defaults, 314,698 with biases, 1,703,258 with 18 units, 10,327,706 with 111.
+    92,736N + 34,010: 312,218 for the figure, 1,703,258 with 18 units, 10,327,706 with 111. The figure with biases has
+    314,698.
 
     Args:
         units: The number of residual units in each block, the figure's N.
