@@ -1,4 +1,6 @@
-"""Neural circuit diagrams as code: a circuit is ordinary PyTorch whose diagram type is checked on every call.
+"""Neural circuit diagrams as code: a circuit is a PyTorch function or module with a signature, checked on every call.
+
+All public names are here. README.md, "How the code is laid out", describes the folders and the order to read them in.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """

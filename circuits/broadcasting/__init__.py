@@ -1,8 +1,8 @@
-"""`broadcast`: run a circuit at every index of further axes, planned from two signatures.
+"""`broadcast` runs a circuit at every index of further axes; the signatures without and with them say which.
 
 May use `checking`, `signature` and `errors`. Start with `broadcast`, the public function. Then: `plan` (two signatures
-become positions of axes), `layout` (the dimension of each lifted axis in the tensors of one call), `lifted` (the call),
-`refusals` (errors for operations and modules that torch.vmap cannot map).
+become positions of axes), `layout` (the dimension of each lifted axis in the tensors of one call), `lifted` (calls the
+circuit), `refusals` (errors for operations and modules that torch.vmap cannot map).
 """
 
 from circuits.broadcasting.broadcast import (

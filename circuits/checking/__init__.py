@@ -5,9 +5,11 @@ in which they are used:
 
 - At the declaration, `declare` makes a `Circuit` (defined in `declaration`) from a function and a signature, with
   `parameters` and `validation`. `wrapper` writes the source of the check, with `comparisons`, `size_comparisons`,
-  `check_writer` and `expressions`. `checked_function` compiles this source; `instances` adds the result to one module.
+  `check_writer` and `expressions`. `checked_function` compiles this source; `instances` attaches it to one module
+  instance.
 - At a call, the generated code uses the functions in `runtime`.
-- If a call is refused, `messages` raises the ShapeError, with `binding` (the sizes of axes) and `rows` (one tensor).
+- If a call is refused, `messages` raises the ShapeError, with `binding` (the sizes of axes, and why one does not fit)
+  and `rows` (the line of the message for one tensor).
 
 `axes` has helpers for axes and terms, `protocols` the types for type checkers.
 """

@@ -1,4 +1,4 @@
-"""Diagrams: frozen data, boxes and the values between them. A diagram can be run, printed and converted to Python.
+"""A diagram is frozen data: boxes, and the values between them. It can be run, printed and converted to Python.
 
 May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` (the public class), `interpreter`
 (runs it), `codegen` (generates a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`

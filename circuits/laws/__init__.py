@@ -2,9 +2,9 @@
 
 Each law makes random inputs whose axes have distinct primes as sizes, calls a copy of the circuit, and compares the
 results with an independent, slower computation. If the law does not hold, AssertionError is raised with a small
-counterexample, in which indexes are written with the names of their axes: sizes that neither the caller nor the circuit
-fixes are reduced as long as the same error is found (except in `compiles`, which is slow). If the law says nothing
-about the circuit, `DoesNotApply` is raised. `suite` makes one pytest test with a case for each law.
+counterexample, in which indexes are written with the names of their axes. To make it small, sizes that neither the
+caller nor the circuit fixes are reduced while the same error occurs (except in `compiles`, which is slow). If the law
+says nothing about the circuit, `DoesNotApply` is raised. `suite` makes one test for each law.
 
 Every law takes these arguments:
     f: A circuit: a decorated function, a module, or a method of a module.
@@ -15,8 +15,9 @@ Every law takes these arguments:
     seed: The seed of all random numbers.
     arguments: Further keyword arguments, which are passed to every call of the circuit.
 
-Start with `subject` (the copy of the circuit, its sizes in `sizes` and its inputs in `inputs`) and `comparison`
-(comparison of tensors, and the message); `counterexample` reduces the sizes; each other file has one law or a few.
+Start with the modules `subject` (the copy of the circuit), `sizes` and `inputs` (the sizes and inputs of a call) and
+`comparison` (comparison of tensors, and the message); `counterexample` reduces the sizes; each other file has one law
+or a few.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.3 and 2.4: the meaning of lifting, linearity and
 dashed lines.

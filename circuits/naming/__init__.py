@@ -1,8 +1,9 @@
 """Name the axes of every recorded value, from the names stated in signatures and einops patterns.
 
-May use `diagram` and `signature`. Start with `axes` (axes by identity, a union-find) and `derivation` (axes derived
-from other axes), then `names` (the axes of all values of one recording), `matching` (the terms of a signature against
-axes), `patterns` (einops patterns), and `rules` (one naming rule per operation).
+May use `diagram` and `signature`. Start with `axes` (axes as nodes of a union-find: two that turn out to be the same
+are merged) and `derivation` (axes derived from other axes), then `names` (the axes of all values of one recording),
+`matching` (matches the terms of a signature with axes), `patterns` (einops patterns), and `rules` (one naming rule per
+operation).
 """
 
 from circuits.naming.axes import AxisNode, Scope, StatedName, labels

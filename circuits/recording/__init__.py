@@ -1,4 +1,4 @@
-"""Recording: `trace` runs a fake copy of a model, `track` records a real run, and both return a diagram.
+"""Recording: `trace` runs a fake copy of a model and returns its diagram; `track` records real runs, a diagram for each.
 
 May use `broadcasting` and below. Start with `trace` and `track`. In the order of a recording:
 

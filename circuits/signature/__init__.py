@@ -1,8 +1,8 @@
-"""Signatures as data: `"y m, x m -> y m"` is parsed once into frozen terms, axes and tensors, and printed back.
+"""Signatures as data: `"y m, x m -> y m"` is parsed once into frozen data, and printed back.
 
 May use `errors`; no module here imports torch. Start with `signature` (`Signature` and the syntax of its text), then
-`terms` (one axis, its arithmetic and its size). `parser` makes terms of text; `solver` finds the size of the only
-unknown name of a term.
+`terms` (one axis, its arithmetic and its size). `parser` makes terms of text; `solver` computes the size of a
+term's unknown name, if it has just one.
 """
 
 from circuits.signature.signature import Signature, parse_axes, places

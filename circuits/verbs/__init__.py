@@ -1,6 +1,6 @@
 """The einops operations (verbs) `einsum`, `rearrange`, `reduce`, `repeat`, each recorded as one box with its pattern.
 
-May use `signature`, `errors` and `switch`. Start with `verbs`. `plan` has the sizes of an einsum that must be equal;
+May use `signature`, `errors` and `switch`. Start with `verbs`. `plan` lists which sizes of an einsum must be equal;
 `contraction` caches the order in which an einsum of three or more tensors is computed.
 """
 

@@ -2,6 +2,6 @@
 
 May use `ports`, `renumbering` and `rules` of `autodiff`, and the folders below `autodiff`. Start with `simplify`, the
 public function, which applies them in order: `common_subexpressions` and `no_ops` (boxes that repeat a result or change
-nothing), `fusion` (contractions, by `contractions` and `row_sums`). `purity` says which boxes may be removed or
-replaced.
+nothing), `fusion` (merges contractions, with helpers in `contractions` and `row_sums`). `purity` says which boxes may
+be removed or replaced.
 """
