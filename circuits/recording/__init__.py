@@ -1,4 +1,4 @@
-"""Recording: `trace` runs a fake copy of a model and returns its diagram; `track` records real runs, a diagram for each.
+"""Recording: `trace` runs a fake copy of a model and returns its diagram; `track` records real runs, one diagram each.
 
 May use `broadcasting` and below. Start with `trace` and `track`. In the order of a recording:
 
