@@ -1,9 +1,9 @@
 """Models of the paper's figures as PyTorch modules: one figure a file, to be read beside the figure.
 
 Every model takes `device=` and `dtype=` in its constructor, checks its inputs against its signature on every call, and
-is an ordinary `nn.Module`. The `forward` of a classifier or a language model is its whole figure, ending with a softmax
-over probabilities; `logits` returns the unnormalized logits before that softmax, which a loss needs. `save` writes a
-model to a file, and `load` makes an equal model from it.
+is an ordinary `nn.Module`. The `forward` of a classifier or a language model computes its whole figure, which ends with
+a softmax, and returns probabilities; `logits` returns the unnormalized logits before that softmax, which loss functions
+such as `F.cross_entropy` take. `save` writes a model to a file, and `load` returns a model equal to the saved one.
 """
 
 import sys

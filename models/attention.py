@@ -1,13 +1,14 @@
 """Scaled dot-product attention, and multi-head attention with learned projections.
 
-A definition is written as its figure draws it. Its kernel, which a call runs, is torch's fused operator.
+The definition of each function is written as its figure draws it; a call runs its kernel, torch's fused operator.
 
 Masks: a bool mask is True where a query *may attend* to a key (the opposite of nn.MultiheadAttention's); a floating
-mask is added to the scores. Key j is at position j, query i at position `start` + i, also where y and x differ.
-`causal` lets a query attend to keys at its own position and before. `window=w` lets it attend to keys fewer than w
-positions away: to w of them, its own included, if causal (as in Mistral), else to 2w - 1 (Longformer's w/2 on either
-side is w/2 + 1 here). Masks, `causal` and `window` are combined. All else is as in F.scaled_dot_product_attention. A
-query that may attend to no key gets zeros and contributes no gradient.
+mask is added to the scores. Key j is at position j, query i at position `start` + i, also where y and x differ. With
+`causal` a query attends only to keys at its own position and before. With `window=w` it attends only to keys fewer than
+w positions away: w keys, including the one at its own position, if causal (as in Mistral), otherwise 2w - 1
+(Longformer's window of w/2 keys on either side is `window=w/2 + 1`). Masks, `causal` and `window` are combined. A query
+that may attend to no key has zeros as its output and contributes no gradient. Everything else is as in
+F.scaled_dot_product_attention.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 20 and 21; Vaswani et al. 2017; for heads that share keys
 and values, Ainslie et al. 2023; for windows, Beltagy et al. 2020 and Jiang et al. 2023.
@@ -43,23 +44,23 @@ def attention(
     start: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Return softmax(query keyᵀ / √k) value: for each of y queries, a weighted sum of x values (Figure 20).
+    """Return softmax(query keyᵀ / √k) value, `... y k`: for each query, a weighted sum of x values (Figure 20).
 
     In a bool `mask` True means *may attend*.
 
     Args:
-        query: The queries.
-        key: The keys.
-        value: The values.
-        mask: Bool (True: may attend) or floating (added to the scores).
+        query: The queries, `... y k`.
+        key: The keys, `... x k`.
+        value: The values, `... x k`.
+        mask: Bool (True: may attend) or floating (added to the scores), `... y x`; its leading axes are broadcast.
         causal: Whether a query may attend only to keys at its own position and before.
         window: If given, a query may attend only to keys fewer than `window` positions away.
         start: Position of the first query; the first key is at position 0.
-        dropout: Probability that an attention weight is set to 0, in training and in evaluation alike.
+        dropout: Probability that an attention weight is set to 0; it is applied in training and in evaluation.
 
     Raises:
         ShapeError: if axes have different sizes.
-        CircuitError: for a mask of integers, a window below 1, or a start below 0.
+        CircuitError: if the mask is neither bool nor floating, `window` is below 1, or `start` is below 0.
     """
     score = einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
     positions = band(*score.shape[-2:], causal=causal, window=window, start=start, device=score.device)
@@ -86,9 +87,10 @@ def grouped_attention(
     start: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Return attention in heads, where each of g heads of keys and values is shared by n consecutive heads of queries.
+    """Return grouped-query attention: each of g heads of keys and values is shared by n consecutive heads of queries.
 
-    In a bool `mask` True means *may attend*. Arguments and errors are those of `attention`.
+    In a bool `mask` True means *may attend*. Arguments and errors are those of `attention`. Queries and output have the
+    axes `... (g n) y k`, keys and values `... g x k`, the mask `... (g n) y x`.
     """
     n = query.shape[-3] // key.shape[-3]
     key = repeat(key, "... g x k -> ... (g n) x k", n=n)
@@ -104,20 +106,21 @@ class MultiHeadAttention(nn.Module):
     """Multi-head attention: h heads attend in parallel, each with learned projections of width k (Figure 21).
 
     Queries come from `target` (length y), keys and values from `source` (length x). `Lq`, `Lk`, `Lv` and `Lo` are the
-    figure's learned linear maps, initialized as nn.Linear: weights and biases uniform within ±(inputs of the map)^-½.
+    figure's learned linear maps, initialized as in nn.Linear: uniform within ±(number of inputs of the map)^-½.
     Heads are stored one after another, as the axis `(h k)`, in the layout of nn.MultiheadAttention.
 
-    `forward` is the whole figure. For decoding step by step its halves can be called alone: `remember` computes the
-    keys and values of a source, `recall` attends to given ones. A cache joins the keys and values of many steps.
+    `forward` computes the whole figure. For incremental decoding its two halves can be called separately: `remember`
+    returns the keys and values of a source, `recall` attends to given keys and values. With a cache, made by `cache`,
+    `forward` appends the source's keys and values to those of earlier calls and attends to all of them.
 
-    Parameters: 4mhk, or 2mhk + 2mgk with groups; biases are (h + 2g)k + m more.
+    Parameters: 4mhk, or 2mhk + 2mgk with g groups; biases add (h + 2g)k + m.
 
     Args:
         m: Width of the vectors of target, source and output.
         k: Width of a head.
         h: Number of heads (of queries).
         groups: Number g of heads of keys and values, each shared by h/g heads of queries; h unless given.
-        rotary: Rotary position embeddings (RoPE) applied to queries and keys.
+        rotary: If given, the rotary position embeddings (RoPE) that are applied to queries and keys.
         window: If given, a query attends only to keys fewer than `window` positions away.
         bias: Whether the four linear maps have a bias.
         dropout: Attention dropout: the probability that an attention weight is set to 0 in training.
@@ -125,7 +128,7 @@ class MultiHeadAttention(nn.Module):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if `groups` does not divide h, `rotary` is for another width than k, or a size is below 1.
+        CircuitError: if `groups` does not divide h, the width of `rotary` is not k, or a size is below 1.
 
     >>> attend = MultiHeadAttention(m=128, k=16, h=4)
     >>> attend(torch.rand(20, 128), torch.rand(22, 128)).shape
@@ -171,23 +174,23 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Return the attention output, one vector for each target vector.
+        """Return the attention output `... y m`, one vector for each target vector.
 
         In a bool mask True means *may attend*; `mask`, `head_mask`, `causal` and the window are combined.
 
         Args:
-            target: The vectors that the queries come from.
-            source: The vectors that the keys and values come from.
-            mask: Bool (True: may attend) or floating (added to the scores), the same for all heads.
-            head_mask: The same, with one mask for each head (a learned bias by distance, say).
+            target: The vectors from which the queries are computed, `... y m`.
+            source: The vectors from which the keys and values are computed, `... x m`.
+            mask: Bool (True: may attend) or floating (added to the scores), `... y x'`, the same for all heads.
+            head_mask: One such mask for each head, `... h y x'`, for example a learned bias by distance.
             causal: Whether a target vector may attend only to source vectors at its own position and before.
-            cache: Keys and values of earlier calls, attended to as well. Target and source are at the positions that
-                follow; the source's keys and values are appended. The axis x' of a mask is then as long as the cache
-                is afterwards; without a cache, x' is x.
+            cache: Keys and values of earlier calls. Those of `source` are appended, and the target attends to all of
+                them. Target and source start at position `cache.length`. The size of a mask's axis x' is the length of
+                the cache after the call; without a cache, x' is x.
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: for a mask of integers, or if the cache refuses the source's keys and values.
+            CircuitError: if a mask is neither bool nor floating, or if the cache cannot append the keys and values.
         """
         start = 0 if cache is None else cache.length
         query = self._queries(target, start)
@@ -201,9 +204,9 @@ class MultiHeadAttention(nn.Module):
 
     @circuit("... x m -> ... g x k, ... g x k", fixed="m g k")
     def remember(self, source: Tensor, *, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the keys and the values of a source whose first vector is at position `start`.
+        """Return the keys and the values of a source, both `... g x k`, for `recall` or `KeyValueCache.append`.
 
-        `recall` and `KeyValueCache.append` take them.
+        `start` is the position of the first source vector, on which rotary embeddings depend.
         """
         return self._keys_and_values(source, start)
 
@@ -223,9 +226,10 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         start: int = 0,
     ) -> Tensor:
-        """Return the attention output of a target whose first vector is at position `start`, given keys and values.
+        """Return the attention output `... y m` of a target for given keys and values.
 
-        In a bool mask True means *may attend*; masks and errors are as in `forward`.
+        In a bool mask True means *may attend*. Keys and values, `... g x k`, are as returned by `remember`. The first
+        key is at position 0, the first target vector at position `start`. Masks and errors are as in `forward`.
 
         >>> attend = MultiHeadAttention(m=128, k=16, h=4)
         >>> target, source = torch.rand(20, 128), torch.rand(22, 128)
@@ -235,9 +239,9 @@ class MultiHeadAttention(nn.Module):
         return self._attend(self._queries(target, start), keys, values, mask, head_mask, causal, start)
 
     def cache(self, x: int, batch: Sequence[int] = ()) -> KeyValueCache:
-        """Return an empty cache for up to x source vectors, with the device and the dtype that their keys will have.
+        """Return an empty cache for up to x source vectors, whose leading axes have the sizes `batch`.
 
-        `batch` are the sizes of the source's leading axes.
+        Device and dtype are those of the keys that `forward` computes, also under autocast.
         """
         device, dtype = self.Lk.weight.device, self.Lk.weight.dtype
         casts = dtype != torch.float64 and torch.amp.is_autocast_available(device.type)  # float64 is never autocast
@@ -267,7 +271,7 @@ class MultiHeadAttention(nn.Module):
         causal: bool,
         start: int,
     ) -> Tensor:
-        """Return attention under all masks combined, the heads joined and projected by `Lo`."""
+        """Return the attention output: combine all masks, attend, concatenate the heads and apply `Lo`."""
         if mask is not None:
             mask = repeat(mask, "... y x -> ... h y x", h=self.h)
         if head_mask is not None:
@@ -281,14 +285,13 @@ class MultiHeadAttention(nn.Module):
     def from_torch(cls, theirs: nn.MultiheadAttention) -> Self:
         """Return a copy of torch's module, with outputs equal to those of `theirs(target, source, source)`.
 
-        The copy takes `... y m` whatever `theirs.batch_first` is, and bool masks of the opposite meaning (True: may
-        attend).
+        The copy takes `... y m`, whatever `theirs.batch_first` is, and in its bool masks True means *may attend*.
 
         Args:
-            theirs: The nn.MultiheadAttention to copy, with its dropout, device, dtype and mode.
+            theirs: The nn.MultiheadAttention to copy; its dropout, device, dtype and training mode are copied too.
 
         Raises:
-            CircuitError: if it has kdim, vdim, add_bias_kv or add_zero_attn, which Figure 21 does not have.
+            CircuitError: if `theirs` has kdim, vdim, add_bias_kv or add_zero_attn, which Figure 21 does not have.
         """
         copy = cls(**attention_settings(theirs))
         copy.load_state_dict(attention_state(theirs))

@@ -1,9 +1,9 @@
 """Convolution, attention, a linear map and a squared error: a network small enough to differentiate on paper.
 
-An image of one channel is convolved with one kernel; the rows of the result attend to each other; one linear map of all
-their outputs gives the prediction, which is compared with the target. Two things follow the example and differ from
-Figure 20: scores are not scaled, and softmax is over the queries, axis 0 of scores written `y x`. Here scores are
-written `x y`, and softmax is over the last axis.
+An image of one channel is convolved with one kernel; the rows of the result attend to each other; a linear map of their
+joined outputs is the prediction, which is compared with a target. As in the example, and unlike in Figure 20, scores
+are not scaled, and the softmax is over the queries: axis 0 of the example's scores `y x`, the last axis of the scores
+`x y` here.
 
 Source: a worked example of backpropagation, whose numbers are in tests/models/test_conv_attention.py; for attention in
 general, V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 20.
@@ -31,22 +31,22 @@ def shared_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @circuit("... n, ... n -> ...")
 def squared_error(answer: Tensor, right: Tensor) -> Tensor:
-    """Return half the squared distance of a prediction (`answer`) from its target (`right`)."""
+    """Return half the squared distance between a prediction (`answer`) and its target (`right`)."""
     error = answer - right
     return einsum(error, error, "... n, ... n -> ...") / 2
 
 
 @savable
 class ConvAttention(nn.Module):
-    """The squared error of n numbers predicted from an image of i by j; the defaults are the example's sizes.
+    """Half the squared error of n numbers predicted from an image of i by j; the default sizes are the example's.
 
     `C` is the convolution, whose output has y = i - p + 1 rows and m = j - q + 1 columns; `Lq`, `Lk` and `Lv` map each
     row to a query, a key and a value, and `L` maps the y outputs of width v to the n numbers. The example multiplies by
     its weights from the right: its W_Q is the transpose of `Lq.weight`. With n = 10, `logits` is a classifier of ten
-    classes. Weights, and the bias of `L`, are initialized as those of nn.Conv2d and nn.Linear: uniform within
+    classes. Weights, and the bias of `L`, are initialized as in nn.Conv2d and nn.Linear: uniform within
     ±(number of inputs)^-½.
 
-    Parameters: pq + m(2k + v) + (yv + 1)n; the example's 21.
+    Parameters: pq + m(2k + v) + (yv + 1)n; 21 with the default sizes.
 
     Args:
         i: Rows of the image.
@@ -83,7 +83,7 @@ class ConvAttention(nn.Module):
         refuse_sizes_below_one("ConvAttention", i=i, j=j, p=p, q=q, k=k, v=v, n=n)
         if p > i or q > j:
             raise CircuitError(
-                f"ConvAttention: a kernel of {p} by {q} does not fit in {i} by {j}; p and q may be i and j"
+                f"ConvAttention: a kernel of {p} by {q} does not fit in {i} by {j}; p may be up to {i}, and q up to {j}"
             )
         self.i, self.j, self.p, self.q, self.k, self.v, self.n = i, j, p, q, k, v, n
         y, m = i - p + 1, j - q + 1
@@ -95,23 +95,26 @@ class ConvAttention(nn.Module):
 
     @circuit("... i j, ... n -> ...", fixed="i j n")
     def forward(self, image: Tensor, right: Tensor) -> Tensor:
-        """Return half the squared error of the prediction; raise ShapeError unless the image is i by j.
+        """Return half the squared error of the prediction, `...`: one number for each image.
 
         Args:
-            image: The image.
-            right: The n numbers that are the target of the prediction.
+            image: The images, `... i j`.
+            right: The targets of the prediction, `... n`.
+
+        Raises:
+            ShapeError: if the images are not i by j, or the number of targets is not n.
         """
         return squared_error(self.logits(image), right)
 
     @circuit("... i j -> ... n", fixed="i j n")
     def logits(self, image: Tensor) -> Tensor:
-        """Return the n predicted numbers: the example's single number, or the unnormalized logits of n classes."""
+        """Return the n predicted numbers, `... n`: the example's single number, or unnormalized logits of n classes."""
         row = self.convolved(image)
         mixed = shared_out(self.Lq(row), self.Lk(row), self.Lv(row))
         return self.L(rearrange(mixed, "... y v -> ... (y v)"))
 
     @circuit("... i j -> ... y m", fixed="i j")
     def convolved(self, image: Tensor) -> Tensor:
-        """Return the convolution of the image, by row and column: a cross-correlation, the kernel is not flipped."""
+        """Return the convolution of the image, `... y m`: a cross-correlation, since the kernel is not flipped."""
         output = self.C(image.reshape(-1, 1, self.i, self.j))
         return output.reshape(*image.shape[:-2], *output.shape[-2:])

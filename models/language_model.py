@@ -1,7 +1,8 @@
 """A decoder-only language model (GPT-style): the probability of each token as the next, given those before it.
 
-Its layers are EncoderLayers with causal attention, pre-norm, with a norm after the last. With `learned_positions=1024`,
-sizes 768, 64, 12 and 3072, and depth 12 it is GPT-2.
+Its layers are EncoderLayers with causal attention, pre-norm, with a norm after the last. GPT-2 is
+`LanguageModel(50257, m=768, k=64, h=12, f=3072, depth=12, activation=partial(nn.GELU, approximate="tanh"),
+learned_positions=1024)`.
 
 Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, for norms and initialisation; Su et
 al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
@@ -27,14 +28,14 @@ from .weights.files import savable
 
 @savable
 class LanguageModel(nn.Module):
-    """A decoder-only language model (GPT-style): after each of x tokens, a distribution over v next tokens.
+    """A decoder-only language model (GPT-style): for each of x tokens, the probability that each of v is next.
 
     Positions are rotary (RoPE) unless `learned_positions` is given. Embeddings and linear maps are initialized as in
-    GPT-2: normal with standard deviation 0.02, but the projections into the residual stream, `Lo` and `L2`, with
-    0.02 (2 depth)^-½; biases as 0, norms as the identity.
+    GPT-2: normal with standard deviation 0.02, or 0.02 (2 depth)^-½ for the projections into the residual stream, `Lo`
+    and `L2`; biases as 0, norms as the identity.
 
-    Parameters: vm of the embedding, those of depth EncoderLayers, 2m of the norm, m without bias; xm for x learned
-    positions; vm more untied.
+    Parameters: vm for the embedding, those of `depth` EncoderLayers, and 2m for the norm (m without bias). x learned
+    positions add xm, an untied head adds vm.
 
     Args:
         vocabulary: Number v of tokens.
@@ -43,20 +44,20 @@ class LanguageModel(nn.Module):
         h: Number of heads.
         f: Number of hidden units of the feed-forward networks.
         depth: Number of layers.
-        activation: Makes the activation of a feed-forward network, as its class does.
-        learned_positions: If given, that many position vectors are learned and added to the embeddings, in place of
-            rotary positions; no sequence may then be longer.
-        tied: Whether the head's weight is the embedding's.
+        activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
+        learned_positions: If given, the number of learned position vectors that are added to the embeddings, in place
+            of rotary positions; it is then the maximal length of a sequence.
+        tied: Whether the head shares the weight of the embedding.
         groups: Number of heads of keys and values, as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.
         bias: Whether linear maps and norms have a bias; the head has none.
-        dropout: As in EncoderLayer, and of the first layer's input.
+        dropout: As in EncoderLayer; also applied to the first layer's input.
         eps: Number that the norms add to the variance.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size is below 1, `groups` does not divide h, or k is odd with rotary positions.
+        CircuitError: if a size other than f is below 1, `groups` does not divide h, or k is odd with rotary positions.
 
     >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
     >>> model(torch.randint(65, (5, 20))).shape
@@ -110,12 +111,23 @@ class LanguageModel(nn.Module):
 
     @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the probability of each token as the next one, after each prefix of `tokens`."""
+        """Return the probability of each token as the next one, after each prefix of `tokens`.
+
+        Args:
+            tokens: Tokens 0 to v - 1, `... x`, of dtype torch.long.
+
+        Returns:
+            Probabilities, `... x v`: entry [..., i, j] is that of token j after the first i + 1 tokens.
+
+        Raises:
+            ShapeError: if the dtype is not torch.long.
+            CircuitError: if there are more tokens than learned positions.
+        """
         return self.logits(tokens).softmax(-1)
 
     @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
     def logits(self, tokens: Tensor) -> Tensor:
-        """Return the unnormalized logits of the next token after each prefix; `forward` returns their softmax."""
+        """Return the unnormalized logits `... x v` of the next token, of which `forward` returns the softmax."""
         return self._head_logits(self._hidden_states(tokens))
 
     @circuit("... x -> ... x'", dtypes={"tokens": torch.long})
@@ -130,21 +142,22 @@ class LanguageModel(nn.Module):
         generator: torch.Generator | None = None,
         stop: int | None = None,
     ) -> Tensor:
-        """Return the tokens followed by `count` generated ones; keys and values are cached, nothing is computed twice.
+        """Return the tokens followed by `count` generated tokens, or fewer if all sequences have ended with `stop`.
 
-        No gradients are recorded. The mode is not changed: call `eval()` first if there is dropout.
+        Keys and values are cached, so that no position is computed twice. No gradients are recorded. The training mode
+        is not changed: call `eval()` first to generate without dropout.
 
         Args:
-            tokens: The prompt, at least one token.
+            tokens: The prompt, at least one token, `... x`, of dtype torch.long.
             count: Number of tokens to generate.
             temperature: If given, sample from softmax(logits / temperature); otherwise take the most likely token.
-            top_k: With a temperature, sample from only so many of the most likely tokens.
+            top_k: With a temperature, sample from only the `top_k` most likely tokens.
             generator: Random number generator; torch's default one unless given.
-            stop: End-of-sequence token: a sequence that has generated it is continued with it, and generation ends
-                early when all sequences have.
+            stop: End-of-sequence token: after generating it, a sequence is padded with it, and generation ends early
+                when all sequences have generated it.
 
         Raises:
-            CircuitError: for an argument out of range, for an empty prompt, or if there are too few learned positions.
+            CircuitError: if an argument is out of range, the prompt is empty, or there are too few learned positions.
 
         >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
         >>> model.generate(torch.randint(65, (5, 20)), 30, temperature=0.8, top_k=10).shape
@@ -157,8 +170,8 @@ class LanguageModel(nn.Module):
         last = tokens.shape[-1] + count - 1  # the last generated token is not an input
         if self.positions is not None and last > self.positions.weight.shape[0]:
             raise CircuitError(
-                f"LanguageModel: {tokens.shape[-1]} tokens and {count} more, of which the model reads {last};"
-                f" positions are learned for {self.positions.weight.shape[0]}"
+                f"LanguageModel: to generate {count} tokens after {tokens.shape[-1]}, the model needs {last} positions;"
+                f" {self.positions.weight.shape[0]} are learned"
             )
         batch = tokens.shape[:-1]
         caches = [cast(EncoderLayer, layer).attention.cache(max(last, 1), batch) for layer in self.layers]
@@ -169,7 +182,7 @@ class LanguageModel(nn.Module):
         return extend(tokens, count, step, temperature=temperature, top_k=top_k, generator=generator, stop=stop)
 
     def _hidden_states(self, tokens: Tensor, caches: Sequence[KeyValueCache] = ()) -> Tensor:
-        """Return the last norm's output for each token; with caches, the tokens follow those of earlier calls."""
+        """Return the last norm's output, `... x m`; with caches, the tokens follow those of earlier calls."""
         vectors = self.embedding(tokens)
         if self.positions is not None:
             vectors = self.positions(vectors, caches[0].length if caches else 0)
@@ -180,5 +193,5 @@ class LanguageModel(nn.Module):
         return self.norm(vectors)
 
     def _head_logits(self, vectors: Tensor) -> Tensor:
-        """Apply the head, or the embedding's weight if tied: the logits of each token of the vocabulary."""
+        """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
         return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)

@@ -1,6 +1,6 @@
-"""The basic image recogniser: a multi-layer perceptron on the flattened image, with the probability of each class.
+"""The basic image recogniser: a multi-layer perceptron on the flattened image, which returns class probabilities.
 
-Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 19, which draws PyTorch's introductory tutorial.
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 19: the model of PyTorch's introductory tutorial.
 """
 
 import torch
@@ -15,10 +15,11 @@ from .weights.files import savable
 class MLP(nn.Module):
     """A multi-layer perceptron that classifies images of x by y into k classes (Figure 19).
 
-    Two hidden layers of m units with ReLU; the defaults are the figure's sizes. The image's first axis is x, as the
-    figure draws it. Weights and biases are initialized as nn.Linear's: uniform within ±(inputs of the layer)^-½.
+    It has two hidden layers of m units with ReLU; the default sizes are the figure's. The first axis of an image is x,
+    as in the figure. Weights and biases are initialized as in nn.Linear: uniform within
+    ±(number of inputs of the layer)^-½.
 
-    Parameters: (xy + 1)m + (m + 1)m + (m + 1)k; the figure's 669,706.
+    Parameters: (xy + 1)m + (m + 1)m + (m + 1)k; 669,706 with the default sizes.
 
     Args:
         x: Size of the image's first axis.
@@ -54,10 +55,17 @@ class MLP(nn.Module):
 
     @circuit("... x y -> ... k", fixed="x y k")
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class; raise ShapeError unless the image is x by y."""
+        """Return the probability of each class, `... k`.
+
+        Args:
+            image: The images, `... x y`.
+
+        Raises:
+            ShapeError: if the images are not x by y.
+        """
         return self.logits(image).softmax(-1)
 
     @circuit("... x y -> ... k", fixed="x y k")
     def logits(self, image: Tensor) -> Tensor:
-        """Return the unnormalized logits of the classes; `forward` returns their softmax."""
+        """Return the unnormalized logits of the classes, `... k`; `forward` returns their softmax."""
         return self.linear_relu_stack(rearrange(image, "... x y -> ... (x y)"))

@@ -1,6 +1,6 @@
 """Sequence-to-sequence model: the whole of the paper's Figure 1, from tokens to the probability of the next token.
 
-One embedding serves the source, the target and, if tied, the head. Embedded tokens are multiplied by √m, and sinusoidal
+Source, target and, if tied, the head share one embedding. Embedded tokens are multiplied by √m, and sinusoidal
 positions are added.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1 and sections 3.4, 3.5 and 5.4.
@@ -25,12 +25,12 @@ from .weights.files import savable
 
 @savable
 class SequenceToSequence(nn.Module):
-    """An encoder-decoder transformer over tokens: a distribution over the next target token, given x source tokens.
+    """An encoder-decoder transformer over tokens: the probabilities of the next target token, given x source tokens.
 
-    The default sizes are the paper's base model. The embedding is initialized normal with variance 1/m, all else as in
-    Transformer.
+    The default sizes are those of the paper's base model. The embedding is initialized normal with variance 1/m,
+    everything else as in Transformer.
 
-    Parameters: vm of the embedding, those of Transformer, and vm more untied.
+    Parameters: vm for the embedding, plus those of Transformer; an untied head adds vm.
 
     Args:
         vocabulary: Number v of tokens.
@@ -40,20 +40,20 @@ class SequenceToSequence(nn.Module):
         f: Number of hidden units of the feed-forward networks.
         encoder_depth: Number of layers of the encoder.
         decoder_depth: Number of layers of the decoder.
-        activation: Makes the activation of a feed-forward network, as its class does.
+        activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         norm_first: Whether the layers are pre-norm.
         final_norm: Whether a norm follows the last layer of each stack.
-        tied: Whether the head's weight is the embedding's.
-        padding: If given, the token that no vector attends to in the source. In the target, padding comes last, where
-            causal attention excludes it.
+        tied: Whether the head shares the weight of the embedding.
+        padding: If given, the padding token, which is masked out in the source. In the target it is not masked: put it
+            after all other tokens, which then do not attend to it, since attention is causal.
         bias: Whether linear maps and norms have a bias; the head has none.
-        dropout: As in Transformer, and of the first layers' inputs.
+        dropout: As in Transformer; also applied to the input of both stacks.
         eps: Number that the norms add to the variance.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size is below 1, or `padding` is not a token of the vocabulary.
+        CircuitError: if a size other than f is below 1, or `padding` is not a token of the vocabulary.
 
     >>> model = SequenceToSequence(vocabulary=10, m=32, k=8, h=4, f=64, encoder_depth=1, decoder_depth=1)
     >>> model(torch.randint(10, (5, 22)), torch.randint(10, (5, 20))).shape
@@ -105,7 +105,18 @@ class SequenceToSequence(nn.Module):
         dtypes={"source": torch.long, "target": torch.long},
     )
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the probability of each token as the next one, after each prefix of the target."""
+        """Return the probability of each token as the next one, after each prefix of the target.
+
+        Args:
+            source: Tokens 0 to v - 1, `... x`, of dtype torch.long.
+            target: Tokens 0 to v - 1, `... y`, of dtype torch.long.
+
+        Returns:
+            Probabilities, `... y v`: entry [..., i, j] is that of token j after the first i + 1 target tokens.
+
+        Raises:
+            ShapeError: if leading axes have different sizes, or a dtype is not torch.long.
+        """
         return self.logits(source, target).softmax(-1)
 
     @circuit(
@@ -114,7 +125,7 @@ class SequenceToSequence(nn.Module):
         dtypes={"source": torch.long, "target": torch.long},
     )
     def logits(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the unnormalized logits of the next token after each prefix of the target, before the softmax."""
+        """Return the unnormalized logits `... y v` of the next token, of which `forward` returns the softmax."""
         return self._head_logits(self._decode(target, self._encode(source), source))
 
     @circuit("... x, ... y -> ... y'", dtypes={"source": torch.long, "target": torch.long})
@@ -130,13 +141,14 @@ class SequenceToSequence(nn.Module):
         generator: torch.Generator | None = None,
         stop: int | None = None,
     ) -> Tensor:
-        """Return the target followed by `count` generated tokens, as LanguageModel.generate does.
+        """Return the target followed by `count` generated tokens, or fewer if all sequences have ended with `stop`.
 
-        The source is encoded once, and no position of the target is computed twice.
+        The source is encoded once, and no position of the target is computed twice. Gradients and training mode are as
+        in LanguageModel.generate.
 
         Args:
-            source: The tokens that are encoded.
-            target: The tokens to continue, at least one.
+            source: The source tokens, `... x`, of dtype torch.long.
+            target: The target tokens to continue, at least one, `... y`, of dtype torch.long.
             count: Number of tokens to generate.
             temperature: As in LanguageModel.generate.
             top_k: As in LanguageModel.generate.
@@ -144,7 +156,7 @@ class SequenceToSequence(nn.Module):
             stop: As in LanguageModel.generate.
 
         Raises:
-            CircuitError: for an argument out of range, or an empty target.
+            CircuitError: if an argument is out of range, or the target is empty.
 
         >>> model = SequenceToSequence(vocabulary=10, m=32, k=8, h=4, f=64, encoder_depth=1, decoder_depth=1).eval()
         >>> model.generate(torch.randint(10, (5, 22)), torch.zeros(5, 1, dtype=torch.long), 7).shape
@@ -163,7 +175,7 @@ class SequenceToSequence(nn.Module):
         return extend(target, count, step, temperature=temperature, top_k=top_k, generator=generator, stop=stop)
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Return the embedding of each token plus its position; the first token is at position `start`."""
+        """Return the embedding of each token plus its position vector; the first token is at position `start`."""
         vectors = self.positions(self.embedding(tokens) * self.m**0.5, start)
         return F.dropout(vectors, self.dropout) if self.dropout and self.training else vectors
 
@@ -173,20 +185,20 @@ class SequenceToSequence(nn.Module):
 
     def _decode(self, target: Tensor, memory: Tensor, source: Tensor, caches: Sequence[DecoderCache] = ()) -> Tensor:
         """Return the decoder's output for each target token; with caches, the tokens follow those of earlier calls."""
-        vectors = self._embed(target, caches[0].own.length if caches else 0)
+        vectors = self._embed(target, caches[0].self_attention.length if caches else 0)
         mask = self._padding_mask(source, target.shape[-1])
         return self.transformer.decoder(vectors, memory, memory_mask=mask, caches=caches)
 
     def _padding_mask(self, source: Tensor, y: int) -> Tensor | None:
-        """Return the mask `y x` that is True where a source token is not padding; None if no token is."""
+        """Return the mask `... y x` that is True where a source token is not padding; None without a padding token."""
         return None if self.padding is None else repeat(source != self.padding, "... x -> ... y x", y=y)
 
     def _head_logits(self, vectors: Tensor) -> Tensor:
-        """Apply the head, or the embedding's weight if tied: the logits of each token of the vocabulary."""
+        """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
         return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)
 
 
 def _refuse_not_a_token(name: str, token: int, vocabulary: int) -> None:
-    """Raise CircuitError, beginning with the argument's name, unless a number is a token of the vocabulary."""
+    """Raise CircuitError, with the argument's `name`, unless `token` is in the vocabulary."""
     if not 0 <= token < vocabulary:
         raise CircuitError(f"{name} is {token}; the tokens are 0 to {vocabulary - 1}")

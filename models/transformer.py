@@ -1,8 +1,8 @@
 """The transformer: an encoder, and a decoder with cross-attention to the encoder's output.
 
 Both are stacks of the layers in `models.transformer_layers`, where masks and the places of dropout are documented.
-Inputs and outputs are vectors; `models.sequence_to_sequence` adds tokens. Each stack ends with a norm, as
-nn.Transformer's do: post-norm with `final_norm=False` is the original paper.
+Inputs and outputs are vectors; `models.sequence_to_sequence` adds tokens. Each stack ends with a norm, as in
+nn.Transformer; the original paper is post-norm without it: `norm_first=False, final_norm=False`.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 2024, section
 3.2; for the initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
@@ -28,7 +28,7 @@ Stack = TypeVar("Stack", bound="_Stack")
 
 
 class _Stack(nn.Module):
-    """The constructor of Encoder and Decoder, and their conversion from torch; `_layer` is the class of the layers."""
+    """The constructor of Encoder and Decoder and their conversion from torch; `_layer` is the class of the layers."""
 
     _layer: ClassVar[type[EncoderLayer | DecoderLayer]]
 
@@ -60,7 +60,7 @@ class _Stack(nn.Module):
 
     @classmethod
     def _from_torch(cls, theirs: nn.TransformerEncoder | nn.TransformerDecoder) -> Self:
-        """Return the stack whose layers and norm are copies of torch's."""
+        """Return a stack whose layers and norm are copies of those in torch's stack."""
         settings: Any = stack_settings(theirs)
         copy = cls(**settings | {"device": "meta"})
         from_torch: Any = cls._layer.from_torch
@@ -74,7 +74,7 @@ class _Stack(nn.Module):
 class Encoder(_Stack):
     """A stack of EncoderLayers, with a norm after the last.
 
-    Parameters: depth times those of an EncoderLayer, and 2m of the norm, m without bias.
+    Parameters: depth times those of an EncoderLayer, plus 2m for the norm (m without bias).
 
     Args:
         m, k, h, f: Sizes of each layer, as in EncoderLayer.
@@ -83,7 +83,7 @@ class Encoder(_Stack):
         final_norm: Whether a norm follows the last layer.
 
     Raises:
-        CircuitError: if a size is below 1.
+        CircuitError: if m, k, h or `depth` is below 1.
 
     >>> Encoder(m=128, k=16, h=8, f=512, depth=2)(torch.rand(5, 20, 128)).shape
     torch.Size([5, 20, 128])
@@ -93,11 +93,11 @@ class Encoder(_Stack):
 
     @circuit("... x m -> ... x m", fixed="m", optional={"mask": "... x x"})
     def forward(self, source: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """Apply every layer, then the norm; in a bool mask True means *may attend*.
+        """Return the last layer's output `... x m`, after the norm; in a bool mask True means *may attend*.
 
         Args:
-            source: The vectors.
-            mask: Which of them may attend to which, in every layer: bool, or floating and added to the scores.
+            source: The vectors, `... x m`.
+            mask: Bool (True: may attend) or floating (added to the scores), `... x x`, used in every layer.
             causal: Whether a vector may attend only to those at its own position and before.
         """
         for layer in self.layers:
@@ -106,7 +106,7 @@ class Encoder(_Stack):
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerEncoder) -> Self:
-        """Return a copy of torch's stack, with equal outputs; all else is as in EncoderLayer.from_torch."""
+        """Return a copy of torch's stack, with equal outputs; see EncoderLayer.from_torch."""
         return cls._from_torch(theirs)
 
 
@@ -114,8 +114,8 @@ class Encoder(_Stack):
 class Decoder(_Stack):
     """A stack of DecoderLayers, all with cross-attention to the same memory, with a norm after the last.
 
-    Parameters: depth times those of a DecoderLayer, and 2m of the norm, m without bias. Arguments and errors are those
-    of Encoder.
+    Parameters: depth times those of a DecoderLayer, plus 2m for the norm (m without bias). Arguments and errors are
+    those of Encoder.
 
     >>> decoder = Decoder(m=128, k=16, h=8, f=512, depth=2)
     >>> decoder(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape
@@ -135,27 +135,27 @@ class Decoder(_Stack):
         causal: bool = True,
         caches: Sequence[DecoderCache] = (),
     ) -> Tensor:
-        """Apply every layer, then the norm; in a bool mask True means *may attend*.
+        """Return the last layer's output `... y m`, after the norm; in a bool mask True means *may attend*.
 
         Args:
-            target: The vectors of the decoder.
-            memory: The vectors of the encoder that are attended to.
-            mask: Which target vectors may attend to which, in every layer, combined with `causal`.
-            memory_mask: Which target vectors may attend to which memory vectors, in every layer.
+            target: The decoder's input vectors, `... y m`.
+            memory: The encoder's output vectors, to which cross-attention attends, `... x m`.
+            mask: Mask of the self-attention in every layer, `... y y'`, combined with `causal`.
+            memory_mask: Mask of the cross-attention in every layer, `... y x`.
             causal: Whether a target vector may attend only to target vectors at its own position and before.
-            caches: One cache for each layer, as `cache` makes them; none to compute without.
+            caches: A list returned by `cache`, with one cache for each layer; empty to decode without caches.
         """
         for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
             target = layer(target, memory, mask, memory_mask, causal=causal, cache=cache)
         return target if self.norm is None else self.norm(target)
 
     def cache(self, memory: Tensor, y: int) -> list[DecoderCache]:
-        """Return a cache for each layer, for up to y target vectors that attend to this memory."""
+        """Return a list with one cache for each layer, each for this memory and up to y target vectors."""
         return [cast(DecoderLayer, layer).cache(memory, y) for layer in self.layers]
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerDecoder) -> Self:
-        """Return a copy of torch's stack, with equal outputs; all else is as in DecoderLayer.from_torch."""
+        """Return a copy of torch's stack, with equal outputs; see DecoderLayer.from_torch."""
         return cls._from_torch(theirs)
 
 
@@ -166,7 +166,7 @@ class Transformer(nn.Module):
     The defaults are the paper's base model. Linear maps are initialized uniform within ±(6 / (inputs + outputs))^½
     (Glorot), where `Lq`, `Lk` and `Lv` count as one map, as in nn.Transformer; biases as 0, norms as the identity.
 
-    Parameters: those of an Encoder and a Decoder; 44,140,544 by default.
+    Parameters: those of an Encoder and a Decoder; 44,140,544 with the default sizes.
 
     Args:
         m: Width of the vectors.
@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         f: Number of hidden units of the feed-forward networks.
         encoder_depth: Number of layers of the encoder.
         decoder_depth: Number of layers of the decoder.
-        activation: Makes the activation of a feed-forward network, as its class does.
+        activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         norm_first: Whether the layers are pre-norm.
         final_norm: Whether a norm follows the last layer of each stack.
         bias: Whether linear maps and norms have a bias.
@@ -185,7 +185,7 @@ class Transformer(nn.Module):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size is below 1.
+        CircuitError: if m, k, h or a depth is below 1.
 
     >>> model = Transformer(m=128, k=16, h=8, f=512, encoder_depth=2, decoder_depth=2)
     >>> model(torch.rand(5, 22, 128), torch.rand(5, 20, 128)).shape
@@ -239,21 +239,21 @@ class Transformer(nn.Module):
         *,
         causal: bool = True,
     ) -> Tensor:
-        """Return the decoder's output for the target, with cross-attention to the encoded source.
+        """Return the decoder's output `... y m` for the target, with cross-attention to the encoded source.
 
-        In a bool mask True means *may attend*; the order of arguments is nn.Transformer's.
+        In a bool mask True means *may attend*. The arguments come in the same order as in nn.Transformer.
 
         Args:
-            source: The vectors that are encoded.
-            target: The vectors that are decoded.
-            source_mask: Which source vectors may attend to which.
-            target_mask: Which target vectors may attend to which, combined with `causal`.
-            memory_mask: Which target vectors may attend to which encoded source vectors.
+            source: The encoder's input vectors, `... x m`.
+            target: The decoder's input vectors, `... y m`.
+            source_mask: Mask of the encoder's self-attention, `... x x`: bool, or floating and added to the scores.
+            target_mask: Mask of the decoder's self-attention, `... y y`, combined with `causal`.
+            memory_mask: Mask of the cross-attention of target vectors to encoded source vectors, `... y x`.
             causal: Whether a target vector may attend only to target vectors at its own position and before.
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: for a mask of integers.
+            CircuitError: if a mask is neither bool nor floating.
         """
         return self.decoder(target, self.encoder(source, source_mask), target_mask, memory_mask, causal=causal)
 
@@ -264,10 +264,10 @@ class Transformer(nn.Module):
         Shapes and masks are as in EncoderLayer.from_torch.
 
         Args:
-            theirs: The nn.Transformer to copy, with its dropout, device, dtype and mode.
+            theirs: The nn.Transformer to copy; its dropout, device, dtype and training mode are copied too.
 
         Raises:
-            CircuitError: for a model with unsupported submodules, or whose two stacks differ in more than their depth.
+            CircuitError: if a submodule or setting is not supported, or if the stacks differ in more than their depth.
         """
         encoder, decoder = Encoder.from_torch(theirs.encoder), Decoder.from_torch(theirs.decoder)
         settings, others = (stack_settings(each) for each in (theirs.encoder, theirs.decoder))
@@ -282,7 +282,7 @@ class Transformer(nn.Module):
 def glorot_uniform(model: nn.Module) -> None:
     """Re-initialize a model: the weights of linear maps uniform within ±(6 / (inputs + outputs))^½, their biases as 0.
 
-    `Lq`, `Lk` and `Lv` of a MultiHeadAttention count as one map. Other modules re-initialize themselves.
+    `Lq`, `Lk` and `Lv` of an attention count as one map. Other modules without children call `reset_parameters`.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -294,7 +294,7 @@ def glorot_uniform(model: nn.Module) -> None:
             reset()
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
-            boxes = (module.Lq, module.Lk, module.Lv)
-            bound = (6 / (module.m + sum(box.out_features for box in boxes))) ** 0.5
-            for box in boxes:
-                nn.init.uniform_(box.weight, -bound, bound)
+            maps = (module.Lq, module.Lk, module.Lv)
+            bound = (6 / (module.m + sum(each.out_features for each in maps))) ** 0.5
+            for each in maps:
+                nn.init.uniform_(each.weight, -bound, bound)

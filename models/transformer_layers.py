@@ -1,8 +1,8 @@
 """The two layers of a transformer: attention and a feed-forward network, each with a residual connection and a norm.
 
-The norm follows the sum of the residual connection (post-norm), as Vaswani et al. draw it, or precedes attention and
-feed-forward network (pre-norm, `norm_first`), as most models since have it. Masks are those of `models.attention`: in a
-bool mask True means *may attend*, the opposite of torch's layers.
+The norm follows the sum of the residual connection (post-norm), as in Vaswani et al., or precedes attention and
+feed-forward network (pre-norm, `norm_first`), as in most later models. Masks are as in `models.attention`: in a bool
+mask True means *may attend*, the opposite of torch's layers.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1, and section 5.4 for the places of dropout; Xiong et
 al. 2020, On Layer Normalization in the Transformer Architecture, for pre-norm; V. Abbott, Neural Circuit Diagrams, TMLR
@@ -29,7 +29,7 @@ from .weights.from_torch import layer_settings
 
 
 class LayerOptions(TypedDict):
-    """The options of a layer that a model with many layers passes on to each of them unchanged, and to its own norm."""
+    """Keyword arguments of a layer that a model with many layers passes to each of them unchanged."""
 
     bias: bool
     dropout: float
@@ -42,10 +42,10 @@ class _Layer(nn.Module):
     """The constructor of EncoderLayer and DecoderLayer, their feed-forward part, and their conversion from torch."""
 
     _has_memory: ClassVar[bool]
-    """Whether a second attention, to a memory, follows the first."""
+    """Whether cross-attention to a memory follows the self-attention."""
 
     _torch_names: ClassVar[Mapping[str, str]]
-    """The submodules, by name, and the names of those in torch's layer that they are copies of."""
+    """The name of each submodule, with the name of the corresponding submodule in torch's layer."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class _Layer(nn.Module):
         return F.dropout(output, self.dropout) if self.dropout and self.training else output
 
     def _feed_forward(self, target: Tensor) -> Tensor:
-        """Return the last part of a layer: the feed-forward network with its residual connection and norm."""
+        """Return the layer's output: apply the feed-forward network with its residual connection and norm."""
         if self.norm_first:
             return target + self._drop(self.feed_forward(self.feed_forward_norm(target)))
         return self.feed_forward_norm(target + self._drop(self.feed_forward(target)))
 
     @classmethod
     def _from_torch(cls, theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> Self:
-        """Return a copy of torch's layer, each submodule copied from the one that `_torch_names` gives it."""
+        """Return a copy of torch's layer; each submodule is copied from the one that `_torch_names` maps it to."""
         settings: dict[str, Any] = layer_settings(theirs)
         copy = cls(**settings)
         for name, torch_name in cls._torch_names.items():
@@ -107,28 +107,28 @@ class EncoderLayer(_Layer):
 
     Weights are initialized as in MultiHeadAttention and FeedForward, norms as the identity.
 
-    Parameters: 4mhk + 2mf, with bias 3hk + f + 6m more, without it 2m more. With groups=g, 4mhk is 2mhk + 2mgk, and 3hk
-    is (h + 2g)k.
+    Parameters: 4mhk + 2mf + 3hk + f + 6m; without bias 4mhk + 2mf + 2m. With groups=g, 4mhk becomes 2mhk + 2mgk, and
+    3hk becomes (h + 2g)k.
 
     Args:
         m: Width of the vectors.
         k: Width of a head.
         h: Number of heads.
         f: Number of hidden units of the feed-forward network.
-        activation: Makes the activation of the feed-forward network, as its class does.
+        activation: Called without arguments, returns the activation of the feed-forward network, as its class does.
         norm_first: Whether norms precede attention and feed-forward network (pre-norm) or follow the sums (post-norm).
         groups: Number of heads of keys and values, as in MultiHeadAttention.
         rotary: Rotary position embeddings (RoPE), as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.
         bias: Whether linear maps and norms have a bias.
-        dropout: In training, the probability that an attention weight, a hidden unit, or a number in the output of
+        dropout: In training, the probability that an attention weight, a hidden unit, or an entry in the output of
             attention or feed-forward network is set to 0.
         eps: Number that the norms add to the variance.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: as MultiHeadAttention does.
+        CircuitError: if m, k, h or `window` is below 1, `groups` does not divide h, or the width of `rotary` is not k.
 
     >>> EncoderLayer(m=128, k=16, h=8, f=512)(torch.rand(5, 20, 128)).shape
     torch.Size([5, 20, 128])
@@ -158,22 +158,22 @@ class EncoderLayer(_Layer):
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Return the layer's output, one vector for each target vector.
+        """Return the layer's output `... x m`, one vector for each target vector.
 
         In a bool mask True means *may attend*.
 
         Args:
-            target: The vectors.
-            mask: Bool (True: may attend) or floating (added to the scores), as in MultiHeadAttention.
-            source: The vectors that are attended to, if not the target's own: with a source, only those vectors need be
-                the target whose output is used.
-            head_mask: The same as `mask`, with one mask for each head.
+            target: The vectors, `... x m`.
+            mask: Bool (True: may attend) or floating (added to the scores), `... x x'`, as in MultiHeadAttention.
+            source: The vectors to attend to, `... x'' m`; `target` unless given. If the outputs of only a few vectors
+                are needed, pass those as `target` and all vectors as `source`.
+            head_mask: One such mask for each head, `... h x x'`.
             causal: Whether a vector may attend only to those at its own position and before.
             cache: Keys and values of earlier calls, as in MultiHeadAttention.
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: for a mask of integers, or if the cache refuses the keys and values.
+            CircuitError: if a mask is neither bool nor floating, or if the cache cannot append the keys and values.
         """
         attend = partial(self.attention, mask=mask, head_mask=head_mask, causal=causal, cache=cache)
         if source is not None:
@@ -189,25 +189,24 @@ class EncoderLayer(_Layer):
     def from_torch(cls, theirs: nn.TransformerEncoderLayer) -> Self:
         """Return a copy of torch's layer, with equal outputs.
 
-        The copy takes `... x m` whatever `batch_first` is in `theirs`, and bool masks of the opposite meaning (True:
-        may attend).
+        The copy takes `... x m`, whatever `batch_first` is in `theirs`, and in its bool masks True means *may attend*.
 
         Args:
-            theirs: The layer to copy, with its dropout, device, dtype and mode.
+            theirs: The layer to copy; its dropout, device, dtype and training mode are copied too.
 
         Raises:
-            CircuitError: for a layer with submodules or settings that EncoderLayer does not have.
+            CircuitError: if the layer has submodules or settings that are not supported here.
         """
         return cls._from_torch(theirs)
 
 
 @dataclass
 class DecoderCache:
-    """Keys and values that a DecoderLayer keeps between decoding steps: the target's (`own`), and the memory's."""
+    """Keys and values that a DecoderLayer keeps between decoding steps: those of the target, and those of `memory`."""
 
-    own: KeyValueCache
+    self_attention: KeyValueCache
     memory: Tensor
-    remembered: tuple[Tensor, Tensor]
+    memory_keys_and_values: tuple[Tensor, Tensor]
 
 
 @savable
@@ -216,11 +215,11 @@ class DecoderLayer(_Layer):
 
     Weights are initialized as in EncoderLayer.
 
-    Parameters: 8mhk + 2mf, with bias 6hk + f + 9m more, without it 3m more. With groups=g, 8mhk is 4mhk + 4mgk, and 6hk
-    is 2(h + 2g)k.
+    Parameters: 8mhk + 2mf + 6hk + f + 9m; without bias 8mhk + 2mf + 3m. With groups=g, 8mhk becomes 4mhk + 4mgk, and
+    6hk becomes 2(h + 2g)k.
 
-    The arguments and errors are those of EncoderLayer: `groups` is for both attentions, `rotary` and `window` are for
-    the self-attention.
+    Arguments and errors are those of EncoderLayer. `groups` applies to self-attention and cross-attention, `rotary` and
+    `window` only to the self-attention.
 
     >>> layer = DecoderLayer(m=128, k=16, h=8, f=512)
     >>> layer(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape
@@ -246,25 +245,26 @@ class DecoderLayer(_Layer):
         causal: bool = True,
         cache: DecoderCache | None = None,
     ) -> Tensor:
-        """Return the layer's output, one vector for each target vector.
+        """Return the layer's output `... y m`, one vector for each target vector.
 
         In a bool mask True means *may attend*.
 
         Args:
-            target: The vectors of the decoder.
-            memory: The vectors of the encoder that are attended to.
-            mask: Which target vectors may attend to which, combined with `causal`.
-            memory_mask: Which target vectors may attend to which memory vectors.
-            causal: Whether a target vector attends only to target vectors at its own position and before (the
-                default), or to all, as in torch's layer without a mask.
-            cache: Keys and values of earlier calls. The target is at the positions that follow, and the axis y' of a
-                mask is as long as the cache is afterwards; without a cache, y' is y.
+            target: The decoder's vectors, `... y m`.
+            memory: The encoder's vectors, to which cross-attention attends, `... x m`.
+            mask: Mask of the self-attention, `... y y'`, bool or floating; combined with `causal`.
+            memory_mask: Mask of the cross-attention, `... y x`, bool or floating.
+            causal: Whether a target vector may attend only to target vectors at its own position and before; torch's
+                layer without a mask is as `causal=False`.
+            cache: Keys and values of earlier calls, made by `cache`. The target follows the target vectors of these
+                calls, and the size of the mask's axis y' is the number of all; without a cache, y' is y.
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: for a mask of integers, or a cache that was made for another memory.
+            CircuitError: if a mask is neither bool nor floating, or if the cache is full or made for another memory.
         """
-        attend = partial(self.attention, mask=mask, causal=causal, cache=None if cache is None else cache.own)
+        own_cache = None if cache is None else cache.self_attention
+        attend = partial(self.attention, mask=mask, causal=causal, cache=own_cache)
         if self.norm_first:
             normed = self.attention_norm(target)
             target = target + self._drop(attend(normed, normed))
@@ -279,17 +279,17 @@ class DecoderLayer(_Layer):
     def _attend_to_memory(
         self, target: Tensor, memory: Tensor, mask: Tensor | None, cache: DecoderCache | None
     ) -> Tensor:
-        """Return cross-attention to the memory, with its keys and values from the cache if there is one."""
+        """Return cross-attention to the memory, whose keys and values are taken from the cache if there is one."""
         if cache is None:
             return self.memory_attention(target, memory, mask)
         if cache.memory is not memory:
             raise CircuitError("DecoderLayer: the cache was made for another memory; make one by `cache(memory, y)`")
-        return self.memory_attention.recall(target, *cache.remembered, mask)
+        return self.memory_attention.recall(target, *cache.memory_keys_and_values, mask)
 
     def cache(self, memory: Tensor, y: int) -> DecoderCache:
-        """Return a cache for up to y target vectors that attend to this memory, whose keys and values it computes."""
-        own = self.attention.cache(y, memory.shape[:-2])
-        return DecoderCache(own, memory, self.memory_attention.remember(memory))
+        """Return a cache for up to y target vectors, with the keys and values of `memory`, which are computed here."""
+        empty = self.attention.cache(y, memory.shape[:-2])
+        return DecoderCache(empty, memory, self.memory_attention.remember(memory))
 
     @classmethod
     def from_torch(cls, theirs: nn.TransformerDecoderLayer) -> Self:

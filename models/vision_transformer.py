@@ -1,11 +1,12 @@
-"""The vision transformer: an image is cut into patches, which a transformer encodes as a sequence, and classified.
+"""The vision transformer: an image is cut into patches, encoded by a transformer as a sequence, and classified.
 
-Layers are pre-norm. The head reads one vector: that of a class token, which precedes the patches, or without one the
-mean over the patches. The last norm is applied to that vector alone, which for the class token is the same as to all: a
-norm acts on each vector separately. Positions are learned, so a model is for images of one size.
+Layers are pre-norm. The input of the head is one vector: that of a class token, which precedes the patches, or if there
+is none the mean over the patches. The last norm is applied to this vector alone; for a class token the result is the
+same as with a norm of all vectors, since a norm acts on each vector separately. Positions are learned for one image
+size.
 
 Source: Dosovitskiy et al. 2021, An Image is Worth 16x16 Words; V. Abbott, Neural Circuit Diagrams, TMLR 2024, section
-3.5, for the way from attention to images; for the smaller sizes, Touvron et al. 2021, Training data-efficient image
+3.5, for attention on images; for the smaller sizes, Touvron et al. 2021, Training data-efficient image
 transformers.
 """
 
@@ -33,15 +34,15 @@ STANDARD: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "H": {"m": 1280, "k": 80, "h": 16, "f": 5120, "depth": 32},
     }
 )
-"""The standard sizes by name, tiny to huge: Dosovitskiy et al., Table 1; Touvron et al., Table 1."""
+"""The standard sizes by name, from tiny to huge: Dosovitskiy et al., Table 1; Touvron et al., Table 1."""
 
 
 @savable
 class Patches(nn.Module):
-    """Patch embedding: a learned linear map L of each p by p patch of an image to a vector of width m.
+    """Patch embedding: a learned linear map `L` from each p by p patch of an image to a vector of width m.
 
-    A convolution with stride p computes the same, slower. The weight is (m, c p p), a convolution's weight flattened.
-    It is initialized as in the paper's code: normal with variance 1/(number of inputs), truncated at two standard
+    A convolution with stride p computes the same, slower; flattened, its weight is that of `L`, (m, c p p). The weight
+    is initialized as in the paper's code: normal with variance 1/(number of inputs), truncated at two standard
     deviations; the bias as 0. Parameters: mcpp + m.
 
     Args:
@@ -72,7 +73,14 @@ class Patches(nn.Module):
 
     @circuit("b c (i p) (j p) -> b (i j) m", fixed="c p m")
     def forward(self, image: Tensor) -> Tensor:
-        """Return the vectors of the patches, row by row; raise ShapeError if patches do not tile the image."""
+        """Return the vectors of the patches, `b (i j) m`, row by row.
+
+        Args:
+            image: The images, `b c (i p) (j p)`.
+
+        Raises:
+            ShapeError: if the number of channels is not c, or if rows or columns are not a multiple of p.
+        """
         return self.L(rearrange(image, "b c (i p) (j q) -> b (i j) (c p q)", p=self.p, q=self.p))
 
 
@@ -80,14 +88,14 @@ class Patches(nn.Module):
 class VisionTransformer(VisionTransformerConversions):
     """Vision transformer for image classification, with n classes (Dosovitskiy et al., Figure 1).
 
-    The image becomes i by j patches: x vectors, with the class token. The defaults are ViT-B/16.
+    An image is cut into i by j patches; these and the class token, if any, are x vectors. The defaults are ViT-B/16.
 
-    Weights are initialized as in the paper's code: linear maps uniform within ±√(6 / (inputs + outputs)), Patches as
-    documented there, positions normal with standard deviation 0.02; the class token, biases and the head as 0, so that
+    Weights are initialized as in the paper's code: linear maps uniform within ±√(6 / (inputs + outputs)), `patches` as
+    in Patches, positions normal with standard deviation 0.02; the class token, biases and the head as 0, so that
     all classes are equally likely.
 
-    Parameters: cppm + m of the patches, xm of the positions, m of the class token, `depth` times
-    4mhk + 2mf + 3hk + f + 6m, 2m of the last norm, (m + 1)n of the head: 86,567,656 for ViT-B/16.
+    Parameters: cppm + m for the patches, xm for the positions, m for the class token, 4mhk + 2mf + 3hk + f + 6m for
+    each of `depth` layers, 2m for the last norm, (m + 1)n for the head; 86,567,656 for ViT-B/16.
 
     Args:
         image_size: Rows and columns of an image, or one number for both.
@@ -99,15 +107,15 @@ class VisionTransformer(VisionTransformerConversions):
         depth: Number of encoder layers.
         classes: Number n of classes.
         in_channels: Number c of channels of an image.
-        class_token: Whether the head reads a class token; otherwise the mean over the patches.
-        activation: Makes the activation of a feed-forward network, as its class does.
-        dropout: As in EncoderLayer, and of the first layer's input.
+        class_token: Whether the head is applied to the vector of a class token; otherwise to the mean over the patches.
+        activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
+        dropout: As in EncoderLayer; also applied to the first layer's input.
         eps: Number that the norms add to the variance.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if patches do not tile an image, or a size is below 1.
+        CircuitError: if rows or columns of an image are not a multiple of `patch_size`, or a size is below 1.
 
     >>> model = VisionTransformer(28, 7, m=32, k=8, h=4, f=64, depth=2, classes=10, in_channels=1)
     >>> model(torch.rand(5, 1, 28, 28)).shape
@@ -170,23 +178,30 @@ class VisionTransformer(VisionTransformerConversions):
 
     @circuit("b c (i p) (j p) -> b n", fixed="c i j p n")
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class; raise ShapeError for an image of another size."""
+        """Return the probability of each class, `b n`.
+
+        Args:
+            image: The images, `b c (i p) (j p)`, of the size given to the constructor.
+
+        Raises:
+            ShapeError: if the images have another size or another number of channels.
+        """
         return self.logits(image).softmax(-1)
 
     @circuit("b c (i p) (j p) -> b n", fixed="c i j p n")
     def logits(self, image: Tensor) -> Tensor:
-        """Return the unnormalized logits of the classes; `forward` returns their softmax."""
+        """Return the unnormalized logits of the classes, `b n`; `forward` returns their softmax."""
         return self.head(self.features(image))
 
     @circuit("b c (i p) (j p) -> b m", fixed="c i j p m")
     def features(self, image: Tensor) -> Tensor:
-        """Return the vector that the head reads: the class token's, or the mean over the patches, after the norm."""
+        """Return the head's input, `b m`: the class token's vector, or the mean over the patches, after the norm."""
         tokens = self.encode(image)
         return self.norm(reduce(tokens, "b x m -> b m", "mean") if self.class_token is None else tokens[:, 0])
 
     @features.kernel  # pyright: ignore[reportFunctionMemberAccess]
     def _(self, image: Tensor) -> Tensor:
-        """Compute the last layer for the class token alone: the head does not read the patches' vectors."""
+        """Compute the last layer for the class token alone: the head does not use the patches' vectors."""
         if self.class_token is None:
             return self.norm(reduce(self.encode(image), "b x m -> b m", "mean"))
         tokens = self.embed(image)
@@ -197,7 +212,7 @@ class VisionTransformer(VisionTransformerConversions):
 
     @circuit("b c (i p) (j p) -> b x m", fixed="c i j p x m")
     def encode(self, image: Tensor) -> Tensor:
-        """Return the vectors of the class token, if any, and of the patches, row by row, before the last norm."""
+        """Return the last layer's output, `b x m`, before the norm: the class token, if any, and the patches by row."""
         tokens = self.embed(image)
         for layer in self.layers:
             tokens = layer(tokens)
@@ -205,7 +220,7 @@ class VisionTransformer(VisionTransformerConversions):
 
     @circuit("b c (i p) (j p) -> b x m", fixed="c i j p x m")
     def embed(self, image: Tensor) -> Tensor:
-        """Return the first layer's input: the class token, if any, and the patches, with positions added."""
+        """Return the first layer's input, `b x m`: the class token, if any, and the patches, with positions added."""
         tokens = self.patches(image)
         if self.class_token is not None:
             tokens = torch.cat((repeat(self.class_token, "m -> b 1 m", b=image.shape[0]), tokens), 1)
@@ -219,17 +234,19 @@ class VisionTransformer(VisionTransformerConversions):
         Args:
             name: Ti, S, B, L or H, then a slash and the patch size.
             image_size: Rows and columns of an image, or one number for both.
-            **options: Further arguments of the class.
+            **options: Further arguments of the constructor, which take precedence over the standard sizes.
 
         Raises:
-            CircuitError: for another name.
+            CircuitError: if there is no standard size of this name.
 
         >>> sum(parameter.numel() for parameter in VisionTransformer.standard("B/16", device="meta").parameters())
         86567656
         """
         size, _, patch = name.partition("/")
         if size not in STANDARD or not patch.isdecimal():
-            raise CircuitError(f"VisionTransformer: there is no {name}; there are {', '.join(STANDARD)}, as in B/16")
+            raise CircuitError(
+                f"VisionTransformer: no standard size is named {name}; there are {', '.join(STANDARD)}, as in B/16"
+            )
         return cls(image_size, int(patch), **{**STANDARD[size], **options})
 
 
@@ -238,4 +255,6 @@ def _refuse_partial_patches(p: int, **sizes: int) -> None:
     for name, size in sizes.items():
         if size < p or size % p:
             near = f"{p}" if size < p else f"{size // p * p} or {size // p * p + p}"
-            raise CircuitError(f"VisionTransformer: patches {p} by {p} do not fill {size} {name}; it may have {near}")
+            raise CircuitError(
+                f"VisionTransformer: patches {p} by {p} do not fill {size} {name}; an image may have {near}"
+            )

@@ -1,8 +1,8 @@
 """Visual attention: attention between windows of two images, with queries, keys and values from convolutions.
 
 Windows are `kernel` by `kernel` and begin at every `stride`-th row and column, from the first. The image is padded with
-zeros so that the last windows fit, and the output is cropped to the target's size: every pixel of either image is in
-some window, whatever the size. The source may be the target itself (self-attention).
+zeros so that the last windows fit, and the output is cropped to the target's size: every pixel of both images is in at
+least one window, whatever their sizes. The source may be the target itself (self-attention).
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 28.
 """
@@ -28,24 +28,24 @@ class VisualAttention(nn.Module):
     Heads are stored one after another, as the axis `(h k)`. With kernel 1 and stride 1 this equals MultiHeadAttention
     over the pixels of the images, with the same weights.
 
-    Weights, and biases if any, are initialized as those of nn.Conv2d and nn.ConvTranspose2d: uniform within ±(ckk)^-½
-    for windows k by k, in all four.
+    Weights, and biases if any, are initialized as in nn.Conv2d and nn.ConvTranspose2d: uniform within ±(cww)^-½ for
+    windows w by w, in all four convolutions.
 
-    Parameters: 4chkww for windows w by w; biases are 3hk + c more.
+    Parameters: 4chkww for windows w by w; biases add 3hk + c.
 
     Args:
         c: Number of channels of both images and of the output.
         k: Width of a head.
         heads: Number h of heads.
         kernel: Rows and columns w of a window.
-        stride: Rows and columns from one window to the next.
+        stride: Distance between the first rows, and the first columns, of neighbouring windows.
         bias: Whether the four convolutions have a bias.
         dropout: Attention dropout: the probability that an attention weight is set to 0 in training.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if the stride is above the kernel, which leaves gaps between windows, or a number is below 1.
+        CircuitError: if `stride` is above `kernel`, which leaves gaps between windows, or a size is below 1.
 
     >>> attend = VisualAttention(c=33, k=8, heads=4, kernel=3, stride=3)
     >>> attend(torch.rand(1, 33, 16, 16), torch.rand(1, 33, 12, 20)).shape
@@ -80,19 +80,20 @@ class VisualAttention(nn.Module):
 
     @circuit("b c i j, b c u v -> b c i j", fixed="c", optional={"mask": "b i' j' u' v'"})
     def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return an image of the target's size: the attention output of its windows.
+        """Return the attention output of the target's windows as an image of the target's size, `b c i j`.
 
         In a bool `mask` True means *may attend*.
 
         Args:
-            target: The image that the queries come from.
-            source: The image that the keys and values come from.
-            mask: Which window (i', j') of the target may attend to which window (u', v') of the source: bool, or
-                floating and added to the scores. The windows of i rows are (i - kernel) / stride + 1, rounded up.
+            target: The images from which the queries are computed, `b c i j`.
+            source: The images from which the keys and values are computed, `b c u v`.
+            mask: Bool (True: may attend) or floating (added to the scores), `b i' j' u' v'`, for window (i', j') of the
+                target and window (u', v') of the source. In i rows there are (i - kernel) / stride + 1 windows, rounded
+                up.
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: for an image smaller than a window, or a mask of integers.
+            CircuitError: if an image is smaller than a window, or the mask is neither bool nor floating.
         """
         query = self.Cq(self._padded(target, "target"))
         source = self._padded(source, "source")

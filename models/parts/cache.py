@@ -1,7 +1,8 @@
 """A key-value cache: the keys and values of earlier decoding steps, so that no position is computed twice.
 
 Both tensors are allocated once, at their final length, with the axis of heads before that of positions, as attention
-reads them; a step writes its rows in place and nothing is copied. For inference only: in-place writes have no gradient.
+needs them. A step writes its positions in place, without copying earlier ones. For inference only: the writes are not
+differentiable.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from .sizes import refuse_sizes_below_one
 class KeyValueCache:
     """Preallocated keys and values of up to x positions, of which the first `length` are filled.
 
-    `MultiHeadAttention.cache` makes one that fits a module. Memory: 2gxk numbers for each example of the batch,
-    allocated by the constructor.
+    `MultiHeadAttention.cache` returns one with the sizes, device and dtype of a module. Memory: 2gxk numbers for each
+    example of the batch, allocated by the constructor.
 
     Args:
-        x: Number of positions that there is room for.
+        x: Number of positions that the cache has room for.
         k: Width of keys and values.
         g: Number of heads of keys and values.
         batch: Sizes of the leading axes.
@@ -57,9 +58,17 @@ class KeyValueCache:
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write n more positions; return the keys and values of all filled positions, as views of the cache.
 
+        Args:
+            key: Keys of the next n positions, `... g n k`.
+            value: Values of the next n positions, `... g n k`.
+
+        Returns:
+            The keys and the values of all x' filled positions, each `... g x' k`.
+
         Raises:
-            CircuitError: if there is no room for n more, if batch sizes, dtype or device differ from the cache's, or if
-                a gradient is required.
+            ShapeError: if g, n or k differ.
+            CircuitError: if there is no room for n more positions, if batch sizes, dtype or device differ from the
+                cache's, or if keys or values require a gradient while gradients are enabled.
         """
         self._refuse_unlike(key, value)
         n = key.shape[-2]

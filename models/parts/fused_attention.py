@@ -1,7 +1,7 @@
 """The kernels of attention: torch's fused operator, with its inputs prepared so that it is fast and free of NaN.
 
 The fused implementations of F.scaled_dot_product_attention need four axes, a contiguous last axis of every tensor, and
-no mask where `is_causal` says the same. With fewer axes (one example, as under torch.vmap) the operator runs its plain
+no mask where `is_causal` is equivalent. With fewer axes (one example, as under torch.vmap) the operator runs its plain
 implementation, which has derivatives of every order: missing axes are therefore added only where no derivative can be
 requested and no tensor is mapped by torch.func. The fused implementations have first derivatives in reverse mode only,
 and torch.vmap runs them in a loop: for other derivatives of a batch, and for many models at once, run the definition
@@ -20,7 +20,7 @@ from circuits import einsum, repeat
 
 from .masks import band, combine, is_bool, masked_out, refuse_window_and_start
 
-UNFUSED = 512
+MAX_UNFUSED_KEYS = 512
 """The largest number of keys for which training in bfloat16 on CPU is faster with the attention weights stored."""
 
 
@@ -53,7 +53,7 @@ def _fused_attention(
         first = start - window + 1
         key, value, start = key[..., first:, :], value[..., first:, :], window - 1
         mask = None if mask is None else mask[..., first:]
-    if mask is not None or window is not None or start != 0:  # otherwise the operator's `is_causal` says it all
+    if mask is not None or window is not None or start != 0:  # otherwise `is_causal` is enough
         mask, causal = _combined_mask(query, key, mask, causal, window, start), False
     output = _attend(query, key, value, mask, dropout, causal, enable_gqa)
     if len(lead) > 1:
@@ -62,10 +62,10 @@ def _fused_attention(
 
 
 fused_attention = partial(_fused_attention, False)
-"""The kernel of `attention`: one pass over the keys that never stores the scores."""
+"""The kernel of `attention`: torch's fused operator, one pass over the keys without storing all scores."""
 
 fused_grouped_attention = partial(_fused_attention, True)
-"""The kernel of `grouped_attention`: the same pass, without copies of the shared keys and values."""
+"""The kernel of `grouped_attention`: the same operator, without copies of the shared keys and values."""
 
 
 def _outside_transforms(*tensors: Tensor | None) -> bool:
@@ -87,7 +87,7 @@ def _combined_mask(
 ) -> Tensor | None:
     """Return the mask combined with the band of positions, in the query's dtype if floating; None if all may attend."""
     y, x = query.shape[-2], key.shape[-2]
-    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys (decoding): no key is hidden
+    latest = causal and start > 0 and y == 1 and x <= start + 1  # one query after all keys (decoding): none is masked
     positions = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
     if mask is None:
         return positions
@@ -114,18 +114,18 @@ def _attend(
     if mask is None:
         return attend(query, key, value, None, dropout, causal)
     empty = masked_out(mask).all(-1, keepdim=True)
-    mask = mask.masked_fill(empty, 1)  # 1 (or True) lets a row attend, so that softmax has no NaN; replaced by 0 below
+    mask = mask.masked_fill(empty, 1)  # 1 (or True) unmasks a row, so that softmax has no NaN; replaced by 0 below
     if mask.ndim == 3 < query.ndim:
         mask = mask[None]
     return attend(query, key, value, mask, dropout).masked_fill(empty, 0)
 
 
 def _trains_faster_unfused(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Return whether gradients are needed where those of the fused operator are slow."""
+    """Return whether gradients are needed that the fused operator computes slowly: in bfloat16 on CPU, for few keys."""
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or not torch.is_grad_enabled():
         return False
     needed = query.requires_grad or key.requires_grad or value.requires_grad
-    return needed and not torch.compiler.is_exporting() and key.shape[-2] <= UNFUSED
+    return needed and not torch.compiler.is_exporting() and key.shape[-2] <= MAX_UNFUSED_KEYS
 
 
 def _unfused_attention(
@@ -138,9 +138,9 @@ def _unfused_attention(
     *,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Return what F.scaled_dot_product_attention returns, by two products.
+    """Return the result of F.scaled_dot_product_attention, computed by two matrix products; the weights are stored.
 
-    The queries are scaled rather than the scores, of which there are more.
+    The queries are scaled, not the scores, which have more entries if x is above k.
     """
     if enable_gqa:
         n = query.shape[-3] // key.shape[-3]

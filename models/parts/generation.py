@@ -3,7 +3,7 @@
 A model provides the logits, as a function `step` that keeps its own cache; the loop, the choice of a token and the stop
 condition are here. No gradients are recorded, and the model's mode is not changed: in training mode dropout applies.
 
-Source: for the choice among the k most likely, Fan et al. 2018, Hierarchical Neural Story Generation.
+Source: for sampling from the k most likely tokens, Fan et al. 2018, Hierarchical Neural Story Generation.
 """
 
 import math
@@ -28,11 +28,12 @@ def choose(
     Args:
         logits: Unnormalized scores of the v tokens.
         temperature: A number above 0 to sample with; None for the most likely token.
-        top_k: With a temperature, sample from only so many of the most likely tokens.
+        top_k: With a temperature, sample from only the `top_k` most likely tokens.
         generator: Random number generator; torch's default one unless given.
 
     Raises:
-        CircuitError: if `temperature` is not above 0, `top_k` is not among 1 to v, or it comes without a temperature.
+        CircuitError: if `temperature` is not a finite number above 0, `top_k` is not 1 to v, or `top_k` is given
+            without a temperature.
 
     >>> choose(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]]))
     tensor([1, 0])
@@ -42,7 +43,7 @@ def choose(
         return logits.argmax(-1)
     kept, tokens = logits.sort(-1, descending=True) if top_k is None else logits.topk(top_k, -1)
     kept = kept.to(torch.promote_types(kept.dtype, torch.float32))
-    weight = ((kept - kept[..., :1]) / temperature).softmax(-1)  # at most 0, so that no low temperature overflows
+    weight = ((kept - kept[..., :1]) / temperature).softmax(-1)  # exponents are at most 0: none overflows
     place = torch.multinomial(weight.reshape(-1, weight.shape[-1]), 1, generator=generator)
     return tokens.gather(-1, place.view(*tokens.shape[:-1], 1)).squeeze(-1)
 
@@ -63,15 +64,16 @@ def extend(
     Args:
         tokens: The prompt, long integers of axes `... x`.
         count: Number of tokens to generate.
-        step: Maps the tokens not passed to it before, `... n`, to the logits of the token after them, `... v`.
+        step: Function from the tokens that were not passed to it before, `... n`, to the logits of the token that
+            follows them, `... v`.
         temperature: As in `choose`.
         top_k: As in `choose`.
         generator: As in `choose`.
-        stop: End-of-sequence token: a sequence that has generated it is continued with it, and generation ends early
-            when all sequences have.
+        stop: End-of-sequence token: after generating it, a sequence is padded with it, and generation ends early
+            when all sequences have generated it.
 
     Raises:
-        CircuitError: if the prompt is empty, or `count` is below 0.
+        CircuitError: if the prompt is empty, `count` is below 0, or `choose` raises one.
 
     >>> extend(torch.tensor([[3, 1]]), 3, lambda tokens: torch.eye(5)[(tokens[..., -1] + 1) % 5])
     tensor([[3, 1, 2, 3, 4]])
@@ -91,9 +93,11 @@ def extend(
 
 
 def refuse_sampling(v: int, temperature: float | None, top_k: int | None) -> None:
-    """Raise CircuitError for a temperature or a `top_k` with which none of v tokens can be chosen."""
+    """Raise CircuitError unless one of v tokens can be chosen with `temperature` and `top_k`, as in `choose`."""
     if temperature is not None and not 0 < temperature < math.inf:
-        raise CircuitError(f"temperature is {temperature}; it may be any number above 0, or None for the most likely")
+        raise CircuitError(
+            f"temperature is {temperature}; it may be any finite number above 0, or None for the most likely token"
+        )
     if top_k is None:
         return
     if temperature is None:
@@ -103,7 +107,7 @@ def refuse_sampling(v: int, temperature: float | None, top_k: int | None) -> Non
 
 
 def refuse_prompt_and_count(tokens: Tensor, count: int) -> None:
-    """Raise CircuitError if there is no token to begin with, or the count is below 0."""
+    """Raise CircuitError if the prompt has no token, or the count is below 0."""
     if not tokens.shape[-1]:
         raise CircuitError("the prompt is empty; begin with at least one token")
     if count < 0:

@@ -1,7 +1,7 @@
-"""Attention masks: the band that follows from positions, how masks are combined, and a softmax over masked scores.
+"""Attention masks: the band implied by positions, the combination of masks, and a softmax over masked scores.
 
-A mask is bool, where True means *may attend*, or floating, and then added to the scores: -inf masks a key out. Scores
-are a floating mask themselves, so the functions that combine masks also apply a mask to scores.
+A mask is bool (True means *may attend*) or floating (added to the scores; -inf masks a key out). Scores have the form
+of a floating mask, so `combine(score, mask)` applies a mask to scores.
 """
 
 import torch
@@ -20,8 +20,8 @@ def band(
     Args:
         y: Number of queries.
         x: Number of keys.
-        causal: Whether j ≤ start + i is required.
-        window: If given, |start + i - j| < window is required.
+        causal: Whether to require j ≤ start + i.
+        window: If given, require |start + i - j| < window.
         start: Position of the first query.
         device: Device of the mask.
 
@@ -52,16 +52,16 @@ def refuse_window_and_start(window: int | None, start: int) -> None:
 
 
 def refuse_other_length(name: str, x: int, **masks: Tensor | None) -> None:
-    """Raise ShapeError, beginning with `name`, unless every mask is for the x vectors that a cache will hold."""
+    """Raise ShapeError, with the caller's `name`, unless every mask's last axis has size x, the length of the cache."""
     for argument, mask in masks.items():
         if mask is not None and mask.shape[-1] != x:
             raise ShapeError(
-                f"{name}: {argument} is for {mask.shape[-1]} source vectors, and with this call's the cache has {x}"
+                f"{name}: {argument} is for {mask.shape[-1]} source vectors; with those of this call the cache has {x}"
             )
 
 
 def combine(mask: Tensor, other: Tensor) -> Tensor:
-    """Return the mask that masks out what either masks out, and adds to the scores what either adds."""
+    """Return two masks combined: a key is masked out if either masks it out; floating masks are added."""
     if is_bool(mask) and is_bool(other):
         return mask & other
     if is_bool(other):
@@ -72,7 +72,7 @@ def combine(mask: Tensor, other: Tensor) -> Tensor:
 
 
 def masked_out(mask: Tensor) -> Tensor:
-    """Return True where a mask forbids attention: at False of a bool mask, at -inf of a floating one."""
+    """Return a bool tensor, True where a key is masked out: by False in a bool mask, by -inf in a floating one."""
     return ~mask if is_bool(mask) else mask.isneginf()
 
 

@@ -1,10 +1,11 @@
-"""Position encodings: sines or learned vectors that are added, and rotary embeddings (RoPE).
+"""Position encodings: sinusoidal or learned vectors that are added to the input, and rotary embeddings (RoPE).
 
-Every encoding takes `start`, the position of the first vector, so that a sequence may be processed in pieces. Angles
-are computed on every call, in float32 or float64 whatever the input's dtype (bfloat16 cannot represent 257): no table
-is stored, so there is no maximal length and no buffer to initialize.
+Every encoding takes `start`, the position of the first vector, so that a sequence may be processed in pieces. The
+angles of sinusoidal and rotary encodings are computed on every call, in float32, or float64 for float64 inputs
+(bfloat16 cannot represent 257). No table is stored, so they have no maximal length and no buffer to initialize.
 
-Source: Vaswani et al. 2017, section 3.5; Gehring et al. 2017 for learned ones; Su et al. 2021, RoFormer, for rotary.
+Source: Vaswani et al. 2017, section 3.5, for sinusoidal encodings; Gehring et al. 2017 for learned ones; Su et al.
+2021, RoFormer, for rotary ones.
 """
 
 import torch
@@ -18,7 +19,7 @@ from .sizes import refuse_sizes_below_one
 
 @savable
 class SinusoidalPositions(nn.Module):
-    """Add sines and cosines of position p: sin(p / 10000^(2i/m)) to column 2i, the cosine to column 2i + 1.
+    """Add the sine of p / 10000^(2i/m), for position p, to column 2i, and the cosine to column 2i + 1.
 
     With an odd m the last column is a sine. No parameters.
 
@@ -40,7 +41,16 @@ class SinusoidalPositions(nn.Module):
 
     @circuit("... x m -> ... x m", fixed="m")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
-        """Return each vector plus the sines and cosines of its position; the first vector is at position `start`."""
+        """Return each vector plus the sines and cosines of its position.
+
+        Args:
+            input: The vectors, `... x m`.
+            start: Position of the first vector.
+
+        Raises:
+            ShapeError: if the width is not m.
+            CircuitError: if `start` is below 0.
+        """
         angle = _angles(input, start, self.m, 10000.0)
         waves = torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)
         return input + waves[:, : self.m].to(input.dtype)
@@ -48,12 +58,12 @@ class SinusoidalPositions(nn.Module):
 
 @savable
 class LearnedPositions(nn.Module):
-    """Add a learned vector for each position, of which there are x_max.
+    """Add a learned vector for each of x_max positions.
 
-    The vectors are initialized normal with standard deviation 0.02, as those of GPT-2 and BERT. Parameters: m x_max.
+    The vectors are initialized normal with standard deviation 0.02, as in GPT-2 and BERT. Parameters: m x_max.
 
     Args:
-        x_max: Number of positions, the greatest length of a sequence.
+        x_max: Number of positions, the maximal length of a sequence.
         m: Width of the vectors.
         device: Device of the parameter.
         dtype: Dtype of the parameter.
@@ -80,15 +90,20 @@ class LearnedPositions(nn.Module):
 
     @circuit("... x m -> ... x m", fixed="m")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
-        """Return each vector plus the learned vector of its position; the first vector is at position `start`.
+        """Return each vector plus the learned vector of its position.
+
+        Args:
+            input: The vectors, `... x m`.
+            start: Position of the first vector.
 
         Raises:
-            CircuitError: if `start` is below 0, or the last position is not among the x_max learned ones.
+            ShapeError: if the width is not m.
+            CircuitError: if `start` is below 0, or `start` + x is above x_max.
         """
         _refuse_negative(start)
         length, learned = input.shape[-2], self.weight.shape[0]
         if start + length > learned:
-            if isinstance(length, torch.SymInt):  # while a diagram is recorded, a symbolic size is a larger number
+            if isinstance(length, torch.SymInt):  # the size of a free axis while a diagram is recorded
                 raise CircuitError(
                     f"LearnedPositions: {learned} positions are learned, too few for a symbolic length, which has no"
                     f' upper limit; give it a size up to {learned}, as in trace(model, sizes={{"x": {learned}}})'
@@ -105,9 +120,9 @@ class LearnedPositions(nn.Module):
 class RotaryPositions(nn.Module):
     """Rotary position embeddings (RoPE): at position p, entries (i, i + k/2) are rotated by the angle p / base^(2i/k).
 
-    The score of a rotated query and a rotated key depends on their distance alone. Entries of the two halves are paired
-    as in GPT-NeoX and Llama; Su et al. pair neighbours 2i and 2i + 1, which is the same up to a permutation of the
-    entries. No parameters.
+    The score of a rotated query and a rotated key depends only on the distance between their positions. Entries of the
+    two halves are paired as in GPT-NeoX and Llama; Su et al. pair neighbours 2i and 2i + 1, which is the same up to a
+    permutation of the entries. No parameters.
 
     Args:
         k: Width of the vectors, an even number.
@@ -132,7 +147,16 @@ class RotaryPositions(nn.Module):
 
     @circuit("... x k -> ... x k", fixed="k")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
-        """Return each vector rotated by its position; the first vector is at position `start`."""
+        """Return each vector, rotated by the angles of its position.
+
+        Args:
+            input: The vectors, `... x k`.
+            start: Position of the first vector.
+
+        Raises:
+            ShapeError: if the width is not k.
+            CircuitError: if `start` is below 0.
+        """
         angle = _angles(input, start, self.k, self.base)
         cosine, sine = angle.cos(), angle.sin()
         first, second = input.to(angle.dtype).chunk(2, -1)
@@ -147,7 +171,7 @@ class RotaryPositions(nn.Module):
 def _angles(input: Tensor, start: int, width: int, base: float) -> Tensor:
     """Return p base^(-2i/width) for the position p of each vector (rows) and each pair i of entries (columns).
 
-    An elementwise product, since autocast would compute an einsum in bfloat16.
+    The product is elementwise, since autocast would compute an einsum in bfloat16.
     """
     _refuse_negative(start)
     precise = torch.float64 if input.dtype == torch.float64 else torch.float32

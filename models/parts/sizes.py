@@ -1,10 +1,10 @@
-"""The check that every constructor makes of its sizes: whole numbers from 1 on."""
+"""The check that constructors apply to their sizes: each is at least 1."""
 
 from circuits import CircuitError
 
 
 def refuse_sizes_below_one(name: str, **sizes: int | None) -> None:
-    """Raise CircuitError, beginning with the class's `name`, for the first size below 1; None is allowed.
+    """Raise CircuitError, with the class's `name`, for the first size below 1; None is allowed.
 
     >>> refuse_sizes_below_one("MLP", m=512, k=0)
     Traceback (most recent call last):

@@ -1,9 +1,9 @@
 """Weights: saving to a safetensors file and loading, conversion from other libraries, and messages if they do not fit.
 
 These modules import only the public names of `circuits`. Start with `files` (`save`, `load`, `savable`).
-`configuration` is constructor arguments as text, `errors` the message for weights that do not fit, `from_torch` the
-arguments that make models equal to torch's, `from_vision_peers` the names of weights in timm and transformers, and
-`vision_conversions` the methods of VisionTransformer that use them.
+`configuration` writes constructor arguments as text, `errors` has the message for weights that do not fit, `from_torch`
+the constructor arguments of a copy of torch's module, `from_vision_peers` the names of weights in timm and
+transformers, and `vision_conversions` the methods of VisionTransformer that use them.
 """
 
 from .errors import WeightsError

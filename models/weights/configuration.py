@@ -23,14 +23,14 @@ TORCH_CLASSES = {name: getattr(nn, name) for name in (*ACTIVATIONS.split(), *NOR
 """The classes of torch.nn that a text may name."""
 
 CLASSES: dict[str, type[nn.Module]] = {}
-"""The module classes that a text may name: those marked savable."""
+"""The module classes that a text may name: those decorated with `savable`."""
 
 NOT_WRITTEN = ("device", "dtype")
-"""Arguments that are not written, since the tensors have them."""
+"""Arguments that are not written, since the saved tensors have a dtype and `load` has an argument for the device."""
 
 
 def write(bound: inspect.BoundArguments) -> str:
-    """Return the arguments of a call as text, defaults included; a value that cannot be written is described in it.
+    """Return the arguments of a call as text, defaults included; a description replaces a value that cannot be written.
 
     >>> write(inspect.signature(lambda m, activation=nn.ReLU: None).bind(8))
     '{"args": [], "kwargs": {"m": 8, "activation": {"torch.nn": "ReLU"}}}'
@@ -52,7 +52,7 @@ def write(bound: inspect.BoundArguments) -> str:
 
 
 def _written(value: Any) -> Any:
-    """Return a value as JSON data; {"unwritable": ...} with a description if it has no such form."""
+    """Return a value as JSON data; {"unwritable": ...} with a description if it cannot be written."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple):
@@ -103,8 +103,10 @@ def _unwritable(value: Any) -> list[str]:
 def read(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and the keyword arguments in a text; sequences become tuples.
 
-    Modules among the arguments are made on torch's default device. Raises CircuitError for a text that `write` does not
-    write.
+    Modules among the arguments are made on torch's default device.
+
+    Raises:
+        CircuitError: if the text is not of the form that `write` returns.
 
     >>> read('{"args": [], "kwargs": {"m": 8, "activation": {"torch.nn": "ReLU"}}}')
     ((), {'m': 8, 'activation': <class 'torch.nn.modules.activation.ReLU'>})
@@ -116,7 +118,7 @@ def read(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _call(data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call from JSON data; raise ValueError if it is not of that form."""
+    """Return the arguments of a call from JSON data; raise ValueError if it is not of the form that `write` returns."""
     match data:
         case {"args": list(args), "kwargs": dict(kwargs)}:
             return tuple(_value(each) for each in args), {name: _value(each) for name, each in kwargs.items()}
@@ -125,7 +127,7 @@ def _call(data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _value(data: Any) -> Any:
-    """Return a value from JSON data; raise ValueError if it is not of a form that `write` writes."""
+    """Return a value from JSON data; raise ValueError if it is not of a form that `_written` returns."""
     match data:
         case None | bool() | int() | float() | str():
             return data

@@ -1,7 +1,7 @@
 """The message for a state dict that does not fit a model: which names, and which axes by name.
 
-The axis names of a weight are those of a trace of the model, `(h k) m`; an axis without a name shows its size, and if
-the model cannot be traced there are only sizes.
+The axis names of a weight, such as `(h k) m`, are taken from a trace of the model. An axis without a name is shown by
+its size; if the model cannot be traced, only sizes are shown.
 """
 
 import copy
@@ -26,12 +26,12 @@ class WeightsError(CircuitError, RuntimeError):
 def explain(
     model: nn.Module, state: Mapping[str, Any], load: Callable[[Mapping[str, Any]], Any], *, strict: bool
 ) -> str:
-    """Return why a model cannot load a state dict, a line for each reason; "" if neither names nor axes are the reason.
+    """Return why a model cannot load a state dict, one line for each name; "" if all names and shapes fit.
 
     Args:
         model: The model.
         state: The state dict.
-        load: Loads a state dict into the model, and returns the missing and the unexpected names as torch finds them.
+        load: Loads a state dict into the model, and returns the missing and the unexpected names as found by torch.
         strict: Whether missing and unexpected names are errors; if not, they are not listed.
     """
     own = model.state_dict()
@@ -49,28 +49,28 @@ def explain(
 def _missing_and_unexpected(
     state: Mapping[str, Any], wrong: list[str], load: Callable[[Mapping[str, Any]], Any]
 ) -> tuple[list[str], list[str]]:
-    """Return the missing and the unexpected names, without those in `wrong`, whose axes are others."""
+    """Return the missing and the unexpected names, without those in `wrong`, whose shapes differ."""
     fitting: Any = OrderedDict((name, value) for name, value in state.items() if name not in wrong)
-    if hasattr(state, "_metadata"):  # the versions of modules, by which torch upgrades an old state dict
+    if hasattr(state, "_metadata"):  # the versions of modules, which torch needs to upgrade an old state dict
         fitting._metadata = state._metadata  # pyright: ignore[reportAttributeAccessIssue]
     missing, unexpected = load(fitting)
     return [name for name in missing if name not in wrong], unexpected
 
 
 def rows(kind: str, names: list[str]) -> list[str]:
-    """Return a line for each name, and one that counts those beyond `MOST_ROWS`."""
+    """Return a line for each of the first `MOST_ROWS` names, and one with the number of further names."""
     more = [f"and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
     return [f"  {kind:<12}{name}" for name in (*names[:MOST_ROWS], *more)]
 
 
 def _suggestion(name: str, state: Mapping[str, Any], missing: list[str], own: Mapping[str, Any]) -> str:
-    """Return the missing name that may be meant, as text: a similar name of a tensor of the same shape; else ""."""
+    """Return text that suggests a missing name: one like `name`, of a tensor of the same shape; "" if there is none."""
     fitting = [each for each in missing if _same_shape(own[each], state[name])]
     return "".join([f" (perhaps {each})" for each in get_close_matches(name, fitting, 1, 0.8)])
 
 
 def _both_shapes(axes: str, here: Tensor, there: Any) -> str:
-    """Return the shapes in the model and in the state dict as text, with the names of the axes."""
+    """Return the shapes in the model (`here`) and in the state dict (`there`) as text, with the names of the axes."""
     return f"{axes + ' is' if axes else 'it is'} {_shape(here)} here, {_shape(there)} there"
 
 
@@ -90,14 +90,14 @@ def _axes(model: nn.Module) -> dict[str, str]:
     """Return the axes, as text, of each parameter and buffer of which at least one axis has a name."""
     try:
         boxes = [*trace(_on_meta(model)).walk()]
-    except Exception:  # why the model cannot be traced is not what the message is about
+    except Exception:  # the error of a trace does not belong in a message about weights
         return {}
     values = [value for box in boxes for value in box.inputs if value.role in ("parameter", "buffer")]
     return {value.name: f"{value}" for value in reversed(values) if any(value.axes)}
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """Return a copy with all tensors on meta, which can be traced even if only some of the model's are."""
+    """Return a copy with all tensors on meta, so that it can be traced even if only some of the model's are on meta."""
     tensors = [*model.parameters(), *model.buffers()]
     empty = [torch.empty_like(each, device="meta") for each in tensors]
     return copy.deepcopy(
@@ -110,7 +110,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 def _prefixed(own: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
-    """Return one line if the names of either side are those of the other with a prefix; else none."""
+    """Return one line if the names on one side are those on the other side with a prefix; otherwise no line."""
     for longer, shorter, where in ((state, own, "there"), (own, state, "here")):
         prefix = next(iter(longer), "").partition(".")[0] + "."
         if {*longer} == {prefix + name for name in shorter}:

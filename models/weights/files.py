@@ -1,8 +1,9 @@
-"""Models on disk: `save` writes a model to a safetensors file, `load` makes an equal model from it.
+"""Models on disk: `save` writes a model to a safetensors file, `load` returns a model equal to the saved one.
 
-The file's metadata has the name of the model's class, one of those marked `savable`, and its constructor arguments, as
-`models.weights.configuration` writes them. The class is looked up by name, not imported, and loading never unpickles
-or executes anything. A model is made on the meta device, without memory, and then gets the file's tensors.
+The file's metadata contains the name of the model's class, which is decorated with `savable`, and the constructor
+arguments, as text that `models.weights.configuration` writes. The class is looked up by name, not imported, and loading
+never unpickles or executes anything. `load` makes the model on the meta device, without memory, and then assigns the
+file's tensors to it.
 """
 
 import functools
@@ -30,19 +31,20 @@ Kind = TypeVar("Kind", bound=type[nn.Module])
 
 
 def savable(kind: Kind) -> Kind:
-    """Class decorator: `save` and `load` accept the class, and its `load_state_dict` explains errors by axis names.
+    """Class decorator: instances can be saved and loaded, and errors of `load_state_dict` show axis names.
 
     Each instance stores its constructor arguments as text; an instance of a subclass does not, unless the subclass is
-    marked itself. `load_state_dict` behaves as torch's, but raises a WeightsError, which is a RuntimeError too.
+    decorated too. `load_state_dict` is torch's, except that it raises WeightsError, a subclass of RuntimeError, if
+    names or shapes do not fit.
 
     Args:
-        kind: A class of modules, whose name no other savable class has.
+        kind: A subclass of nn.Module. Files refer to it by its name, which no other savable class may have.
 
     Returns:
         The class itself, changed in place.
 
     Raises:
-        CircuitError: if another class of the same name is savable already.
+        CircuitError: if another savable class has the same name.
     """
     known = CLASSES.get(kind.__name__, kind)
     if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
@@ -51,26 +53,33 @@ def savable(kind: Kind) -> Kind:
         )
     CLASSES[kind.__name__] = kind
     marked: Any = kind
-    make, take, parameters = marked.__init__, marked.load_state_dict, inspect.signature(kind)
+    initialize, load_weights, parameters = marked.__init__, marked.load_state_dict, inspect.signature(kind)
 
-    @functools.wraps(make)
+    @functools.wraps(initialize)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         exactly = type(self) is kind
-        make(self, *args, **kwargs)
+        initialize(self, *args, **kwargs)
         if exactly:
             self.__dict__["_made_with"] = write(parameters.bind(*args, **kwargs))
 
-    @functools.wraps(take)
+    @functools.wraps(load_weights, [name for name in functools.WRAPPER_ASSIGNMENTS if name != "__doc__"])
     def load_state_dict(
         self: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
+        """Copy parameters and buffers from a state dict into this module and its submodules.
+
+        Arguments and result are those of nn.Module.load_state_dict.
+
+        Raises:
+            WeightsError: if names or shapes do not fit; the message lists them, with the names of the axes.
+        """
         try:
-            return take(self, state_dict, strict, assign)
+            return load_weights(self, state_dict, strict, assign)
         except WeightsError:
             raise
         except RuntimeError as error:
-            retake = functools.partial(take, self, strict=False, assign=assign)
-            explanation = explain(self, state_dict, retake, strict=strict)
+            load_fitting = functools.partial(load_weights, self, strict=False, assign=assign)
+            explanation = explain(self, state_dict, load_fitting, strict=strict)
             if not explanation:
                 raise
             raise WeightsError(explanation) from error
@@ -80,17 +89,20 @@ def savable(kind: Kind) -> Kind:
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a model's state dict to a safetensors file, with its class and its constructor arguments.
+    """Write a model to a safetensors file: its state dict, the name of its class, and its constructor arguments.
 
-    Tied parameters are written once, and tied again by `load`. The file is written completely or not at all.
+    Tied parameters are written once, and tied again by `load`. The file is written completely or not at all. The mode
+    (training or evaluation), hooks and `requires_grad` are not saved.
 
     Args:
-        model: An instance of a class that is marked `savable`, as all model classes of `models` are.
+        model: An instance of a class decorated with `savable`, as all model classes of `models` are.
         path: The file, which is replaced if it exists.
 
     Raises:
-        CircuitError: for a model that `load` could not make again: its class is not savable, a constructor argument
-            cannot be written, or its weights are not those that its class makes from the arguments.
+        CircuitError: if `load` could not restore the model: its class is not savable, a constructor argument cannot be
+            written, a tensor has no data (it is on meta), a buffer is not persistent, or names or shapes of its weights
+            are not those of a new model with the same arguments. Also if safetensors cannot write the file.
+        OSError: if the file cannot be created, as in a folder that does not exist.
 
     >>> import models, tempfile
     >>> path = f"{tempfile.mkdtemp()}/mlp.safetensors"
@@ -125,13 +137,13 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def _mode_of_a_new_file(path: Path) -> int:
-    """Return the permissions of a file that this process makes; safetensors from 0.8 on sets narrower ones."""
+    """Create an empty file and return its permissions; safetensors sets narrower ones from version 0.8 on."""
     path.touch()
     return path.stat().st_mode & 0o777
 
 
 def _tensors_and_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return every tensor of the state dict once, with its own memory, and the first name of each further tied name."""
+    """Return each tensor of the state dict once, in memory of its own, and the first name for each further tied one."""
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[int, str] = {}
@@ -151,7 +163,7 @@ def _tensors_and_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
-    """Raise CircuitError if a model made with the same arguments could not load this model's weights."""
+    """Raise CircuitError if `made`, a new model with the same arguments, could not load this model's weights."""
     state = {name: value.to("meta") for name, value in model.state_dict().items()}
     try:
         made.load_state_dict(state)
@@ -169,7 +181,7 @@ def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
 
 
 class _File(NamedTuple):
-    """The contents of a file: the model's class, its constructor arguments, the tied names, the tensors."""
+    """The contents of a file: the model's class (`kind`), its constructor arguments, the tied names, the tensors."""
 
     kind: type[nn.Module]
     arguments: str
@@ -180,7 +192,7 @@ class _File(NamedTuple):
 def load(
     path: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """Return the model that `save` wrote, in training mode as every new module.
+    """Return a model equal to the one that `save` wrote, in training mode as every new module.
 
     Loading never unpickles or executes anything in the file.
 
@@ -190,11 +202,12 @@ def load(
         dtype: Dtype of the floating tensors; as in the file unless given.
 
     Raises:
-        CircuitError: for a file that is incomplete, was not written by `save`, was written by a later version of it,
-            or has a model of a class that is not savable here.
+        CircuitError: if the file is incomplete, was not written by `save`, was written by a later version of it, or
+            names a class that no imported module has decorated with `savable`; or if `dtype` is not floating.
+        FileNotFoundError: if there is no such file.
     """
     if dtype is not None and not dtype.is_floating_point:
-        raise CircuitError(f"models.load: dtype may be a floating one, as torch.bfloat16, not {dtype}")
+        raise CircuitError(f"models.load: dtype may be a floating one, such as torch.bfloat16, not {dtype}")
     path = Path(path)
     file = _read(path)
     model = _made_on_meta(file.kind, file.arguments, f"{path}: ")
@@ -215,7 +228,7 @@ def load(
 
 
 def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Module:
-    """Return a model of a class on meta; raise CircuitError if it cannot be made with these arguments."""
+    """Return a model on meta; raise CircuitError, beginning with `where`, if it cannot be made with the arguments."""
     try:
         with torch.device("meta"):
             args, kwargs = read(arguments)
@@ -252,7 +265,7 @@ def _read(path: Path) -> _File:
 
 
 def _ties(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:
-    """Return the further names of tied tensors, each with the first; None if the text does not fit the tensors."""
+    """Return the further names of tied tensors, each with the first name; None if the text does not fit the tensors."""
     try:
         tied = json.loads(text)
     except (ValueError, RecursionError):

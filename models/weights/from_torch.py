@@ -1,7 +1,7 @@
 """The constructor arguments that make a model equal to one of torch's transformer modules.
 
-What torch's module has and the models here do not is refused by name. Start with `stack_settings`; `theirs` is always
-torch's module.
+A setting or submodule of torch's module that the models here do not support raises CircuitError, which names it. Start
+with `stack_settings`; `theirs` is always torch's module.
 """
 
 import copy
@@ -17,7 +17,7 @@ from circuits import CircuitError
 
 
 def attention_settings(theirs: nn.MultiheadAttention) -> dict[str, Any]:
-    """Return the arguments that make a MultiHeadAttention like torch's; raise CircuitError if none is equal to it."""
+    """Return the arguments that make a MultiHeadAttention equal to torch's; raise CircuitError if there are none."""
     refused = {
         "kdim": theirs.kdim != theirs.embed_dim,
         "vdim": theirs.vdim != theirs.embed_dim,
@@ -26,7 +26,7 @@ def attention_settings(theirs: nn.MultiheadAttention) -> dict[str, Any]:
     }
     if any(refused.values()):
         names = ", ".join(name for name, present in refused.items() if present)
-        raise CircuitError(f"MultiHeadAttention.from_torch: nn.MultiheadAttention with {names} has no equal here")
+        raise CircuitError(f"MultiHeadAttention.from_torch: nn.MultiheadAttention with {names} is not supported")
     return {
         "m": theirs.embed_dim,
         "k": theirs.head_dim,
@@ -48,14 +48,14 @@ def attention_state(theirs: nn.MultiheadAttention) -> dict[str, Tensor]:
 
 
 def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> dict[str, Any]:
-    """Return the arguments that make a layer like torch's; raise CircuitError if no layer here is equal to it."""
+    """Return the arguments that make a layer equal to torch's; raise CircuitError if there are none."""
     title = f"from_torch: nn.{type(theirs).__name__}"
     parts = list(theirs.children())
     attentions = [each for each in parts if isinstance(each, nn.MultiheadAttention)]
     boxes = [theirs.linear1, theirs.linear2, *(part for name, part in theirs.named_children() if "norm" in name)]
     unsupported = [type(each).__name__ for each in boxes if type(each) not in (nn.Linear, nn.LayerNorm)]
     if unsupported:
-        raise CircuitError(f"{title} with a {unsupported[0]} has no equal here; nn.Linear and nn.LayerNorm have")
+        raise CircuitError(f"{title} with a {unsupported[0]} is not supported; nn.Linear and nn.LayerNorm are")
     values: dict[str, set[Any]] = {
         "h": {each.num_heads for each in attentions},
         "dropout": {each.p if isinstance(each, nn.Dropout) else each.dropout for each in parts if _has_dropout(each)},
@@ -65,7 +65,7 @@ def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLay
     for name, several in values.items():
         if len(several) > 1:
             shown = " and ".join(f"{value}" for value in sorted(several))
-            raise CircuitError(f"{title} with {name} of {shown} has no equal here, where a layer has one {name}")
+            raise CircuitError(f"{title} with {name} of {shown} is not supported; here a layer has one {name}")
     return {name: only.pop() for name, only in values.items()} | {
         "m": theirs.linear1.in_features,
         "k": attentions[0].head_dim,
@@ -95,29 +95,25 @@ def _activation(title: str, function: Any) -> Callable[[], nn.Module]:
         return lambda: copy.deepcopy(function)
     if function not in _ACTIVATIONS:
         name = getattr(function, "__name__", f"{function}")
-        raise CircuitError(f"{title} with activation {name} has no equal here; it may be relu, gelu, or an nn.Module")
+        raise CircuitError(f"{title} with activation {name} is not supported; it may be relu, gelu, or an nn.Module")
     return _ACTIVATIONS[function]
 
 
 def stack_settings(theirs: Any) -> dict[str, Any]:
-    """Return the arguments that make a stack of layers like torch's; raise CircuitError if none is equal to it."""
+    """Return the arguments that make a stack of layers equal to torch's; raise CircuitError if there are none."""
     title = f"from_torch: nn.{type(theirs).__name__}"
     kind = _LAYERS.get(type(theirs))
     unsupported = [type(each).__name__ for each in getattr(theirs, "layers", ()) if type(each) is not kind]
     if kind is None or unsupported or not len(theirs.layers):
         with_layer = f" with a layer of class {unsupported[0]}" if unsupported else ""
-        raise CircuitError(
-            f"{title}{with_layer} has no equal here; nn.TransformerEncoder and nn.TransformerDecoder have"
-        )
+        raise CircuitError(f"{title}{with_layer} is not supported; nn.TransformerEncoder and nn.TransformerDecoder are")
     settings, *others = (layer_settings(each) for each in theirs.layers)
     for other in others:
         refuse_unlike(f"{title} with layers", settings, other)
     norm = theirs.norm
     if norm is not None:
         if type(norm) is not nn.LayerNorm:
-            raise CircuitError(
-                f"{title} with a norm of class {type(norm).__name__} has no equal here; nn.LayerNorm has"
-            )
+            raise CircuitError(f"{title} with a norm of class {type(norm).__name__} is not supported; nn.LayerNorm is")
         refuse_unlike(f"{title} with a norm and layers", {"eps": norm.eps, "bias": norm.bias is not None}, settings)
     return settings | {"depth": len(theirs.layers), "final_norm": norm is not None}
 
@@ -129,8 +125,8 @@ _LAYERS: dict[type, type] = {
 
 
 def refuse_unlike(title: str, some: dict[str, Any], others: dict[str, Any]) -> None:
-    """Raise CircuitError if two parts of torch's module differ in a setting that they share here."""
+    """Raise CircuitError if two parts of torch's module differ in a setting that is the same for both here."""
     for name, value in some.items():
         first, second = (f"{each()}" if name == "activation" else each for each in (value, others[name]))
         if first != second:
-            raise CircuitError(f"{title} whose {name} is {first} and {second} has no equal here, where it is the same")
+            raise CircuitError(f"{title} whose {name} is {first} and {second} is not supported; here it is the same")

@@ -1,10 +1,10 @@
 """The weights of timm's and Hugging Face's vision transformers, renamed to and from the names of VisionTransformer.
 
 Weights are renamed, split and reshaped, and not changed otherwise. Both sides are state dicts, tensors by name: neither
-library is imported, and no file is read. Tables state the name and the axes of every weight, and each tensor is checked
+library is imported, and no file is read. Tables list the name and the axes of every weight, and each tensor is checked
 against its row. Start with `read`; `models.weights.vision_conversions` has the methods that users call.
 
-Source: the names of timm 1.0 and of transformers 5; those before 5, which most files on the Hub have.
+Source: the names of timm 1.0, of transformers 5, and of transformers before 5, as in most files on the Hub.
 """
 
 import re
@@ -21,7 +21,7 @@ from .errors import WeightsError, rows
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of the other library: its name and axes, and its name here, or names if it joins several."""
+    """A tensor of the other library: its name, its axes, and its name here, or several names if it joins tensors."""
 
     name: str
     axes: str
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors under their names here, and the size of every axis and `depth`; `name` begins the messages about them."""
+    """Tensors under their names here, the size of every axis and of `depth`; error messages begin with `name`."""
 
     name: str
     sizes: dict[str, int]
@@ -70,7 +70,7 @@ TIMM: Table = (
     ("head.weight", "n m", "head.weight"),
     ("head.bias", "n", "head.bias"),
 )
-"""The names of timm's models with a class token, which the head reads after `norm`."""
+"""The names of timm's models with a class token; the head is applied to its vector after `norm`."""
 
 HUGGING_FACE: Table = (
     ("vit.embeddings.patch_embeddings.projection.weight", "m c p q", "patches.L.weight"),
@@ -123,13 +123,13 @@ def _renamed(table: Table, names: Mapping[str, str]) -> Table:
 
 
 TIMM_MEAN = tuple(row for row in _renamed(TIMM, {"norm.": "fc_norm."}) if row[2] != "class_token")
-"""The names of timm's models without a class token: the head reads the mean over the patches after `fc_norm`."""
+"""The names of timm's models without a class token; the head is applied to the patches' mean after `fc_norm`."""
 
 EARLIER = _renamed(HUGGING_FACE, _EARLIER)
 """The names of transformers before version 5."""
 
 _OWN_AXES = {"m c p q": "m (c p q)", "1 1 m": "m", "1 x m": "x m"}
-"""The axes here of tensors that have other axes there."""
+"""The axes of a tensor in the other library, with its axes here, where they differ."""
 
 
 def timm_table(state: Mapping[str, Tensor]) -> Table:
@@ -147,13 +147,13 @@ def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | No
     """Return the tensors of a state dict under their names here.
 
     Args:
-        name: The caller, with which messages begin.
+        name: Name of the calling method, with which error messages begin.
         table: The names and axes of the state dict.
         state: The other library's state dict.
-        classes: If given, the head is replaced by one for so many classes, initialized as 0.
+        classes: If given, the head is replaced by one for this number of classes, initialized as 0.
 
     Raises:
-        WeightsError: for tensors that are missing, unexpected, or have other axes.
+        WeightsError: if tensors are missing or unexpected, or have other axes.
     """
     depth = _depth(table, state)
     parts = list(_parts(table, depth))
@@ -178,7 +178,14 @@ def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | No
 
 
 def write(table: Table, state: Mapping[str, Tensor], depth: int, **sizes: int) -> dict[str, Tensor]:
-    """Return a state dict of this library under the other library's names; `sizes` are of axes that are joined here."""
+    """Return a state dict of this library under the other library's names.
+
+    Args:
+        table: The names and axes in the other library.
+        state: The state dict of this library.
+        depth: Number of layers.
+        **sizes: Sizes of axes that are joined here and separate in the other library.
+    """
     renamed = {}
     for part in _parts(table, depth):
         values = [state[each] for each in part.own_names]
@@ -198,7 +205,7 @@ def _parts(table: Table, depth: int) -> Iterator[Part]:
 
 
 def _depth(table: Table, state: Mapping[str, Tensor]) -> int:
-    """Return the number of layers, by the largest number in the names; at least 1."""
+    """Return the number of layers: one more than the largest index of a layer in the names, at least 1."""
     start = re.escape(next(name for name, _, _ in table if "{}" in name).split("{}")[0])
     matches = (re.match(rf"{start}(\d+)\.", name) for name in state)
     return max((int(each[1]) + 1 for each in matches if each), default=1)

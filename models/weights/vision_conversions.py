@@ -15,7 +15,7 @@ from . import from_vision_peers
 
 
 class VisionTransformerConversions(nn.Module):
-    """The methods of VisionTransformer that convert its weights; the base class of it alone."""
+    """The methods of VisionTransformer that convert its weights; no other class inherits from this one."""
 
     _standard_widths: ClassVar[Mapping[int, int]]
     """The width k of a head in each standard size, by the width m of its vectors."""
@@ -38,21 +38,21 @@ class VisionTransformerConversions(nn.Module):
         classes: int | None = None,
         **options: Any,
     ) -> Self:
-        """Return a model with the weights of timm's VisionTransformer, and so with equal logits.
+        """Return a model with the weights, and so the logits, of timm's VisionTransformer.
 
-        All sizes but two are read from the tensors. A model without a class token is one that timm builds with
-        `class_token=False, global_pool="avg"`, whose norm follows the mean over the patches.
+        All sizes except `image_size` and `k` are read from the tensors. A model without a class token is one that timm
+        builds with `class_token=False, global_pool="avg"`, whose norm follows the mean over the patches.
 
         Args:
             state: The `state_dict()` of timm's model.
-            image_size: Rows and columns of an image; square unless given.
-            k: Width of a head; that of the standard size of the same width m unless given.
-            classes: If given, the head is replaced by one for so many classes, initialized as 0.
-            **options: Further arguments of the class: `dropout`, `activation`, `eps`.
+            image_size: Rows and columns of an image, or one number for both. Unless given, the image is square.
+            k: Width of a head. Unless given, that of the standard size (see `standard`) with the same width m.
+            classes: If given, the head is replaced by one for this number of classes, initialized as 0.
+            **options: Further arguments of the constructor: `dropout`, `activation`, `eps`.
 
         Raises:
-            WeightsError: for weights that are missing, unexpected, or have other axes, each by its name.
-            CircuitError: if `image_size` or `k` has to be given, or does not fit the weights.
+            WeightsError: if weights are missing or unexpected, or have other axes; the message names them.
+            CircuitError: if `image_size` or `k` is not given and cannot be inferred, or does not fit the weights.
         """
         table = from_vision_peers.timm_table(state)
         weights = from_vision_peers.read("VisionTransformer.from_timm", table, state, classes)
@@ -95,7 +95,7 @@ class VisionTransformerConversions(nn.Module):
         k: int | None,
         options: Mapping[str, Any],
     ) -> Self:
-        """Return a model with these weights, of the sizes that they have."""
+        """Return a model with the sizes of the weights, and with the weights."""
         name, sizes, positions = weights.name, weights.sizes, weights.tensors["positions"]
         class_token = "class_token" in weights.tensors
         patches = sizes["x"] - class_token
@@ -107,7 +107,7 @@ class VisionTransformerConversions(nn.Module):
             raise CircuitError(f"{name}: {patches} patches do not form a square; give image_size=(rows, columns)")
         if k is None or sizes["a"] % k:
             raise CircuitError(
-                f"{name}: the width of a head is not among the sizes; give k=, a divisor of {sizes['a']}"
+                f"{name}: the width of a head does not follow from the weights; give k=, a divisor of {sizes['a']}"
             )
         model = cls(
             side * sizes["p"] if image_size is None else image_size,
@@ -137,7 +137,7 @@ class VisionTransformerConversions(nn.Module):
         """Return the weights as a state dict that ViTForImageClassification of transformers 5 loads.
 
         Raises:
-            CircuitError: without a class token, which that model always has.
+            CircuitError: if this model has no class token, since ViTForImageClassification always has one.
         """
         if self.class_token is None:
             raise CircuitError(

@@ -126,7 +126,7 @@ def test_windows_and_starts_number_by_number(way: Any, name: str, reach: dict[st
 
 @both_ways
 def test_a_causal_window_is_mistrals_and_a_plain_one_longformers(way: Any) -> None:
-    """With equal scores a row is the mean of what it attends to: itself and w - 1 before, or w - 1 on either side."""
+    """With equal scores a query gets a mean of values: its own and w - 1 before it, or w - 1 on either side."""
     scores, numbers = torch.zeros(6, 1), torch.eye(6)
     with way():
         causal = attention(scores.expand(6, 6), scores.expand(6, 6), numbers, causal=True, window=3)
@@ -137,7 +137,7 @@ def test_a_causal_window_is_mistrals_and_a_plain_one_longformers(way: Any) -> No
 
 @both_ways
 @pytest.mark.parametrize("lead", [(), (2, 3)])
-def test_what_no_query_can_reach_is_refused(way: Any, lead: tuple[int, ...]) -> None:
+def test_windows_and_starts_out_of_range_are_refused(way: Any, lead: tuple[int, ...]) -> None:
     data = torch.randn(*lead, 4, 2)
     with way():
         with pytest.raises(CircuitError, match="window of 0 lets a query attend to no key; it may be 1"):
@@ -390,7 +390,7 @@ def test_one_example_gets_four_axes_where_no_derivative_is_needed(spy: Spy, lead
 
 
 def test_one_example_keeps_its_axes_under_every_transform(spy: Spy) -> None:
-    """vmap, jvp, a forward-mode tangent, grad, a gradient of the mask: torch's plain implementation has them all."""
+    """vmap, jvp, a forward-mode tangent, grad, a gradient of the mask: torch's plain implementation supports all."""
 
     def attend(query: Tensor) -> Tensor:
         return attention(query, key, key)
@@ -427,7 +427,7 @@ def test_one_query_after_all_keys_needs_no_mask_and_no_keys_beyond_its_window(sp
 
 @pytest.mark.parametrize("groups", [None, 2])
 def test_a_short_bfloat16_model_trains_without_the_fused_operator(spy: Spy, groups: int | None) -> None:
-    """Its reverse pass is slow in bfloat16 on CPU; without gradients and for long sequences it is used."""
+    """The fused operator's reverse pass is slow in bfloat16 on CPU; it is used without gradients or for many keys."""
     model = MultiHeadAttention(8, 4, 2, groups=groups and 1, dtype=torch.bfloat16)
     for length, calls in ((512, 0), (513, 1)):
         data = torch.randn(length, 8, dtype=torch.bfloat16)
@@ -548,7 +548,7 @@ def test_axes_that_clash_are_named() -> None:
         grouped_attention(torch.rand(5, 5, 8), torch.rand(2, 7, 8), torch.rand(2, 7, 8))
 
 
-# --- In heads ---------------------------------------------------------------------------------------------------------
+# --- Multi-head ----------------------------------------------------------------------------------------------------
 
 
 def head_by_head(
@@ -644,7 +644,7 @@ def test_names_of_the_state_are_a_promise() -> None:
 @pytest.mark.parametrize("groups", [None, 2])
 @pytest.mark.parametrize("batch", [2, 4])
 def test_each_example_has_its_own_mask(groups: int | None, batch: int) -> None:
-    """Also with as many examples as heads, or groups, where a mistake would not change the shapes."""
+    """Also with as many examples as heads or groups, so that a confusion of these axes would not change the shapes."""
     model = MultiHeadAttention(6, 3, 4, groups=groups, dtype=torch.float64)
     target, source = tensors((batch, 5, 6), (batch, 7, 6))
     mask, head_mask = torch.rand(batch, 5, 7) < 0.5, torch.rand(batch, 4, 5, 7) < 0.8
@@ -701,7 +701,7 @@ def test_dropout_is_for_training_alone() -> None:
 
 
 def test_a_bias_on_the_keys_changes_nothing() -> None:
-    """It adds the same number to every score of a query, which does not change the softmax: its gradient is zero."""
+    """The bias adds the same number to every score of a query, so the softmax does not change: its gradient is zero."""
     model = MultiHeadAttention(6, 3, 2, bias=True, dtype=torch.float64)
     target, source = tensors((5, 6), (7, 6))
     model(target, source).square().sum().backward()
@@ -766,7 +766,7 @@ def test_from_torch_copies() -> None:
 @pytest.mark.parametrize(
     "options", [{"kdim": 3}, {"vdim": 5}, {"kdim": 3, "vdim": 5}, {"add_bias_kv": True}, {"add_zero_attn": True}]
 )
-def test_from_torch_refuses_by_name_what_the_figure_has_not(options: dict[str, Any]) -> None:
+def test_from_torch_names_options_that_the_figure_does_not_have(options: dict[str, Any]) -> None:
     with pytest.raises(CircuitError, match=", ".join(options)):
         MultiHeadAttention.from_torch(nn.MultiheadAttention(4, 2, **options))
 

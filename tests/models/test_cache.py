@@ -21,7 +21,7 @@ both_ways = pytest.mark.parametrize("way", [nullcontext, definitions], ids=["ker
 
 
 def pieces(model: MultiHeadAttention, data: Tensor, steps: list[int], masks: dict[str, Tensor]) -> Tensor:
-    """The output of a module with a cache, a few vectors at a time; each step gets its rows of the masks."""
+    """The output of a module with a cache, a few vectors at a time; each step gets their rows of the masks."""
     cache, answers, start = model.cache(data.shape[-2], data.shape[:-2]), [], 0
     for stop in torch.tensor(steps).cumsum(0).tolist():
         now = data[..., start:stop, :]
@@ -59,15 +59,15 @@ def test_step_by_step_is_at_once(way: Any, options: dict[str, Any], masked: str,
 @given(
     steps=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     groups=st.sampled_from([1, 2, 4]),
-    turned=st.booleans(),
+    rotated=st.booleans(),
     window=st.none() | st.integers(1, 12),
     batch=st.sampled_from([(), (2,), (2, 1, 2)]),
 )
 @torch.no_grad()
 def test_step_by_step_is_at_once_for_any_steps(
-    steps: list[int], groups: int, turned: bool, window: int | None, batch: tuple[int, ...]
+    steps: list[int], groups: int, rotated: bool, window: int | None, batch: tuple[int, ...]
 ) -> None:
-    rotary = RotaryPositions(2) if turned else None
+    rotary = RotaryPositions(2) if rotated else None
     model = MultiHeadAttention(3, 2, 4, groups=groups, rotary=rotary, window=window, dtype=torch.float64)
     data = torch.randn(*batch, sum(steps), 3, dtype=torch.float64)
     torch.testing.assert_close(pieces(model, data, steps, {}), model(data, data, causal=True))
@@ -198,7 +198,7 @@ def test_a_mask_is_for_all_that_the_cache_then_has(name: str) -> None:
     cache = model.cache(9)
     model(data, data, causal=True, cache=cache)
     mask: dict[str, Any] = {name: torch.ones(4, 3, 3, dtype=torch.bool)[0 if name == "mask" else slice(None)]}
-    with pytest.raises(ShapeError, match=f"{name} is for 3 source vectors, and with this call's the cache has 6"):
+    with pytest.raises(ShapeError, match=f"{name} is for 3 source vectors; with those of this call the cache has 6"):
         model(data, data, **mask, cache=cache)
     assert cache.length == 3
 

@@ -134,7 +134,7 @@ def test_the_jacobian_of_softmax_at_the_scores_is_the_documents() -> None:
     torch.testing.assert_close(found.reshape(4, 4), exact(JACOBIAN))
 
 
-# --- Any numbers and sizes, against code without tensor operators of torch --------------------------------------------
+# --- Any numbers and sizes, against code without torch's tensor operators ---------------------------------------------
 
 
 def by_loops(weights: dict[str, list[Any]], image: list[list[float]], right: list[float]) -> tuple[list[float], float]:

@@ -44,7 +44,7 @@ def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
 
 
 def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logits of one text computed from the state dict, token by token and head by head."""
+    """The logits of one text, computed from the state dict token by token and head by head."""
     state = dict(model.named_parameters())
     k, (h, g) = 4, (4, state["layers.0.attention.Lk.weight"].shape[0] // 4)
     window = 3 if g == 2 else len(tokens)
@@ -57,7 +57,7 @@ def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Ten
         scaled = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
         return scaled * state[f"{name}.weight"] + state.get(f"{name}.bias", torch.zeros((), dtype=data.dtype))
 
-    def turned(data: Tensor, position: int) -> Tensor:
+    def rotated(data: Tensor, position: int) -> Tensor:
         if "positions.weight" in state:
             return data
         entries = [*data]
@@ -80,7 +80,7 @@ def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Ten
             for head in range(h):
                 own, shared = slice(head * k, (head + 1) * k), slice(head * g // h * k, (head * g // h + 1) * k)
                 seen = range(max(0, y - window + 1), y + 1)
-                scores = [turned(query[y, own], y) @ turned(key[x, shared], x) / k**0.5 for x in seen]
+                scores = [rotated(query[y, own], y) @ rotated(key[x, shared], x) / k**0.5 for x in seen]
                 weight = torch.stack(scores).exp() / torch.stack(scores).exp().sum()
                 heads.append(sum(weight[j] * value[x, shared] for j, x in enumerate(seen)))
             rows.append(torch.cat(heads))
@@ -97,7 +97,7 @@ def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Ten
 @every_variant
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_model_by_functions(variant: str, dtype: torch.dtype) -> None:
-    """Values and the gradient of every parameter; in single precision relative to the largest number."""
+    """Values, and all gradients; in single precision the tolerance is relative to the largest number."""
     model, tokens = small(variant, dtype=dtype), torch.randint(11, (6,))
     ours, expected = model.logits(tokens), by_functions(model, tokens)
     loose: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
@@ -110,7 +110,7 @@ def test_the_model_by_functions(variant: str, dtype: torch.dtype) -> None:
 
 
 def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """The state dict of another library under the names here; some of its weights join three of this library's."""
+    """The state dict of another library under the names here; a weight that joins three of this library's is split."""
     found = {}
     for name, value in state.items():
         for old, new in names.items():
@@ -123,8 +123,8 @@ def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor
     return found
 
 
-def grown_by(theirs: Any, tokens: Tensor) -> Tensor:
-    """The tokens that Hugging Face's model generates, with an attention mask that says that no token is padding."""
+def generated_by(theirs: Any, tokens: Tensor) -> Tensor:
+    """The tokens that Hugging Face's model generates; its attention mask marks no token as padding."""
     every = torch.ones_like(tokens)
     return theirs.generate(tokens, attention_mask=every, max_new_tokens=8, do_sample=False, eos_token_id=None)
 
@@ -149,19 +149,19 @@ def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
         "mlp.c_proj": "feed_forward.L2",
     }  # fmt: skip
 
-    def ours_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        turned = {name: value.T if value.ndim == 2 and ".h." in name else value for name, value in state.items()}
-        return renamed({name: value for name, value in turned.items() if "lm_head" not in name}, names)
+    def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        kept = {name: value.T if value.ndim == 2 and ".h." in name else value for name, value in state.items()}
+        return renamed({name: value for name, value in kept.items() if "lm_head" not in name}, names)
 
-    ours.load_state_dict(ours_of(theirs.state_dict()))
+    ours.load_state_dict(converted(theirs.state_dict()))
     tokens = torch.randint(11, (3, 7))
     answer, expected = ours.logits(tokens), theirs(tokens).logits
     torch.testing.assert_close(answer, expected)
-    wanted = ours_of(dict(zip(dict(theirs.named_parameters()), gradients(expected, theirs), strict=True)))
+    wanted = converted(dict(zip(dict(theirs.named_parameters()), gradients(expected, theirs), strict=True)))
     found = dict(zip(dict(ours.named_parameters()), gradients(answer, ours), strict=True))
     # Sums over 21 tokens are in another order, and norms lose a digit of single precision.
     torch.testing.assert_close(found, {name: wanted[name] for name in found}, rtol=1e-4, atol=1e-5)
-    assert torch.equal(ours.generate(tokens, 8), grown_by(theirs, tokens))
+    assert torch.equal(ours.generate(tokens, 8), generated_by(theirs, tokens))
 
 
 def test_with_rotary_positions_it_is_gpt_neox() -> None:
@@ -182,13 +182,13 @@ def test_with_rotary_positions_it_is_gpt_neox() -> None:
     }  # fmt: skip
     state = {}
     for name, value in theirs.state_dict().items():
-        if "query_key_value" in name:  # there, the query, key and value weights of one head are next to each other
+        if "query_key_value" in name:  # in GPT-NeoX, query, key and value weights of one head are adjacent
             value = value.view(3, 3, 4, *value.shape[1:]).transpose(0, 1).reshape(36, *value.shape[1:])
         state[name] = value
     ours.load_state_dict(renamed(state, names))
     tokens = torch.randint(11, (3, 7))
     torch.testing.assert_close(ours.logits(tokens), theirs(tokens).logits)
-    assert torch.equal(ours.generate(tokens, 8), grown_by(theirs, tokens))
+    assert torch.equal(ours.generate(tokens, 8), generated_by(theirs, tokens))
 
 
 # --- Parameters -------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_names_of_the_state_are_a_promise() -> None:
     assert list(LanguageModel(**SMALL).state_dict()) == [names[0], *names[2:-1]]
 
 
-def test_it_begins_as_gpt_2() -> None:
+def test_weights_are_initialized_as_in_gpt_2() -> None:
     """The standard deviation of every weight, each of over 4,000 numbers, within 5 %."""
     model = LanguageModel(64, 64, 16, 4, 128, 8, learned_positions=64, tied=False)
     for name, value in model.named_parameters():
@@ -286,7 +286,7 @@ def test_learned_positions_end() -> None:
     tokens = torch.zeros(2, 10, dtype=torch.long)
     assert model.generate(tokens, 7).shape == (2, 17)  # the last token is not an input
     with pytest.raises(
-        CircuitError, match="10 tokens and 8 more, of which the model reads 17; positions are learned for 16"
+        CircuitError, match="to generate 8 tokens after 10, the model needs 17 positions; 16 are learned"
     ):
         model.generate(tokens, 8)
 
@@ -304,7 +304,7 @@ def test_a_diagram_has_no_more_tokens_than_positions() -> None:
 
 @every_variant
 def test_no_token_sees_what_comes_after_it(variant: str) -> None:
-    """Changing later tokens leaves earlier outputs bit for bit the same; an output depends on all tokens it may."""
+    """Changing later tokens changes no bit of earlier outputs; an output depends on all earlier tokens in reach."""
     model = small(variant, dtype=torch.float64)
     tokens = torch.randint(11, (1, 8))
     before = model.logits(tokens)
@@ -363,7 +363,7 @@ def test_generating_with_a_cache_is_generating_without(variant: str, lead: tuple
 
 @every_variant
 def test_reading_in_pieces_is_reading_at_once(variant: str) -> None:
-    """The hidden states, which differ where the most likely token may not."""
+    """Compares the hidden states, which may differ even if the most likely tokens are equal."""
     model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (2, 9))
     layers: Any = model.layers
     with torch.no_grad():
@@ -379,7 +379,7 @@ def test_no_position_is_read_twice() -> None:
     assert seen == [5, 1, 1, 1]
 
 
-def test_nothing_more_is_nothing_more() -> None:
+def test_generating_no_tokens_returns_the_prompt() -> None:
     tokens = torch.randint(11, (2, 5))
     assert torch.equal(small().generate(tokens, 0), tokens)
 
@@ -396,7 +396,7 @@ def test_generating_changes_nothing_of_the_model(training: bool) -> None:
     model.logits(answers[0]).sum().backward()  # generated tokens can be inputs in training
 
 
-def test_a_generator_makes_it_the_same_again() -> None:
+def test_a_generator_makes_sampling_reproducible() -> None:
     model, tokens = small(), torch.randint(11, (4, 3))
     state = torch.get_rng_state()
     drawn = [
@@ -445,7 +445,7 @@ def test_all_tokens_at_any_dtype() -> None:
 
 
 def test_a_sequence_ends_at_the_stop() -> None:
-    """Up to its first stop a sequence is the same as without, then all stops; generation ends when all have stopped."""
+    """Up to its first stop token a sequence is as without it, then padding; generation ends when all have stopped."""
     model, tokens = small(), torch.randint(11, (6, 2))
     free = model.generate(tokens, 14)
     stop = int(free[0, 5])
@@ -465,7 +465,7 @@ def test_a_sequence_ends_at_the_stop() -> None:
     ("settings", "said"),
     [
         ({"count": -1}, "count is -1; it may be 0 or more"),
-        ({"temperature": 0.0}, "temperature is 0.0; it may be any number above 0, or None for the most likely"),
+        ({"temperature": 0.0}, "0.0; it may be any finite number above 0, or None for the most likely token"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
@@ -479,19 +479,19 @@ def test_a_sequence_ends_at_the_stop() -> None:
 )
 @pytest.mark.parametrize("count", [0, 3])
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str, count: int) -> None:
-    """Also if the count of tokens to generate is 0."""
+    """Also if `count` is 0."""
     with pytest.raises(CircuitError, match=said):
         small().generate(**{"tokens": torch.zeros(2, 1, dtype=torch.long), "count": count} | settings)
 
 
-def test_what_has_ended_stays_ended() -> None:
-    """`step` predicts the successor of the last token, so that a stopped sequence would go on if it were not held."""
+def test_a_stopped_sequence_is_padded_with_the_stop_token() -> None:
+    """`step` predicts the successor of the last token, so a sequence would continue after `stop` if not padded."""
     begun = torch.tensor([[1], [3], [0]])
     grown = extend(begun, 9, lambda tokens: torch.eye(9)[(tokens[..., -1] + 1) % 9], stop=4)
     assert grown.tolist() == [[1, 2, 3, 4, 4], [3, 4, 4, 4, 4], [0, 1, 2, 3, 4]]
 
 
-def test_extend_remembers_nothing_by_itself() -> None:
+def test_extend_passes_only_new_tokens_to_step() -> None:
     given = []
 
     def step(tokens: Tensor) -> Tensor:

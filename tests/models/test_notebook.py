@@ -88,7 +88,7 @@ def G(vector: Tensor) -> Tensor:
 
 
 def at_each_column(columns: Tensor) -> Tensor:
-    """G of every column: the cell's definition of broadcasting, with the index of the loop."""
+    """G of every column: the cell's definition of broadcasting, with the loop's own index j."""
     answers = torch.zeros(2, columns.shape[1])
     for j in range(columns.shape[1]):
         answers[:, j] = G(columns[:, j])
@@ -186,7 +186,7 @@ def test_figure_17_scores_step_by_step_are_one_einsum() -> None:
 
 
 def test_figure_18_a_linear_map_is_transposed_in_two_ways() -> None:
-    """By broadcasting, by an outer product with the unit, and by bending the wire, which is both."""
+    """By broadcasting, by an outer product with the unit, and by `LinearMap.transpose`, which equals both."""
     a, b, c = 3, 4, 5
     F, data = LinearMap(torch.rand(a, b, c), "a -> b c"), torch.rand(b, a)
     at_each_row = LinearMap(broadcast(F, "b' a -> b' b c")(data), "-> b' b c")

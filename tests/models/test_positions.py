@@ -27,7 +27,7 @@ def waves(positions: range, m: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def turned(vectors: Tensor, start: int, base: float) -> Tensor:
+def rotated(vectors: Tensor, start: int, base: float) -> Tensor:
     """Su et al., section 3.2: entries i and i + k/2 as a complex number, times e^(i p base^(-2i/k))."""
     rows = []
     for p, vector in enumerate(vectors.tolist(), start=start):
@@ -52,7 +52,7 @@ def test_sinusoidal_by_the_formula(m: int, start: int) -> None:
 @pytest.mark.parametrize("start", [0, 1, 1000])
 def test_rotary_by_the_formula(k: int, base: float, start: int) -> None:
     input = torch.randn(5, k, dtype=torch.float64)
-    torch.testing.assert_close(RotaryPositions(k, base)(input, start), turned(input, start, base))
+    torch.testing.assert_close(RotaryPositions(k, base)(input, start), rotated(input, start, base))
 
 
 def test_sinusoidal_adds_in_order_of_the_columns() -> None:

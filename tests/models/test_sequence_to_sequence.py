@@ -39,7 +39,7 @@ def gradients(output: Tensor, model: nn.Module) -> list[Tensor]:
 
 
 def by_torch(model: SequenceToSequence, source: Tensor, target: Tensor) -> Tensor:
-    """The logits by torch's own transformer, with the embedding, the positions and the head computed here."""
+    """The logits computed by torch's own transformer; the embedding, the positions and the head are computed here."""
     theirs = nn.Transformer(12, 4, 2, 2, 20, 0.0, batch_first=True, dtype=model.embedding.weight.dtype)
     state: dict[str, Tensor] = {}
     for name, value in model.transformer.named_parameters():
@@ -80,7 +80,7 @@ def by_torch(model: SequenceToSequence, source: Tensor, target: Tensor) -> Tenso
 @pytest.mark.parametrize("changes", [{}, {"tied": False}, {"padding": 0}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_is_torchs_transformer_between_an_embedding_and_a_head(changes: dict[str, Any], dtype: torch.dtype) -> None:
-    """Values and gradients; in single precision relative to the largest number."""
+    """Values and gradients; in single precision the tolerance is relative to the largest number."""
     model, (source, target) = small(**changes, dtype=dtype), tokens((3, 7), (3, 5))
     source[1, 4:] = source[2, 2:] = 0
     ours, expected = model.logits(source, target), by_torch(model, source, target)
@@ -104,7 +104,7 @@ def test_parameters_are_as_many_as_the_formula_says(v: int, m: int, depth: int, 
 
 
 def test_the_papers_base_model() -> None:
-    """With the 37,000 tokens of section 5.1: 63 million, where Table 3 of the paper has 65."""
+    """With the 37,000 tokens of section 5.1 it has 63 million parameters; Table 3 of the paper says 65 million."""
     model = SequenceToSequence(37_000, final_norm=False, device="meta")
     assert count(model) == 37_000 * 512 + 44_140_544 - 4 * 512 == 63_082_496
 
@@ -116,7 +116,7 @@ def test_names_of_the_state_are_a_promise() -> None:
     assert list(small().state_dict()) == ["embedding.weight", *inside]
 
 
-def test_it_begins_as_it_says() -> None:
+def test_weights_are_initialized_as_the_docstring_says() -> None:
     """Embedded tokens, multiplied by √m, have variance 1."""
     model = SequenceToSequence(400, 64, 16, 4, 128, 1, 1, tied=False)
     torch.testing.assert_close(model.embedding.weight.std().item(), 64**-0.5, rtol=0.02, atol=0)
@@ -138,7 +138,7 @@ def test_shapes_by_the_signature(lead: tuple[int, ...]) -> None:
         assert method(source, target).shape == (*lead, 17, 29)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_arguments_are_refused() -> None:
     with pytest.raises(CircuitError, match="vocabulary is 0"):
         SequenceToSequence(0)
     with pytest.raises(CircuitError, match="padding is 11; the tokens are 0 to 10"):
@@ -184,7 +184,7 @@ def test_no_token_sees_what_comes_after_it_and_each_sees_the_whole_source() -> N
 
 
 def test_padding_changes_nothing() -> None:
-    """Neither the amount of padding matters, nor that a whole source is padding."""
+    """Outputs do not depend on the amount of padding, and are finite if a whole source is padding."""
     model, (source, target) = small(padding=0, dtype=torch.float64), tokens((3, 5), (3, 6))
     padded = F.pad(source, (0, 4))
     torch.testing.assert_close(model.logits(padded, target), model.logits(source, target))

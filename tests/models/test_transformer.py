@@ -33,7 +33,7 @@ def inputs(kind: str, *lead: int, m: int = 12, x: int = 7, y: int = 5, **options
     return [source, target] if kind == "Transformer" else [target, source]
 
 
-def stirred(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """The model with all parameters drawn at random, biases and norms too."""
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -61,16 +61,16 @@ def theirs(kind: str, dtype: torch.dtype = torch.float32, final_norm: bool = Tru
     """torch's module of the same kind, small, with random parameters."""
     options = {"dropout": 0.0, "batch_first": True, "dtype": dtype} | options
     if kind == "Transformer":
-        return stirred(nn.Transformer(12, 4, 2, 2, 20, **options))
+        return randomized(nn.Transformer(12, 4, 2, 2, 20, **options))
     layer: Any = nn.TransformerEncoderLayer if kind.startswith("Encoder") else nn.TransformerDecoderLayer
     layer = layer(12, 4, 20, **options)
     if kind.endswith("Layer"):
-        return stirred(layer)
+        return randomized(layer)
     bias = options.get("bias", True)
     norm = nn.LayerNorm(12, options.get("layer_norm_eps", 1e-5), bias=bias, dtype=dtype) if final_norm else None
     if kind == "Encoder":
-        return stirred(nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False))
-    return stirred(nn.TransformerDecoder(layer, 2, norm))
+        return randomized(nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False))
+    return randomized(nn.TransformerDecoder(layer, 2, norm))
 
 
 def from_torch(kind: str, model: Any) -> Any:
@@ -80,14 +80,14 @@ def from_torch(kind: str, model: Any) -> Any:
 
 
 def masks(kind: str, b: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The same masks here and for torch, where a bool mask has the opposite meaning and causal is a mask too."""
+    """The same masks for this library and for torch, whose bool masks are inverted and where causal is a mask."""
     source, target = (
         (torch.rand(7, 7) < 0.6) | torch.eye(7, dtype=torch.bool),
         torch.ones(5, 5, dtype=torch.bool).tril(),
     )
     kept = (
         torch.arange(7) < torch.arange(7, 7 - b, -1)[:, None]
-    )  # each example is shorter by one than the one before it
+    )  # each example is one vector shorter than the previous one
     memory = torch.randn(5, 7)
     own = source & kept[:, None, :]
     allowed = memory.masked_fill(~repeat(kept, "b x -> b y x", y=5), -torch.inf)
@@ -110,7 +110,7 @@ def _floating(opposite: Tensor) -> Tensor:
 
 
 def in_torchs_order(model: Any, kind: str, given: list[Tensor], **options: Any) -> Tensor:
-    """The output of torch's model for inputs with the batch first, with the batch first."""
+    """The output of torch's model; inputs and output have the batch axis first."""
     attention = next(each for each in model.modules() if isinstance(each, nn.MultiheadAttention))
     if attention.batch_first:
         return model(*given, **options)
@@ -130,7 +130,7 @@ def causal(kind: str, dtype: torch.dtype) -> dict[str, Tensor]:
 def test_values_and_gradients_are_torchs(
     kind: str, norm_first: bool, activation: str, dtype: torch.dtype, batch_first: bool
 ) -> None:
-    """The gradients of torch's model are written into a copy as its weights, which `from_torch` renames."""
+    """The gradients of torch's model become the weights of a copy of it, so that `from_torch` renames them."""
     options = {"norm_first": norm_first, "activation": activation, "batch_first": batch_first}
     other = theirs(kind, dtype, **options)
     ours, given = from_torch(kind, other), inputs(kind, 3, dtype=dtype)
@@ -178,7 +178,7 @@ def test_causal_encoders_are_masked_ones() -> None:
 @every_kind
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_dropout_is_where_torch_has_it(kind: str, norm_first: bool) -> None:
-    """The same seed drops the same numbers; for one example, since torch has the axes of a batch in another order."""
+    """The same seed drops the same entries; for one example, since torch has the axes of a batch in another order."""
     other, given = theirs(kind, dropout=0.4, norm_first=norm_first), inputs(kind)
     ours, answers = from_torch(kind, other), []
     for model, options in ((ours, {}), (other, causal(kind, torch.float32))):
@@ -205,8 +205,8 @@ def test_an_activation_may_be_a_module(kind: str, activation: nn.Module) -> None
 
 
 def test_a_module_as_activation_is_lost_in_torchs_decoders() -> None:
-    """torch 2.13 copies decoder layers with relu instead, so that encoder and decoder differ, which is refused."""
-    with pytest.raises(CircuitError, match=r"activation is GELU\(.*\) and ReLU\(\) has no equal here"):
+    """torch 2.13 copies decoder layers with relu instead: encoder and decoder differ, which raises CircuitError."""
+    with pytest.raises(CircuitError, match=r"activation is GELU\(.*\) and ReLU\(\) is not supported"):
         Transformer.from_torch(theirs("Transformer", activation=nn.GELU("tanh")))
 
 
@@ -225,7 +225,7 @@ def test_from_torch_copies(kind: str) -> None:
     assert {(each.dtype, each.device.type) for each in ours.parameters()} == {(torch.float64, "cpu")}
     assert not any(module.training for module in ours.modules())
     before = copy.deepcopy(ours.state_dict())
-    stirred(other)
+    randomized(other)
     torch.testing.assert_close(ours.state_dict(), before, rtol=0, atol=0)
 
 
@@ -262,18 +262,18 @@ class Other(nn.TransformerEncoderLayer):
         ("DecoderLayer", {"multihead_attn": nn.MultiheadAttention(12, 2)}, "h of 2 and 4"),
         ("DecoderLayer", {"linear1": nn.Linear(12, 20, bias=False)}, "bias of False and True"),
         ("DecoderLayer", {"multihead_attn": nn.MultiheadAttention(12, 4, add_zero_attn=True)}, "add_zero_attn"),
-        ("Encoder", {"layers": nn.ModuleList()}, "no equal"),
+        ("Encoder", {"layers": nn.ModuleList()}, "is not supported"),
         ("Encoder", {"layers": nn.ModuleList([nn.Linear(2, 2)])}, "a layer of class Linear"),
         ("Encoder", {"layers": nn.ModuleList([Other(12, 4)])}, "a layer of class Other"),
         ("Encoder", {"layers__0__norm_first": True}, "norm_first is True and False"),
         ("Encoder", {"layers__0__activation": F.gelu}, "activation is GELU.* and ReLU"),
         ("Encoder", {"norm": nn.RMSNorm(12)}, "a norm of class RMSNorm"),
         ("Decoder", {"norm": nn.LayerNorm(12, 1e-3)}, "eps is 0.001 and 1e-05"),
-        ("Transformer", {"encoder": nn.Identity()}, "Identity has no equal"),
+        ("Transformer", {"encoder": nn.Identity()}, "Identity is not supported"),
         ("Transformer", {"decoder__norm": None}, "final_norm is True and False"),
     ],
 )
-def test_from_torch_refuses_by_name_what_has_no_equal(kind: str, parts: dict[str, Any], said: str) -> None:
+def test_from_torch_names_what_is_not_supported(kind: str, parts: dict[str, Any], said: str) -> None:
     with pytest.raises(CircuitError, match=said):
         from_torch(kind, changed(theirs(kind), **parts))
 
@@ -328,7 +328,7 @@ def test_names_of_the_state_are_a_promise() -> None:
     assert list(DecoderLayer(**SMALL).state_dict()) == [*own, *asked, *rest]
 
 
-def test_the_transformer_begins_as_torchs() -> None:
+def test_weights_are_initialized_as_in_torch() -> None:
     """Each weight has the standard deviation of torch's, within 5 %: each has over 4,000 numbers."""
     other = nn.Transformer(64, 4, 1, 1, 128)
     begun = Transformer(64, 16, 4, 128, 1, 1)
@@ -363,7 +363,7 @@ def test_sizes_that_clash_are_named(kind: str) -> None:
         KINDS[kind](**SMALL)(*inputs(kind, 2), **{name: torch.ones(1, 1, dtype=torch.bool)})
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_arguments_are_refused() -> None:
     for stack in (Encoder, Decoder):
         with pytest.raises(CircuitError, match="depth is 0; it may be 1 or more"):
             stack(**SMALL, depth=0)
@@ -378,7 +378,10 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 def test_an_encoder_does_not_know_the_order_of_its_source() -> None:
-    model, (source,) = stirred(KINDS["Encoder"](**SMALL, dtype=torch.float64)), inputs("Encoder", dtype=torch.float64)
+    model, (source,) = (
+        randomized(KINDS["Encoder"](**SMALL, dtype=torch.float64)),
+        inputs("Encoder", dtype=torch.float64),
+    )
     order = torch.randperm(7)
     torch.testing.assert_close(model(source[order]), model(source)[order])
 
@@ -386,7 +389,7 @@ def test_an_encoder_does_not_know_the_order_of_its_source() -> None:
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_nothing_sees_what_comes_after_it(norm_first: bool) -> None:
     """The Jacobian with respect to the target is zero above its block diagonal, and nonzero on it and below."""
-    model: Any = stirred(KINDS["Transformer"](**SMALL, norm_first=norm_first, dtype=torch.float64))
+    model: Any = randomized(KINDS["Transformer"](**SMALL, norm_first=norm_first, dtype=torch.float64))
     source, target = inputs("Transformer", dtype=torch.float64)
     jacobian = torch.func.jacrev(model, argnums=1)(source, target).abs().sum((1, 3))  # y y
     assert jacobian.triu(1).eq(0).all()
@@ -402,8 +405,8 @@ def test_nothing_sees_what_comes_after_it(norm_first: bool) -> None:
 def test_decoding_in_pieces_is_decoding_at_once(options: dict[str, Any], pieces: tuple[int, ...]) -> None:
     """For both layers and for a stack; the memory's keys and values are computed once."""
     made: dict[str, Any] = {"m": 12, "k": 4, "h": 4, "f": 20, "dtype": torch.float64}
-    layer: Any = stirred(DecoderLayer(**made, **options))
-    alone: Any = stirred(EncoderLayer(**made, **options))
+    layer: Any = randomized(DecoderLayer(**made, **options))
+    alone: Any = randomized(EncoderLayer(**made, **options))
     target, memory = inputs("Decoder", 2, dtype=torch.float64)
     mask = torch.rand(5, 7) < 0.7
     layer.memory_attention.Lk.register_forward_hook(lambda *_: times.append(1))
@@ -420,7 +423,7 @@ def test_decoding_in_pieces_is_decoding_at_once(options: dict[str, Any], pieces:
 
 
 def test_a_stack_decodes_in_pieces() -> None:
-    decoder: Any = stirred(Decoder(**SMALL, depth=3, dtype=torch.float64))
+    decoder: Any = randomized(Decoder(**SMALL, depth=3, dtype=torch.float64))
     target, memory = inputs("Decoder", 2, dtype=torch.float64)
     with torch.no_grad():
         caches = decoder.cache(memory, 5)
@@ -430,8 +433,8 @@ def test_a_stack_decodes_in_pieces() -> None:
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["norms after", "norms first"])
 def test_a_layer_of_some_vectors_is_the_same_of_all(norm_first: bool) -> None:
-    """With a source, a layer computes its output for some vectors only; values and gradients are those of the whole."""
-    layer = stirred(EncoderLayer(6, 4, 2, 8, norm_first=norm_first, dtype=torch.float64))
+    """With a source, a layer computes only some vectors; values and gradients equal those of the full layer."""
+    layer = randomized(EncoderLayer(6, 4, 2, 8, norm_first=norm_first, dtype=torch.float64))
     source = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
     mask = (torch.rand(3, 5, 5) < 0.5) | torch.eye(5, dtype=torch.bool)
     head_mask = torch.randn(2, 5, 5, dtype=torch.float64)
@@ -444,7 +447,7 @@ def test_a_layer_of_some_vectors_is_the_same_of_all(norm_first: bool) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_layers_pass_on_what_is_attentions() -> None:
+def test_layers_pass_their_options_to_attention() -> None:
     layer = EncoderLayer(12, 4, 4, 20, groups=2, rotary=RotaryPositions(4), window=3, dropout=0.25)
     attention = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3, bias=True)
     attention.load_state_dict(layer.attention.state_dict())
@@ -485,7 +488,7 @@ def test_with_norms_first_it_compiles_into_one_graph(kind: str) -> None:
     """Forward and reverse pass."""
     torch.compiler.reset()
     model, given = (
-        stirred(KINDS[kind](**SMALL, norm_first=True, dtype=torch.float64)),
+        randomized(KINDS[kind](**SMALL, norm_first=True, dtype=torch.float64)),
         inputs(kind, 2, dtype=torch.float64),
     )
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -498,7 +501,7 @@ def test_with_norms_first_it_compiles_into_one_graph(kind: str) -> None:
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
     torch.compiler.reset()
-    model = stirred(KINDS["Transformer"](**SMALL))
+    model = randomized(KINDS["Transformer"](**SMALL))
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic)
     for b in (2, 3):
         given = inputs("Transformer", b)
@@ -514,7 +517,7 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
 @every_kind
 def test_it_maps_over_examples_and_models(kind: str) -> None:
-    model, other = (stirred(KINDS[kind](**SMALL)).double() for _ in range(2))
+    model, other = (randomized(KINDS[kind](**SMALL)).double() for _ in range(2))
     given = [each.double() for each in inputs(kind, 2)]
     torch.testing.assert_close(torch.vmap(model)(*given), model(*given))
     stacked = {name: torch.stack([value, other.state_dict()[name]]) for name, value in model.state_dict().items()}
@@ -527,7 +530,7 @@ def test_it_maps_over_examples_and_models(kind: str) -> None:
 def test_derivatives_first_and_second_are_right(kind: str, norm_first: bool) -> None:
     """Second derivatives of the definitions: torch's fused kernel has none."""
     options: dict[str, Any] = {"m": 4, "k": 2, "h": 2, "f": 3, "activation": nn.GELU, "dtype": torch.float64}
-    model = stirred(KINDS[kind](norm_first=norm_first, **options))
+    model = randomized(KINDS[kind](norm_first=norm_first, **options))
     given = [each.requires_grad_() for each in inputs(kind, 1, m=4, x=3, y=2, dtype=torch.float64)]
     assert torch.autograd.gradcheck(model, given)
     with definitions():
@@ -536,7 +539,7 @@ def test_derivatives_first_and_second_are_right(kind: str, norm_first: bool) -> 
 
 @pytest.mark.slow
 def test_it_exports_with_any_lengths() -> None:
-    model = stirred(KINDS["Transformer"](**SMALL))
+    model = randomized(KINDS["Transformer"](**SMALL))
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     program = torch.export.export(
         model, tuple(inputs("Transformer", 2)), dynamic_shapes={"source": free, "target": free}

@@ -33,7 +33,7 @@ def small(**changes: Any) -> VisionTransformer:
     return VisionTransformer(**options | changes)
 
 
-def stirred(model: nn.Module) -> Any:
+def randomized(model: nn.Module) -> Any:
     """The model with random parameters: a head that is not 0, norms that are not the identity."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -89,7 +89,7 @@ def by_loops(model: VisionTransformer, image: Tensor, p: int, h: int) -> Tensor:
 @both_types
 def test_the_model_by_loops(way: Any, class_token: bool, dtype: torch.dtype) -> None:
     """Values and the gradient of every parameter."""
-    model = stirred(small(class_token=class_token, dtype=dtype))
+    model = randomized(small(class_token=class_token, dtype=dtype))
     image = torch.randn(3, 2, 8, 12, dtype=dtype)
     expected = by_loops(model, image, 4, 4)
     with way():
@@ -108,7 +108,7 @@ def test_patches_are_a_strided_convolution() -> None:
 @both_reads
 def test_the_parts_are_the_whole(class_token: bool) -> None:
     """`embed`, the layers, `encode`, the norm, `features` and the head, one after another."""
-    model, image = stirred(small(class_token=class_token)), torch.randn(3, 2, 8, 12)
+    model, image = randomized(small(class_token=class_token)), torch.randn(3, 2, 8, 12)
     tokens = model.embed(image)
     torch.testing.assert_close(tokens[:, -6:], model.patches(image) + model.positions[-6:])
     if class_token:
@@ -123,7 +123,7 @@ def test_the_parts_are_the_whole(class_token: bool) -> None:
 
 @both_reads
 def test_the_last_layer_computes_only_what_the_head_reads(class_token: bool) -> None:
-    """The class token alone; all vectors in the definition, in `encode` and for a mean. Each layer is called once."""
+    """The class token alone; in the definition, in `encode` and for a mean all vectors. Each layer is called once."""
     model, image = small(class_token=class_token), torch.randn(3, 2, 8, 12)
     sizes: list[tuple[int, ...]] = []
     for layer in model.layers:
@@ -139,7 +139,10 @@ def test_the_last_layer_computes_only_what_the_head_reads(class_token: bool) -> 
 
 def test_without_positions_the_mean_forgets_where_the_patches_were() -> None:
     """Swapping the two rows of patches then changes nothing; with positions it does."""
-    model, image = stirred(small(class_token=False, dtype=torch.float64)), torch.randn(3, 2, 8, 12, dtype=torch.float64)
+    model, image = (
+        randomized(small(class_token=False, dtype=torch.float64)),
+        torch.randn(3, 2, 8, 12, dtype=torch.float64),
+    )
     turned = torch.cat((image[:, :, 4:], image[:, :, :4]), 2)
     assert (model.logits(turned) - model.logits(image)).abs().max() > 1e-3
     with torch.no_grad():
@@ -235,15 +238,17 @@ def test_an_image_of_another_size_is_named(shape: tuple[int, ...], said: str) ->
 
 
 def test_patches_fill_an_image() -> None:
-    with pytest.raises(ShapeError, match=r"\(j p\) is 13 here, so j is not a whole number: p is 4 \(fixed by Patches.p\)"):
+    with pytest.raises(
+        ShapeError, match=r"\(j p\) is 13 here, so j is not a whole number: p is 4 \(fixed by Patches.p\)"
+    ):
         Patches(4, 8)(torch.rand(2, 3, 8, 13))
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"image_size": (30, 32)}, "patches 4 by 4 do not fill 30 rows; it may have 28 or 32"),
-        ({"image_size": (32, 2)}, "patches 4 by 4 do not fill 2 columns; it may have 4"),
+        ({"image_size": (30, 32)}, "patches 4 by 4 do not fill 30 rows; an image may have 28 or 32"),
+        ({"image_size": (32, 2)}, "patches 4 by 4 do not fill 2 columns; an image may have 4"),
         ({"image_size": 0}, "do not fill 0 rows"),
         ({"patch_size": 0}, "patch_size is 0; it may be 1 or more"),
         ({"depth": 0}, "depth is 0"),
@@ -281,13 +286,13 @@ def test_a_step_of_training_lowers_the_loss(class_token: bool) -> None:
 
 
 def test_any_memory_layout_is_accepted() -> None:
-    model, images = stirred(small()), torch.randn(3, 2, 8, 12)
+    model, images = randomized(small()), torch.randn(3, 2, 8, 12)
     torch.testing.assert_close(model(images.contiguous(memory_format=torch.channels_last)), model(images))
     torch.testing.assert_close(model(images.mT.contiguous().mT), model(images))
 
 
 def test_dropout_is_for_training() -> None:
-    model, images = stirred(small(dropout=0.5, depth=1)), torch.randn(3, 2, 8, 12)
+    model, images = randomized(small(dropout=0.5, depth=1)), torch.randn(3, 2, 8, 12)
     kept = copy.deepcopy(model)
     kept.dropout = 0.0
     tokens, whole = model.embed(images), kept.embed(images)
@@ -298,7 +303,7 @@ def test_dropout_is_for_training() -> None:
     assert torch.equal(model.eval().logits(images), kept.eval().logits(images))
 
 
-def test_it_begins_as_it_says() -> None:
+def test_weights_are_initialized_as_the_docstring_says() -> None:
     model = VisionTransformer(64, 4, m=128, k=16, h=4, f=256, depth=2, classes=10)
     state = model.state_dict()
     for name, value in state.items():
@@ -317,10 +322,10 @@ def test_it_begins_as_it_says() -> None:
     torch.testing.assert_close(model(torch.randn(3, 3, 64, 64)), torch.full((3, 10), 0.1))
 
 
-def test_a_file_holds_it(tmp_path: Path) -> None:
-    """`models.load` makes what `models.save` wrote, also for a model with weights of another library."""
+def test_it_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    """`models.load` restores what `models.save` wrote, also for a model with weights of another library."""
     images = torch.randn(2, 2, 8, 8)
-    for model in (stirred(small(image_size=(8, 8), class_token=False)), VisionTransformer.from_timm(state(), k=3)):
+    for model in (randomized(small(image_size=(8, 8), class_token=False)), VisionTransformer.from_timm(state(), k=3)):
         models.save(model, tmp_path / "model.safetensors")
         again = models.load(tmp_path / "model.safetensors")
         assert isinstance(again, VisionTransformer)
@@ -331,7 +336,7 @@ def test_a_file_holds_it(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch 2.13 loops over the fused kernel
 @both_types
 def test_it_maps_over_batches_and_differentiates_per_image(dtype: torch.dtype) -> None:
-    model = stirred(small(dtype=dtype)).eval()
+    model = randomized(small(dtype=dtype)).eval()
     images = torch.randn(3, 2, 2, 8, 12, dtype=dtype)
     torch.testing.assert_close(torch.vmap(model)(images), torch.stack([model(each) for each in images]))
     weights: dict[str, Tensor] = dict(model.named_parameters())
@@ -346,7 +351,7 @@ def test_it_maps_over_batches_and_differentiates_per_image(dtype: torch.dtype) -
 
 
 def test_it_exports_with_any_number_of_images() -> None:
-    model = stirred(small()).eval()
+    model = randomized(small()).eval()
     program = torch.export.export(model, (torch.randn(3, 2, 8, 12),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     images = torch.randn(5, 2, 8, 12)
     torch.testing.assert_close(program.module()(images), model(images))
@@ -365,7 +370,7 @@ def test_it_exports_with_any_number_of_images() -> None:
 )
 def test_it_compiles_into_one_graph(make: Callable[..., VisionTransformer], backend: str, dynamic: bool) -> None:
     """Forward and reverse pass."""
-    model = stirred(make().double())
+    model = randomized(make().double())
     images = torch.randn(3, 2, 8, 12, dtype=torch.float64)
     ours = copy.deepcopy(model)
     compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic, backend=backend)
@@ -392,9 +397,9 @@ def test_the_table_shows_the_model() -> None:
 
 
 def timms(**options: Any) -> Any:
-    """timm's model, of the sizes of `small` but for square images."""
+    """timm's model, with the sizes of `small`, but for square images."""
     sizes = {"img_size": 8, "patch_size": 4, "in_chans": 2, "num_classes": 5, "embed_dim": 12, "num_heads": 4}
-    return stirred(peers.timm().models.VisionTransformer(**{**sizes, "depth": 2, "mlp_ratio": 2, **options}))
+    return randomized(peers.timm().models.VisionTransformer(**{**sizes, "depth": 2, "mlp_ratio": 2, **options}))
 
 
 def hugging_faces(kind: str = "ViTForImageClassification", options: Any = None, **config: Any) -> Any:
@@ -402,7 +407,7 @@ def hugging_faces(kind: str = "ViTForImageClassification", options: Any = None, 
     theirs = peers.peer("transformers.models.vit")
     sizes = {"image_size": 8, "patch_size": 4, "num_channels": 2, "num_labels": 5, "hidden_size": 12}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, **config}
-    return stirred(getattr(theirs, kind)(theirs.ViTConfig(**sizes), **options or {}))
+    return randomized(getattr(theirs, kind)(theirs.ViTConfig(**sizes), **options or {}))
 
 
 def earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -424,21 +429,21 @@ def earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def of(theirs: nn.Module) -> dict[str, Tensor]:
+def gradient_state(theirs: nn.Module) -> dict[str, Tensor]:
     """The gradients of another library's model, as a state dict of that library."""
     return {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}
 
 
-def held(
+def assert_equal_models(
     ours: VisionTransformer, theirs: nn.Module, image: Tensor, answer: Callable[[Tensor], Tensor], back: Any
 ) -> None:
-    """Check equal logits and equal gradients of every parameter; `back` gives the other library's the names here."""
+    """Check equal logits and equal gradients of every parameter; `back` converts a state dict of the other library."""
     logits, expected = ours.logits(image), answer(image)
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(ours(image), expected.softmax(-1))
     weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view_as(expected)
     (expected * weights).sum().backward()
-    torch.testing.assert_close(gradients(logits, ours), dict(back(of(theirs)).state_dict()))
+    torch.testing.assert_close(gradients(logits, ours), dict(back(gradient_state(theirs)).state_dict()))
 
 
 @both_types
@@ -452,11 +457,11 @@ def test_it_is_timms(options: dict[str, Any], dtype: torch.dtype) -> None:
     bring = lambda state: VisionTransformer.from_timm(state, k=3)  # noqa: E731
     ours = bring(theirs.state_dict())
     assert count(ours) == count(theirs)
-    held(ours, theirs, torch.randn(3, 2, 8, 8, dtype=dtype), theirs, bring)
+    assert_equal_models(ours, theirs, torch.randn(3, 2, 8, 8, dtype=dtype), theirs, bring)
 
 
 def test_its_encoding_is_timms() -> None:
-    """The vectors of the patches too, on which the logits do not depend in the last layer."""
+    """Also the vectors of the patches, whose last layer has no effect on the logits."""
     theirs, image = timms().double(), torch.randn(3, 2, 8, 8, dtype=torch.float64)
     ours = VisionTransformer.from_timm(theirs.state_dict(), k=3)
     torch.testing.assert_close(ours.norm(ours.encode(image)), theirs.forward_features(image))
@@ -482,11 +487,11 @@ def test_it_is_hugging_faces(names: Callable[[Any], dict[str, Tensor]], dtype: t
     ours = bring(theirs.state_dict())
     assert ours.norm.eps == theirs.config.layer_norm_eps == 1e-12
     assert count(ours) == count(theirs)
-    held(ours, theirs, torch.randn(3, 2, 8, 8, dtype=dtype), lambda image: theirs(image).logits, bring)
+    assert_equal_models(ours, theirs, torch.randn(3, 2, 8, 8, dtype=dtype), lambda image: theirs(image).logits, bring)
 
 
 def test_hugging_faces_heads_may_be_of_any_width() -> None:
-    """There k is independent of m: h heads together need not have the width of a vector."""
+    """In Hugging Face's model k is independent of m: h heads together need not have the width of a vector."""
     theirs, image = hugging_faces(head_dim=5), torch.randn(3, 2, 8, 8)
     if theirs.vit.layers[0].attention.q_proj.out_features != 20:
         pytest.skip("these transformers have no head_dim")
@@ -518,9 +523,9 @@ def test_a_new_head_for_timms(classes: int) -> None:
 
 
 @both_reads
-def test_weights_go_out_to_timm(class_token: bool) -> None:
-    """timm's model loads them in place of its own; converted back they are the same bit for bit."""
-    ours, image = stirred(small(image_size=8, f=24, class_token=class_token)), torch.randn(3, 2, 8, 8)
+def test_weights_are_converted_to_timm(class_token: bool) -> None:
+    """timm's model loads the converted weights; converted back they are the same bit for bit."""
+    ours, image = randomized(small(image_size=8, f=24, class_token=class_token)), torch.randn(3, 2, 8, 8)
     theirs = timms(**{} if class_token else {"class_token": False, "global_pool": "avg"})
     theirs.load_state_dict(ours.to_timm())
     torch.testing.assert_close(theirs(image), ours.logits(image))
@@ -528,8 +533,8 @@ def test_weights_go_out_to_timm(class_token: bool) -> None:
     assert all(torch.equal(value, back[name]) for name, value in ours.state_dict().items())
 
 
-def test_weights_go_out_to_hugging_face() -> None:
-    ours, image = stirred(small(image_size=8, f=24, eps=1e-12)), torch.randn(3, 2, 8, 8)
+def test_weights_are_converted_to_hugging_face() -> None:
+    ours, image = randomized(small(image_size=8, f=24, eps=1e-12)), torch.randn(3, 2, 8, 8)
     theirs = hugging_faces()
     theirs.load_state_dict(ours.to_huggingface())
     torch.testing.assert_close(theirs(image).logits, ours.logits(image))
@@ -544,13 +549,13 @@ def test_vit_b_16_is_timms_and_hugging_faces() -> None:
     Gradients may differ by 1e-4 of the largest in their tensor, for the same reason. Those of a key's bias are 0 up to
     rounding, and are compared relative to those of its weight.
     """
-    theirs = stirred_a_little(peers.timm().create_model("vit_base_patch16_224"))
+    theirs = randomized_a_little(peers.timm().create_model("vit_base_patch16_224"))
     image, ours = torch.randn(2, 3, 224, 224), VisionTransformer.from_timm(theirs.state_dict())
     logits, expected = ours.logits(image), theirs(image)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     found, weights = gradients(logits, ours), torch.linspace(-1, 1, expected.numel()).view_as(expected)
     (expected * weights).sum().backward()
-    wanted = VisionTransformer.from_timm(of(theirs)).state_dict()
+    wanted = VisionTransformer.from_timm(gradient_state(theirs)).state_dict()
     for name, gradient in wanted.items():
         largest = wanted[name.replace("Lk.bias", "Lk.weight")].abs().max().item()
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-4 * largest)
@@ -561,8 +566,8 @@ def test_vit_b_16_is_timms_and_hugging_faces() -> None:
         torch.testing.assert_close(others(image).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def stirred_a_little(model: nn.Module) -> Any:
-    """As `stirred`, with changes so small that numbers keep their magnitude through twelve layers."""
+def randomized_a_little(model: nn.Module) -> Any:
+    """As `randomized`, with changes so small that numbers keep their magnitude through twelve layers."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
@@ -609,7 +614,7 @@ def test_the_width_of_a_head_is_known_for_standard_sizes_only() -> None:
         found = VisionTransformer.from_timm(made.to_timm()).layers[0].attention
         assert (found.k, found.h) == (sizes["k"], sizes["h"])
     for k in (None, 5):
-        with pytest.raises(CircuitError, match="the width of a head is not among the sizes; give k=, a divisor of 12"):
+        with pytest.raises(CircuitError, match="head does not follow from the weights; give k=, a divisor of 12"):
             VisionTransformer.from_timm(state(), k=k)
 
 

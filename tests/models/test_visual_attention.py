@@ -24,7 +24,7 @@ windows = pytest.mark.parametrize(("kernel", "stride"), GRID)
 
 
 def starts(size: int, kernel: int, stride: int) -> list[int]:
-    """The positions along an axis where windows begin: one after another, until one reaches the end."""
+    """The positions along an axis at which windows begin, up to the first window that reaches the end."""
     found = [0]
     while found[-1] + kernel < size:
         found.append(found[-1] + stride)
@@ -32,7 +32,7 @@ def starts(size: int, kernel: int, stride: int) -> list[int]:
 
 
 def by_windows(model: VisualAttention, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Figure 28 for one example: cut out every window, attend head by head, and add every output at its place."""
+    """Figure 28 for one example: cut out every window, attend head by head, and add each output to its window."""
     w, k, (c, i, j) = model.w, model.k, target.shape
 
     def cut(image: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -63,7 +63,7 @@ def by_windows(model: VisualAttention, target: Tensor, source: Tensor, mask: Ten
 
 
 def by_torch(model: VisualAttention, target: Tensor, source: Tensor) -> Tensor:
-    """Figure 28, if windows fit without a remainder, by torch's own operators."""
+    """Figure 28 by torch's own operators, for windows that fit without a remainder."""
     convolved = [
         F.conv2d(image, box.weight, box.bias, model.s)
         for image, box in ((target, model.Cq), (source, model.Ck), (source, model.Cv))
@@ -97,7 +97,7 @@ class Notebook(nn.Module):
         return self.Co(einops.rearrange(x, "N (H W) k h -> N (k h) H W", h=self.h, W=width))
 
     def load(self, ours: VisualAttention) -> None:
-        """Load the weights of a VisualAttention; here heads come last, `(k h)`."""
+        """Load the weights of a VisualAttention; in the notebook's class heads come last, `(k h)`."""
         turned = {
             name: value if name == "Co.bias" else einops.rearrange(value, "(h k) ... -> (k h) ...", h=self.h)
             for name, value in ours.state_dict().items()

@@ -26,7 +26,7 @@ from models.weights.files import CLASSES
 
 @models.savable
 class Tied(nn.Module):
-    """A minimal language model whose embedding and head are one parameter."""
+    """A minimal language model whose embedding and head share one parameter."""
 
     def __init__(self, v: int, m: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ def test_precisions_are_the_files_unless_asked(path: Path) -> None:
             own = model.state_dict()[name]
             assert value.dtype == (floating if floating and own.is_floating_point() else own.dtype)
             torch.testing.assert_close(value.double(), own.double())
-    with pytest.raises(CircuitError, match=r"a floating one, as torch\.bfloat16, not torch\.int8"):
+    with pytest.raises(CircuitError, match=r"a floating one, such as torch\.bfloat16, not torch\.int8"):
         models.load(path, dtype=torch.int8)
 
 
@@ -267,7 +267,7 @@ def test_two_classes_of_one_name_are_refused() -> None:
     assert CLASSES["UNet"] is models.UNet
 
 
-def test_a_file_is_whole_or_is_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_written_completely_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models.save(small(), path)
     before = path.read_bytes()
 
@@ -465,7 +465,7 @@ def test_all_names_that_torch_lists_are_listed() -> None:
 
 
 def test_axes_of_every_weight_of_a_classifier_have_the_sizes_they_are_said_to() -> None:
-    """A name has one size wherever it occurs; all sizes are different, so that a wrong name is noticed."""
+    """A name has the same size wherever it occurs; all sizes are different, so that a wrong name is noticed."""
     model = models.MultiHeadAttention(m=11, k=3, h=4, groups=2, bias=True)
     state = {name: torch.zeros(*value.shape, 1) for name, value in model.state_dict().items()}
     with pytest.raises(models.WeightsError) as caught:

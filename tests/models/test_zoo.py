@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Entry:
-    """A small model, and the sizes of its free axes where numbers are computed; `...` is 4 examples."""
+    """A small model, and the sizes of its free axes in tests that compute numbers; `...` is 4 examples."""
 
     make: Callable[..., nn.Module]
     sizes: dict[str, int] = field(default_factory=dict)
-    still: str = "nothing"
+    zero_gradients: str = "nothing"
     """Matches the names of parameters whose gradient is exactly 0: a key's bias adds one number to all scores."""
     tokens: int = 0
     """If not 0, inputs are tokens below this number."""
@@ -121,7 +121,7 @@ def declared(method: Any) -> Circuit:
     return found
 
 
-def known(spec: Circuit, model: nn.Module) -> dict[str, int]:
+def fixed_sizes(spec: Circuit, model: nn.Module) -> dict[str, int]:
     """The sizes of the axes that the model fixes."""
     return {name: by if isinstance(by, int) else getattr(model, by) for name, by in spec.fixed.items()}
 
@@ -139,18 +139,20 @@ def shape(text: str, sizes: dict[str, int], lead: tuple[int, ...]) -> tuple[int,
     return tuple(found)
 
 
-def made(
+def random_inputs(
     entry: Entry, model: nn.Module, *, dtype: torch.dtype = torch.float32, lead: tuple[int, ...] = (4,)
 ) -> list[Tensor]:
     """Random inputs for `forward`."""
     spec = declared(model)
-    shapes = [shape(slot.text, known(spec, model) | entry.sizes, lead) for slot in spec.slots if slot.role == "input"]
+    shapes = [
+        shape(slot.text, fixed_sizes(spec, model) | entry.sizes, lead) for slot in spec.slots if slot.role == "input"
+    ]
     if entry.tokens:
         return [torch.randint(entry.tokens, each) for each in shapes]
     return [torch.randn(each, dtype=dtype) for each in shapes]
 
 
-def stirred(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """The model with random parameters and statistics: a bias or a head of 0 would hide mistakes."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -175,7 +177,7 @@ def equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], entry
     """Compare gradients, except those that are 0 up to rounding on both sides."""
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
-        if not re.search(entry.still, name):
+        if not re.search(entry.zero_gradients, name):
             torch.testing.assert_close(gradient, expected[name], msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -189,7 +191,7 @@ def test_shapes_are_the_signatures(entry: Entry, lead: tuple[int, ...]) -> None:
     model = entry.make(device="meta")
     for method in (model, *([model.logits] if hasattr(model, "logits") else [])):
         spec = declared(method)
-        fixed = known(spec, model)
+        fixed = fixed_sizes(spec, model)
         inputs = [slot for slot in spec.slots if slot.role == "input"]
         free = [name for slot in inputs for name in re.findall(r"[a-z]\w*'*", slot.text) if name not in fixed]
         primes = dict(zip(dict.fromkeys(free), (11, 13, 17, 19, 23, 29, 31, 37), strict=False))
@@ -205,7 +207,7 @@ def test_shapes_are_the_signatures(entry: Entry, lead: tuple[int, ...]) -> None:
 @each
 def test_torchinfo_counts_the_same_parameters(entry: Entry) -> None:
     model = entry.make()
-    summary: Any = torchinfo.summary(model, input_data=made(entry, model), verbose=0)
+    summary: Any = torchinfo.summary(model, input_data=random_inputs(entry, model), verbose=0)
     assert summary.total_params == sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -243,7 +245,7 @@ def reset(model: nn.Module) -> None:
 
 @each
 def test_built_on_meta_and_made_later(entry: Entry) -> None:
-    """No number depends on the uninitialized memory."""
+    """No value depends on uninitialized memory."""
     later, here = entry.make(device="meta").to_empty(device="cpu"), entry.make()
     with torch.no_grad():
         for tensor in (*later.parameters(), *later.buffers()):
@@ -252,7 +254,7 @@ def test_built_on_meta_and_made_later(entry: Entry) -> None:
     reset(here)
     for (name, one), other in zip(later.state_dict().items(), here.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
-    inputs = made(entry, later)
+    inputs = random_inputs(entry, later)
     assert torch.equal(later.eval()(*inputs), here.eval()(*inputs))
 
 
@@ -262,9 +264,9 @@ def test_built_on_meta_and_made_later(entry: Entry) -> None:
 @each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_kernel_is_definition(entry: Entry, dtype: torch.dtype) -> None:
-    """Values, and gradients in double precision, where rounding does not change the sign of a unit."""
-    model = stirred(entry.make(dtype=dtype)).eval()
-    inputs = made(entry, model, dtype=dtype)
+    """Values, and gradients in double precision, in which rounding does not change the sign of a hidden unit."""
+    model = randomized(entry.make(dtype=dtype)).eval()
+    inputs = random_inputs(entry, model, dtype=dtype)
     answer = model(*inputs)
     with definitions():
         expected = model(*inputs)
@@ -275,8 +277,8 @@ def test_kernel_is_definition(entry: Entry, dtype: torch.dtype) -> None:
 
 @each
 def test_examples_do_not_see_each_other(entry: Entry) -> None:
-    model, order = stirred(entry.make(dtype=torch.float64)).eval(), torch.tensor([2, 0, 3, 1])
-    inputs = made(entry, model, dtype=torch.float64)
+    model, order = randomized(entry.make(dtype=torch.float64)).eval(), torch.tensor([2, 0, 3, 1])
+    inputs = random_inputs(entry, model, dtype=torch.float64)
     answer = model(*inputs)
     torch.testing.assert_close(model(*(data[order] for data in inputs)), answer[order])
     alone = [model(*(data[i : i + 1] for data in inputs)) for i in range(4)]
@@ -295,18 +297,18 @@ LONG = (
 )
 def test_the_diagram_is_the_model(entry: Entry) -> None:
     """Recorded with symbolic sizes, for one example if a signature has `...`, and run at chosen sizes."""
-    model = stirred(entry.make(dtype=torch.float64)).eval()
+    model = randomized(entry.make(dtype=torch.float64)).eval()
     diagram = trace(model)
     assert diagram.box.parameter_count == sum(parameter.numel() for parameter in model.parameters())
-    inputs = made(entry, model, dtype=torch.float64, lead=())
+    inputs = random_inputs(entry, model, dtype=torch.float64, lead=())
     torch.testing.assert_close(diagram(*inputs), model(*inputs))
 
 
 @each
 def test_it_runs_under_autocast(entry: Entry) -> None:
     """bfloat16 keeps 8 bits: the tolerance is a few units in the last place of the largest number."""
-    model = stirred(entry.make()).eval()
-    inputs, method = made(entry, model), getattr(model, "logits", model)
+    model = randomized(entry.make()).eval()
+    inputs, method = random_inputs(entry, model), getattr(model, "logits", model)
     inputs = inputs[: len(declared(method).inputs)]
     with torch.autocast("cpu", torch.bfloat16):
         answer = method(*inputs)
@@ -320,10 +322,10 @@ def test_it_runs_under_autocast(entry: Entry) -> None:
 
 @each
 def test_two_steps_change_every_parameter(entry: Entry) -> None:
-    """Two steps, since with a head of 0 the first changes only the head; no input is changed in place."""
+    """Two steps, since with a head of 0 the first step changes only the head; no input is changed in place."""
     model = entry.make().train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    inputs = made(entry, model)
+    inputs = random_inputs(entry, model)
     given = [data.clone() for data in inputs]
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(2):
@@ -333,7 +335,7 @@ def test_two_steps_change_every_parameter(entry: Entry) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        if re.search(entry.still, name):
+        if re.search(entry.zero_gradients, name):
             # 0 up to the rounding of sums that cancel
             torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter.grad), rtol=0, atol=1e-5)
         else:
@@ -377,13 +379,13 @@ COPIES: dict[str, Callable[[nn.Module, Entry, Path], nn.Module]] = {
 def test_copies_are_equal_and_apart(
     entry: Entry, way: Callable[[nn.Module, Entry, Path], nn.Module], tmp_path: Path
 ) -> None:
-    model = stirred(entry.make())
+    model = randomized(entry.make())
     other = way(model, entry, tmp_path)
     assert type(other) is type(model)
     assert repr(other) == repr(model)
     state = other.state_dict()
     assert list(state) == list(model.state_dict())
-    inputs = made(entry, model)
+    inputs = random_inputs(entry, model)
     assert torch.equal(other.eval()(*inputs), model.eval()(*inputs))
     assert declared(other).signature == declared(model).signature
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -402,11 +404,11 @@ def test_copies_are_equal_and_apart(
 def test_it_compiles_into_one_graph(entry: Entry) -> None:
     """Forward and reverse pass in training mode, with statistics that change but without dropout."""
     torch.compiler.reset()
-    model = stirred(entry.make(dtype=torch.float64))
+    model = randomized(entry.make(dtype=torch.float64))
     for module in model.modules():
         if isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0  # pyright: ignore[reportArgumentType]
-    ours, inputs = copy.deepcopy(model), made(entry, model, dtype=torch.float64)
+    ours, inputs = copy.deepcopy(model), random_inputs(entry, model, dtype=torch.float64)
     answer = torch.compile(ours, fullgraph=True, dynamic=False, backend="aot_eager")(*inputs)
     expected = model(*inputs)
     torch.testing.assert_close(answer, expected)
@@ -438,8 +440,8 @@ dist.destroy_process_group()
 def test_two_processes_compute_the_gradients_of_one(name: str, tmp_path: Path) -> None:
     """DistributedDataParallel, with half of the batch in each process."""
     entry = MODELS[name]
-    model = stirred(entry.make())
-    inputs = made(entry, model)
+    model = randomized(entry.make())
+    inputs = random_inputs(entry, model)
     models.save(model, tmp_path / "model.safetensors")
     save_file({f"{place}": data for place, data in enumerate(inputs)}, tmp_path / "inputs.safetensors")
     variables = os.environ | {"PYTHONPATH": f"{ROOT}"}
