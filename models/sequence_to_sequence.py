@@ -185,7 +185,7 @@ class SequenceToSequence(nn.Module):
 
     def _decode(self, target: Tensor, memory: Tensor, source: Tensor, caches: Sequence[DecoderCache] = ()) -> Tensor:
         """Return the decoder's output for each target token; with caches, the tokens follow those of earlier calls."""
-        vectors = self._embed(target, caches[0].self_attention.length if caches else 0)
+        vectors = self._embed(target, caches[0].own.length if caches else 0)
         mask = self._padding_mask(source, target.shape[-1])
         return self.transformer.decoder(vectors, memory, memory_mask=mask, caches=caches)
 

@@ -204,9 +204,9 @@ class EncoderLayer(_Layer):
 class DecoderCache:
     """Keys and values that a DecoderLayer keeps between decoding steps: those of the target, and those of `memory`."""
 
-    self_attention: KeyValueCache
+    own: KeyValueCache
     memory: Tensor
-    memory_keys_and_values: tuple[Tensor, Tensor]
+    remembered: tuple[Tensor, Tensor]
 
 
 @savable
@@ -263,7 +263,7 @@ class DecoderLayer(_Layer):
             ShapeError: if axes have different sizes.
             CircuitError: if a mask is neither bool nor floating, or if the cache is full or made for another memory.
         """
-        own_cache = None if cache is None else cache.self_attention
+        own_cache = None if cache is None else cache.own
         attend = partial(self.attention, mask=mask, causal=causal, cache=own_cache)
         if self.norm_first:
             normed = self.attention_norm(target)
@@ -284,7 +284,7 @@ class DecoderLayer(_Layer):
             return self.memory_attention(target, memory, mask)
         if cache.memory is not memory:
             raise CircuitError("DecoderLayer: the cache was made for another memory; make one by `cache(memory, y)`")
-        return self.memory_attention.recall(target, *cache.memory_keys_and_values, mask)
+        return self.memory_attention.recall(target, *cache.remembered, mask)
 
     def cache(self, memory: Tensor, y: int) -> DecoderCache:
         """Return a cache for up to y target vectors, with the keys and values of `memory`, which are computed here."""
