@@ -46,7 +46,7 @@ from tests.autodiff.test_backward_models import (
     ready,
     restore_buffers,
 )
-from tests.models.test_zoo import MODELS, made, stirred
+from tests.models.test_zoo import MODELS, random_inputs, randomized
 
 
 def parametrized(cases: Iterable[str], quick: Iterable[str]) -> Any:
@@ -152,7 +152,7 @@ def buffers_after(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]
 
 def test_statistics_are_updated_once_for_each_run_of_the_forward_pass() -> None:
     """A diagram changes the buffers as the model does: once for a whole gradient, never in the reverse pass alone."""
-    model = stirred(nn.BatchNorm1d(3).double())
+    model = randomized(nn.BatchNorm1d(3).double())
     x, back = r(5, 3), r(5, 3)
     once = buffers_after(model, lambda: model(x))
     before = copied(dict(model.named_buffers()))
@@ -184,7 +184,7 @@ def test_statistics_of_a_layer_used_twice_are_updated_twice() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(self.norm(x) * x)
 
-    model: Any = stirred(Twice().double())
+    model: Any = randomized(Twice().double())
     x, back = r(5, 3), r(5, 3)
     once = buffers_after(model, lambda: model(x))
     diagram = backward(model, x)
@@ -196,7 +196,7 @@ def test_statistics_of_a_layer_used_twice_are_updated_twice() -> None:
 def test_gradients_by_buffers() -> None:
     """By running statistics in evaluation mode, which reads them, and in training mode, which does not."""
     x, back = r(5, 3), r(5, 3)
-    model: Any = stirred(nn.BatchNorm1d(3).double()).eval()
+    model: Any = randomized(nn.BatchNorm1d(3).double()).eval()
     names = ("running_mean", "running_var")
     mean, var = [getattr(model, name).clone().requires_grad_() for name in names]
     by_formula = (x - mean) / (var + model.eps).sqrt() * model.weight + model.bias
@@ -269,7 +269,7 @@ ORDERS: dict[str, tuple[Callable[[], Any], Callable[[], tuple[Tensor, ...]], int
 def test_higher_orders(name: str) -> None:
     make, inputs, order = ORDERS[name]
     model = make()
-    orders_agree(stirred(model.double()) if isinstance(model, nn.Module) else model, inputs(), order)
+    orders_agree(randomized(model.double()) if isinstance(model, nn.Module) else model, inputs(), order)
 
 
 @pytest.mark.slow
@@ -322,15 +322,15 @@ def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[s
 def test_gradients_in_low_precision_have_torchs_dtypes(name: str, whole: bool) -> None:
     """A model in bfloat16, and one in float32 recorded under autocast, which is part of the diagram."""
     entry = MODELS[name]
-    model = stirred(entry.make()).eval().to(LOW if whole else torch.float32)
-    inputs = made(entry, model, dtype=LOW if whole else torch.float32, lead=(2,))
+    model = randomized(entry.make()).eval().to(LOW if whole else torch.float32)
+    inputs = random_inputs(entry, model, dtype=LOW if whole else torch.float32, lead=(2,))
     with definitions(), torch.autocast("cpu", LOW, enabled=not whole):
         diagram = backward(model, *inputs)
         back = torch.randn_like(model(*inputs))
         theirs = by_torch(model, inputs, back, list(diagram.result.keys))
     exact = copy.deepcopy(model).double()
     truth = by_torch(exact, [each.double() for each in inputs], back.double(), list(theirs))
-    rounded_near(diagram(*inputs, back), theirs, truth, entry.still)
+    rounded_near(diagram(*inputs, back), theirs, truth, entry.zero_gradients)
 
 
 class Doubled(torch.autograd.Function):
@@ -663,7 +663,7 @@ def test_sizes_of_one(name: str) -> None:
 def test_models_of_the_zoo_at_one_example(name: str) -> None:
     """A batch of size 1, where a signature has a batch axis; test_backward_models tests other axes of size 1."""
     model = ready(MODELS[name])
-    halves_agree(model, *made(MODELS[name], model, dtype=torch.float64, lead=(1,)))
+    halves_agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=(1,)))
 
 
 @pytest.mark.parametrize("std", [1.0, torch.full((3,), 0.5, dtype=torch.float64)], ids=["number", "tensor"])

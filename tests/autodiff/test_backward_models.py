@@ -25,7 +25,7 @@ from models import by_hand
 from models.parts import cache, convolve
 from tests import peers
 from tests.laws import subjects
-from tests.models.test_zoo import MODELS, Entry, made, stirred
+from tests.models.test_zoo import MODELS, Entry, random_inputs, randomized
 
 # --- Reference results ------------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ def parametrized(cases: dict[str, Any]) -> Any:
 
 def layer(kind: Callable[..., nn.Module], *args: Any, train: bool = False, **options: Any) -> Callable[[], nn.Module]:
     """Return a function that makes a layer in float64, in evaluation mode unless `train`, with random parameters."""
-    return lambda: stirred(kind(*args, **options).double()).train(train)
+    return lambda: randomized(kind(*args, **options).double()).train(train)
 
 
 CLASSES = torch.tensor([2, 0, 1])
@@ -432,21 +432,21 @@ zoo = pytest.mark.parametrize(
 
 
 def ready(entry: Entry, mode: bool = False) -> nn.Module:
-    return stirred(entry.make(dtype=torch.float64)).train(mode)
+    return randomized(entry.make(dtype=torch.float64)).train(mode)
 
 
 @zoo
 def test_models_of_the_zoo(name: str) -> None:
     """All their operations have rules; the gradients do not depend on the kernels that run."""
     model = ready(MODELS[name])
-    agree(model, *made(MODELS[name], model, dtype=torch.float64, lead=()))
+    agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=()))
 
 
 @zoo
 def test_models_in_train_mode_with_a_batch(name: str) -> None:
     """With a batch of 2: batch statistics, dropout masks."""
     model = ready(MODELS[name], mode=True)
-    agree(model, *made(MODELS[name], model, dtype=torch.float64, lead=(2,)))
+    agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=(2,)))
 
 
 @zoo
@@ -456,7 +456,7 @@ def test_models_with_axes_of_size_one(name: str) -> None:
     model = ready(entry)
     images = {"b", "h", "w", "i", "j", "u", "v"} & set(entry.sizes)
     sizes = {axis: 1 if axis == "b" or not images else size for axis, size in entry.sizes.items()}
-    agree(model, *made(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=(1,)))
+    agree(model, *random_inputs(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=(1,)))
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_models_recorded_without_sizes_run_at_all_sizes(name: str) -> None:
     assert labels(joint) == ()
     for factor in (1, 2):
         sizes = {axis: size * factor for axis, size in entry.sizes.items()}
-        inputs = made(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=())
+        inputs = random_inputs(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=())
         wanted = reference(model, tuple(inputs))
         gradients_near(joint(*inputs, *wanted.cotangents), wanted)
         outputs, saved = halves.forward(*inputs)
@@ -481,7 +481,7 @@ def test_models_recorded_without_sizes_run_at_all_sizes(name: str) -> None:
 @zoo
 def test_kernels_and_definitions_have_the_same_gradients(name: str) -> None:
     model = ready(MODELS[name])
-    inputs = tuple(made(MODELS[name], model, dtype=torch.float64, lead=()))
+    inputs = tuple(random_inputs(MODELS[name], model, dtype=torch.float64, lead=()))
     with definitions():
         joint, wanted = backward(model, *inputs), reference(model, inputs)
         gradients_near(joint(*inputs, *wanted.cotangents), wanted)
@@ -591,19 +591,19 @@ def transformers_model(kind: str, **options: Any) -> Callable[[], nn.Module]:
         config = getattr(package, f"{kind}Config")(**options)
         cause = {"GPT2": "GPT2LMHeadModel", "Bert": "BertForMaskedLM"}
         model = getattr(package, cause.get(kind, f"{kind}ForCausalLM"))(config)
-        return Logits(stirred(model.double()).eval())
+        return Logits(randomized(model.double()).eval())
 
     return make
 
 
 def timm_model(name: str, **options: Any) -> Callable[[], nn.Module]:
     """Return a function that makes a small model of timm."""
-    return lambda: stirred(peers.timm().create_model(name, **options).double()).eval()
+    return lambda: randomized(peers.timm().create_model(name, **options).double()).eval()
 
 
 def pytorchcv_model(file: str, name: str) -> Callable[[], nn.Module]:
     """Return a function that makes a small model of pytorchcv."""
-    return lambda: stirred(getattr(peers.peer(f"pytorchcv.models.{file}"), name)().double()).eval()
+    return lambda: randomized(getattr(peers.peer(f"pytorchcv.models.{file}"), name)().double()).eval()
 
 
 small = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "num_hidden_layers": 2, "vocab_size": 11}
