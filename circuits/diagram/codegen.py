@@ -2,11 +2,16 @@
 
 The interpreter looks up sizes, values and their last uses on every run; the generated code has local variables and
 `del` statements for them. Constant arguments that are not an int, bool, str or None are globals of the function.
+
+The parameters have the names of the arguments of the diagram. No generated name (`v0`, `n0`, `t0`, `global0`) equals
+one of them: if an argument has a name of this form, all generated names begin with an underscore.
 """
 
 import keyword
 import math
 import operator
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,19 +30,22 @@ Program = Iterable[tuple[Call, tuple[int, ...]]]
 class Source:
     """The source of a function under construction: its lines, and the globals that they use.
 
-    `symbol_names` has a Python name for each symbol; `known` are the symbols that the lines so far assign.
+    `symbol_names` has a Python name for each symbol; `known` are the symbols that the lines so far assign. `prefix`
+    begins every name that is generated, so that none of them is one of `parameters`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Iterable[str] = ()) -> None:
+        self.parameters = tuple(parameters)
+        self.prefix = unused_prefix(self.parameters)
         self.lines: list[str] = []
         self.globals: dict[str, Any] = {"torch": torch, "math": math, "rebuild": rebuild}
         self.symbol_names: dict[sympy.Symbol, sympy.Symbol] = {}
         self.known: set[sympy.Symbol] = set()
 
-    def compiled(self, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
+    def compiled(self, name: str) -> Callable[..., Any]:
         """Compile the lines and return the function, with its source as docstring."""
         body = "\n".join([f"    {line}" for line in self.lines])
-        code = f"def function({', '.join(parameters)}):\n{body}\n"
+        code = f"def function({', '.join(self.parameters)}):\n{body}\n"
         exec(compile(code, f"<the diagram of {name}>", "exec"), self.globals)
         function = self.globals.pop("function")
         function.__name__ = function.__qualname__ = name if name.isidentifier() else "diagram"
@@ -48,14 +56,18 @@ class Source:
 
     def add_global(self, value: Any) -> str:
         """Make a global of a value that has no literal, and return its name."""
-        name = f"global{len(self.globals)}"
+        name = f"{self.prefix}global{len(self.globals)}"
         self.globals[name] = value
         return name
+
+    def variable(self, number: int) -> str:
+        """Return the name of the variable of a value, by its number."""
+        return f"{self.prefix}v{number}"
 
     def expression(self, description: Any) -> str:
         """Return the Python expression for the value that a description describes."""
         if isinstance(description, Wire):
-            return f"v{description.number}"
+            return self.variable(description.number)
         if isinstance(description, Scalar):
             return self.number_expression(description.expression)
         if isinstance(description, Struct) and any(True for _ in leaves(description)):
@@ -90,8 +102,9 @@ class Source:
 
     def symbol_name(self, symbol: Any) -> sympy.Symbol:
         """Return the symbol `n0`, `n1`, ... that the code uses for a symbol of the diagram, as a valid Python name."""
+        name = f"{self.prefix}n{len(self.symbol_names)}"
         return self.symbol_names.setdefault(
-            symbol, sympy.Symbol(f"n{len(self.symbol_names)}", integer=symbol.is_integer, positive=symbol.is_positive)
+            symbol, sympy.Symbol(name, integer=symbol.is_integer, positive=symbol.is_positive)
         )
 
     # Statements
@@ -102,11 +115,11 @@ class Source:
         `description` describes that value. If it has no wires and symbols, no variable is assigned.
         """
         if isinstance(description, Wire):
-            self.lines.append(f"v{description.number} = {expression}")
+            self.lines.append(f"{self.variable(description.number)} = {expression}")
         elif isinstance(description, Scalar) and isinstance(description.expression, sympy.Symbol):
             self.lines.append(f"{self.symbol_name(description.expression)} = {expression}")
         elif isinstance(description, Struct) and any(True for _ in leaves(description)):
-            name = f"t{len(self.lines)}"
+            name = f"{self.prefix}t{len(self.lines)}"
             self.lines.append(f"{name} = {expression}")
             for place, part in enumerate(description.parts):
                 if any(True for _ in leaves(part)):
@@ -124,7 +137,7 @@ class Source:
 
     def read_sizes(self, inputs: Iterable[Value], symbols: Mapping[Any, Any]) -> None:
         """Add the lines that compute each symbolic size from the shapes of the inputs, then each of torch's symbols."""
-        pairs: list[tuple[Any, str]] = [(size, f"v{value.number}.shape[{place - value.mapped}]")
+        pairs: list[tuple[Any, str]] = [(size, f"{self.variable(value.number)}.shape[{place - value.mapped}]")
                  for value in inputs for place, size in enumerate(value.sizes) if place >= value.mapped]  # fmt: skip
         known = -1
         while known < len(self.known):
@@ -164,14 +177,35 @@ class Source:
             self.lines[start:] = [line, *[f"    {inner}" for inner in self.lines[start:]]]
 
 
+USED_NAMES = ("torch", "math", "rebuild", "getattr", "slice", "abs", "max", "min", "round")
+"""The names that the code refers to besides its own: the modules and functions of `Source.globals`, and builtins."""
+
+
 def parameter_names(names: Iterable[str]) -> list[str]:
-    """Return a valid parameter name for each argument name: `rest_0` for `rest.0`."""
+    """Return a valid and unique parameter name for each argument name: `rest_0` for `rest.0`.
+
+    >>> parameter_names(["rest.0", "rest_0", "math", "class"])
+    ['rest_0', 'input_1', 'input_2', 'input_3']
+    """
+    words = [unicodedata.normalize("NFKC", name.replace(".", "_")) for name in names]
     found: list[str] = []
-    for name in names:
-        word = name.replace(".", "_")
-        valid = word.isidentifier() and not keyword.iskeyword(word) and word not in (*found, "torch", "math", "rebuild")
-        found.append(word if valid else f"input_{len(found)}")
+    for place, word in enumerate(words):
+        if not word.isidentifier() or keyword.iskeyword(word) or word in (*found, *USED_NAMES):
+            word = f"input_{place}"
+            while word in (*found, *words):
+                word += "_"
+        found.append(word)
     return found
+
+
+def unused_prefix(parameters: Iterable[str]) -> str:
+    """Return the shortest string of underscores with which no generated name is one of the parameters.
+
+    >>> unused_prefix(["x", "v"]), unused_prefix(["v1", "_t0"])
+    ('', '__')
+    """
+    generated = [match[1] for name in parameters if (match := re.fullmatch(r"(_*)(v|n|t|global)\d+", name))]
+    return "_" * (1 + max(map(len, generated))) if generated else ""
 
 
 def state_expression(source: Source, module: nn.Module, path: str) -> str:
@@ -181,9 +215,9 @@ def state_expression(source: Source, module: nn.Module, path: str) -> str:
     return f"getattr({source.add_global(owner)}, {name!r})"
 
 
-def del_lines(numbers: Iterable[int], assigned: set[int]) -> list[str]:
+def del_lines(source: Source, numbers: Iterable[int], assigned: set[int]) -> list[str]:
     """Return the `del` statement for those of these values that the function has assigned, if any."""
-    unused = [f"v{number}" for number in numbers if number in assigned]
+    unused = [source.variable(number) for number in numbers if number in assigned]
     return [f"del {', '.join(unused)}"] if unused else []
 
 
@@ -205,23 +239,22 @@ def generate_function(
         modules: The modules and methods that calls refer to by dotted path.
         symbols: The expression in torch's symbols of each symbolic axis.
     """
-    source = Source()
     given = {key: part for key, part in zip(arguments.keys, arguments.parts, strict=True) if wires(part)}
-    names = parameter_names(given)
-    for word, part in zip(names, given.values(), strict=True):
+    source = Source(parameter_names(given))
+    for word, part in zip(source.parameters, given.values(), strict=True):
         source.assign(part, word)
     source.read_sizes(inputs, symbols)
     for number, (module, path) in state.items():
-        source.lines.append(f"v{number} = {state_expression(source, module, path)}")
+        source.lines.append(f"{source.variable(number)} = {state_expression(source, module, path)}")
     for number, tensor in constants.items():
-        source.lines.append(f"v{number} = {source.add_global(tensor)}")
+        source.lines.append(f"{source.variable(number)} = {source.add_global(tensor)}")
     assigned = {*[number for part in given.values() for number in wires(part)], *state, *constants}
     for call, unused in program:
         source.run_call(call, modules)
         assigned |= set(wires(call.result))
-        source.lines += del_lines(unused, assigned)
+        source.lines += del_lines(source, unused, assigned)
     source.lines.append(f"return {source.expression(result)}")
-    return source.compiled(name, names)
+    return source.compiled(name)
 
 
 __all__ = ["generate_function"]

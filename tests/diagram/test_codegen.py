@@ -104,3 +104,34 @@ def test_forward_and_reverse_circuits_compile_into_one_graph() -> None:
 
     found = torch.compile(both, fullgraph=True, backend="aot_eager")(x, torch.ones(4, 6))
     torch.testing.assert_close(found, both(x, torch.ones(4, 6)))
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["v1, v0", "t0, t1", "global4, v0", "global3, v1", "n0, v0", "_v0, v0", "torch, input_0", "input_1, max", "µ, v0"],
+)
+def test_arguments_with_the_names_that_the_code_uses_for_its_own_variables(names: str) -> None:
+    def difference(first: Any, second: Tensor) -> Tensor:
+        return (first[0] - 2 * second) * first[0].shape[0]
+
+    source = f"lambda {names}: difference({names})"
+    apart = eval(source, {"difference": difference})
+    x, y = torch.rand(3), torch.rand(3)
+    function = trace(apart, [x], y).function()
+    assert torch.equal(function([x], y), difference([x], y))
+    assert torch.equal(function([y], x), difference([y], x))
+
+
+def test_arguments_named_like_the_sizes_of_the_code() -> None:
+    @circuit("b (h k), h -> b k")
+    def mixed(n0: Tensor, n1: Tensor) -> Tensor:
+        return einsum(rearrange(n0, "b (h k) -> b h k", h=n1.shape[0]), n1, "b h k, h -> b k") * n0.shape[-1]
+
+    x, weight = torch.randn(6, 12), torch.randn(3)
+    assert torch.equal(trace(mixed).function()(x, weight), mixed(x, weight))
+
+
+def test_two_arguments_never_become_one_parameter() -> None:
+    x, y = torch.rand(3), torch.rand(3)
+    function = trace(lambda **given: given["torch"] - given["input_1"], input_1=x, torch=y).function()
+    assert torch.equal(function(x, y), y - x)
