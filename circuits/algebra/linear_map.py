@@ -44,6 +44,10 @@ class _NetworkData:
         for name, value in network._asdict().items():
             object.__setattr__(self, name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields, which are all that a copy or a pickle has: what is cached belongs to one map's tensors."""
+        return self._network._asdict()
+
     @property
     def _network(self) -> Network:
         return Network(self.factors, self.inputs, self.outputs, self.wires, self.sizes)
@@ -189,7 +193,7 @@ class LinearMap(_NetworkData):
                 `other`; or if a name would be twice on one side.
             ShapeError: If two outputs of the same name differ in size.
         """
-        return self >> other.transpose(*[name for name in self.outputs if name in other.outputs])
+        return self._of(operations.inner(self._network, other._network))
 
     def transpose(self, *names: str) -> Self:
         """Return the map with these axes moved to the front of the other side; without names, with the sides swapped.
@@ -210,7 +214,7 @@ class LinearMap(_NetworkData):
         """Return the map with two axes contracted: `name` and `other`, or the input and the output `name` (the trace).
 
         Raises:
-            SignatureError: If there are no such axes; or, with two names, if one is on both sides.
+            SignatureError: If there are no such axes; or, with two names, if one is on both sides or they are equal.
             ShapeError: If the axes differ in size.
 
         >>> LinearMap(torch.eye(3), "a -> a").contract("a").tensor

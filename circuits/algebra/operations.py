@@ -69,6 +69,22 @@ def outer(first: Network, second: Network) -> Network:
     )
 
 
+def inner(first: Network, second: Network) -> Network:
+    """Return `first` followed by `second` with the outputs of the same name transposed.
+
+    Raises:
+        SignatureError: If both have outputs, but none in common; or if such an output is also an input of `second`.
+        ShapeError: If two outputs of the same name differ in size.
+    """
+    shared = [name for name in first.outputs if name in second.outputs]
+    if not shared and first.outputs and second.outputs:
+        raise SignatureError(
+            f"LinearMap: inner: no output of {first.signature} is an output of {second.signature}; "
+            "f.outer(g) is their outer product, and f.named(...) renames axes"
+        )
+    return compose(first, transpose(second, shared) if shared else second)
+
+
 def transpose(network: Network, names: Sequence[str]) -> Network:
     """Return the network with these axes moved to the front of the other side; without names, with the sides swapped.
 
@@ -95,7 +111,7 @@ def contract(network: Network, name: str, other: str | None) -> Network:
     """Return the network with two axes contracted: `name` and `other`, or the input and the output `name` for None.
 
     Raises:
-        SignatureError: If there are no such axes; or, with two names, if one is on both sides.
+        SignatureError: If there are no such axes; or, with two names, if one is on both sides or they are equal.
         ShapeError: If the axes differ in size.
     """
     if other is None:
@@ -104,6 +120,12 @@ def contract(network: Network, name: str, other: str | None) -> Network:
         positions = [network.inputs.index(name), len(network.inputs) + network.outputs.index(name)]
     else:
         positions = [network.position(name), network.position(other)]
+        if name == other:
+            ones = f"-> {name}" if name in network.inputs else f"{name} ->"
+            raise SignatureError(
+                f"LinearMap: contract takes two axes of {network.signature}, and {name} is one; composed with "
+                f"LinearMap.identity({ones!r}, {name}=...) it is summed over"
+            )
     first, second = [network.wires[position] for position in positions]
     ends = (name, network.sizes[first].size), (other or name, network.sizes[second].size)
     _require_equal_sizes(*ends, f"{network.signature}")

@@ -1,6 +1,8 @@
 """LinearMap compared with dense matrices and loops: composition, transposes, products; and as_linear."""
 
+import copy
 import itertools
+import pickle
 import string
 from collections.abc import Callable
 from typing import Any
@@ -415,6 +417,37 @@ def test_exports(strict: bool) -> None:
     torch.testing.assert_close(torch.export.export(model, (x,), strict=strict).module()(x), expected)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f)), copy.copy])
+@pytest.mark.parametrize("read", [lambda f: f(torch.ones(2)), lambda f: f.circuit, lambda f: f.tensor])
+def test_a_copy_computes_with_its_own_tensors_also_after_a_first_call(copied: Any, read: Any) -> None:
+    f = LinearMap(torch.ones(2, 3), "a -> b")
+    read(f)
+    g = copied(f)
+    with torch.no_grad():
+        g.factors[0][0].mul_(2)
+    assert torch.equal(g(torch.ones(2)), torch.ones(2) @ g.tensor)
+    assert torch.equal(f(torch.ones(2)), torch.ones(2) @ f.tensor)
+    assert (f == g) == (copied is copy.copy)
+
+
+def test_a_copied_module_with_a_map_computes_with_its_own_tensors() -> None:
+    class Applied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 3))
+            self.map = LinearMap(self.weight, "a -> b")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.map(x)
+
+    first = Applied()
+    first(torch.ones(2))
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        second.weight.mul_(3)
+    assert torch.equal(second(torch.ones(2)), torch.full((3,), 6.0))
+
+
 # --- as_linear --------------------------------------------------------------------------------------------------------
 
 
@@ -479,6 +512,25 @@ def test_as_linear_names_a_missing_size_or_signature() -> None:
         as_linear(torch.sin, a=3)
     with pytest.raises(SignatureError, match="one tensor in and one out"):
         as_linear(attention, y=2, x=2, k=2)
+
+
+def test_an_axis_is_not_contracted_with_itself() -> None:
+    f = random_map("a -> b", a=2, b=3)
+    for name in ("a", "b"):
+        with pytest.raises(SignatureError, match=f"contract takes two axes of a -> b, and {name} is one"):
+            f.contract(name, name)
+    with pytest.raises(SignatureError, match="a is on both sides"):
+        random_map("a -> a", a=2).contract("a", "a")
+    torch.testing.assert_close((LinearMap.identity("-> a", a=2) >> f).tensor, f.tensor.sum(0))
+
+
+def test_an_inner_product_needs_an_output_in_common() -> None:
+    f, g = random_map("a -> b", a=2, b=3), random_map("c -> d", c=4, d=5)
+    for other in (g, g.named("b -> d"), g.transpose("c")):
+        with pytest.raises(SignatureError, match="inner: no output of a -> b is an output of"):
+            f.inner(other)
+    assert str(f.inner(random_map("b ->", b=3)).signature) == "a ->"
+    assert str(random_map("a ->", a=2).inner(random_map("-> c", c=2)).signature) == "a -> c"
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
