@@ -4,7 +4,7 @@ May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` 
 (runs it), `codegen` (generates a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
 (converts it to data for JSON). `structure` converts nested values to descriptions, with a wire in place of each tensor;
 `call_arguments` matches arguments with parameters; `operations` lists which torch functions are recorded, skipped or
-traced into.
+traced into; `readings` are the calls that read numbers of data.
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value, size_text
@@ -22,6 +22,7 @@ from circuits.diagram.operations import (
     operation_name,
     returning_first,
 )
+from circuits.diagram.readings import Reading, reading
 from circuits.diagram.rows import box_row, row_line
 from circuits.diagram.structure import (
     Scalar,
@@ -49,6 +50,7 @@ __all__ = [
     "CustomBackward",
     "Diagram",
     "Fixed",
+    "Reading",
     "Scalar",
     "Size",
     "Struct",
@@ -66,6 +68,7 @@ __all__ = [
     "map_tensors",
     "mutates",
     "operation_name",
+    "reading",
     "returning_first",
     "row_line",
     "size_text",

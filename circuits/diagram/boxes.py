@@ -175,6 +175,7 @@ class Box:
             have their default value; None if they are unknown.
         inside: The values that the function inside a transform returns, before the transform converts them to its
             outputs.
+        note: What a reader of the table has to know of this box: the number that it read from data; else empty.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -193,6 +194,7 @@ class Box:
     reverse: CustomBackward | None = None
     given: Any = None
     inside: tuple[Value, ...] = ()
+    note: str = ""
 
     @property
     def parameter_count(self) -> int:

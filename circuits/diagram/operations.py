@@ -4,14 +4,16 @@ The recorder is a `TorchFunctionMode`: torch calls it in place of every function
 
 - `RECORD`: the call is one box of the diagram. This is the default.
 - `SKIP`: the function runs and nothing is recorded. These are not tensor operations: queries of size, dtype or device,
-  conversions to Python values (`tolist`, `__bool__`), copying and pickling, hooks, and settings. Reading an attribute
+  copying and pickling, hooks, and settings. Reading an attribute
   is skipped unless it is a view of the tensor (`x.T`, `x.real`); setting one is skipped unless it changes the tensor
   (`x.data = y`).
 - `TRACE_INTO`: no box for the call itself; the operations in its body are recorded. `TRACED_INTO` has the function to
   run in its place.
+- `READ`: the call reads numbers of the data (`tolist`, `__bool__`). In a run on data it is recorded as a `Reading`,
+  under `trace`, where there is no data, only if it returns symbolic numbers.
 - `ITERATE`: iteration over a tensor, recorded as one `unbind`.
 
-The functions to trace into or iterate over are compared by identity, the functions to skip by name.
+The functions to trace into or iterate over are compared by identity, the functions to skip or that read by name.
 """
 
 import types
@@ -23,21 +25,23 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.checkpoint import CheckpointFunction
 
-RECORD, SKIP, TRACE_INTO, ITERATE = range(4)
+RECORD, SKIP, TRACE_INTO, ITERATE, READ = range(5)
 
 _RECORDED_GETTERS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 _RECORDED_SETTERS = frozenset({"data", "requires_grad", "real", "imag"})
 _SKIPPED = (
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous "
-    "is_signed element_size data_ptr __len__ __repr__ __format__ __hash__ __bool__ __float__ __int__ __index__ "
-    "__complex__ __array__ __dlpack__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ tolist "
-    "numpy get_device is_same_size is_nonzero register_hook retain_grad backward is_tensor is_inference is_set_to "
+    "is_signed element_size data_ptr __len__ __repr__ __format__ __hash__ "
+    "__dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ "
+    "get_device is_same_size register_hook retain_grad backward is_tensor is_inference is_set_to "
     "__dir__ storage untyped_storage _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names "
     "sym_float sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view "
-    "__contains__ register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type "
+    "register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type "
     "can_cast _assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__"
 )
 _SKIPPED_NAMES = frozenset(_SKIPPED.split())
+_READING = "__bool__ __float__ __int__ __index__ __complex__ __array__ __dlpack__ __contains__ tolist numpy is_nonzero"
+_READING_NAMES = frozenset(_READING.split())
 
 
 def _never_overridden(*_: Any) -> bool:
@@ -79,7 +83,7 @@ def action_for(function: Any) -> int:
     elif name == "__set__":
         action = RECORD if mutates(function) else SKIP
     else:
-        action = SKIP if name in _SKIPPED_NAMES else RECORD
+        action = SKIP if name in _SKIPPED_NAMES else READ if name in _READING_NAMES else RECORD
     return ACTIONS.setdefault(function, action)
 
 

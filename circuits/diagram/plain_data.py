@@ -19,7 +19,8 @@ def _box_data(box: Box) -> dict[str, Any]:
     data["outputs"] = [_value_data(value) for value in box.outputs]
     data["parameters"] = box.parameter_count
     data["boxes"] = [_box_data(inner) for inner in box.boxes]
-    return data | ({"error": box.error} if box.error else {}) | ({"where": box.where} if box.where else {})
+    texts = {"error": box.error, "where": box.where, "note": box.note}
+    return data | {name: text for name, text in texts.items() if text}
 
 
 def _value_data(value: Value) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def box_row(
     """
     shown = box if opened or not _is_one_operation(box) else replace(box.boxes[0], name=box.name)
     notes = _dtype_notes(shown, box) + ([f"failed: {box.error}"] if box.error else [])
+    notes += [shown.note] if shown.note else []
     notes += ["* mapped"] if box.kind == "transform" and any(value.mapped for value in _all_values(box)) else []
     inputs = _shown_inputs(shown)
     failed = not box.outputs and any(inner.error for inner in box.walk())
@@ -190,8 +191,8 @@ def _dtype_notes(shown: Box, box: Box) -> list[str]:
     before, after = [list(dict.fromkeys(map(_dtype_name, values))) for values in (_shown_inputs(shown), box.outputs)]
     if set(before + after) <= {"fp32"}:
         return []
-    if before == after or not before:
-        return [", ".join(after)]
+    if before == after or not before or not after:
+        return [", ".join(after or before)]
     return [f"{', '.join(before)} -> {', '.join(after)}".strip()]
 
 

@@ -182,7 +182,7 @@ class Builder:
         inputs = wires(Struct(tuple, (), (*event.args, *event.kwargs.values())))
         for number in inputs:
             self.names.of(number)
-        if not event.error:
+        if not event.error and event.result is not None:
             draft.note = self._name_axes(event, inputs)
         draft.inputs = self._ports(inputs)
         draft.outputs = self._ports(wires(event.result))

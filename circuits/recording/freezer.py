@@ -13,6 +13,7 @@ from circuits.diagram import (
     Box,
     Call,
     CustomBackward,
+    Reading,
     Scalar,
     Struct,
     Value,
@@ -170,6 +171,7 @@ class Freezer:
             mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
             where=event.where,
             error=event.error,
+            note=event.function.note if isinstance(event.function, Reading) else "",
         )
 
     def _operation_call(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:

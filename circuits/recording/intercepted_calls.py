@@ -77,9 +77,9 @@ def record_vmap(
     box = Enter("transform", f"vmap {_function_name(function)}", "", None, "")
     box.args, box.kwargs = describe(args, listener.values.wire), describe(kwargs, listener.values.wire)
     listener.stack.append(box)
-    listener.emit(box)
-    listener.is_paused = True
     try:
+        listener.emit(box)
+        listener.is_paused = True
         result = call(recorded)
         listener.stack.mark_whole(box.level + 1)
         inner_result = inside[0] if inside else None

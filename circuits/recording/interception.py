@@ -5,11 +5,16 @@ process starts, and restored when the last one ends, in any thread. A patched en
 recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
 too, so that recording does not disable torch's fused Transformer layers.
 
+Whatever fails while a recording begins, runs or ends, every patched attribute and the compiler stance are restored when
+no recording is active any more. The calls are passed on only to a `Listener`; another recorder of the thread (one that
+only lists circuits) does not record them.
+
 All threads are affected in one way: while a recording is active, compiled code runs eagerly, because torch has one
 compiler stance for the whole process.
 """
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,44 +45,66 @@ def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
     """
     global _active_recordings
     with _lock:
-        if _active_recordings == 0:
-            _undo.enter_context(torch.compiler.set_stance("force_eager"))
-            _patch(nn.Module, "__call__", _intercept_module_call)
-            _patch(apis, "vmap_impl", _intercept_vmap)
-            _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
-            _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
-        for module in root.modules() if isinstance(root, nn.Module) else ():
-            owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)
-            if not hasattr(owner.__dict__["__call__"], "is_interception"):
-                _patch(owner, "__call__", _intercept_module_call)
         _active_recordings += 1
-    listener.outer = switch.current()
+        try:
+            _patch_entry_points(root)
+        except BaseException:
+            _end_recording()
+            raise
     try:
+        listener.outer = switch.current()
         with switch.set_recorder(listener):
             yield
     finally:
         with _lock:
-            _active_recordings -= 1
-            if _active_recordings == 0:
-                _undo.close()
+            _end_recording()
+
+
+def _end_recording() -> None:
+    """Count a recording as ended, and restore everything that is patched if it was the last one."""
+    global _active_recordings
+    _active_recordings -= 1
+    if _active_recordings == 0:
+        _undo.close()
+
+
+def _patch_entry_points(root: Any) -> None:
+    """Patch the entry points at the first recording, and the `__call__` overrides in the classes of a module."""
+    if _active_recordings == 1:
+        _undo.enter_context(torch.compiler.set_stance("force_eager"))
+        _patch(nn.Module, "__call__", _intercept_module_call)
+        _patch(apis, "vmap_impl", _intercept_vmap)
+        _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
+        _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
+    # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
+    for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
+        owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)
+        if not hasattr(owner.__dict__["__call__"], "is_interception"):
+            _patch(owner, "__call__", _intercept_module_call)
 
 
 def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
-    """Replace an attribute of a class or Python module by `interception(original)` until the last recording ends."""
-    original = holder.__dict__[name]
+    """Replace an attribute of a class or Python module by `interception(original)` until the last recording ends.
+
+    `original` is the attribute as it is stored, in the holder or in a base class: a function or a descriptor.
+    """
+    original = inspect.getattr_static(holder, name)
+    if name in holder.__dict__:
+        _undo.callback(setattr, holder, name, original)
+    else:
+        _undo.callback(delattr, holder, name)
     setattr(holder, name, interception(original))
-    _undo.callback(setattr, holder, name, original)
 
 
 def _intercept_module_call(original: Any) -> Any:
     """Return a replacement for a class's `__call__` that passes each module call to the recorder of the thread.
 
     `dispatch` passes the call to a recorder. To run the call, the recorder calls `dispatch` with the next outer
-    recorder. Without a recorder, `dispatch` makes the original call. The interceptions below work in the same way.
+    recorder. Without a `Listener`, `dispatch` makes the original call. The interceptions below work in the same way.
     """
 
     def dispatch(recorder: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if recorder is None:
+        if not isinstance(recorder, Listener):
             return original(module, *args, **kwargs)
         return record_module(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
 
@@ -98,7 +125,7 @@ def _intercept_vmap(original: Any) -> Any:
         def call(recorded: Any) -> Any:
             return dispatch(recorder.outer, recorded, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
 
-        if recorder is None:
+        if not isinstance(recorder, Listener):
             return original(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
         return record_vmap(recorder, function, out_dims, args, kwargs, call)
 
@@ -109,11 +136,15 @@ def _intercept_vmap(original: Any) -> Any:
 
 
 def _intercept_autograd_function(original: Any) -> Any:
-    """Return a replacement for the class method `autograd.Function.apply`."""
+    """Return a replacement for the class method `autograd.Function.apply`.
+
+    The original is called through the descriptor protocol, because torch may store it as a `classmethod` or as a class
+    method written in C.
+    """
 
     def dispatch(recorder: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
-        if recorder is None:
-            return original.__func__(function, *args, **kwargs)
+        if not isinstance(recorder, Listener):
+            return original.__get__(None, function)(*args, **kwargs)
         call = partial(dispatch, recorder.outer, function, *args, **kwargs)
         return record_autograd_function(recorder, function, args, kwargs, call)
 
@@ -133,7 +164,7 @@ def _intercept_has_torch_function(original: Any) -> Any:
 
     def has_torch_function(tensors: Any) -> bool:
         recorder: Any = switch.current()
-        if recorder is None or recorder.definitions or not _all_modes_are(type(recorder)):
+        if not isinstance(recorder, Listener) or recorder.definitions or not _all_modes_are(type(recorder)):
             return original(tensors)
         return any(_overrides_torch_function(tensor) for tensor in tensors)
 

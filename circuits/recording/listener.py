@@ -159,12 +159,7 @@ class Listener(TorchFunctionMode):
     # Boxes
 
     def circuit(
-        self,
-        circuit: Any,
-        owner: object | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        run: Callable[[bool], Any],
+        self, circuit: Any, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[bool], Any]
     ) -> Any:
         """Record a circuit call and return its result; see `switch.Recorder.circuit` for the arguments.
 
@@ -219,21 +214,25 @@ class Listener(TorchFunctionMode):
         if box.circuit is not None:
             box.tensors = _circuit_tensors(box.circuit, args, kwargs, self.values.wire)
         self.stack.append(box)
-        self.emit(box)
         try:
+            self.emit(box)
             result = run()
+            leave = Leave(describe(result, self.values.wire))
         except BaseException as error:
             self.stack.note_error(box, error)
             self._close_box(Leave(None, failed=True), None)
             raise
-        self._close_box(Leave(describe(result, self.values.wire)), result)
+        self._close_box(leave, result)
         return result
 
     def _close_box(self, event: Leave, result: Any) -> None:
-        self.emit(event, result)
-        self.stack.pop()
-        if not self.stack and self.on_finish is not None:
-            self.on_finish()
+        """Emit the event that closes the innermost box; the box is closed, and the run ended, even if this fails."""
+        try:
+            self.emit(event, result)
+        finally:
+            self.stack.pop()
+            if not self.stack and self.on_finish is not None:
+                self.on_finish()
 
     def show(self, size: Any) -> str:
         """Return the text of a size for a message."""

@@ -1,8 +1,14 @@
-"""Print the boxes of a run while it is running, and write lines to a stream, a logger or a function."""
+"""Print the boxes of a run while it is running, and write lines to a stream, a logger or a function.
 
+A run never fails because it is printed: an exception that is raised while a line is made or written is logged as a
+warning, once for each writer and each run, and the run continues.
+"""
+
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import torch
@@ -13,12 +19,14 @@ from torch.utils import _pytree
 from circuits.diagram import box_row, row_line
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
-from circuits.recording.events import Call, Enter, Event, Leave
+from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.freezer import Draft
 
 Sink = TextIO | logging.Logger | Callable[[str], object] | Literal["stdout"] | None
 """Where lines are written: "stdout" (`sys.stdout`, looked up at each write), a stream, a logger (at INFO), a function
 that is called with each line, or None: no lines are written."""
+
+_log = logging.getLogger(__name__)
 
 
 class Printer:
@@ -36,6 +44,7 @@ class Printer:
     Attributes:
         pending: The boxes that are not printed yet, each with its depth and its result.
         builder: The builder of the current run, to which the printer passes every event.
+        failed: Whether a line of the current run could not be made; the rest of the run is then not printed.
     """
 
     def __init__(self, write: Callable[[str], object], depth: int | None, values: int) -> None:
@@ -43,10 +52,26 @@ class Printer:
         self.depth = depth
         self.values = values
         self.pending: list[tuple[Draft, int, Any]] = []
-        self.builder: Builder
+        self.start(Builder(Record()))
+
+    def start(self, builder: Builder) -> None:
+        """Start to print a run, whose events the builder receives."""
+        self.builder = builder
+        self.pending.clear()
+        self.failed = False
 
     def on_event(self, event: Event, result: Any) -> None:
         """Pass an event to the builder, and print the boxes that can be printed now; used as `Listener.on_event`."""
+        if self.failed:
+            return
+        try:
+            self._print(event, result)
+        except Exception as error:
+            self.failed = True
+            _report("the rest of this run is not printed", error)
+
+    def _print(self, event: Event, result: Any) -> None:
+        """Pass an event to the builder, and print the boxes that can be printed now."""
         depth = len(self.builder.open)
         draft = self.builder.feed(event)
         if isinstance(event, Enter):
@@ -114,17 +139,54 @@ def numbers_text(tensor: Tensor) -> str:
 def writer(to: Any) -> Callable[[str], object]:
     """Return the function that writes a line to a sink other than None.
 
+    It never raises an `Exception`, so that no run fails because it is printed: the first exception of the sink is
+    logged as a warning, and later lines are written again.
+
     Raises:
         CircuitError: `to` is not a `Sink`.
     """
-    if to == "stdout":
-        return lambda line: sys.stdout.write(f"{line}\n")
+    write_line, reported = _line_writer(to), False
+
+    def write(line: str) -> None:
+        nonlocal reported
+        try:
+            write_line(line)
+        except Exception as error:
+            if not reported:
+                reported = True
+                _report("a line could not be written", error)
+
+    return write
+
+
+def _report(what: str, error: Exception) -> None:
+    """Log an exception that was raised while a run was printed; an exception of the log's own handlers is ignored."""
+    with contextlib.suppress(Exception):
+        _log.warning("%s: %s: %s", what, type(error).__name__, error)
+
+
+def _line_writer(to: Any) -> Callable[[str], object]:
+    """Return the function that writes a line to a sink, and raises the sink's exceptions; see `writer`."""
+    if isinstance(to, str) and to == "stdout":
+        return lambda line: _write_to_stream(sys.stdout, line)
     if isinstance(to, logging.Logger):
         return to.info
     if hasattr(to, "write"):
-        return lambda line: to.write(f"{line}\n")
+        return partial(_write_to_stream, to)
     if callable(to):
         return to
     raise CircuitError(
         f"lines can be printed to a stream, a logger or a function that takes a line, not to {type(to).__name__}"
     )
+
+
+_ASCII = str.maketrans({"…": "...", "×": "x", "∂": "d", "│": "|", "┐": "+", "┘": "+"})
+"""What is written in place of the signs of a table, to a stream that cannot encode them."""
+
+
+def _write_to_stream(stream: Any, line: str) -> None:
+    """Write a line to a stream; a line that the stream's encoding cannot express is written in ASCII."""
+    try:
+        stream.write(f"{line}\n")
+    except UnicodeEncodeError:
+        stream.write(f"{line.translate(_ASCII)}\n".encode("ascii", "replace").decode("ascii"))

@@ -8,6 +8,7 @@ Source: the appendix of the notebook to Neural Circuit Diagrams.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder, assemble
 from circuits.recording.call_arguments import python_signature
+from circuits.recording.events import Record
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener
@@ -61,9 +63,9 @@ class Seen:
     def __str__(self) -> str:
         return "\n".join([str(diagram) for diagram in self])
 
-    def _add(self, builder: Builder) -> None:
-        """Add a run; its builder processes the remaining events when the diagram is first accessed."""
-        self._runs.append(functools.cache(lambda: assemble(builder.feed_all())))
+    def _add(self, record: Record, binder: inspect.Signature | None) -> None:
+        """Add a run; its diagram is built when it is first accessed."""
+        self._runs.append(functools.cache(lambda: assemble(Builder(record, binder=binder).feed_all())))
 
 
 @contextmanager
@@ -72,7 +74,8 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
 
     An operation is printed after it has run, a box that contains others when it is entered. If a run fails, the box
     that failed is printed with its inputs and the error, and the exception propagates. Results and gradients are the
-    same as without `track`, and nothing remains attached to the model.
+    same as without `track`, and nothing remains attached to the model. A run never fails because it is printed: an
+    exception of `to` is logged as a warning, and the run continues.
 
     Args:
         target: The module or circuit; a compiled one runs as the code that it wraps.
@@ -107,21 +110,17 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
     binder = python_signature(target)
     printer = None if to is None else Printer(writer(to), depth, values)
 
-    def start_run() -> Builder:
+    def start_run() -> None:
         listener.begin()
-        builder = Builder(listener.record, binder=binder)
         if printer is not None:
-            printer.builder = builder
+            printer.start(Builder(listener.record, binder=binder))
             listener.on_event = printer.on_event
-        return builder
-
-    builder = start_run()
 
     def finish_run() -> None:
-        nonlocal builder
-        seen._add(builder)
-        builder = start_run()
+        seen._add(listener.record, binder)
+        start_run()
 
+    start_run()
     listener.on_finish = finish_run
     with recorded_by(listener, target):
         yield seen

@@ -86,7 +86,7 @@ def written_values(box: Box) -> tuple[int, ...]:
 def is_pure(box: Box) -> bool:
     """Return whether a box with a call has no effect besides its result, and returns the same each time."""
     call: Any = box.call
-    if written_values(box) or isinstance(call.function, str) or box.boxes:
+    if written_values(box) or isinstance(call.function, str) or box.boxes or not box.outputs:
         return False
     function, name = call.function, operation_name(call.function)
     if name in _IMPURE or mutates(function):
