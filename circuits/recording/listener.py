@@ -30,6 +30,7 @@ from circuits.diagram import (
     leaves,
     mutates,
     operation_name,
+    reading,
     returning_first,
 )
 from circuits.recording.events import Call, Enter, Event, Leave, Record
@@ -113,7 +114,7 @@ class Listener(TorchFunctionMode):
     ) -> Any:
         """Record `run()` as one call of `function` and return its result.
 
-        A call whose result contains no tensor is not recorded, unless it returns None and changes its first argument.
+        A call whose result contains no tensor is not recorded, unless it changes its first argument or reads data.
         """
         wire = self.values.wire
         self.stack.error_noted = False
@@ -138,7 +139,7 @@ class Listener(TorchFunctionMode):
             # `x[i] = y` returns None and makes x a new value, so it is recorded as a call that returns x.
             event.function = returning_first(function)
             event.result = describe(args[0], self.values.define)
-        elif type(event.result) is not Wire and next(leaves(event.result), None) is None:
+        elif type(event.result) is not Wire and not _is_recorded(event, result, self.definitions):
             return result
         level = functorch.maybe_current_level()
         if level is not None:
@@ -237,6 +238,22 @@ class Listener(TorchFunctionMode):
     def show(self, size: Any) -> str:
         """Return the text of a size for a message."""
         return self.format_size(size)
+
+
+def _is_recorded(event: Call, result: Any, without_data: bool) -> bool:
+    """Return whether a call is recorded whose result is no tensor.
+
+    It is if there are tensors or symbolic numbers in its result, or if it read the result from data: then the call
+    becomes a `Reading`.
+    """
+    if next(leaves(event.result), None) is not None:
+        return True
+    given = (*event.args, *event.kwargs.values())
+    if without_data or result is None or not any(isinstance(leaf, Wire) for part in given for leaf in leaves(part)):
+        return False
+    event.where = event.where or user_line()
+    event.function, event.result = reading(event.function, result, event.where), None
+    return True
 
 
 def _without_modes(run: Callable[[], Any]) -> Any:
