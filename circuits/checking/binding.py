@@ -149,8 +149,10 @@ class Binding:
         size, others, key = row.sizes[position], 1, ""
         missing = unknown(term, self.sizes)
         missing.sort()
+        multiple = 1
         for name in missing:
             key += f"{' ' if key else ''}{name}"
+            multiple *= self.multiples.get(name, 1)
         try:
             for part in term.terms:
                 if len(unknown(part, self.sizes)) == 0:
@@ -163,6 +165,8 @@ class Binding:
         elif key not in self.products:
             self.products[key] = size // others
             self.product_sources[key] = f"from {row.slot.name}"
+            if self.products[key] % multiple != 0:
+                row.add(f"({key}) is {switch.show(self.products[key])}, not a multiple of {multiple}", position)
         elif size // others != self.products[key]:
             known = f"{switch.show(self.products[key])} ({self.product_sources[key]})"
             row.add(f"({key}) is {switch.show(size // others)} here, but {known}", position)

@@ -7,6 +7,7 @@ from typing import Any
 
 from circuits.checking.declaration import Circuit
 from circuits.checking.expressions import Expression, text_of
+from circuits.checking.parameters import parameters_of
 
 
 class CheckWriter:
@@ -24,6 +25,11 @@ class CheckWriter:
         self._lines: list[str] = []
         self._conditions: list[str] = []
         self._count = 0
+        self._parameters = frozenset(each.name for each in parameters_of(circuit.definition))
+
+    def builtin(self, name: str) -> str:
+        """Return the source of a builtin: its name, or if a parameter has this name, the same with the prefix."""
+        return f"{self.prefix}{name}" if name in self._parameters else name
 
     def take_lines(self) -> list[str]:
         """Return the lines written so far, including the collected conditions, and clear them."""

@@ -23,8 +23,9 @@ from circuits.checking.messages import fixed_size, has_mismatch, table
 from circuits.checking.protocols import Decorator
 from circuits.checking.rows import Row
 from circuits.checking.runtime import modes
+from circuits.checking.validation import refuse_unknown
 from circuits.errors import ShapeError, SignatureError
-from circuits.signature import parse_axes
+from circuits.signature import normalized, parse_axes
 
 
 @contextmanager
@@ -92,7 +93,8 @@ def circuit(
             names of attributes or numbers, `{"m": "in_features", "c": 3}`. Attributes
             are read from `self.__dict__` only, not from the class of `self`.
         dtypes: The dtype that a tensor must have, by the name of its parameter; other tensors may have any dtype.
-        multiples: For an axis, the number that its size must be a multiple of.
+        multiples: For an axis, the number that its size must be a multiple of. Of a group with several unknown axes,
+            the product must be a multiple of the product of their numbers.
 
     Returns:
         A decorator for a function, a method, or an instance of `nn.Module`. A decorated function has the same
@@ -168,22 +170,26 @@ def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
     Args:
         tensor: The tensor, of any dtype.
         text: The axes of the tensor, such as `"b c h w"` or `"... (h k)"`.
-        **sizes: The sizes that some axes must have, by name.
+        **sizes: The sizes that some axes of `text` must have, by name.
 
     Returns:
         `sizes` and the size of every other named axis, also inside groups and arithmetic if it can be solved.
 
     Raises:
         ShapeError: If the tensor does not have these axes with these sizes.
-        SignatureError: If `text` cannot be parsed.
+        SignatureError: If `text` cannot be parsed, or if it does not have an axis of `sizes`.
 
     >>> check(torch.zeros(2, 3, 8, 8), "b c h w", c=3)
     {'c': 3, 'b': 2, 'h': 8, 'w': 8}
     """
     axes = parse_axes(text)
+    names: list[str] = []
+    for term in axes:
+        names.extend(term.names)
     binding = Binding({})
     for name, size in sizes.items():
-        binding.set_size(name, size, "given")
+        binding.set_size(normalized(name), size, "given")
+    refuse_unknown("check", binding.sizes, names, f"an axis of {text}")
     row = Row(Slot("tensor", axes, text), tensor)
     binding.bind(row)
     binding.solve_all()

@@ -17,13 +17,14 @@ class Comparisons:
     """Writes the check of one circuit's inputs and the check of its outputs.
 
     Besides the parameters and the variables that they define, the lines refer to `wrong`, `miscounted`, `broadcasts`,
-    `leaves`, `Tensor`, `numbers`, `ints` and `dtypes`, each with the prefix.
+    `leaves`, `Tensor`, `numbers`, `ints` and `dtypes`, each with the prefix, and to `len` and `isinstance`.
     """
 
     def __init__(self, circuit: Circuit, prefix: str) -> None:
         self.circuit = circuit
         self.prefix = prefix
         self.writer = CheckWriter(circuit, prefix)
+        self.len, self.isinstance = self.writer.builtin("len"), self.writer.builtin("isinstance")
         self.sizes = SizeComparisons(self.writer, circuit.multiples)
         self.rest = ""
         self.shapes: dict[tuple[Term, ...], str] = {}
@@ -52,7 +53,7 @@ class Comparisons:
         else:
             leaves = self.writer.results = self.writer.new_name("leaves")
             self.writer.write(f"{leaves} = {self.prefix}leaves({result})")
-            self.writer.refuse_if(f"len({leaves}) != {len(results)}")
+            self.writer.refuse_if(f"{self.len}({leaves}) != {len(results)}")
             names = [self.writer.new_name("output") for _ in results]
             self.writer.write(f"{', '.join(names)} = {leaves}")
             self._tensors(list(zip(results, names, strict=True)))
@@ -72,7 +73,7 @@ class Comparisons:
         star, names = self.circuit.star, self.circuit.inputs
         if star:
             plain = "".join(f"{name}, " for name in names if "[" not in name)
-            self.writer.write(f"if len({star}) != {len([name for name in names if '[' in name])}:")
+            self.writer.write(f"if {self.len}({star}) != {len([name for name in names if '[' in name])}:")
             self.writer.write(f"    {self.prefix}miscounted(({plain}*{star},))")
 
     def _fixed(self) -> None:
@@ -83,7 +84,7 @@ class Comparisons:
                 continue
             name = self.writer.new_name("n")
             self.writer.write(f"{name} = {self.circuit.owner}.__dict__.get({by!r})")
-            self.writer.refuse_if(f"not isinstance({name}, {self.prefix}ints)")
+            self.writer.refuse_if(f"not {self.isinstance}({name}, {self.prefix}ints)")
             self.sizes.bind(axis, Expression(name))
 
     def _optional(self, slot: Slot) -> None:
@@ -107,12 +108,14 @@ class Comparisons:
                 self._scalar(slot, value)
             elif slot.axes in self.shapes:
                 shape = self.shapes[slot.axes]
-                self.writer.refuse_if(f"not isinstance({value}, {self.prefix}Tensor) or {value}.shape != {shape}")
+                self.writer.refuse_if(
+                    f"not {self.isinstance}({value}, {self.prefix}Tensor) or {value}.shape != {shape}"
+                )
             else:
                 shape = self.shapes[slot.axes] = self.writer.new_name("s")
                 count, differs = len(slot.axes) - has_rest(slot.axes), "<" if has_rest(slot.axes) else "!="
-                self.writer.refuse_if(f"not isinstance({value}, {self.prefix}Tensor)")
-                self.writer.refuse_if(f"len({shape} := {value}.shape) {differs} {count}")
+                self.writer.refuse_if(f"not {self.isinstance}({value}, {self.prefix}Tensor)")
+                self.writer.refuse_if(f"{self.len}({shape} := {value}.shape) {differs} {count}")
                 new.append((slot, shape))
             if slot.dtype is not None:
                 self.writer.refuse_if(f"{value}.dtype != {self.prefix}dtypes[{slot.name!r}]")
@@ -121,9 +124,9 @@ class Comparisons:
 
     def _scalar(self, slot: Slot, value: str) -> None:
         """Check a value without axes: a tensor with no dimensions, or a number for an input without a dtype."""
-        fits = f"isinstance({value}, {self.prefix}Tensor) and {value}.ndim == 0"
+        fits = f"{self.isinstance}({value}, {self.prefix}Tensor) and {value}.ndim == 0"
         if slot.role == "input" and slot.dtype is None:
-            fits = f"{fits} or isinstance({value}, {self.prefix}numbers)"
+            fits = f"{fits} or {self.isinstance}({value}, {self.prefix}numbers)"
         self.writer.refuse_if(f"not ({fits})")
 
     def _axes(self, slot: Slot, shape: str) -> None:

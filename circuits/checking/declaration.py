@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-from circuits.signature import Axes, Signature
+from circuits.signature import Axes, Signature, normalized
 
 
 @dataclass(eq=False)
@@ -101,6 +101,6 @@ class Options:
         (('m', 'm'), ('k', 'k'))
         """
         if isinstance(fixed, str):
-            fixed = {axis: axis for axis in fixed.replace(",", " ").split()}
+            fixed = {axis: normalized(axis) for axis in fixed.replace(",", " ").split()}
         given = (optional, fixed, dtypes, multiples)
-        return cls(*(tuple(each.items()) if each else () for each in given))
+        return cls(*(tuple([(normalized(name), by) for name, by in each.items()]) if each else () for each in given))

@@ -1,6 +1,7 @@
 """The parameters of a function, and which of them take the tensors of a signature."""
 
 import inspect
+import keyword
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -12,12 +13,23 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
-    """Return the parameters of a function; `*inputs, **options` for a function in C that has no Python signature."""
+    """Return the parameters of a function; `*inputs, **options` for a function in C that has no Python signature.
+
+    Raises:
+        SignatureError: If a parameter has the name of a Python keyword, which a `__signature__` can have.
+    """
     try:
-        return tuple(inspect.signature(function).parameters.values())
+        found = tuple(inspect.signature(function).parameters.values())
     except (ValueError, TypeError):
         anything = inspect.Parameter("inputs", inspect.Parameter.VAR_POSITIONAL)
         return anything, inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
+    for each in found:
+        if keyword.iskeyword(each.name):
+            raise SignatureError(
+                f"the parameter {each.name!r} of {function!r} has the name of a Python keyword; "
+                "wrap it in a function whose parameters have other names"
+            )
+    return found
 
 
 def input_parameters(

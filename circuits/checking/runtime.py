@@ -84,6 +84,8 @@ SHARED = {
     "Tensor": Tensor,
     "numbers": NUMBERS,
     "ints": (int, torch.SymInt),
+    "len": len,
+    "isinstance": isinstance,
 }
 """The globals of the generated code, by their names without the prefix."""
 

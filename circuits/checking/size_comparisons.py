@@ -3,6 +3,7 @@
 The order in which sizes become known is the same for every call, so it is found here, once per declaration.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,8 +78,12 @@ class SizeComparisons:
             self.writer.refuse_if(f"{size.text} != {text_of(expected)}")
 
     def _compare_product(self, size: Expression, term: Group) -> None:
-        """Bind or compare the product of the unknown sizes of a group, for a group with more than one."""
-        key = " ".join(sorted(unknown(term, self.known)))
+        """Bind or compare the product of the unknown sizes of a group, for a group with more than one.
+
+        The product must be a multiple of the product of the numbers that `multiples` has for these sizes.
+        """
+        missing = sorted(unknown(term, self.known))
+        key = " ".join(missing)
         others: Any = 1
         for part in term.terms:
             if not unknown(part, self.known):
@@ -88,3 +93,6 @@ class SizeComparisons:
             self.writer.refuse_if(f"{text_of(product)} != {text_of(self._products[key])}")
         else:
             self._products[key] = product
+            multiple = math.prod([self.multiples.get(name, 1) for name in missing])
+            if multiple != 1:
+                self.writer.refuse_if(f"{text_of(product)} % {multiple} != 0")

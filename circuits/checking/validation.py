@@ -26,6 +26,7 @@ def validate(circuit: Circuit) -> None:
     )
     _refuse_values("dtypes", circuit.dtypes, lambda dtype: isinstance(dtype, torch.dtype), "a torch.dtype")
     _refuse_values("multiples", circuit.multiples, lambda of: _is_size(of) and of > 0, "a positive int")
+    _refuse_fixed_without_multiple(circuit)
     _refuse_unsolvable_arithmetic(circuit)
     _refuse_optional_rest(circuit)
 
@@ -54,6 +55,16 @@ def _refuse_attributes_without_owner(circuit: Circuit) -> None:
         if isinstance(by, str) and not circuit.owner:
             what = f"fixed: the size of {axis} would be self.{by}, but {circuit.name} is not a method"
             raise SignatureError(f"{what}; give the size as a number")
+
+
+def _refuse_fixed_without_multiple(circuit: Circuit) -> None:
+    """Raise SignatureError if a size that `fixed` gives as a number is not a multiple as `multiples` requires."""
+    for axis, of in circuit.multiples.items():
+        size = circuit.fixed.get(axis)
+        if isinstance(size, int) and size % of != 0:
+            raise SignatureError(
+                f"fixed: the size {size} of {axis} is not a multiple of {of}, which multiples requires"
+            )
 
 
 def _refuse_unsolvable_arithmetic(circuit: Circuit) -> None:

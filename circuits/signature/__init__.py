@@ -5,6 +5,7 @@ May use `errors`; no module here imports torch. Start with `signature` (`Signatu
 term's unknown name, if it has just one.
 """
 
+from circuits.signature.parser import normalized
 from circuits.signature.signature import Signature, parse_axes, places
 from circuits.signature.solver import solve
 from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, Term, show_axes, unknown
@@ -18,6 +19,7 @@ __all__ = [
     "Rest",
     "Signature",
     "Term",
+    "normalized",
     "parse_axes",
     "places",
     "show_axes",

@@ -4,6 +4,7 @@
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from circuits.errors import SignatureError, point
@@ -151,7 +152,7 @@ class Parser:
             return Number(self._number(token))
         if not token.text.rstrip("'").isidentifier():
             raise self._fault(f"{_quote(token.text)} is not an axis: {_AXIS_SYNTAX}", (token.start, token.stop))
-        return Axis(token.text)
+        return Axis(normalized(token.text))
 
     def _number(self, token: _Token) -> int:
         """Return the value of a token of digits."""
@@ -177,6 +178,17 @@ class Parser:
 
 
 _AXIS_SYNTAX = "an axis is a name (y, h'), a number, a group (h k), arithmetic (h/2), or a leading ..."
+
+
+def normalized(name: str) -> str:
+    """Return a name as Python reads it: Python normalizes identifiers (NFKC), so that two forms of µ are one name.
+
+    Names of axes that are given as text are normalized too, so that they equal those given as keyword arguments.
+
+    >>> normalized("\u00b5") == "\u03bc"
+    True
+    """
+    return name if name.isascii() else unicodedata.normalize("NFKC", name)
 
 
 def _quote(word: str) -> str:

@@ -1,5 +1,6 @@
 """The pattern of an einsum as data: which sizes must be equal, and the message if they are not."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError, point
-from circuits.signature import Axis, Group, Rest, Signature, show_axes
+from circuits.signature import Axis, Group, Rest, Signature, normalized, show_axes
 from circuits.verbs.contraction import equation
 
 
@@ -63,6 +64,34 @@ def _make_plan(pattern: str) -> Plan:
                 pairs.append((*occurrence, tensor, -number))
         operands.append(Operand(show_axes(axes), tuple([str(term) for term in named]), len(named) < len(axes)))
     return Plan(tuple(operands), tuple(pairs), equation(signature))
+
+
+_einops_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+@torch.compiler.assume_constant_result
+def names_for_einops(*texts: str) -> tuple[str, ...]:
+    """Return a pattern and names of axes without primes, which einops does not support: `h'` becomes `hPrime`.
+
+    If one of the texts has the word `Prime`, a prime becomes a longer word that none of them has, so that different
+    axes keep different names. Names are normalized, as Python normalizes keyword arguments.
+
+    >>> names_for_einops("h h' -> h' h", "h'")
+    ('h hPrime -> hPrime h', 'hPrime')
+    >>> names_for_einops("h' hPrime -> hPrime h'")
+    ('hPrimePrime hPrime -> hPrime hPrimePrime',)
+    """
+    if texts not in _einops_names:
+        word = "Prime"
+        while any(word in text for text in texts):
+            word += "Prime"
+        _einops_names[texts] = tuple([re.sub(r"\w+", _normal_word, text).replace("'", word) for text in texts])
+    return _einops_names[texts]
+
+
+def _normal_word(word: re.Match[str]) -> str:
+    """Return a word as Python normalizes it, if it is a name."""
+    return normalized(word[0]) if word[0].isidentifier() else word[0]
 
 
 def refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:

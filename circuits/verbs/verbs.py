@@ -7,7 +7,8 @@ of size 1 silently.
 Source: A. Rogozhnikov, Einops, ICLR 2022.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import einops
@@ -17,7 +18,7 @@ from torch import Tensor
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError
 from circuits.verbs.contraction import contract_in_cached_order
-from circuits.verbs.plan import plan_for, refuse
+from circuits.verbs.plan import names_for_einops, plan_for, refuse
 
 
 def einsum(*tensors_and_pattern: Any) -> Tensor:
@@ -50,7 +51,7 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
         result = contract_in_cached_order(plan_for(pattern).equation, tensors)
         if result is not None:
             return result
-    return _emit(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, _without_primes(pattern)))
+    return _emit(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, _for_einops(pattern)[0]))
 
 
 _einops_einsum: Callable[..., Tensor] = einops.einsum
@@ -74,7 +75,8 @@ def rearrange(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> 
     >>> rearrange(torch.ones(20, 64), "y (h k) -> h y k", k=16).shape
     torch.Size([4, 20, 16])
     """
-    run = lambda: einops.rearrange(tensor, _without_primes(pattern), **_sizes_without_primes(sizes))  # noqa: E731
+    text, named = _for_einops(pattern, sizes)
+    run = lambda: einops.rearrange(tensor, text, **named)  # noqa: E731
     return _emit(rearrange, pattern, (tensor, pattern), sizes, run)
 
 
@@ -98,7 +100,8 @@ def reduce(tensor: Tensor | Sequence[Tensor], pattern: str, reduction: Any, **si
     >>> reduce(torch.ones(4, 6), "y x -> y", "sum")
     tensor([6., 6., 6., 6.])
     """
-    run = lambda: einops.reduce(tensor, _without_primes(pattern), reduction, **_sizes_without_primes(sizes))  # noqa: E731
+    text, named = _for_einops(pattern, sizes)
+    run = lambda: einops.reduce(tensor, text, reduction, **named)  # noqa: E731
     return _emit(reduce, pattern, (tensor, pattern, reduction), sizes, run)
 
 
@@ -121,7 +124,8 @@ def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Ten
     tensor([[0, 1],
             [0, 1]])
     """
-    run = lambda: einops.repeat(tensor, _without_primes(pattern), **_sizes_without_primes(sizes))  # noqa: E731
+    text, named = _for_einops(pattern, sizes)
+    run = lambda: einops.repeat(tensor, text, **named)  # noqa: E731
     return _emit(repeat, pattern, (tensor, pattern), sizes, run)
 
 
@@ -136,14 +140,15 @@ def _emit(
     return run()
 
 
-def _without_primes(pattern: str) -> str:
-    """Return the pattern or the name for einops, which does not support primes: `h'` becomes `hPrime`."""
-    return pattern.replace("'", "Prime") if "'" in pattern else pattern
+def _for_einops(pattern: str, sizes: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, Mapping[str, Any]]:
+    """Return a pattern and sizes by name for einops, whose names are ASCII or Python's, without primes.
 
-
-def _sizes_without_primes(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return the sizes by name for einops: a keyword argument such as `**{"h'": 2}` may have primes too."""
-    return {_without_primes(name): size for name, size in sizes.items()}
+    A keyword argument such as `**{"h'": 2}` may have primes too.
+    """
+    if not isinstance(pattern, str) or ("'" not in pattern and pattern.isascii()):
+        return pattern, sizes
+    text, *names = names_for_einops(pattern, *sizes)
+    return text, dict(zip(names, sizes.values()))  # noqa: B905  (Dynamo traces it)
 
 
 def _check_sizes(pattern: str, tensors: Sequence[Tensor]) -> None:

@@ -664,3 +664,90 @@ def test_fixed_sizes_are_read_from_the_owner() -> None:
     assert spec.owner == "self"
     assert spec.name == "MultiHeadAttention.forward"
     assert fixed_sizes(spec, module) == {"m": 6}
+
+
+def test_check_refuses_the_size_of_an_unknown_axis() -> None:
+    with pytest.raises(SignatureError, match=r"check: 'b' is not an axis of a; there are a"):
+        check(ones(2), "a", b=3)
+    with pytest.raises(SignatureError, match=r"'x' is not an axis of \.\.\. \(h k\) w/2; there are h, k, w"):
+        check(ones(2, 12, 3), "... (h k) w/2", k=4, x=1)
+    with pytest.raises(SignatureError, match="'b' is not an axis of ; there are none"):
+        check(ones(), "", b=3)
+
+
+def declared(text: str, **options: Any) -> Callable[[Any], Any]:
+    """Return the decorator of `circuit`, for functions without annotations."""
+    return circuit(text, **options)
+
+
+def test_names_are_normalized_as_python_does() -> None:
+    """The micro sign and the Greek letter are one identifier in Python, and one axis here."""
+    micro, mu = "\u00b5", "\u03bc"
+    for name in (micro, mu):
+        assert check(ones(3), name, **{micro: 3}) == {mu: 3}
+        with pytest.raises(ShapeError):
+            check(ones(3), name, µ=5)
+    with pytest.raises(ShapeError):
+        declared(f"{micro}, {mu} -> ")(lambda x, y: x.sum() + y.sum())(ones(2), ones(3))
+    f = declared(f"a {mu}' -> a", fixed={f"{micro}'": 3}, multiples={f"{micro}'": 3})(lambda x: x.sum(1))
+    assert f(ones(2, 3)).shape == (2,)
+    g = declared(f"a -> {micro}", optional={micro: "a"}, fixed={mu: 2})(lambda x, µ=None: x)
+    with pytest.raises(ShapeError):
+        g(ones(2), ones(3))
+
+    class Fixed:
+        def __init__(self) -> None:
+            self.µ = 2
+
+        @circuit(f"{micro} -> {mu}", fixed=micro)
+        def run(self, x: Tensor) -> Tensor:
+            return x
+
+    assert Fixed().run(ones(2)).shape == (2,)
+    with pytest.raises(ShapeError):
+        Fixed().run(ones(3))
+
+
+def test_multiples_of_a_group_of_unknown_axes() -> None:
+    f = declared("b (p q) -> b", multiples={"q": 16})(lambda x: x.sum(1))
+    assert f(ones(2, 48)).shape == (2,)
+    with pytest.raises(ShapeError, match=r"\(p q\) is 10, not a multiple of 16"):
+        f(ones(2, 10))
+    both = declared("(p q 3) -> (q p)", multiples={"q": 4, "p": 2})(lambda x: x[::3])
+    assert both(ones(48)).shape == (16,)
+    with pytest.raises(ShapeError, match=r"\(p q\) is 12, not a multiple of 8"):
+        both(ones(36))
+    square = declared("(q q) -> ", multiples={"q": 2})(lambda x: x.sum())
+    with pytest.raises(ShapeError, match=r"\(q q\) is 6, not a multiple of 4"):
+        square(ones(6))
+    optional = declared("(p q) -> ", optional={"y": "q"}, multiples={"q": 2})(lambda x, y=None: x.sum())
+    with pytest.raises(ShapeError, match="not a multiple of 2"):
+        optional(ones(5))
+
+
+def test_a_fixed_number_that_is_no_multiple_is_refused_at_the_declaration() -> None:
+    with pytest.raises(SignatureError, match="the size 6 of m is not a multiple of 4"):
+        declared("m -> m", fixed={"m": 6}, multiples={"m": 4})(lambda x: x)
+    assert declared("m -> m", fixed={"m": 8}, multiples={"m": 4})(lambda x: x)(ones(8)).shape == (8,)
+
+
+def test_parameters_may_have_the_names_of_builtins() -> None:
+    f = declared("t m -> t m")(lambda x, len: x)
+    assert f(ones(2, 3), 2).shape == (2, 3)
+    g = declared("len, len -> len, ")(lambda isinstance, *len: (isinstance, len[0].sum()))
+    assert g(ones(2), ones(2))[0].shape == (2,)
+    with pytest.raises(ShapeError):
+        g(ones(2), ones(3))
+    with pytest.raises(ShapeError, match="1 tensor was passed"):
+        g(ones(2))
+    h = declared("a -> b, a")(lambda len, _isinstance, isinstance: (len[:1], len))
+    assert h(ones(2), 0, 0)[0].shape == (1,)
+
+
+def test_a_parameter_named_by_a_keyword_is_refused() -> None:
+    def f(*given: Tensor) -> Tensor:
+        return given[0]
+
+    f.__signature__ = inspect.Signature([inspect.Parameter("class", inspect.Parameter.POSITIONAL_ONLY)])
+    with pytest.raises(SignatureError, match=r"'class' of <function .* has the name of a Python keyword"):
+        circuit("a -> a")(f)

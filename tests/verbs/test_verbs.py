@@ -106,6 +106,38 @@ def test_rearrange_reduce_and_repeat_are_einops(case: int) -> None:
         assert torch.equal(reduce(x, f"{left} -> ", operation, **sizes), expected)
 
 
+@pytest.mark.parametrize("names", [("h'", "hPrime"), ("h''", "hPrime'"), ("h'", "hPrimePrime"), ("hPrime'", "h'")])
+def test_an_axis_with_a_prime_is_not_the_axis_whose_name_has_the_word(names: tuple[str, str]) -> None:
+    one, two = names
+    x, y = torch.rand(3), torch.rand(2)
+    pattern = f"{one}, {two} -> {one} {two}"
+    assert torch.equal(einsum(x, y, pattern), torch.outer(x, y))
+    assert rearrange(x, f"({one} {two}) -> {two} {one}", **{one: 3}).shape == (1, 3)
+    assert rearrange(x, f"({one} {two}) -> {two} {one}", **{two: 3}).shape == (3, 1)
+    assert repeat(y, f"{two} -> {one} {two}", **{one: 3}).shape == (3, 2)
+    assert reduce(torch.outer(x, y), f"{one} {two} -> {two}", "sum").shape == (2,)
+    assert torch.equal(
+        torch.compile(lambda a, b: einsum(a, b, pattern), backend="eager", fullgraph=True)(x, y), torch.outer(x, y)
+    )
+
+
+def test_names_are_normalized_as_python_does() -> None:
+    """The micro sign and the Greek letter are one identifier, and one axis."""
+    micro, mu = "\u00b5", "\u03bc"
+    x = torch.rand(6)
+    for name in (micro, mu):
+        assert rearrange(x, f"({name} k) -> {name} k", µ=2).shape == (2, 3)
+        assert rearrange(x, f"({name} k) -> {name} k", **{micro: 2}).shape == (2, 3)
+        assert repeat(x, f"k -> k {name}'", **{"µ'": 2}).shape == (6, 2)
+    assert torch.equal(einsum(x, x, f"{micro}, {mu} -> "), x @ x)
+    with pytest.raises(ShapeError):
+        einsum(x, torch.rand(2), f"{micro}, {mu} -> ")
+    diagram = trace(lambda x: rearrange(x, f"({micro} k) -> {mu} k", µ=2), x)
+    assert torch.equal(diagram(x), x.view(2, 3))
+    with pytest.raises((einops.EinopsError, SignatureError)):
+        rearrange(x, "(h\u00b2 h2) -> h2 h\u00b2", h2=2)
+
+
 def test_names_with_primes_are_distinct() -> None:
     x = torch.rand(2, 3)
     torch.testing.assert_close(einsum(x, x, "h w, h' w -> h h'"), x @ x.T)
