@@ -196,7 +196,7 @@ class ForwardPass:
         found = self.workspace.freeze(self._axes(box))
         renamed = self.tape.current.inputs(box)
         opened = replace(found, label=renamed.label, inputs=renamed.inputs, outputs=renamed.outputs, where=box.where)
-        opened = found.boxes[0] if len(found.boxes) == 1 else opened
+        opened = replace(found.boxes[0], where=box.where) if len(found.boxes) == 1 else opened
         if opened.call is None:
             self._note_extra_values(opened)
         self._note_steps(opened, steps)

@@ -130,8 +130,11 @@ class Lowering(TorchDispatchMode):
                 self._by_storage.setdefault(storage_of(tensor), []).append(tensor)
 
     def _step(self, func: Any, name: str, rule: Rule, args: Any, kwargs: Any) -> Any:
-        """Record an operation that has a rule; one on complex numbers is opaque, since rules are for real ones."""
-        if any(tensor.is_complex() for tensor in tensors((args, kwargs))):
+        """Record an operation that has a rule.
+
+        One that reads or makes complex numbers, tensors or not, is opaque: rules are for real ones.
+        """
+        if _has_complex((args, kwargs)):
             return self._opaque(func, name, args, kwargs)
         output, event = self._record(func, args, kwargs)
         self._activate(output)
@@ -235,6 +238,15 @@ class Lowering(TorchDispatchMode):
         self.replacements[id(target)] = made
         self.changed = True
         return target
+
+
+def _has_complex(given: Any) -> bool:
+    """Return whether there is a complex tensor or number, or a complex dtype, among arguments."""
+    if isinstance(given, (tuple, list, dict)):
+        return any(_has_complex(each) for each in (given.values() if isinstance(given, dict) else given))
+    if isinstance(given, torch.dtype):
+        return given.is_complex
+    return given.is_complex() if isinstance(given, Tensor) else isinstance(given, complex)
 
 
 def _without_inputs(output: Any, inputs: list[Tensor]) -> Any:

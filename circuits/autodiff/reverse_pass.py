@@ -57,7 +57,7 @@ class ReversePass:
         if id(box) in self.tape.steps:
             steps = self.tape.steps[id(box)]
             reached = any(number in self.cotangents for step in steps for number in wires(step.result))
-            return self._reverse_leaf(box, lambda: self._steps(steps)) if reached else []
+            return self._reverse_leaf(box, lambda: self._steps(box, steps)) if reached else []
         if box.call is not None or not box.boxes:
             return []
         found = [each for inner in reversed(box.boxes) for each in self.reverse(inner)]
@@ -121,11 +121,16 @@ class ReversePass:
 
     # Rules
 
-    def _steps(self, steps: list[Step]) -> None:
-        """Run the rules of the steps that a cotangent reaches, the last first."""
+    def _steps(self, box: Box, steps: list[Step]) -> None:
+        """Run the rules of the steps of a box that a cotangent reaches, the last first; a refusal names its line."""
         for step in reversed(steps):
             if any(number in self.cotangents for number in wires(step.result)):
-                self._step(step)
+                try:
+                    self._step(step)
+                except RuleError:
+                    raise
+                except CircuitError as error:
+                    raise CircuitError(f"{box.label} at {box.where or 'an unknown line'}: {error}") from error
 
     def _step(self, step: Step) -> None:
         """Run the rule of one operation, and add the cotangents that it returns."""

@@ -528,6 +528,23 @@ def test_gradients_of_complex_numbers_are_torchs(name: str) -> None:
     assert complex_agree(f, *inputs()).opaque
 
 
+COMPLEX_WITHOUT_TENSORS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = {
+    "times a complex number": (lambda x: (x * 1j).imag, lambda: (r(3),)),
+    "a complex number divided": (lambda x: ((2 + 1j) / x).imag, lambda: (r(3).exp(),)),
+    "a complex power": (lambda x: (x ** (1 + 1j)).abs(), lambda: (r(3).exp(),)),
+    "a complex basis": (lambda x: ((2 * 1j) ** x).imag, lambda: (r(3),)),
+    "another dtype": (lambda x: (x.to(torch.complex128) * 1j).imag, lambda: (r(3),)),
+    "einsum": (lambda x, y: einsum(x, y, "i, i j -> j"), lambda: (z(3), z(3, 2))),
+    "einsum with a real one": (lambda x, y: einsum(x, y, "i j, j k -> i k"), lambda: (z(2, 3), z(3, 2))),
+}
+
+
+@parametrized(COMPLEX_WITHOUT_TENSORS, COMPLEX_WITHOUT_TENSORS)
+def test_gradients_through_complex_numbers_and_contractions_have_the_right_sign(name: str) -> None:
+    f, inputs = COMPLEX_WITHOUT_TENSORS[name]
+    complex_agree(f, *inputs())
+
+
 # --- One tensor twice -------------------------------------------------------------------------------------------------
 
 

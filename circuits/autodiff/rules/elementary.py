@@ -172,6 +172,21 @@ def erfc(dy: Tensor, x: Tensor) -> Tensor:
     return dy * (-x * x).exp() * (-2 / math.sqrt(math.pi))
 
 
+@reverses("sinc")
+def sinc(dy: Tensor, x: Tensor) -> Tensor:
+    """y = sin(πx) / (πx): dx = dy (cos(πx) - y) / x; near 0, -dy x π² / 3, which has the right derivative too."""
+    at_zero = x == 0
+    angle = x.masked_fill(at_zero, 1) * math.pi
+    slope = (angle.cos() - angle.sin() / angle) / angle * math.pi
+    return dy * slope.where(~at_zero, x * (-math.pi * math.pi / 3))
+
+
+@reverses("special_entr")
+def entr(dy: Tensor, x: Tensor) -> Tensor:
+    """y = -x ln x: dx = -dy (1 + ln x)."""
+    return -dy * (x.log() + 1)
+
+
 @reverses("sign sgn floor ceil round trunc")
 def zero_derivative(dy: Tensor) -> None:
     """The derivative is 0 wherever it exists, so that `x` has no cotangent."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from circuits.autodiff.aliases import overwritten, viewed
 from circuits.autodiff.opaque import Pullback
 from circuits.autodiff.rules.registry import numel_along, positive_dim, reverses, unbroadcast, zeros
+from circuits.errors import CircuitError
 
 # Joining, splitting, slicing ------------------------------------------------------------------------------------------
 
@@ -202,9 +203,23 @@ def scatter_add(dy: Tensor, src: Tensor, dim: int, index: Tensor) -> Any:
 
 
 @reverses("scatter")
-def scatter(dy: Tensor, dim: int, index: Tensor, src: Any = None) -> Any:
-    """dx = dy, 0 at the indices; the cotangent of `src` is dy at the indices, 0 for elements that were not used."""
-    dx = dy.scatter(dim, index, 0)
+def scatter(dy: Tensor, dim: int, index: Tensor, src: Any = None, value: Any = None, reduce: str | None = None) -> Any:
+    """dx = dy, 0 at the indices; the cotangent of `src` is dy at the indices, 0 for elements that were not used.
+
+    With `reduce="add"`, dx = dy. With `reduce="multiply"`, dx = dy times the number at the indices, once for each time
+    that an index occurs; the product with a tensor is refused, since the cotangent of `src` needs the other factors.
+
+    Raises:
+        CircuitError: A tensor is multiplied into the indices.
+    """
+    if reduce == "multiply" and isinstance(src, Tensor):
+        raise CircuitError(
+            'scatter with reduce="multiply" has a gradient here if it multiplies by a number, but came with a tensor; '
+            "for different indices, x * torch.ones_like(x).scatter(dim, index, src) computes the same"
+        )
+    if reduce == "multiply":
+        return dy.scatter(dim, index, value, reduce="multiply")
+    dx = dy if reduce == "add" else dy.scatter(dim, index, 0)
     return {"x": dx, "src": _gathered(dy, src, dim, index)} if isinstance(src, Tensor) else dx
 
 

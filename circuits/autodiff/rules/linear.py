@@ -22,8 +22,12 @@ from circuits.signature import Rest
 
 @reverses(verbs.einsum)
 def einsum_verb(dy: Tensor, args: Any) -> Any:
-    """The cotangent of each operand: dy contracted with the other operands to the axes of the operand."""
+    """The cotangent of each operand: dy contracted with the other operands to the axes of the operand.
+
+    Complex operands are conjugated, as in torch's convention.
+    """
     *operands, pattern = args
+    operands = [each.conj() if each.is_complex() else each for each in operands]
     left, _, right = pattern.partition("->")
     sides = [read_axes(side) for side in left.split(",")]
     found = _operand_cotangents(
@@ -92,7 +96,10 @@ def _operand_cotangent(
 
 
 def _expanded(cotangent: Tensor, like: Tensor, side: list[str], kept: list[str], rest: int) -> Tensor:
-    """Return the cotangent copied along the axes that it lacks, and 0 off the diagonal of axes named twice."""
+    """Return the cotangent copied along the axes that it lacks, and 0 off the diagonal of axes named twice.
+
+    `...` stands for `rest` axes of the operand, which may be none or several.
+    """
     positions: dict[str, list[int]] = {}
     position = 0
     for axis in side:
@@ -106,7 +113,8 @@ def _expanded(cotangent: Tensor, like: Tensor, side: list[str], kept: list[str],
     for axis in dict.fromkeys(missing):
         where = len(dict.fromkeys(side[: side.index(axis)]))
         where += (rest - 1) if "..." in side[: side.index(axis)] else 0
-        cotangent = cotangent.unsqueeze(where)
+        for _ in range(rest if axis == "..." else 1):
+            cotangent = cotangent.unsqueeze(where)
     if missing and all(len(each) == 1 for each in positions.values()):
         return cotangent.expand(like.shape)
     repeated = any(len(each) > 1 for each in positions.values())

@@ -106,6 +106,17 @@ def lerp(dy: Tensor, x: Tensor, end: Tensor, weight: Any) -> Any:
     return {"x": unbroadcast(dy * (1 - weight), x), "end": unbroadcast(dy * weight, end), "weight": dweight}
 
 
+@reverses("xlogy")
+def xlogy(dy: Tensor, x: Any, other: Any) -> Any:
+    """y = x ln other, 0 where x = 0: dx = dy ln other, 0 where x = 0 and other = 0; dother = dy x / other."""
+    found: dict[str, Any] = {}
+    if isinstance(x, Tensor):
+        found["x"] = unbroadcast(dy * torch.xlogy((x != 0).to(dy.dtype), other), x)
+    if isinstance(other, Tensor):
+        found["other"] = unbroadcast(dy * (x / other), other)
+    return found
+
+
 @reverses("hypot")
 def hypot(dy: Tensor, y: Tensor, x: Tensor, other: Tensor) -> Any:
     """y = √(x² + other²): dx = dy x / y, dother = dy other / y; both are 0 where y = 0."""
@@ -116,8 +127,9 @@ def hypot(dy: Tensor, y: Tensor, x: Tensor, other: Tensor) -> Any:
 
 @reverses("atan2")
 def atan2(dy: Tensor, x: Tensor, other: Tensor) -> Any:
-    """y = atan2(x, other): dx = dy other / (x² + other²), dother = -dy x / (x² + other²)."""
-    scaled = dy / (x * x + other * other)
+    """y = atan2(x, other): dx = dy other / (x² + other²), dother = -dy x / (x² + other²); both are 0 at (0, 0)."""
+    at_zero = (x == 0) & (other == 0)
+    scaled = (dy / (x * x + other * other).masked_fill(at_zero, 1)).masked_fill(at_zero, 0)
     return {"x": unbroadcast(scaled * other, x), "other": unbroadcast(-scaled * x, other)}
 
 

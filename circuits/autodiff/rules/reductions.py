@@ -23,10 +23,16 @@ from circuits.autodiff.rules.registry import (
 # Sums -----------------------------------------------------------------------------------------------------------------
 
 
-@reverses("sum nansum")
+@reverses("sum")
 def sum(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """dx = dy, copied along the reduced axes."""
     return restore_dims(dy, x, dim, keepdim).expand(x.shape)
+
+
+@reverses("nansum")
+def nansum(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """dx = dy, copied along the reduced axes, 0 where x is NaN."""
+    return sum(dy, x, dim, keepdim).masked_fill(x.isnan(), 0)
 
 
 @reverses("mean")
@@ -106,9 +112,12 @@ def _centred(x: Tensor, dim: Any, correction: Any) -> tuple[Tensor, Any]:
 def var(
     dy: Tensor, x: Tensor, dim: Any = None, correction: Any = 1, unbiased: Any = None, keepdim: bool = False
 ) -> Tensor:
-    """dx = 2 dy (x - mean) / (n - correction)."""
+    """dx = 2 dy (x - mean) / (n - correction), NaN for a single element and correction 1, as torch's.
+
+    A tensor is divided, not the number 2: n - correction may be 0.
+    """
     centred, divisor = _centred(x, dim, correction if unbiased is None else int(unbiased))
-    return restore_dims(dy, x, dim, keepdim) * centred * (2 / divisor)
+    return restore_dims(dy, x, dim, keepdim) * 2 / divisor * centred
 
 
 @reverses("std")
@@ -130,11 +139,22 @@ def var_mean(
     return var(dy[0], x, dim, correction, unbiased, keepdim) + mean(dy[1], x, dim, keepdim)
 
 
+@reverses("std_mean")
+def std_mean(
+    dy: Any, y: Any, x: Tensor, dim: Any = None, correction: Any = 1, unbiased: Any = None, keepdim: bool = False
+) -> Tensor:
+    """dx is the sum of the cotangents of the standard deviation and of the mean."""
+    return std(dy[0], y[0], x, dim, correction, unbiased, keepdim) + mean(dy[1], x, dim, keepdim)
+
+
 @reverses("linalg_vector_norm norm")
 def vector_norm(
     dy: Tensor, y: Tensor, x: Tensor, ord: Any = 2, p: Any = None, dim: Any = None, keepdim: bool = False
 ) -> Tensor:
-    """y = (Σ |x|^p)^(1/p): dx = dy sign(x) |x|^(p-1) / y^(p-1), 0 where y = 0; for p = ±∞, as for `amax`."""
+    """y = (Σ |x|^p)^(1/p): dx = dy sign(x) |x|^(p-1) / y^(p-1), 0 where y = 0 and, for p < 1, where x = 0.
+
+    For p = ±∞, as for `amax`.
+    """
     power = 2 if p is None and ord is None else float(ord if p is None else p)
     wide, dwide = restore_dims(y, x, dim, keepdim), restore_dims(dy, x, dim, keepdim)
     if power == 0:
@@ -146,8 +166,19 @@ def vector_norm(
         return dwide * x.sign() * (extreme / extreme.sum(positive_dims(dim, x.ndim), keepdim=True))
     at_zero = wide == 0
     scaled = dwide / wide.masked_fill(at_zero, 1).pow(power - 1)
-    power_slope = x if power == 2 else x.sign() * x.abs().pow(power - 1)
+    size = x.abs().masked_fill(x == 0, 1) if power < 1 else x.abs()
+    power_slope = x if power == 2 else x.sign() * size.pow(power - 1)
     return (scaled * power_slope).masked_fill(at_zero, 0)
+
+
+@reverses("_euclidean_dist")
+def euclidean_dist(dy: Tensor, y: Tensor, x1: Tensor, x2: Tensor) -> Any:
+    """y = |x1 - x2| for each pair of rows: dx1 = Σ dy (x1 - x2) / y over the rows of x2; 0 where y = 0."""
+    at_zero = y == 0
+    ratio = (dy / y.masked_fill(at_zero, 1)).masked_fill(at_zero, 0)
+    dx1 = x1 * ratio.sum(-1, keepdim=True) - ratio.matmul(x2)
+    dx2 = x2 * ratio.mT.sum(-1, keepdim=True) - ratio.mT.matmul(x1)
+    return {"x1": dx1, "x2": dx2}
 
 
 # Selections -----------------------------------------------------------------------------------------------------------

@@ -26,10 +26,8 @@ def log_softmax(dy: Tensor, y: Tensor, dim: int) -> Tensor:
 
 @reverses("logsumexp")
 def logsumexp(dy: Tensor, y: Tensor, x: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    """dx = dy exp(x - y): the softmax of x times dy."""
-    wide = restore_dims(y, x, dim, keepdim)
-    shares = (x - wide.masked_fill(wide.abs() == float("inf"), 0)).exp()
-    return restore_dims(dy, x, dim, keepdim) * shares
+    """dx = dy exp(x - y): the softmax of x times dy. It is NaN where x and y are infinite alike, as torch's."""
+    return restore_dims(dy, x, dim, keepdim) * (x - restore_dims(y, x, dim, keepdim)).exp()
 
 
 @reverses("logcumsumexp")
@@ -45,6 +43,6 @@ def logcumsumexp(dy: Tensor, y: Tensor, x: Tensor, dim: int) -> Tensor:
 
 
 @reverses("logaddexp")
-def logaddexp(dy: Tensor, y: Tensor, x: Tensor, other: Tensor) -> Any:
-    """y = ln(eˣ + e^other): dx = dy exp(x - y), dother = dy exp(other - y)."""
-    return {"x": unbroadcast(dy * (x - y).exp(), x), "other": unbroadcast(dy * (other - y).exp(), other)}
+def logaddexp(dy: Tensor, x: Tensor, other: Tensor) -> Any:
+    """y = ln(eˣ + e^other): dx = dy σ(x - other), dother = dy σ(other - x)."""
+    return {"x": unbroadcast(dy * (x - other).sigmoid(), x), "other": unbroadcast(dy * (other - x).sigmoid(), other)}
