@@ -90,8 +90,9 @@ def _diagram(f: Any, inputs: Any, sizes: Any, axes: Any, kwargs: Any) -> Diagram
         diagram = f
     else:
         diagram = trace(f, *inputs, sizes=sizes, axes=axes, **kwargs)
-    if diagram.failed:
-        raise CircuitError(f"{diagram.name}: the recorded run failed, so it cannot be differentiated")
+    if diagram.failed or diagram.refusal:
+        reason = diagram.refusal or "the recorded run failed"
+        raise CircuitError(f"{diagram.name}: {reason}, so it cannot be differentiated")
     return diagram
 
 

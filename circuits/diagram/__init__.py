@@ -36,6 +36,7 @@ from circuits.diagram.structure import (
     map_tensors,
     substitute,
     tensors,
+    unopened,
     wires,
 )
 
@@ -75,6 +76,7 @@ __all__ = [
     "store",
     "substitute",
     "tensors",
+    "unopened",
     "wires",
     "without_defaults",
 ]

@@ -43,6 +43,7 @@ class Diagram:
         guards: The conditions on sizes under which the run takes the same path through the code.
         fixed: The axes whose sizes did not stay symbolic, and why.
         failed: Whether the recorded run raised an error; such a diagram can be read but not run.
+        refusal: Why the diagram can be read but not run, although the run did not fail; empty if it can be run.
         state: The module and dotted name of each parameter and buffer that the run reads, by value number.
         constants: The other tensors that existed before the run, by value number.
         modules: The modules and methods that are run as a whole, by dotted path.
@@ -56,6 +57,7 @@ class Diagram:
     guards: tuple[Any, ...] = ()
     fixed: tuple[Fixed, ...] = ()
     failed: bool = False
+    refusal: str = ""
     state: Mapping[int, tuple[nn.Module, str]] = field(default_factory=dict, repr=False, compare=False)
     constants: Mapping[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
     modules: Mapping[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
@@ -111,7 +113,9 @@ class Diagram:
 
         Raises:
             ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards.
-            CircuitError: If the recorded run failed, or if an argument that is no tensor differs from the recorded one.
+            CircuitError: If the diagram would not compute what the original computes: the recorded run failed, its
+                result is in an object that cannot be made again (`refusal`), an argument that is no tensor differs from
+                the recorded one, or the run read a number from data and it is another number now.
             TypeError: If the arguments do not fit the parameters of the original.
         """
         return self.run(args, kwargs)
@@ -160,7 +164,7 @@ class Diagram:
         tensor([0.5000, 0.5000, 0.5000])
 
         Raises:
-            CircuitError: If the recorded run failed.
+            CircuitError: If the diagram can only be read: the recorded run failed, or there is a `refusal`.
         """
         self._check_runnable()
         return codegen.generate_function(
@@ -169,9 +173,10 @@ class Diagram:
         )  # fmt: skip
 
     def _check_runnable(self) -> None:
-        """Raise CircuitError if the recorded run failed."""
-        if self.failed:
-            raise CircuitError(f"{self.name}: the recorded run failed, so its diagram can be read but not run")
+        """Raise CircuitError if the diagram can only be read."""
+        reason = "the recorded run failed" if self.failed else self.refusal
+        if reason:
+            raise CircuitError(f"{self.name}: {reason}, so its diagram can be read but not run")
 
     def _check_names(self, names: Iterable[str]) -> None:
         """Raise CircuitError if one of these is not the name of a parameter or buffer of the recorded modules."""

@@ -7,6 +7,7 @@ value with a description and collects the tensor at each wire.
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -184,6 +185,22 @@ def leaves(description: Any) -> Iterator[Wire | Scalar]:
 def wires(description: Any) -> tuple[int, ...]:
     """Return the value number of every wire of a description, in order; a wire that occurs twice is there twice."""
     return tuple([leaf.number for leaf in leaves(description) if isinstance(leaf, Wire)])
+
+
+def unopened(description: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield each part of a described value that may hold tensors where `describe` does not look, with its name.
+
+    These are all values but containers, plain values, classes and enum members: such as a deque, a distribution, a
+    numpy array, or an instance of any class.
+    """
+    if isinstance(description, Struct):
+        for key, part in zip(description.keys or range(len(description.parts)), description.parts, strict=True):
+            yield from unopened(part, _part_name(where, key))
+    elif isinstance(description, (tuple, list, frozenset, set)) and not isinstance(description, (Wire, Scalar)):
+        for part in description:
+            yield from unopened(part, where)
+    elif not isinstance(description, (Wire, Scalar, type, enum.Enum, slice, range, Mapping, *PLAIN_TYPES)):
+        yield where, description
 
 
 def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the call") -> None:

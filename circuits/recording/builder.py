@@ -17,7 +17,7 @@ from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Names, Note, Operation, name_by_pattern, name_outputs
 from circuits.recording.call_arguments import argument_paths, named_arguments, unpacked
 from circuits.recording.events import Enter, Event, Leave, Lift, Record
-from circuits.recording.freezer import PATTERN_VERBS, Draft, Freezer, Port, identity
+from circuits.recording.freezer import PATTERN_VERBS, Draft, Freezer, Port, identity, with_expressions
 from circuits.recording.module_paths import find_root
 from circuits.signature import Axes
 
@@ -262,8 +262,11 @@ def assemble(
     return Diagram(
         box=box,
         arguments=named_arguments(root.event, builder.binder),
-        result=root.result,
+        result=with_expressions(root.result, raw),
         failed=root.failed,
+        refusal=f"{box.note}, in which tensors are not recorded (return a tuple, dict or dataclass)"
+        if box.note
+        else "",
         symbols=dict(symbols or {}),
         guards=guards,
         fixed=fixed,

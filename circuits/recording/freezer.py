@@ -22,6 +22,7 @@ from circuits.diagram import (
     operation_name,
     substitute,
     wires,
+    unopened,
 )
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
@@ -118,11 +119,12 @@ class Freezer:
             where=event.where,
             error=event.error,
             reverse=self._custom_backward(draft, scalar) if circuit is not None and scalar is not None else None,
-            given=_with_expressions(explicit_arguments(event), scalar)
+            given=with_expressions(explicit_arguments(event), scalar)
             if scalar is not None and event.kind != "function"
             else None,
             inside=self._values(draft.inside),
         )
+            note="" if draft.parent is not None else unopened_result(draft.result),
 
     def _custom_backward(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:
         """Return the custom backward circuit of a circuit, with the arguments of this call; None if it has none."""
@@ -139,9 +141,9 @@ class Freezer:
             event.path,
             names,
             len(circuit.inputs),
-            _with_expressions(Struct(tuple, (), args), scalar),
-            _with_expressions(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
-            _with_expressions(draft.result, scalar),
+            with_expressions(Struct(tuple, (), args), scalar),
+            with_expressions(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
+            with_expressions(draft.result, scalar),
             event.gradient or not self._gradient_at_start,
         )
 
@@ -181,9 +183,9 @@ class Freezer:
         """
         return Call(
             event.function,
-            _with_expressions(Struct(tuple, (), event.args), scalar),
-            _with_expressions(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
-            _with_expressions(event.result, scalar),
+            with_expressions(Struct(tuple, (), event.args), scalar),
+            with_expressions(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
+            with_expressions(event.result, scalar),
             event.autocast,
             event.gradient or not self._gradient_at_start,
         )
@@ -201,9 +203,9 @@ class Freezer:
             function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
         return Call(
             function,
-            _with_expressions(event.args, scalar),
-            _with_expressions(event.kwargs, scalar),
-            _with_expressions(draft.result, scalar),
+            with_expressions(event.args, scalar),
+            with_expressions(event.kwargs, scalar),
+            with_expressions(draft.result, scalar),
         )
 
     def _name(self, draft: Draft) -> str:
@@ -260,11 +262,20 @@ def _sizes_only(name: str, parameter: torch.Tensor) -> Value:
     return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name)
 
 
-def _with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:
+def with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:
     """Return a description with its symbolic numbers converted by `scalar`; unchanged if `scalar` is `identity`."""
     if scalar is identity:
         return description
     return substitute(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)))
+def unopened_result(result: Any) -> str:
+    """Return which object in the result of a run cannot be made again, because it may hold tensors; empty if none.
+
+    A diagram would return the recorded object, with the recorded tensors in it.
+    """
+    objects = [f"{where} is of type {type(value).__name__}" for where, value in unopened(result, "the result")]
+    return ", ".join(objects[:1])
+
+
 
 
 def _relative(path: str, parent: str) -> str:
