@@ -3,10 +3,12 @@
 import copy
 from typing import Any
 
+import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from circuits.diagram import Diagram, attribute
+from circuits.errors import CircuitError
 from circuits.recording import Listener
 
 
@@ -39,6 +41,17 @@ class ModuleCopies:
         return copied
 
     def _copy(self, owner: nn.Module) -> nn.Module:
+        """Return the copy of a module.
+
+        Raises:
+            CircuitError: A part of the module is a TorchScript module, whose operations and parameters are unseen.
+        """
+        script = next((each for each in owner.modules() if isinstance(each, torch.jit.ScriptModule)), None)
+        if script is not None:
+            raise CircuitError(
+                f"the operations inside a TorchScript module ({script.original_name}) cannot be recorded, so they "
+                "cannot be differentiated as a diagram: record the module that was scripted, or use autograd"
+            )
         with self.listener.paused(), FakeCopyMode(self.mode):
             copied = copy.deepcopy(owner, self._memo)
         numbers = {id(attribute(*where)): number for number, where in self.diagram.state.items()}

@@ -281,7 +281,7 @@ def _module_at(record: Record, path: str) -> Callable[..., Any]:
     """Return the module at a path, or the module's method for `path:method`."""
     path, _, method = path.partition(":")
     root, inner = find_root(record, path)
-    module: Any = root.get_submodule(inner)
+    module: Any = torch.nn.Module.get_submodule(root, inner)  # TorchScript modules refuse `root.get_submodule`.
     return getattr(module, method) if method else module
 
 

@@ -25,7 +25,7 @@ def target_name(target: Any) -> str:
 
 
 class BoundCall(NamedTuple):
-    """The arguments of a call as Python binds them, with defaults; as given if the target has no `signature`."""
+    """The arguments of a call as the user passes them, and the Python signature of the target; None if it has none."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -33,7 +33,10 @@ class BoundCall(NamedTuple):
 
 
 def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
-    """Bind arguments to the parameters of `target`, so that the diagram can be called in the same ways as `target`.
+    """Match arguments with the parameters of `target`, so that the diagram can be called in the same ways as `target`.
+
+    The call is made as the user made it: arguments that are left out stay left out, because the code may distinguish
+    an argument that is left out from its default, and keyword arguments stay keyword arguments.
 
     Raises:
         TypeError: The arguments do not fit the parameters.
@@ -42,11 +45,10 @@ def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bou
     if signature is None:
         return BoundCall(args, kwargs, None)
     try:
-        bound = signature.bind(*args, **kwargs)
+        signature.bind(*args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{target_name(target)}{signature}: {error}") from None
-    bound.apply_defaults()
-    return BoundCall(bound.args, bound.kwargs, signature)
+    return BoundCall(args, kwargs, signature)
 
 
 def unpacked(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import einops
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from circuits import verbs
 from circuits.diagram import (
@@ -243,6 +244,8 @@ class Freezer:
         if isinstance(event.module, nn.Module):
             prefix = f"{event.path}." if event.path else ""
             for name, parameter in event.module.named_parameters():
+                if is_lazy(parameter):
+                    continue
                 full = self.record.names.setdefault(id(parameter), prefix + name)
                 if full not in used:
                     used[full] = _sizes_only(full, parameter) if printed else self._add_unused(full, parameter)

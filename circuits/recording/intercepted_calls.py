@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from circuits import switch
 from circuits.diagram import TRACED_INTO, describe
 from circuits.recording.events import Enter, Leave
-from circuits.recording.listener import Listener
+from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.module_paths import register_paths
 from circuits.recording.user_frames import user_line
 
@@ -24,10 +25,13 @@ def record_module(
     """Record a module call as a box and return its result; `call(module, *args, **kwargs)` makes the original call.
 
     A compiled module is recorded as the module that it wraps. A module whose class overrides `__call__` is recorded
-    once, although both the override and `nn.Module.__call__` are intercepted.
+    once, although both the override and `nn.Module.__call__` are intercepted. A lazy module is initialized first, and
+    recorded as the module that it becomes. The operations inside a TorchScript module run outside Python, so its box is
+    empty, and a diagram runs it as one call.
     """
     record = listener.record
-    compiled_from = module._modules.get("_orig_mod")
+    is_script = isinstance(module, torch.jit.ScriptModule)
+    compiled_from = None if is_script else module._modules.get("_orig_mod")
     if compiled_from is not None:
         record.originals.setdefault(id(compiled_from), record.originals.get(id(module), compiled_from))
         if module is listener.target:
@@ -44,9 +48,25 @@ def record_module(
         register_paths(record, module, bool(listener.stack))
     elif not listener.stack:
         record.roots.append((record.paths[id(module)][0], module))
+    lazy: Any = module if isinstance(module, LazyModuleMixin) else None
+    if lazy is not None and lazy.has_uninitialized_params():
+        with unrecorded():
+            lazy._infer_parameters(lazy, args, kwargs)
     path = record.paths[id(module)][0]
-    box = Enter("module", type(module).__name__, path, module, user_line() if listener.lines else "")
-    return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
+    label = getattr(module, "original_name", "") if is_script else type(module).__name__
+    box = Enter("module", label, path, module, user_line() if listener.lines else "")
+    if not is_script:
+        return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
+    box.whole = True
+    return listener.record_box(box, args, kwargs, lambda: _run_unseen(listener, lambda: call(module, *args, **kwargs)))
+
+
+def _run_unseen(listener: Listener, run: Callable[[], Any]) -> Any:
+    """Return `run()`, whose torch calls are not recorded; the tensors in the result are new values of the run."""
+    with listener.paused():
+        result = run()
+    describe(result, listener.values.define)
+    return result
 
 
 def record_vmap(

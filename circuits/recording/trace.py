@@ -26,7 +26,7 @@ from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol, multiple_of
 from circuits.recording.trace_errors import refuse_data_dependent_sizes, translated_errors
-from circuits.recording.trace_inputs import parameters_of_target, trace_inputs
+from circuits.recording.trace_inputs import parameters_of_target, refuse_lazy_modules, trace_inputs
 
 
 def trace(
@@ -46,16 +46,16 @@ def trace(
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
         *args: The positional arguments of the call; the data of tensors is not used. If no argument is a tensor, the
             inputs are made from `axes`, or else from the signature of the circuit. They have the dtype and device of
-            the model's first floating-point parameter, or torch's defaults; if they are made from the signature, the
-            circuit's `dtypes` take precedence.
+            the model's first floating-point parameter, or torch's defaults; the `dtypes` of a circuit take precedence.
         sizes: Sizes of axes of the inputs that are made; the other sizes are symbolic.
         axes: The axes of the tensor arguments in order, separated by commas: `axes="b c h w"`. For inputs that are
             made, `16*h` is a size that must be a multiple of 16; a circuit declares this by `multiples=`.
         **kwargs: The keyword arguments of the call.
 
     Raises:
-        CircuitError: The run depends on data (`if x.item()`, boolean indexing), a part of the model cannot be copied,
-            the target is not callable, or the arguments, `sizes` and `axes` do not fit the target or each other.
+        CircuitError: The run depends on data (`if x.item()`, boolean indexing), a part of the model cannot be copied or
+            has parameters without sizes, the target is not callable, or the arguments, `sizes` and `axes` do not fit
+            the target or each other.
         TypeError: The arguments do not fit the parameters of the target.
         Exception: Any exception that the model's own code raises.
 
@@ -72,6 +72,7 @@ def trace(
     listener.format_size = symbols.text
     listener.on_event = partial(refuse_data_dependent_sizes, listener, symbols)
     copier = FakeCopier(mode, listener)
+    refuse_lazy_modules(target)
     with unrecorded():
         run = copier.target(target)
     symbols.used_hints |= {size for parameter in parameters_of_target(target) for size in parameter.shape}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import tensors
@@ -59,7 +60,10 @@ def trace_inputs(
         raise CircuitError("no argument is a tensor: pass the tensors too, or pass these arguments by keyword")
     circuit = find_circuit(target)
     if named is not None:
-        made = _make_tensors(target, named, [None] * len(named), circuit, symbols, sizes)
+        # The tensors are passed by position, so each has the dtype of the parameter at its position.
+        known = () if circuit is None else tuple(dict.fromkeys((*circuit.parameters, *circuit.inputs)))
+        parameters = [*known, *[None] * len(named)][: len(named)]
+        made = _make_tensors(target, named, parameters, circuit, symbols, sizes)
         return TraceInputs(made, kwargs, named)
     if circuit is None:
         raise CircuitError(
@@ -122,7 +126,7 @@ def _check_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> None:
     if unknown:
         raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(names) or 'none'}")
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 0:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise CircuitError(f"sizes: {name} is {size!r}, but a size must be an int of at least 0")
 
 
@@ -130,3 +134,14 @@ def parameters_of_target(target: Any) -> list[Tensor]:
     """Return the parameters of a module, or of the module that a method is bound to; empty for other targets."""
     owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
     return list(owner.parameters()) if isinstance(owner, nn.Module) else []
+
+
+def refuse_lazy_modules(target: Any) -> None:
+    """Raise CircuitError if a module has parameters or buffers that get their sizes only when it is first called."""
+    owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
+    for name, module in nn.Module.named_modules(owner) if isinstance(owner, nn.Module) else ():
+        if any(is_lazy(each) for each in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+            raise CircuitError(
+                f"{target_name(target)} has parameters without sizes ({name + ': ' if name else ''}"
+                f"{type(module).__name__}): call it once on tensors, which initializes them, then trace it"
+            )
