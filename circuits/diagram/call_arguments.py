@@ -41,8 +41,8 @@ def without_defaults(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a call, as `(args, kwargs)`, without those that equal the default of their parameter.
 
-    Arguments after the first positional argument that is left out become keyword arguments. If a positional argument
-    belongs to `*args`, all positional arguments are kept.
+    Arguments after the first positional argument that is left out become keyword arguments. Before an argument that can
+    only be passed by position (of a positional-only parameter or of `*args`), all positional arguments are kept.
 
     Args:
         parameters: The parameters of the callable.
@@ -51,18 +51,20 @@ def without_defaults(
 
     >>> without_defaults(inspect.signature(lambda a, b=2, c=3, *, d=4: None).parameters.values(), (1, 2, 5), {"d": 4})
     ((1,), {'c': 5})
+    >>> without_defaults(inspect.signature(lambda a=1, b=2, /, c=3: None).parameters.values(), (1, 5, 3), {})
+    ((1, 5), {})
     """
-    named = {each.name: each for each in parameters}
-    positional = [each for each in named.values() if each.kind is each.POSITIONAL_OR_KEYWORD][: len(args)]
+    every = list(parameters)
+    positional = [each for each in every if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     pairs = list(zip(positional, args, strict=False))
-    kept = next((place for place, (each, arg) in enumerate(pairs) if _is_default(each.default, arg)), len(args))
-    if len(args) > len(pairs):
-        kept = len(args)
-    later = {each.name: arg for each, arg in pairs[kept:]} | {**kwargs}
-    by_name = {
-        name: arg for name, arg in later.items() if name not in named or not _is_default(named[name].default, arg)
-    }
-    return args[:kept], by_name
+    given = [place for place, (each, arg) in enumerate(pairs) if not _is_default(each.default, arg)]
+    only = [place for place in given if pairs[place][0].kind is pairs[place][0].POSITIONAL_ONLY]
+    first = next((place for place in range(len(pairs)) if place not in given), len(args))
+    kept = len(args) if len(args) > len(pairs) else max([first, *[place + 1 for place in only]])
+    later = {pairs[place][0].name: pairs[place][1] for place in given if place >= kept}
+    named = {each.name: each.default for each in every if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    later |= {name: arg for name, arg in kwargs.items() if name not in named or not _is_default(named[name], arg)}
+    return args[:kept], later
 
 
 def _is_default(default: Any, value: Any) -> bool:

@@ -179,16 +179,28 @@ def _by_change(subject: Subject, tensors: Mapping[str, Tensor], output: _Output,
             for draw in (1, 2, 3):
                 redrawn = tensors[name].clone()
                 redrawn.select(dim, j).copy_(subject.tensors(optional, draw=draw)[name].select(dim, j))
-                change = subject({**tensors, name: redrawn})[output.number].double() - result.double()
-                largest = torch.maximum(largest, _largest(change, output.dim))
+                changed = subject({**tensors, name: redrawn})[output.number]
+                largest = torch.maximum(largest, _largest(_difference(changed, result), output.dim))
             columns.append(largest)
     return torch.stack(columns, 1)
 
 
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    """Return the difference of two tensors as float64; it is 0 where both are the same infinity or both NaN."""
+    one, other = one.double(), other.double()
+    return torch.where((one == other) | (one.isnan() & other.isnan()), 0.0, one - other)
+
+
 def _largest(tensor: Tensor, dim: int) -> Tensor:
     """Return the largest absolute value at each index of one dimension; NaN counts as infinity."""
-    sizes = torch.nan_to_num(tensor.abs().double(), torch.inf).movedim(dim, 0)
+    sizes = torch.nan_to_num(tensor.abs().double(), nan=torch.inf, posinf=torch.inf).movedim(dim, 0)
     return sizes.reshape(len(sizes), -1).amax(1) if tensor.numel() else sizes.new_zeros(len(sizes))
+
+
+def _bound(matrix: Tensor, least: float) -> float:
+    """Return the size of a dependence that counts as none: `least` times the largest finite one of the matrix."""
+    finite = matrix[matrix.isfinite()]
+    return least * finite.max().clamp(min=1e-300).item() if finite.numel() else 0.0
 
 
 def _assert_allowed(
@@ -204,8 +216,7 @@ def _assert_allowed(
     name, axis = output
     least = 1e-10 if subject.dtype == torch.float64 else 1e-5
     for (input_name, _), matrix in measures.items():
-        bound = least * matrix[matrix.isfinite()].max().clamp(min=1e-300).item() if matrix.isfinite().any() else 0.0
-        for i, j in (matrix > bound).nonzero().tolist():
+        for i, j in (matrix > _bound(matrix, least)).nonzero().tolist():
             if not allowed(i, j):
                 fail(
                     subject,
@@ -218,7 +229,7 @@ def _assert_allowed(
         for i in range(together.shape[0]):
             within = [j for j in range(together.shape[1]) if allowed(i, j)]
             for j in {*within[:1], *within[-1:]}:
-                if together[i, j] <= least * together.max():
+                if together[i, j] <= _bound(together, least):
                     fail(
                         subject,
                         f"{name} at {axis}={i} does not depend on {source}={j}; "

@@ -30,7 +30,8 @@ def equivariant(
 
     Args:
         f: A circuit.
-        axis: An axis of the inputs; for "...", all axes that it stands for are permuted in the same way.
+        axis: An axis of the inputs; for "...", all axes that it stands for are permuted, those of one size in the same
+            way.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -43,19 +44,17 @@ def equivariant(
     subject = Subject("equivariant", f, sizes, inputs, seed, arguments)
     for optional in subject.none_and_all():
         tensors = subject.tensors(optional)
-        size = _size(subject, axis, tensors)
-        with seeded(seed):
-            order = torch.randperm(size)
-            order = order.roll(1) if torch.equal(order, torch.arange(size)) else order
+        orders = {size: _order(size, seed) for size in _sizes(subject, axis, tensors)}
         permuted = {
-            slot.name: _permuted(tensors[slot.name], axis_dims(subject, slot.axes, axis, tensors[slot.name]), order)
+            slot.name: _permuted(tensors[slot.name], axis_dims(subject, slot.axes, axis, tensors[slot.name]), orders)
             for slot in subject.circuit.slots
             if slot.name in tensors
         }
         outputs, found = subject(tensors), subject(permuted)
         for slot, one, other in zip(output_slots(subject, len(found)), found, outputs, strict=True):
-            expected = _permuted(other, axis_dims(subject, slot.axes, axis, other), order)
-            note = f"the order of {axis} is {' '.join([f'{i}' for i in order.tolist()])}"
+            expected = _permuted(other, axis_dims(subject, slot.axes, axis, other), orders)
+            order = ", ".join([" ".join([f"{i}" for i in each.tolist()]) for each in orders.values()])
+            note = f"the order of {axis} is {order}"
             assert_close(
                 subject,
                 slot.name,
@@ -135,17 +134,31 @@ def _window(subject: Subject, longer: Mapping[str, Tensor], axis: str, start: in
     return window
 
 
-def _size(subject: Subject, axis: str, tensors: Mapping[str, Tensor]) -> int:
-    """Return the size of an axis of the inputs; raise DoesNotApply if no input has it."""
+def _sizes(subject: Subject, axis: str, tensors: Mapping[str, Tensor]) -> list[int]:
+    """Return the sizes of an axis of the inputs, of which "..." may have several, each once.
+
+    Raises:
+        DoesNotApply: No input has the axis.
+    """
+    found: dict[int, None] = {}
     for slot in subject.circuit.slots:
-        found = axis_dims(subject, slot.axes, axis, tensors[slot.name]) if slot.name in tensors else []
-        if found:
-            return tensors[slot.name].shape[found[0]]
-    raise DoesNotApply(f"laws.{subject.law}: no input of {subject.circuit.title} has the axis {axis}")
+        if slot.name in tensors:
+            tensor = tensors[slot.name]
+            found |= dict.fromkeys([tensor.shape[dim] for dim in axis_dims(subject, slot.axes, axis, tensor)])
+    if not found:
+        raise DoesNotApply(f"laws.{subject.law}: no input of {subject.circuit.title} has the axis {axis}")
+    return list(found)
 
 
-def _permuted(tensor: Tensor, dims: Sequence[int], order: Tensor) -> Tensor:
-    """Return a tensor permuted along some dimensions."""
+def _order(size: int, seed: int) -> Tensor:
+    """Return a random permutation of an axis of this size, other than the identity if there is one."""
+    with seeded(seed):
+        order = torch.randperm(size)
+    return order.roll(1) if torch.equal(order, torch.arange(size)) else order
+
+
+def _permuted(tensor: Tensor, dims: Sequence[int], orders: Mapping[int, Tensor]) -> Tensor:
+    """Return a tensor permuted along some dimensions, each in the order for its size."""
     for dim in dims:
-        tensor = tensor.index_select(dim, order)
+        tensor = tensor.index_select(dim, orders[tensor.shape[dim]])
     return tensor

@@ -88,8 +88,14 @@ def example_inputs(
         kwargs: The given keyword arguments.
 
     Raises:
-        CircuitError: If the size of an axis is symbolic, or if `sizes` or `axes` are given together with tensors.
+        CircuitError: If the size of an axis is symbolic, or if `sizes` or `axes` are given together with tensors or for
+            a diagram.
     """
+    if isinstance(f, Diagram) and (sizes or axes):
+        raise CircuitError(
+            f"{f.name} is a diagram: it was recorded with its sizes and axes, and takes no others; "
+            "level 'aten' takes example inputs"
+        )
     if tensors((args, kwargs)):
         if sizes or axes:
             raise CircuitError("sizes and axes are for inputs that listing makes; the given tensors have their own")
@@ -100,7 +106,7 @@ def example_inputs(
         free = sorted({f"{symbol}" for symbol in symbols})
         raise CircuitError(
             f"{diagram.name}: level 'aten' needs a size for each axis; {', '.join(free)} have none: "
-            "pass example inputs or sizes={...}"
+            f"pass example inputs{'' if isinstance(f, Diagram) else ' or sizes={...}'}"
         )
     return tuple([torch.zeros([int(size) for size in value.sizes], dtype=value.dtype) for value in diagram.inputs])
 

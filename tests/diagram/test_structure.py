@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circuits import CircuitError
-from circuits.diagram.call_arguments import arguments
+from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.structure import Scalar, Struct, Wire, bind, describe, fill, leaves, map_tensors, tensors, wires
 
 
@@ -170,3 +170,26 @@ def test_arguments_without_a_python_signature_are_numbered() -> None:
 def test_arguments_that_do_not_fit_raise_the_error_of_python() -> None:
     with pytest.raises(TypeError, match="missing"):
         arguments((), {}, inspect.signature(every_kind))
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "expected"),
+    [
+        (lambda a, b=2, /, c=3: None, (1, 2, 3), {}, ((1,), {})),
+        (lambda a, b=2, /, c=3: None, (1, 2, 4), {}, ((1,), {"c": 4})),
+        (lambda a=1, b=2, /, c=3: None, (1, 5, 3), {}, ((1, 5), {})),
+        (lambda a=1, /, b=2, c=3: None, (7, 2, 4), {}, ((7,), {"c": 4})),
+        (lambda a=1, /, b=2, *rest: None, (1, 2, 4), {}, ((1, 2, 4), {})),
+        (lambda a=1, /, **others: None, (7,), {"a": 1}, ((7,), {"a": 1})),
+    ],
+)
+def test_arguments_without_defaults_bind_to_the_same_parameters(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], expected: Any
+) -> None:
+    signature = inspect.signature(function)
+    less, named = without_defaults(signature.parameters.values(), args, kwargs)
+    assert (less, named) == expected
+    whole, again = signature.bind(*args, **kwargs), signature.bind(*less, **named)
+    whole.apply_defaults()
+    again.apply_defaults()
+    assert whole.arguments == again.arguments

@@ -385,6 +385,36 @@ def test_independence_without_a_gradient_is_tested_by_changes() -> None:
         )
 
 
+def test_an_infinite_dependence_that_is_allowed_hides_no_other() -> None:
+    steep = lambda x: x * 1e200 * 1e200  # noqa: E731
+    laws.independent(circuit("b -> b")(lambda x: steep(x) + x), "b")
+    laws.causal(circuit("b -> b")(lambda x: steep(x) + x.cumsum(0)), "b")
+    leak = circuit("b -> b")(lambda x: steep(x) + x.sum())
+    with pytest.raises(AssertionError, match="output at b=0 depends on x at b=1"):
+        laws.independent(leak, "b")
+    with pytest.raises(AssertionError, match="output at b=0 depends on x at b=1"):
+        laws.causal(leak, "b")
+    with pytest.raises(AssertionError, match="does not depend on b=0"):
+        laws.causal(circuit("b -> b")(steep), "b")
+
+
+def test_an_infinity_that_stays_is_no_change() -> None:
+    rounded = lambda x: torch.where(x.round() > -9, torch.inf, x.round())  # noqa: E731
+    laws.independent(circuit("b m -> b m")(lambda x: rounded(x) + x.round()), "b")
+    with pytest.raises(AssertionError, match="depends on x"):
+        laws.independent(circuit("b -> b")(lambda x: torch.where(x.sum() > x, torch.inf, torch.nan)), "b")
+
+
+def test_axes_of_several_sizes_are_permuted_together() -> None:
+    laws.equivariant(circuit("... m -> ... m")(lambda x: x * 2), sizes={"...": (3, 2)})
+    laws.equivariant(circuit("... m, ... m -> ... m")(lambda x, y: x + y), sizes={"...": (3, 2, 3)})
+    masked = circuit("... m -> ... m", optional={"mask": "... m"})(lambda x, mask=None: x if mask is None else x * mask)
+    laws.equivariant(masked, sizes={"...": (3, 1)})
+    for dim in (0, 1):
+        with pytest.raises(AssertionError, match=r"the order of \.\.\. is"):
+            laws.equivariant(circuit("... m -> ... m")(lambda x, dim=dim: x.cumsum(dim)), sizes={"...": (3, 2)})
+
+
 def test_second_derivatives_are_those_of_the_definition() -> None:
     """The fused kernel has no second derivatives."""
     attention = CIRCUITS["attention"].make()

@@ -263,6 +263,12 @@ def test_a_diagram_takes_no_inputs_and_level_aten_no_symbolic_axes() -> None:
         listing(attention, level="aten")
     with pytest.raises(CircuitError, match="sizes and axes are for inputs that listing makes"):
         listing(log2, TWO, axes="a", level="aten")
+    with pytest.raises(CircuitError, match="attention is a diagram: it was recorded with its sizes and axes"):
+        listing(trace(attention), sizes={"k": 2, "x": 3, "y": 4}, level="aten")
+    with pytest.raises(CircuitError, match="log2 is a diagram: it was recorded with its sizes and axes"):
+        listing(trace(log2, TWO), axes="a", level="aten")
+    with pytest.raises(CircuitError, match=r"k, x, y have none: pass example inputs$"):
+        listing(trace(attention), level="aten")
 
 
 @circuit("... h -> ... h/2", multiples={"h": 2})
