@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from circuits import switch
@@ -12,9 +13,30 @@ from circuits.errors import SignatureError, point
 from circuits.signature import Axis, Signature, Term, parse_axes
 
 _TEXT = re.compile(
-    r"\s*(?P<axes>[^:<]+?)\s*(?:<\s*(?P<size>[^:<]+?)\s*)?:\s*(?P<map>[^:<,]+?)\s*(?:<\s*(?P<end>[^:<,]+?)\s*)?"
-    r"(?:,\s*(?P<mode>\w+)\s*)?"
+    r"(?P<axes>[^:<]+)(?:<(?P<size>[^:<]+))?:(?P<map>[^:<,]+)(?:<(?P<end>[^:<,]+))?(?:,\s*(?P<mode>\w+)\s*)?"
 )
+"""The parts of a text, with the spaces around them: no two neighbours can share a character, so matching is linear."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a text, without the spaces around them; a part that the text lacks is None."""
+
+    match: re.Match[str]
+
+    @property
+    def string(self) -> str:
+        """The whole text."""
+        return self.match.string
+
+    def __getitem__(self, part: str) -> str | None:
+        return None if self.match[part] is None else self.match[part].strip()
+
+    def span(self, part: str) -> tuple[int, int]:
+        """Return (start, stop) of a part in the text."""
+        text = self.match[part] or ""
+        start = self.match.end(part) - len(text.lstrip())
+        return start, start + len(text.strip())
 
 
 def parse(text: str, numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -32,10 +54,11 @@ def parse(text: str, numbers: Mapping[str, int]) -> dict[str, Any]:
     >>> parse("h -> h' i: s*h' + i - 1", {"s": 2, "i": 3})["stride"]
     2
     """
-    match = _TEXT.fullmatch(text)
-    if match is None:
+    found = _TEXT.fullmatch(text)
+    if found is None:
         raise SignatureError(f"expected the text of a window, such as \"h -> h' i<3: 2*h' + i - 1\"\n{point(text)}")
-    axis_names = names(match["axes"])
+    match = _Parts(found)
+    axis_names = names(match["axes"] or "")
     if len(axis_names) != 3:
         raise SignatureError(f'a window has one axis, as in "h -> h\' i"\n{point(text, match.span("axes"))}')
     axis, window, place = axis_names
@@ -82,9 +105,10 @@ def names(axes: str) -> tuple[str, ...]:
     return found
 
 
-def _term(match: re.Match[str], part: str, default: str) -> Term:
+def _term(match: _Parts, part: str, default: str) -> Term:
     """Return the term that one part of the text is parsed into, or that of `default` if the text lacks the part."""
-    terms = parse_axes(match[part] or default)
+    found = match[part]
+    terms = parse_axes(default if found is None else found)
     if len(terms) != 1:
         raise SignatureError(f"expected one expression, not {len(terms)}\n{point(match.string, match.span(part))}")
     return terms[0]
@@ -104,7 +128,7 @@ def _check_letters(text: str, *parts: tuple[Term, tuple[str, ...]], numbers: Map
 
 
 def _coefficients(
-    match: re.Match[str], part: str, term: Term, axes: tuple[str, ...], numbers: Mapping[str, int]
+    match: _Parts, part: str, term: Term, axes: tuple[str, ...], numbers: Mapping[str, int]
 ) -> tuple[int, ...]:
     """Return the constant of an affine sum, and the coefficient of each axis; SignatureError if the sum is not affine.
 
@@ -119,7 +143,7 @@ def _coefficients(
     return constant, *factors
 
 
-def _value(match: re.Match[str], part: str, term: Term, numbers: Mapping[str, int]) -> int:
+def _value(match: _Parts, part: str, term: Term, numbers: Mapping[str, int]) -> int:
     """Return the value of a term; SignatureError if a division in it is not exact."""
     try:
         return term.size(numbers)
@@ -127,7 +151,7 @@ def _value(match: re.Match[str], part: str, term: Term, numbers: Mapping[str, in
         raise SignatureError(_not_affine(match, part)) from None
 
 
-def _not_affine(match: re.Match[str], part: str) -> str:
+def _not_affine(match: _Parts, part: str) -> str:
     """Return the message for a part of the text that is not affine."""
     form = 'expected a sum of axes times integers, as in "2*h\' + i - 1"'
     return f"{form}\n{point(match.string, match.span(part))}"

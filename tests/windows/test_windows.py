@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,24 @@ TEXTS: dict[str, tuple[str, dict[str, int]]] = {
     "two_sums": ("h -> h' i<3: h' i", {}),
     "empty": ("", {}),
 }
+
+
+def test_parsing_takes_linear_time_in_spaces() -> None:
+    """Every part may have spaces on both sides; texts that do not match took minutes."""
+    s = " " * 3000
+    texts = [s, f"a{s}<{s}b{s}:{s}c{s}<{s}d{s},", f"{s}:{s}<{s},{s}!", f"h -> h' i<3: h' + i,{s}reflect{s}!"]
+    began = time.monotonic()
+    for text in texts:
+        with pytest.raises(SignatureError):
+            Window.parse(text)
+    assert Window.parse(f"{s}h -> h' i{s}<{s}3{s}:{s}h' + i{s}<{s}h + 1{s},{s}reflect{s}").mode == "reflect"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("text", ["h -> h' i<  : h' + i", "h -> h' i<3: h' + i <  ", "h -> h' i<3:  , reflect"])
+def test_a_part_of_spaces_is_not_a_missing_part(text: str) -> None:
+    with pytest.raises(SignatureError, match="expected one expression, not 0"):
+        Window.parse(text)
 
 
 def test_messages_of_texts_that_cannot_be_parsed(golden: Callable[[str, str], None]) -> None:
