@@ -102,6 +102,10 @@ def _split(value: Any, kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | 
     return None
 
 
+_MADE_BY_CLASS_STATEMENT = 1 << 9
+"""The flag of types that are not written in C (`Py_TPFLAGS_HEAPTYPE` of CPython)."""
+
+
 def rebuild(kind: type, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
     """Return a container of type `kind` with these keys and parts."""
     if kind is slice:
@@ -113,11 +117,14 @@ def rebuild(kind: type, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
         mapping.update(zip(keys, parts, strict=True))
         return mapping
     if dataclasses.is_dataclass(kind):
-        instance = object.__new__(kind)
+        # The base that is written in C makes the instance and sets its items: object, dict or OrderedDict.
+        base: Any = next(each for each in kind.__mro__ if not each.__flags__ & _MADE_BY_CLASS_STATEMENT)
+        instance = base.__new__(kind)
         for key, part in zip(keys, parts, strict=True):
-            object.__setattr__(instance, key, part)
-        if isinstance(instance, dict):
-            dict.update(instance, {key: part for key, part in zip(keys, parts, strict=True) if part is not None})
+            if isinstance(key, str):
+                object.__setattr__(instance, key, part)
+            if issubclass(base, dict):
+                base.__setitem__(instance, key, part)
         return instance
     return kind(zip(keys, parts, strict=True))
 
