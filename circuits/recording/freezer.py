@@ -22,8 +22,8 @@ from circuits.diagram import (
     mutates,
     operation_name,
     substitute,
-    wires,
     unopened,
+    wires,
 )
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
@@ -124,8 +124,8 @@ class Freezer:
             if scalar is not None and event.kind != "function"
             else None,
             inside=self._values(draft.inside),
-        )
             note="" if draft.parent is not None else unopened_result(draft.result),
+        )
 
     def _custom_backward(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:
         """Return the custom backward circuit of a circuit, with the arguments of this call; None if it has none."""
@@ -154,7 +154,7 @@ class Freezer:
         for role, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
             for name, tensor in named:
                 if id(tensor) not in known:
-                    number = self._add_unused(f"{prefix}{name}", tensor, role).number
+                    number = self._state_value(f"{prefix}{name}", tensor, role).number
                     self.record.state[number] = (module, name)
 
     def _freeze_call(self, draft: Draft, scalar: Callable[[Any], Any] | None) -> Box:
@@ -248,15 +248,32 @@ class Freezer:
                     continue
                 full = self.record.names.setdefault(id(parameter), prefix + name)
                 if full not in used:
-                    used[full] = _sizes_only(full, parameter) if printed else self._add_unused(full, parameter)
+                    used[full] = _sizes_only(full, parameter) if printed else self._state_value(full, parameter)
         return tuple(used.values())
 
-    def _add_unused(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
-        """Return the value of a parameter or buffer that no recorded call uses; add it to the record the first time."""
+    def _state_value(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
+        """Return the value of a parameter or buffer that no box inside takes.
+
+        A call elsewhere may have read it, or one inside a transform, which maps it; then it has this value. If no
+        recorded call reads it, a value is added to the record the first time.
+        """
+        values = self.record.values
+        read = [number for number in self.record.state if values[number][3] == name and values[number][2] == role]
+        if read:
+            return self._value(read[0], self.names.of(read[0]))
         if name not in self.unused_state:
             self.unused_state[name] = self.record.add(tensor, role, name)
             self.read_new_shapes()
         return self._value(self.unused_state[name], self.names.of(self.unused_state[name]))
+
+
+def unopened_result(result: Any) -> str:
+    """Return which object in the result of a run cannot be made again, because it may hold tensors; empty if none.
+
+    A diagram would return the recorded object, with the recorded tensors in it.
+    """
+    objects = [f"{where} is of type {type(value).__name__}" for where, value in unopened(result, "the result")]
+    return ", ".join(objects[:1])
 
 
 def _sizes_only(name: str, parameter: torch.Tensor) -> Value:
@@ -270,15 +287,6 @@ def with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:
     if scalar is identity:
         return description
     return substitute(description, lambda wire: wire, lambda found: Scalar(scalar(found.expression)))
-def unopened_result(result: Any) -> str:
-    """Return which object in the result of a run cannot be made again, because it may hold tensors; empty if none.
-
-    A diagram would return the recorded object, with the recorded tensors in it.
-    """
-    objects = [f"{where} is of type {type(value).__name__}" for where, value in unopened(result, "the result")]
-    return ", ".join(objects[:1])
-
-
 
 
 def _relative(path: str, parent: str) -> str:
