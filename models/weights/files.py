@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from circuits import CircuitError
 
@@ -96,12 +97,14 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         model: An instance of a class decorated with `savable`, as all model classes of `models` are.
-        path: The file, which is replaced if it exists.
+        path: The file. If it exists, it is replaced and keeps its permissions; a symbolic link stays, and the file that
+            it points to is replaced.
 
     Raises:
         CircuitError: if `load` could not restore the model: its class is not savable, a constructor argument cannot be
             written, a tensor has no data (it is on meta), a buffer is not persistent, or names or shapes of its weights
-            are not those of a new model with the same arguments. Also if safetensors cannot write the file.
+            are not those of a new model with the same arguments. Also if safetensors cannot write the file, or if there
+            is something else than a file at `path`, such as a folder or a device.
         OSError: if the file cannot be created, as in a folder that does not exist.
 
     >>> import models, tempfile
@@ -121,10 +124,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     _refuse_changed(model, _made_on_meta(CLASSES[name], text, "models.save: "))
     metadata = {"format": "pt", "models.format": f"{FORMAT}", "models.class": name}
     metadata |= {"models.arguments": text, "models.tied": json.dumps(tied)}
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    _refuse_unless_file(path, "models.save: ")
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         mode = _mode_of_a_new_file(beside)
+        mode = path.stat().st_mode & 0o777 if path.exists() else mode
         save_file(tensors, beside, metadata)
         beside.chmod(mode)
         with beside.open("rb") as written:
@@ -140,6 +145,15 @@ def _mode_of_a_new_file(path: Path) -> int:
     """Create an empty file and return its permissions; safetensors sets narrower ones from version 0.8 on."""
     path.touch()
     return path.stat().st_mode & 0o777
+
+
+def _refuse_unless_file(path: Path, where: str) -> None:
+    """Raise CircuitError, beginning with `where`, if `path` exists and is not a file: opening a pipe would not return.
+
+    A symbolic link to a file is one.
+    """
+    if path.exists() and not path.is_file():
+        raise CircuitError(f"{where}{path} is not a file but a folder, a pipe or a device")
 
 
 def _tensors_and_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -203,14 +217,16 @@ def load(
 
     Raises:
         CircuitError: if the file is incomplete, was not written by `save`, was written by a later version of it, or
-            names a class that no imported module has decorated with `savable`; or if `dtype` is not floating.
+            names a class that no imported module has decorated with `savable`; if the constructor arguments in it are
+            of a model with many more tensors than the file has; or if `dtype` is not floating.
         FileNotFoundError: if there is no such file.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise CircuitError(f"models.load: dtype may be a floating one, such as torch.bfloat16, not {dtype}")
     path = Path(path)
     file = _read(path)
-    model = _made_on_meta(file.kind, file.arguments, f"{path}: ")
+    with _Bounded(len(file.tensors)):
+        model = _made_on_meta(file.kind, file.arguments, f"{path}: ")
     parameters = dict(model.named_parameters(remove_duplicate=False))
     device = torch.get_default_device() if device is None else device
     state: dict[str, Tensor] = {}
@@ -227,6 +243,25 @@ def load(
     return model
 
 
+class _Bounded(TorchFunctionMode):
+    """Inside the `with`, a constructor that makes many more tensors than a file has raises ValueError.
+
+    Otherwise a small file could ask for any number of layers. The bound is on the number of calls of torch functions; a
+    constructor of this library makes about 10 for each tensor.
+    """
+
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.left = 1000 + 100 * tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"it has many more tensors than the {self.tensors} of the file")
+        return func(*args, **(kwargs or {}))
+
+
 def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Module:
     """Return a model on meta; raise CircuitError, beginning with `where`, if it cannot be made with the arguments."""
     try:
@@ -239,6 +274,7 @@ def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Modul
 
 def _read(path: Path) -> _File:
     """Return the contents of the file at `path`; raise CircuitError if `save` did not write it."""
+    _refuse_unless_file(path, "")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -251,9 +287,9 @@ def _read(path: Path) -> _File:
             f"{path} was not written by models.save, and does not say which model it is of; make the model, then"
             " model.load_state_dict(safetensors.torch.load_file(path))"
         )
-    if int(number) > FORMAT:
+    if len(number) > len(f"{FORMAT}") or int(number) > FORMAT:
         raise CircuitError(
-            f"{path} has format {number}, of a later version of this library; this version reads {FORMAT}"
+            f"{path} has format {number:.20}, of a later version of this library; this version reads {FORMAT}"
         )
     name = metadata.get("models.class", "")
     if name not in CLASSES:

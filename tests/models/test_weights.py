@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,47 @@ def test_a_file_has_the_permissions_of_any_new_file(path: Path) -> None:
     assert path.stat().st_mode == (path.parent / "plain").stat().st_mode
 
 
+def test_the_file_behind_a_link_is_replaced_and_keeps_its_permissions(path: Path) -> None:
+    link, chain = path.parent / "link", path.parent / "chain"
+    link.symlink_to(path.name)
+    chain.symlink_to(link)
+    models.save(small(), chain)  # the file does not exist yet
+    assert link.is_symlink()
+    assert chain.is_symlink()
+    path.chmod(0o600)
+    models.save(small(m=12), link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    for each in (path, link, chain):
+        assert models.load(each).state_dict()["Lq.weight"].shape == (12, 12)
+    assert sorted(os.listdir(path.parent)) == ["chain", "link", path.name]
+
+
+def test_a_pipe_a_device_or_a_folder_is_neither_read_nor_replaced(path: Path) -> None:
+    os.mkfifo(path)
+    link = path.parent / "link"
+    link.symlink_to(path)
+    for each in (path, link, path.parent, Path("/dev/null")):
+        with pytest.raises(CircuitError, match="is not a file but a folder, a pipe or a device"):
+            models.load(each)
+        with pytest.raises(CircuitError, match=r"models\.save: .* is not a file but"):
+            models.save(small(), each)
+    assert path.is_fifo()
+
+
+def test_a_file_cannot_ask_for_more_layers_than_it_has_tensors_for(path: Path) -> None:
+    model = models.LanguageModel(8, m=4, k=2, h=2, f=8, depth=1)
+    models.save(model, path)
+    written = json.loads(metadata(path)["models.arguments"])
+    rewritten(path, arguments=json.dumps({**written, "kwargs": {**written["kwargs"], "depth": 10**9}}))
+    began = time.monotonic()
+    with pytest.raises(CircuitError, match=r"a LanguageModel cannot be made with .* many more tensors than the"):
+        models.load(path)
+    assert time.monotonic() - began < 10
+    rewritten(path, arguments=json.dumps(written))
+    assert models.load(path).state_dict().keys() == model.state_dict().keys()
+
+
 # --- What cannot be read ----------------------------------------------------------------------------------------------
 
 
@@ -332,6 +374,9 @@ NONE = '{"args": [], "kwargs": {}}'
     ("changes", "said"),
     [
         ({"format": "2"}, "has format 2, of a later version of this library; this version reads 1"),
+        ({"format": "9" * 5000}, "has format 99999999999999999999, of a later version"),
+        ({"arguments": '{"args": [' + "9" * 5000 + '], "kwargs": {}}'}, "not the arguments of a model"),
+        ({"tied": '{"other": ' + "9" * 5000 + "}"}, "does not say which of its tensors are tied"),
         ({"format": "one"}, r"was not written by models\.save"),
         ({"class": "os.system"}, "is of a class 'os.system'; it may be of Block, "),
         (
