@@ -5,6 +5,7 @@ Over one, two or three spatial axes the kernels are torch's own operators; over 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3 and Figure 27.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -113,7 +114,7 @@ def mean_pool_over(n: int) -> Callable[..., Tensor]:
 
 
 def _circuit(define: Callable[..., Tensor], name: str, n: int) -> Any:
-    """Return the circuit of a definition, named as its attribute in this module, where pickle looks it up."""
+    """Return the circuit of a definition, named so that pickle finds it in this module; see `__getattr__`."""
     axes, window_axes, _ = space(n)
     define.__name__ = define.__qualname__ = name
     return circuit(f"... {axes} -> ... {window_axes}")(define)
@@ -157,3 +158,11 @@ def _pool_by_torch(
 
 max_pool1d, max_pool2d, max_pool3d = (max_pool_over(n) for n in (1, 2, 3))
 mean_pool1d, mean_pool2d, mean_pool3d = (mean_pool_over(n) for n in (1, 2, 3))
+
+
+def __getattr__(name: str) -> Callable[..., Tensor]:
+    """Return a circuit over any number of axes by its name, such as `max_pool4d`, so that pickle finds it."""
+    found = re.fullmatch(r"(max|mean)_pool([1-9]\d*)d", name)
+    if found is None:
+        raise AttributeError(f"{__name__} has no {name}")
+    return (max_pool_over if found[1] == "max" else mean_pool_over)(int(found[2]))

@@ -1,6 +1,8 @@
 """`models.parts.pooling` compared with plain loops and torch's pooling."""
 
+import importlib
 import itertools
+import pickle
 from contextlib import nullcontext
 from typing import Any
 
@@ -117,3 +119,14 @@ def test_a_table_shows_the_window_and_the_reduction() -> None:
     text = str(trace(lambda image: max_pool2d(image, 2), axes="c h w", sizes={"h": 8, "w": 6}))
     assert "unfold \"... h w -> ... h' w' i j: 2*h' + i, 2*w' + j\"" in text
     assert "8 6 -> c 4 3 2 2" in text
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5])
+@pytest.mark.parametrize("over", [max_pool_over, mean_pool_over])
+def test_circuits_over_any_number_of_axes_are_pickled_by_name(over: Any, n: int) -> None:
+    assert pickle.loads(pickle.dumps(over(n))) is over(n)
+    module = torch.nn.Sequential()
+    module.pool = over(n)
+    assert pickle.loads(pickle.dumps(module)).pool is over(n)
+    with pytest.raises(AttributeError, match="has no max_pool0d"):
+        importlib.import_module("models.parts.pooling").max_pool0d  # noqa: B018
