@@ -28,8 +28,9 @@ _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
 class TracingShapeEnv(ShapeEnv):
     """A ShapeEnv that records the code that fixed each symbol, and the guards under which the trace is valid.
 
-    Guards that arise inside a torch operation are recorded only if they are equalities, because torch replaces symbols
-    by them; the other guards arise again when the operation is run again.
+    A guard that arises inside a torch operation is recorded too, because a size may rest on it: `x[:32]` has 32 rows if
+    x has 32, and the code may compute with this 32. Not recorded are guards on which no size rests (`_fixes_no_size`);
+    they arise again when the operation is run again.
 
     Args:
         operation: Returns the name of the operation that is running, or "".
@@ -54,9 +55,22 @@ class TracingShapeEnv(ShapeEnv):
         before = len(self.guards)
         result = super().evaluate_expr(*args, **kwargs)
         for guard in self.guards[before:]:
-            if not self.operation() or isinstance(guard.expr, sympy.Eq):
+            if not _fixes_no_size(self.operation(), guard.expr):
                 self.conditions.append(guard.expr)
         return result
+
+
+def _fixes_no_size(operation: str, guard: Any) -> bool:
+    """Return whether no size rests on a guard that arose inside an operation; False outside operations.
+
+    A convolution chooses its algorithm by the batch size; its sizes have one formula. That an axis has more than one
+    element decides how two equal sizes broadcast, which makes no difference, but `squeeze` removes an axis of size 1.
+    Torch replaces symbols by equalities, so these are always kept.
+    """
+    if not operation or isinstance(guard, sympy.Eq):
+        return False
+    is_not_one = isinstance(guard, sympy.Ne) and sympy.S.One in guard.args
+    return operation.startswith("conv") or (is_not_one and not operation.startswith("squeeze"))
 
 
 @dataclass
@@ -140,7 +154,9 @@ class Symbols:
                 axis, multiple = axis_symbol(expression), multiple_of(expression)
                 found.append(sympy.Ge(axis, 2) if multiple == 1 else sympy.Eq(sympy.Mod(axis, multiple), 0))
         for guard in self.env.conditions:
-            condition = self.env.replace(guard).xreplace(self.expressions)
+            condition: Any = self.env.replace(guard).xreplace(self.expressions)
+            if isinstance(condition, sympy.Rel) and condition.lhs.could_extract_minus_sign():
+                condition = condition.reversedsign
             if getattr(condition, "free_symbols", None) and condition not in found:
                 found.append(condition)
         return tuple(found)

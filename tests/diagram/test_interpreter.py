@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import sympy
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuits import CircuitError, ShapeError, circuit, einsum, rearrange, trace, track
+from circuits import CircuitError, ShapeError, backward, circuit, einsum, rearrange, trace, track
 from circuits.diagram.interpreter import evaluate
 
 
@@ -271,3 +272,52 @@ def test_an_axis_of_a_group_is_computed_from_the_others(sizes: tuple[int, int, i
     equal(diagram, weighed, torch.randn(b, h * k), torch.randn(h))
     with pytest.raises(ShapeError, match=r"h\*k is \d+ in x \[b h\*k\], so k is not an integer"):
         diagram(torch.randn(b, h * k + 1), torch.randn(h))
+
+
+def fit(x: Tensor) -> Tensor:
+    """x with its second axis cut or padded to 32."""
+    x = x[:, :32]
+    return F.pad(x, (0, 32 - x.shape[1])) if x.shape[1] < 32 else x
+
+
+@pytest.mark.parametrize(
+    ("run", "guard"),
+    [
+        (fit, "n >= 32"),
+        (lambda x: x[:, :20].sum(1) / x[:, :20].shape[1], "n >= 20"),
+        (lambda x: x[:, -5:].sum(1) / x[:, -5:].shape[1], "n >= 5"),
+        (lambda x: x[:, 2:30:4] * x[:, 2:30:4].shape[1], "n >= 30"),
+        (lambda x: x[:, x.shape[1] // 2 : 10].sum(1), "n >= 10"),
+        (lambda x: x + torch.zeros(20, 4)[: x.shape[1]].sum(), "n > 20"),
+        (lambda x: x[:, 1:].squeeze(1), "Ne(n - 1, 1)"),
+    ],
+    ids=["fit", "first", "last", "step", "from the middle", "of a constant", "squeeze"],
+)
+def test_a_size_of_a_slice_is_guarded(run: Callable[[Tensor], Tensor], guard: str) -> None:
+    """At every size the diagram computes what the function computes, or refuses the size."""
+    diagram, refused = trace(run, axes="b n"), 0
+    assert guard in [str(each) for each in diagram.guards]
+    for n in range(2, 41):
+        x = torch.rand(2, n)
+        try:
+            found = diagram(x)
+        except ShapeError:
+            refused += 1
+            continue
+        assert torch.equal(found, run(x))
+    assert 0 < refused < 39
+
+
+def test_the_gradient_of_a_slice_is_guarded() -> None:
+    gradient = backward(lambda x: x[:10].std(0), axes="a 3")
+    x = torch.rand(12, 3, requires_grad=True)
+    (expected,) = torch.autograd.grad(x[:10].std(0).sum(), x)
+    found = gradient(x.detach(), torch.ones(3))
+    torch.testing.assert_close(found["x"], expected)
+    with pytest.raises(ShapeError, match=r"recorded for sizes with a >= 10, got a = 5"):
+        gradient(torch.rand(5, 3), torch.ones(3))
+
+
+def test_convolutions_and_broadcasting_have_no_guards_of_slices() -> None:
+    assert [str(guard) for guard in trace(lambda x: x[:, 1:] - x[:, :-1], axes="b n").guards] == ["b >= 2", "n >= 2"]
+    assert len(trace(lambda x: F.conv1d(x, torch.ones(3, 3, 4)), axes="b 3 n").guards) == 2
