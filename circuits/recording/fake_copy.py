@@ -6,12 +6,15 @@ A fake tensor has a shape, a dtype and a device but no data, so the copy can run
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils import _pytree
 
-from circuits.diagram import map_tensors
+from circuits.diagram import Struct
 from circuits.errors import CircuitError
+from circuits.recording.events import Call, Enter
 from circuits.recording.listener import Listener
 
 
@@ -50,36 +53,71 @@ class FakeCopier:
         """
         if id(module) not in self.copies:
             try:
-                with self.listener.paused(), temporarily_clear_interpreter_stack(), FakeCopyMode(self.mode):
-                    copied = copy.deepcopy(module, self.memo)
+                copied = self._copy(module)
             except Exception as error:
                 part = _uncopied_part(module)
                 raise CircuitError(f"{part} cannot be copied, so it cannot be traced: {error}") from error
             self.copies[id(module)] = copied
-            self._record_originals(module, copied)
+            self._record_originals()
+            originals = self.listener.record.originals
+            originals[id(copied)] = module
+            for (_, old), (_, new) in zip(module.named_modules(), copied.named_modules(), strict=False):
+                originals[id(new)] = old
         return self.copies[id(module)]
 
-    def _record_originals(self, module: nn.Module, copied: nn.Module) -> None:
+    def _record_originals(self) -> None:
         """Record the original of each copied tensor and module."""
         originals = self.listener.record.originals
         for old in self.memo.get(id(self.memo), []):
             new = self.memo.get(id(old))
             if new is not None and isinstance(old, (Tensor, nn.Module)):
                 originals[id(new)] = old
-        originals[id(copied)] = module
-        for (_, old), (_, new) in zip(module.named_modules(), copied.named_modules(), strict=False):
-            originals[id(new)] = old
 
-    def inputs(self, value: Any) -> Any:
-        """Return arguments with each tensor replaced by a fake tensor of the same sizes, which are ints."""
-        return map_tensors(value, self._fake)
+    def inputs(self, value: Any, name: str) -> Any:
+        """Return a copy of an argument, in which each tensor is a fake tensor of the same sizes, which are ints.
 
-    def _fake(self, tensor: Tensor) -> Tensor:
-        return (
-            tensor
-            if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode
-            else self.mode.from_tensor(tensor, static_shapes=True)
-        )
+        Objects of any class are copied, because the call may change them, and may read tensors from them. Random number
+        generators are passed on: a call on fake tensors draws no numbers.
+
+        Raises:
+            CircuitError: The argument cannot be copied; the message calls it `name`.
+        """
+        self.memo |= {id(leaf): leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Generator)}
+        try:
+            copied = self._copy(value)
+        except Exception as error:
+            raise CircuitError(
+                f"{name} of the call, of type {type(value).__name__}, cannot be copied, so the call cannot be traced "
+                f"without changing it: {error}"
+            ) from error
+        self._record_originals()
+        return copied
+
+    def _copy(self, value: Any) -> Any:
+        with self.listener.paused(), temporarily_clear_interpreter_stack(), FakeCopyMode(self.mode):
+            return copy.deepcopy(value, self.memo)
+
+    def restore_arguments(self) -> None:
+        """Replace the copies of objects in the recorded arguments by the user's objects.
+
+        A diagram compares its arguments with them, and reads their data.
+        """
+        copies = {id(self.memo[id(old)]): old for old in self.memo.get(id(self.memo), []) if id(old) in self.memo}
+        for event in self.listener.record.events if copies else ():
+            if isinstance(event, (Call, Enter)):
+                event.args = _with_originals(event.args, copies)
+                event.kwargs = _with_originals(event.kwargs, copies)
+
+
+def _with_originals(description: Any, copies: dict[int, Any]) -> Any:
+    """Return a description in which each object that is a copy is replaced by its original."""
+    if isinstance(description, Struct):
+        return description._replace(parts=tuple([_with_originals(part, copies) for part in description.parts]))
+    if type(description) is tuple and id(description) not in copies:
+        return tuple([_with_originals(part, copies) for part in description])
+    if type(description) is dict and id(description) not in copies:
+        return {key: _with_originals(part, copies) for key, part in description.items()}
+    return copies.get(id(description), description)
 
 
 def _uncopied_part(module: nn.Module) -> str:

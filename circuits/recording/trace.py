@@ -44,8 +44,9 @@ def trace(
 
     Args:
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
-        *args: The positional arguments of the call; the data of tensors is not used. If no argument is a tensor, the
-            inputs are made from `axes`, or else from the signature of the circuit. They have the dtype and device of
+        *args: The positional arguments of the call; the data of tensors is not used. All arguments are copied, so that
+            the call does not change them. If there are none, and no keyword argument holds a tensor, the inputs are
+            made from `axes`, or else from the signature of the circuit. They have the dtype and device of
             the model's first floating-point parameter, or torch's defaults; the `dtypes` of a circuit take precedence.
         sizes: Sizes of axes of the inputs that are made; the other sizes are symbolic.
         axes: The axes of the tensor arguments in order, separated by commas: `axes="b c h w"`. For inputs that are
@@ -80,6 +81,7 @@ def trace(
         given = trace_inputs(target, axes, symbols, sizes or {}, args, kwargs, copier.inputs)
         bound = bind_call(target, given.args, given.kwargs)
         _run(listener, target, run, bound)
+    copier.restore_arguments()
     builder = Builder(listener.record, symbols.size, bound.signature, given.axes).feed_all()
     free = {axis_symbol(size): symbols.raw(raw) * multiple_of(size) for raw, size in symbols.expressions.items()}
     return assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import tensors
 from circuits.errors import CircuitError
-from circuits.recording.call_arguments import target_name
+from circuits.recording.call_arguments import python_signature, target_name
 from circuits.recording.symbols import Symbols
 from circuits.signature import Axes, Number, Rest, parse_axes, show_axes
 
@@ -30,7 +30,7 @@ def trace_inputs(
     sizes: Mapping[str, int],
     args: Any,
     kwargs: Any,
-    fake: Callable[[Any], Any],
+    fake: Callable[[Any, str], Any],
 ) -> TraceInputs:
     """Return the fake arguments of a traced call.
 
@@ -41,24 +41,27 @@ def trace_inputs(
         sizes: Sizes of axes by name.
         args: The user's positional arguments.
         kwargs: The user's keyword arguments.
-        fake: Returns a value with every tensor in it replaced by a fake tensor.
+        fake: Returns a copy of an argument of this name, in which every tensor is a fake tensor.
 
     Raises:
-        CircuitError: The arguments, `sizes` and `axes` contradict each other; or there are no tensors, no `axes` and no
-            signature.
+        CircuitError: The arguments, `sizes` and `axes` contradict each other; or there are no arguments, no `axes` and
+            no signature, although the target needs arguments.
     """
     named = [parse_axes(part) for part in axes.split(",")] if axes is not None else None
     given = tensors((args, kwargs))
-    if given:
+    circuit = find_circuit(target)
+    if args and not given and circuit is not None:
+        raise CircuitError("no argument is a tensor: pass the tensors too, or pass these arguments by keyword")
+    is_complete = circuit is None and named is None and (bool(kwargs) or _needs_no_arguments(target))
+    if given or args or (is_complete and not sizes):
         if sizes:
             raise CircuitError(
-                f"sizes ({', '.join(sizes)}) apply only to inputs that trace makes, but tensors were given"
+                f"sizes ({', '.join(sizes)}) apply only to inputs that trace makes, but "
+                f"{'tensors' if given else 'arguments'} were given"
             )
         _check_axes(axes, named or [], given)
-        return TraceInputs(fake(args), fake(kwargs), named or ())
-    if args:
-        raise CircuitError("no argument is a tensor: pass the tensors too, or pass these arguments by keyword")
-    circuit = find_circuit(target)
+        return TraceInputs(*_copies(args, kwargs, fake), named or ())
+    _, kwargs = _copies((), kwargs, fake)
     if named is not None:
         # The tensors are passed by position, so each has the dtype of the parameter at its position.
         known = () if circuit is None else tuple(dict.fromkeys((*circuit.parameters, *circuit.inputs)))
@@ -72,6 +75,21 @@ def trace_inputs(
         )
     made = _make_tensors(target, circuit.signature.inputs, circuit.inputs, circuit, symbols, sizes)
     return TraceInputs(made, kwargs, ())
+
+
+def _copies(args: Any, kwargs: Any, fake: Callable[[Any, str], Any]) -> tuple[Any, Any]:
+    """Return the copies of arguments."""
+    copied = tuple([fake(value, f"argument {place}") for place, value in enumerate(args, 1)])
+    return copied, {name: fake(value, f"argument {name}") for name, value in kwargs.items()}
+
+
+def _needs_no_arguments(target: Any) -> bool:
+    """Return whether a target can be called without arguments and takes no `*args`."""
+    signature = python_signature(target)
+    if signature is None:
+        return False
+    parameters = signature.parameters.values()
+    return all(each.default is not each.empty or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def _check_axes(text: str | None, named: Sequence[Axes], given: Sequence[Tensor]) -> None:

@@ -1,0 +1,195 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
+"""trace copies the arguments of any type: the call runs as it was made, and the user's objects do not change."""
+
+import collections
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from circuits import CircuitError, circuit, trace
+
+
+class Cache:
+    """An object that a call changes, like the caches of transformers."""
+
+    def __init__(self) -> None:
+        self.keys = torch.zeros(1, 0, 4)
+        self.history: list[Tensor] = []
+
+    def update(self, new: Tensor) -> Tensor:
+        self.keys = torch.cat([self.keys, new], 1)
+        self.history.append(new)
+        return self.keys
+
+
+class Attend(nn.Module):
+    """A module that updates a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, cache: Any) -> Tensor:
+        keys = cache.update(self.key(x))
+        return (x @ keys.mT).softmax(-1) @ keys
+
+
+@dataclass
+class Options:
+    """A dataclass with a list that a call appends to."""
+
+    scale: float = 2.0
+    seen: list[Any] = field(default_factory=list)
+
+
+def appends(x: Tensor, options: Options) -> Tensor:
+    options.seen.append(x)
+    options.scale += 1
+    return x * options.scale
+
+
+def counts(x: Tensor, counter: Any) -> Tensor:
+    counter["calls"] += 1
+    return x * counter["calls"]
+
+
+def writes(x: Tensor, holder: list[Any]) -> Tensor:
+    holder[0]["x"] = x
+    holder.append(x)
+    return x + 1
+
+
+def test_an_object_that_the_call_changes_is_copied() -> None:
+    model, cache = Attend(), Cache()
+    model(torch.rand(1, 6, 4), cache)
+    keys, history = cache.keys, list(cache.history)
+    for call in ({"cache": cache}, {"cache": cache, "x": torch.rand(1, 1, 4)}):
+        diagram = trace(model, *(() if "x" in call else (torch.rand(1, 1, 4),)), **call)
+        assert diagram.outputs[0].sizes == (1, 1, 4)
+    assert cache.keys is keys
+    assert len(cache.history) == 1
+    assert cache.history[0] is history[0]
+    assert type(model(torch.rand(1, 1, 4), cache)) is Tensor
+
+
+def test_containers_that_the_call_changes_are_copied() -> None:
+    x, options, counter, holder = torch.ones(3), Options(), collections.Counter(calls=1), [{}]
+    default: Any = collections.defaultdict(int)
+    trace(appends, x, options)
+    trace(counts, x, counter)
+    trace(counts, x, default)
+    trace(writes, x, holder)
+    assert (options, counter, default, holder) == (Options(), collections.Counter(calls=1), {}, [{}])
+
+
+class Graph:
+    """An object that holds tensors."""
+
+    def __init__(self) -> None:
+        self.x, self.edges = torch.rand(3, 4), torch.tensor([[0, 1], [1, 2]])
+
+
+class Gnn(nn.Module):
+    """A module whose only argument is an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, data: Graph) -> Tensor:
+        return torch.zeros(len(data.x), 2).index_add(0, data.edges[1], self.linear(data.x)[data.edges[0]])
+
+
+class FromArray(nn.Module):
+    """A module whose only argument is a numpy array."""
+
+    def forward(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).cos()
+
+
+class Prompt(nn.Module):
+    """A module without tensor arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt = nn.Parameter(torch.rand(3, 4))
+
+    def forward(self, times: int = 1) -> Tensor:
+        return self.prompt.softmax(-1).repeat(times, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "kwargs"),
+    [
+        (Gnn(), (Graph(),), {}),
+        (Gnn(), (), {"data": Graph()}),
+        (Prompt(), (), {}),
+        (Prompt(), (2,), {}),
+        (Prompt(), (), {"times": 2}),
+    ],
+)
+def test_a_call_without_tensors_runs_as_it_was_made(model: Any, args: Any, kwargs: Any) -> None:
+    diagram = trace(model, *args, **kwargs)
+    assert torch.equal(diagram(*args, **kwargs), model(*args, **kwargs))
+    held = (
+        [value for each in (*args, *kwargs.values()) for value in vars(each).values()] if isinstance(model, Gnn) else []
+    )
+    assert not any(isinstance(value, FakeTensor) for value in held)
+
+
+def test_a_numpy_array_is_traced_and_the_diagram_says_why_it_cannot_run() -> None:
+    array = np.ones((2, 4), dtype=np.float32)
+    diagram = trace(FromArray(), array)
+    assert diagram.outputs[0].sizes == (2, 4)
+    with pytest.raises(CircuitError, match="can be read but not run"):
+        diagram(array)
+
+
+def test_another_object_is_refused() -> None:
+    diagram = trace(Gnn(), Graph())
+    with pytest.raises(CircuitError, match="recorded with Graph, got Graph"):
+        diagram(Graph())
+
+
+def test_refusals_of_calls_without_tensors() -> None:
+    with pytest.raises(CircuitError, match="pass inputs"):
+        trace(nn.Linear(4, 2))
+    with pytest.raises(CircuitError, match=r"sizes .* arguments were given"):
+        trace(Prompt(), 2, sizes={"b": 3})
+    with pytest.raises(CircuitError, match="describe 1 tensors, but the arguments contain 0"):
+        trace(Prompt(), 2, axes="b")
+    with pytest.raises(CircuitError, match=r"argument 2 of the call, of type lock, cannot be copied"):
+        trace(lambda x, _: x, torch.ones(2), threading.Lock())
+    with pytest.raises(CircuitError, match=r"argument key of the call, of type list, cannot be copied"):
+        trace(lambda x, key: x, torch.ones(2), key=[iter([threading.Lock()]), threading.Lock()])
+
+
+def test_modules_parameters_and_generators_among_the_arguments() -> None:
+    layer, x, generator = nn.Linear(4, 4), torch.rand(2, 4), torch.Generator().manual_seed(3)
+    state = generator.get_state()
+
+    def applies(x: Tensor, module: Any, weight: Tensor, generator: Any) -> Tensor:
+        return module(x) @ weight + torch.rand(4, generator=generator)
+
+    diagram = trace(applies, x, layer, layer.weight, generator)
+    assert torch.equal(generator.get_state(), state)
+    expected = applies(x, layer, layer.weight, torch.Generator().manual_seed(3))
+    assert torch.equal(diagram(x, layer, layer.weight, generator), expected)
+    assert diagram.boxes[0].label == "Linear"
+
+
+def test_optional_arguments_of_a_circuit_are_still_given_by_keyword() -> None:
+    @circuit("n -> n")
+    def scaled(x: Tensor, by: list[float] | None = None) -> Tensor:
+        return x * (by.pop() if by else 1.0)
+
+    by = [3.0]
+    diagram = trace(scaled, by=by)
+    assert by == [3.0]
+    assert torch.equal(diagram(torch.ones(2), by=[3.0]), 3 * torch.ones(2))
