@@ -8,18 +8,21 @@ so that what the JSON names always belongs to it; the other slot is deleted last
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 FORMAT = 2
 RECORD = "checkpoint.json"
+KINDS: dict[str, Any] = {
+    "plan": dict, "history": list, "test": float | None, "tensors": str, "optimizer": list, "random": dict,
+}  # fmt: skip
+"""The type of each entry of the JSON."""
 SLOTS = ("a.safetensors", "b.safetensors")
 
 
@@ -74,25 +77,57 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, de
         for name, tensor in _under("optimizer.", tensors).items():
             index, slot = name.split(".")
             held.setdefault(int(index), {})[slot] = tensor
+        _refuse_other_options(text["optimizer"], optimizer.state_dict()["param_groups"])
         optimizer.load_state_dict({"state": held, "param_groups": text["optimizer"]})
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint in {folder} does not fit this model: {error}") from error
-    for where, state in text["random"].items():
-        _generator(where).set_rng_state(torch.tensor(list(base64.b64decode(state)), dtype=torch.uint8))
+        _refuse_parts_of_state(optimizer)
+        for where, state in text["random"].items():
+            _generator(where).set_rng_state(torch.tensor([*base64.b64decode(state)], dtype=torch.uint8))
+    except Exception as error:  # whatever a reader, torch or this file raises for a checkpoint that was changed
+        raise CheckpointError(f"the checkpoint in {folder} does not fit this model: {error!r:.300}") from error
+
+
+def _refuse_other_options(saved: list[Any], own: list[Any]) -> None:
+    """Raise ValueError if the options of the optimizer, all but the learning rate, are not those of this run."""
+    if not all(type(group["lr"]) in (int, float) for group in saved):
+        raise ValueError("the learning rate is not a number")
+    here, there = ([{**group, "lr": None} for group in groups] for groups in (json.loads(json.dumps(own)), saved))
+    if here != there:
+        raise ValueError("the optimizer there has other options")
+
+
+def _refuse_parts_of_state(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if the tensors of the optimizer's state are not the same for all parameters, in their shapes."""
+    if len({frozenset(held) for held in optimizer.state.values()}) > 1:
+        raise ValueError("tensors of the optimizer are missing")
+    for parameter, held in optimizer.state.items():
+        if any(tensor.shape not in (torch.Size(), parameter.shape) for tensor in held.values()):
+            raise ValueError("a tensor of the optimizer has the shape of another parameter")
 
 
 def _text(folder: Path) -> dict[str, Any]:
-    """The JSON in `folder`; raises CheckpointError if it is missing or of another format."""
+    """The JSON in `folder`; raises CheckpointError if it is missing, damaged or of another format."""
     path = folder / RECORD
     try:
         text = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"nothing to resume: {path} does not exist") from None
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(text, dict) or text.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}")
+    for name, kind in KINDS.items():
+        if not isinstance(text.get(name, ...), kind):
+            raise CheckpointError(f"{path} is damaged: {name!r} is missing or of another type")
+    for entry in text["history"]:
+        if not isinstance(entry, dict) or [*entry] != ["loss", "validation"] or not _are_floats(entry.values()):
+            raise CheckpointError(f"{path} is damaged: an epoch of its history has no loss and validation score")
     return text
+
+
+def _are_floats(values: Iterable[Any]) -> bool:
+    return all(type(value) is float for value in values)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

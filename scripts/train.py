@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +47,7 @@ class Config:
 def resolve_config(asked: Mapping[str, Any], saved: Mapping[str, Any] | None) -> Config:
     """Replace options that are None: by those of the resumed run (`saved`), otherwise by the defaults of the task.
 
-    Raises CheckpointError if an option differs from that of the resumed run.
+    Raises CheckpointError if an option differs from that of the resumed run, or if those of that run are damaged.
     """
     given = {name: value for name, value in asked.items() if value is not None}
     if saved is not None:
@@ -56,10 +56,23 @@ def resolve_config(asked: Mapping[str, Any], saved: Mapping[str, Any] | None) ->
         ]
         if differing:
             raise CheckpointError(f"cannot resume: the run there has {'; '.join(differing)}")
+        _refuse_damaged(saved)
         return Config(**saved)
     task = TASKS[given["task"]]
     usual = {"data": next(iter(task.data)), "epochs": task.epochs, "batch": task.batch, "lr": task.lr}
     return Config(**{**usual, "seed": 0, "amp": False, "compile": False, "checkpointing": False, **given})
+
+
+def _refuse_damaged(saved: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a saved configuration has not all options, or one of them has no possible value."""
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(Config)}
+    fits = {*saved} == {*kinds} and all(
+        type(saved[name]) is kind or (kind is float and type(saved[name]) is int) for name, kind in kinds.items()
+    )
+    if not fits or saved["task"] not in TASKS or saved["data"] not in TASKS[saved["task"]].data:
+        raise CheckpointError("cannot resume: the options of the run there are damaged")
+    if saved["epochs"] < 1 or saved["batch"] < 1:
+        raise CheckpointError("cannot resume: the run there has no epochs, or no examples in a batch")
 
 
 def rate(step: int, steps: int) -> float:

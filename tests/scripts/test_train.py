@@ -4,13 +4,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer import Typer
 from typer.testing import CliRunner
@@ -283,6 +284,28 @@ def test_a_checkpoint_is_json_and_safetensors_and_no_pickle(tmp_path: Path, monk
     assert text["test"] is not None
 
 
+def changed(name: str, value: Any) -> Callable[[Path], object]:
+    """Return a function that changes an entry of the JSON at a path."""
+    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+
+
+def without(name: str) -> Callable[[Path], object]:
+    """Return a function that removes an entry of the JSON at a path."""
+    return lambda path: path.write_text(
+        json.dumps({each: value for each, value in json.loads(path.read_text()).items() if each != name})
+    )
+
+
+def tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callable[[Path], object]:
+    """Return a function that changes the tensors beside the JSON at a path."""
+
+    def harm(path: Path) -> None:
+        file = next(path.parent.glob("*.safetensors"))
+        save_file(change(load_file(file)), file)
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -301,6 +324,40 @@ def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, harm: Callab
     with pytest.raises(CheckpointError, match=words):
         finish(tmp_path, resume=True)
     finish(tmp_path)  # a new run can always start there
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: path.write_text("[" * 100_000), "is not JSON"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+        *[(without(name), f"damaged: '{name}'") for name in checkpoint.KINDS],
+        *[(changed(name, [1]), "damaged|does not fit") for name in checkpoint.KINDS],
+        (changed("history", [{"loss": 1.0}]), "no loss and validation score"),
+        (changed("random", {"cpu": "é"}), "does not fit"),
+        (changed("random", {"cpu": "AAAA"}), "does not fit"),
+        (changed("random", {"nowhere": "AAAA"}), "does not fit"),
+        (changed("optimizer", [{"lr": "fast"}]), "the learning rate is not a number"),
+        (changed("optimizer", [{"lr": 0.1, "betas": [0.5, 0.5]}]), "the optimizer there has other options"),
+        (tensors(lambda held: {name: held[name] for name in held if "optimizer.1.exp_avg" not in name}), "missing"),
+        (tensors(lambda held: {name.replace("r.1.", "r.one."): held[name] for name in held}), "does not fit"),
+        (tensors(lambda held: {f"{name}.more": held[name] for name in held}), "does not fit"),
+        (tensors(lambda held: {**held, "optimizer.0.exp_avg": torch.ones(3)}), "shape of another parameter"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, harm: Callable[[Path], object], words: str) -> None:
+    Run(PLAN, tmp_path, resume=False).epoch()
+    harm(tmp_path / checkpoint.RECORD)
+    with pytest.raises(CheckpointError, match=words):
+        Run(PLAN, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": "4"}, {"batch": 0}, {"task": "other"}, {"data": []}, {"amp": 1}, {"lr": None}, {"more": 1}]
+)
+def test_damaged_options_of_a_run_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="cannot resume: the"):
+        resolve_config({}, {**asdict(PLAN), **change})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
