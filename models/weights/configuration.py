@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from circuits import CircuitError
 
@@ -141,3 +142,22 @@ def _value(data: Any) -> Any:
             return CLASSES[name](*args, **kwargs)
         case _:
             raise ValueError(f"{data!r:.60}")
+
+
+class Bounded(TorchFunctionMode):
+    """Inside the `with`, a constructor that makes many more tensors than a file has raises ValueError.
+
+    Otherwise a small file could ask for any number of layers. The bound is on the number of calls of torch functions; a
+    constructor of this library makes about 10 for each tensor.
+    """
+
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.left = 1000 + 100 * tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"it has many more tensors than the {self.tensors} of the file")
+        return func(*args, **(kwargs or {}))

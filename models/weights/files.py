@@ -19,11 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from circuits import CircuitError
 
-from .configuration import CLASSES, made_with, read, refuse_unwritable, write
+from .configuration import CLASSES, Bounded, made_with, read, refuse_unwritable, write
 from .errors import WeightsError, explain
 
 FORMAT = 1
@@ -225,7 +224,7 @@ def load(
         raise CircuitError(f"models.load: dtype may be a floating one, such as torch.bfloat16, not {dtype}")
     path = Path(path)
     file = _read(path)
-    with _Bounded(len(file.tensors)):
+    with Bounded(len(file.tensors)):
         model = _made_on_meta(file.kind, file.arguments, f"{path}: ")
     parameters = dict(model.named_parameters(remove_duplicate=False))
     device = torch.get_default_device() if device is None else device
@@ -241,25 +240,6 @@ def load(
     except WeightsError as error:
         raise CircuitError(f"{path}: {error}") from None
     return model
-
-
-class _Bounded(TorchFunctionMode):
-    """Inside the `with`, a constructor that makes many more tensors than a file has raises ValueError.
-
-    Otherwise a small file could ask for any number of layers. The bound is on the number of calls of torch functions; a
-    constructor of this library makes about 10 for each tensor.
-    """
-
-    def __init__(self, tensors: int) -> None:
-        super().__init__()
-        self.tensors = tensors
-        self.left = 1000 + 100 * tensors
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise ValueError(f"it has many more tensors than the {self.tensors} of the file")
-        return func(*args, **(kwargs or {}))
 
 
 def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Module:
