@@ -50,6 +50,30 @@ def overwritten(base: Tensor, new: Tensor, path: Path) -> Tensor:
     return run() if recorder is None else recorder.verb(overwritten, "", (base, new, path), {}, run)
 
 
+def strided(tensor: Tensor, strides: tuple[Any, ...]) -> Tensor:
+    """Return a copy of a tensor with these strides.
+
+    >>> strided(torch.eye(2), (1, 2)).stride()
+    (1, 2)
+    """
+
+    def run() -> Tensor:
+        return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+    recorder = switch.current() if switch.active else None
+    return run() if recorder is None else recorder.verb(strided, "", (tensor, strides), {}, run)
+
+
+def depends_on_strides(path: Path) -> bool:
+    """Return whether a path may lead to a view only in a base with the strides of the original one."""
+    return any(operation_name(step[0]) in _STRIDE_DEPENDENT for step in path)
+
+
+_STRIDE_DEPENDENT = {
+    "as_strided", "contiguous", "flatten", "ravel", "rearrange", "reshape", "reshape_as", "unflatten", "view",
+    "view_as",
+}  # fmt: skip
+
 _OUT_OF_PLACE = {
     getattr(owner, f"{name}_"): getattr(owner, name)
     for owner in (Tensor, torch)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from circuits.autodiff.renumbering import renumbered
-from circuits.diagram import Box, Call, CustomBackward, Scalar, Wire, substitute
+from circuits.diagram import Box, Call, CustomBackward, Scalar, Wire, substitute, wires
 
 Described = TypeVar("Described", Call, CustomBackward)
 
@@ -36,6 +36,15 @@ class CurrentValues:
         """Return a call with current numbers in its arguments; its results keep their numbers."""
         args, kwargs = (self.description(part) for part in (call.args, call.kwargs))
         return replace(call, args=args, kwargs=kwargs)
+
+    def returning(self, call: Call) -> Call:
+        """Return a call with current numbers in its arguments, and in its result for each argument that it returns.
+
+        Such a result is no new value: it is the value that the call was given.
+        """
+        given = {*wires(call.args), *wires(call.kwargs)}
+        result = substitute(call.result, lambda wire: self.wire(wire) if wire.number in given else wire, _unchanged)
+        return replace(self.arguments(call), result=result)
 
     def description(self, description: Any) -> Any:
         """Return a description with current numbers."""

@@ -105,11 +105,12 @@ class ForwardPass:
         if self.remaining_calls and self.remaining_calls[-1] is box.call:
             self.remaining_calls.pop()
         box = out_of_place(box)
-        call = self.tape.current.arguments(box.call)  # type: ignore[type-var]
+        call = self.tape.current.returning(box.call)  # type: ignore[arg-type]
         given = {number: self.workspace.fakes[number] for number in _reads(call)}
         versions = {number: fake._version for number, fake in given.items()}
         made: dict[Any, Tensor] = {}
         store(call.result, self._run_unrecorded(call), made, {})
+        made = {number: fake for number, fake in made.items() if number not in given}
         touched = [number for number, fake in given.items() if fake._version != versions[number]]
         written = {old: new for old in touched for new, fake in made.items() if fake is given[old]}
         for number in made:

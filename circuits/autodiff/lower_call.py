@@ -89,6 +89,8 @@ def _lower(
                 output = _run_functionalized(workspace, call, run, lowering.inputs, copied)
             output = map_tensors(output, lambda tensor: lowering.replacements.get(id(tensor), tensor))
             store(call.result, output, results, {})
+            for number in lowering.inputs:
+                results.pop(number, None)  # an argument that is returned as it is
             _make_distinct(workspace, results, first)
 
     workspace.record(box.label, record)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuits.autodiff.aliases import overwritten, viewed
+from circuits.autodiff.aliases import depends_on_strides, overwritten, strided, viewed
 from circuits.autodiff.opaque import Pullback
 from circuits.autodiff.rules.registry import numel_along, positive_dim, reverses, unbroadcast, zeros
 from circuits.errors import CircuitError
@@ -109,9 +109,19 @@ def diag_embed(dy: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
 
 @reverses(overwritten)
 def overwritten_rule(dy: Tensor, args: Any) -> Any:
-    """The cotangent of the new value is the overwritten view of dy; that of the base is dy, with 0 in the view."""
-    _, new, path = args
+    """The cotangent of the new value is the overwritten view of dy; that of the base is dy, with 0 in the view.
+
+    If the path to the view regroups axes, dy gets the strides of the base first: in others the path may be a copy.
+    """
+    base, new, path = args
+    dy = strided(dy, base.stride()) if depends_on_strides(path) else dy
     return {"args": [overwritten(dy, zeros(new), path), viewed(dy, path), None]}
+
+
+@reverses(strided)
+def strided_rule(dy: Tensor) -> Any:
+    """dx = dy."""
+    return {"args": [dy, None]}
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
