@@ -129,11 +129,23 @@ class ForwardPass:
         return call.gradient and any(number in self.active for number in _reads(call))
 
     def _refuse_hidden_writes(self, box: Box, written: list[int]) -> None:
-        """Raise CircuitError if a value that gradients flow through is among those written."""
+        """Raise CircuitError if a value that gradients flow through is written, or read later and overwritten.
+
+        It is overwritten by a write to a value of the same storage that is detached from it (`y.data`, `y.detach()`).
+        """
+        fakes = self.workspace.fakes
+        storages = {storage_of(fakes[number]) for number in written if fakes[number].layout is torch.strided}
+        read = self.active & {self.tape.current.number(number) for number in self._read_later()} if storages else set()
         if any(number in self.active for number in written):
             raise CircuitError(
                 f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to a value that "
                 "gradients flow through; compute a new value instead, or detach it"
+            )
+        if any(fakes[number].layout is torch.strided and storage_of(fakes[number]) in storages for number in read):
+            raise CircuitError(
+                f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to the storage "
+                "of a value that gradients flow through and that is read later; compute a new value instead, or write "
+                "to a clone"
             )
 
     def _run_unrecorded(self, call: Call) -> Any:
@@ -210,11 +222,15 @@ class ForwardPass:
         for step in steps:
             self.saved |= {*wires(step.result), *[n for part in step.arguments.values() for n in wires(part)]}
 
+    def _read_later(self) -> set[int]:
+        """Return the values of the diagram that later calls or the result read."""
+        later = {number for call in self.remaining_calls for number in _reads(call)}
+        return later | set(wires(self.workspace.diagram.result))
+
     def _rematerialised_views(self, written: Mapping[int, int]) -> list[Box]:
         """Return boxes that recompute the views of written tensors that later calls or the result read."""
         current = self.tape.current
-        later = {number for call in self.remaining_calls for number in _reads(call)}
-        later |= set(wires(self.workspace.diagram.result))
+        later = self._read_later()
         boxes: list[Box] = []
         for old, new in written.items():
             numbers = {each: current.number(each) for each in sorted(later)}

@@ -27,6 +27,7 @@ from circuits.autodiff.aten import (
     whole_arguments,
 )
 from circuits.autodiff.opaque import AutogradPullback, Pullback
+from circuits.autodiff.rules.pointwise import no_gradient
 from circuits.autodiff.rules.registry import DEFINITIONS, RULES, Rule
 from circuits.autodiff.tensors import is_floating, storage_of
 from circuits.autodiff.workspace import Workspace
@@ -81,6 +82,8 @@ class Lowering(TorchDispatchMode):
             changes_view = torch.Tag.inplace_view in func.tags
             return (self._change_view if changes_view else self._write)(func, name, args, kwargs)
         if not self._is_differentiated(args, kwargs):
+            if func._schema.is_mutable:
+                self._refuse_hidden_write(name, tensors(args)[:1])
             return self._record(func, args, kwargs)[0]
         if name in RULES and not recasts(func, args, kwargs, self.call.autocast):
             return self._step(func, name, RULES[name], args, kwargs)
@@ -98,6 +101,15 @@ class Lowering(TorchDispatchMode):
     def _is_differentiated(self, args: Any, kwargs: Any) -> bool:
         """Return whether autograd would record an operation on these arguments."""
         return torch.is_grad_enabled() and self._reads_active(args, kwargs)
+
+    def _refuse_hidden_write(self, name: str, target: list[Tensor]) -> None:
+        """Raise CircuitError if an operation writes to the storage of a value that gradients flow through."""
+        shared = [each for tensor in target for each in self._by_storage.get(storage_of(tensor), ())]
+        if any(self.workspace.number_of(each) in self.active for each in shared):
+            raise CircuitError(
+                f"{name} writes in place, unseen by autograd, to the storage of a value that gradients flow through; "
+                "compute a new value instead, or write to a clone"
+            )
 
     def _reads_active(self, args: Any, kwargs: Any) -> bool:
         """Return whether gradients flow through any of the arguments."""
@@ -124,19 +136,23 @@ class Lowering(TorchDispatchMode):
         return output, event
 
     def _note_storages(self, made: list[Tensor]) -> None:
-        """Register tensors of the call under their storages."""
+        """Register tensors of the call under their storages, each once: an in-place operation returns its target."""
         for tensor in made:
             if tensor.layout is torch.strided:
-                self._by_storage.setdefault(storage_of(tensor), []).append(tensor)
+                known = self._by_storage.setdefault(storage_of(tensor), [])
+                known += [tensor] if not any(each is tensor for each in known) else []
 
     def _step(self, func: Any, name: str, rule: Rule, args: Any, kwargs: Any) -> Any:
         """Record an operation that has a rule.
 
-        One that reads or makes complex numbers, tensors or not, is opaque: rules are for real ones.
+        One that reads or makes complex numbers, tensors or not, is opaque: rules are for real ones. If the rule is that
+        no gradient flows, as for `detach`, the output is not active.
         """
         if _has_complex((args, kwargs)):
             return self._opaque(func, name, args, kwargs)
         output, event = self._record(func, args, kwargs)
+        if rule.function is no_gradient:
+            return output
         self._activate(output)
         self.steps.append(Step(name, rule, named_arguments(func, event.args, event.kwargs), event.result))
         return output
