@@ -116,8 +116,8 @@ class ForwardPass:
         for number in made:
             self.tape.current.reset(number)
         differentiated = self._reads_active(call) and any(map(is_floating, made.values()))
-        self._refuse_hidden_writes(
-            box, [number for number in touched if number not in (written if differentiated else ())]
+        _refuse_hidden_writes(
+            self, box, [number for number in touched if number not in (written if differentiated else ())]
         )
         boxes = [] if differentiated and not set(touched) - set(written) else self._copies(box, touched)
         boxes += self._differentiated(box, call, made, written) if differentiated else self._unchanged(box, made)
@@ -127,26 +127,6 @@ class ForwardPass:
 
     def _reads_active(self, call: Call) -> bool:
         return call.gradient and any(number in self.active for number in _reads(call))
-
-    def _refuse_hidden_writes(self, box: Box, written: list[int]) -> None:
-        """Raise CircuitError if a value that gradients flow through is written, or read later and overwritten.
-
-        It is overwritten by a write to a value of the same storage that is detached from it (`y.data`, `y.detach()`).
-        """
-        fakes = self.workspace.fakes
-        storages = {storage_of(fakes[number]) for number in written if fakes[number].layout is torch.strided}
-        read = self.active & {self.tape.current.number(number) for number in self._read_later()} if storages else set()
-        if any(number in self.active for number in written):
-            raise CircuitError(
-                f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to a value that "
-                "gradients flow through; compute a new value instead, or detach it"
-            )
-        if any(fakes[number].layout is torch.strided and storage_of(fakes[number]) in storages for number in read):
-            raise CircuitError(
-                f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to the storage "
-                "of a value that gradients flow through and that is read later; compute a new value instead, or write "
-                "to a clone"
-            )
 
     def _run_unrecorded(self, call: Call) -> Any:
         """Return the output of a call on the fakes, without recording it."""
@@ -241,6 +221,31 @@ class ForwardPass:
                     {each: view.new for each, number in numbers.items() if number == view.old or each == view.old}
                 )
         return boxes
+
+
+def _refuse_hidden_writes(forward: ForwardPass, box: Box, written: list[int]) -> None:
+    """Raise CircuitError if a value that gradients flow through is written, or read later and overwritten.
+
+    It is overwritten by a write to a value of the same storage that is detached from it (`y.data`, `y.detach()`).
+    """
+    fakes = forward.workspace.fakes
+    storages = {storage_of(fakes[number]) for number in written if fakes[number].layout is torch.strided}
+    read = (
+        forward.active & {forward.tape.current.number(number) for number in forward._read_later()}
+        if storages
+        else set()
+    )
+    if any(number in forward.active for number in written):
+        raise CircuitError(
+            f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to a value that "
+            "gradients flow through; compute a new value instead, or detach it"
+        )
+    if any(fakes[number].layout is torch.strided and storage_of(fakes[number]) in storages for number in read):
+        raise CircuitError(
+            f"{box.label} at {box.where or 'an unknown line'} writes in place, unseen by autograd, to the storage "
+            "of a value that gradients flow through and that is read later; compute a new value instead, or write "
+            "to a clone"
+        )
 
 
 def _whole_steps(call: Call) -> list[Step] | None:

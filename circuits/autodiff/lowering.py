@@ -83,7 +83,7 @@ class Lowering(TorchDispatchMode):
             return (self._change_view if changes_view else self._write)(func, name, args, kwargs)
         if not self._is_differentiated(args, kwargs):
             if func._schema.is_mutable:
-                self._refuse_hidden_write(name, tensors(args)[:1])
+                _refuse_hidden_write(self, name, tensors(args)[:1])
             return self._record(func, args, kwargs)[0]
         if name in RULES and not recasts(func, args, kwargs, self.call.autocast):
             return self._step(func, name, RULES[name], args, kwargs)
@@ -101,15 +101,6 @@ class Lowering(TorchDispatchMode):
     def _is_differentiated(self, args: Any, kwargs: Any) -> bool:
         """Return whether autograd would record an operation on these arguments."""
         return torch.is_grad_enabled() and self._reads_active(args, kwargs)
-
-    def _refuse_hidden_write(self, name: str, target: list[Tensor]) -> None:
-        """Raise CircuitError if an operation writes to the storage of a value that gradients flow through."""
-        shared = [each for tensor in target for each in self._by_storage.get(storage_of(tensor), ())]
-        if any(self.workspace.number_of(each) in self.active for each in shared):
-            raise CircuitError(
-                f"{name} writes in place, unseen by autograd, to the storage of a value that gradients flow through; "
-                "compute a new value instead, or write to a clone"
-            )
 
     def _reads_active(self, args: Any, kwargs: Any) -> bool:
         """Return whether gradients flow through any of the arguments."""
@@ -254,6 +245,16 @@ class Lowering(TorchDispatchMode):
         self.replacements[id(target)] = made
         self.changed = True
         return target
+
+
+def _refuse_hidden_write(lowering: Lowering, name: str, target: list[Tensor]) -> None:
+    """Raise CircuitError if an operation writes to the storage of a value that gradients flow through."""
+    shared = [each for tensor in target for each in lowering._by_storage.get(storage_of(tensor), ())]
+    if any(lowering.workspace.number_of(each) in lowering.active for each in shared):
+        raise CircuitError(
+            f"{name} writes in place, unseen by autograd, to the storage of a value that gradients flow through; "
+            "compute a new value instead, or write to a clone"
+        )
 
 
 def _has_complex(given: Any) -> bool:
