@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.utils import _pytree
 
-from circuits.diagram import Struct
+from circuits.diagram import Struct, tensors
 from circuits.errors import CircuitError
 from circuits.recording.events import Call, Enter
 from circuits.recording.listener import Listener
@@ -84,6 +84,8 @@ class FakeCopier:
         """
         self.memo |= {id(leaf): leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Generator)}
         try:
+            # Tensors in containers are copied here, since those of a torch.func transform need the current level.
+            self.memo |= {id(tensor): self._fake(tensor) for tensor in tensors((value,))}
             copied = self._copy(value)
         except Exception as error:
             raise CircuitError(
@@ -92,6 +94,11 @@ class FakeCopier:
             ) from error
         self._record_originals()
         return copied
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode:
+            return tensor
+        return self.mode.from_tensor(tensor, static_shapes=True)
 
     def _copy(self, value: Any) -> Any:
         with self.listener.paused(), temporarily_clear_interpreter_stack(), FakeCopyMode(self.mode):

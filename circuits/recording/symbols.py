@@ -28,9 +28,9 @@ _HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
 class TracingShapeEnv(ShapeEnv):
     """A ShapeEnv that records the code that fixed each symbol, and the guards under which the trace is valid.
 
-    A guard that arises inside a torch operation is recorded too, because a size may rest on it: `x[:32]` has 32 rows if
-    x has 32, and the code may compute with this 32. Not recorded are guards on which no size rests (`_fixes_no_size`);
-    they arise again when the operation is run again.
+    A guard that arises inside a torch operation is recorded if a size may rest on it (`_may_fix_a_size`): `x[:32]` has
+    32 rows if x has 32 or more, and the code may compute with this 32. The others arise again when the operation is
+    run again.
 
     Args:
         operation: Returns the name of the operation that is running, or "".
@@ -55,22 +55,32 @@ class TracingShapeEnv(ShapeEnv):
         before = len(self.guards)
         result = super().evaluate_expr(*args, **kwargs)
         for guard in self.guards[before:]:
-            if not _fixes_no_size(self.operation(), guard.expr):
+            if _may_fix_a_size(self.operation(), guard.expr):
                 self.conditions.append(guard.expr)
         return result
 
 
-def _fixes_no_size(operation: str, guard: Any) -> bool:
-    """Return whether no size rests on a guard that arose inside an operation; False outside operations.
+_CLAMPING = re.compile(
+    r"index$|slice|narrow|split|chunk|tensor_split|[hvd]split|diag|squeeze|(linalg_)?(svd|qr)|.*pool"
+)
+"""Operations whose sizes are the smaller or the larger of two numbers, or whose result has no axis of size 1.
 
-    A convolution chooses its algorithm by the batch size; its sizes have one formula. That an axis has more than one
-    element decides how two equal sizes broadcast, which makes no difference, but `squeeze` removes an axis of size 1.
-    Torch replaces symbols by equalities, so these are always kept.
+`index` is `x[...]` as the recorder names it.
+"""
+
+
+def _may_fix_a_size(operation: str, guard: Any) -> bool:
+    """Return whether a size may rest on a guard that arose inside an operation; True outside operations.
+
+    Torch replaces symbols by equalities, so these are always kept. Inequalities are kept for operations that compare
+    sizes to choose one: elementwise operations compare strides, and a convolution chooses its algorithm by the batch
+    size, but their sizes have one formula. That an axis has more than one element decides how two equal sizes
+    broadcast, which makes no difference, but `squeeze` removes an axis of size 1.
     """
     if not operation or isinstance(guard, sympy.Eq):
-        return False
+        return True
     is_not_one = isinstance(guard, sympy.Ne) and sympy.S.One in guard.args
-    return operation.startswith("conv") or (is_not_one and not operation.startswith("squeeze"))
+    return _CLAMPING.match(operation) is not None and (not is_not_one or operation.startswith("squeeze"))
 
 
 @dataclass
