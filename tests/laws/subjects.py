@@ -1154,6 +1154,9 @@ CIRCUITS: dict[str, Entry] = {
     "max pool, large padding": Entry(
         lambda: pooling.max_pool_over(2), sizes={"h": 5, "w": 7}, options={"size": 3, "padding": (0, 2), "dilation": 2}
     ),
+    "mean pool, padding too large for one axis": Entry(
+        lambda: pooling.mean_pool_over(2), sizes={"h": 5, "w": 7}, options={"size": (4, 2), "padding": 2}
+    ),
     "mean pool, options per axis": Entry(
         lambda: pooling.mean_pool_over(2),
         lambda image, size, **options: torch.nn.functional.avg_pool2d(image, size, **options),
