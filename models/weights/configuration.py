@@ -159,5 +159,5 @@ class Bounded(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise ValueError(f"it has many more tensors than the {self.tensors} of the file")
+            raise ValueError(f"its constructor makes many more tensors than the {self.tensors} of the file")
         return func(*args, **(kwargs or {}))
