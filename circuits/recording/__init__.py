@@ -7,8 +7,8 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 - `builder` converts events to drafts of boxes and names their axes;
 - `freezer` converts drafts to frozen boxes.
 
-`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs` and `trace_errors`; `track` uses `printer`.
-The other modules are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs` and `trace_errors`; `track` uses `printer`
+and `seen`. The other modules are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted
@@ -16,9 +16,10 @@ from circuits.recording.call_arguments import python_signature
 from circuits.recording.events import Call
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
+from circuits.recording.seen import Seen
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
 from circuits.recording.trace import trace
-from circuits.recording.track import Seen, Tracker, track
+from circuits.recording.track import Tracker, track
 
 __all__ = [
     "Builder",

@@ -8,8 +8,7 @@ Source: the appendix of the notebook to Neural Circuit Diagrams.
 """
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,53 +18,14 @@ from torch.utils import _pytree
 
 from circuits import switch
 from circuits.checking import circuit, find_circuit
-from circuits.diagram import Diagram
 from circuits.errors import CircuitError
-from circuits.recording.builder import Builder, assemble
+from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import python_signature
-from circuits.recording.events import Record
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener
 from circuits.recording.printer import Printer, Sink, numbers_text, small_tensors, writer
-
-
-class Seen:
-    """The runs that `track` recorded: a sequence of diagrams in the order of the runs, each built on first access.
-
-    `len(seen)`, `seen[index]` with an int, and iteration are supported. `print(seen)` prints the table of each diagram.
-    The diagram of a run that failed ends with the box that failed. `track` creates the object and adds the runs.
-    """
-
-    def __init__(self) -> None:
-        self._runs: list[Callable[[], Diagram]] = []
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __getitem__(self, index: int) -> Diagram:
-        return self._runs[index]()
-
-    def __iter__(self) -> Iterator[Diagram]:
-        return iter([run() for run in self._runs])
-
-    @property
-    def diagram(self) -> Diagram:
-        """The diagram of the last run.
-
-        Raises:
-            CircuitError: No run was recorded.
-        """
-        if not self._runs:
-            raise CircuitError("no run was recorded: the model was not called inside the `with` in this thread")
-        return self[-1]
-
-    def __str__(self) -> str:
-        return "\n".join([str(diagram) for diagram in self])
-
-    def _add(self, record: Record, binder: inspect.Signature | None) -> None:
-        """Add a run; its diagram is built when it is first accessed."""
-        self._runs.append(functools.cache(lambda: assemble(Builder(record, binder=binder).feed_all())))
+from circuits.recording.seen import Seen
 
 
 @contextmanager
@@ -117,7 +77,7 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
             listener.on_event = printer.on_event
 
     def finish_run() -> None:
-        seen._add(listener.record, binder)
+        seen.add(listener.record, binder)
         start_run()
 
     start_run()

@@ -1,0 +1,48 @@
+"""The runs that `track` has recorded, as a sequence of diagrams."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+
+from circuits.diagram import Diagram
+from circuits.errors import CircuitError
+from circuits.recording.builder import Builder, assemble
+from circuits.recording.events import Record
+
+
+class Seen:
+    """The runs that `track` recorded: a sequence of diagrams in the order of the runs, each built on first access.
+
+    `len(seen)`, `seen[index]` with an int, and iteration are supported. `print(seen)` prints the table of each diagram.
+    The diagram of a run that failed ends with the box that failed. `track` creates the object and adds the runs.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[Callable[[], Diagram]] = []
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, index: int) -> Diagram:
+        return self._runs[index]()
+
+    def __iter__(self) -> Iterator[Diagram]:
+        return iter([run() for run in self._runs])
+
+    @property
+    def diagram(self) -> Diagram:
+        """The diagram of the last run.
+
+        Raises:
+            CircuitError: No run was recorded.
+        """
+        if not self._runs:
+            raise CircuitError("no run was recorded: the model was not called inside the `with` in this thread")
+        return self[-1]
+
+    def __str__(self) -> str:
+        return "\n".join([str(diagram) for diagram in self])
+
+    def add(self, record: Record, binder: inspect.Signature | None) -> None:
+        """Add a run, for `track`; its diagram is built when it is first accessed."""
+        self._runs.append(functools.cache(lambda: assemble(Builder(record, binder=binder).feed_all())))
