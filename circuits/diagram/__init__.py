@@ -39,6 +39,7 @@ from circuits.diagram.structure import (
     unopened,
     wires,
 )
+from circuits.diagram.table import in_ascii
 
 __all__ = [
     "ACTIONS",
@@ -65,6 +66,7 @@ __all__ = [
     "describe_all",
     "evaluate",
     "fill",
+    "in_ascii",
     "leaves",
     "map_tensors",
     "mutates",

@@ -200,8 +200,8 @@ class Diagram:
         return interpreter.schedule(list(self.box.calls()), self.result, self.state)
 
     def __str__(self) -> str:
-        """Return the table as text."""
-        return self.table()
+        """Return the table as text; in ASCII if `sys.stdout` cannot encode it, so that it can be printed."""
+        return table.printable(self.table())
 
     def table(self, depth: int | None = None) -> str:
         """Return the table as text, one row a box: its name, axes, sizes, number of parameters, and notes.

@@ -7,6 +7,7 @@ sizes that did not stay symbolic follow the last row.
 import html as markup
 import io
 import re
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -36,6 +37,24 @@ def text(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) -> str
     Console(file=written, width=2000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
     lines = [line.rstrip() for line in written.getvalue().splitlines()]
     return "\n".join(lines + [str(note) for note in fixed])
+
+
+_SIGNS = str.maketrans({"…": "...", "×": "x", "∂": "d", "│": "|", "┐": "+", "┘": "+"})
+"""What stands for the signs of a table in ASCII."""
+
+
+def in_ascii(text: str) -> str:
+    """Return text in ASCII, for a stream that cannot encode it; a sign that has no other form becomes `?`."""
+    return text.translate(_SIGNS).encode("ascii", "replace").decode("ascii")
+
+
+def printable(text: str) -> str:
+    """Return text unchanged if `sys.stdout` can encode it, else in ASCII, so that it can be printed there."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return in_ascii(text)
+    return text
 
 
 def markdown(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) -> str:
@@ -69,4 +88,4 @@ def _html_row(columns: tuple[str, ...]) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-__all__ = ["html", "markdown", "text"]
+__all__ = ["html", "in_ascii", "markdown", "printable", "text"]

@@ -6,6 +6,7 @@ begin with a unique name.
 """
 
 import itertools
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -17,7 +18,7 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
     """Add a root and the paths of all its modules to a record; `nested`: a box was open when the root was called."""
     prefix = _unused_name(record, type(root).__name__) if nested or record.roots else ""
     record.roots.append((prefix, root))
-    for path, module in root.named_modules(remove_duplicate=False):
+    for path, module in _parts(root):
         full = f"{prefix}.{path}" if prefix and path else prefix or path
         known = record.paths.setdefault(id(module), [])
         if full not in known:
@@ -25,6 +26,19 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
         compiled_from = getattr(module, "_orig_mod", None)
         if isinstance(compiled_from, nn.Module):
             record.paths.setdefault(id(compiled_from), []).append(full)
+
+
+def _parts(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module of a root with each of its paths, in the order of `named_modules`.
+
+    The paths are those of `get_submodule`, also in a module that gives its parts other names in `named_modules`.
+    """
+    pending = [("", root)]
+    while pending:
+        path, module = pending.pop()
+        yield path, module
+        parts = [(f"{path}.{name}" if path else name, part) for name, part in module._modules.items()]
+        pending += [(name, part) for name, part in reversed(parts) if part is not None]
 
 
 def _unused_name(record: Record, name: str) -> str:

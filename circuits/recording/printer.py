@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils import _pytree
 
-from circuits.diagram import box_row, row_line
+from circuits.diagram import box_row, in_ascii, row_line
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
 from circuits.recording.events import Call, Enter, Event, Leave, Record
@@ -180,13 +180,9 @@ def _line_writer(to: Any) -> Callable[[str], object]:
     )
 
 
-_ASCII = str.maketrans({"…": "...", "×": "x", "∂": "d", "│": "|", "┐": "+", "┘": "+"})
-"""What is written in place of the signs of a table, to a stream that cannot encode them."""
-
-
 def _write_to_stream(stream: Any, line: str) -> None:
     """Write a line to a stream; a line that the stream's encoding cannot express is written in ASCII."""
     try:
         stream.write(f"{line}\n")
     except UnicodeEncodeError:
-        stream.write(f"{line.translate(_ASCII)}\n".encode("ascii", "replace").decode("ascii"))
+        stream.write(f"{in_ascii(line)}\n")

@@ -8,16 +8,16 @@ Source: the appendix of the notebook to Neural Circuit Diagrams.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree
+from torch import nn
 
 from circuits import switch
 from circuits.checking import circuit, find_circuit
+from circuits.diagram import tensors
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import python_signature
@@ -90,10 +90,11 @@ class Tracker(nn.Module):
     """A module that wraps another and prints the sizes of its inputs and outputs on every call.
 
     Wrap a layer where it is created, `self.Cq = Tracker(nn.Conv2d(...), "Cq", "b c h w -> b k h' w'")`, and every call
-    prints `Cq: 1 33 16 16 -> 1 32 5 5` and the signature. Otherwise a tracker behaves like the wrapped module: its
-    `state_dict` has the keys of the wrapped module, and attributes that only the wrapped module has are read from it
-    and set on it: `model.Cq.weight`. Nothing is printed under `torch.compile`, or while `trace` or `track` records the
-    call.
+    prints `Cq: 1 33 16 16 -> 1 32 5 5` and the signature. Otherwise a tracker behaves like the wrapped module: the
+    parameters and buffers of a model have the same names with and without trackers (`named_parameters`, `state_dict`,
+    `torch.func.functional_call`), a tracker has the length and the parts of the wrapped module, and attributes that
+    only the wrapped module has are read from it and set on it: `model.Cq.weight`. Nothing is printed under
+    `torch.compile`, or while `trace` or `track` records the call.
 
     Args:
         module: The module to wrap.
@@ -132,7 +133,6 @@ class Tracker(nn.Module):
         self.sink, self.times, self.rank, self.values = to, times, rank, values
         self.printed = 0
         self.run = _plain if signature is None else _signed(signature, self.name)
-        self.register_load_state_dict_pre_hook(_into)
         self.register_state_dict_post_hook(_out)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -153,10 +153,64 @@ class Tracker(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         wrapped = self.__dict__.get("_modules", {}).get("module")
         is_own = wrapped is None or name in self.__dict__ or name == "module" or hasattr(type(self), name)
-        if is_own or not hasattr(wrapped, name):
-            super().__setattr__(name, value)
-        else:
+        if not is_own and hasattr(wrapped, name):
             setattr(wrapped, name, value)
+            return
+        super().__setattr__(name, value)
+        if name == "module":
+            self._share_state()
+
+    def _share_state(self) -> None:
+        """Use the wrapped module's own tables of parameters and buffers, so that each has one name in both modules."""
+        self.__dict__.update(_parameters=self.module._parameters, _buffers=self.module._buffers)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Generator[tuple[str, nn.Module], None, None]:
+        """Yield this module, the wrapped one as `module`, and its parts by the names that they have without a tracker.
+
+        Args:
+            memo: The modules to leave out, to which every yielded one is added; None: none.
+            prefix: What comes before each name.
+            remove_duplicate: Whether a module that is found twice is yielded once. If not, the wrapped module is left
+                out, so that a parameter which this module shares with it has one name.
+        """
+        chain = [self.module]
+        while isinstance(chain[-1], Tracker):
+            chain.append(chain[-1].module)
+        inner = f"{prefix}.module." if prefix else "module."
+        for name, module in super().named_modules(memo, prefix, remove_duplicate):
+            is_wrapped = any(module is each for each in chain)
+            if name.startswith(inner) and not is_wrapped:
+                name = inner.removesuffix("module.") + name.removeprefix(inner)
+            if remove_duplicate or not is_wrapped:
+                yield name, module
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self.module._apply(fn, recurse)
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Save nothing here: the wrapped module, a part of this one, saves what both have."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Only rename the keys: the wrapped module, a part of this one, loads what both have."""
+        _into(self, state_dict, prefix)
+
+    def __len__(self) -> int:
+        return len(self.module)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return bool(self.module)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.module)  # type: ignore[call-overload]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.module[index]  # type: ignore[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.module[index] = value  # type: ignore[index]
 
     def _prints(self) -> bool:
         """Return whether this call is to be printed."""
@@ -183,6 +237,7 @@ class Tracker(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._share_state()
         self.run = _plain if self.signature is None else _signed(self.signature, self.name)
 
 
@@ -202,9 +257,8 @@ def _signed(signature: str, name: str) -> Any:
 
 
 def _sizes(value: Any) -> str:
-    """Return the sizes of the tensors in a value: `2 3, 4`."""
-    tensors = [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-    return ", ".join([" ".join([f"{size}" for size in tensor.shape]) for tensor in tensors])
+    """Return the sizes of the tensors in a value, also in its mappings and dataclasses: `2 3, 4`."""
+    return ", ".join([" ".join([f"{size}" for size in tensor.shape]) for tensor in tensors(value)])
 
 
 def _rank() -> int:

@@ -4,6 +4,7 @@
 
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -178,6 +179,19 @@ def test_a_terminal_that_is_not_utf_8_gets_ascii(encoding: str, caplog: Any) -> 
     found, expected = raw.getvalue().decode(encoding), plain.getvalue()
     assert "…" in expected
     assert found.replace("…", "...") == expected.replace("…", "...")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "signs"), [("ascii", "..."), ("cp437", "..."), ("cp1252", "…"), ("latin-1", "..."), ("utf-8", "…")]
+)
+def test_a_table_can_be_printed_on_any_terminal(encoding: str, signs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    diagram, raw = trace(nn.LSTM(4, 3, 4), torch.rand(5, 2, 4)), io.BytesIO()
+    terminal = io.TextIOWrapper(raw, encoding=encoding)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        print(diagram, flush=True)
+    assert "…" in diagram.table()
+    assert raw.getvalue().decode(encoding) == diagram.table().replace("…", signs) + "\n"
 
 
 def test_lines_that_cannot_be_made_are_left_out(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -2,7 +2,9 @@
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
 """Tracker: a module that prints the sizes of a wrapped module's inputs and outputs, and otherwise behaves like it."""
 
+import collections
 import copy
+import dataclasses
 import io
 import logging
 import pickle
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, Tracker, circuit, trace, track
+from circuits.diagram import attribute
 
 
 def lines(make: Callable[..., Tracker], *calls: tuple[Any, ...]) -> list[str]:
@@ -73,10 +76,6 @@ def test_a_shape_error_names_the_tracker(image: Tensor) -> None:
 
 
 def test_the_state_dict_of_a_model_is_the_same_without_its_trackers() -> None:
-    def layers(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
-        inner = wrap(nn.Sequential(nn.BatchNorm1d(4), wrap(nn.Linear(4, 4))))
-        return nn.Sequential(inner, nn.ReLU(), wrap(wrap(nn.Linear(4, 2))))
-
     plain, tracked = layers(lambda module: module), layers(lambda module: Tracker(module, to=None))
     plain_state, tracked_state = plain.state_dict(), tracked.state_dict()
     assert list(plain_state) == list(tracked_state)
@@ -101,13 +100,74 @@ def test_attributes_are_those_of_the_wrapped_module() -> None:
     assert (tracker.in_features, tracker.bias.shape) == (4, (3,))
     tracker.weight = weight
     assert inner.weight is weight
-    assert list(dict(tracker.named_parameters())) == ["module.weight", "module.bias"]
     tracker.note = "mine"
     assert not hasattr(inner, "note")
     tracker.to(torch.float64).train(False)
     assert (inner.weight.dtype, inner.training) == (torch.float64, False)
     with pytest.raises(AttributeError, match="nothing"):
         tracker.nothing  # noqa: B018
+
+
+def layers(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return a model in which `wrap` is called with layers, with a model of such layers, and twice with one layer."""
+    inner = wrap(nn.Sequential(wrap(nn.BatchNorm1d(4)), wrap(nn.Linear(4, 4))))
+    return nn.Sequential(inner, nn.ReLU(), wrap(wrap(nn.Linear(4, 2))))
+
+
+def test_parameters_and_buffers_have_the_names_of_the_state_dict() -> None:
+    plain, tracked = layers(lambda module: module), layers(lambda module: Tracker(module, to=None))
+    for named in (nn.Module.named_parameters, nn.Module.named_buffers):
+        names = [name for name, _ in named(tracked)]
+        assert names == [name for name, _ in named(plain)]
+        assert all(attribute(tracked, name) is value for name, value in named(tracked))
+    assert list(tracked.state_dict()) == list(plain.state_dict())
+    assert [name for name, _ in Tracker(nn.Sequential(nn.Linear(2, 2))).named_modules()] == ["", "module", "0"]
+    assert len(list(tracked.parameters())) == len(list(plain.parameters()))
+
+
+@pytest.mark.parametrize(
+    "change", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), lambda m: m.double()]
+)
+def test_a_copy_or_a_conversion_keeps_the_names(change: Callable[[nn.Module], nn.Module]) -> None:
+    tracked = change(layers(lambda module: Tracker(module, to=None))).eval()
+    x = torch.ones(3, 4, dtype=next(tracked.parameters()).dtype)
+    doubled = {name: value * 2 for name, value in tracked.state_dict().items()}
+    assert set(dict(tracked.named_parameters())) < set(doubled)
+    out = torch.func.functional_call(tracked, doubled, x)
+    tracked.load_state_dict(doubled)
+    assert torch.equal(tracked(x), out)
+
+
+def test_a_container_has_its_length_and_its_parts() -> None:
+    first, second, new = nn.Linear(4, 3), nn.ReLU(), nn.GELU()
+    stack = Tracker(nn.Sequential(first, second), to=None)
+    assert (len(stack), stack[0], list(stack), second in stack, bool(stack)) == (2, first, [first, second], True, True)
+    stack[1] = new
+    assert list(stack.module.children())[1] is new
+    assert bool(Tracker(nn.ReLU()))
+    with pytest.raises(TypeError, match="len"):
+        len(Tracker(nn.ReLU()))
+    assert list(Tracker(nn.ModuleDict({"a": new})).items()) == [("a", new)]
+
+
+def test_another_wrapped_module_takes_the_place_of_the_first() -> None:
+    tracker = Tracker(nn.Linear(4, 3), to=None)
+    tracker.module = nn.Linear(4, 2, bias=False)
+    assert [name for name, _ in tracker.named_parameters()] == list(tracker.state_dict()) == ["weight"]
+
+
+def test_sizes_inside_dataclasses_and_mappings_are_printed() -> None:
+    @dataclasses.dataclass
+    class Result:
+        hidden: Tensor
+        rest: dict[str, Tensor]
+
+    class Net(nn.Module):
+        def forward(self, inputs: collections.UserDict[str, Tensor]) -> Result:
+            return Result(inputs["x"], {"y": inputs["x"][0]})
+
+    given = collections.UserDict({"x": torch.ones(2, 3)})
+    assert lines(lambda **o: Tracker(Net(), **o), (given,)) == ["Net: \t 2 3 -> 2 3, 3"]
 
 
 def test_hooks_of_the_wrapped_module_run() -> None:
