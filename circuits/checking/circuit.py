@@ -99,8 +99,9 @@ def circuit(
     Returns:
         A decorator for a function, a method, or an instance of `nn.Module`. A decorated function has the same
         parameters and the attributes `circuit` (the declaration), `kernel` and `backward` (decorators that register a
-        faster function and a backward circuit). A module gets a checked forward in place and is returned; its
-        parameters, attributes and state dict do not change, and its copies and pickles have the signature too.
+        faster function and a backward circuit). A module gets a checked forward in place and is returned; its type,
+        parameters and state dict do not change. Its copies and pickles have the signature too, slices and other new
+        modules of its class have none, and `del module.forward` removes it.
 
     Raises:
         SignatureError: At the declaration, if the text cannot be parsed, or if the options or the parameters of the
