@@ -20,6 +20,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._ops import OpOverload
@@ -32,7 +33,7 @@ _RECORDED_SETTERS = frozenset({"data", "requires_grad", "real", "imag"})
 _SKIPPED = (
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous "
     "is_signed element_size data_ptr __len__ __repr__ __format__ __hash__ "
-    "__dlpack_device__ __reduce_ex__ __reduce__ __setstate__ __deepcopy__ "
+    "__dlpack_device__ __reduce_ex__ __reduce__ __setstate__ "
     "get_device is_same_size register_hook retain_grad backward is_tensor is_inference is_set_to "
     "__dir__ storage untyped_storage _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names "
     "sym_float sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view "
@@ -65,7 +66,26 @@ def _without_checkpoint(run: Callable[..., Any], preserve: bool, *args: Any) -> 
     return run(*args)
 
 
+def _deepcopy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """Return what `copy.deepcopy` returns for a tensor; torch refuses a tensor that an operation with gradient made."""
+    if id(tensor) in memo or not tensor.is_leaf:
+        with torch._C.DisableTorchFunction():
+            return Tensor.__deepcopy__(tensor, memo)
+    return memo.setdefault(id(tensor), tensor.detach().clone().requires_grad_(tensor.requires_grad))
+
+
+def alias(source: Tensor, size: Any, stride: Any, offset: Any) -> Tensor:
+    """Return a tensor without gradient that shares the memory of `source`; `Variable(x)` makes such a tensor of x."""
+    return source.detach().as_strided(size, stride, offset)
+
+
+def copied_from_numpy(array: Any) -> Tensor:
+    """Return a new tensor with the numbers of a numpy array; changes of the tensor do not change the array."""
+    return torch.from_numpy(array.copy())
+
+
 TRACED_INTO: dict[Any, Callable[..., Any]] = {
+    Tensor.__deepcopy__: _deepcopy,
     F.multi_head_attention_forward: _without_override(F.multi_head_attention_forward),
     CheckpointFunction: _without_checkpoint,
 }
@@ -103,6 +123,8 @@ def mutates(function: Any) -> bool:
         )
     return name.endswith("_") and not name.startswith("_")
 
+
+copied_from_numpy.__name__ = "from_numpy"
 
 _RETURNING_FIRST: dict[Any, Any] = {}
 

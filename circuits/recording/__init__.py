@@ -5,10 +5,10 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 - `interception` patches torch's entry points while a recording is active;
 - `listener` and `intercepted_calls` convert calls to `events`, and `values` numbers the tensors in them;
 - `builder` converts events to drafts of boxes and names their axes;
-- `freezer` converts drafts to frozen boxes.
+- `freezer` converts drafts to frozen boxes, of which `assembly` makes the diagram.
 
-`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs` and `trace_errors`; `track` uses `printer`
-and `seen`. The other modules are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `trace_inputs`, `aten_calls` and `trace_errors`; `track` uses
+`printer` and `seen`. The other modules are helpers: `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted

@@ -5,20 +5,16 @@ drafts, whose axes may still get names from later events; `freezer` converts the
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import sympy
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
-from circuits.diagram import Box, Diagram, Fixed, Scalar, Size, Struct, Wire, substitute, wires
-from circuits.errors import CircuitError
+from circuits.diagram import Box, Scalar, Size, Struct, Wire, substitute, wires
 from circuits.naming import AxisNode, Names, Note, Operation, name_by_pattern, name_outputs
 from circuits.recording.call_arguments import argument_paths, named_arguments, unpacked
 from circuits.recording.events import Enter, Event, Leave, Lift, Record
-from circuits.recording.freezer import PATTERN_VERBS, Draft, Freezer, Port, identity, with_expressions
-from circuits.recording.module_paths import find_root
+from circuits.recording.freezer import PATTERN_VERBS, Draft, Freezer, Port, identity
 from circuits.signature import Axes
 
 
@@ -233,56 +229,6 @@ def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> 
             name_by_pattern(text, [number for number, _ in draft.inputs][:1], sizes, numbers, names)
         except (ValueError, IndexError):
             return
-
-
-def assemble(
-    builder: Builder,
-    raw: Callable[[Any], Any] = identity,
-    symbols: Mapping[sympy.Symbol, Any] | None = None,
-    guards: tuple[Any, ...] = (),
-    fixed: tuple[Fixed, ...] = (),
-) -> Diagram:
-    """Return the diagram of a recorded run.
-
-    Args:
-        builder: A builder that has processed all events of the run.
-        raw: Converts a symbolic number to an expression in torch's symbols.
-        symbols: The expression in torch's symbols for each of the user's axes.
-        guards: The conditions on axes under which the code takes the recorded path.
-        fixed: The axes that the run fixed to a number or to a function of other axes.
-
-    Raises:
-        CircuitError: The builder has no events.
-    """
-    root, record = builder.root, builder.record
-    if root is None:
-        raise CircuitError("nothing was recorded: the target was not called")
-    box = builder.freeze(root, raw)
-    module_paths = [call.function for call in box.calls() if isinstance(call.function, str)]
-    return Diagram(
-        box=box,
-        arguments=named_arguments(root.event, builder.binder),
-        result=with_expressions(root.result, raw),
-        failed=root.failed,
-        refusal=f"{box.note}, in which tensors are not recorded (return a tuple, dict or dataclass)"
-        if box.note
-        else "",
-        symbols=dict(symbols or {}),
-        guards=guards,
-        fixed=fixed,
-        state=dict(record.state),
-        constants={number: tensor for number, tensor in record.constants.items() if not isinstance(tensor, FakeTensor)},
-        modules={path: _module_at(record, path) for path in module_paths},
-        binder=builder.binder,
-    )
-
-
-def _module_at(record: Record, path: str) -> Callable[..., Any]:
-    """Return the module at a path, or the module's method for `path:method`."""
-    path, _, method = path.partition(":")
-    root, inner = find_root(record, path)
-    module: Any = torch.nn.Module.get_submodule(root, inner)  # TorchScript modules refuse `root.get_submodule`.
-    return getattr(module, method) if method else module
 
 
 def quoted(pattern: str) -> str:

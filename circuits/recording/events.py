@@ -155,6 +155,7 @@ class Record:
         paths: The dotted paths of each root and of the modules in it, by `id`.
         originals: The user's module or tensor for each copy that runs in place of it, by `id` of the copy.
         names: The name in the run of each parameter and buffer, by `id`.
+        unrecorded: The numbers of the values that code made during the run that is not recorded.
     """
 
     def __init__(self) -> None:
@@ -162,6 +163,7 @@ class Record:
         self.values: list[tuple[tuple[Any, ...], torch.dtype, str, str, tuple[int, ...]]] = []
         self.state: dict[int, tuple[nn.Module, str]] = {}
         self.constants: dict[int, Tensor] = {}
+        self.unrecorded: set[int] = set()
         self.roots: list[tuple[str, nn.Module]] = []
         self.paths: dict[int, list[str]] = {}
         self.originals: dict[int, Any] = {}

@@ -174,8 +174,13 @@ class Freezer:
             mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
             where=event.where,
             error=event.error,
-            note=event.function.note if isinstance(event.function, Reading) else "",
+            note=event.function.note if isinstance(event.function, Reading) else self._unrecorded_input(inputs),
         )
+
+    def _unrecorded_input(self, inputs: Sequence[Value]) -> str:
+        """Return which input of an operation was made by code that is not recorded, for a note; empty if none."""
+        found = [value for value in inputs if value.number in self.record.unrecorded]
+        return f"reads a tensor of sizes ({found[0].shape}) that unrecorded code made" if found else ""
 
     def _operation_call(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
         """Return the call by which a diagram runs an operation.

@@ -136,6 +136,16 @@ def record_autograd_function(
     return listener.record_call(function.apply, args, kwargs, function.__name__, run_unrecorded)
 
 
+def record_function_call(
+    listener: Listener, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]
+) -> Any:
+    """Record the call of a function that no function mode intercepts as one call, and return its result."""
+    if not listener.stack or listener.is_paused:
+        return call()
+    with listener.paused():
+        return listener.record_call(function, args, kwargs, getattr(function, "name", ""), call)
+
+
 def uncompiled(target: Any) -> Any:
     """Return the module or function that a compiled one wraps; return any other target unchanged."""
     if isinstance(target, nn.Module):

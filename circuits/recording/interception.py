@@ -1,9 +1,10 @@
-"""Interception: while a recording is active, patch the three entry points that torch's function modes do not intercept.
+"""Interception: while a recording is active, patch the entry points that torch's function modes do not intercept.
 
-These are `nn.Module.__call__`, `vmap` and `autograd.Function.apply`. They are patched when the first recording of the
-process starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the
-recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
-too, so that recording does not disable torch's fused Transformer layers.
+These are `nn.Module.__call__`, `vmap`, `autograd.Function.apply`, the call of a TorchScript function, and
+`torch.from_numpy`. They are patched when the first recording of the process starts, and restored when the last one
+ends, in any thread. A patched entry point passes the call to the recorder of the current thread; in a thread without a
+recorder the original call runs. `has_torch_function` is patched too, so that recording does not disable torch's fused
+Transformer layers.
 
 Whatever fails while a recording begins, runs or ends, every patched attribute and the compiler stance are restored when
 no recording is active any more. The calls are passed on only to a `Listener`; another recorder of the thread (one that
@@ -27,7 +28,13 @@ from torch._functorch import apis
 from torch.overrides import _get_current_function_mode_stack
 
 from circuits import switch
-from circuits.recording.intercepted_calls import record_autograd_function, record_module, record_vmap
+from circuits.diagram import copied_from_numpy
+from circuits.recording.intercepted_calls import (
+    record_autograd_function,
+    record_function_call,
+    record_module,
+    record_vmap,
+)
 from circuits.recording.listener import Listener
 
 _lock = threading.Lock()
@@ -75,6 +82,8 @@ def _patch_entry_points(root: Any) -> None:
         _patch(nn.Module, "__call__", _intercept_module_call)
         _patch(apis, "vmap_impl", _intercept_vmap)
         _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
+        _patch(torch, "from_numpy", _intercept_from_numpy)
+        _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
         _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
     # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
     for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
@@ -152,6 +161,32 @@ def _intercept_autograd_function(original: Any) -> Any:
         return dispatch(switch.current(), function, *args, **kwargs)
 
     return classmethod(apply)
+
+
+def _intercept_script_function(original: Any) -> Any:
+    """Return a replacement for the `__call__` of TorchScript functions, whose operations run outside Python."""
+
+    def __call__(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return _record_call(switch.current(), function, partial(original, function), args, kwargs)
+
+    return __call__
+
+
+def _intercept_from_numpy(original: Any) -> Any:
+    """Return a replacement for `torch.from_numpy`; a diagram makes a new tensor of the array at each run."""
+
+    def from_numpy(array: Any) -> Any:
+        return _record_call(switch.current(), copied_from_numpy, original, (array,), {})
+
+    return from_numpy
+
+
+def _record_call(recorder: Any, function: Any, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return `original(*args, **kwargs)`, recorded as a call of `function` by a recorder and all outer ones."""
+    if not isinstance(recorder, Listener):
+        return original(*args, **kwargs)
+    call = partial(_record_call, recorder.outer, function, original, args, kwargs)
+    return record_function_call(recorder, function, args, kwargs, call)
 
 
 def _intercept_has_torch_function(original: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 
 from circuits import switch
@@ -232,6 +233,8 @@ class Listener(TorchFunctionMode):
             self.emit(event, result)
         finally:
             self.stack.pop()
+            if not self.stack and not self.definitions:
+                self.values.end(result)
             if not self.stack and self.on_finish is not None:
                 self.on_finish()
 
@@ -248,6 +251,8 @@ def _is_recorded(event: Call, result: Any, without_data: bool) -> bool:
     """
     if next(leaves(event.result), None) is not None:
         return True
+    if without_data and type(result).__name__ == "PyCapsule":
+        raise DataDependentOutputException(event.function)  # DLPack: other code would read memory that is not there.
     given = (*event.args, *event.kwargs.values())
     if without_data or result is None or not any(isinstance(leaf, Wire) for part in given for leaf in leaves(part)):
         return False

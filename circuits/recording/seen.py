@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
-from circuits.recording.builder import Builder, assemble
+from circuits.recording.assembly import assemble
+from circuits.recording.builder import Builder
 from circuits.recording.events import Record
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from circuits.checking import find_circuit
 from circuits.diagram import Diagram, operation_name
 from circuits.errors import CircuitError
-from circuits.recording.builder import Builder, assemble
+from circuits.recording.assembly import assemble
+from circuits.recording.aten_calls import RecordedFakeMode
+from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import BoundCall, bind_call, target_name
 from circuits.recording.fake_copy import FakeCopier
 from circuits.recording.intercepted_calls import uncompiled
@@ -69,7 +70,7 @@ def trace(
         raise CircuitError(f"trace takes a circuit, a module or a function, not {target!r}")
     listener = Listener(definitions=True, lines=True)
     symbols = Symbols(TracingShapeEnv(partial(_current_operation_name, listener)))
-    mode = FakeTensorMode(shape_env=symbols.env, allow_non_fake_inputs=True)
+    mode = RecordedFakeMode(listener, shape_env=symbols.env, allow_non_fake_inputs=True)
     listener.format_size = symbols.text
     listener.on_event = partial(refuse_data_dependent_sizes, listener, symbols)
     copier = FakeCopier(mode, listener)

@@ -4,18 +4,29 @@ Tensors are held by weak references, so that recording keeps no tensor alive. A 
 compared with the reference, because Python reuses the `id` of a freed object.
 """
 
+import sys
 import weakref
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import Parameter
 
-from circuits.diagram import Wire
-from circuits.recording.events import Enter, Event, Lift, Record
+from circuits.diagram import Wire, alias, tensors
+from circuits.recording.events import Call, Enter, Event, Lift, Record
 from circuits.recording.module_paths import find_root
 
 Entry = tuple[weakref.ref[Tensor], Wire]
 """A tensor and its wire."""
+
+_OWN_REFERENCES = 2
+"""The references that Python counts where only the record holds a constant: its dict, and the argument of the count."""
+
+_NO_MEMORY = (0,)
+"""The shape of a tensor without memory; `copy.copy` makes one and gives it the memory of another, unseen (`set_`)."""
 
 
 class Values:
@@ -32,13 +43,14 @@ class Values:
         self.stack = stack
         self.emit = emit
         self._wires: dict[int, Entry] = {}
+        self._without_memory: set[Wire] = set()
         self._state_of_roots: dict[int, tuple[nn.Module, str, str, str]] | None = None
         self._roots_by_path: dict[str, tuple[nn.Module, str]] = {}
 
     def wire(self, tensor: Tensor) -> Wire:
         """Return the wire of a tensor; a new wire if no recorded call of the run returned the tensor."""
         known = self._wires.get(id(tensor))
-        if known is not None and known[0]() is tensor:
+        if known is not None and known[0]() is tensor and (known[1] not in self._without_memory or not tensor.numel()):
             return known[1]
         return self._first_read(tensor)
 
@@ -58,6 +70,9 @@ class Values:
         tensor, which no recorded call returned.
         """
         wire = Wire(self.record.add(tensor, role, name))
+        shape = self.record.values[-1][0]
+        if shape and type(shape[0]) is int and shape == _NO_MEMORY:
+            self._without_memory.add(wire)
         before = self._wires.get(id(tensor))
         self._wires[id(tensor)] = weakref.ref(tensor), wire
         while functorch.is_gradtrackingtensor(tensor):
@@ -89,9 +104,55 @@ class Values:
             self.record.state[wire.number] = (module, inner)
             self.record.names[id(tensor)] = name
             return wire
+        source = self._with_same_memory(tensor)
+        if source is not None:
+            return self._alias(tensor, source)
         wire = self.define(tensor, "constant")
-        self.record.constants[wire.number] = self.record.originals.get(id(tensor), tensor)
+        original = self.record.originals.get(id(tensor), tensor)
+        if isinstance(original, FakeTensor):
+            self.record.unrecorded.add(wire.number)
+        else:
+            self.record.constants[wire.number] = original
         return wire
+
+    def _with_same_memory(self, tensor: Tensor) -> Tensor | None:
+        """Return the last argument or result of the run that shares the memory of a tensor, or None.
+
+        Constructors (`Variable(x)`, `torch.Tensor(x)`), `copy.copy` and code in C++ make such tensors unseen.
+        """
+        memory = _memory(tensor)
+        for reference, wire in reversed(self._wires.values()) if memory else ():
+            other = reference()
+            if other is None or other is tensor or self.record.values[wire.number][2] not in ("input", "made"):
+                continue
+            if other.dtype == tensor.dtype and _memory(other) == memory:
+                return other
+        return None
+
+    def _alias(self, tensor: Tensor, source: Tensor) -> Wire:
+        """Emit the call that makes a tensor that shares the memory of `source`, and return the wire of the tensor."""
+        call = Call(alias, (self.wire(source), tensor.shape, tensor.stride(), tensor.storage_offset()), {}, "", "")
+        call.result = self.define(tensor)
+        self.emit(call)
+        return call.result
+
+    def end(self, result: Any) -> None:
+        """At the end of a run: remove the constants that the run itself made, by code that is not recorded.
+
+        These are the constants to which nothing else refers, and those that the run changed in place and returns. They
+        may have been computed from the inputs, in C++ or by another thread.
+        """
+        constants = self.record.constants
+        returned = {id(tensor): tensor for tensor in tensors(result)} if constants else {}
+        made = [
+            number
+            for number in constants
+            if sys.getrefcount(constants[number]) <= _OWN_REFERENCES
+            or (id(constants[number]) in returned and self.wire(constants[number]).number != number)
+        ]
+        for number in made:
+            del constants[number]
+        self.record.unrecorded |= {*made}
 
     def _lift(self, tensor: Tensor, source: Wire, role: str) -> Wire:
         """Return the wire of a tensor that wraps `source`: under grad `source` itself, else a new wire.
@@ -136,3 +197,11 @@ class Values:
             root, inner = find_root(self.record, path)
             self._roots_by_path[path] = root, f"{inner}." if inner else ""
         return self._roots_by_path[path]
+
+
+def _memory(tensor: Tensor) -> int:
+    """Return an identifier of the memory of a tensor; 0 if its class or layout has none that others could share."""
+    is_plain = type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided and not tensor.is_meta
+    if not is_plain or functorch.is_functorch_wrapped_tensor(tensor):
+        return 0
+    return tensor.untyped_storage()._cdata

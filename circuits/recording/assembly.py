@@ -1,0 +1,81 @@
+"""Assemble the diagram of a recorded run: its box, with what is needed to run it again."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sympy
+import torch
+
+from circuits.diagram import Box, Diagram, Fixed
+from circuits.errors import CircuitError
+from circuits.recording.builder import Builder
+from circuits.recording.call_arguments import named_arguments
+from circuits.recording.events import Record
+from circuits.recording.freezer import identity, with_expressions
+from circuits.recording.module_paths import find_root
+
+
+def assemble(
+    builder: Builder,
+    raw: Callable[[Any], Any] = identity,
+    symbols: Mapping[sympy.Symbol, Any] | None = None,
+    guards: tuple[Any, ...] = (),
+    fixed: tuple[Fixed, ...] = (),
+) -> Diagram:
+    """Return the diagram of a recorded run.
+
+    Args:
+        builder: A builder that has processed all events of the run.
+        raw: Converts a symbolic number to an expression in torch's symbols.
+        symbols: The expression in torch's symbols for each of the user's axes.
+        guards: The conditions on axes under which the code takes the recorded path.
+        fixed: The axes that the run fixed to a number or to a function of other axes.
+
+    Raises:
+        CircuitError: The builder has no events.
+    """
+    root, record = builder.root, builder.record
+    if root is None:
+        raise CircuitError("nothing was recorded: the target was not called")
+    box = builder.freeze(root, raw)
+    module_paths = [call.function for call in box.calls() if isinstance(call.function, str)]
+    return Diagram(
+        box=box,
+        arguments=named_arguments(root.event, builder.binder),
+        result=with_expressions(root.result, raw),
+        failed=root.failed,
+        refusal=_refusal(box, record),
+        symbols=dict(symbols or {}),
+        guards=guards,
+        fixed=fixed,
+        state=dict(record.state),
+        constants=dict(record.constants),
+        modules={path: _module_at(record, path) for path in module_paths},
+        binder=builder.binder,
+    )
+
+
+def _refusal(box: Box, record: Record) -> str:
+    """Return why a diagram can be read but not run; empty if it can be run."""
+    if box.note:
+        return f"{box.note}, in which tensors are not recorded (return a tuple, dict or dataclass)"
+    reader = next((each for each in box.walk() if record.unrecorded.intersection(_numbers(each))), None)
+    if reader is None:
+        return ""
+    at = f" at {reader.where}" if reader.where else ""
+    return (
+        f"{reader.label}{at} reads a tensor that code made during the run which is not recorded (C++, another thread, "
+        "a constructor such as torch.FloatTensor): make it by a torch function, such as torch.tensor"
+    )
+
+
+def _numbers(box: Box) -> list[int]:
+    return [value.number for value in (*box.inputs, *box.outputs)]
+
+
+def _module_at(record: Record, path: str) -> Callable[..., Any]:
+    """Return the module at a path, or the module's method for `path:method`."""
+    path, _, method = path.partition(":")
+    root, inner = find_root(record, path)
+    module: Any = torch.nn.Module.get_submodule(root, inner)  # TorchScript modules refuse `root.get_submodule`.
+    return getattr(module, method) if method else module

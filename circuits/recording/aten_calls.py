@@ -1,0 +1,39 @@
+"""Record the ATen operations of a traced run that torch passes to no function mode.
+
+Constructors (`torch.FloatTensor`, `Variable(x)`) and code in C++ call ATen directly. `trace` runs on fake tensors,
+whose dispatch mode sees these operations too.
+"""
+
+from typing import Any
+
+import torch
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from circuits.recording.listener import Listener
+
+_FRESH = {torch.ops.aten.lift_fresh.default: torch.ops.aten.lift_fresh_copy.default}
+"""The operation that a diagram runs in place of each: a constructor returns a new tensor at each run."""
+
+
+class RecordedFakeMode(FakeTensorMode):
+    """A fake mode that records each operation that runs in an open box and outside every recorded call.
+
+    Args:
+        listener: The recorder.
+        **options: The arguments of `FakeTensorMode`.
+    """
+
+    def __init__(self, listener: Listener, **options: Any) -> None:
+        super().__init__(**options)
+        self.listener = listener
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        listener, run = self.listener, super().__torch_dispatch__
+        is_seen = not listener.stack or listener.is_paused or listener.current_operation is not None
+        if is_seen or functorch.maybe_current_level() is not None:
+            return run(func, types, args, kwargs)
+        with listener.paused():
+            return listener.record_call(
+                _FRESH.get(func, func), args, kwargs or {}, "", lambda: run(func, types, args, kwargs)
+            )
