@@ -239,7 +239,8 @@ def test_autograd_functions_however_torch_stores_apply(stored: str, monkeypatch:
             return Doubles.apply(x).cos()
 
     if stored == "in C":
-        original = torch.autograd.Function.__dict__["apply"].__func__
+        apply: Any = torch.autograd.Function.__dict__["apply"]
+        original = lambda owner, *args: apply.__get__(None, owner)(*args)  # noqa: E731
         monkeypatch.setattr(torch.autograd.Function, "apply", _ClassMethod(original))
     elif stored == "in a base class":
         monkeypatch.delattr(torch.autograd.Function, "apply")
