@@ -44,7 +44,8 @@ class Values:
         self.emit = emit
         self._wires: dict[int, Entry] = {}
         self._without_memory: set[Wire] = set()
-        self._state_of_roots: dict[int, tuple[nn.Module, str, str, str]] | None = None
+        self._state_of_roots: dict[int, tuple[weakref.ref[Tensor], tuple[nn.Module, str, str, str]]] = {}
+        self._roots_read = 0
         self._roots_by_path: dict[str, tuple[nn.Module, str]] = {}
 
     def wire(self, tensor: Tensor) -> Wire:
@@ -170,8 +171,15 @@ class Values:
     def _owner(self, tensor: Tensor) -> tuple[nn.Module, str, str, str] | None:
         """Return (root module, dotted name in it, name in the run, role) of a parameter or buffer, else None.
 
-        The modules of open boxes are searched first, so that a shared tensor gets its name in the innermost of them.
+        The name is the one that `named_parameters` of the root has, so a tied parameter has the first of its names. A
+        tensor that a module got during the run is named by its place in the innermost open box.
         """
+        for prefix, root in self.record.roots[self._roots_read :]:
+            self._read_state(prefix, root)
+        self._roots_read = len(self.record.roots)
+        known = self._state_of_roots.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            return known[1]
         for box in reversed(self.stack):
             module = box.module
             if module is None:
@@ -181,15 +189,18 @@ class Values:
                     if value is tensor:
                         root, path = self._root(box.path)
                         return root, f"{path}{name}", f"{box.path}.{name}" if box.path else name, role
-        if self._state_of_roots is None:
-            self._state_of_roots = {}
-            for prefix, root in self.record.roots:
-                original = self.record.originals.get(id(root), root)
-                for role, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
-                    for name, value in named:
-                        full = f"{prefix}.{name}" if prefix else name
-                        self._state_of_roots.setdefault(id(value), (original, name, full, role))
-        return self._state_of_roots.get(id(tensor))
+        return None
+
+    def _read_state(self, prefix: str, root: nn.Module) -> None:
+        """Add the parameters and buffers of a root, each under the first of its names."""
+        original = self.record.originals.get(id(root), root)
+        for path, module in root.named_modules():
+            inner, start = f"{path}." if path else "", f"{prefix}." if prefix else ""
+            for role, named in (("parameter", module._parameters), ("buffer", module._buffers)):
+                for name, value in named.items():
+                    if value is not None:
+                        place = original, f"{inner}{name}", f"{start}{inner}{name}", role
+                        self._state_of_roots.setdefault(id(value), (weakref.ref(value), place))
 
     def _root(self, path: str) -> tuple[nn.Module, str]:
         """Return the root module that contains a path, and the path relative to this root as a prefix: `blocks.0.`."""
