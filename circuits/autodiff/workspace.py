@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from circuits import switch
 from circuits.autodiff.free_sizes import FreeSizes, free_symbols
@@ -19,7 +18,7 @@ from circuits.autodiff.module_copies import ModuleCopies
 from circuits.diagram import Box, Call, Diagram, Value, attribute, fill, operation_name
 from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Scope, StatedName, read_axes
-from circuits.recording import Builder, Listener, recorded_by, unrecorded
+from circuits.recording import Builder, FakeMode, Listener, recorded_by, unrecorded
 
 Axes = tuple[str | None, ...]
 
@@ -37,7 +36,7 @@ class Workspace:
         used = {symbol for value in self.values.values() for size in value.sizes for symbol in free_symbols(size)}
         self.sizes = FreeSizes(diagram, used, self._running)
         self.listener.format_size = self.sizes.symbols.text
-        self.mode = FakeTensorMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
+        self.mode = FakeMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
         self.modules = ModuleCopies(diagram, self.listener, self.mode)
         self.fakes: dict[int, Tensor] = {}
         self._unrecorded_function: Any = None

@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from circuits.recording.fake_forms import FakeMode
 from circuits.recording.listener import Listener
 
 _FRESH = {torch.ops.aten.lift_fresh.default: torch.ops.aten.lift_fresh_copy.default}
 """The operation that a diagram runs in place of each: a constructor returns a new tensor at each run."""
 
 
-class RecordedFakeMode(FakeTensorMode):
+class RecordedFakeMode(FakeMode):
     """A fake mode that records each operation that runs in an open box and outside every recorded call.
 
     Args:
         listener: The recorder.
-        **options: The arguments of `FakeTensorMode`.
+        **options: The arguments of `FakeMode`.
     """
 
     def __init__(self, listener: Listener, **options: Any) -> None:
