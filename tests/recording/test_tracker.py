@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import CircuitError, ShapeError, Tracker, circuit, trace, track
+from circuits import CircuitError, ShapeError, Tracker, backward, circuit, trace, track
 from circuits.diagram import attribute
 
 
@@ -136,6 +136,12 @@ def test_a_copy_or_a_conversion_keeps_the_names(change: Callable[[nn.Module], nn
     out = torch.func.functional_call(tracked, doubled, x)
     tracked.load_state_dict(doubled)
     assert torch.equal(tracked(x), out)
+
+
+def test_backward_names_parameters_as_an_optimizer_does() -> None:
+    tracked = nn.Sequential(Tracker(nn.Linear(4, 3), to=None), nn.ReLU())
+    gradients = backward(tracked, torch.ones(2, 4))(torch.ones(2, 4), torch.ones(2, 3))
+    assert list(gradients)[1:] == [name for name, _ in tracked.named_parameters()]
 
 
 def test_a_container_has_its_length_and_its_parts() -> None:
