@@ -1,20 +1,93 @@
-"""Whether a diagram is being recorded, and the recorder of each thread.
+"""Whether a diagram is being recorded, the recorder of each thread, and the kind of switch that both use.
 
 Circuits and verbs test `active` on every call and do nothing more while it is 0. While it is not 0, `current()` returns
 the recorder of this thread; threads without a recorder run as usual. The recorder is implemented in
 `circuits.recording`. This module imports neither torch nor diagrams.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
+
+
+class Block:
+    """An open `with` block of a switch: the value that it sets, and the open blocks of the thread that entered it."""
+
+    __slots__ = ("thread", "value")
+
+    def __init__(self, value: Any, thread: "list[Block]") -> None:
+        self.value, self.thread = value, thread
+
+
+class _OfThread(threading.local):
+    """The open blocks of one switch in each thread, in the order in which they were entered."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+
+
+class Switch:
+    """A setting that `with` blocks change: it is computed from the blocks that are open, in all threads.
+
+    Blocks end in any order: a generator can hold one open, and tasks and threads enter and leave by turns. Therefore a
+    block that ends removes itself, and restores no earlier value. It ends whatever exception is raised at whatever
+    moment; if a KeyboardInterrupt is raised before the first instruction of `__exit__`, it ends when that exception is
+    freed. In the child of a fork, which has no other threads, their blocks have ended.
+
+    Args:
+        update: Called after a block was entered or ended; it computes the setting. Several threads may call it at once.
+
+    Attributes:
+        blocks: The open blocks, in the order in which they were entered.
+        of_thread: `of_thread.blocks` are those of this thread.
+    """
+
+    def __init__(self, update: Callable[[], None]) -> None:
+        self.blocks: list[Block] = []
+        self.of_thread = _OfThread()
+        self._update = update
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    @contextmanager
+    def set(self, value: Any) -> Iterator[None]:
+        """Open a block with a value until the end of the `with`."""
+        block = Block(value, self.of_thread.blocks)
+        try:
+            try:
+                self.blocks.append(block)
+                block.thread.append(block)
+                self._update()
+                yield
+            finally:
+                self._end(block)
+        finally:
+            self._end(block)  # again, because an interrupt may have ended the first call
+
+    def _end(self, block: Block) -> None:
+        for blocks in (self.blocks, block.thread):
+            if block in blocks:
+                blocks.remove(block)
+        self._update()
+
+    def _after_fork(self) -> None:
+        """End the blocks of the other threads, which the child of a fork does not have."""
+        self.blocks[:] = self.of_thread.blocks
+        self._update()
+
 
 active: int = 0
 """How many `set_recorder` blocks are open in this process, over all threads; almost always 0."""
 
-_lock = threading.Lock()
-_thread = threading.local()
+
+def _count() -> None:
+    global active
+    while active != len(_recorders.blocks):  # until no other thread has changed it
+        active = len(_recorders.blocks)
+
+
+_recorders = Switch(_count)
 
 
 class Recorder(Protocol):
@@ -53,7 +126,19 @@ class Recorder(Protocol):
 
 def current() -> Recorder | None:
     """Return the recorder of this thread, or None."""
-    return getattr(_thread, "recorder", None)
+    for block in _recorders.of_thread.blocks[-1:]:
+        return block.value
+    return None
+
+
+def outer(recorder: Recorder) -> Recorder | None:
+    """Return the recorder of this thread under `recorder`: the one that was set before, of those not ended; or None."""
+    found = None
+    for block in _recorders.of_thread.blocks:
+        if block.value is recorder:
+            break
+        found = block.value
+    return found
 
 
 def show(size: Any) -> str:
@@ -65,20 +150,9 @@ def show(size: Any) -> str:
     return f"{size}"
 
 
-@contextmanager
-def set_recorder(recorder: Recorder | None) -> Iterator[None]:
+def set_recorder(recorder: Recorder | None) -> AbstractContextManager[None]:
     """Set the recorder of this thread inside the `with`; None sets no recorder.
 
-    The previous recorder is restored at the end, also after an error.
+    At the end, the recorder of the thread is again the last one that was set, of those whose `with` has not ended.
     """
-    global active
-    before = current()
-    with _lock:
-        active += 1
-    _thread.recorder = recorder
-    try:
-        yield
-    finally:
-        _thread.recorder = before
-        with _lock:
-            active -= 1
+    return _recorders.set(recorder)

@@ -12,7 +12,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import _get_current_function_mode_stack
 
 from circuits import Diagram, trace, track
+from tests.process_state import unchanged_process
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -49,6 +50,13 @@ def seed() -> None:
     """Seed the random number generators, so that a test does not depend on those before it."""
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def process() -> Iterator[None]:
+    """Fail a test after which the process is not as it was before."""
+    with unchanged_process():
+        yield
 
 
 @pytest.fixture

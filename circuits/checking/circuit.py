@@ -7,8 +7,8 @@ call, which breaks them under `torch.compile`.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,39 +22,34 @@ from circuits.checking.instances import give_signature
 from circuits.checking.messages import fixed_size, has_mismatch, table
 from circuits.checking.protocols import Decorator
 from circuits.checking.rows import Row
-from circuits.checking.runtime import modes
+from circuits.checking.runtime import checks_switch, definitions_switch
 from circuits.checking.validation import refuse_unknown
 from circuits.errors import ShapeError, SignatureError
 from circuits.signature import normalized, parse_axes
 
 
-@contextmanager
-def checks(on: bool) -> Iterator[None]:
+def checks(on: bool) -> AbstractContextManager[None]:
     """Turn the checks of all circuits on or off inside the `with`, for every thread.
 
     Checks are on by default; the environment variable `CIRCUITS_CHECKS=0`, read at import, turns them off.
 
     Args:
-        on: Whether calls are checked; the previous setting is restored at the end, also after an error.
+        on: Whether calls are checked. If several `with` are active, in any thread, the one entered last determines it;
+            they may end in any order.
 
     >>> double = circuit("y m -> y m")(lambda x: x * 2)
     >>> with checks(False):
     ...     double(torch.ones(3)).shape
     torch.Size([3])
     """
-    before, modes.checks = modes.checks, on
-    try:
-        yield
-    finally:
-        modes.checks = before
+    return checks_switch.set(on)
 
 
-@contextmanager
-def definitions() -> Iterator[None]:
-    """Run definitions instead of kernels inside the `with`, for every thread.
+def definitions() -> AbstractContextManager[None]:
+    """Run definitions instead of kernels inside the `with`, for every thread, until no such `with` is active any more.
 
     The definition of a circuit is the function that was decorated, its kernel the one that `f.kernel` registered. The
-    checks do not change. The previous setting is restored at the end, also after an error.
+    checks do not change.
 
     >>> double = circuit("y -> y")(lambda x: x + x)
     >>> _ = double.kernel(lambda x: x * 3)  # wrong on purpose
@@ -64,11 +59,7 @@ def definitions() -> Iterator[None]:
     ...     double(torch.ones(2))
     tensor([2., 2.])
     """
-    before, modes.definitions = modes.definitions, True
-    try:
-        yield
-    finally:
-        modes.definitions = before
+    return definitions_switch.set(True)
 
 
 def circuit(

@@ -70,7 +70,26 @@ def leaves(result: Any) -> list[Any]:
     return found
 
 
-modes = Modes(checks=os.environ.get("CIRCUITS_CHECKS", "1") != "0")
+CHECKED = os.environ.get("CIRCUITS_CHECKS", "1") != "0"
+"""Whether circuits are checked outside all `checks` blocks."""
+
+modes = Modes(CHECKED)
+
+
+def _set_modes() -> None:
+    """Set the modes that the open blocks of `checks` and `definitions` determine."""
+    while modes != (found := Modes(_are_checked(), bool(definitions_switch.blocks))):
+        modes.checks, modes.definitions = found.checks, found.definitions
+
+
+def _are_checked() -> bool:
+    for block in checks_switch.blocks[-1:]:
+        return block.value
+    return CHECKED
+
+
+checks_switch = switch.Switch(_set_modes)
+definitions_switch = switch.Switch(_set_modes)
 
 SHARED = {
     "modes": modes,

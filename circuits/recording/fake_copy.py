@@ -16,6 +16,7 @@ from circuits.diagram import Struct, tensors
 from circuits.errors import CircuitError
 from circuits.recording.events import Call, Enter
 from circuits.recording.listener import Listener
+from circuits.recording.thread_modes import in_function_mode
 
 
 class FakeCopier:
@@ -101,8 +102,8 @@ class FakeCopier:
         return self.mode.from_tensor(tensor, static_shapes=True)
 
     def _copy(self, value: Any) -> Any:
-        with self.listener.paused(), temporarily_clear_interpreter_stack(), FakeCopyMode(self.mode):
-            return copy.deepcopy(value, self.memo)
+        with self.listener.paused(), temporarily_clear_interpreter_stack():
+            return in_function_mode(FakeCopyMode(self.mode), lambda: copy.deepcopy(value, self.memo))
 
     def restore_arguments(self) -> None:
         """Replace the copies of objects in the recorded arguments by the user's objects.

@@ -14,8 +14,8 @@ All threads are affected in one way: while a recording is active, compiled code 
 compiler stance for the whole process.
 """
 
-import contextlib
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import eval_frame
 from torch._functorch import apis
 from torch.overrides import _get_current_function_mode_stack
 
@@ -37,10 +38,6 @@ from circuits.recording.intercepted_calls import (
 )
 from circuits.recording.listener import Listener
 
-_lock = threading.Lock()
-_active_recordings = 0
-_undo = contextlib.ExitStack()
-
 
 @contextmanager
 def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
@@ -50,59 +47,82 @@ def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
         listener: The recorder.
         root: The target. If it is a module, the `__call__` overrides in the classes of its modules are patched too.
     """
-    global _active_recordings
-    with _lock:
-        _active_recordings += 1
-        try:
-            _patch_entry_points(root)
-        except BaseException:
-            _end_recording()
-            raise
-    try:
-        listener.outer = switch.current()
-        with switch.set_recorder(listener):
-            yield
-    finally:
+    with _recordings.set(listener), switch.set_recorder(listener):
         with _lock:
-            _end_recording()
+            _patch_entry_points(root)
+        yield
 
 
-def _end_recording() -> None:
-    """Count a recording as ended, and restore everything that is patched if it was the last one."""
-    global _active_recordings
-    _active_recordings -= 1
-    if _active_recordings == 0:
-        _undo.close()
-
-
-def _patch_entry_points(root: Any) -> None:
-    """Patch the entry points at the first recording, and the `__call__` overrides in the classes of a module."""
-    if _active_recordings == 1:
-        _undo.enter_context(torch.compiler.set_stance("force_eager"))
-        _patch(nn.Module, "__call__", _intercept_module_call)
-        _patch(apis, "vmap_impl", _intercept_vmap)
-        _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
-        _patch(torch, "from_numpy", _intercept_from_numpy)
-        _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
-        _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
-    # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
-    for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
-        owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)
-        if not hasattr(owner.__dict__["__call__"], "is_interception"):
-            _patch(owner, "__call__", _intercept_module_call)
-
-
-def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
-    """Replace an attribute of a class or Python module by `interception(original)` until the last recording ends.
+class _Patch:
+    """The replacement of an attribute of a class or Python module by `interception(original)`.
 
     `original` is the attribute as it is stored, in the holder or in a base class: a function or a descriptor.
     """
-    original = inspect.getattr_static(holder, name)
-    if name in holder.__dict__:
-        _undo.callback(setattr, holder, name, original)
-    else:
-        _undo.callback(delattr, holder, name)
-    setattr(holder, name, interception(original))
+
+    def __init__(self, holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
+        self.holder, self.name = holder, name
+        self.is_own = name in holder.__dict__
+        self.original = inspect.getattr_static(holder, name)
+        self.replacement = interception(self.original)
+
+    def undo(self) -> None:
+        """Restore the attribute, unless other code has replaced it meanwhile."""
+        if self.holder.__dict__.get(self.name) is not self.replacement:
+            return
+        if self.is_own:
+            setattr(self.holder, self.name, self.original)
+        else:
+            delattr(self.holder, self.name)
+
+
+_patches: list[_Patch] = []
+
+_lock = threading.RLock()
+"""Held while attributes are patched or restored, and during a fork; reentrant, since garbage collection ends blocks."""
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def _restore_after_the_last() -> None:
+    """Undo every patch if no recording is active; begun again, it continues where an interrupt ended it."""
+    with _lock:
+        while _patches and not _recordings.blocks:
+            patch = _patches[-1]
+            patch.undo()
+            if patch in _patches:
+                _patches.remove(patch)
+
+
+_recordings = switch.Switch(_restore_after_the_last)
+
+
+def _patch_entry_points(root: Any) -> None:
+    """Patch the entry points and the `__call__` overrides in the classes of a module, as far as they are not patched.
+
+    Raises:
+        RuntimeError: This thread runs a region that is being compiled, whose calls cannot be recorded.
+    """
+    eval_frame._set_stance(eval_frame._stance)  # raises the RuntimeError
+    _patch(eval_frame, "_stance", lambda _: eval_frame.DynamoStance("force_eager"))
+    _patch(nn.Module, "__call__", _intercept_module_call)
+    _patch(apis, "vmap_impl", _intercept_vmap)
+    _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
+    _patch(torch, "from_numpy", _intercept_from_numpy)
+    _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
+    _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
+    # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
+    for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
+        owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)
+        _patch(owner, "__call__", _intercept_module_call)
+
+
+def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
+    """Replace an attribute until the last recording ends, unless it is replaced already."""
+    if any(patch.holder is holder and patch.name == name for patch in _patches):
+        return
+    patch = _Patch(holder, name, interception)
+    _patches.append(patch)
+    setattr(holder, name, patch.replacement)
 
 
 def _intercept_module_call(original: Any) -> Any:
@@ -120,7 +140,6 @@ def _intercept_module_call(original: Any) -> Any:
     def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return dispatch(switch.current(), module, *args, **kwargs)
 
-    __call__.is_interception = True  # type: ignore[attr-defined]
     return __call__
 
 

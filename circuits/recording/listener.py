@@ -37,6 +37,7 @@ from circuits.diagram import (
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.module_paths import register_paths
 from circuits.recording.open_boxes import OpenBoxes
+from circuits.recording.thread_modes import in_function_mode
 from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
 
@@ -51,10 +52,9 @@ class Listener(TorchFunctionMode):
 
     Attributes:
         on_event: Called with each event of the run, and with the result of the call or box, or None.
-        on_finish: Called at the end of each run.
+        on_finish: Called at the end of each run; boxes are still open if an interrupt has kept them from being closed.
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
         format_size: Returns the text of a size for a message.
-        outer: The previous recorder of this thread, which records the same calls; None if there was none.
         record, stack, values: The events, the open boxes and the wires of tensors of the current run.
         is_paused: Whether the recording of torch calls is paused.
         current_operation: The function of the recorded call that is running, or None.
@@ -69,8 +69,12 @@ class Listener(TorchFunctionMode):
         self.on_finish: Callable[[], None] | None = None
         self.substitute_module: Callable[[nn.Module], nn.Module] | None = None
         self.format_size: Callable[[Any], str] = str
-        self.outer: Any = None
         self.begin()
+
+    @property
+    def outer(self) -> Any:
+        """The recorder of this thread that was set before this one, which records the same calls, or None."""
+        return switch.outer(self)
 
     def begin(self) -> None:
         """Start a new, empty record."""
@@ -103,11 +107,9 @@ class Listener(TorchFunctionMode):
         if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _wrapped_by_grad(args[0])):
             return func(*args, **kwargs)
         if action == TRACE_INTO:
-            with self:
-                return TRACED_INTO[func](*args, **kwargs)
+            return in_function_mode(self, lambda: TRACED_INTO[func](*args, **kwargs))
         if action == ITERATE:
-            with self:
-                return iter(args[0].unbind(0))
+            return in_function_mode(self, lambda: iter(args[0].unbind(0)))
         return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
 
     def record_call(
@@ -204,8 +206,11 @@ class Listener(TorchFunctionMode):
         """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
-        with self:
-            return self._run_in_box(box, args, kwargs, run)
+        try:
+            return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
+        finally:
+            if self.on_finish is not None:
+                self.on_finish()
 
     def _run_in_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Emit the event that opens a box, call `run()`, emit the event that closes the box, and return the result."""
@@ -228,15 +233,13 @@ class Listener(TorchFunctionMode):
         return result
 
     def _close_box(self, event: Leave, result: Any) -> None:
-        """Emit the event that closes the innermost box; the box is closed, and the run ended, even if this fails."""
+        """Emit the event that closes the innermost box; the box is closed even if this fails."""
         try:
             self.emit(event, result)
         finally:
             self.stack.pop()
             if not self.stack and not self.definitions:
                 self.values.end(result)
-            if not self.stack and self.on_finish is not None:
-                self.on_finish()
 
     def show(self, size: Any) -> str:
         """Return the text of a size for a message."""

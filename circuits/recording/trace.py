@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch._dispatch.python import enable_python_dispatcher
 
@@ -26,10 +25,12 @@ from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol, multiple_of
+from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace_errors import refuse_data_dependent_sizes, translated_errors
 from circuits.recording.trace_inputs import parameters_of_target, refuse_lazy_modules, trace_inputs
 
 
+@restores_modes
 def trace(
     target: Any,
     /,
@@ -78,7 +79,7 @@ def trace(
     with unrecorded():
         run = copier.target(target)
     symbols.used_hints |= {size for parameter in parameters_of_target(target) for size in parameter.shape}
-    with unrecorded(), torch.random.fork_rng(devices=[]), translated_errors(symbols), mode, enable_python_dispatcher():
+    with unrecorded(), translated_errors(symbols), mode, enable_python_dispatcher():
         given = trace_inputs(target, axes, symbols, sizes or {}, args, kwargs, copier.inputs)
         bound = bind_call(target, given.args, given.kwargs)
         _run(listener, target, run, bound)

@@ -77,8 +77,10 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
             listener.on_event = printer.on_event
 
     def finish_run() -> None:
-        seen.add(listener.record, binder)
+        record, is_complete = listener.record, not listener.stack
         start_run()
+        if is_complete:
+            seen.add(record, binder)
 
     start_run()
     listener.on_finish = finish_run

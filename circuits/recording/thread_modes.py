@@ -1,0 +1,93 @@
+"""Modes of torch that are active during a call only, whatever exception is raised at whatever moment.
+
+Python may raise KeyboardInterrupt before the first instruction of any function, so also of the `__exit__` of a mode,
+which then stays active for good. A `finally` in the calling function is not skipped, and a second `finally` around the
+first does its work again if the interrupt is raised in it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.utils import _python_dispatch
+
+from circuits import switch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_function_mode(mode: TorchFunctionMode, run: Callable[[], R]) -> R:
+    """Return `run()`, during which a function mode is active; modes that the call leaves active stay so."""
+    count = _get_current_function_mode_stack().count(mode)
+    try:
+        try:
+            _push_mode(mode)
+            return run()
+        finally:
+            _remove(mode, count)
+    finally:
+        _remove(mode, count)
+
+
+def _remove(mode: TorchFunctionMode, count: int) -> None:
+    """Remove the innermost occurrence of a mode from the stack of function modes, if there are more than `count`."""
+    if _get_current_function_mode_stack().count(mode) > count:
+        others = []
+        while (top := _pop_mode()) is not mode:
+            others.append(top)
+        for each in reversed(others):
+            _push_mode(each)
+
+
+def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: after each call, the fake mode, the gradient mode and the random numbers of the CPU are as before."""
+
+    @functools.wraps(function)
+    def restoring(*args: P.args, **kwargs: P.kwargs) -> R:
+        mode, gradient, random = _fake_mode(), torch.is_grad_enabled(), torch.get_rng_state()
+        try:
+            try:
+                with _calls.set(None):
+                    return function(*args, **kwargs)
+            finally:
+                _restore(mode, gradient, random)
+        finally:
+            _restore(mode, gradient, random)
+
+    return restoring
+
+
+def _fake_mode() -> Any:
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+
+
+def _restore(mode: Any, gradient: bool, random: torch.Tensor) -> None:
+    if _fake_mode() is not mode:
+        torch._C._unset_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+        if mode is not None:
+            torch._C._set_dispatch_mode(mode)
+    torch._C._set_grad_enabled(gradient)
+    torch.set_rng_state(random)
+
+
+_flags: dict[str, bool] = {}
+"""Variables of torch, for the whole process, that each dispatch mode sets, and sets back to what it has found.
+
+So two traces in two threads would leave them set; therefore they are saved before the first trace, and restored after
+the last.
+"""
+
+
+def _save_or_restore_flags() -> None:
+    if _calls.blocks and not _flags:
+        _flags.update({name: value for name, value in vars(_python_dispatch).items() if type(value) is bool})
+    elif not _calls.blocks and _flags:
+        for name, value in _flags.items():
+            setattr(_python_dispatch, name, value)
+        _flags.clear()
+
+
+_calls = switch.Switch(_save_or_restore_flags)
