@@ -160,8 +160,6 @@ class Listener(TorchFunctionMode):
             return run()
         return self.record_call(function, args, kwargs, pattern, partial(_without_modes, run))
 
-    # Boxes
-
     def circuit(
         self, circuit: Any, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[bool], Any]
     ) -> Any:
