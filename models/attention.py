@@ -6,9 +6,10 @@ Masks: a bool mask is True where a query *may attend* to a key (the opposite of 
 mask is added to the scores. Key j is at position j, query i at position `start` + i, also where y and x differ. With
 `causal` a query attends only to keys at its own position and before. With `window=w` it attends only to keys fewer than
 w positions away: w keys, including the one at its own position, if causal (as in Mistral), otherwise 2w - 1
-(Longformer's window of w/2 keys on either side is `window=w/2 + 1`). Masks, `causal` and `window` are combined. A query
-that may attend to no key has zeros as its output and contributes no gradient. Everything else is as in
-F.scaled_dot_product_attention.
+(Longformer's window of w/2 keys on either side is `window=w/2 + 1`). Masks, `causal` and `window` are combined. A
+query that may attend to no key has zeros as its output and contributes no gradient. A key that no query may attend to
+has no effect, whatever it and its value are, NaN and inf too; a key that is seen by one query may bring its NaN to all.
+Everything else is as in F.scaled_dot_product_attention.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 20 and 21; Vaswani et al. 2017; for heads that share keys
 and values, Ainslie et al. 2023; for windows, Beltagy et al. 2020 and Jiang et al. 2023.
@@ -20,12 +21,13 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import CircuitError, circuit, einsum, rearrange, repeat
 
 from .parts.cache import KeyValueCache
 from .parts.fused_attention import fused_attention, fused_grouped_attention
-from .parts.masks import band, combine, refuse_other_length, softmax_or_zeros
+from .parts.masks import band, clear_unseen, combine, combine_all, refuse_other_length, softmax_or_zeros
 from .parts.positions import RotaryPositions
 from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
@@ -62,10 +64,13 @@ def attention(
         ShapeError: if axes have different sizes.
         CircuitError: if the mask is neither bool nor floating, `window` is below 1, or `start` is below 0.
     """
-    score = einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
-    positions = band(*score.shape[-2:], causal=causal, window=window, start=start, device=score.device)
-    for each in (positions, mask):
-        score = score if each is None else combine(score, each)
+    y, x = query.shape[-2], key.shape[-2]
+    allowed = combine_all(mask, band(y, x, causal=causal, window=window, start=start, device=query.device))
+    may_hide = mask is not None or window is not None or (causal and not statically_known_true(x <= start + y))
+    if allowed is not None and may_hide:
+        query, key, value = clear_unseen(allowed, query, key, value)
+    score = einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")
+    score = score if allowed is None else combine(score, allowed)
     weight = score.softmax(-1) if mask is None and window is None else softmax_or_zeros(score)
     if dropout:
         weight = F.dropout(weight, dropout)
@@ -272,10 +277,7 @@ class MultiHeadAttention(nn.Module):
         start: int,
     ) -> Tensor:
         """Return the attention output: combine all masks, attend, concatenate the heads and apply `Lo`."""
-        if mask is not None:
-            mask = repeat(mask, "... y x -> ... h y x", h=self.h)
-        if head_mask is not None:
-            mask = head_mask if mask is None else combine(mask, head_mask)
+        mask = combine_all(None if mask is None else repeat(mask, "... y x -> ... h y x", h=self.h), head_mask)
         attend = grouped_attention if self.g < self.h else attention
         dropout = self.dropout if self.training else 0.0
         mixed = attend(query, key, value, mask, causal=causal, window=self.window, start=start, dropout=dropout)

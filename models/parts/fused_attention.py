@@ -8,17 +8,19 @@ and torch.vmap runs them in a loop: for other derivatives of a batch, and for ma
 (`with definitions():`).
 """
 
+import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import einsum, repeat
 
-from .masks import band, combine, is_bool, masked_out, refuse_window_and_start
+from .masks import band, clear_unseen, combine, is_bool, masked_out, reach, refuse_window_and_start
 
 MAX_UNFUSED_KEYS = 512
 """The largest number of keys for which training in bfloat16 on CPU is faster with the attention weights stored."""
@@ -49,12 +51,14 @@ def _fused_attention(
     elif missing:
         query, key, value = (each[(None,) * missing] for each in (query, key, value))
     refuse_window_and_start(window, start)
-    if window is not None and start >= window:  # the keys before `first` are outside every query's window
-        first = start - window + 1
-        key, value, start = key[..., first:, :], value[..., first:, :], window - 1
-        mask = None if mask is None else mask[..., first:]
+    key, value, mask, start = _within_reach(query, key, value, mask, causal, window, start, dropout)
+    y, x = query.shape[-2], key.shape[-2]
+    may_hide = mask is not None or (window is not None and not statically_known_true(start + y < x + window))
     if mask is not None or window is not None or start != 0:  # otherwise `is_causal` is enough
         mask, causal = _combined_mask(query, key, mask, causal, window, start), False
+    if mask is not None and may_hide and not _all_finite(query, key, value):
+        n = query.shape[-3] // key.shape[-3] if enable_gqa else 1
+        query, key, value = clear_unseen(mask, query, key, value, n)
     output = _attend(query, key, value, mask, dropout, causal, enable_gqa)
     if len(lead) > 1:
         return output.unflatten(0, lead)
@@ -80,6 +84,50 @@ def _outside_transforms(*tensors: Tensor | None) -> bool:
         return False
     mapped = any(functorch.is_functorch_wrapped_tensor(each) for each in given)
     return not mapped and all(forward_ad.unpack_dual(each).tangent is None for each in given)
+
+
+def _within_reach(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    window: int | None,
+    start: int,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """Return keys, values, mask and `start` without the keys at both ends that are out of every query's reach.
+
+    Those at the end are replaced by zeros where symbolic sizes decide whether there are any, and with dropout, which
+    then draws as many numbers as in the definition.
+    """
+    x = key.shape[-2]
+    first, end = reach(query.shape[-2], causal=causal, window=window, start=start)
+    if end is None or statically_known_true(x <= end):
+        end = x
+    elif dropout or not statically_known_true(x > end):
+        beyond = torch.arange(x, device=key.device)[:, None] >= end
+        key, value, end = key.where(~beyond, 0), value.where(~beyond, 0), x
+    if first > 0 or end < x:
+        key, value = key[..., first:end, :], value[..., first:end, :]
+        mask = None if mask is None else mask[..., first:end]
+    return key, value, mask, start - first
+
+
+def _all_finite(*tensors: Tensor) -> bool:
+    """Return whether all numbers are known to be finite: on a CPU, where a sum costs little, and outside transforms.
+
+    A call that is compiled, mapped or recorded takes the same steps for all numbers, so that nothing is known there.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
+        return False
+    for each in tensors:
+        plain = type(each) in (Tensor, nn.Parameter) and not functorch.is_functorch_wrapped_tensor(each)
+        if not plain or each.device.type != "cpu":
+            return False
+    return math.isfinite(sum(each.detach().sum().item() for each in tensors))
 
 
 def _combined_mask(
