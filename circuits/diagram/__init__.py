@@ -4,16 +4,20 @@ May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` 
 (runs it), `codegen` (generates a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
 (converts it to data for JSON). `structure` converts nested values to descriptions, with a wire in place of each tensor;
 `call_arguments` matches arguments with parameters; `operations` lists which torch functions are recorded, skipped or
-traced into; `readings` are the calls that read numbers of data.
+traced into, and `data_sizes` those whose results have sizes that depend on data; `readings` are the calls that read
+numbers of data.
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value, size_text
 from circuits.diagram.call_arguments import arguments, without_defaults
+from circuits.diagram.data_sizes import returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.interpreter import evaluate, store
 from circuits.diagram.operations import (
     ACTIONS,
     ITERATE,
+    READ,
+    RECORD,
     SKIP,
     TRACE_INTO,
     TRACED_INTO,
@@ -46,6 +50,8 @@ from circuits.diagram.table import in_ascii
 __all__ = [
     "ACTIONS",
     "ITERATE",
+    "READ",
+    "RECORD",
     "SKIP",
     "TRACED_INTO",
     "TRACE_INTO",
@@ -77,7 +83,10 @@ __all__ = [
     "operation_name",
     "reading",
     "returning_first",
+    "returns_parts",
     "row_line",
+    "shape_of",
+    "size_rule",
     "size_text",
     "store",
     "substitute",

@@ -3,7 +3,8 @@
 The recorder is a `TorchFunctionMode`: torch calls it in place of every function. `action_for(function)` is one of:
 
 - `RECORD`: the call is one box of the diagram. This is the default.
-- `SKIP`: the function runs and nothing is recorded. These are not tensor operations: queries of size, dtype or device,
+- `MEASURE`: the function reads sizes of a tensor. It is recorded only where they depend on data (`data_sizes`).
+- `SKIP`: the function runs and nothing is recorded. These are not tensor operations: queries of dtype or device,
   copying and pickling, hooks, and settings. Reading an attribute
   is skipped unless it is a view of the tensor (`x.T`, `x.real`); setting one is skipped unless it changes the tensor
   (`x.data = y`).
@@ -26,23 +27,29 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.checkpoint import CheckpointFunction
 
-RECORD, SKIP, TRACE_INTO, ITERATE, READ = range(5)
+RECORD, SKIP, TRACE_INTO, ITERATE, READ, MEASURE = range(6)
 
 _RECORDED_GETTERS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 _RECORDED_SETTERS = frozenset({"data", "requires_grad", "real", "imag"})
 _SKIPPED = (
-    "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous "
-    "is_signed element_size data_ptr __len__ __repr__ __format__ __hash__ "
+    "stride storage_offset is_floating_point is_complex is_contiguous "
+    "is_signed element_size data_ptr __repr__ __hash__ "
     "__dlpack_device__ __reduce_ex__ __reduce__ __setstate__ "
     "get_device is_same_size register_hook retain_grad backward is_tensor is_inference is_set_to "
-    "__dir__ storage untyped_storage _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names "
+    "__dir__ _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names "
     "sym_float sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view "
     "register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type "
     "can_cast _assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__"
 )
 _SKIPPED_NAMES = frozenset(_SKIPPED.split())
-_READING = "__bool__ __float__ __int__ __index__ __complex__ __array__ __dlpack__ __contains__ tolist numpy is_nonzero"
+_MEASURING = "size shape numel nelement __len__ dim ndim ndimension storage untyped_storage"
+_MEASURING_NAMES = frozenset(_MEASURING.split())
+_READING = (
+    "__bool__ __float__ __int__ __index__ __complex__ __array__ __dlpack__ __contains__ __format__ tolist numpy "
+    "is_nonzero"
+)
 _READING_NAMES = frozenset(_READING.split())
+_BY_NAME = ((SKIP, _SKIPPED_NAMES), (READ, _READING_NAMES), (MEASURE, _MEASURING_NAMES))
 
 
 def _never_overridden(*_: Any) -> bool:
@@ -99,11 +106,12 @@ def action_for(function: Any) -> int:
     """Return what the recorder does when a torch callable is called, and cache it in `ACTIONS`."""
     name = getattr(function, "__name__", "")
     if name == "__get__":
-        action = RECORD if _attribute_name(function) in _RECORDED_GETTERS else SKIP
+        attribute = _attribute_name(function)
+        action = RECORD if attribute in _RECORDED_GETTERS else MEASURE if attribute in _MEASURING_NAMES else SKIP
     elif name == "__set__":
         action = RECORD if mutates(function) else SKIP
     else:
-        action = SKIP if name in _SKIPPED_NAMES else READ if name in _READING_NAMES else RECORD
+        action = next((each for each, names in _BY_NAME if name in names), RECORD)
     return ACTIONS.setdefault(function, action)
 
 

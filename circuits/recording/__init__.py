@@ -8,8 +8,8 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 - `freezer` converts drafts to frozen boxes, of which `assembly` makes the diagram.
 
 `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `trace_inputs`, `aten_calls` and
-`trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `module_paths`, `call_arguments`,
-`open_boxes` and `user_frames`.
+`trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `recorded_calls` and `data_sizes` of
+the listener, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted

@@ -65,7 +65,7 @@ def _run_unseen(listener: Listener, run: Callable[[], Any]) -> Any:
     """Return `run()`, whose torch calls are not recorded; the tensors in the result are new values of the run."""
     with listener.paused():
         result = run()
-    describe(result, listener.values.define)
+    listener.data_sizes.add(describe(result, listener.values.define))
     return result
 
 
@@ -102,8 +102,9 @@ def record_vmap(
         listener.is_paused = True
         result = call(recorded)
         listener.stack.mark_whole(box.level + 1)
-        inner_result = inside[0] if inside else None
-        listener.emit(Leave(describe(result, listener.values.define), inner_result, out_dims), result)
+        leave = Leave(describe(result, listener.values.define), inside[0] if inside else None, out_dims)
+        listener.data_sizes.leave(box, leave.result)
+        listener.emit(leave, result)
     except BaseException as error:
         listener.stack.note_error(box, error)
         listener.emit(Leave(None, failed=True))

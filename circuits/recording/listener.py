@@ -5,21 +5,23 @@
 references, so that recording keeps no tensor alive. `builder` makes a diagram from the events.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
-from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 
 from circuits import switch
 from circuits.diagram import (
     ACTIONS,
     ITERATE,
+    READ,
+    RECORD,
     SKIP,
     TRACE_INTO,
     TRACED_INTO,
@@ -28,15 +30,15 @@ from circuits.diagram import (
     action_for,
     describe,
     describe_all,
-    leaves,
     mutates,
     operation_name,
-    reading,
     returning_first,
 )
+from circuits.recording.data_sizes import DataSizes
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.module_paths import register_paths
 from circuits.recording.open_boxes import OpenBoxes
+from circuits.recording.recorded_calls import circuit_tensors, is_recorded, without_modes
 from circuits.recording.thread_modes import in_function_mode
 from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
@@ -56,6 +58,7 @@ class Listener(TorchFunctionMode):
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
         format_size: Returns the text of a size for a message.
         record, stack, values: The events, the open boxes and the wires of tensors of the current run.
+        data_sizes: The values of the current run whose sizes depend on data.
         is_paused: Whether the recording of torch calls is paused.
         current_operation: The function of the recorded call that is running, or None.
     """
@@ -81,6 +84,7 @@ class Listener(TorchFunctionMode):
         self.record = Record()
         self.stack = OpenBoxes()
         self.values = Values(self.record, self.stack, self.emit)
+        self.data_sizes = DataSizes(self.values, self.emit, not self.definitions)
         self.is_paused = False
         self.current_operation: Any = None
 
@@ -106,11 +110,9 @@ class Listener(TorchFunctionMode):
             action = action_for(func)
         if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _wrapped_by_grad(args[0])):
             return func(*args, **kwargs)
-        if action == TRACE_INTO:
-            return in_function_mode(self, lambda: TRACED_INTO[func](*args, **kwargs))
-        if action == ITERATE:
-            return in_function_mode(self, lambda: iter(args[0].unbind(0)))
-        return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
+        if action in (RECORD, READ):
+            return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
+        return _run_otherwise(self, action, func, args, kwargs, sys._getframe(1))
 
     def record_call(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
@@ -142,11 +144,13 @@ class Listener(TorchFunctionMode):
             # `x[i] = y` returns None and makes x a new value, so it is recorded as a call that returns x.
             event.function = returning_first(function)
             event.result = describe(args[0], self.values.define)
-        elif type(event.result) is not Wire and not _is_recorded(event, result, self.definitions):
+        elif type(event.result) is not Wire and not is_recorded(event, result, self.definitions):
             return result
         level = functorch.maybe_current_level()
         if level is not None:
             self.stack.mark_whole(level)
+        if event.result is not None:
+            self.data_sizes.note(event, args, kwargs)
         self.emit(event, result)
         return result
 
@@ -158,7 +162,7 @@ class Listener(TorchFunctionMode):
             run = partial(self.outer.verb, function, pattern, args, kwargs, run)
         if not self.stack:
             return run()
-        return self.record_call(function, args, kwargs, pattern, partial(_without_modes, run))
+        return self.record_call(function, args, kwargs, pattern, partial(without_modes, run))
 
     def circuit(
         self, circuit: Any, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[bool], Any]
@@ -172,17 +176,12 @@ class Listener(TorchFunctionMode):
             run = lambda _: outer.circuit(circuit, owner, args, kwargs, inner)  # noqa: E731
         if not self.stack and not (self.target is None or self.target is circuit):
             return run(self.definitions)
-        top = self.stack[-1] if self.stack else None
-        if (
-            top is not None
-            and top.module is owner is not None
-            and top.circuit is None
-            and self.record.events[-1] is top
-        ):
-            top.circuit, top.owner = circuit, owner
-            top.tensors = _circuit_tensors(circuit, args, kwargs, self.values.wire)
+        if _is_forward_of_open_box(self, owner):
+            box = self.stack[-1]
+            box.circuit, box.owner = circuit, owner
+            box.tensors = circuit_tensors(circuit, args, kwargs, self.values.wire)
             if self.on_event is not None:
-                self.on_event(top, None)
+                self.on_event(box, None)
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
         if module is not None and id(module) not in self.record.paths:
@@ -217,12 +216,13 @@ class Listener(TorchFunctionMode):
         box.args = Struct(tuple, (), describe_all(args, wire)) if args else args
         box.kwargs = describe(kwargs, wire) if kwargs else kwargs
         if box.circuit is not None:
-            box.tensors = _circuit_tensors(box.circuit, args, kwargs, self.values.wire)
+            box.tensors = circuit_tensors(box.circuit, args, kwargs, self.values.wire)
         self.stack.append(box)
         try:
             self.emit(box)
             result = run()
             leave = Leave(describe(result, self.values.wire))
+            self.data_sizes.leave(box, leave.result)
         except BaseException as error:
             self.stack.note_error(box, error)
             self._close_box(Leave(None, failed=True), None)
@@ -244,38 +244,25 @@ class Listener(TorchFunctionMode):
         return self.format_size(size)
 
 
-def _is_recorded(event: Call, result: Any, without_data: bool) -> bool:
-    """Return whether a call is recorded whose result is no tensor.
+def _run_otherwise(
+    listener: Listener, action: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType
+) -> Any:
+    """Run a torch call of `frame` that is not recorded as one call, by its action."""
+    if action == TRACE_INTO:
+        return in_function_mode(listener, lambda: TRACED_INTO[func](*args, **kwargs))
+    if action == ITERATE:
+        return in_function_mode(listener, lambda: iter(args[0].unbind(0)))
+    if listener.data_sizes.numbers:
+        listener.data_sizes.read(args[0], func, kwargs.get("dim", *args[1:]), frame)
+    return func(*args, **kwargs)
 
-    It is if there are tensors or symbolic numbers in its result, or if it read the result from data: then the call
-    becomes a `Reading`.
-    """
-    if next(leaves(event.result), None) is not None:
-        return True
-    if without_data and type(result).__name__ == "PyCapsule":
-        raise DataDependentOutputException(event.function)  # DLPack: other code would read memory that is not there.
-    given = (*event.args, *event.kwargs.values())
-    if without_data or result is None or not any(isinstance(leaf, Wire) for part in given for leaf in leaves(part)):
+
+def _is_forward_of_open_box(listener: Listener, owner: Any) -> bool:
+    """Return whether a circuit that is called is the `forward` of the module whose box has just opened."""
+    box = listener.stack[-1] if listener.stack else None
+    if box is None or box.module is None or box.module is not owner:
         return False
-    event.where = event.where or user_line()
-    event.function, event.result = reading(event.function, result, event.where), None
-    return True
-
-
-def _without_modes(run: Callable[[], Any]) -> Any:
-    """Return `run()`; its torch calls are not passed to any function mode."""
-    with torch._C.DisableTorchFunction():
-        return run()
-
-
-def _circuit_tensors(
-    circuit: Any, args: tuple[Any, ...], kwargs: dict[str, Any], wire: Callable[[Tensor], Wire]
-) -> dict[str, Any]:
-    """Return the wires of a circuit's tensor arguments: inputs by position as text ("0"), optional ones by name."""
-    named = dict(zip(circuit.parameters, args, strict=False)) | kwargs
-    inputs = [named[name] for name in circuit.inputs if name in named] + list(args[len(circuit.parameters) :])
-    found = {f"{position}": describe(value, wire) for position, value in enumerate(inputs)}
-    return found | {name: describe(named.get(name), wire) for name in circuit.optional}
+    return box.circuit is None and listener.record.events[-1] is box
 
 
 _REQUIRES_GRAD = Tensor.requires_grad_

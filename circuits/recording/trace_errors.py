@@ -24,6 +24,8 @@ _TRANSLATIONS = {
     "got FakeTensor": _DATA_DEPENDENT,
     "not FakeTensor": _DATA_DEPENDENT,
     ".numpy() is not supported for tensor subclasses": _DATA_DEPENDENT,
+    "passed to FakeTensor.__format__": _DATA_DEPENDENT,
+    "but its data is not allocated yet": _DATA_DEPENDENT,
     "unhashable type: non-nested SymInt": "the run hashes a free size, for example as a dict key: {by} at {where}\n"
     "give the axis a size, trace(..., sizes={{...}})",
 }

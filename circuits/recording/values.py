@@ -55,6 +55,11 @@ class Values:
             return known[1]
         return self._first_read(tensor)
 
+    def known(self, tensor: Tensor) -> Wire | None:
+        """Return the wire of a tensor if it has one."""
+        found = self._wires.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
     def argument(self, tensor: Tensor) -> Wire:
         """Return the wire of a tensor that is an argument of the run."""
         known = self._wires.get(id(tensor))
