@@ -8,7 +8,7 @@ Source: torch's ShapeEnv, which torch.export uses in the same way.
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,16 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from circuits.diagram import Fixed, Size, size_text
 from circuits.recording.user_frames import current_call
 
-_HINTS = (48, 80, 112, 176, 208, 272, 304, 368, 464, 496)
-"""Example sizes of free axes (torch calls them hints): multiples of 16, unlikely to be equal to a size in a model."""
+HINTS = (
+    (48, 80, 112, 176, 208, 272, 304, 368, 464, 496),
+    (24, 20, 28, 40, 44, 36, 52, 56),
+    (3, 4, 5, 6, 7, 9, 10, 11),
+)
+"""Example sizes of free axes (torch calls them hints), unlikely to be equal to a size in a model.
+
+A run on the first ones can halve an axis four times. The others are for models with a largest size: `trace` takes them
+in this order if a run on larger ones fails.
+"""
 
 
 class TracingShapeEnv(ShapeEnv):
@@ -89,12 +97,14 @@ class Symbols:
 
     Attributes:
         env: torch's shape environment.
+        hints: The example sizes of free axes, one of `HINTS`.
         sizes: The symbolic size of each axis in the traced code, by name.
         expressions: The expression in axis names for each of torch's symbols: `h`, or `h/16` if 16 must divide h.
         used_hints: Numbers that are not used as a hint again: earlier hints, and sizes of the model's parameters.
     """
 
     env: TracingShapeEnv
+    hints: Sequence[int] = HINTS[0]
     sizes: dict[str, Any] = field(default_factory=dict)
     expressions: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
     used_hints: set[int] = field(default_factory=set)
@@ -102,8 +112,8 @@ class Symbols:
     def of(self, name: str, multiple: int = 1) -> Any:
         """Return the symbolic size of an axis, which is created at the first call; it is a multiple of `multiple`."""
         if name not in self.sizes:
-            hints = _HINTS if 16 % multiple == 0 else ()
-            later = range(max(512 if hints else 3 * multiple, multiple), 10**9, multiple)
+            hints = [size for size in self.hints if size % multiple == 0 and size > multiple]
+            later = range((max(hints, default=2 * multiple) // multiple + 1) * multiple, 10**9, multiple)
             hint = next(size for size in itertools.chain(hints, later) if size not in self.used_hints)
             self.used_hints.add(hint)
             source = ConstantSource(name)
@@ -113,6 +123,10 @@ class Symbols:
             self.sizes[name] = multiple * self.env.create_symintnode(symbol, hint=hint // multiple, source=source)
             self.expressions[symbol] = sympy.Symbol(name, integer=True, positive=True) / multiple
         return self.sizes[name]
+
+    def hints_text(self) -> str:
+        """Return the example sizes of the free axes for a message: `b = 48, x = 80`."""
+        return ", ".join([f"{name} = {size.node.hint}" for name, size in self.sizes.items()])
 
     def raw(self, size: Any) -> Any:
         """Return a number as an expression in torch's symbols without fixed symbols, or as an int if it is constant."""

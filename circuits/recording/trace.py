@@ -6,7 +6,7 @@ sizes of axes that are not given are symbolic, and all sizes are expressions in 
 Source: torch's FakeTensorMode and ShapeEnv, which torch.export uses in the same way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,12 @@ from circuits.recording.fake_copy import FakeCopier
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
-from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol, multiple_of
+from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace_errors import refuse_data_dependent_sizes, translated_errors
 from circuits.recording.trace_inputs import parameters_of_target, refuse_lazy_modules, trace_inputs
 
 
-@restores_modes
 def trace(
     target: Any,
     /,
@@ -42,7 +41,8 @@ def trace(
     """Return the diagram of a circuit, a module or any function of tensors, without computing anything.
 
     The target runs once, on tensors without data. A circuit with a kernel runs its definition. The model, its state and
-    the CPU's random number generator are unchanged.
+    the CPU's random number generator are unchanged. A free axis has an example size in this run, on which no result
+    depends; if the run fails, perhaps because a model has a largest size, it is repeated with smaller example sizes.
 
     Args:
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
@@ -69,8 +69,46 @@ def trace(
     target = uncompiled(target)
     if not callable(target):
         raise CircuitError(f"trace takes a circuit, a module or a function, not {target!r}")
-    listener = Listener(definitions=True, lines=True)
-    symbols = Symbols(TracingShapeEnv(partial(_current_operation_name, listener)))
+    failure, notes, tried = None, [], []
+    for hints in HINTS:
+        listener = Listener(definitions=True, lines=True)
+        symbols = Symbols(TracingShapeEnv(partial(_current_operation_name, listener)), hints)
+        try:
+            diagram = _trace(target, args, kwargs, sizes or {}, axes, listener, symbols)
+        except Exception as error:
+            failure, notes = (failure, notes) if failure else (error, list(getattr(error, "__notes__", ())))
+            if not symbols.sizes or type(error) is CircuitError:
+                break
+        else:
+            if failure is None or not diagram.fixed:
+                return diagram
+        tried.append(symbols.hints_text())
+    try:
+        raise _with_notes(failure, notes, tried)
+    finally:
+        del failure  # Otherwise the exception, which has this frame in its traceback, would hold itself.
+
+
+def _with_notes(failure: Any, notes: Sequence[str], tried: Sequence[str]) -> Any:
+    """Return the exception of the first run with its notes, and one that lists the example sizes that were tried."""
+    if tried:
+        notes = [*notes, f"the free axes had the sizes {', then '.join(tried)}; trace(..., sizes={{...}}) gives others"]
+    if notes:
+        failure.__notes__ = notes
+    return failure
+
+
+@restores_modes
+def _trace(
+    target: Any,
+    args: Any,
+    kwargs: Any,
+    sizes: Mapping[str, int],
+    axes: str | None,
+    listener: Listener,
+    symbols: Symbols,
+) -> Diagram:
+    """Return the diagram of one run, with the hints of `symbols` for free axes."""
     mode = RecordedFakeMode(listener, shape_env=symbols.env, allow_non_fake_inputs=True)
     listener.format_size = symbols.text
     listener.on_event = partial(refuse_data_dependent_sizes, listener, symbols)
@@ -80,7 +118,7 @@ def trace(
         run = copier.target(target)
     symbols.used_hints |= {size for parameter in parameters_of_target(target) for size in parameter.shape}
     with unrecorded(), translated_errors(symbols), mode, enable_python_dispatcher():
-        given = trace_inputs(target, axes, symbols, sizes or {}, args, kwargs, copier.inputs)
+        given = trace_inputs(target, axes, symbols, sizes, args, kwargs, copier.inputs)
         bound = bind_call(target, given.args, given.kwargs)
         _run(listener, target, run, bound)
     copier.restore_arguments()

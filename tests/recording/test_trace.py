@@ -126,7 +126,10 @@ def test_an_exception_of_the_model_propagates_as_the_same_object() -> None:
     with pytest.raises(LookupError) as caught:
         trace(nn.Sequential(nn.ReLU(), nn.Sequential(Raises())), axes="b")
     assert caught.value is error
-    assert caught.value.__notes__ == ["while tracing Sequential > 1 Sequential > 0 Raises"]
+    assert caught.value.__notes__ == [
+        "while tracing Sequential > 1 Sequential > 0 Raises",
+        "the free axes had the sizes b = 48, then b = 24, then b = 3; trace(..., sizes={...}) gives others",
+    ]
 
 
 # Code that fixes a size ----------------------------------------------------------------------------------------------
