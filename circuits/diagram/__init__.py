@@ -2,17 +2,18 @@
 
 May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` (the public class), `interpreter`
 (runs it), `codegen` (generates a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
-(converts it to data for JSON). `structure` converts nested values to descriptions, with a wire in place of each tensor;
-`call_arguments` matches arguments with parameters; `operations` lists which torch functions are recorded, skipped or
-traced into, and `data_sizes` those whose results have sizes that depend on data; `readings` are the calls that read
-numbers of data.
+(converts it to data for JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
+converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
+parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
+results have sizes that depend on data; `readings` are the calls that read numbers of data.
 """
 
-from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value, size_text
+from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.data_sizes import returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
-from circuits.diagram.interpreter import evaluate, store
+from circuits.diagram.formulas import evaluate, size_text
+from circuits.diagram.interpreter import store
 from circuits.diagram.operations import (
     ACTIONS,
     ITERATE,

@@ -14,46 +14,12 @@ from typing import Any, Literal
 
 import sympy
 import torch
-from sympy.printing.precedence import PRECEDENCE
-from sympy.printing.str import StrPrinter
 
+from circuits.diagram.formulas import size_text
 from circuits.signature import Signature
 
 Size = int | sympy.Expr
 """The size of an axis: a number or, if it is symbolic, an expression in axis names such as `y` or `h/2`."""
-
-
-class _Printer(StrPrinter):
-    """Print sizes with as few parentheses as Python needs: `h//2-2` where sympy and torch print `((h//2)) - 2`."""
-
-    # An expression that defines the method of this name prints itself. Torch's `FloorDiv` defines sympy's default,
-    # `_sympystr`; no expression defines this one, so that the methods below are used.
-    printmethod = "_as_a_size"
-
-    def _print_FloorDiv(self, expression: Any) -> str:
-        return "//".join([self.parenthesize(part, PRECEDENCE["Mul"] + 1) for part in expression.args])
-
-    _print_CleanDiv = _print_FloorDiv
-
-    def _print_Mod(self, expression: Any) -> str:
-        return " % ".join([self.parenthesize(part, PRECEDENCE["Mul"] + 1) for part in expression.args])
-
-    _print_PythonMod = _print_Mod
-
-    def _print_Equality(self, expression: Any) -> str:
-        return f"{self.doprint(expression.lhs)} = {self.doprint(expression.rhs)}"
-
-
-def size_text(size: Any) -> str:
-    """Return a size, or a condition on sizes, as text.
-
-    >>> size_text(sympy.Symbol("h") / 2 - 1)
-    'h/2-1'
-    """
-    if isinstance(size, int):
-        return f"{size}"
-    text = _Printer().doprint(size)
-    return text.replace(" + ", "+").replace(" - ", "-")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ one of them: if an argument has a name of this form, all generated names begin w
 """
 
 import keyword
-import math
 import operator
 import re
 import unicodedata
@@ -16,11 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sympy
-import torch
 from torch import nn
-from torch.utils._sympy.printers import PythonPrinter
 
 from circuits.diagram.boxes import Call, Value
+from circuits.diagram.formulas import PYTHON_GLOBALS, python_code
 from circuits.diagram.structure import Scalar, Struct, Wire, fill, leaves, rebuild, wires
 
 Program = Iterable[tuple[Call, tuple[int, ...]]]
@@ -38,8 +36,8 @@ class Source:
         self.parameters = tuple(parameters)
         self.prefix = unused_prefix(self.parameters)
         self.lines: list[str] = []
-        self.globals: dict[str, Any] = {"torch": torch, "math": math, "rebuild": rebuild}
-        self.symbol_names: dict[sympy.Symbol, sympy.Symbol] = {}
+        self.globals: dict[str, Any] = {**PYTHON_GLOBALS, "rebuild": rebuild}
+        self.symbol_names: dict[sympy.Symbol, str] = {}
         self.known: set[sympy.Symbol] = set()
 
     def compiled(self, name: str) -> Callable[..., Any]:
@@ -97,15 +95,12 @@ class Source:
         """Return the Python expression for a number that depends on sizes."""
         if not isinstance(expression, sympy.Basic):
             return repr(expression)
-        clean = {symbol: self.symbol_name(symbol) for symbol in expression.free_symbols}
-        return f"({PythonPrinter().doprint(expression.xreplace(clean))})"
+        names = {symbol: self.symbol_name(symbol) for symbol in sorted(expression.free_symbols, key=str)}
+        return f"({python_code(expression, names)})"
 
-    def symbol_name(self, symbol: Any) -> sympy.Symbol:
-        """Return the symbol `n0`, `n1`, ... that the code uses for a symbol of the diagram, as a valid Python name."""
-        name = f"{self.prefix}n{len(self.symbol_names)}"
-        return self.symbol_names.setdefault(
-            symbol, sympy.Symbol(name, integer=symbol.is_integer, positive=symbol.is_positive)
-        )
+    def symbol_name(self, symbol: Any) -> str:
+        """Return the name `n0`, `n1`, ... that the code uses for a symbol of the diagram."""
+        return self.symbol_names.setdefault(symbol, f"{self.prefix}n{len(self.symbol_names)}")
 
     # Statements
 
@@ -146,7 +141,7 @@ class Source:
                 self.solve_size(size, actual)
         for symbol, expression in symbols.items():
             if symbol in self.known:
-                self.solve_size(expression, f"{self.symbol_name(symbol)}")
+                self.solve_size(expression, self.symbol_name(symbol))
 
     def solve_size(self, size: Any, actual: str) -> None:
         """Add the line that computes k from `actual`, the code of the size `h*k`, if h is known and k is not.
@@ -177,7 +172,7 @@ class Source:
             self.lines[start:] = [line, *[f"    {inner}" for inner in self.lines[start:]]]
 
 
-USED_NAMES = ("torch", "math", "rebuild", "getattr", "slice", "abs", "max", "min", "round")
+USED_NAMES = (*PYTHON_GLOBALS, "rebuild", "getattr", "slice", "abs", "max", "min", "round", "float", "int")
 """The names that the code refers to besides its own: the modules and functions of `Source.globals`, and builtins."""
 
 

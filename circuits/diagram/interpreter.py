@@ -10,41 +10,14 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor
-from torch.utils._sympy.interp import sympy_interp
-from torch.utils._sympy.reference import PythonReferenceAnalysis
 
-from circuits.diagram.boxes import Call, Value, size_text
+from circuits.diagram.boxes import Call, Value
+from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.structure import Scalar, Struct, Wire, fill, wires
 from circuits.errors import CircuitError, ShapeError
 
 Numbers = dict[Any, Any]
 """The number that each symbol stands for: the size of an axis, or a number read from a tensor."""
-
-
-def evaluate(expression: Any, numbers: Mapping[Any, Any]) -> Any:
-    """Return the value of a size, a float or a condition for these numbers, exactly as Python's arithmetic computes it.
-
-    Args:
-        expression: A number, or a sympy expression.
-        numbers: The number for each symbol of the expression.
-
-    >>> evaluate(sympy.Symbol("h") / 2, {sympy.Symbol("h"): 8})
-    4
-    """
-    if isinstance(expression, (int, float, bool)):
-        return expression
-    if isinstance(expression, sympy.Symbol):
-        return numbers[expression]
-    if getattr(expression, "is_number", False) or not expression.has(
-        sympy.core.function.AppliedUndef, sympy.Function, sympy.Rel
-    ):
-        exact = expression.xreplace({symbol: sympy.sympify(number) for symbol, number in numbers.items()})
-        if exact.is_Rational:
-            return int(exact) if exact.is_Integer else exact
-    result = sympy_interp(PythonReferenceAnalysis, {s: numbers[s] for s in expression.free_symbols}, expression)
-    if not isinstance(result, sympy.Basic):
-        return result
-    return bool(result) if result.is_Boolean else int(result) if result.is_Integer else float(result)
 
 
 def solve(size: Any, actual: int) -> tuple[sympy.Symbol, Any] | None:

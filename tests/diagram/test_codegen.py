@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from circuits import backward, circuit, einsum, forward_backward, rearrange, trace
-from circuits.diagram.interpreter import evaluate
+from circuits.diagram.formulas import evaluate
 from models import MLP, MultiHeadAttention, VisualAttention
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuits import CircuitError, ShapeError, backward, circuit, einsum, rearrange, trace, track
-from circuits.diagram.interpreter import evaluate
+from circuits.diagram.formulas import evaluate
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k")
