@@ -18,7 +18,7 @@ from circuits.autodiff.module_copies import ModuleCopies
 from circuits.diagram import Box, Call, Diagram, Value, attribute, fill, operation_name
 from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Scope, StatedName, read_axes
-from circuits.recording import Builder, FakeMode, Listener, recorded_by, unrecorded
+from circuits.recording import Builder, FakeMode, FreeFunctions, Listener, recorded_by, unrecorded
 
 Axes = tuple[str | None, ...]
 
@@ -51,7 +51,7 @@ class Workspace:
         """
         with (
             unrecorded(), _without_autocast(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode,
-            enable_python_dispatcher(),
+            enable_python_dispatcher(), FreeFunctions(sizes_only=False),
         ):  # fmt: skip
             self._make_fakes()
             with recorded_by(self.listener):

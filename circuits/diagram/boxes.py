@@ -187,8 +187,8 @@ class Fixed:
     """A symbolic axis whose size did not stay symbolic: it was used as a number, or had to equal another size.
 
     Attributes:
-        axis: The name of the axis.
-        size: The size of the axis: a number, or an expression in the names of other axes.
+        axis: The name of the axis, or an expression in free axes that was used as a number: `int(0.5*n)`.
+        size: Its size: a number, or an expression in the names of other axes.
         by: The function that used the size as a number, such as `math.sqrt`; empty if unknown.
         where: The file and line of the call; empty if unknown.
     """

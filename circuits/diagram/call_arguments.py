@@ -10,6 +10,8 @@ from circuits.diagram.structure import PLAIN_TYPES
 def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.Signature | None) -> dict[str, Any]:
     """Return the arguments of a call by the names of its parameters, with defaults filled in.
 
+    A keyword argument for `**others` that has the name of a positional-only parameter is named `others.name`.
+
     Args:
         args: The positional arguments, as values or descriptions.
         kwargs: The keyword arguments, as values or descriptions.
@@ -21,6 +23,8 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.
 
     >>> arguments((1, 2, 3), {"c": 4}, inspect.signature(lambda a, *rest, b=5, **others: None))
     {'a': 1, 'rest.0': 2, 'rest.1': 3, 'b': 5, 'c': 4}
+    >>> arguments((1,), {"a": 2}, inspect.signature(lambda a, /, **others: None))
+    {'a': 1, 'others.a': 2}
     """
     if binder is None:
         return {f"{place}": part for place, part in enumerate(args)} | {**kwargs}
@@ -31,8 +35,10 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], binder: inspect.
         kind = binder.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
             named |= {f"{name}.{place}": part for place, part in enumerate(value)}
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            named |= {f"{name}.{key}" if key in named else key: part for key, part in value.items()}
         else:
-            named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+            named[name] = value
     return named
 
 

@@ -17,7 +17,7 @@ import sympy
 from torch import Tensor, nn
 
 from circuits.diagram import codegen, interpreter, plain_data, table
-from circuits.diagram.boxes import Box, Call, Fixed, Value
+from circuits.diagram.boxes import Box, Fixed, Value
 from circuits.diagram.call_arguments import arguments
 from circuits.diagram.structure import attribute, bind
 from circuits.errors import CircuitError
@@ -137,18 +137,14 @@ class Diagram:
             self._check_names(parameters)
         tensors: dict[Any, Any] = {}
         bind(self.arguments, arguments(args, kwargs, self.binder), tensors, f"{self.name}: ")
-        numbers = interpreter.read_sizes(self.name, self.inputs, tensors, self.guards)
-        for symbol, expression in self.symbols.items():
-            if symbol in numbers:
-                numbers.update([interpreter.solve(expression, numbers[symbol]) or (symbol, numbers[symbol])])
+        sizes = interpreter.read_sizes(self.name, self.inputs, tensors, self.guards)
         tensors.update(self.constants)
         for number, (module, name) in self.state.items():
             full = self._state_names.get(number, name)
             tensors[number] = parameters[full] if full in parameters else attribute(module, name)
-        for call, unused in self._program:
-            interpreter.step(call, tensors, numbers, self.modules)
-            for number in unused:
-                tensors.pop(number, None)
+        check = bool(sizes) and tuple(sizes.values()) not in self._checked_sizes
+        numbers = interpreter.run(self.box, self._program, tensors, sizes, self.symbols, self.modules, check)
+        self._checked_sizes.add(tuple(sizes.values()))
         return interpreter.load(self.result, tensors, numbers)
 
     def function(self) -> Callable[..., Any]:
@@ -195,7 +191,12 @@ class Diagram:
         return {value.number: value.name for value in values if value.number in self.state}
 
     @cached_property
-    def _program(self) -> tuple[tuple[Call, tuple[int, ...]], ...]:
+    def _checked_sizes(self) -> set[tuple[int, ...]]:
+        """The sizes of the symbolic axes at which a run had the sizes that the boxes state."""
+        return set()
+
+    @cached_property
+    def _program(self) -> interpreter.Program:
         """The calls in order, each with the numbers of the values that are unused after it."""
         return interpreter.schedule(list(self.box.calls()), self.result, self.state)
 

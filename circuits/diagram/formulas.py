@@ -25,57 +25,55 @@ class _TextPrinter(StrPrinter):
     # `_sympystr`; no expression defines this one, so that the methods below are used.
     printmethod = "_as_a_size"
 
-    def _joined(self, expression: Any, sign: str, level: str) -> str:
-        return sign.join([self.parenthesize(part, PRECEDENCE[level] + 1) for part in expression.args])
+    def _joined(self, expr: Any, sign: str, level: str) -> str:
+        return sign.join([self.parenthesize(part, PRECEDENCE[level] + 1) for part in expr.args])
 
-    def _print_FloorDiv(self, expression: Any) -> str:
-        return self._joined(expression, "//", "Mul")
+    def _print_FloorDiv(self, expr: Any) -> str:
+        return self._joined(expr, "//", "Mul")
 
     _print_CleanDiv = _print_FloorDiv
 
-    def _print_IntTrueDiv(self, expression: Any) -> str:
-        return self._joined(expression, "/", "Mul")
+    def _print_IntTrueDiv(self, expr: Any) -> str:
+        return self._joined(expr, "/", "Mul")
 
     _print_FloatTrueDiv = _print_IntTrueDiv
 
-    def _print_Mod(self, expression: Any) -> str:
-        return self._joined(expression, " % ", "Mul")
+    def _print_Mod(self, expr: Any) -> str:
+        return self._joined(expr, " % ", "Mul")
 
     _print_PythonMod = _print_Mod
 
-    def _print_FloatPow(self, expression: Any) -> str:
-        return self._joined(expression, "**", "Pow")
+    def _print_FloatPow(self, expr: Any) -> str:
+        return self._joined(expr, "**", "Pow")
 
     _print_PowByNatural = _print_FloatPow
 
-    def _print_Float(self, expression: Any) -> str:
-        return repr(float(expression))
+    def _print_Float(self, expr: Any) -> str:
+        return repr(float(expr))
 
-    def _print_Function(self, expression: Any) -> str:
-        name = type(expression).__name__.removeprefix("OpaqueUnaryFn_")
-        return f"{_PYTHON_NAMES.get(name, name)}({', '.join(map(self.doprint, expression.args))})"
+    def _print_Function(self, expr: Any) -> str:
+        name = type(expr).__name__.removeprefix("OpaqueUnaryFn_")
+        return f"{_PYTHON_NAMES.get(name, name)}({', '.join(map(self.doprint, expr.args))})"
 
     _print_Max = _print_Min = _print_Function
 
-    def _print_ToFloat(self, expression: Any) -> str:
-        return self.doprint(expression.args[0])
+    def _print_ToFloat(self, expr: Any) -> str:
+        return self.doprint(expr.args[0])
 
-    def _print_Identity(self, expression: Any) -> str:
-        return self.doprint(expression.args[0])
+    def _print_Identity(self, expr: Any) -> Any:
+        return self.doprint(expr.args[0])
 
-    def _print_Relational(self, expression: Any) -> str:
-        return f"{self.doprint(expression.lhs)} {_SIGNS.get(expression.rel_op, expression.rel_op)} " + self.doprint(
-            expression.rhs
-        )
+    def _print_Relational(self, expr: Any) -> str:
+        return f"{self.doprint(expr.lhs)} {_SIGNS.get(expr.rel_op, expr.rel_op)} " + self.doprint(expr.rhs)
 
-    def _print_And(self, expression: Any) -> str:
-        return " and ".join([self.parenthesize(part, PRECEDENCE["And"]) for part in expression.args])
+    def _print_And(self, expr: Any) -> str:
+        return " and ".join([self.parenthesize(part, PRECEDENCE["And"]) for part in expr.args])
 
-    def _print_Or(self, expression: Any) -> str:
-        return " or ".join([self.parenthesize(part, PRECEDENCE["Or"]) for part in expression.args])
+    def _print_Or(self, expr: Any) -> str:
+        return " or ".join([self.parenthesize(part, PRECEDENCE["Or"]) for part in expr.args])
 
-    def _print_Not(self, expression: Any) -> str:
-        return f"not ({self.doprint(expression.args[0])})"
+    def _print_Not(self, expr: Any) -> str:
+        return f"not ({self.doprint(expr.args[0])})"
 
 
 _SIGNS = {"==": "="}

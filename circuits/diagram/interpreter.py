@@ -11,13 +11,16 @@ import sympy
 import torch
 from torch import Tensor
 
-from circuits.diagram.boxes import Call, Value
+from circuits.diagram.boxes import Box, Call, Value
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.structure import Scalar, Struct, Wire, fill, wires
 from circuits.errors import CircuitError, ShapeError
 
 Numbers = dict[Any, Any]
 """The number that each symbol stands for: the size of an axis, or a number read from a tensor."""
+
+Program = Sequence[tuple[Call, tuple[int, ...]]]
+"""The calls in order, each with the numbers of the values that are unused after it."""
 
 
 def solve(size: Any, actual: int) -> tuple[sympy.Symbol, Any] | None:
@@ -59,12 +62,33 @@ def read_sizes(name: str, inputs: Iterable[Value], tensors: Mapping[int, Tensor]
     for value in present:
         _compare(name, value, tensors[value.number], numbers)
     for guard in guards:
-        if not evaluate(guard, numbers):
-            sizes = ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
+        if not _value(guard, numbers):
             raise ShapeError(
-                f"{name}: recorded for sizes with {size_text(guard)}, got {sizes}. Record it again for the new sizes."
+                f"{name}: recorded for sizes with {_condition_text(guard)}, got {_sizes_text(numbers)}. "
+                "Record it again for the new sizes."
             )
     return numbers
+
+
+def _condition_text(guard: Any) -> str:
+    """Return a guard as text; of a long one its axes and its beginning."""
+    text = size_text(guard)
+    if len(text) <= 100:
+        return text
+    return f"a condition on {' and '.join(sorted(map(str, guard.free_symbols)))} ({text[:80]} …)"
+
+
+def _sizes_text(numbers: Numbers) -> str:
+    """Return the sizes of axes as text: `b = 2, n = 10`."""
+    return ", ".join([f"{symbol} = {size}" for symbol, size in numbers.items()])
+
+
+def _value(expression: Any, numbers: Numbers) -> Any:
+    """Return the value of a size or guard for these numbers; None if it has none, as `n//(n-2)` for n = 2."""
+    try:
+        return evaluate(expression, numbers)
+    except (ArithmeticError, ValueError):
+        return None
 
 
 def _solve_groups(name: str, values: Sequence[Value], tensors: Mapping[int, Tensor], numbers: Numbers) -> None:
@@ -114,7 +138,7 @@ def _compare(name: str, value: Value, tensor: Tensor, numbers: Numbers) -> None:
             )
 
 
-def schedule(calls: Sequence[Call], result: Any, kept: Iterable[int]) -> tuple[tuple[Call, tuple[int, ...]], ...]:
+def schedule(calls: Sequence[Call], result: Any, kept: Iterable[int]) -> Program:
     """Return each call with the numbers of the values that are unused after it, except those of `result` and `kept`."""
     alive = set(kept) | set(wires(result))
     program = []
@@ -140,6 +164,58 @@ def step(call: Call, tensors: dict[int, Tensor], numbers: Numbers, modules: Mapp
             stack.enter_context(torch.no_grad())
         result = function(*args, **kwargs)
     store(call.result, result, tensors, numbers)
+
+
+def run(
+    box: Box,
+    program: Program,
+    tensors: dict[int, Tensor],
+    sizes: Numbers,
+    symbols: Mapping[Any, Any],
+    modules: Mapping[str, Any],
+    check: bool,
+) -> Numbers:
+    """Run the calls of a program in order, and delete each value after its last use; return the number of each symbol.
+
+    Args:
+        box: The outermost box of the diagram.
+        program: Its calls.
+        tensors: The values that exist before the run, by number; the results are added.
+        sizes: The size of each symbolic axis.
+        symbols: The expression in torch's symbols of each symbolic axis.
+        modules: The modules and methods that calls refer to by dotted path.
+        check: Whether to compare the sizes of each result with those that its box states for these sizes of axes.
+
+    Raises:
+        ShapeError: The sizes of a result differ. An operation may have several formulas for its sizes, of which a
+            diagram has the one that applied in the recorded run: 32 rows for `x[:32]`. What the code did with a size is
+            right only where this formula applies.
+    """
+    numbers = dict(sizes)
+    for symbol, expression in symbols.items():
+        if symbol in sizes:
+            numbers.update([solve(expression, sizes[symbol]) or (symbol, sizes[symbol])])
+    stated = {
+        value.number: (each, value) for each in (box.walk() if check else ()) if each.call for value in each.outputs
+    }
+    for call, unused in program:
+        step(call, tensors, numbers, modules)
+        for number in wires(call.result) if check else ():
+            if number in stated and not stated[number][1].mapped:
+                _check_result(box.label, *stated[number], tuple(tensors[number].shape), sizes)
+        for number in unused:
+            tensors.pop(number, None)
+    return numbers
+
+
+def _check_result(name: str, box: Box, value: Value, shape: tuple[int, ...], numbers: Numbers) -> None:
+    """Raise ShapeError unless this is the shape that a box states for a result of it."""
+    if tuple([_value(size, numbers) for size in value.sizes]) != shape:
+        at = f" at {box.where}" if box.where else ""
+        raise ShapeError(
+            f"{name}: recorded for sizes at which {box.label}{at} returns [{value.shape}], but for "
+            f"{_sizes_text(numbers)} it returns {list(shape)}. Record it again for these sizes."
+        )
 
 
 def load(description: Any, tensors: Mapping[int, Tensor], numbers: Numbers) -> Any:
@@ -169,10 +245,15 @@ def store(description: Any, value: Any, tensors: dict[int, Tensor], numbers: Num
             numbers[description.expression] = value
     elif isinstance(description, Struct):
         parts = value.values() if isinstance(value, Mapping) else _parts(description, value)
+        if len(parts) != len(description.parts):
+            raise ShapeError(
+                f"recorded for sizes at which a call returns {len(description.parts)} tensors, but it returns "
+                f"{len(parts)}. Record it again for the new sizes."
+            )
         for inner, part in zip(description.parts, parts, strict=True):
             store(inner, part, tensors, numbers)
 
 
-def _parts(description: Struct, value: Any) -> Iterable[Any]:
+def _parts(description: Struct, value: Any) -> Sequence[Any]:
     """Return the parts of a container: the fields that its description names, or the elements of a sequence."""
     return [getattr(value, key) for key in description.keys] if description.keys else value

@@ -7,15 +7,16 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 - `builder` converts events to drafts of boxes and names their axes;
 - `freezer` converts drafts to frozen boxes, of which `assembly` makes the diagram.
 
-`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `trace_inputs`, `aten_calls` and
-`trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `recorded_calls` and `data_sizes` of
-the listener, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `trace_inputs`, `aten_calls`
+and `trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `recorded_calls` and `data_sizes`
+of the listener, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted
 from circuits.recording.call_arguments import python_signature
 from circuits.recording.events import Call
 from circuits.recording.fake_forms import FakeMode
+from circuits.recording.free_functions import FreeFunctions
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.seen import Seen
@@ -27,6 +28,7 @@ __all__ = [
     "Builder",
     "Call",
     "FakeMode",
+    "FreeFunctions",
     "Listener",
     "Seen",
     "Symbols",

@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, free_unbacked_symbols
+from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from circuits.diagram import Fixed, Size, size_text
@@ -36,9 +37,11 @@ in this order if a run on larger ones fails.
 class TracingShapeEnv(ShapeEnv):
     """A ShapeEnv that records the code that fixed each symbol, and the guards under which the trace is valid.
 
-    A guard that arises inside a torch operation is recorded if a size may rest on it (`_may_fix_a_size`): `x[:32]` has
-    32 rows if x has 32 or more, and the code may compute with this 32. The others arise again when the operation is
-    run again.
+    A condition that torch tests inside an operation is tested again when the operation is run again. Of these, only
+    those that a size in the code may rest on become guards (`_may_fix_a_size`); the others have the value that they
+    have for the hints, and torch concludes nothing from it, so that the user's own `if n == 2` is a guard also if an
+    operation has tested the same before. Where a size does rest on one of them, a run of the diagram finds another size
+    than the diagram states (see `circuits.diagram.interpreter.run`).
 
     Args:
         operation: Returns the name of the operation that is running, or "".
@@ -46,6 +49,8 @@ class TracingShapeEnv(ShapeEnv):
     Attributes:
         fixed_by: The call that fixed each symbol to a number or another expression, and its line as `model.py:12`.
         conditions: The recorded guards, in torch's symbols.
+        numbers: Of these, each equation of an expression with a number that the code needed, as in `int(n * 0.5)`, and
+            the call and the line that needed it. The number of parts of `chunk` is the user's.
     """
 
     def __init__(self, operation: Callable[[], str]) -> None:
@@ -53,18 +58,25 @@ class TracingShapeEnv(ShapeEnv):
         self.operation = operation
         self.fixed_by: dict[sympy.Symbol, tuple[str, str]] = {}
         self.conditions: list[Any] = []
+        self.numbers: dict[Any, tuple[str, str]] = {}
 
     def _set_replacement(self, a: sympy.Symbol, tgt: sympy.Expr, msg: str) -> None:
         by, where = current_call()
         self.fixed_by.setdefault(a, (self.operation() or by, where))
         super()._set_replacement(a, tgt, msg)
 
-    def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate_expr(self, orig_expr: Any, hint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        operation = self.operation()
+        if operation and not _may_fix_a_size(operation, orig_expr, hint):
+            with self.suppress_guards():
+                return super().evaluate_expr(orig_expr, hint, *args, **kwargs)
         before = len(self.guards)
-        result = super().evaluate_expr(*args, **kwargs)
-        for guard in self.guards[before:]:
-            if _may_fix_a_size(self.operation(), guard.expr):
-                self.conditions.append(guard.expr)
+        result = super().evaluate_expr(orig_expr, hint, *args, **kwargs)
+        new = [guard.expr for guard in self.guards[before:]]
+        self.conditions += new
+        if new and not isinstance(hint, bool) and not operation.endswith("chunk"):
+            by, where = current_call()
+            self.numbers[new[0]] = (operation or by, where)
         return result
 
 
@@ -77,18 +89,30 @@ _CLAMPING = re.compile(
 """
 
 
-def _may_fix_a_size(operation: str, guard: Any) -> bool:
-    """Return whether a size may rest on a guard that arose inside an operation; True outside operations.
+def _may_fix_a_size(operation: str, condition: Any, hint: Any) -> bool:
+    """Return whether a size may rest on a condition that is tested inside an operation; `hint` is its value.
 
-    Torch replaces symbols by equalities, so these are always kept. Inequalities are kept for operations that compare
-    sizes to choose one: elementwise operations compare strides, and a convolution chooses its algorithm by the batch
-    size, but their sizes have one formula. That an axis has more than one element decides how two equal sizes
-    broadcast, which makes no difference, but `squeeze` removes an axis of size 1.
+    A number that an operation needs (how many parts has a split?) may be the number of its results. Torch replaces a
+    symbol by an equation that can be solved for it, such as that of two sizes that are added, and simplifies by a
+    divisor. Other equations are of strides: whether a tensor is contiguous.
+
+    Inequalities matter to operations that compare sizes to choose one: elementwise operations compare strides, and a
+    convolution chooses its algorithm by the batch size, but their sizes have one formula. That an axis has more than
+    one element decides how two equal sizes broadcast, which makes no difference, but `squeeze` removes an axis of
+    size 1.
     """
-    if not operation or isinstance(guard, sympy.Eq):
+    if not isinstance(hint, bool):
         return True
-    is_not_one = isinstance(guard, sympy.Ne) and sympy.S.One in guard.args
+    if isinstance(condition, sympy.Eq if hint else sympy.Ne):
+        return _is_solvable(condition.lhs, condition.rhs)
+    is_not_one = isinstance(condition, sympy.Eq if not hint else sympy.Ne) and sympy.S.One in condition.args
     return _CLAMPING.match(operation) is not None and (not is_not_one or operation.startswith("squeeze"))
+
+
+def _is_solvable(left: Any, right: Any) -> bool:
+    """Return whether torch can solve an equation for a symbol, or for the remainder of a division of symbols."""
+    inner = left.atoms(FloorDiv, Mod, Max, Min) | right.atoms(FloorDiv, Mod, Max, Min)
+    return not inner or (len(inner) == 1 and inner <= {left, right} and isinstance(left, Mod))
 
 
 @dataclass
@@ -146,7 +170,7 @@ class Symbols:
         return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
 
     def text(self, size: Any) -> str:
-        """Return the text of a size for a message."""
+        """Return the text of a size, or of an expression in torch's symbols, for a message."""
         return size_text(self.size(size))
 
     def translate(self, text: str) -> str:
@@ -156,7 +180,11 @@ class Symbols:
         return text
 
     def fixed(self) -> tuple[Fixed, ...]:
-        """Return the axes that the run fixed to a number or a function of other axes, with the code that fixed them."""
+        """Return what the run fixed, with the code that fixed it.
+
+        These are axes that became a number or a function of other axes, then expressions of free axes that the code
+        needed as a number: `n//2`.
+        """
         found = []
         for symbol, expression in self.expressions.items():
             target = self.env.replace(symbol)
@@ -165,6 +193,11 @@ class Symbols:
                 found.append(
                     Fixed(str(axis_symbol(expression)), self.size(target * multiple_of(expression)), by, where)
                 )
+        for equation, (by, where) in self.env.numbers.items():
+            expression = self.env.replace(equation.lhs)
+            if not expression.is_number:
+                number = equation.rhs if equation.rhs.is_Float else int(equation.rhs)
+                found.append(Fixed(self.text(expression), number, by, where))
         return tuple(found)
 
     def guards(self) -> tuple[Any, ...]:

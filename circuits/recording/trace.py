@@ -21,6 +21,7 @@ from circuits.recording.aten_calls import RecordedFakeMode
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import BoundCall, bind_call, target_name
 from circuits.recording.fake_copy import FakeCopier
+from circuits.recording.free_functions import FreeFunctions
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
@@ -110,14 +111,16 @@ def _trace(
 ) -> Diagram:
     """Return the diagram of one run, with the hints of `symbols` for free axes."""
     mode = RecordedFakeMode(listener, shape_env=symbols.env, allow_non_fake_inputs=True)
-    listener.format_size = symbols.text
+    listener.format_size = mode.format_size = symbols.text
     listener.on_event = partial(refuse_data_dependent_sizes, listener, symbols)
     copier = FakeCopier(mode, listener)
     refuse_lazy_modules(target)
     with unrecorded():
         run = copier.target(target)
     symbols.used_hints |= {size for parameter in parameters_of_target(target) for size in parameter.shape}
-    with unrecorded(), translated_errors(symbols), mode, enable_python_dispatcher():
+    with (
+        unrecorded(), translated_errors(symbols), mode, enable_python_dispatcher(), FreeFunctions(sizes_only=True),
+    ):  # fmt: skip
         given = trace_inputs(target, axes, symbols, sizes, args, kwargs, copier.inputs)
         bound = bind_call(target, given.args, given.kwargs)
         _run(listener, target, run, bound)

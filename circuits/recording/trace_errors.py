@@ -31,6 +31,13 @@ _TRANSLATIONS = {
 }
 """Parts of torch's messages about fake tensors and free sizes, each with the message that replaces it."""
 
+_NOT_SYMBOLIC = (
+    "the run computes with a free size what torch's symbolic numbers do not support: {by} at {where} ({error})\n"
+    "give the axis a size, trace(..., sizes={{...}}), or use + - * // % / ** (n // 3 and n % 3 for divmod(n, 3))"
+)
+_SYMBOLIC_NUMBERS = ("SymInt", "SymFloat", "SymBool", "numpy.object_")
+"""Types of free sizes in messages of Python and numpy; numpy makes arrays of objects of them."""
+
 
 def refuse_data_dependent_sizes(listener: Listener, symbols: Symbols, event: Event, _: Any) -> None:
     """Raise CircuitError if a call returned a tensor whose sizes depend on data; for use as `Listener.on_event`."""
@@ -46,9 +53,10 @@ def refuse_data_dependent_sizes(listener: Listener, symbols: Symbols, event: Eve
 def translated_errors(symbols: Symbols) -> Iterator[None]:
     """Translate the exceptions raised inside the `with`.
 
-    An exception that was raised because the run needs data or hashes a free size is replaced by a CircuitError with the
-    line of user code. In the messages of other exceptions, torch's symbols are replaced by the user's axis names. The
-    log messages of torch about fake tensors are suppressed inside the `with`.
+    An exception that was raised because the run needs data, or does with a free size what cannot be done with a
+    symbolic number, is replaced by a CircuitError with the line of user code. In the messages of other exceptions,
+    torch's symbols are replaced by the user's axis names. The log messages of torch about fake tensors are suppressed
+    inside the `with`.
     """
     log = logging.getLogger("torch._subclasses.fake_tensor")
     try:
@@ -64,6 +72,9 @@ def translated_errors(symbols: Symbols) -> Iterator[None]:
             if text in str(error):
                 by, where = _user_line(error)
                 raise CircuitError(message.format(by=by, where=where)) from error
+        if isinstance(error, (TypeError, AttributeError)) and any(kind in str(error) for kind in _SYMBOLIC_NUMBERS):
+            by, where = _user_line(error)
+            raise CircuitError(_NOT_SYMBOLIC.format(by=by, where=where, error=error)) from error
         error.args = tuple([symbols.translate(part) if isinstance(part, str) else part for part in error.args])
         raise
     finally:

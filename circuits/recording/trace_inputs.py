@@ -12,7 +12,7 @@ from circuits.diagram import tensors
 from circuits.errors import CircuitError
 from circuits.recording.call_arguments import python_signature, target_name
 from circuits.recording.symbols import Symbols
-from circuits.signature import Axes, Number, Rest, parse_axes, show_axes
+from circuits.signature import Axes, Number, Rest, normalized, parse_axes, show_axes
 
 
 class TraceInputs(NamedTuple):
@@ -38,7 +38,7 @@ def trace_inputs(
         target: The circuit, module or function.
         axes: The axes of the tensor arguments, separated by commas; None if the user did not name them.
         symbols: The free axes of the trace; axes without a given size are added.
-        sizes: Sizes of axes by name.
+        sizes: Sizes of axes by name; Python's spelling of a name counts, as for keyword arguments.
         args: The user's positional arguments.
         kwargs: The user's keyword arguments.
         fake: Returns a copy of an argument of this name, in which every tensor is a fake tensor.
@@ -48,6 +48,7 @@ def trace_inputs(
             no signature, although the target needs arguments.
     """
     named = [parse_axes(part) for part in axes.split(",")] if axes is not None else None
+    sizes = _normalized(sizes)
     given = tensors((args, kwargs))
     circuit = find_circuit(target)
     if args and not given and circuit is not None:
@@ -75,6 +76,14 @@ def trace_inputs(
         )
     made = _make_tensors(target, circuit.signature.inputs, circuit.inputs, circuit, symbols, sizes)
     return TraceInputs(made, kwargs, ())
+
+
+def _normalized(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return sizes by names as Python spells them; raise CircuitError if two names are two spellings of one."""
+    found = {normalized(name): size for name, size in sizes.items()}
+    if len(found) < len(sizes):
+        raise CircuitError(f"sizes ({', '.join(sizes)}) has two spellings of one name: Python reads them as one")
+    return found
 
 
 def _copies(args: Any, kwargs: Any, fake: Callable[[Any, str], Any]) -> tuple[Any, Any]:

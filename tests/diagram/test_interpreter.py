@@ -80,23 +80,16 @@ def test_convolutions_at_new_sizes(shape: tuple[int, ...]) -> None:
     "make",
     [
         lambda: nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True),
+        lambda: nn.GRU(8, 6, 2, batch_first=True, bidirectional=True),
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
     ],
-    ids=["lstm", "transformer"],
+    ids=["lstm", "gru", "transformer"],
 )
 def test_sequences_at_new_lengths(make: Callable[[], nn.Module], length: int) -> None:
     model = make()
     diagram = trace(model, axes="3 n 8")
     assert diagram.fixed == ()
     equal(diagram, model, torch.randn(3, length, 8))
-
-
-def test_a_length_that_torch_iterates_over_is_fixed_and_reported() -> None:
-    model = nn.GRU(8, 6, batch_first=True)
-    diagram = trace(model, axes="3 n 8")
-    (fixed,) = diagram.fixed
-    assert (fixed.axis, fixed.by) == ("n", "gru")
-    equal(diagram, model, torch.randn(3, int(fixed.size), 8))
 
 
 def in_place_and_indices(x: Tensor) -> Tensor:

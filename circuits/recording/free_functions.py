@@ -1,0 +1,198 @@
+"""Forms of torch functions that keep a size free where torch itself needs it as a number: `x[n // 2]`, `torch.gru`.
+
+They compute the fake result of a call; the call itself is recorded, and is what a diagram runs. Most of the forms are
+made of operations that compute the same. `torch.gru` and `torch.linspace` have forms whose results have only the right
+sizes, dtype and device; a backward circuit, which is made of the operations inside a call, does not use these.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import SymBool, SymFloat, SymInt, Tensor
+from torch.overrides import TorchFunctionMode
+
+_SYMBOLIC = (SymInt, SymFloat, SymBool)
+
+
+class FreeFunctions(TorchFunctionMode):
+    """A function mode in which calls with symbolic numbers, or on axes of free sizes, run the forms of this module.
+
+    Args:
+        sizes_only: Whether to use also the forms whose results have only the right sizes.
+    """
+
+    def __init__(self, sizes_only: bool) -> None:
+        super().__init__()
+        self.forms = _EQUAL | _SIZES_ONLY if sizes_only else _EQUAL
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        form = self.forms.get(func)
+        found = NotImplemented if form is None else form(*args, **kwargs or {})
+        return func(*args, **kwargs or {}) if found is NotImplemented else found
+
+
+def _is_free(*sizes: Any) -> bool:
+    """Return whether one of these numbers is symbolic, and not fixed to a number."""
+    return any(isinstance(size, _SYMBOLIC) and not size.node.expr.is_number for size in sizes)
+
+
+# Equal forms ----------------------------------------------------------------------------------------------------------
+
+
+def _index(x: Tensor, index: Any) -> Any:
+    """`x[:, n // 2]` as a slice of one element without its axis; other indices than numbers, slices and `...` stay."""
+    parts = index if isinstance(index, tuple) else (index,)
+    places = [place for place, part in enumerate(parts) if isinstance(part, SymInt) and _is_free(part)]
+    if not places or not all(isinstance(part, (int, slice, SymInt, type(...))) for part in parts):
+        return NotImplemented
+    rest = x.ndim - len(parts) + 1
+    axes = [place if ... not in parts[:place] else place + rest - 1 for place in range(len(parts))]
+    for place in places:
+        # The axis stays, with one element, so that the later axes keep their numbers.
+        x = x.select(axes[place], parts[place]).unsqueeze(axes[place])
+    return x[tuple([0 if place in places else part for place, part in enumerate(parts)])]
+
+
+def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+    """`torch.tensor([n, 2])` as a stack of scalars."""
+    if not _has_free(data):
+        return NotImplemented
+    stacked = _stacked(data, dtype or _dtype(data), device)
+    return stacked.requires_grad_() if requires_grad else stacked
+
+
+def _as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
+    return _tensor(data, dtype=dtype, device=device)
+
+
+def _new_tensor(x: Tensor, data: Any, *, dtype: Any = None, device: Any = None, **options: Any) -> Any:
+    return _tensor(data, dtype=dtype or x.dtype, device=device or x.device, **options)
+
+
+def _has_free(data: Any) -> bool:
+    return any(map(_has_free, data)) if isinstance(data, (list, tuple)) else _is_free(data)
+
+
+def _dtype(data: Any) -> torch.dtype:
+    """Return the dtype that `torch.tensor` infers for nested lists of numbers."""
+    if isinstance(data, (list, tuple)):
+        return torch.result_type(*[torch.empty((), dtype=_dtype(part)) for part in (data * 2)[:2]])
+    kinds = {
+        bool: torch.bool,
+        SymBool: torch.bool,
+        float: torch.get_default_dtype(),
+        SymFloat: torch.get_default_dtype(),
+    }
+    return kinds.get(type(data), torch.int64)
+
+
+def _stacked(data: Any, dtype: torch.dtype, device: Any) -> Tensor:
+    if isinstance(data, (list, tuple)):
+        return torch.stack([_stacked(part, dtype, device) for part in data])
+    return torch.scalar_tensor(data, dtype=dtype, device=device)
+
+
+def _max_pool1d(
+    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:  # fmt: skip
+    """`max_pool1d` as `max_pool2d` over a second axis of size 1."""
+    if not _is_free(*x.shape):
+        return NotImplemented
+    each = [_one(part) for part in (kernel_size, stride or kernel_size, padding, dilation)]
+    pairs = [(other, size) for other, size in zip((1, 1, 0, 1), each, strict=True)]
+    pool = F.max_pool2d_with_indices if return_indices else F.max_pool2d
+    found: Any = pool(x.unsqueeze(-2), *pairs, ceil_mode=ceil_mode)
+    return tuple([part.squeeze(-2) for part in found]) if return_indices else found.squeeze(-2)
+
+
+def _max_pool1d_with_indices(x: Tensor, kernel_size: Any, *args: Any, **options: Any) -> Any:
+    return _max_pool1d(x, kernel_size, *args, **{**options, "return_indices": True})
+
+
+def _one(size: Any) -> Any:
+    """Return the number in a tuple of one number, or the number itself."""
+    return size[0] if isinstance(size, (tuple, list)) else size
+
+
+def _one_hot(x: Tensor, num_classes: Any = -1) -> Any:
+    """`one_hot` of a free number of classes as a comparison."""
+    if not _is_free(num_classes):
+        return NotImplemented
+    return (x.unsqueeze(-1) == torch.arange(num_classes, device=x.device)).long()
+
+
+def _cov(x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+    """`cov` without its warning, for which torch reads whether there are enough observations."""
+    x = x if x.ndim > 1 else x.view(1, -1)
+    given = [each for each in (fweights, aweights) if each is not None]
+    weights = given[0] * given[-1] if len(given) == 2 else given[0] if given else None
+    total: Any = torch.scalar_tensor(x.shape[1], dtype=torch.long) if weights is None else weights.sum()
+    lost: Any = correction
+    if weights is not None and aweights is not None and correction != 0:
+        lost = correction * (weights * aweights).sum() / total
+    weighted = x if weights is None else x * weights
+    x = x - (weighted.sum(1) / total).unsqueeze(1)
+    weighted = x if weights is None else x * weights
+    return (x @ weighted.t().conj() / (total - lost).clamp(min=0)).squeeze()
+
+
+def _corrcoef(x: Tensor) -> Tensor:
+    """`corrcoef` with this form of `cov`."""
+    found = _cov(x)
+    if found.ndim == 0:
+        return found / found
+    deviation = (found.diagonal().real if found.is_complex() else found.diagonal()).sqrt()
+    found = found / deviation.unsqueeze(1) / deviation.unsqueeze(0)
+    if found.is_complex():
+        return torch.complex(found.real.clamp(-1, 1), found.imag.clamp(-1, 1))
+    return found.clamp(-1, 1)
+
+
+# Forms of the right sizes ---------------------------------------------------------------------------------------------
+
+
+def _spaced(start: Any, end: Any, steps: Any, *_: Any, dtype: Any = None, device: Any = None, **options: Any) -> Any:
+    """`linspace` and `logspace` with a free number of steps."""
+    if not _is_free(start, end, steps) or options.get("out") is not None:
+        return NotImplemented
+    found = torch.empty(steps, dtype=dtype or torch.get_default_dtype(), device=device)
+    return found.requires_grad_() if options.get("requires_grad") else found
+
+
+def _recurrent(x: Tensor, state: Tensor, parameters: Sequence[Tensor], *options: Any, batch_first: bool = False) -> Any:
+    """`gru`, `rnn_tanh` and `rnn_relu` of a sequence of free length: the last layer's output, and the last state."""
+    if isinstance(parameters, Tensor) or len(options) != 6 or not _is_free(*x.shape):
+        return NotImplemented  # Packed sequences have another signature: x, batch_sizes, state, parameters, ...
+    *_, is_bidirectional, _batch_first = options
+    size = state.shape[-1] * (2 if is_bidirectional else 1)
+    # Adding all inputs gives the results their dtype, and a gradient.
+    total: Any = sum([each.sum() for each in (x, state, *parameters)]) * 0
+    return total.expand(*x.shape[:-1], size).clone(), state + total
+
+
+Form = Callable[..., Any]
+_EQUAL: dict[Any, Form] = {
+    Tensor.__getitem__: _index,
+    torch.tensor: _tensor,
+    torch.as_tensor: _as_tensor,
+    torch.asarray: _as_tensor,
+    Tensor.new_tensor: _new_tensor,
+    F.max_pool1d: _max_pool1d,
+    F.max_pool1d_with_indices: _max_pool1d_with_indices,
+    torch.max_pool1d: _max_pool1d,
+    F.one_hot: _one_hot,
+    torch.cov: _cov,
+    Tensor.cov: _cov,
+    torch.corrcoef: _corrcoef,
+    Tensor.corrcoef: _corrcoef,
+}
+_SIZES_ONLY: dict[Any, Form] = {
+    torch.linspace: _spaced,
+    torch.logspace: _spaced,
+    torch.gru: _recurrent,
+    torch.rnn_tanh: _recurrent,
+    torch.rnn_relu: _recurrent,
+}
