@@ -27,7 +27,7 @@ from circuits import CircuitError, circuit, einsum, rearrange, repeat
 
 from .parts.cache import KeyValueCache
 from .parts.fused_attention import fused_attention, fused_grouped_attention
-from .parts.masks import band, clear_unseen, combine, combine_all, refuse_other_length, softmax_or_zeros
+from .parts.masks import band, clear_unseen, combine, combine_all, masked_out, refuse_other_length, softmax_or_zeros
 from .parts.positions import RotaryPositions
 from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
@@ -71,10 +71,9 @@ def attention(
         query, key, value = clear_unseen(allowed, query, key, value)
     score = einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")
     score = score if allowed is None else combine(score, allowed)
-    weight = score.softmax(-1) if mask is None and window is None else softmax_or_zeros(score)
-    if dropout:
-        weight = F.dropout(weight, dropout)
-    return einsum(weight, value, "... y x, ... x k -> ... y k")
+    weight = softmax_or_zeros(score) if may_hide else score.softmax(-1)
+    mixed = einsum(F.dropout(weight, dropout) if dropout else weight, value, "... y x, ... x k -> ... y k")
+    return mixed.masked_fill(masked_out(score).all(-1, keepdim=True), 0) if may_hide else mixed
 
 
 attention.kernel(fused_attention)

@@ -9,9 +9,10 @@ from circuits.errors import CircuitError
 from circuits.laws.backward_circuit import custom_backward_rule
 from circuits.laws.dependence import causal, independent
 from circuits.laws.derivatives import gradcheck
-from circuits.laws.equality import compiles, equals, kernel
+from circuits.laws.equality import compiles, equals
 from circuits.laws.equivariance import equivariant, shifting
 from circuits.laws.inputs import Source
+from circuits.laws.kernels import kernel
 from circuits.laws.lifting import broadcasting
 from circuits.laws.linearity import linear, multilinear
 from circuits.laws.output_shapes import shapes

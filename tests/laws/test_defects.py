@@ -49,7 +49,7 @@ ATTENTION = "... y k, ... x k, ... x k -> ... y k"
 
 def scores(query: Tensor, key: Tensor) -> Tensor:
     """The scores of queries and keys, before softmax."""
-    return einsum(query, key, "... y k, ... x k -> ... y x") * query.shape[-1] ** -0.5
+    return einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")
 
 
 def mixed(score: Tensor, value: Tensor) -> Tensor:
@@ -229,6 +229,41 @@ def _(wrong: bool) -> Any:
     return attention_by(run)
 
 
+@found_by(laws.kernel)
+def _(wrong: bool) -> Any:
+    """A definition scales the scores, which overflow in float16, and not the queries."""
+
+    @circuit(ATTENTION)
+    def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scale = query.shape[-1] ** -0.5
+        before, after = (1.0, scale) if wrong else (scale, 1.0)
+        return mixed(einsum(query * before, key, "... y k, ... x k -> ... y x") * after, value)
+
+    attention.kernel(lambda query, key, value: F.scaled_dot_product_attention(query, key, value))
+    return attention
+
+
+@found_by(laws.kernel, inputs={"mask": torch.bool}, sizes={"y": 9, "x": 2})
+def _(wrong: bool) -> Any:
+    """NaN in a value that a mask hides from all queries reaches the output of a kernel."""
+
+    @circuit(ATTENTION, optional={"mask": "... y x"})
+    def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        score = scores(query, key)
+        if mask is None:
+            return mixed(score, value)
+        return mixed(score.masked_fill(~mask, -torch.inf), value.where(mask.any(-2)[..., None], 0))
+
+    @attention.kernel
+    def _(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None and not wrong:
+            value = value.where(mask.any(-2)[..., None], 0)
+        score = scores(query, key)
+        return mixed(score if mask is None else score.masked_fill(~mask, -torch.inf), value)
+
+    return attention
+
+
 @found_by(laws.kernel, sizes={"m": 5, "k": 5})
 def _(wrong: bool) -> Any:
     """A square weight is transposed."""
@@ -362,8 +397,8 @@ def _(wrong: bool) -> Any:
 each = pytest.mark.parametrize("name", DEFECTS)
 
 
-def test_there_are_twenty_five() -> None:
-    assert len(DEFECTS) == 25
+def test_there_are_twenty_seven() -> None:
+    assert len(DEFECTS) == 27
 
 
 @each

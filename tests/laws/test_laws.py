@@ -264,6 +264,25 @@ def test_a_law_that_does_not_apply_does_not_pass(law: Callable[..., None], f: An
         law(f)
 
 
+def test_a_dtype_in_which_a_circuit_cannot_compute_is_left_out() -> None:
+    """A function that holds numbers in float32, and an operation that torch does not have in half precision."""
+    weight = torch.randn(3)
+    weighted = circuit("a 3 -> a")(lambda x: x @ weight)
+    weighted.kernel(lambda x: torch.mv(x, weight))
+    laws.kernel(weighted)
+    inverse = circuit("3 3 -> 3 3")(lambda x: torch.linalg.inv(x))
+    inverse.kernel(lambda x: torch.linalg.solve(x, torch.eye(3, dtype=x.dtype)))
+    laws.kernel(inverse)
+
+
+def test_kernels_are_compared_in_half_precision_unless_dtypes_are_given() -> None:
+    f = circuit("a -> a")(lambda x: x + x)
+    f.kernel(lambda x: x + x if x.dtype != torch.bfloat16 else 2.2 * x)
+    laws.kernel(f, dtypes=[torch.float64, torch.float32, torch.float16])
+    with pytest.raises(AssertionError, match="bfloat16, contiguous"):
+        laws.kernel(f)
+
+
 # --- No side effects --------------------------------------------------------------------------------------------------
 
 
