@@ -5,7 +5,8 @@ May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` 
 (converts it to data for JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
 converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
 parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
-results have sizes that depend on data; `readings` are the calls that read numbers of data.
+results have sizes that depend on data; `operators` are those that take functions; `readings` are the calls that read
+numbers of data.
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
@@ -29,6 +30,7 @@ from circuits.diagram.operations import (
     operation_name,
     returning_first,
 )
+from circuits.diagram.operators import DATA_DEPENDENT_OPERATORS, Operator, opened
 from circuits.diagram.readings import Reading, reading
 from circuits.diagram.rows import box_row, row_line
 from circuits.diagram.structure import (
@@ -50,6 +52,7 @@ from circuits.diagram.table import in_ascii
 
 __all__ = [
     "ACTIONS",
+    "DATA_DEPENDENT_OPERATORS",
     "ITERATE",
     "READ",
     "RECORD",
@@ -61,6 +64,7 @@ __all__ = [
     "CustomBackward",
     "Diagram",
     "Fixed",
+    "Operator",
     "Reading",
     "Scalar",
     "Size",
@@ -81,6 +85,7 @@ __all__ = [
     "leaves",
     "map_tensors",
     "mutates",
+    "opened",
     "operation_name",
     "reading",
     "returning_first",

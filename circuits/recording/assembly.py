@@ -1,6 +1,6 @@
 """Assemble the diagram of a recorded run: its box, with what is needed to run it again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import sympy
@@ -59,7 +59,7 @@ def _refusal(box: Box, record: Record) -> str:
     """Return why a diagram can be read but not run; empty if it can be run."""
     if box.note:
         return f"{box.note}, in which tensors are not recorded (return a tuple, dict or dataclass)"
-    reader = next((each for each in box.walk() if record.unrecorded.intersection(_numbers(each))), None)
+    reader = next((each for each in _boxes_that_run(box) if record.unrecorded.intersection(_numbers(each))), None)
     if reader is None:
         return ""
     at = f" at {reader.where}" if reader.where else ""
@@ -67,6 +67,13 @@ def _refusal(box: Box, record: Record) -> str:
         f"{reader.label}{at} reads a tensor that code made during the run which is not recorded (C++, another thread, "
         "a constructor such as torch.FloatTensor): make it by a torch function, such as torch.tensor"
     )
+
+
+def _boxes_that_run(box: Box) -> Iterator[Box]:
+    """Yield the boxes of a diagram, but not those inside a box that is run as a whole."""
+    yield box
+    for inner in box.boxes if box.call is None else ():
+        yield from _boxes_that_run(inner)
 
 
 def _numbers(box: Box) -> list[int]:

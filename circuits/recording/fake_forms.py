@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import SymInt, Tensor
+from torch._higher_order_ops.utils import registered_hop_fake_fns
+from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_impls import _view_unbacked_meta
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -52,15 +54,19 @@ class FakeMode(FakeTensorMode):
     """A fake mode that knows the fake forms of this file.
 
     It refuses to split a free axis into parts of a given size, as an iteration does: the number of the results would be
-    that of one example size.
+    that of one example size. Operators that take functions (`torch.cond`) have fake forms for torch's own class only;
+    they call a mode of another class if it has `supports_higher_order_operators`.
 
     Attributes:
         format_size: Returns the text of a size for a message.
     """
 
+    supports_higher_order_operators = True
     format_size: Callable[[Any], str] = str
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator) and func not in registered_hop_fake_fns:
+            return func.python_key_table[FakeTensorMode](self, *args, **(kwargs or {}))
         form, dtypes = _FORMS.get(func, (None, ()))
         if form is not None and args[0].dtype in dtypes:
             return form(*args, **(kwargs or {}))

@@ -5,14 +5,16 @@ call.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from circuits import switch
-from circuits.diagram import TRACED_INTO, describe
+from circuits.diagram import DATA_DEPENDENT_OPERATORS, TRACED_INTO, Operator, describe, opened
 from circuits.recording.events import Enter, Leave
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.module_paths import register_paths
@@ -145,6 +147,48 @@ def record_function_call(
         return call()
     with listener.paused():
         return listener.record_call(function, args, kwargs, getattr(function, "name", ""), call)
+
+
+def record_operator(
+    listener: Listener, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]
+) -> Any:
+    """Record the call of an operator that takes functions as one call, and return its result.
+
+    `call(*args, **kwargs)` makes the original call. In a run on data the functions run, so that only operators that
+    choose by data are recorded as one call. A diagram calls the code around a `torch.func` transform again, so that
+    inside it the calls in the functions are recorded.
+    """
+    is_one_call = listener.definitions or operator.name() in DATA_DEPENDENT_OPERATORS
+    if not listener.stack or listener.is_paused or not is_one_call:
+        return call(*args, **kwargs)
+    level = functorch.maybe_current_level()
+    if level is not None:
+        listener.stack.mark_whole(level)
+        return _with_tuples(call, *args) if operator.name() == "cond" else call(*args, **kwargs)
+
+    def run_unrecorded() -> Any:
+        with torch._C.DisableTorchFunction(), switch.set_recorder(None):
+            return call(*args, **kwargs)
+
+    with listener.paused():
+        return listener.record_call(Operator(operator), opened(args), opened(kwargs), "", run_unrecorded)
+
+
+def _with_tuples(
+    cond: Callable[..., Any], condition: Any, true: Callable[..., Any], false: Callable[..., Any], operands: Any
+) -> Any:
+    """Return the result of `cond` with functions that return tuples, as torch's rule for `vmap` requires.
+
+    Unless a recording is active, torch compiles the functions, and then they do.
+    """
+    results: list[Any] = []
+
+    def as_tuple(function: Callable[..., Any], *args: Any) -> Any:
+        results.append(function(*args))
+        return (results[-1],) if isinstance(results[-1], Tensor) else results[-1]
+
+    result = cond(condition, partial(as_tuple, true), partial(as_tuple, false), operands)
+    return result[0] if isinstance(results[-1], Tensor) else result
 
 
 def uncompiled(target: Any) -> Any:

@@ -1,10 +1,10 @@
 """Interception: while a recording is active, patch the entry points that torch's function modes do not intercept.
 
-These are `nn.Module.__call__`, `vmap`, `autograd.Function.apply`, the call of a TorchScript function, and
-`torch.from_numpy`. They are patched when the first recording of the process starts, and restored when the last one
-ends, in any thread. A patched entry point passes the call to the recorder of the current thread; in a thread without a
-recorder the original call runs. `has_torch_function` is patched too, so that recording does not disable torch's fused
-Transformer layers.
+These are `nn.Module.__call__`, `vmap`, `autograd.Function.apply`, `torch.from_numpy`, and the calls of a TorchScript
+function and of an operator that takes functions (`torch.cond`). They are patched when the first recording of the
+process starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the
+recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
+too, so that recording does not disable torch's fused Transformer layers.
 
 Whatever fails while a recording begins, runs or ends, every patched attribute and the compiler stance are restored when
 no recording is active any more. The calls are passed on only to a `Listener`; another recorder of the thread (one that
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import eval_frame
 from torch._functorch import apis
+from torch._ops import HigherOrderOperator
 from torch.overrides import _get_current_function_mode_stack
 
 from circuits import switch
@@ -34,6 +35,7 @@ from circuits.recording.intercepted_calls import (
     record_autograd_function,
     record_function_call,
     record_module,
+    record_operator,
     record_vmap,
 )
 from circuits.recording.listener import Listener
@@ -108,6 +110,7 @@ def _patch_entry_points(root: Any) -> None:
     _patch(apis, "vmap_impl", _intercept_vmap)
     _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
     _patch(torch, "from_numpy", _intercept_from_numpy)
+    _patch(HigherOrderOperator, "__call__", _intercept_operator)
     _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
     _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
     # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
@@ -206,6 +209,20 @@ def _record_call(recorder: Any, function: Any, original: Any, args: tuple[Any, .
         return original(*args, **kwargs)
     call = partial(_record_call, recorder.outer, function, original, args, kwargs)
     return record_function_call(recorder, function, args, kwargs, call)
+
+
+def _intercept_operator(original: Any) -> Any:
+    """Return a replacement for the `__call__` of operators that take functions, whose calls are not recorded inside."""
+
+    def dispatch(recorder: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(recorder, Listener):
+            return original(operator, *args, **kwargs)
+        return record_operator(recorder, operator, args, kwargs, partial(dispatch, recorder.outer, operator))
+
+    def __call__(operator: Any, *args: Any, **kwargs: Any) -> Any:
+        return dispatch(switch.current(), operator, *args, **kwargs)
+
+    return __call__
 
 
 def _intercept_has_torch_function(original: Any) -> Any:
