@@ -38,7 +38,7 @@ from circuits.recording.data_sizes import DataSizes
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.module_paths import register_paths
 from circuits.recording.open_boxes import OpenBoxes
-from circuits.recording.recorded_calls import circuit_tensors, is_recorded, without_modes
+from circuits.recording.recorded_calls import circuit_tensors, is_recorded, refuse_reading_memory, without_modes
 from circuits.recording.thread_modes import in_function_mode
 from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
@@ -130,6 +130,8 @@ class Listener(TorchFunctionMode):
             pattern,
             user_line() if self.lines else "",
         )
+        if self.definitions:
+            refuse_reading_memory(function)
         before, self.current_operation = self.current_operation, function
         try:
             result = run()

@@ -11,6 +11,15 @@ from circuits.diagram import Wire, describe, leaves, reading
 from circuits.recording.events import Call
 from circuits.recording.user_frames import user_line
 
+_READING_MEMORY = frozenset({Tensor.apply_, Tensor.map_, Tensor.map2_})
+"""Functions that call a Python function with each number of a tensor; without data they end the process."""
+
+
+def refuse_reading_memory(function: Any) -> None:
+    """Raise the exception that stands for a need of data if a function reads the memory of a tensor directly."""
+    if function in _READING_MEMORY:
+        raise DataDependentOutputException(function)
+
 
 def is_recorded(event: Call, result: Any, without_data: bool) -> bool:
     """Return whether a call is recorded whose result is no tensor.

@@ -28,7 +28,7 @@ from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace_errors import refuse_data_dependent_sizes, translated_errors
-from circuits.recording.trace_inputs import parameters_of_target, refuse_lazy_modules, trace_inputs
+from circuits.recording.trace_inputs import parameters_of_target, refuse_untraceable_modules, trace_inputs
 
 
 def trace(
@@ -114,7 +114,7 @@ def _trace(
     listener.format_size = mode.format_size = symbols.text
     listener.on_event = partial(refuse_data_dependent_sizes, listener, symbols)
     copier = FakeCopier(mode, listener)
-    refuse_lazy_modules(target)
+    refuse_untraceable_modules(target)
     with unrecorded():
         run = copier.target(target)
     symbols.used_hints |= {size for parameter in parameters_of_target(target) for size in parameter.shape}

@@ -6,7 +6,13 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from circuits.diagram import operation_name, wires
@@ -20,12 +26,29 @@ _DATA_DEPENDENT = (
     "the run needs a value that depends on data: {by} at {where}\n"
     "trace runs the code once, without data: use track on a real run, or compute without that value (torch.where)"
 )
+_NOT_WITHOUT_DATA = (
+    "torch cannot run this without data: {by} at {where} ({error})\n"
+    "trace runs the code once, without data: use track on a real run"
+)
 _TRANSLATIONS = {
     "got FakeTensor": _DATA_DEPENDENT,
     "not FakeTensor": _DATA_DEPENDENT,
     ".numpy() is not supported for tensor subclasses": _DATA_DEPENDENT,
     "passed to FakeTensor.__format__": _DATA_DEPENDENT,
     "but its data is not allocated yet": _DATA_DEPENDENT,
+    **dict.fromkeys(
+        (
+            "quantized nyi in meta tensors",
+            "Cannot access storage of OpaqueTensorImpl",
+            "could not find kernel for aten",
+            "There was no fake impl registered",
+            "is not supported for tensor subclasses",
+            "_share_fd_: only available on CPU",
+            "Not available for 'meta' device type",
+            "failed in the TorchScript interpreter",
+        ),
+        _NOT_WITHOUT_DATA,
+    ),
     "unhashable type: non-nested SymInt": "the run hashes a free size, for example as a dict key: {by} at {where}\n"
     "give the axis a size, trace(..., sizes={{...}})",
 }
@@ -37,6 +60,10 @@ _NOT_SYMBOLIC = (
 )
 _SYMBOLIC_NUMBERS = ("SymInt", "SymFloat", "SymBool", "numpy.object_")
 """Types of free sizes in messages of Python and numpy; numpy makes arrays of objects of them."""
+
+
+_LAYERS = f"{nn.__file__}".rpartition("/")[0]
+"""The folder of `torch.nn`."""
 
 
 def refuse_data_dependent_sizes(listener: Listener, symbols: Symbols, event: Event, _: Any) -> None:
@@ -71,7 +98,10 @@ def translated_errors(symbols: Symbols) -> Iterator[None]:
         for text, message in _TRANSLATIONS.items():
             if text in str(error):
                 by, where = _user_line(error)
-                raise CircuitError(message.format(by=by, where=where)) from error
+                raise CircuitError(message.format(by=by, where=where, error=_summary(error))) from error
+        if isinstance(error, (UnsupportedFakeTensorException, UnsupportedOperatorException)):
+            by, where = _user_line(error)
+            raise CircuitError(_NOT_WITHOUT_DATA.format(by=by, where=where, error=_summary(error))) from error
         if isinstance(error, (TypeError, AttributeError)) and any(kind in str(error) for kind in _SYMBOLIC_NUMBERS):
             by, where = _user_line(error)
             raise CircuitError(_NOT_SYMBOLIC.format(by=by, where=where, error=error)) from error
@@ -85,15 +115,25 @@ def _suppress(_: logging.LogRecord) -> bool:
     return False
 
 
+def _summary(error: BaseException) -> str:
+    """Return the first line of a message of torch; of TorchScript the last, before which is its own traceback."""
+    lines = f"{error}".strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "TorchScript" in lines[0] else 0].strip()
+
+
 def _user_line(error: BaseException) -> tuple[str, str]:
-    """Return the innermost line of user code in a traceback: the source text in backticks, and `model.py:12`."""
-    place = None
-    frame = error.__traceback__
-    while frame is not None:
-        if is_user_file(frame.tb_frame.f_code.co_filename):
-            place = frame
-        frame = frame.tb_next
-    if place is None:
+    """Return the innermost line of user code in a traceback: the source text in backticks, and `model.py:12`.
+
+    Without user code, as where a layer of `torch.nn` is traced, it is the innermost line of `torch.nn`.
+    """
+    places: dict[bool, Any] = {}
+    traceback = error.__traceback__
+    while traceback is not None:
+        name = traceback.tb_frame.f_code.co_filename
+        if is_user_file(name) or name.startswith(_LAYERS):
+            places[is_user_file(name)] = name, traceback.tb_lineno
+        traceback = traceback.tb_next
+    if not places:
         return "a value", "an unknown line"
-    name, line = place.tb_frame.f_code.co_filename, place.tb_lineno
+    name, line = places[max(places)]
     return f"`{linecache.getline(name, line).strip()}`", f"{name}:{line}"

@@ -1,10 +1,12 @@
 """The inputs of a traced run: fake copies of the user's arguments, or tensors made from a signature or named axes."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.ao.nn.quantized.modules.linear import LinearPackedParams
 from torch.nn.parameter import is_lazy
 
 from circuits.checking import Circuit, find_circuit, fixed_sizes
@@ -163,10 +165,21 @@ def parameters_of_target(target: Any) -> list[Tensor]:
     return list(owner.parameters()) if isinstance(owner, nn.Module) else []
 
 
-def refuse_lazy_modules(target: Any) -> None:
-    """Raise CircuitError if a module has parameters or buffers that get their sizes only when it is first called."""
+def refuse_untraceable_modules(target: Any) -> None:
+    """Raise CircuitError if a module cannot run without data.
+
+    These are modules with parameters or buffers that get their sizes only when they are first called, and torch's
+    statically quantized layers, whose tensors and operations have no form without data. Dynamically quantized layers
+    have one; they share the class of their packed parameters with the others.
+    """
     owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
     for name, module in nn.Module.named_modules(owner) if isinstance(owner, nn.Module) else ():
+        is_quantized = re.match(r"torch\.ao\.nn\.(intrinsic\.)?quantized\.modules", type(module).__module__)
+        if is_quantized and not isinstance(module, LinearPackedParams):
+            raise CircuitError(
+                f"quantized layers cannot be traced ({name + ': ' if name else ''}{type(module).__name__}): "
+                "use track on a real run"
+            )
         if any(is_lazy(each) for each in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
             raise CircuitError(
                 f"{target_name(target)} has parameters without sizes ({name + ': ' if name else ''}"

@@ -1,11 +1,13 @@
 """Naming rules of pooling, padding, resizing and sliding windows: spatial axes become shorter or longer."""
 
 from fractions import Fraction
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from circuits.naming.axes import AxisNode
-from circuits.naming.derivation import resized, scaled, shifted
+from circuits.naming.axes import AxisNode, Grouped
+from circuits.naming.derivation import group, parts, resized, scaled, shifted
 from circuits.naming.names import Names
 from circuits.naming.rules.convolution import per_axis, windowed
 from circuits.naming.rules.registry import Note, Operation, Rule, canonical_dim, over, rule
@@ -100,3 +102,38 @@ def unfold(operation: Operation, names: Names) -> Note:
     windows = windowed(axes[dim], shape[dim], operation.get(3, "step"))
     names.put(output, [*axes[:dim], windows, *axes[dim + 1 :], AxisNode(shape[-1])])
     return over(axes, [dim])
+
+
+@rule("im2col", also=[F.unfold])
+def image_to_columns(operation: Operation, names: Names) -> None:
+    """The channel axis is multiplied by the size of the window, `4*c`; the last axis groups the axes of windows."""
+    axes, output = names.of(operation.inputs[0]), operation.outputs[0]
+    window, dilation, padding, step = _sliding(operation, 1)
+    counts = [
+        (axis.root.size + 2 * around - spacing * (length - 1) - 1) // stride + 1
+        for axis, length, spacing, around, stride in zip(axes[-2:], window, dilation, padding, step, strict=True)
+    ]
+    windows = group([windowed(*each) for each in zip(axes[-2:], counts, step, strict=True)], names.shapes[output][-1])
+    channels = scaled(axes[-3], names.shapes[output][-2], Fraction(window[0] * window[1]))
+    names.put(output, [*axes[:-3], channels, windows])
+
+
+@rule("col2im", also=[F.fold])
+def columns_to_image(operation: Operation, names: Names) -> None:
+    """The inverse of `image_to_columns`: the channel axis is divided, and the axes of windows are multiplied."""
+    axes, output = names.of(operation.inputs[0]), operation.outputs[0]
+    window, _, _, step = _sliding(operation, 2)
+    shape, windows = names.shapes[output], parts(axes[-1], Grouped)
+    channels = scaled(axes[-2], shape[-3], Fraction(1, window[0] * window[1]))
+    image = [AxisNode(size) for size in shape[-2:]]
+    if len(windows) == 2:
+        image = [windowed(*each, shorter=False) for each in zip(windows, shape[-2:], step, strict=True)]
+    names.put(output, [*axes[:-2], channels, *image])
+
+
+def _sliding(operation: Operation, position: int) -> list[list[Any]]:
+    """Return kernel size, dilation, padding and stride for two axes; the kernel size is argument number `position`."""
+    settings = [("kernel_size", 1), ("dilation", 1), ("padding", 0), ("stride", 1)]
+    return [
+        per_axis(operation.get(position + place, name, default), 2) for place, (name, default) in enumerate(settings)
+    ]
