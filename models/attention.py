@@ -29,7 +29,7 @@ from .parts.cache import KeyValueCache
 from .parts.fused_attention import fused_attention, fused_grouped_attention
 from .parts.masks import band, clear_unseen, combine, combine_all, masked_out, refuse_other_length, softmax_or_zeros
 from .parts.positions import RotaryPositions
-from .parts.sizes import refuse_sizes_below_one
+from .parts.sizes import is_whole, refuse_no_probability, refuse_sizes_below_one
 from .weights.files import savable
 from .weights.from_torch import attention_settings, attention_state
 
@@ -132,7 +132,7 @@ class MultiHeadAttention(nn.Module):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if `groups` does not divide h, the width of `rotary` is not k, or a size is below 1.
+        CircuitError: if `groups` does not divide h, `rotary` is not k wide, or a size or probability is out of range.
 
     >>> attend = MultiHeadAttention(m=128, k=16, h=4)
     >>> attend(torch.rand(20, 128), torch.rand(22, 128)).shape
@@ -157,7 +157,8 @@ class MultiHeadAttention(nn.Module):
         self.m, self.k, self.h, self.g = m, k, h, h if groups is None else groups
         self.rotary, self.window, self.dropout = rotary, window, dropout
         refuse_sizes_below_one("MultiHeadAttention", m=m, k=k, h=h, window=window)
-        if self.g < 1 or h % self.g:
+        refuse_no_probability("MultiHeadAttention", dropout=dropout)
+        if not is_whole(self.g) or h % self.g:
             possible = ", ".join(f"{g}" for g in range(1, h + 1) if h % g == 0)
             raise CircuitError(f"MultiHeadAttention: {h} heads cannot share {groups} groups; groups may be {possible}")
         if rotary is not None and rotary.k != k:

@@ -186,14 +186,17 @@ class TransposedConvolution(ConvolutionBase):
 
         Raises:
             ShapeError: If an axis disagrees with the text, or an output axis is empty once its padding is removed.
-            CircuitError: If the convolution of an image of this `size` would not have the sizes of the input.
+            CircuitError: If the convolution of an image of this `size` would not have the sizes of the input, or `size`
+                does not have a number for each spatial axis.
         """
         added: Any = self.output_padding
         if size is not None:
+            if len(size) != len(self.windows):
+                axes = " ".join([window.axis for window in self.windows])
+                raise CircuitError(f"TransposedConvolution: size has {len(size)} numbers, not one for each of {axes}")
             counts = image.shape[-len(self.windows) :]
-            added = tuple(
-                [wanted - window.least(count) for window, wanted, count in zip(self.windows, size, counts, strict=True)]
-            )
+            each = zip(self.windows, size, counts, strict=True)
+            added = tuple([wanted - window.least(count) for window, wanted, count in each])
         return self._convolve(image, output_padding=added)
 
     @classmethod

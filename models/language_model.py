@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 
-from .parts.cache import KeyValueCache
+from .parts.cache import KeyValueCache, for_each_layer
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.positions import LearnedPositions, RotaryPositions
 from .parts.sizes import refuse_sizes_below_one
@@ -57,7 +57,8 @@ class LanguageModel(nn.Module):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size other than f is below 1, `groups` does not divide h, or k is odd with rotary positions.
+        CircuitError: if a size is below 1, `dropout` is not from 0 to 1, `groups` does not divide h, or k is odd with
+            rotary positions.
 
     >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
     >>> model(torch.randint(65, (5, 20))).shape
@@ -85,7 +86,7 @@ class LanguageModel(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        refuse_sizes_below_one("LanguageModel", vocabulary=vocabulary, depth=depth)
+        refuse_sizes_below_one("LanguageModel", vocabulary=vocabulary, m=m, f=f, depth=depth)
         self.vocabulary, self.m, self.dropout = vocabulary, m, dropout
         self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         learned = learned_positions is not None
@@ -188,7 +189,7 @@ class LanguageModel(nn.Module):
             vectors = self.positions(vectors, caches[0].length if caches else 0)
         if self.dropout and self.training:
             vectors = F.dropout(vectors, self.dropout)
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+        for layer, cache in zip(self.layers, for_each_layer("LanguageModel", caches, len(self.layers)), strict=True):
             vectors = layer(vectors, causal=True, cache=cache)
         return self.norm(vectors)
 

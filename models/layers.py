@@ -17,6 +17,7 @@ from circuits import ShapeError, circuit
 
 from .parts.linear import Linear
 from .parts.memory_layout import channels_first, channels_last
+from .parts.sizes import refuse_no_probability, refuse_sizes_below_one
 from .weights.files import savable
 
 __all__ = [
@@ -46,6 +47,9 @@ class NormActivate(nn.Module):
         activation: Called without arguments, returns the activation, as the class nn.ReLU does.
         device, dtype: Those of the parameters.
 
+    Raises:
+        CircuitError: If n is below 1.
+
     >>> NormActivate(16)(torch.rand(5, 16, 8, 8)).shape
     torch.Size([5, 16, 8, 8])
     """
@@ -60,6 +64,7 @@ class NormActivate(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        refuse_sizes_below_one("NormActivate", n=n)
         self.n = n
         self.norm = norm(n).to(device=device, dtype=dtype)
         in_place = type(self.norm) in (nn.BatchNorm2d, nn.GroupNorm)
@@ -123,6 +128,9 @@ class DoubleConvolution(nn.Module):
             convolutions then have no bias. By default there is none.
         device, dtype: Those of the parameters.
 
+    Raises:
+        CircuitError: If a number of channels is below 1.
+
     >>> DoubleConvolution(3, 16)(torch.rand(5, 3, 8, 8)).shape
     torch.Size([5, 16, 8, 8])
     """
@@ -138,6 +146,7 @@ class DoubleConvolution(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        refuse_sizes_below_one("DoubleConvolution", c0=c0, c1=c1)
         self.c0, self.c1 = c0, c1
 
         def convolution(inputs: int) -> nn.Conv2d:
@@ -181,6 +190,9 @@ class FeedForward(nn.Module):
         dropout: In training, the probability that a hidden unit is set to zero.
         device, dtype: Those of the parameters.
 
+    Raises:
+        CircuitError: If a size is below 1, or `dropout` is not from 0 to 1.
+
     >>> FeedForward(m=128, f=512)(torch.rand(20, 128)).shape
     torch.Size([20, 128])
     """
@@ -197,6 +209,8 @@ class FeedForward(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        refuse_sizes_below_one("FeedForward", m=m, f=f)
+        refuse_no_probability("FeedForward", dropout=dropout)
         self.m, self.f, self.dropout = m, f, dropout
         self.L1 = nn.Linear(m, f, bias, device, dtype)
         self.activation = _hidden_activation(activation).to(device=device, dtype=dtype)
@@ -235,13 +249,15 @@ def _activation(make: Callable[[], nn.Module], *, in_place: bool) -> nn.Module:
 def he_normal(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Re-initialize a convolution: the weight normal with variance 2/(number of inputs of one output), the bias 0.
 
-    The stride of a transposed convolution must equal its kernel size; each output then has one input per channel.
+    The stride of a transposed convolution must equal its kernel size; each output then has one input for each channel
+    of its group.
 
     Args:
         convolution: The convolution, whose parameters are overwritten.
     """
     weight = convolution.weight
-    inputs = weight[0].numel() if isinstance(convolution, nn.Conv2d) else convolution.in_channels
+    transposed = isinstance(convolution, nn.ConvTranspose2d)
+    inputs = convolution.in_channels // convolution.groups if transposed else weight[:1].numel()
     nn.init.normal_(weight, std=(2 / inputs) ** 0.5 if inputs else 0.0)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

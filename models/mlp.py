@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from circuits import circuit, rearrange
 
+from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
 
 
@@ -29,6 +30,9 @@ class MLP(nn.Module):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
+    Raises:
+        CircuitError: if a size is below 1.
+
     >>> MLP()(torch.rand(5, 28, 28)).shape
     torch.Size([5, 10])
     """
@@ -44,6 +48,7 @@ class MLP(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        refuse_sizes_below_one("MLP", x=x, y=y, m=m, k=k)
         self.x, self.y, self.m, self.k = x, y, m, k
         self.linear_relu_stack = nn.Sequential(
             nn.Linear(x * y, m, device=device, dtype=dtype),

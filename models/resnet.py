@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit, reduce
 
 from .layers import NormActivate, ResidualConnection, channels_last
+from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
 
 
@@ -55,10 +56,9 @@ class Block(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if n1 % 4 or n1 < 4:
+        refuse_sizes_below_one("Block", s=s, N=N, n0=n0, n1=n1)
+        if n1 % 4:
             raise CircuitError(f"Block: the bottleneck has n1/4 channels, so n1 must be 4, 8, 12, ..., not {n1}")
-        if N < 1 or s < 1:
-            raise CircuitError(f"Block: N and s must be at least 1, got N={N}, s={s}")
         self.s, self.n0, self.n1 = s, n0, n1
         n = n1 // 4
 
@@ -139,6 +139,7 @@ class IdentityResNet(nn.Module):
         super().__init__()
         if len(channels) != 4:
             raise CircuitError(f"IdentityResNet: channels must be four numbers, n1 to n4, got {len(channels)}")
+        refuse_sizes_below_one("IdentityResNet", units=units, classes=classes, in_channels=in_channels)
         self.classes, self.in_channels = classes, in_channels
         n1, n2, n3, n4 = channels
         self.convolution = nn.Conv2d(in_channels, n1, 3, padding=1, bias=bias, device=device, dtype=dtype)

@@ -82,7 +82,7 @@ class SequenceToSequence(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        refuse_sizes_below_one("SequenceToSequence", vocabulary=vocabulary)
+        refuse_sizes_below_one("SequenceToSequence", vocabulary=vocabulary, m=m)
         if padding is not None:
             _refuse_not_a_token("padding", padding, vocabulary)
         self.vocabulary, self.m, self.padding, self.dropout = vocabulary, m, padding, dropout

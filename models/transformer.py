@@ -1,11 +1,10 @@
 """The transformer: an encoder, and a decoder with cross-attention to the encoder's output.
 
-Both are stacks of the layers in `models.transformer_layers`, where masks and the places of dropout are documented.
-Inputs and outputs are vectors; `models.sequence_to_sequence` adds tokens. Each stack ends with a norm, as in
-nn.Transformer; the original paper is post-norm without it: `norm_first=False, final_norm=False`.
+Both are stacks of the layers in `models.transformer_layers`, where masks and places of dropout are documented, of
+vectors (`models.sequence_to_sequence` adds tokens). Each ends with a norm, as in nn.Transformer, not as in the paper.
 
-Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 2024, section
-3.2; for the initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
+Source: Vaswani et al. 2017, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.2; for the
+initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from circuits import circuit
 
 from .attention import MultiHeadAttention
+from .parts.cache import for_each_layer
 from .parts.sizes import refuse_sizes_below_one
 from .transformer_layers import DecoderCache, DecoderLayer, EncoderLayer, LayerOptions
 from .weights.files import savable
@@ -83,7 +83,7 @@ class Encoder(_Stack):
         final_norm: Whether a norm follows the last layer.
 
     Raises:
-        CircuitError: if m, k, h or `depth` is below 1.
+        CircuitError: if m, k, h, f or `depth` is below 1.
 
     >>> Encoder(m=128, k=16, h=8, f=512, depth=2)(torch.rand(5, 20, 128)).shape
     torch.Size([5, 20, 128])
@@ -145,7 +145,7 @@ class Decoder(_Stack):
             causal: Whether a target vector may attend only to target vectors at its own position and before.
             caches: A list returned by `cache`, with one cache for each layer; empty to decode without caches.
         """
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+        for layer, cache in zip(self.layers, for_each_layer("Decoder", caches, len(self.layers)), strict=True):
             target = layer(target, memory, mask, memory_mask, causal=causal, cache=cache)
         return target if self.norm is None else self.norm(target)
 
@@ -185,7 +185,7 @@ class Transformer(nn.Module):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if m, k, h or a depth is below 1.
+        CircuitError: if m, k, h, f or a depth is below 1.
 
     >>> model = Transformer(m=128, k=16, h=8, f=512, encoder_depth=2, decoder_depth=2)
     >>> model(torch.rand(5, 22, 128), torch.rand(5, 20, 128)).shape

@@ -128,7 +128,7 @@ class EncoderLayer(_Layer):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if m, k, h or `window` is below 1, `groups` does not divide h, or the width of `rotary` is not k.
+        CircuitError: if a size is below 1, `groups` does not divide h, or the width of `rotary` is not k.
 
     >>> EncoderLayer(m=128, k=16, h=8, f=512)(torch.rand(5, 20, 128)).shape
     torch.Size([5, 20, 128])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit
 
 from .layers import DoubleConvolution, channels_first, channels_last, he_normal
+from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
 
 
@@ -124,6 +125,7 @@ class UNet(nn.Module):
         super().__init__()
         if loads not in (3, 4):
             raise CircuitError(f"UNet: loads must be 4, or 3 as in the figure, not {loads}")
+        refuse_sizes_below_one("UNet", classes=classes, channels=channels, in_channels=in_channels)
         self.classes, self.in_channels = classes, in_channels
         c = [in_channels, *(channels * 2**i for i in range(5))]
         self.down = nn.ModuleList(DownScaleBlock(c[i - 1], c[i], device=device, dtype=dtype) for i in (1, 2, 3, 4))

@@ -52,6 +52,9 @@ class Patches(nn.Module):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
+    Raises:
+        CircuitError: if a size is below 1.
+
     >>> Patches(p=16, m=192)(torch.rand(5, 3, 224, 160)).shape
     torch.Size([5, 140, 192])
     """
@@ -60,6 +63,7 @@ class Patches(nn.Module):
         self, p: int, m: int, c: int = 3, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
+        refuse_sizes_below_one("Patches", p=p, m=m, c=c)
         self.p, self.m, self.c = p, m, c
         self.L = nn.Linear(c * p * p, m, device=device, dtype=dtype)
         self.reset_parameters()

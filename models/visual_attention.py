@@ -15,7 +15,7 @@ from circuits import CircuitError, circuit, rearrange, repeat
 
 from .attention import attention
 from .layers import channels_first, channels_last
-from .parts.sizes import refuse_sizes_below_one
+from .parts.sizes import refuse_no_probability, refuse_sizes_below_one
 from .weights.files import savable
 
 
@@ -45,7 +45,8 @@ class VisualAttention(nn.Module):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if `stride` is above `kernel`, which leaves gaps between windows, or a size is below 1.
+        CircuitError: if `stride` is above `kernel`, which leaves gaps between windows, a size is below 1, or
+            `dropout` is not from 0 to 1.
 
     >>> attend = VisualAttention(c=33, k=8, heads=4, kernel=3, stride=3)
     >>> attend(torch.rand(1, 33, 16, 16), torch.rand(1, 33, 12, 20)).shape
@@ -67,6 +68,7 @@ class VisualAttention(nn.Module):
     ) -> None:
         super().__init__()
         refuse_sizes_below_one("VisualAttention", c=c, k=k, heads=heads, kernel=kernel, stride=stride)
+        refuse_no_probability("VisualAttention", dropout=dropout)
         if stride > kernel:
             raise CircuitError(
                 f"VisualAttention: windows of {kernel} leave gaps at a stride of {stride}; it may be 1 to {kernel}"

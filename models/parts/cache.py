@@ -6,6 +6,7 @@ differentiable.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from circuits import CircuitError, circuit
 
 from .sizes import refuse_sizes_below_one
+
+Cache = TypeVar("Cache")
+"""What a layer keeps between decoding steps."""
 
 
 class KeyValueCache:
@@ -105,3 +109,13 @@ class KeyValueCache:
                     f"KeyValueCache: {name} require a gradient, and the cache is written in place, without one; run"
                     " under torch.no_grad(), or without a cache"
                 )
+
+
+def for_each_layer(name: str, caches: Sequence[Cache], depth: int) -> Sequence[Cache | None]:
+    """Return the cache of each of `depth` layers, None if there are no caches.
+
+    Raises CircuitError, with the caller's `name`, if there are more or fewer caches than layers.
+    """
+    if caches and len(caches) != depth:
+        raise CircuitError(f"{name}: got {len(caches)} caches for {depth} layers; pass one for each layer, or none")
+    return caches or [None] * depth

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, Signature, rearrange
 
 from .convolution_kinds import Options
+from .sizes import is_whole
 from .space import Number, Padding, as_tuples, is_symmetric, space, windows_over
 
 DEFAULTS = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1, "mode": "zeros"}
@@ -53,6 +54,9 @@ class ConvolutionText:
             expected = f"the size of {first}" if first == last else f"the sizes of {first} and {last}"
             raise CircuitError(f'{module}("{text}"): expected {expected}, got {given}')
         c, k = channels[first], channels[last]
+        if not (is_whole(c, 0) and is_whole(k, 0) and is_whole(groups, groups)):
+            given = f"{first}={c!r}, {last}={k!r}, groups={groups!r}"
+            raise CircuitError(f"{module}: expected whole numbers that are not negative, got {given}")
         if groups < 1 or c % groups or k % groups:
             possible = ", ".join([f"{g}" for g in range(1, math.gcd(c, k) + 1) if c % g == 0 and k % g == 0])
             raise CircuitError(
@@ -90,7 +94,7 @@ class ConvolutionBase(nn.Module):
         self.text, self.sizes, self.groups = text.text, text.channels, groups
         self.stride, self.padding = as_tuples(options.stride), as_tuples(options.padding)
         self.dilation, self.mode = as_tuples(options.dilation), options.mode
-        windows = windows_over(text.n, kernel, self.stride, self.padding, self.dilation, self.mode)
+        windows = windows_over(text.n, as_tuples(kernel), self.stride, self.padding, self.dilation, self.mode)
         self.kernel = tuple([window.size for window in windows])
         self.weight = nn.Parameter(torch.empty(*weight_channels, *self.kernel, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(text.outputs, device=device, dtype=dtype)) if bias else None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, Signature, circuit, rearrange
 
 from ..weights.files import savable
+from .sizes import is_whole
 
 
 @savable
@@ -35,7 +36,7 @@ class Linear(nn.Module):
     Raises:
         SignatureError: If the text is not a signature.
         CircuitError: If the text does not have one input and one output, if an axis is not a name or occurs twice on a
-            side, if `sizes` lacks an axis of the text, or if it has one that the text lacks.
+            side, if `sizes` lacks an axis of the text or has one that the text lacks, or if a size is negative.
 
     >>> split = Linear("m -> h k", m=128, h=4, k=16)
     >>> split(torch.rand(20, 128)).shape, split.weight.shape
@@ -60,6 +61,9 @@ class Linear(nn.Module):
             faults = ("no size was given for", missing), ("unknown axis", unknown)
             listed = "; ".join([f"{fault} {' '.join(axes)}" for fault, axes in faults if axes])
             raise CircuitError(f'Linear("{text}"): {listed}')
+        for name, size in sizes.items():
+            if not is_whole(size, 0):
+                raise CircuitError(f'Linear("{text}"): {name} is {size!r}; it may be a whole number, not negative')
         self.sizes = sizes
         rows, columns = (math.prod(sizes[name] for name in side) for side in (self.outputs, self.inputs))
         self.weight = nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit
 
 from ..weights.files import savable
-from .sizes import refuse_sizes_below_one
+from .sizes import is_whole, refuse_sizes_below_one
 
 
 @savable
@@ -138,10 +138,10 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, k: int, base: float = 10000.0) -> None:
         super().__init__()
-        if k < 2 or k % 2:
-            near = "2" if k < 3 else f"{k - 1} or {k + 1}"
+        if not is_whole(k, 2) or k % 2:
+            near = f"{k - 1} or {k + 1}" if is_whole(k, 3) else "2"
             raise CircuitError(f"RotaryPositions: entries are rotated in pairs; k may be {near}, not {k}")
-        if base <= 0:
+        if not base > 0:
             raise CircuitError(f"RotaryPositions: base is {base}; it may be any number above 0")
         self.k, self.base = k, base
 

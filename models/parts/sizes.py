@@ -1,10 +1,17 @@
-"""The check that constructors apply to their sizes: each is at least 1."""
+"""The checks that constructors apply to their sizes, each a whole number of at least 1, and to their probabilities."""
+
+from typing import Any
 
 from circuits import CircuitError
 
 
+def is_whole(number: Any, least: int = 1) -> bool:
+    """Return whether a number is whole, as an int or a numpy integer is and a bool is not, and at least `least`."""
+    return hasattr(number, "__index__") and not isinstance(number, bool) and number >= least
+
+
 def refuse_sizes_below_one(name: str, **sizes: int | None) -> None:
-    """Raise CircuitError, with the class's `name`, for the first size below 1; None is allowed.
+    """Raise CircuitError, with the class's `name`, for the first size that is not a whole number from 1; None may be.
 
     >>> refuse_sizes_below_one("MLP", m=512, k=0)
     Traceback (most recent call last):
@@ -12,5 +19,19 @@ def refuse_sizes_below_one(name: str, **sizes: int | None) -> None:
     circuits.errors.CircuitError: MLP: k is 0; it may be 1 or more
     """
     for argument, size in sizes.items():
-        if size is not None and size < 1:
-            raise CircuitError(f"{name}: {argument} is {size}; it may be 1 or more")
+        if size is not None and not is_whole(size):
+            kind = "" if isinstance(size, int) and not isinstance(size, bool) else "a whole number, "
+            raise CircuitError(f"{name}: {argument} is {size!r}; it may be {kind}1 or more")
+
+
+def refuse_no_probability(name: str, **probabilities: float) -> None:
+    """Raise CircuitError, with the class's `name`, for the first number that is not from 0 to 1.
+
+    >>> refuse_no_probability("MultiHeadAttention", dropout=1.5)
+    Traceback (most recent call last):
+        ...
+    circuits.errors.CircuitError: MultiHeadAttention: dropout is 1.5; it may be 0 to 1
+    """
+    for argument, number in probabilities.items():
+        if isinstance(number, bool | str) or not 0 <= number <= 1:
+            raise CircuitError(f"{name}: {argument} is {number!r}; it may be 0 to 1")

@@ -4,6 +4,7 @@ As in torch.nn.functional, an argument such as `stride` is one number for all sp
 of an axis may also be a pair (before, after).
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -101,8 +102,15 @@ def as_tuples(numbers: Any) -> Any:
 
     >>> as_tuples([1, [0, 2]])
     (1, (0, 2))
+
+    Raises CircuitError for anything else.
     """
-    return numbers if isinstance(numbers, int) else tuple([as_tuples(one) for one in numbers])
+    if isinstance(numbers, Sequence) and not isinstance(numbers, str):
+        return tuple([as_tuples(one) for one in numbers])
+    if isinstance(numbers, bool) or not hasattr(numbers, "__index__"):
+        raise CircuitError(f"expected a whole number, or a sequence of them, one for each axis; got {numbers!r}")
+    whole: Any = numbers
+    return operator.index(whole)
 
 
 def is_symmetric(padding: Padding) -> bool:

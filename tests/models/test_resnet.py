@@ -188,7 +188,7 @@ def test_the_stride_must_divide_the_sizes() -> None:
     [
         ({"channels": (16, 64, 128, 250)}, "4, 8, 12, ..., not 250"),
         ({"channels": (16, 64, 128)}, "four numbers"),
-        ({"units": 0}, "N and s must be at least 1, got N=0"),
+        ({"units": 0}, "units is 0; it may be 1 or more"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
