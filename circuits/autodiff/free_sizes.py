@@ -77,16 +77,15 @@ class FreeSizes:
         return found.xreplace(self._to_diagram) if isinstance(found, sympy.Basic) else found
 
     def fixed(self) -> tuple[Fixed, ...]:
-        """Return the axes that were fixed to a number since the diagram was recorded."""
-        return self.symbols.fixed()
+        """Return what was fixed to a number since the diagram was recorded."""
+        known = {each.axis for each in self.diagram.fixed}
+        return tuple([each for each in self.symbols.fixed() if each.axis not in known])
 
     def guards(self) -> tuple[Any, ...]:
         """Return the conditions on sizes that the diagram does not have yet, and an equation for each fixed axis."""
         new = [condition for condition in self.symbols.guards() if condition not in self.diagram.guards]
-        return (
-            *new,
-            *[sympy.Eq(sympy.Symbol(each.axis, integer=True, positive=True), each.size) for each in self.fixed()],
-        )
+        axes = [each for each in self.fixed() if each.axis in self.symbols.sizes]
+        return (*new, *[sympy.Eq(sympy.Symbol(each.axis, integer=True, positive=True), each.size) for each in axes])
 
 
 def free_symbols(size: Any) -> Iterable[Any]:

@@ -45,7 +45,7 @@ def _index(x: Tensor, index: Any) -> Any:
     """`x[:, n // 2]` as a slice of one element without its axis; other indices than numbers, slices and `...` stay."""
     parts = index if isinstance(index, tuple) else (index,)
     places = [place for place, part in enumerate(parts) if isinstance(part, SymInt) and _is_free(part)]
-    if not places or not all(isinstance(part, (int, slice, SymInt, type(...))) for part in parts):
+    if not places or any(type(part) not in (int, slice, SymInt, type(...)) for part in parts):
         return NotImplemented
     rest = x.ndim - len(parts) + 1
     axes = [place if ... not in parts[:place] else place + rest - 1 for place in range(len(parts))]
@@ -53,6 +53,15 @@ def _index(x: Tensor, index: Any) -> Any:
         # The axis stays, with one element, so that the later axes keep their numbers.
         x = x.select(axes[place], parts[place]).unsqueeze(axes[place])
     return x[tuple([0 if place in places else part for place, part in enumerate(parts)])]
+
+
+def _set_index(x: Tensor, index: Any, value: Any) -> Any:
+    """`x[:, n // 2] = value` by writing to that view."""
+    target = _index(x, index)
+    if target is NotImplemented:
+        return NotImplemented
+    target[...] = value
+    return None
 
 
 def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
@@ -63,8 +72,8 @@ def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: 
     return stacked.requires_grad_() if requires_grad else stacked
 
 
-def _as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
-    return _tensor(data, dtype=dtype, device=device)
+def _as_tensor(data: Any, dtype: Any = None, device: Any = None, **options: Any) -> Any:
+    return _tensor(data, dtype=dtype, device=device, **options)
 
 
 def _new_tensor(x: Tensor, data: Any, *, dtype: Any = None, device: Any = None, **options: Any) -> Any:
@@ -95,21 +104,21 @@ def _stacked(data: Any, dtype: torch.dtype, device: Any) -> Tensor:
 
 
 def _max_pool1d(
-    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:  # fmt: skip
     """`max_pool1d` as `max_pool2d` over a second axis of size 1."""
-    if not _is_free(*x.shape):
+    if not _is_free(*input.shape):
         return NotImplemented
     each = [_one(part) for part in (kernel_size, stride or kernel_size, padding, dilation)]
     pairs = [(other, size) for other, size in zip((1, 1, 0, 1), each, strict=True)]
     pool = F.max_pool2d_with_indices if return_indices else F.max_pool2d
-    found: Any = pool(x.unsqueeze(-2), *pairs, ceil_mode=ceil_mode)
+    found: Any = pool(input.unsqueeze(-2), *pairs, ceil_mode=ceil_mode)
     return tuple([part.squeeze(-2) for part in found]) if return_indices else found.squeeze(-2)
 
 
-def _max_pool1d_with_indices(x: Tensor, kernel_size: Any, *args: Any, **options: Any) -> Any:
-    return _max_pool1d(x, kernel_size, *args, **{**options, "return_indices": True})
+def _max_pool1d_with_indices(*args: Any, **options: Any) -> Any:
+    return _max_pool1d(*args, **{**options, "return_indices": True})
 
 
 def _one(size: Any) -> Any:
@@ -117,16 +126,16 @@ def _one(size: Any) -> Any:
     return size[0] if isinstance(size, (tuple, list)) else size
 
 
-def _one_hot(x: Tensor, num_classes: Any = -1) -> Any:
+def _one_hot(tensor: Tensor, num_classes: Any = -1) -> Any:
     """`one_hot` of a free number of classes as a comparison."""
     if not _is_free(num_classes):
         return NotImplemented
-    return (x.unsqueeze(-1) == torch.arange(num_classes, device=x.device)).long()
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
-def _cov(x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+def _cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Tensor:
     """`cov` without its warning, for which torch reads whether there are enough observations."""
-    x = x if x.ndim > 1 else x.view(1, -1)
+    x = input if input.ndim > 1 else input.view(1, -1)
     given = [each for each in (fweights, aweights) if each is not None]
     weights = given[0] * given[-1] if len(given) == 2 else given[0] if given else None
     total: Any = torch.scalar_tensor(x.shape[1], dtype=torch.long) if weights is None else weights.sum()
@@ -139,9 +148,9 @@ def _cov(x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, awei
     return (x @ weighted.t().conj() / (total - lost).clamp(min=0)).squeeze()
 
 
-def _corrcoef(x: Tensor) -> Tensor:
+def _corrcoef(input: Tensor) -> Tensor:
     """`corrcoef` with this form of `cov`."""
-    found = _cov(x)
+    found = _cov(input)
     if found.ndim == 0:
         return found / found
     deviation = (found.diagonal().real if found.is_complex() else found.diagonal()).sqrt()
@@ -154,12 +163,34 @@ def _corrcoef(x: Tensor) -> Tensor:
 # Forms of the right sizes ---------------------------------------------------------------------------------------------
 
 
-def _spaced(start: Any, end: Any, steps: Any, *_: Any, dtype: Any = None, device: Any = None, **options: Any) -> Any:
-    """`linspace` and `logspace` with a free number of steps."""
-    if not _is_free(start, end, steps) or options.get("out") is not None:
+def _spaced(start: Any, end: Any, steps: Any, **options: Any) -> Any:
+    """`linspace` and `logspace` with a free number of steps, or between free numbers."""
+    if options.get("out") is not None or any(isinstance(each, Tensor) for each in (start, end)):
         return NotImplemented
-    found = torch.empty(steps, dtype=dtype or torch.get_default_dtype(), device=device)
-    return found.requires_grad_() if options.get("requires_grad") else found
+    return _empty(steps, **options) if _is_free(start, end, steps) else NotImplemented
+
+
+def _window(window_length: Any, *_: Any, **options: Any) -> Any:
+    """`hann_window`, and the other windows, of a free length."""
+    return _empty(window_length, **options) if _is_free(window_length) else NotImplemented
+
+
+def _frequencies(n: Any, d: float = 1.0, **options: Any) -> Any:
+    return _empty(n, **options) if _is_free(n) else NotImplemented
+
+
+def _half_frequencies(n: Any, d: float = 1.0, **options: Any) -> Any:
+    return _empty(n // 2 + 1, **options) if _is_free(n) else NotImplemented
+
+
+def _empty(size: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+    return torch.empty(size, dtype=dtype or torch.get_default_dtype(), device=device, requires_grad=requires_grad)
+
+
+def _affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> Any:
+    if not _is_free(*size):
+        return NotImplemented
+    return theta.new_empty((size[0], *size[2:], len(size) - 2)) + theta.sum() * 0
 
 
 def _recurrent(x: Tensor, state: Tensor, parameters: Sequence[Tensor], *options: Any, batch_first: bool = False) -> Any:
@@ -176,6 +207,7 @@ def _recurrent(x: Tensor, state: Tensor, parameters: Sequence[Tensor], *options:
 Form = Callable[..., Any]
 _EQUAL: dict[Any, Form] = {
     Tensor.__getitem__: _index,
+    Tensor.__setitem__: _set_index,
     torch.tensor: _tensor,
     torch.as_tensor: _as_tensor,
     torch.asarray: _as_tensor,
@@ -192,6 +224,13 @@ _EQUAL: dict[Any, Form] = {
 _SIZES_ONLY: dict[Any, Form] = {
     torch.linspace: _spaced,
     torch.logspace: _spaced,
+    **dict.fromkeys(
+        (torch.hann_window, torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window),
+        _window,
+    ),
+    torch.fft.fftfreq: _frequencies,
+    torch.fft.rfftfreq: _half_frequencies,
+    F.affine_grid: _affine_grid,
     torch.gru: _recurrent,
     torch.rnn_tanh: _recurrent,
     torch.rnn_relu: _recurrent,

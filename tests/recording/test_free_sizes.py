@@ -64,6 +64,14 @@ def weighted_observations(x: Tensor) -> Tensor:
     return torch.cov(x, correction=0, fweights=count, aweights=count.flip(0).float())
 
 
+def written(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, x.shape[1] // 2] = 2.0
+    x[x.shape[0] - 1] += x[0]
+    x[0, x.shape[1] - 1] *= 3
+    return x
+
+
 GRU, RNN, LSTM = nn.GRU(3, 4, 2, bidirectional=True), nn.RNN(3, 4), nn.LSTM(3, 4)
 Run = tuple[str, Callable[..., Any]]
 
@@ -91,6 +99,17 @@ FREE: dict[str, Run] = {
     "new_tensor": ("n m", lambda x: x / x.new_tensor(x.shape[0])),
     "linspace": ("n m", lambda x: x + torch.linspace(0, 1, x.shape[1]) - torch.logspace(0, x.shape[1] / 64, 5)[2]),
     "arange": ("n m", lambda x: x + torch.arange(x.shape[1]) + torch.arange(0, x.shape[1] / 2, 0.5)),
+    "windows of a signal": (
+        "b n",
+        lambda x: x * torch.hann_window(x.shape[1]) + torch.kaiser_window(x.shape[1], False),
+    ),
+    "frequencies": ("n m", lambda x: (x * torch.fft.fftfreq(x.shape[1]), torch.fft.rfftfreq(x.shape[0], 0.5))),
+    "affine_grid": (
+        "b 1 h w",
+        lambda x: F.affine_grid(torch.ones(4, 2, 3), [4, 1, *x.shape[2:]], align_corners=False),
+    ),
+    "keywords": ("n 3 m", lambda x: (torch.cov(input=x[:, 0]), F.max_pool1d(input=x, kernel_size=2, stride=1))),
+    "number as index, written": ("n m", written),
     "one_hot": ("n m", lambda x: F.one_hot(torch.arange(x.shape[1]), x.shape[1])),
     "masks": ("n m", lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).triu(x.shape[0] // 2), 0)),
     "cov": ("n m", lambda x: (x.cov(), torch.corrcoef(x), torch.cov(x[0]))),
@@ -309,6 +328,18 @@ def test_the_gradient_of_a_pool_has_a_free_axis(n: int) -> None:
     out = run(x)
     (expected,) = torch.autograd.grad(out.sum(), x)
     torch.testing.assert_close(gradient(x.detach(), torch.ones_like(out))["x"], expected)
+
+
+def test_the_gradient_of_code_that_needs_a_number_is_told_once() -> None:
+    def run(x: Tensor) -> Tensor:
+        return x.tensor_split(x.shape[0] // 16)[0].sin()
+
+    gradient = backward(run, axes="n m")
+    assert [each.axis for each in gradient.fixed] == ["n//16"]
+    x = torch.randn(48, 3)
+    torch.testing.assert_close(gradient(x, torch.ones(16, 3))["x"], F.pad(x[:16].cos(), (0, 0, 0, 32)))
+    with pytest.raises(ShapeError, match="n//16 = 3, got n = 64"):
+        gradient(torch.randn(64, 3), torch.ones(21, 3))
 
 
 @pytest.mark.parametrize("name", ["\u00b5", "\u03bc"], ids=["micro sign", "mu"])
