@@ -152,8 +152,14 @@ def returning_first(function: Any) -> Any:
 
 
 def operation_name(function: Any) -> str:
-    """Return the name of a torch callable as diagrams show it: `add`, `add_`, `index`, `T`, `set data`."""
+    """Return the name of a torch callable as diagrams show it: `add`, `add_`, `index`, `T`, `set data`.
+
+    That of `apply` of a `torch.autograd.Function` is the name of the class.
+    """
     name = getattr(function, "__name__", type(function).__name__)
+    owner = getattr(function, "__self__", None)
+    if name == "apply" and isinstance(owner, type):
+        return owner.__name__
     if isinstance(function, OpOverload):
         name = name.partition(".")[0]
     if name in ("__get__", "__set__"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.checking import Slot
 from circuits.errors import CircuitError
 from circuits.laws.subject import Subject
-from circuits.signature import Axes, Rest
+from circuits.signature import Axes, Rest, normalized
 
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 1e-3}
 """The tolerance of each dtype, relative to the largest number of the tensor or to 1, whichever is larger.
@@ -139,6 +139,7 @@ def axis_dims(subject: Subject, axes: Axes, axis: str, tensor: Tensor) -> list[i
     Raises:
         CircuitError: The axis occurs only as part of a group or of a derived axis.
     """
+    axis = normalized(axis)
     has_lead = axes[:1] == (Rest(),)
     leading = tensor.ndim - len(axes) + 1 if has_lead else 0
     if axis == "...":

@@ -10,7 +10,7 @@ from typing import Any
 
 from circuits.checking import Circuit, has_rest
 from circuits.errors import CircuitError
-from circuits.signature import Axes, Axis, Derived, Group, Number, Rest
+from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, normalized
 
 Sizes = Mapping[str, int | Sequence[int]]
 """Sizes of axes by name; the sizes that `...` stands for are a tuple, under the name `"..."`."""
@@ -44,7 +44,7 @@ class AxisSizes:
         """
         self.law, self.circuit = law, circuit
         self.twins: dict[str, str] = {}
-        self._given: dict[str, Any] = dict(given)
+        self._given: dict[str, Any] = {normalized(name): size for name, size in given.items()}
         self._fixed = fixed
         self._tensors = [slot.axes for slot in circuit.slots]
         self.sizes, self.lead = self._choose()

@@ -456,3 +456,12 @@ def test_a_graph_with_dynamic_sizes_must_hold_for_other_sizes() -> None:
     laws.compiles(double)
     with pytest.raises(AssertionError, match="dynamic sizes, and sizes other than it was compiled for"):
         laws.compiles(circuit("a b -> b")(lambda x: torch.stack([row * 1 for row in x]).sum(0)))
+
+
+@pytest.mark.parametrize("name", ["\u00b5", "\u03bc"], ids=["micro sign", "mu"])
+def test_names_of_axes_are_spelled_as_python_spells_them(name: str) -> None:
+    turned = circuit("\u00b5 m -> m \u00b5")(lambda x: x.mT)
+    laws.shapes(turned, sizes={name: 3})
+    laws.equivariant(turned, name)
+    with pytest.raises(AssertionError):
+        laws.equivariant(circuit("\u00b5 m -> m \u00b5")(lambda x: x.mT.cumsum(1)), name)
