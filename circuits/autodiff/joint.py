@@ -54,6 +54,9 @@ class Joint:
             fixed=(*self.diagram.fixed, *self.workspace.sizes.fixed()),
             constants=self.constants,
             binder=binder,
+            changes=tuple(
+                [replace(change, after=None) for change in self.diagram.changes if change.place.owner is not None]
+            ),
         )
 
 

@@ -11,6 +11,8 @@ numbers of data.
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
+from circuits.diagram.changes import NOTHING, Change, Place, contents
+from circuits.diagram.containers import has_only_attributes, splitting_objects
 from circuits.diagram.data_sizes import returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.formulas import evaluate, size_text
@@ -34,6 +36,7 @@ from circuits.diagram.operators import DATA_DEPENDENT_OPERATORS, Operator, opene
 from circuits.diagram.readings import Reading, reading
 from circuits.diagram.rows import box_row, row_line
 from circuits.diagram.structure import (
+    PLAIN_TYPES,
     Scalar,
     Struct,
     Wire,
@@ -41,6 +44,7 @@ from circuits.diagram.structure import (
     describe,
     describe_all,
     fill,
+    kind_of,
     leaves,
     map_tensors,
     substitute,
@@ -54,6 +58,8 @@ __all__ = [
     "ACTIONS",
     "DATA_DEPENDENT_OPERATORS",
     "ITERATE",
+    "NOTHING",
+    "PLAIN_TYPES",
     "READ",
     "RECORD",
     "SKIP",
@@ -61,10 +67,12 @@ __all__ = [
     "TRACE_INTO",
     "Box",
     "Call",
+    "Change",
     "CustomBackward",
     "Diagram",
     "Fixed",
     "Operator",
+    "Place",
     "Reading",
     "Scalar",
     "Size",
@@ -76,12 +84,15 @@ __all__ = [
     "arguments",
     "attribute",
     "box_row",
+    "contents",
     "copied_from_numpy",
     "describe",
     "describe_all",
     "evaluate",
     "fill",
+    "has_only_attributes",
     "in_ascii",
+    "kind_of",
     "leaves",
     "map_tensors",
     "mutates",
@@ -94,6 +105,7 @@ __all__ = [
     "shape_of",
     "size_rule",
     "size_text",
+    "splitting_objects",
     "store",
     "substitute",
     "tensors",

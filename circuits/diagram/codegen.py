@@ -11,15 +11,18 @@ import keyword
 import operator
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sympy
 from torch import nn
 
 from circuits.diagram.boxes import Call, Value
+from circuits.diagram.changes import Change, Place
+from circuits.diagram.containers import rebuild
 from circuits.diagram.formulas import PYTHON_GLOBALS, python_code
-from circuits.diagram.structure import Scalar, Struct, Wire, fill, leaves, rebuild, wires
+from circuits.diagram.structure import Scalar, Struct, Wire, fill, leaves, wires
 
 Program = Iterable[tuple[Call, tuple[int, ...]]]
 """Calls in order, each with the numbers of the values that are unused after it."""
@@ -124,11 +127,21 @@ class Source:
 
     def part_expression(self, name: str, struct: Struct, place: int) -> str:
         """Return the Python expression for one part of the container called `name`."""
-        if not struct.keys:
+        if not struct.keys or struct.kind is deque:
             return f"{name}[{place}]"
         if issubclass(struct.kind, Mapping):
             return f"{name}[{self.expression(struct.keys[place])}]"
         return f"{name}.{struct.keys[place]}"
+
+    def apply(self, changes: Sequence[Change], given: Iterable[str]) -> None:
+        """Add the lines that make changes, in objects that are found first; `given` are the names of the arguments."""
+        pairs = zip(given, self.parameters, strict=True)
+        named = f"{{{', '.join([f'{name!r}: {parameter}' for name, parameter in pairs])}}}"
+        owners = [f"{self.prefix}t{len(self.lines) + place}" for place in range(len(changes))]
+        for change, owner in zip(changes, owners, strict=True):
+            self.lines.append(f"{owner} = {self.add_global(change.place.find)}({named})")
+        for change, owner in zip(changes, owners, strict=True):
+            self.lines.append(f"{self.add_global(change.apply)}({owner}, {self.expression(change.after)})")
 
     def read_sizes(self, inputs: Iterable[Value], symbols: Mapping[Any, Any]) -> None:
         """Add the lines that compute each symbolic size from the shapes of the inputs, then each of torch's symbols."""
@@ -219,7 +232,7 @@ def del_lines(source: Source, numbers: Iterable[int], assigned: set[int]) -> lis
 def generate_function(
     name: str, arguments: Struct, result: Any, inputs: Iterable[Value], program: Program,
     state: Mapping[int, tuple[nn.Module, str]], constants: Mapping[int, Any], modules: Mapping[str, Any],
-    symbols: Mapping[Any, Any],
+    symbols: Mapping[Any, Any], changes: Sequence[Change], held: Iterable[tuple[int, Place, Any]],
 ) -> Callable[..., Any]:  # fmt: skip
     """Return a Python function that computes the same as the diagram with these parts; its docstring is its source.
 
@@ -233,9 +246,14 @@ def generate_function(
         constants: The other tensors that existed before the run, by value number.
         modules: The modules and methods that calls refer to by dotted path.
         symbols: The expression in torch's symbols of each symbolic axis.
+        changes: What the function assigns in objects that exist before it is called.
+        held: The value number, the object and the key of each tensor that the function reads from such an object.
     """
-    given = {key: part for key, part in zip(arguments.keys, arguments.parts, strict=True) if wires(part)}
+    changed = {change.place.path[0] for change in changes if change.place.owner is None}
+    every = zip(arguments.keys, arguments.parts, strict=True)
+    given = {key: part for key, part in every if wires(part) or key in changed}
     source = Source(parameter_names(given))
+    source.lines += [f"{source.add_global(change.check)}()" for change in changes if change.place.owner is not None]
     for word, part in zip(source.parameters, given.values(), strict=True):
         source.assign(part, word)
     source.read_sizes(inputs, symbols)
@@ -243,11 +261,14 @@ def generate_function(
         source.lines.append(f"{source.variable(number)} = {state_expression(source, module, path)}")
     for number, tensor in constants.items():
         source.lines.append(f"{source.variable(number)} = {source.add_global(tensor)}")
+    for number, place, key in held:
+        source.lines.append(f"{source.variable(number)} = {source.add_global(place.tensor)}({source.expression(key)})")
     assigned = {*[number for part in given.values() for number in wires(part)], *state, *constants}
     for call, unused in program:
         source.run_call(call, modules)
         assigned |= set(wires(call.result))
         source.lines += del_lines(source, unused, assigned)
+    source.apply(changes, given)
     source.lines.append(f"return {source.expression(result)}")
     return source.compiled(name)
 

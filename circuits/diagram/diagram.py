@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from circuits.diagram import codegen, interpreter, plain_data, table
 from circuits.diagram.boxes import Box, Fixed, Value
 from circuits.diagram.call_arguments import arguments
-from circuits.diagram.structure import attribute, bind
+from circuits.diagram.changes import Change, Place, apply_changes
+from circuits.diagram.structure import Struct, attribute, bind
 from circuits.errors import CircuitError
 from circuits.signature import Signature
 
@@ -31,8 +32,8 @@ class Diagram:
     """One recorded run of a circuit, module or function, with all that is needed to run it again.
 
     A diagram is called like the original and computes the same: at the recorded sizes or, where sizes are symbolic,
-    at all sizes that satisfy the guards. It has the same side effects, such as an update of the running statistics of
-    BatchNorm in train mode. `print(diagram)` prints its table.
+    at all sizes that satisfy the guards. It has the same side effects: it updates the running statistics of BatchNorm
+    in train mode, and assigns what the code assigns (`self.mean = x`). `print(diagram)` prints its table.
 
     Attributes:
         box: The outermost box.
@@ -48,6 +49,8 @@ class Diagram:
         constants: The other tensors that existed before the run, by value number.
         modules: The modules and methods that are run as a whole, by dotted path.
         binder: The Python signature of the original, which matches arguments with parameters; None if unknown.
+        changes: What the run assigned in objects that existed before it.
+        held: The value number, the object and the key of each tensor that the run read from such an object.
     """
 
     box: Box
@@ -62,6 +65,8 @@ class Diagram:
     constants: Mapping[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
     modules: Mapping[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
     binder: inspect.Signature | None = field(default=None, repr=False, compare=False)
+    changes: tuple[Change, ...] = field(default=(), repr=False, compare=False)
+    held: tuple[tuple[int, Place, Any], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -96,9 +101,7 @@ class Diagram:
     @property
     def opaque(self) -> tuple[Box, ...]:
         """The boxes that compute a vector-Jacobian product by torch, because an operation has no reverse rule."""
-        return tuple(
-            [box for box in self.walk() if box.call is not None and getattr(box.call.function, "opaque", False)]
-        )
+        return tuple([box for box in self.walk() if box.call and getattr(box.call.function, "opaque", False)])
 
     def walk(self) -> Iterator[Box]:
         """Yield every box in the order of the run, each before the boxes inside it."""
@@ -134,18 +137,20 @@ class Diagram:
         """
         self._check_runnable()
         if parameters:
-            self._check_names(parameters)
+            _check_names(self, self._state_names, parameters)
         tensors: dict[Any, Any] = {}
-        bind(self.arguments, arguments(args, kwargs, self.binder), tensors, f"{self.name}: ")
+        named = arguments(args, kwargs, self.binder)
+        bind(self.arguments, named, tensors, f"{self.name}: ")
+        for change in self.changes:
+            change.check()
         sizes = interpreter.read_sizes(self.name, self.inputs, tensors, self.guards)
-        tensors.update(self.constants)
-        for number, (module, name) in self.state.items():
-            full = self._state_names.get(number, name)
-            tensors[number] = parameters[full] if full in parameters else attribute(module, name)
+        tensors.update(_tensors_before_the_run(self, self._state_names, parameters))
         check = bool(sizes) and tuple(sizes.values()) not in self._checked_sizes
         numbers = interpreter.run(self.box, self._program, tensors, sizes, self.symbols, self.modules, check)
         self._checked_sizes.add(tuple(sizes.values()))
-        return interpreter.load(self.result, tensors, numbers)
+        result, after = interpreter.load(self._result_and_changes, tensors, numbers)
+        apply_changes(self.changes, named, after)
+        return result
 
     def function(self) -> Callable[..., Any]:
         """Return a generated Python function that computes the same, one line a call; its source is its docstring.
@@ -165,7 +170,7 @@ class Diagram:
         self._check_runnable()
         return codegen.generate_function(
             self.name, self.arguments, self.result, self.inputs, self._program, self.state, self.constants,
-            self.modules, self.symbols,
+            self.modules, self.symbols, self.changes, self.held,
         )  # fmt: skip
 
     def _check_runnable(self) -> None:
@@ -173,16 +178,6 @@ class Diagram:
         reason = "the recorded run failed" if self.failed else self.refusal
         if reason:
             raise CircuitError(f"{self.name}: {reason}, so its diagram can be read but not run")
-
-    def _check_names(self, names: Iterable[str]) -> None:
-        """Raise CircuitError if one of these is not the name of a parameter or buffer of the recorded modules."""
-        known = set(self._state_names.values())
-        roots = [module for number, (module, name) in self.state.items() if self._state_names.get(number) == name]
-        for root in {id(module): module for module in roots}.values():
-            known |= {name for name, _ in (*root.named_parameters(), *root.named_buffers())}
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise CircuitError(f"{self.name} has no parameter or buffer {', '.join(unknown)}")
 
     @cached_property
     def _state_names(self) -> dict[int, str]:
@@ -198,7 +193,12 @@ class Diagram:
     @cached_property
     def _program(self) -> interpreter.Program:
         """The calls in order, each with the numbers of the values that are unused after it."""
-        return interpreter.schedule(list(self.box.calls()), self.result, self.state)
+        return interpreter.schedule(list(self.box.calls()), self._result_and_changes, self.state)
+
+    @cached_property
+    def _result_and_changes(self) -> Struct:
+        """The description of what a run computes: the result, and the values of each change."""
+        return Struct(tuple, (), (self.result, Struct(tuple, (), tuple([change.after for change in self.changes]))))
 
     def __str__(self) -> str:
         """Return the table as text; in ASCII if `sys.stdout` cannot encode it, so that it can be printed."""
@@ -227,3 +227,27 @@ class Diagram:
     def to_dict(self) -> dict[str, Any]:
         """Return the diagram as plain data for JSON: nested boxes, values by number, sizes as numbers or text."""
         return plain_data.plain_data(self.box, self.fixed, self.guards)
+
+
+def _check_names(diagram: Diagram, state_names: Mapping[int, str], names: Iterable[str]) -> None:
+    """Raise CircuitError if one of these is not the name of a parameter or buffer of the recorded modules."""
+    known = set(state_names.values())
+    roots = [module for number, (module, name) in diagram.state.items() if state_names.get(number) == name]
+    for root in {id(module): module for module in roots}.values():
+        known |= {name for name, _ in (*root.named_parameters(), *root.named_buffers())}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise CircuitError(f"{diagram.name} has no parameter or buffer {', '.join(unknown)}")
+
+
+def _tensors_before_the_run(
+    diagram: Diagram, state_names: Mapping[int, str], parameters: Mapping[str, Tensor]
+) -> dict[int, Tensor]:
+    """Return the tensors that exist before a run, by value number; `parameters` replace those of the same names."""
+    tensors = {**diagram.constants}
+    for number, place, key in diagram.held:
+        tensors[number] = place.tensor(key)
+    for number, (module, name) in diagram.state.items():
+        full = state_names.get(number, name)
+        tensors[number] = parameters[full] if full in parameters else attribute(module, name)
+    return tensors

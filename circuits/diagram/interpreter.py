@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuits.diagram.boxes import Box, Call, Value
+from circuits.diagram.containers import split
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.structure import Scalar, Struct, Wire, fill, wires
 from circuits.errors import CircuitError, ShapeError
@@ -244,7 +245,7 @@ def store(description: Any, value: Any, tensors: dict[int, Tensor], numbers: Num
         if isinstance(description.expression, sympy.Symbol):
             numbers[description.expression] = value
     elif isinstance(description, Struct):
-        parts = value.values() if isinstance(value, Mapping) else _parts(description, value)
+        _, parts = split(value, type(value)) or ((), ())
         if len(parts) != len(description.parts):
             raise ShapeError(
                 f"recorded for sizes at which a call returns {len(description.parts)} tensors, but it returns "
@@ -252,8 +253,3 @@ def store(description: Any, value: Any, tensors: dict[int, Tensor], numbers: Num
             )
         for inner, part in zip(description.parts, parts, strict=True):
             store(inner, part, tensors, numbers)
-
-
-def _parts(description: Struct, value: Any) -> Sequence[Any]:
-    """Return the parts of a container: the fields that its description names, or the elements of a sequence."""
-    return [getattr(value, key) for key in description.keys] if description.keys else value

@@ -6,7 +6,6 @@ no tensor itself. `fill` turns a description back into a value, `substitute` int
 value with a description and collects the tensor at each wire.
 """
 
-import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,7 +14,11 @@ import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.nn import Parameter
 
+from circuits.diagram.containers import Parts, is_rebuilt, rebuild, split, splitting_objects
 from circuits.errors import CircuitError
+
+Split = Callable[[Any, type], Parts | None]
+"""Takes a container of a type apart, and returns None for any other value."""
 
 
 class Wire(NamedTuple):
@@ -31,10 +34,10 @@ class Scalar(NamedTuple):
 
 
 class Struct(NamedTuple):
-    """A container in a description: a tuple, list, dict, named tuple, dataclass, other mapping, or slice.
+    """A container in a description: a tuple, list, dict, named tuple, dataclass, other mapping, slice, or an object.
 
-    `kind` is its type, `keys` are those of a mapping or the field names (empty for a sequence or slice), and `parts`
-    the descriptions of its parts.
+    `kind` is its type, `keys` are those of a mapping or the names of fields or attributes (empty for a sequence or
+    slice), and `parts` the descriptions of its parts.
     """
 
     kind: type
@@ -48,8 +51,8 @@ PLAIN_TYPES = frozenset(
 """Types whose values are their own description."""
 
 
-def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire]) -> tuple[Any, ...]:
-    """Return the descriptions of several values.
+def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire], split: Split = split) -> tuple[Any, ...]:
+    """Return the descriptions of several values; see `describe`.
 
     Tensors and plain values are described here without a further call, because this runs for every torch call.
     """
@@ -59,17 +62,22 @@ def describe_all(values: Iterable[Any], wire: Callable[[Tensor], Wire]) -> tuple
             if (kind := type(value)) is Tensor or kind is Parameter
             else value
             if kind in PLAIN_TYPES
-            else describe(value, wire)
+            else describe(value, wire, split)
             for value in values
         ]
     )
 
 
-def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
+def describe(value: Any, wire: Callable[[Tensor], Wire], split: Split = split) -> Any:
     """Return the description of a value, with `wire(tensor)` for each tensor in it.
 
-    A tuple or slice whose parts are all their own descriptions, an empty container, and a value that is not a container
-    are their own descriptions; every other container, and every named tuple and dataclass, becomes a `Struct`.
+    A tuple or slice whose parts are all their own descriptions, and a value that `split` does not take apart, are their
+    own descriptions; every other container, and every named tuple and dataclass, becomes a `Struct`.
+
+    Args:
+        value: The value.
+        wire: Called with each tensor.
+        split: Takes containers apart; `containers.splitting_objects` takes apart objects of any class too.
     """
     kind = type(value)
     if kind in PLAIN_TYPES:
@@ -78,55 +86,14 @@ def describe(value: Any, wire: Callable[[Tensor], Wire]) -> Any:
         return wire(value)
     if kind is SymInt or kind is SymFloat or kind is SymBool:
         return Scalar(value)
-    split = _split(value, kind)
-    if split is None:
+    found = split(value, kind)
+    if found is None:
         return value
-    keys, parts = split
-    described = describe_all(parts, wire)
-    if all(new is old for new, old in zip(described, parts, strict=True)) and not dataclasses.is_dataclass(value):
-        return value if kind is tuple or kind is slice or not parts else Struct(kind, keys, described)
+    keys, parts = found
+    described = describe_all(parts, wire, split)
+    if (kind is tuple or kind is slice) and all(new is old for new, old in zip(described, parts, strict=True)):
+        return value
     return Struct(kind, keys, described)
-
-
-def _split(value: Any, kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """Return the keys and the parts of a container, or None for any other value."""
-    if isinstance(value, (tuple, list)):
-        return getattr(value, "_fields", ()), tuple(value)
-    if isinstance(value, Mapping):
-        return tuple(value.keys()), tuple(value.values())
-    if kind is slice:
-        return (), (value.start, value.stop, value.step)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        keys = tuple(field.name for field in dataclasses.fields(value))
-        return keys, tuple(getattr(value, key, None) for key in keys)
-    return None
-
-
-_MADE_BY_CLASS_STATEMENT = 1 << 9
-"""The flag of types that are not written in C (`Py_TPFLAGS_HEAPTYPE` of CPython)."""
-
-
-def rebuild(kind: type, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
-    """Return a container of type `kind` with these keys and parts."""
-    if kind is slice:
-        return slice(*parts)
-    if issubclass(kind, (tuple, list)):
-        return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
-    if issubclass(kind, dict) and not dataclasses.is_dataclass(kind):
-        mapping = kind()
-        mapping.update(zip(keys, parts, strict=True))
-        return mapping
-    if dataclasses.is_dataclass(kind):
-        # The base that is written in C makes the instance and sets its items: object, dict or OrderedDict.
-        base: Any = next(each for each in kind.__mro__ if not each.__flags__ & _MADE_BY_CLASS_STATEMENT)
-        instance = base.__new__(kind)
-        for key, part in zip(keys, parts, strict=True):
-            if isinstance(key, str):
-                object.__setattr__(instance, key, part)
-            if issubclass(base, dict):
-                base.__setitem__(instance, key, part)
-        return instance
-    return kind(zip(keys, parts, strict=True))
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -197,10 +164,12 @@ def wires(description: Any) -> tuple[int, ...]:
 def unopened(description: Any, where: str) -> Iterator[tuple[str, Any]]:
     """Yield each part of a described value that may hold tensors where `describe` does not look, with its name.
 
-    These are all values but containers, plain values, classes and enum members: such as a deque, a distribution, a
-    numpy array, or an instance of any class.
+    These are all values but containers, plain values, classes and enum members: such as an iterator, a numpy array, or
+    an instance of a class that has more state than its attributes.
     """
-    if isinstance(description, Struct):
+    if isinstance(description, Struct) and not is_rebuilt(description.kind):
+        yield where, description
+    elif isinstance(description, Struct):
         for key, part in zip(description.keys or range(len(description.parts)), description.parts, strict=True):
             yield from unopened(part, _part_name(where, key))
     elif isinstance(description, (tuple, list, frozenset, set)) and not isinstance(description, (Wire, Scalar)):
@@ -208,6 +177,11 @@ def unopened(description: Any, where: str) -> Iterator[tuple[str, Any]]:
             yield from unopened(part, where)
     elif not isinstance(description, (Wire, Scalar, type, enum.Enum, slice, range, Mapping, *PLAIN_TYPES)):
         yield where, description
+
+
+def kind_of(description: Any) -> type:
+    """Return the type of a described value."""
+    return description.kind if isinstance(description, Struct) else type(description)
 
 
 def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the call") -> None:
@@ -234,7 +208,9 @@ def bind(description: Any, value: Any, found: dict[Any, Any], where: str = "the 
     elif isinstance(description, Scalar):
         found[description.expression] = value
     elif isinstance(description, Struct):
-        keys, parts = _split(value, type(value)) or ((), None)
+        keys, parts = split(value, type(value)) or ((), None)
+        if parts is None and type(value) is description.kind:
+            keys, parts = splitting_objects()(value, type(value)) or ((), None)
         if parts is None or len(parts) != len(description.parts) or set(keys) != set(description.keys):
             raise CircuitError(f"{where}: expected {_struct_text(description)}, got {_value_text(value)}")
         given = dict(zip(keys or range(len(parts)), parts, strict=True))

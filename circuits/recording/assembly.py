@@ -1,15 +1,15 @@
 """Assemble the diagram of a recorded run: its box, with what is needed to run it again."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
 import torch
 
-from circuits.diagram import Box, Diagram, Fixed
+from circuits.diagram import Box, Change, Diagram, Fixed
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
-from circuits.recording.call_arguments import named_arguments
+from circuits.recording.call_arguments import named_arguments, names_of_arguments
 from circuits.recording.events import Record
 from circuits.recording.freezer import identity, with_expressions
 from circuits.recording.module_paths import find_root
@@ -52,13 +52,26 @@ def assemble(
         constants=dict(record.constants),
         modules={path: _module_at(record, path) for path in module_paths},
         binder=builder.binder,
+        changes=_changes(record.changes, names_of_arguments(root.event, builder.binder), raw),
+        held=tuple([(number, place, key) for number, (place, key) in record.held.items() if place.owner is not None]),
     )
+
+
+def _changes(changes: Sequence[Change], names: Mapping[Any, str], raw: Callable[[Any], Any]) -> tuple[Change, ...]:
+    """Return the changes of a run, with the names of the arguments in which they are."""
+    found = []
+    for place, before, after in [(change.place, change.before, change.after) for change in changes]:
+        moved = place._replace(path=(names[place.path[0]], *place.path[1:])) if place.owner is None else place
+        found.append(Change(moved, before, with_expressions(after, raw)))
+    return tuple(found)
 
 
 def _refusal(box: Box, record: Record) -> str:
     """Return why a diagram can be read but not run; empty if it can be run."""
     if box.note:
         return f"{box.note}, in which tensors are not recorded (return a tuple, dict or dataclass)"
+    if record.snapshot.refusal:
+        return record.snapshot.refusal
     reader = next((each for each in _boxes_that_run(box) if record.unrecorded.intersection(_numbers(each))), None)
     if reader is None:
         return ""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from circuits.checking import Circuit, parameters_of
-from circuits.diagram import Struct, Wire, arguments, without_defaults
+from circuits.diagram import Scalar, Struct, Wire, arguments, without_defaults
 from circuits.recording.events import Enter
 
 
@@ -61,12 +61,24 @@ def unpacked(described: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def named_arguments(event: Enter, binder: inspect.Signature | None) -> Struct:
     """Return the arguments of a recorded call by parameter name, or by position if they do not fit `binder`."""
-    args, kwargs = unpacked((event.args, event.kwargs))
-    try:
-        named = arguments(args, kwargs, binder)
-    except TypeError:
-        named = arguments(args, kwargs, None)
+    named = _by_name(*unpacked((event.args, event.kwargs)), binder)
     return Struct(dict, tuple(named), tuple(named.values()))
+
+
+def names_of_arguments(event: Enter, binder: inspect.Signature | None) -> dict[Any, str]:
+    """Return the name of each argument of a recorded call, by its place among the arguments or its keyword."""
+    args, kwargs = unpacked((event.args, event.kwargs))
+    places = _by_name(
+        tuple([Scalar(place) for place in range(len(args))]), {key: Scalar(key) for key in kwargs}, binder
+    )
+    return {place.expression: name for name, place in places.items() if isinstance(place, Scalar)}
+
+
+def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any], binder: inspect.Signature | None) -> dict[str, Any]:
+    try:
+        return arguments(args, kwargs, binder)
+    except TypeError:
+        return arguments(args, kwargs, None)
 
 
 def argument_paths(description: Any, path: str = "") -> Iterator[tuple[str, int]]:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 
+from circuits.diagram import Change, Place
+from circuits.recording.snapshot import Snapshot
+
 _any_autocast = torch._C._is_any_autocast_enabled
 
 
@@ -156,6 +159,10 @@ class Record:
         originals: The user's module or tensor for each copy that runs in place of it, by `id` of the copy.
         names: The name in the run of each parameter and buffer, by `id`.
         unrecorded: The numbers of the values that code made during the run that is not recorded.
+        snapshot: What the objects that the run may change held before it.
+        changes: What the run changed in them, once it has ended.
+        held: The object, and the key in it, at which the run found a tensor that is no parameter or buffer, by the
+            number of its value.
     """
 
     def __init__(self) -> None:
@@ -164,6 +171,9 @@ class Record:
         self.state: dict[int, tuple[nn.Module, str]] = {}
         self.constants: dict[int, Tensor] = {}
         self.unrecorded: set[int] = set()
+        self.snapshot = Snapshot()
+        self.changes: tuple[Change, ...] = ()
+        self.held: dict[int, tuple[Place, Any]] = {}
         self.roots: list[tuple[str, nn.Module]] = []
         self.paths: dict[int, list[str]] = {}
         self.originals: dict[int, Any] = {}

@@ -3,7 +3,9 @@
 A fake tensor has a shape, a dtype and a device but no data, so the copy can run without computing anything.
 """
 
+import contextlib
 import copy
+import types
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.utils import _pytree
 
-from circuits.diagram import Struct, tensors
+from circuits.diagram import Change, Struct, tensors
 from circuits.errors import CircuitError
 from circuits.recording.events import Call, Enter
 from circuits.recording.listener import Listener
@@ -58,6 +60,7 @@ class FakeCopier:
             except Exception as error:
                 part = _uncopied_part(module)
                 raise CircuitError(f"{part} cannot be copied, so it cannot be traced: {error}") from error
+            self._copy_closures(copied)
             self.copies[id(module)] = copied
             self._record_originals()
             originals = self.listener.record.originals
@@ -65,6 +68,42 @@ class FakeCopier:
             for (_, old), (_, new) in zip(module.named_modules(), copied.named_modules(), strict=False):
                 originals[id(new)] = old
         return self.copies[id(module)]
+
+    def _copy_closures(self, root: nn.Module) -> None:
+        """Replace the hooks of copied modules, and other functions in them, by functions that refer to the copies.
+
+        A hook may refer to its module or to a dict by a variable of the function around it; `copy.deepcopy` copies no
+        function.
+        """
+        for module in nn.Module.modules(root):
+            for held in (vars(module), *[each for name, each in vars(module).items() if "hooks" in name and each]):
+                for key, value in held.items():
+                    if isinstance(value, types.FunctionType) and value.__closure__:
+                        held[key] = self._with_copied_closure(value)
+
+    def _with_copied_closure(self, function: types.FunctionType) -> types.FunctionType:
+        """Return a function whose free variables have copies of the values; what cannot be copied is shared."""
+        if id(function) in self.memo:
+            return self.memo[id(function)]
+        cells = tuple([types.CellType() for _ in function.__closure__ or ()])
+        copied = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+        )
+        copied.__kwdefaults__, copied.__qualname__ = function.__kwdefaults__, function.__qualname__
+        vars(copied).update(vars(function))
+        self.memo[id(function)] = copied
+        for old, new in zip(function.__closure__ or (), cells, strict=True):
+            with contextlib.suppress(ValueError):  # The variable is not assigned yet.
+                new.cell_contents = self._copy_or_share(old.cell_contents)
+        return copied
+
+    def _copy_or_share(self, value: Any) -> Any:
+        if isinstance(value, types.FunctionType):
+            return self._with_copied_closure(value) if value.__closure__ else value
+        try:
+            return self._copy(value)
+        except Exception:
+            return value
 
     def _record_originals(self) -> None:
         """Record the original of each copied tensor and module."""
@@ -105,16 +144,31 @@ class FakeCopier:
         with self.listener.paused(), temporarily_clear_interpreter_stack():
             return in_function_mode(FakeCopyMode(self.mode), lambda: copy.deepcopy(value, self.memo))
 
-    def restore_arguments(self) -> None:
-        """Replace the copies of objects in the recorded arguments by the user's objects.
+    def restore_originals(self) -> None:
+        """Replace the copies of objects in the record by the user's objects, and undo the changes of all others.
 
-        A diagram compares its arguments with them, and reads their data.
+        The user's objects are those that a diagram compares with its arguments, reads, and changes. Objects that are
+        not copied, such as a dict in the closure of a function, were changed by the run; they get their contents back.
         """
+        record = self.listener.record
         copies = {id(self.memo[id(old)]): old for old in self.memo.get(id(self.memo), []) if id(old) in self.memo}
-        for event in self.listener.record.events if copies else ():
+        record.snapshot.put_back(lambda owner: id(owner) in copies)
+        for event in record.events if copies else ():
             if isinstance(event, (Call, Enter)):
                 event.args = _with_originals(event.args, copies)
                 event.kwargs = _with_originals(event.kwargs, copies)
+        record.changes = tuple([_with_original_owner(change, copies) for change in record.changes])
+        record.held = {
+            number: (place._replace(owner=copies.get(id(place.owner), place.owner)), key)
+            for number, (place, key) in record.held.items()
+        }
+
+
+def _with_original_owner(change: Change, copies: dict[int, Any]) -> Change:
+    """Return a change in which each object that is a copy is replaced by its original."""
+    owner = copies.get(id(change.place.owner), change.place.owner)
+    before, after = [_with_originals(each, copies) for each in (change.before, change.after)]
+    return Change(change.place._replace(owner=owner), before, after)
 
 
 def _with_originals(description: Any, copies: dict[int, Any]) -> Any:

@@ -19,6 +19,7 @@ from circuits.diagram import (
     Struct,
     Value,
     attribute,
+    kind_of,
     mutates,
     operation_name,
     substitute,
@@ -277,7 +278,7 @@ def unopened_result(result: Any) -> str:
 
     A diagram would return the recorded object, with the recorded tensors in it.
     """
-    objects = [f"{where} is of type {type(value).__name__}" for where, value in unopened(result, "the result")]
+    objects = [f"{where} is of type {kind_of(value).__name__}" for where, value in unopened(result, "the result")]
     return ", ".join(objects[:1])
 
 

@@ -17,7 +17,7 @@ from circuits import switch
 from circuits.diagram import DATA_DEPENDENT_OPERATORS, TRACED_INTO, Operator, describe, opened
 from circuits.recording.events import Enter, Leave
 from circuits.recording.listener import Listener, unrecorded
-from circuits.recording.module_paths import register_paths
+from circuits.recording.module_paths import register_late, register_paths
 from circuits.recording.user_frames import user_line
 
 
@@ -44,7 +44,7 @@ def record_module(
         return call(module, *args, **kwargs)
     if not listener.stack and listener.target is not None and module is not listener.target:
         return call(module, *args, **kwargs)
-    if id(module) not in record.paths:
+    if id(module) not in record.paths and not register_late(record, module):
         if listener.substitute_module is not None and id(module) not in record.originals:
             return listener.substitute_module(module)(*args, **kwargs)
         register_paths(record, module, bool(listener.stack))
@@ -54,6 +54,7 @@ def record_module(
     if lazy is not None and lazy.has_uninitialized_params():
         with unrecorded():
             lazy._infer_parameters(lazy, args, kwargs)
+        record.snapshot.renew(module, record.paths[id(module)][0] or type(module).__name__)
     path = record.paths[id(module)][0]
     label = getattr(module, "original_name", "") if is_script else type(module).__name__
     box = Enter("module", label, path, module, user_line() if listener.lines else "")

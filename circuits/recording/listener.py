@@ -25,7 +25,6 @@ from circuits.diagram import (
     SKIP,
     TRACE_INTO,
     TRACED_INTO,
-    Struct,
     Wire,
     action_for,
     describe,
@@ -199,6 +198,7 @@ class Listener(TorchFunctionMode):
         """Record a call of a function that is not a circuit, as the outermost box, and return its result."""
         box = Enter("function", label, "", None, user_line() if self.lines else "")
         box.function = function
+        self.record.snapshot.add(function, label)
         return self.record_box(box, args, kwargs, lambda: function(*args, **kwargs))
 
     def record_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
@@ -214,16 +214,14 @@ class Listener(TorchFunctionMode):
     def _run_in_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Emit the event that opens a box, call `run()`, emit the event that closes the box, and return the result."""
         self.stack.error_noted = False
-        wire = self.values.wire if self.stack else self.values.argument
-        box.args = Struct(tuple, (), describe_all(args, wire)) if args else args
-        box.kwargs = describe(kwargs, wire) if kwargs else kwargs
+        box.args, box.kwargs = self.values.arguments(args, kwargs)
         if box.circuit is not None:
             box.tensors = circuit_tensors(box.circuit, args, kwargs, self.values.wire)
         self.stack.append(box)
         try:
             self.emit(box)
             result = run()
-            leave = Leave(describe(result, self.values.wire))
+            leave = Leave(self.values.result(result))
             self.data_sizes.leave(box, leave.result)
         except BaseException as error:
             self.stack.note_error(box, error)

@@ -18,6 +18,7 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
     """Add a root and the paths of all its modules to a record; `nested`: a box was open when the root was called."""
     prefix = _unused_name(record, type(root).__name__) if nested or record.roots else ""
     record.roots.append((prefix, root))
+    record.snapshot.add(root, type(root).__name__)
     for path, module in _parts(root):
         full = f"{prefix}.{path}" if prefix and path else prefix or path
         known = record.paths.setdefault(id(module), [])
@@ -26,6 +27,18 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
         compiled_from = getattr(module, "_orig_mod", None)
         if isinstance(compiled_from, nn.Module):
             record.paths.setdefault(id(compiled_from), []).append(full)
+
+
+def register_late(record: Record, module: nn.Module) -> bool:
+    """Add the paths of a module that the run itself made a part of a root; return False if it is part of none."""
+    for prefix, root in record.roots:
+        path = next((path for path, part in _parts(root) if part is module), None)
+        if path is not None:
+            full = f"{prefix}.{path}" if prefix else path
+            for inner, part in _parts(module):
+                record.paths.setdefault(id(part), []).append(f"{full}.{inner}" if inner else full)
+            return True
+    return False
 
 
 def _parts(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:

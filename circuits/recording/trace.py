@@ -123,8 +123,10 @@ def _trace(
     ):  # fmt: skip
         given = trace_inputs(target, axes, symbols, sizes, args, kwargs, copier.inputs)
         bound = bind_call(target, given.args, given.kwargs)
-        _run(listener, target, run, bound)
-    copier.restore_arguments()
+        try:
+            _run(listener, target, run, bound)
+        finally:
+            copier.restore_originals()
     builder = Builder(listener.record, symbols.size, bound.signature, given.axes).feed_all()
     free = {axis_symbol(size): symbols.raw(raw) * multiple_of(size) for raw, size in symbols.expressions.items()}
     return assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())

@@ -15,7 +15,7 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Parameter
 
-from circuits.diagram import Wire, alias, tensors
+from circuits.diagram import Struct, Wire, alias, describe, describe_all, splitting_objects, tensors
 from circuits.recording.events import Call, Enter, Event, Lift, Record
 from circuits.recording.module_paths import find_root
 
@@ -59,6 +59,27 @@ class Values:
         """Return the wire of a tensor if it has one."""
         found = self._wires.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
+
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the descriptions of the arguments of a box.
+
+        Those of the run, for which no box is open yet, are added to the snapshot of the record, and objects of any
+        class are described by their attributes, so that the tensors in them are inputs.
+        """
+        if self.stack:
+            described = Struct(tuple, (), describe_all(args, self.wire)) if args else args
+            return described, describe(kwargs, self.wire) if kwargs else kwargs
+        for key, value in (*enumerate(args), *kwargs.items()):
+            self.record.snapshot.add(value, f"argument {key}", key)
+        split = splitting_objects()
+        return Struct(tuple, (), describe_all(args, self.argument, split)), describe(kwargs, self.argument, split)
+
+    def result(self, result: Any) -> Any:
+        """Return the description of the result of the innermost box; at the end of the run, record its changes too."""
+        if len(self.stack) > 1:
+            return describe(result, self.wire)
+        self.record.changes = tuple(self.record.snapshot.changes(self.wire))
+        return describe(result, self.wire, splitting_objects())
 
     def argument(self, tensor: Tensor) -> Wire:
         """Return the wire of a tensor that is an argument of the run."""
@@ -114,6 +135,9 @@ class Values:
         if source is not None:
             return self._alias(tensor, source)
         wire = self.define(tensor, "constant")
+        place = self.record.snapshot.held(tensor)
+        if place is not None:
+            self.record.held[wire.number] = place
         original = self.record.originals.get(id(tensor), tensor)
         if isinstance(original, FakeTensor):
             self.record.unrecorded.add(wire.number)

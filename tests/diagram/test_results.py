@@ -31,12 +31,59 @@ class Holder:
     def __init__(self, held: Any) -> None:
         self.held = held
 
+    def doubled(self) -> Any:
+        """Twice what it holds."""
+        return self.held * 2
+
+
+OPENED: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
+    "SimpleNamespace": (lambda x: types.SimpleNamespace(y=x * 2), lambda found: found.y),
+    "deque": (lambda x: collections.deque([x * 2]), lambda found: found[0]),
+    "bounded deque": (
+        lambda x: collections.deque([x, x * 2], maxlen=1),
+        lambda found: found.append(found[0] * 3) or found[0],
+    ),
+    "defaultdict": (
+        lambda x: collections.defaultdict(list, y=x * 2),
+        lambda found: found["y"] + len(found[1]),
+    ),
+    "Categorical": (
+        lambda x: torch.distributions.Categorical(logits=x, validate_args=False),
+        lambda found: found.log_prob(torch.tensor(1)) + found.entropy(),
+    ),
+    "Normal": (
+        lambda x: torch.distributions.Normal(x, x.exp(), validate_args=False),
+        lambda found: found.cdf(torch.tensor(0.3)),
+    ),
+    "Holder": (lambda x: (x * 2, {"inside": [Holder(x + 1)]}), lambda found: found[0] + found[1]["inside"][0].held),
+    "object with a method": (lambda x: Holder(Holder(x * 3)), lambda found: found.held.doubled()),
+}
+"""Results in objects that are made again, each with what is read from the object."""
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_an_object_whose_state_is_in_its_attributes_is_a_result(name: str) -> None:
+    (run, read), x, z = OPENED[name], torch.tensor([0.2, 0.5]), torch.tensor([0.7, 0.1])
+    model = Runs(run)
+    with track(model, to=None) as seen:
+        model(x)
+    for diagram in (trace(run, x), seen.diagram):
+        for again in (diagram(z), diagram.function()(z)):
+            assert type(again) is type(run(z))
+            assert torch.equal(read(again), read(run(z)))
+
+
+class Slots:
+    """An object that has no attributes of its own."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
 
 OBJECTS: dict[str, Callable[[Tensor], Any]] = {
-    "SimpleNamespace": lambda x: types.SimpleNamespace(y=x * 2),
-    "deque": lambda x: collections.deque([x * 2]),
-    "Categorical": lambda x: torch.distributions.Categorical(logits=x, validate_args=False),
-    "Holder": lambda x: (x * 2, {"inside": [Holder(x)]}),
+    "Slots": lambda x: [Slots(x)],
     "function": lambda x: {"later": lambda: x},
     "generator": lambda x: (each for each in [x]),
 }

@@ -143,18 +143,54 @@ def test_a_call_without_tensors_runs_as_it_was_made(model: Any, args: Any, kwarg
     assert not any(isinstance(value, FakeTensor) for value in held)
 
 
-def test_a_numpy_array_is_traced_and_the_diagram_says_why_it_cannot_run() -> None:
+def test_a_numpy_array_is_read_again_and_another_one_is_refused() -> None:
     array = np.ones((2, 4), dtype=np.float32)
     diagram = trace(FromArray(), array)
-    assert diagram.outputs[0].sizes == (2, 4)
-    with pytest.raises(CircuitError, match="can be read but not run"):
+    assert torch.equal(diagram(array.copy()), torch.from_numpy(array).cos())
+    array[0] = 3
+    with pytest.raises(CircuitError, match=r"array.data: the diagram was recorded with"):
         diagram(array)
 
 
-def test_another_object_is_refused() -> None:
-    diagram = trace(Gnn(), Graph())
-    with pytest.raises(CircuitError, match="recorded with Graph, got Graph"):
-        diagram(Graph())
+def test_tensors_in_an_object_are_inputs() -> None:
+    model, other = Gnn(), Graph()
+    diagram = trace(model, Graph())
+    assert [value.name for value in diagram.inputs] == ["data.x", "data.edges"]
+    other.x = other.x + 1
+    for run in (diagram, diagram.function()):
+        assert torch.equal(run(other), model(other))
+
+
+class Config:
+    """An object without tensors."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale, self.names = scale, ["a"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        (Config(2.0), lambda each: setattr(each, "scale", 3.0)),
+        (Config(2.0), lambda each: each.names.append("b")),
+        (Config(2.0), lambda each: setattr(each, "more", 1)),
+        (Options(2.0), lambda each: setattr(each, "scale", 3.0)),
+        ({"scale": [2.0]}, lambda each: each["scale"].append(3.0)),
+        ([], lambda each: each.append(1)),
+        (np.ones(2), lambda each: each.fill(3.0)),
+        ({1, 2}, lambda each: each.add(3)),
+        (bytearray(b"a"), lambda each: each.extend(b"b")),
+        (collections.deque([1]), lambda each: each.append(2)),
+        (collections.Counter(a=1), lambda each: each.update("a")),
+    ],
+)
+def test_an_argument_that_changed_since_is_refused(argument: Any, change: Any) -> None:
+    x = torch.ones(2)
+    diagram = trace(lambda x, _: x * 2, x, argument)
+    assert torch.equal(diagram(x, argument), x * 2)
+    change(argument)
+    with pytest.raises(CircuitError, match=r"recorded with|expected"):
+        diagram(x, argument)
 
 
 def test_refusals_of_calls_without_tensors() -> None:

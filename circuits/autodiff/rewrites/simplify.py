@@ -11,7 +11,7 @@ from circuits.autodiff.ports import flow, needed, port_values
 from circuits.autodiff.rewrites.common_subexpressions import Eliminator
 from circuits.autodiff.rewrites.fusion import fused
 from circuits.autodiff.rewrites.purity import is_pure
-from circuits.diagram import Box, Diagram, Scalar, Value, substitute, wires
+from circuits.diagram import Box, Diagram, Scalar, Struct, Value, substitute, wires
 
 
 def simplify(diagram: Diagram) -> Diagram:
@@ -43,11 +43,14 @@ def simplify(diagram: Diagram) -> Diagram:
         return diagram
     eliminator = Eliminator(diagram)
     boxes: Sequence[Box] = eliminator.remaining(diagram.box.boxes)
-    result = substitute(diagram.result, eliminator.wire, _unchanged)
-    wanted = set(wires(result))
+    result, *after = [
+        substitute(each, eliminator.wire, _unchanged)
+        for each in (diagram.result, *[change.after for change in diagram.changes])
+    ]
+    wanted = set(wires(Struct(tuple, (), (result, *after))))
     boxes, _ = needed(boxes, wanted, _has_effects)
     if eliminator.writes_nothing:
-        boxes, _ = needed(fused(boxes, eliminator.values, wires(result)), wanted, _has_effects)
+        boxes, _ = needed(fused(boxes, eliminator.values, tuple(wanted)), wanted, _has_effects)
     values = eliminator.values | port_values([diagram.box])
     outputs = [values[eliminator.number(value.number)] for value in diagram.outputs]
     box = replace(
@@ -55,7 +58,8 @@ def simplify(diagram: Diagram) -> Diagram:
         boxes=_with_exact_ports(boxes, wanted, eliminator.values),
         outputs=tuple([replace(new, axes=old.axes) for old, new in zip(diagram.outputs, outputs, strict=True)]),
     )
-    return replace(diagram, box=box, result=result)
+    changes = [replace(change, after=new) for change, new in zip(diagram.changes, after, strict=True)]
+    return replace(diagram, box=box, result=result, changes=tuple(changes))
 
 
 def _has_effects(box: Box) -> bool:

@@ -1,0 +1,219 @@
+"""What the objects that a run may change hold before the run, and what it changed in them.
+
+These are the attributes of modules and of other objects, and the containers: all that can be reached from the arguments
+of the run, from its modules, and from the closures of their hooks. Tensors are compared by identity: what a torch call
+changes in a tensor is recorded as that call.
+"""
+
+import functools
+import operator
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from circuits.diagram import (
+    NOTHING,
+    PLAIN_TYPES,
+    Change,
+    Place,
+    Struct,
+    Wire,
+    contents,
+    describe,
+    has_only_attributes,
+    kind_of,
+    splitting_objects,
+    unopened,
+)
+from circuits.recording.user_frames import is_user_file
+
+_PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
+"""The dicts of a module whose entries are attributes of the module."""
+
+_HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
+"""The other attributes of every module: mostly its hooks, in dicts that are empty in most modules."""
+
+
+class Snapshot:
+    """The contents of objects before a run.
+
+    Attributes:
+        before: Each object that a run can change and its contents, by `id`.
+        tensors: The `id` of the object that holds a tensor, and the key, by the `id` of the tensor.
+        refusal: Why a diagram cannot make a change that the run made; empty if it can make all.
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[int, tuple[Any, Any]] = {}
+        self.tensors: dict[int, tuple[int, Any]] = {}
+        self.refusal = ""
+        self._roots: dict[int, Place] = {}
+        self._seen: dict[
+            int, tuple[Any, int, Any]
+        ] = {}  # Each object, the `id` of the object that holds it, and the key.
+
+    def add(self, value: Any, name: str, argument: Any = None) -> None:
+        """Add an object and all that can be reached from it.
+
+        Args:
+            value: The object.
+            name: Its name in messages.
+            argument: The place or keyword of the argument, if the object is an argument of the run.
+        """
+        seen = self._seen
+        if id(value) in seen:
+            return
+        self._roots[id(value)] = Place(value, (), name) if argument is None else Place(None, (argument,), name)
+        waiting = [(value, 0, None)]
+        while waiting:
+            found = waiting.pop()
+            value, number = found[0], id(found[0])
+            if number in seen:
+                continue
+            seen[number] = found
+            if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+                for key, part in _parts_of_function(value):
+                    if id(part) not in seen:
+                        self._roots[id(part)] = Place(part, (), f"{self.place(number).name} {key}".strip())
+                        waiting.append((part, 0, None))
+            elif is_owner(value):
+                self._add_contents(value, number, waiting)
+
+    def _add_contents(self, owner: Any, number: int, waiting: list[tuple[Any, int, Any]]) -> None:
+        """Add the contents of an object, and the objects in it to `waiting`."""
+        held = contents(owner)
+        if not isinstance(held, tuple):
+            self.before[number] = owner, held.copy()
+        for key, part in held.items() if isinstance(held, dict) else enumerate(held):
+            if type(part) in PLAIN_TYPES:
+                continue
+            if key in _PARTS_OF_MODULES and isinstance(owner, nn.Module):
+                # Done here, for speed: there are many. Parameters and buffers are found by their modules.
+                self._seen[id(part)] = part, number, key
+                self.before[id(part)] = part, part.copy()
+                if key == "_modules":
+                    waiting += [(module, id(part), name) for name, module in part.items()]
+            elif isinstance(part, Tensor):
+                self.tensors.setdefault(id(part), (number, key))
+            elif key not in _HOOKS or part:
+                waiting.append((part, number, key))
+
+    def renew(self, module: nn.Module, name: str) -> None:
+        """Add a module again, whose attributes are others now: a lazy module that was just initialized."""
+        for held in (module, *vars(module).values()):
+            self._seen.pop(id(held), None)
+            self.before.pop(id(held), None)
+        self.add(module, name)
+
+    def place(self, number: int) -> Place:
+        """Return the place of an object, given by `id`."""
+        path: list[tuple[Any, Any]] = []
+        while number not in self._roots:
+            _, holder, key = self._seen[number]
+            path.append((self._seen[holder][0], key))
+            number = holder
+        place = self._roots[number]
+        for owner, key in reversed(path):
+            place = Place(place.owner, (*place.path, key), _name(place.name, owner, key))
+        return place
+
+    def held(self, tensor: Tensor) -> tuple[Place, Any] | None:
+        """Return the place of the object that holds a tensor, and the key; None if no object does."""
+        found = self.tensors.get(id(tensor))
+        return None if found is None else (self.place(found[0]), found[1])
+
+    def changes(self, wire: Callable[[Tensor], Wire]) -> Iterator[Change]:
+        """Yield what was changed since the objects were added; `wire` returns the wire of a tensor."""
+        for number, (owner, before) in self.before.items():
+            now = contents(owner)
+            if _are_same(before, now):
+                continue
+            olds, news = before, now
+            if isinstance(before, dict):
+                keys = [key for key in (before | now) if _differs(before.get(key, NOTHING), now.get(key, NOTHING))]
+                olds, news = [{key: each.get(key, NOTHING) for key in keys} for each in (before, now)]
+            if not isinstance(before, dict) or olds:
+                place = self.place(number)
+                yield Change(place, _described(olds), self._after(place.name, news, wire))
+
+    def _after(self, name: str, value: Any, wire: Callable[[Tensor], Wire]) -> Struct:
+        """Return the description of the contents of an object after the run; objects from before stay as they are."""
+        split = splitting_objects()
+        top = value
+
+        def split_new(value: Any, kind: type) -> Any:
+            return None if value is not top and id(value) in self._seen else split(value, kind)
+
+        described = describe(value, wire, split_new)
+        for where, part in unopened(described, name):
+            if id(part) not in self._seen and part is not NOTHING:
+                self.refusal = (
+                    f"the run keeps an object of type {kind_of(part).__name__} in {where} (if it does so only once, "
+                    "call the original, and record it then)"
+                )
+        return described
+
+    def put_back(self, is_copy: Callable[[Any], bool]) -> None:
+        """Restore the contents of all objects for which `is_copy` is false."""
+        for owner, before in self.before.values():
+            held = contents(owner)
+            if is_copy(owner) or _are_same(before, held):
+                continue
+            held.clear()
+            if isinstance(held, (dict, set)):
+                held.update(before)
+            else:
+                held.extend(before)
+
+
+def is_owner(value: Any) -> bool:
+    """Return whether a run may change what an object holds, so that it belongs to a snapshot."""
+    kind = type(value)
+    if isinstance(value, nn.Module):
+        return not isinstance(value, torch.jit.ScriptModule)
+    return isinstance(value, (dict, list, set, deque, tuple)) or has_only_attributes(kind)
+
+
+def _parts_of_function(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a function, method or partial holds, each with its name."""
+    if isinstance(function, types.MethodType):
+        yield "", function.__self__
+    elif isinstance(function, functools.partial):
+        yield from (("", part) for part in (function.func, *function.args, *function.keywords.values()))
+    elif is_user_file(function.__code__.co_filename):
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                yield name, cell.cell_contents
+            except ValueError:  # The variable is not assigned yet.
+                continue
+
+
+def _name(name: str, owner: Any, key: Any) -> str:
+    """Return the name of a part of an object: `Model.cache`, `cache['k']`."""
+    if isinstance(owner, (dict, list, deque, tuple, set)):
+        return f"{name}.{key}" if isinstance(key, str) else f"{name}[{key!r}]"
+    return name if key in _PARTS_OF_MODULES else f"{name}.{key}"
+
+
+def _are_same(before: Any, now: Any) -> bool:
+    """Return whether contents are the same objects under the same keys."""
+    if isinstance(before, set):
+        return before == now
+    if len(before) != len(now) or not all(map(operator.is_, before, now)):
+        return False
+    return not isinstance(before, dict) or all(map(operator.is_, before.values(), now.values()))
+
+
+def _differs(before: Any, now: Any) -> bool:
+    """Return whether a value was replaced by another one; equal plain values are the same."""
+    return before is not now and (type(before) is not type(now) or type(now) not in PLAIN_TYPES or before != now)
+
+
+def _described(value: Any) -> Any:
+    """Return a description of contents before the run, with a wire of its own for each tensor."""
+    numbers = iter(range(1 << 30))
+    return describe(value, lambda _: Wire(next(numbers)), splitting_objects())
