@@ -6,7 +6,7 @@ compared with the reference, because Python reuses the `id` of a freed object.
 
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -131,7 +131,7 @@ class Values:
             self.record.state[wire.number] = (module, inner)
             self.record.names[id(tensor)] = name
             return wire
-        source = self._with_same_memory(tensor)
+        source = _with_same_memory(tensor, self._wires.values(), self.record)
         if source is not None:
             return self._alias(tensor, source)
         wire = self.define(tensor, "constant")
@@ -144,20 +144,6 @@ class Values:
         else:
             self.record.constants[wire.number] = original
         return wire
-
-    def _with_same_memory(self, tensor: Tensor) -> Tensor | None:
-        """Return the last argument or result of the run that shares the memory of a tensor, or None.
-
-        Constructors (`Variable(x)`, `torch.Tensor(x)`), `copy.copy` and code in C++ make such tensors unseen.
-        """
-        memory = _memory(tensor)
-        for reference, wire in reversed(self._wires.values()) if memory else ():
-            other = reference()
-            if other is None or other is tensor or self.record.values[wire.number][2] not in ("input", "made"):
-                continue
-            if other.dtype == tensor.dtype and _memory(other) == memory:
-                return other
-        return None
 
     def _alias(self, tensor: Tensor, source: Tensor) -> Wire:
         """Emit the call that makes a tensor that shares the memory of `source`, and return the wire of the tensor."""
@@ -237,6 +223,21 @@ class Values:
             root, inner = find_root(self.record, path)
             self._roots_by_path[path] = root, f"{inner}." if inner else ""
         return self._roots_by_path[path]
+
+
+def _with_same_memory(tensor: Tensor, entries: Collection[Entry], record: Record) -> Tensor | None:
+    """Return the last argument or result of the run that shares the memory of a tensor, or None.
+
+    Constructors (`Variable(x)`, `torch.Tensor(x)`), `copy.copy` and code in C++ make such tensors unseen.
+    """
+    memory = _memory(tensor)
+    for reference, wire in reversed([*entries]) if memory else ():
+        other = reference()
+        if other is None or other is tensor or record.values[wire.number][2] not in ("input", "made"):
+            continue
+        if other.dtype == tensor.dtype and _memory(other) == memory:
+            return other
+    return None
 
 
 def _memory(tensor: Tensor) -> int:
