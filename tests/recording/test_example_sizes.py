@@ -2,10 +2,10 @@
 # pyright: reportIndexIssue=false, reportArgumentType=false
 """A free axis has an example size in a traced run: if a model has a largest size, a smaller example is found."""
 
-from collections.abc import itertools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
-import Callable
 import pytest
 import torch
 from torch import Tensor, nn
