@@ -98,6 +98,10 @@ class Parser:
     def _group(self) -> Group:
         """Return the group whose '(' is the next token."""
         opened = self._next_span()
+        before = self.tokens[self.position - 1] if self.position else None
+        if before is not None and before.text in _FUNCTIONS and before.stop == opened[0]:
+            what = f"'{before.text}(' is not an axis: the arithmetic of axes has only + - * / on names and numbers"
+            raise self._fault(what, (before.start, opened[1]))
         self.position += 1
         found: list[Atom | Derived] = []
         while not self._next_is(")"):
@@ -176,6 +180,9 @@ class Parser:
         """Return the error with this message, and a caret under the span."""
         return SignatureError(f"{message}\n{point(self.text, span)}")
 
+
+_FUNCTIONS = frozenset({"abs", "ceil", "floor", "gcd", "lcm", "log2", "max", "min", "prod", "round", "sqrt", "sum"})
+"""Words that would be a function if `(` follows at once; any other word there is an axis beside a group."""
 
 _AXIS_SYNTAX = "an axis is a name (y, h'), a number, a group (h k), arithmetic (h/2), or a leading ..."
 

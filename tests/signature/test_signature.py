@@ -69,6 +69,8 @@ REFUSED = {
     "arithmetic_without_an_axis": ("h -> 4/2", "4/2"),
     "division_by_zero": ("h -> h/0", "0"),
     "too_large": ("9223372036854775808 -> a", "9223372036854775808"),
+    "a_function": ("m n -> m m, min(m, n), n n", "min("),
+    "a_function_of_one_axis": ("n -> ceil(n/2)", "ceil("),
     "a_dot": ("b . h -> b", "."),
 }
 
