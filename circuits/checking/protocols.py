@@ -12,6 +12,7 @@ Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 Module = TypeVar("Module", bound=nn.Module)
+Owner = TypeVar("Owner")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -69,8 +70,8 @@ class Checked(Protocol[P, R_co]):
 class Decorator(Protocol):
     """The result of `circuit(...)`, which takes a function, a method or a module.
 
-    For type checkers a method of a module remains a plain callable: they do not allow `forward` to be overridden by an
-    object with further attributes.
+    For type checkers a method of a module and a class method remain plain callables: they do not allow `forward` to be
+    overridden by an object with further attributes, nor `classmethod` to bind one.
     """
 
     @overload
@@ -79,5 +80,9 @@ class Decorator(Protocol):
     def __call__(  # pyright: ignore[reportOverlappingOverload]
         self, thing: Callable[Concatenate[Module, P], R], /
     ) -> Callable[Concatenate[Module, P], R]: ...
+    @overload
+    def __call__(
+        self, thing: Callable[Concatenate[type[Owner], P], R], /
+    ) -> Callable[Concatenate[type[Owner], P], R]: ...
     @overload
     def __call__(self, thing: Callable[P, R], /) -> Checked[P, R]: ...
