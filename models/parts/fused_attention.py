@@ -103,12 +103,15 @@ def _within_reach(
     """
     x = key.shape[-2]
     first, end = reach(query.shape[-2], causal=causal, window=window, start=start)
+    is_cut = first > 0
     if end is None or statically_known_true(x <= end):
         end = x
     elif dropout or not statically_known_true(x > end):
         beyond = torch.arange(x, device=key.device)[:, None] >= end
         key, value, end = key.where(~beyond, 0), value.where(~beyond, 0), x
-    if first > 0 or end < x:
+    else:
+        is_cut = True
+    if is_cut:
         key, value = key[..., first:end, :], value[..., first:end, :]
         mask = None if mask is None else mask[..., first:end]
     return key, value, mask, start - first
