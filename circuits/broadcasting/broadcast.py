@@ -22,6 +22,7 @@ from circuits.broadcasting.plan import lifted_optional, plan_lift
 from circuits.broadcasting.refusals import refuse_module
 from circuits.checking import Checked, Options, checked, declare, find_circuit, fixed_sizes, parameters_of
 from circuits.errors import CircuitError, SignatureError
+from circuits.signature import plain_size
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +98,7 @@ def _lift(
     owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
     if circuit.owner and owner is None:
         raise SignatureError(f"broadcast: {circuit.name} is an unbound method; pass a bound method")
-    plan = plan_lift(circuit, text, optional)
+    plan, chunk_size = plan_lift(circuit, text, optional), plain_size(chunk_size)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise CircuitError(f"broadcast: chunk_size must be None or a positive int, not {chunk_size!r}")
     if randomness not in ("error", "different", "same"):

@@ -6,6 +6,7 @@ joins over generators, the message would be lost.
 """
 
 from collections.abc import Mapping
+from numbers import Complex, Integral
 from typing import Any
 
 import torch
@@ -14,10 +15,23 @@ from torch import Tensor
 from circuits import switch
 from circuits.checking.axes import has_rest
 from circuits.checking.rows import Row, not_a_tensor, show_sizes
-from circuits.signature import Axis, Group, Number, Rest, Term, solve, unknown
+from circuits.signature import AnySizeError, Axis, Group, Number, Rest, Term, divide, solve, unknown
 
-NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
-"""The types that may be passed for an input without axes."""
+
+def _numpy_bools() -> tuple[type, ...]:
+    """Return numpy's class of bools, if numpy is installed, which torch does not need."""
+    try:
+        import numpy
+    except ImportError:
+        return ()
+    return (numpy.bool_,)
+
+
+INTEGERS = (int, torch.SymInt, Integral)
+"""The types of sizes; the integers of numpy are `Integral`."""
+
+NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool, Complex, *_numpy_bools())
+"""The types that may be passed for an input without axes; the other numbers of numpy are `Complex`."""
 
 
 class Binding:
@@ -100,19 +114,21 @@ class Binding:
         row.add(f"... is {show_sizes(sizes)} here, {fit} {known}", *positions)
 
     def solve_all(self) -> None:
-        """Solve and compare groups and arithmetic until no more sizes become known, then compare remaining products."""
+        """Solve and compare groups and arithmetic until no more sizes become known, then compare remaining products.
+
+        A size beside an axis of size 0, as `c` in `b (b c)` at sizes 0 and 0, stays unknown: any size fits. It may
+        become known later, from another tensor.
+        """
         before = -1
         while before != len(self.unsolved):
             before = len(self.unsolved)
             unsolved: list[tuple[Row, int, Term]] = []
             for row, position, term in self.unsolved:
                 missing = unknown(term, self.sizes)
-                if len(missing) > 1:
-                    unsolved.append((row, position, term))
-                elif len(missing) == 1:
-                    self._solve(row, position, term, missing[0])
-                else:
+                if len(missing) == 0:
                     self._compare(row, position, term)
+                elif len(missing) > 1 or not self._solve(row, position, term, missing[0]):
+                    unsolved.append((row, position, term))
             self.unsolved = unsolved
         for row, position, term in self.unsolved:
             if isinstance(term, Group) and term.is_product(self.sizes):
@@ -129,20 +145,23 @@ class Binding:
         if size != expected:
             row.add(f"{term.text} is {switch.show(size)} here, but {switch.show(expected)}: {parts}", position)
 
-    def _solve(self, row: Row, position: int, term: Term, name: str) -> None:
-        """Set the size of the single unknown name of a term."""
-        size, parts = row.sizes[position], self._show_known(term)
+    def _solve(self, row: Row, position: int, term: Term, name: str) -> bool:
+        """Set the size of the single unknown name of a term; return whether it is settled: False if any size fits."""
+        size = row.sizes[position]
         try:
             found = solve(term, size, self.sizes)
+            if found < 0 or term.size({**self.sizes, name: found}) != size:
+                raise ValueError(f"{found} does not fit")
+        except AnySizeError:
+            return False
         except ValueError:
-            found = -1
-        if found < 0:
             mismatch = f"{term.text} is {switch.show(size)} here, so {name} is not a whole number"
-            row.add(f"{mismatch}{_after_colon(parts)}", position)
-            return
+            row.add(f"{mismatch}{_after_colon(self._show_known(term))}", position)
+            return True
         mismatch = self.set_size(name, found, f"from {term.text} of {row.slot.name}")
         if mismatch:
             row.add(mismatch, position)
+        return True
 
     def _compare_product(self, row: Row, position: int, term: Group) -> None:
         """Bind or compare the product of the unknown sizes of a group, for a group with more than one."""
@@ -157,19 +176,21 @@ class Binding:
             for part in term.terms:
                 if len(unknown(part, self.sizes)) == 0:
                     others = others * part.size(self.sizes)
+            if others == 0 and size == 0:
+                return
+            product = divide(size, others)
         except ValueError:
-            others = 0
-        if others == 0 or size % others != 0:
             parts = _after_colon(self._show_known(term))
             row.add(f"{term.text} is {switch.show(size)} here, so ({key}) is not a whole number{parts}", position)
-        elif key not in self.products:
-            self.products[key] = size // others
+            return
+        if key not in self.products:
+            self.products[key] = product
             self.product_sources[key] = f"from {row.slot.name}"
-            if self.products[key] % multiple != 0:
-                row.add(f"({key}) is {switch.show(self.products[key])}, not a multiple of {multiple}", position)
-        elif size // others != self.products[key]:
+            if product % multiple != 0:
+                row.add(f"({key}) is {switch.show(product)}, not a multiple of {multiple}", position)
+        elif product != self.products[key]:
             known = f"{switch.show(self.products[key])} ({self.product_sources[key]})"
-            row.add(f"({key}) is {switch.show(size // others)} here, but {known}", position)
+            row.add(f"({key}) is {switch.show(product)} here, but {known}", position)
 
     def _show(self, name: str) -> str:
         """Return the size of an axis with its source."""

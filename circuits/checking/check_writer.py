@@ -1,4 +1,4 @@
-"""Write the lines of a check: assignments, and conditions that refuse the call.
+"""Write the lines of the quick check: assignments, and conditions under which it refuses the call.
 
 Conditions are collected until the next assignment and then written as one `if`.
 """
@@ -13,14 +13,13 @@ from circuits.checking.parameters import parameters_of
 class CheckWriter:
     """The lines of one circuit's check that are already written, and the conditions not yet written.
 
-    Every name in the lines begins with `prefix`, except the parameters of the function. `results` is the source of the
-    list of results that a refusal is called with: `"None"` before the function has run.
+    Every name in the lines begins with `prefix`, except the parameters of the function. `complete` are the lines that
+    run instead of the rest of the function when the quick check refuses: they call the complete check.
     """
 
     def __init__(self, circuit: Circuit, prefix: str) -> None:
-        self.circuit = circuit
         self.prefix = prefix
-        self.results = "None"
+        self.complete: list[str] = []
         self.indent = ""
         self._lines: list[str] = []
         self._conditions: list[str] = []
@@ -48,28 +47,20 @@ class CheckWriter:
         self._lines.append(f"{self.indent}{line}")
 
     def refuse_if(self, condition: str) -> None:
-        """Collect a condition under which the call is refused."""
+        """Collect a condition under which the quick check refuses the call."""
         self._conditions.append(condition)
 
     def flush(self) -> None:
-        """Write the collected conditions as one `if` that refuses the call when any of them holds."""
+        """Write the collected conditions as one `if`, which runs the lines `complete`."""
         if self._conditions:
             condition = f"if {' or '.join(self._conditions)}:"
             self._conditions.clear()
             self.write(condition)
-            self.write(f"    {self.call('wrong', self.results)}")
-
-    def call(self, function: str, results: str) -> str:
-        """Return the source of a call that runs the slow check on the owner, the inputs, optional tensors and results.
-
-        `function` is `"wrong"` (the generated check has refused the call) or `"always"` (there is no generated check).
-        """
-        values = "".join(f"{slot.name}, " for slot in self.circuit.slots)
-        owner = self.circuit.owner or "None"
-        return f"{self.prefix}{function}({owner}, ({values}), {results})"
+            for line in self.complete:
+                self.write(f"    {line}")
 
     def divide(self, size: Any, by: Any) -> Any:
-        """Return the quotient of two sizes; the call is refused if there is a remainder or the divisor is 0."""
+        """Return the quotient of two sizes; it is refused if there is a remainder or the divisor is 0."""
         if by == 1:
             return size
         top, bottom = text_of(size), text_of(by)

@@ -9,6 +9,7 @@ from typing import Any
 from circuits.checking import runtime
 from circuits.checking.declaration import Circuit
 from circuits.checking.parameters import POSITIONAL, parameters_of
+from circuits.checking.validation import refuse_generators
 from circuits.checking.wrapper import source, unused_prefix
 from circuits.errors import SignatureError
 
@@ -39,7 +40,12 @@ def checked(spec: Circuit) -> Any:
 
 
 def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Register `kernel` to run instead of the definition; SignatureError if its parameters have other names."""
+    """Register `kernel` to run instead of the definition.
+
+    Raises:
+        SignatureError: If its parameters have other names, or if it is a generator or async.
+    """
+    refuse_generators(kernel, f"the kernel of {spec.name}")
     expected, found = ([each.name for each in parameters_of(f)] for f in (spec.definition, kernel))
     if expected != found:
         raise SignatureError(

@@ -25,7 +25,8 @@ from circuits.checking.rows import Row
 from circuits.checking.runtime import checks_switch, definitions_switch
 from circuits.checking.validation import refuse_unknown
 from circuits.errors import ShapeError, SignatureError
-from circuits.signature import normalized, parse_axes
+from circuits.signature import normalized, parse_axes, plain_size
+from circuits.tracers import fx_leaf, without_warnings
 
 
 def checks(on: bool) -> AbstractContextManager[None]:
@@ -81,8 +82,8 @@ def circuit(
         optional: The axes of further tensors, by the names of their parameters. They may be None, and their `...` need
             only broadcast to the `...` of the inputs.
         fixed: Axes whose sizes are given: `"m k"` for the attributes `self.m` and `self.k`, or a mapping from axes to
-            names of attributes or numbers, `{"m": "in_features", "c": 3}`. Attributes
-            are read from `self.__dict__` only, not from the class of `self`.
+            names of attributes or numbers, `{"m": "in_features", "c": 3}`. An attribute may be a property, or an
+            attribute of the class.
         dtypes: The dtype that a tensor must have, by the name of its parameter; other tensors may have any dtype.
         multiples: For an axis, the number that its size must be a multiple of. Of a group with several unknown axes,
             the product must be a multiple of the product of their numbers.
@@ -174,13 +175,19 @@ def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
     >>> check(torch.zeros(2, 3, 8, 8), "b c h w", c=3)
     {'c': 3, 'b': 2, 'h': 8, 'w': 8}
     """
+    leaf = fx_leaf(check, (tensor, text), sizes)
+    return without_warnings(_check, tensor, text, sizes) if leaf is None else leaf
+
+
+def _check(tensor: Tensor, text: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the sizes of a tensor's axes by name; see `check`."""
     axes = parse_axes(text)
     names: list[str] = []
     for term in axes:
         names.extend(term.names)
     binding = Binding({})
     for name, size in sizes.items():
-        binding.set_size(normalized(name), size, "given")
+        binding.set_size(normalized(name), plain_size(size), "given")
     refuse_unknown("check", binding.sizes, names, f"an axis of {text}")
     row = Row(Slot("tensor", axes, text), tensor)
     binding.bind(row)

@@ -16,8 +16,9 @@ from circuits.signature import Axis, Number, Rest, Term
 class Comparisons:
     """Writes the check of one circuit's inputs and the check of its outputs.
 
-    Besides the parameters and the variables that they define, the lines refer to `wrong`, `miscounted`, `broadcasts`,
-    `leaves`, `Tensor`, `numbers`, `ints` and `dtypes`, each with the prefix, and to `len` and `isinstance`.
+    Besides the parameters and the variables that they define, the lines refer to `miscounted`, `broadcasts`, `leaves`,
+    `Tensor`, `numbers`, `ints` and `dtypes`, each with the prefix, and to `len`, `isinstance` and `getattr`; and the
+    lines that the caller sets as `writer.complete` are run when the quick check refuses the call.
     """
 
     def __init__(self, circuit: Circuit, prefix: str) -> None:
@@ -27,6 +28,7 @@ class Comparisons:
         self.len, self.isinstance = self.writer.builtin("len"), self.writer.builtin("isinstance")
         self.sizes = SizeComparisons(self.writer, circuit.multiples)
         self.rest = ""
+        self.refuses_traced = False
         self.shapes: dict[tuple[Term, ...], str] = {}
 
     def input_lines(self) -> list[str]:
@@ -48,10 +50,9 @@ class Comparisons:
         """Return the comparisons of the outputs, which are in the variable `result`; call it after `input_lines`."""
         results = self.circuit.results
         if len(results) == 1:
-            self.writer.results = f"[{result}]"
             self._tensors([(results[0], result)])
         else:
-            leaves = self.writer.results = self.writer.new_name("leaves")
+            leaves = self.writer.new_name("leaves")
             self.writer.write(f"{leaves} = {self.prefix}leaves({result})")
             self.writer.refuse_if(f"{self.len}({leaves}) != {len(results)}")
             names = [self.writer.new_name("output") for _ in results]
@@ -83,7 +84,7 @@ class Comparisons:
                 self.sizes.known[axis] = by
                 continue
             name = self.writer.new_name("n")
-            self.writer.write(f"{name} = {self.circuit.owner}.__dict__.get({by!r})")
+            self.writer.write(f"{name} = {self.writer.builtin('getattr')}({self.circuit.owner}, {by!r}, None)")
             self.writer.refuse_if(f"not {self.isinstance}({name}, {self.prefix}ints)")
             self.sizes.bind(axis, Expression(name))
 
@@ -103,14 +104,13 @@ class Comparisons:
         A tensor with the same axes as an earlier one is compared by its whole shape.
         """
         new: list[tuple[Slot, str]] = []
+        same: list[str] = []
         for slot, value in values:
             if not slot.axes:
                 self._scalar(slot, value)
             elif slot.axes in self.shapes:
-                shape = self.shapes[slot.axes]
-                self.writer.refuse_if(
-                    f"not {self.isinstance}({value}, {self.prefix}Tensor) or {value}.shape != {shape}"
-                )
+                self.writer.refuse_if(f"not {self.isinstance}({value}, {self.prefix}Tensor)")
+                same.append(f"{value}.shape != {self.shapes[slot.axes]}")
             else:
                 shape = self.shapes[slot.axes] = self.writer.new_name("s")
                 count, differs = len(slot.axes) - has_rest(slot.axes), "<" if has_rest(slot.axes) else "!="
@@ -121,6 +121,8 @@ class Comparisons:
                 self.writer.refuse_if(f"{value}.dtype != {self.prefix}dtypes[{slot.name!r}]")
         for slot, shape in new:
             self._axes(slot, shape)
+        for condition in same:
+            self.writer.refuse_if(condition)
 
     def _scalar(self, slot: Slot, value: str) -> None:
         """Check a value without axes: a tensor with no dimensions, or a number for an input without a dtype."""
@@ -130,13 +132,21 @@ class Comparisons:
         self.writer.refuse_if(f"not ({fits})")
 
     def _axes(self, slot: Slot, shape: str) -> None:
-        """Bind or compare each axis of one tensor."""
+        """Bind or compare each axis of one tensor.
+
+        The quick check refuses sizes that are tensors, which torch.jit.trace passes, as soon as it reads one.
+        """
         if slot.axes == (Rest(),):
+            if not self.refuses_traced:
+                self.writer.refuse_if(f"{shape} and {shape}[0].__class__ is {self.prefix}Tensor")
             self._rest(slot, f"[*{shape}]")
             return
         names = [self.writer.new_name("n") for _ in slot.axes]
         star = "*" if has_rest(slot.axes) else ""
         self.writer.write(f"{star}{', '.join(names)}{',' if len(names) == 1 else ''} = {shape}")
+        if not self.refuses_traced:
+            self.writer.refuse_if(f"{names[-1]}.__class__ is {self.prefix}Tensor")
+            self.refuses_traced = slot.role != "optional"
         for term, name in zip(slot.axes, names, strict=True):
             if isinstance(term, Rest):
                 self._rest(slot, name)

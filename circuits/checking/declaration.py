@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-from circuits.signature import Axes, Signature, normalized
+from circuits.signature import Axes, Signature, normalized, plain_size
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Circuit:
         multiples: For each axis whose size must be a multiple of a number, that number.
         parameters: All parameters that a call can pass by position, `self` left out.
         definition: The function that was decorated.
-        owner: The name of the first parameter if it is `"self"` or `"cls"`, or `""` for a plain function.
+        owner: The name of the first parameter of a method, such as `"self"` or `"cls"`, or `""` for a plain function.
         star: The name of the parameter `*tensors` if it takes some of the inputs, else `""`.
         body: The kernel and the backward circuit, if registered.
         slots: The inputs, then the optional tensors.
@@ -103,4 +103,6 @@ class Options:
         if isinstance(fixed, str):
             fixed = {axis: normalized(axis) for axis in fixed.replace(",", " ").split()}
         given = (optional, fixed, dtypes, multiples)
-        return cls(*(tuple([(normalized(name), by) for name, by in each.items()]) if each else () for each in given))
+        return cls(
+            *(tuple([(normalized(name), plain_size(by)) for name, by in (each or {}).items()]) for each in given)
+        )

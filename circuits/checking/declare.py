@@ -11,27 +11,36 @@ import torch
 
 from circuits.checking.declaration import Body, Circuit, Options, Slot
 from circuits.checking.parameters import POSITIONAL, input_parameters, parameters_of
-from circuits.checking.validation import refuse_unknown, validate
+from circuits.checking.validation import refuse_generators, refuse_unknown, validate
 from circuits.errors import SignatureError
 from circuits.signature import Axes, Signature, parse_axes, show_axes
 
 
-def declare(function: Callable[..., Any], text: str, options: Options, name: str, where: str) -> Circuit:
+def declare(
+    function: Callable[..., Any], text: str, options: Options, name: str, where: str, *, is_method: bool = False
+) -> Circuit:
     """Return the declaration of `function` with the signature `text`.
+
+    The function is a method, whose first parameter takes the owner, if this parameter is called `self` or `cls`, or if
+    it is defined in a class and `fixed` names an attribute, which then is the owner's.
 
     Args:
         function: The definition.
         text: The signature.
         options: The other arguments of `circuit`.
-        name: The name of the circuit in messages.
+        name: The name of the circuit in messages; `Class.method` if it is defined in a class.
         where: The file and the line of the declaration, for messages.
+        is_method: Whether it is known to be a method.
 
     Raises:
         SignatureError: If the function, the signature and the options do not fit together.
     """
     signature = Signature.parse(text)
+    refuse_generators(function, name)
     parameters = list(parameters_of(function))
-    owner = parameters.pop(0).name if parameters and parameters[0].name in ("self", "cls") else ""
+    reads_owner = "." in name and any(isinstance(by, str) for _, by in options.fixed)
+    is_method = is_method or reads_owner or (len(parameters) > 0 and parameters[0].name in ("self", "cls"))
+    owner = parameters.pop(0).name if parameters and is_method else ""
     optional = {each: _parse_optional(each, axes) for each, axes in options.optional}
     named = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
     refuse_unknown("optional", optional, named, f"a parameter of {name}")

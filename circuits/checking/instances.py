@@ -44,7 +44,7 @@ def _signed_forward(
     forward: Callable[..., Any], class_name: str, text: str, options: Options, where: str
 ) -> Callable[..., Any]:
     """Return the checked forward of a class; `signed_with` holds what its copies are signed with."""
-    function = checked(declare(forward, text, options, f"{class_name}.forward", where))
+    function = checked(declare(forward, text, options, f"{class_name}.forward", where, is_method=True))
     function.signed_with = (text, options, where)
     return function
 

@@ -6,17 +6,19 @@ was expected. Like `binding`, this module is traced by torch.compile, so it uses
 
 from typing import Any
 
-from torch import SymInt
-
 from circuits import switch
-from circuits.checking.binding import Binding
+from circuits.checking.binding import INTEGERS, Binding
 from circuits.checking.declaration import Circuit
 from circuits.checking.rows import Row
 from circuits.errors import CircuitError, ShapeError
+from circuits.signature import plain_size
+from circuits.tracers import has_proxy
 
 
 def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[Any] | None = None) -> None:
     """Raise ShapeError with every mismatch of a call, if there is any.
+
+    A call with a Proxy of torch.fx has no sizes, so nothing is raised.
 
     Args:
         circuit: The declaration.
@@ -24,6 +26,8 @@ def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list
         values: The inputs and optional tensors, in the order of `circuit.slots`.
         results: The outputs, or None if the function has not run yet.
     """
+    if has_proxy(values) or (results is not None and has_proxy(results)):
+        return
     binding = Binding(circuit.multiples)
     footer = _bind_fixed(binding, circuit, owner)
     rows: list[Row] = []
@@ -43,16 +47,6 @@ def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list
         binding.solve_all()
     if footer or has_mismatch(rows):
         raise ShapeError(f"{circuit.title}\n{table(rows)}{footer}  declared at {circuit.where}")
-
-
-def refuse(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[Any] | None = None) -> None:
-    """Raise ShapeError for a call that the generated check has refused.
-
-    Raises:
-        CircuitError: If no mismatch is found, which is a bug in this library.
-    """
-    examine(circuit, owner, values, results)
-    raise CircuitError(f"{circuit.title}\n  this call was refused, but no mismatch was found: a bug in circuits itself")
 
 
 def miscount(circuit: Circuit, given: tuple[Any, ...]) -> None:
@@ -80,18 +74,19 @@ def fixed_size(circuit: Circuit, owner: Any, name: str, by: str | int) -> Any:
     """Return the size of a fixed axis: `by` if it is a number, else the value of the owner's attribute of this name.
 
     Raises:
-        CircuitError: If the owner's `__dict__` has no such attribute, or its value is not an int.
+        CircuitError: If the owner has no such attribute, or its value is not an integer.
     """
     if not isinstance(by, str):
         return by
     kind, where = _class_name(owner), f"declared at {circuit.where}"
     what = f"{circuit.title}\n  the size of {name} should be {kind}.{by}"
-    if by not in owner.__dict__:
-        raise CircuitError(f"{what}, but {by!r} is not in the __dict__ of this {kind}\n  {where}")
-    size = owner.__dict__[by]
-    if isinstance(size, bool) or not isinstance(size, int | SymInt):
+    try:
+        size = getattr(owner, by)
+    except AttributeError as error:
+        raise CircuitError(f"{what}, which cannot be read: {error}\n  {where}") from error
+    if isinstance(size, bool) or not isinstance(size, INTEGERS):
         raise CircuitError(f"{what}, which is of type {type(size).__name__}, not int\n  {where}")
-    return size
+    return plain_size(size)
 
 
 def _count_tensors(count: int) -> str:

@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from circuits import switch
-from circuits.checking.binding import NUMBERS, broadcasts
+from circuits.checking.binding import INTEGERS, NUMBERS, broadcasts
 from circuits.checking.declaration import Circuit
-from circuits.checking.messages import examine, miscount, refuse
+from circuits.checking.messages import examine, miscount
+from circuits.tracers import without_jit_trace
 
 
 @dataclasses.dataclass
@@ -47,6 +47,35 @@ def slow_call(
 
     recorder = switch.current() if switch.active else None
     return run(False) if recorder is None else recorder.circuit(circuit, owner, args, kwargs, run)
+
+
+def complete_call(
+    circuit: Circuit,
+    owner: Any,
+    values: tuple[Any, ...],
+    body: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Return the result of a call that the quick check has refused; the complete check decides.
+
+    Args:
+        circuit: The declaration.
+        owner: The module or object whose method is called, or None.
+        values: The inputs and optional tensors, in the order of `circuit.slots`.
+        body: The function to run: the kernel or the definition.
+        args: The positional arguments without the owner.
+        kwargs: The keyword arguments.
+    """
+    examine_untraced(circuit, owner, values, None)
+    result = body(owner, *args, **kwargs) if circuit.owner else body(*args, **kwargs)
+    examine_untraced(circuit, owner, values, leaves(result) if len(circuit.results) > 1 else [result])
+    return result
+
+
+def examine_untraced(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list[Any] | None) -> None:
+    """Raise ShapeError with every mismatch of a call, if there is any; see `examine`."""
+    without_jit_trace(examine, circuit, owner, values, results)
 
 
 def leaves(result: Any) -> list[Any]:
@@ -95,16 +124,17 @@ SHARED = {
     "modes": modes,
     "switch": switch,
     "slow_call": slow_call,
-    "examine": examine,
-    "refuse": refuse,
+    "complete_call": complete_call,
+    "examine_untraced": examine_untraced,
     "miscount": miscount,
     "broadcasts": broadcasts,
     "leaves": leaves,
     "Tensor": Tensor,
     "numbers": NUMBERS,
-    "ints": (int, torch.SymInt),
+    "ints": INTEGERS,
     "len": len,
     "isinstance": isinstance,
+    "getattr": getattr,
 }
 """The globals of the generated code, by their names without the prefix."""
 

@@ -65,13 +65,16 @@ class SizeComparisons:
             self.writer.refuse_if(f"{size} % {self.multiples[axis]} != 0")
 
     def _compare(self, size: Expression, term: Term) -> None:
-        """Compare a term whose names are all known, solve for a single unknown name, and defer a term with more."""
+        """Compare a term whose names are all known, solve for a single unknown name, and defer a term with more.
+
+        A size of 0 is refused, because only the complete check can tell whether it solves arithmetic such as `n/c`.
+        """
         missing = unknown(term, self.known)
         if len(missing) > 1:
             self.unsolved.append((size, term))
         elif missing:
             found = self.writer.assign(solve(term, size, self.known, self.writer.divide))
-            self.writer.refuse_if(f"{text_of(found)} < 0")
+            self.writer.refuse_if(f"{text_of(found)} < 1")
             self.bind(missing[0], found)
         else:
             expected = term.size(self.known, self.writer.divide)

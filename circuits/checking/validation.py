@@ -1,6 +1,8 @@
 """Raise SignatureError for a declaration that no call can satisfy or that has an unknown name."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +31,25 @@ def validate(circuit: Circuit) -> None:
     _refuse_fixed_without_multiple(circuit)
     _refuse_unsolvable_arithmetic(circuit)
     _refuse_optional_rest(circuit)
+
+
+def refuse_generators(function: Callable[..., Any], name: str) -> None:
+    """Raise SignatureError for a function whose result is not there when the call returns: a generator, or async.
+
+    Args:
+        function: A function, a partial of one, a bound method, or an object with `__call__`.
+        name: Its name in the message.
+    """
+    called = function if inspect.isroutine(function) or isinstance(function, partial) else type(function).__call__
+    if inspect.isgeneratorfunction(called):
+        what = "a generator: it has no tensors before it is iterated"
+        instead = "return a list of the tensors, or decorate a function that computes one of them"
+    elif inspect.isasyncgenfunction(called) or inspect.iscoroutinefunction(called):
+        what = "async: it has no tensors before it is awaited or iterated"
+        instead = "decorate a function without `async` that it calls"
+    else:
+        return
+    raise SignatureError(f"a circuit returns tensors, and {name} is {what}; {instead}")
 
 
 def refuse_unknown(option: str, given: Collection[str], known: Collection[str], kind: str) -> None:

@@ -3,6 +3,9 @@
 The function has the parameter list of the definition, so Python binds the arguments of a call as usual. It tests
 whether a diagram is being recorded and whether checks are on, and then compares (`comparisons`). The same checks are
 written a second time in the function `check_around`, whose first argument is the body to run; `slow_call` uses it.
+
+These comparisons are the quick check. A call that it refuses goes to the complete check (`messages`), which decides:
+it raises the error, or accepts what the comparisons cannot, such as an axis of size 0 beside an unknown one in a group.
 """
 
 import inspect
@@ -32,7 +35,7 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
     p = unused_prefix(parameters)
     taken, passed = _parameter_list(parameters, p), _argument_list(parameters)
     args, kwargs = _recorded_arguments(parameters, circuit.owner)
-    before, after = _checks(circuit, p)
+    before, after = _checks(circuit, p, f"{args}, {kwargs}")
     lines = [
         f"def make({', '.join(f'{p}{name}' for name in names)}):",
         *(f"    {line}" for line in _outlined_calls(p)),
@@ -47,9 +50,9 @@ def source(circuit: Circuit, names: Iterable[str]) -> str:
         *(f"        {line}" for line in after),
         f"        return {p}result",
         "",
-        f"    def {p}check_around({p}run{', ' if taken else ''}{taken}):",
+        f"    def {p}check_around({p}body{', ' if taken else ''}{taken}):",
         *(f"        {line}" for line in before),
-        f"        {p}result = {p}run({passed})",
+        f"        {p}result = {p}body({passed})",
         *(f"        {line}" for line in after),
         f"        return {p}result",
         "",
@@ -70,31 +73,36 @@ def _outlined_calls(prefix: str) -> list[str]:
     (Dynamo's word for the expression that finds an object).
     """
     p = prefix
+    complete_check = {"complete": "complete_call", "examined": "examine_untraced", "miscounted": "miscount"}
     return [
         f"def {p}slow(*{p}seen):",
         f"    return {p}slow_call({p}circuit, {p}check_around, *{p}seen)",
         "",
         *(
             line
-            for name, of in (("wrong", "refuse"), ("always", "examine"), ("miscounted", "miscount"))
-            for line in (f"def {p}{name}(*{p}seen):", f"    {p}{of}({p}circuit, *{p}seen)", "")
+            for name, of in complete_check.items()
+            for line in (f"def {p}{name}(*{p}seen):", f"    return {p}{of}({p}circuit, *{p}seen)", "")
         ),
     ]
 
 
-def _checks(circuit: Circuit, prefix: str) -> tuple[list[str], list[str]]:
+def _checks(circuit: Circuit, prefix: str, arguments: str) -> tuple[list[str], list[str]]:
     """Return the lines before the body and the lines after it.
 
-    If the sizes that can be solved depend on optional tensors, both are a single call of the slow check.
+    If the sizes that can be solved depend on optional tensors, both are a single call of the complete check.
     """
+    values = "".join(f"{slot.name}, " for slot in circuit.slots)
+    call = f"{circuit.owner or None}, ({values})"
+    outputs = f"{prefix}leaves({prefix}result)" if len(circuit.results) > 1 else f"[{prefix}result]"
+    examine_inputs, examine_outputs = (f"{prefix}examined({call}, {results})" for results in (None, outputs))
     comparisons = Comparisons(circuit, prefix)
+    comparisons.writer.complete = [f"return {prefix}complete({call}, {prefix}body, {arguments})"]
     before = comparisons.input_lines()
+    comparisons.writer.complete = [examine_outputs, f"return {prefix}result"]
     after = comparisons.output_lines(f"{prefix}result")
-    if not comparisons.depends_on_optional_sizes():
-        return before, after
-    several = len(circuit.results) > 1
-    outputs = f"{prefix}leaves({prefix}result)" if several else f"[{prefix}result]"
-    return [comparisons.writer.call("always", "None")], [comparisons.writer.call("always", outputs)]
+    if comparisons.depends_on_optional_sizes():
+        return [examine_inputs], [examine_outputs]
+    return before, after
 
 
 def _parameter_list(parameters: Parameters, prefix: str) -> str:

@@ -14,7 +14,7 @@ from circuits.diagram import tensors
 from circuits.errors import CircuitError
 from circuits.recording.call_arguments import python_signature, target_name
 from circuits.recording.symbols import Symbols
-from circuits.signature import Axes, Number, Rest, normalized, parse_axes, show_axes
+from circuits.signature import Axes, Number, Rest, normalized, parse_axes, plain_size, show_axes
 
 
 class TraceInputs(NamedTuple):
@@ -131,6 +131,7 @@ def _make_tensors(
     The device is that of the same parameter of the model, else torch's default.
     """
     names = list(dict.fromkeys(name for axes in shapes for term in axes for name in term.names))
+    sizes = {name: plain_size(size) for name, size in sizes.items()}
     _check_sizes(names, sizes)
     owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
     known = {**(fixed_sizes(circuit, owner) if circuit is not None else {}), **sizes}

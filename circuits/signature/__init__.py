@@ -7,10 +7,23 @@ term's unknown name, if it has just one.
 
 from circuits.signature.parser import normalized
 from circuits.signature.signature import Signature, parse_axes, places
-from circuits.signature.solver import solve
-from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, Term, show_axes, unknown
+from circuits.signature.solver import AnySizeError, solve
+from circuits.signature.terms import (
+    Axes,
+    Axis,
+    Derived,
+    Group,
+    Number,
+    Rest,
+    Term,
+    divide,
+    plain_size,
+    show_axes,
+    unknown,
+)
 
 __all__ = [
+    "AnySizeError",
     "Axes",
     "Axis",
     "Derived",
@@ -19,9 +32,11 @@ __all__ = [
     "Rest",
     "Signature",
     "Term",
+    "divide",
     "normalized",
     "parse_axes",
     "places",
+    "plain_size",
     "show_axes",
     "solve",
     "unknown",

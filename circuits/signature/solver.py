@@ -6,6 +6,10 @@ from typing import Any
 from circuits.signature.terms import Chain, Derived, Divide, Group, Term, chain_size, divide, unknown
 
 
+class AnySizeError(ValueError):
+    """Every size solves the term, because another size in it is 0."""
+
+
 def solve(term: Term, size: Any, sizes: Mapping[str, Any], divide: Divide = divide) -> Any:
     """Return the size of the only unknown name in a term.
 
@@ -16,6 +20,7 @@ def solve(term: Term, size: Any, sizes: Mapping[str, Any], divide: Divide = divi
         divide: How to divide exactly.
 
     Raises:
+        AnySizeError: If every size fits: 0 times any size is 0.
         ValueError: If no integer fits, because a division is not exact.
 
     >>> from circuits.signature import Axis, Number
@@ -32,7 +37,7 @@ def solve(term: Term, size: Any, sizes: Mapping[str, Any], divide: Divide = divi
                 inner = part
             else:
                 others = others * part.size(sizes, divide)
-        return solve(inner, divide(size, others), sizes, divide)
+        return solve(inner, _factor(size, others, divide), sizes, divide)
     if isinstance(term, Derived):
         sign, chain = "+", ()
         for product_sign, product in term.products():
@@ -49,8 +54,15 @@ def _solve_chain(chain: Chain, size: Any, sizes: Mapping[str, Any], divide: Divi
     """Return the size of the unknown atom of a product that has the given size."""
     place = next(i for i, (_, atom) in enumerate(chain) if unknown(atom, sizes))
     for step, atom in reversed(chain[place + 1 :]):
-        size = divide(size, atom.size(sizes)) if step == "*" else size * atom.size(sizes)
+        size = _factor(size, atom.size(sizes), divide) if step == "*" else size * atom.size(sizes)
     if place == 0:
         return size
     before = chain_size(chain[:place], sizes, divide)
-    return divide(size, before) if chain[place][0] == "*" else divide(before, size)
+    return _factor(size, before, divide) if chain[place][0] == "*" else _factor(before, size, divide)
+
+
+def _factor(product: Any, by: Any, divide: Divide) -> Any:
+    """Return the number that `by` is multiplied by to give the product."""
+    if isinstance(by, int) and by == 0 and isinstance(product, int) and product == 0:
+        raise AnySizeError("0 times any size is 0")
+    return divide(product, by)

@@ -6,6 +6,7 @@ sympy expressions. `parser` makes terms of text; `solver` finds the size of a na
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NoReturn
 
 
@@ -24,6 +25,19 @@ def divide(size: Any, by: Any) -> Any:
     if by == 0 or size % by != 0:
         raise ValueError(f"{by} does not divide {size}")
     return size // by
+
+
+def plain_size(size: Any) -> Any:
+    """Return an integer of another class, such as numpy's, as an int; anything else, also a bool, as it is.
+
+    Sizes that a user gives are converted first: numpy's integers overflow, and torch.compile does not take them for
+    numbers.
+
+    >>> import numpy
+    >>> plain_size(numpy.int64(3)), plain_size(True), plain_size("k")
+    (3, True, 'k')
+    """
+    return int(size) if isinstance(size, Integral) and not isinstance(size, int) else size
 
 
 Divide = Callable[[Any, Any], Any]

@@ -1,5 +1,6 @@
 """The pattern of an einsum as data: which sizes must be equal, and the message if they are not."""
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from circuits import switch
 from circuits.errors import ShapeError, SignatureError, point
 from circuits.signature import Axis, Group, Rest, Signature, normalized, show_axes
 from circuits.verbs.contraction import equation
+
+MOST_CACHED = 1024
+"""The number of patterns whose plans, and whose names for einops, are kept: those used last."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,13 @@ class Plan:
     equation: str
 
 
-_plans: dict[str, Plan] = {}
-
-
 @torch.compiler.assume_constant_result
 def plan_for(pattern: str) -> Plan:
-    """Return the plan of a pattern; it is computed once and cached, and torch.compile sees it as a constant."""
-    if pattern not in _plans:
-        _plans[pattern] = _make_plan(pattern)
-    return _plans[pattern]
+    """Return the plan of a pattern, which is cached; torch.compile sees it as a constant."""
+    return _make_plan(pattern)
 
 
+@functools.lru_cache(MOST_CACHED)
 def _make_plan(pattern: str) -> Plan:
     """Return the plan of a pattern; SignatureError if it cannot be parsed, or an axis is not a name."""
     first: dict[str, tuple[int, int]] = {}
@@ -66,9 +66,6 @@ def _make_plan(pattern: str) -> Plan:
     return Plan(tuple(operands), tuple(pairs), equation(signature))
 
 
-_einops_names: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-
 @torch.compiler.assume_constant_result
 def names_for_einops(*texts: str) -> tuple[str, ...]:
     """Return a pattern and names of axes without primes, which einops does not support: `h'` becomes `hPrime`.
@@ -81,12 +78,16 @@ def names_for_einops(*texts: str) -> tuple[str, ...]:
     >>> names_for_einops("h' hPrime -> hPrime h'")
     ('hPrimePrime hPrime -> hPrime hPrimePrime',)
     """
-    if texts not in _einops_names:
-        word = "Prime"
-        while any(word in text for text in texts):
-            word += "Prime"
-        _einops_names[texts] = tuple([re.sub(r"\w+", _normal_word, text).replace("'", word) for text in texts])
-    return _einops_names[texts]
+    return _make_names(texts)
+
+
+@functools.lru_cache(MOST_CACHED)
+def _make_names(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names for einops; see `names_for_einops`."""
+    word = "Prime"
+    while any(word in text for text in texts):
+        word += "Prime"
+    return tuple([re.sub(r"\w+", _normal_word, text).replace("'", word) for text in texts])
 
 
 def _normal_word(word: re.Match[str]) -> str:

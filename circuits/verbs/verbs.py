@@ -17,6 +17,8 @@ from torch import Tensor
 
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError
+from circuits.signature import plain_size
+from circuits.tracers import fx_leaf, has_proxy, without_jit_trace
 from circuits.verbs.contraction import contract_in_cached_order
 from circuits.verbs.plan import names_for_einops, plan_for, refuse
 
@@ -46,7 +48,9 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
     *tensors, pattern = tensors_and_pattern
     if not isinstance(pattern, str):
         raise SignatureError("einsum takes its tensors first and its pattern last: einsum(x, w, 'y m, m k -> y k')")
-    _check_sizes(pattern, tensors)
+    if has_proxy(tensors):
+        return fx_leaf(einsum, tensors_and_pattern, {})
+    without_jit_trace(_check_sizes, pattern, tensors)
     if len(tensors) > 2 and not switch.active and not torch.compiler.is_compiling():
         result = contract_in_cached_order(plan_for(pattern).equation, tensors)
         if result is not None:
@@ -61,7 +65,7 @@ def rearrange(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> 
     """Reorder, group and split axes, as einops.rearrange: `rearrange(x, "... y (h k) -> ... h y k", k=16)`.
 
     Args:
-        tensor: The input; a list of tensors of equal shape is stacked along the first axis of the pattern.
+        tensor: The input; a sequence of tensors of equal shape is stacked along the first axis of the pattern.
         pattern: The axes of the input and of the result.
         **sizes: The sizes of axes in groups that the shape does not determine.
 
@@ -75,16 +79,14 @@ def rearrange(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> 
     >>> rearrange(torch.ones(20, 64), "y (h k) -> h y k", k=16).shape
     torch.Size([4, 20, 16])
     """
-    text, named = _for_einops(pattern, sizes)
-    run = lambda: einops.rearrange(tensor, text, **named)  # noqa: E731
-    return _emit(rearrange, pattern, (tensor, pattern), sizes, run)
+    return _einops(rearrange, einops.rearrange, (tensor, pattern), sizes)
 
 
 def reduce(tensor: Tensor | Sequence[Tensor], pattern: str, reduction: Any, **sizes: Any) -> Tensor:
     """Reduce the axes that the result lacks, as einops.reduce: `reduce(x, "b h w -> b", "mean")`.
 
     Args:
-        tensor: The input; a list of tensors of equal shape is stacked along the first axis of the pattern.
+        tensor: The input; a sequence of tensors of equal shape is stacked along the first axis of the pattern.
         pattern: The axes of the input and of the result.
         reduction: "sum", "mean", "max", "min", "prod", "any" or "all", or a function of a tensor and a tuple of
             dimensions.
@@ -100,16 +102,14 @@ def reduce(tensor: Tensor | Sequence[Tensor], pattern: str, reduction: Any, **si
     >>> reduce(torch.ones(4, 6), "y x -> y", "sum")
     tensor([6., 6., 6., 6.])
     """
-    text, named = _for_einops(pattern, sizes)
-    run = lambda: einops.reduce(tensor, text, reduction, **named)  # noqa: E731
-    return _emit(reduce, pattern, (tensor, pattern, reduction), sizes, run)
+    return _einops(reduce, einops.reduce, (tensor, pattern, reduction), sizes)
 
 
 def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Tensor:
     """Repeat a tensor along new axes, as einops.repeat: `repeat(x, "k -> y k", y=5)`.
 
     Args:
-        tensor: The input; a list of tensors of equal shape is stacked along the first axis of the pattern.
+        tensor: The input; a sequence of tensors of equal shape is stacked along the first axis of the pattern.
         pattern: The axes of the input and of the result.
         **sizes: The sizes of the new axes, and of axes in groups that the shape does not determine.
 
@@ -124,9 +124,25 @@ def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Ten
     tensor([[0, 1],
             [0, 1]])
     """
+    return _einops(repeat, einops.repeat, (tensor, pattern), sizes)
+
+
+def _einops(verb: Callable[..., Tensor], function: Any, args: tuple[Any, ...], sizes: dict[str, Any]) -> Tensor:
+    """Run a verb by the function of einops; its arguments are the tensor, the pattern and perhaps the reduction.
+
+    A sequence of tensors, of any class, is passed as a list, and sizes as ints: einops takes no other sequences, and
+    computes with numpy's integers as they are, so that they may overflow.
+    """
+    tensor, pattern, *others = args
+    if not isinstance(tensor, Tensor) or [size for size in sizes.values() if type(size) is not int]:
+        leaf = fx_leaf(verb, args, sizes)
+        if leaf is not None:
+            return leaf
+        if isinstance(tensor, Sequence) and not isinstance(tensor, str):
+            tensor = list(tensor)
+        sizes = {name: plain_size(size) for name, size in sizes.items()}
     text, named = _for_einops(pattern, sizes)
-    run = lambda: einops.repeat(tensor, text, **named)  # noqa: E731
-    return _emit(repeat, pattern, (tensor, pattern), sizes, run)
+    return _emit(verb, pattern, (tensor, pattern, *others), sizes, lambda: function(tensor, text, *others, **named))
 
 
 def _emit(

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from circuits import CircuitError
 
@@ -58,6 +60,8 @@ def savable(kind: Kind) -> Kind:
     @functools.wraps(initialize)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         exactly = type(self) is kind
+        # numpy's integers become ints, which a file can hold and torch.compile takes for numbers.
+        args, kwargs = tree_map_only(Integral, lambda n: n if isinstance(n, int) else int(n), (args, kwargs))
         initialize(self, *args, **kwargs)
         if exactly:
             self.__dict__["_made_with"] = write(parameters.bind(*args, **kwargs))

@@ -313,7 +313,7 @@ def test_a_traceback_shows_the_generated_lines() -> None:
     with pytest.raises(ShapeError) as caught:
         inner(ones(3), ones(4))
     text = "".join(traceback.format_exception(caught.value))
-    assert "_wrong(None, (left, right, ), None)" in text
+    assert "_complete(None, (left, right, ), _body, (left, right, ), {})" in text
 
 
 def test_errors_are_type_errors_and_value_errors() -> None:

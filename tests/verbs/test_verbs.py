@@ -2,16 +2,19 @@
 # pyright: reportCallIssue=false
 """einsum, rearrange, reduce, repeat compared with einops; names with primes; an axis of size 1 is not broadcast."""
 
+import collections
 import random
 from collections.abc import Callable
 from typing import Any
 
 import einops
+import numpy
 import pytest
 import torch
 from torch import Tensor
 
 from circuits import CircuitError, ShapeError, SignatureError, einsum, rearrange, reduce, repeat, trace
+from circuits.verbs import plan
 
 NAMES = ["b", "y", "x", "m", "h'", "h", "k2"]
 
@@ -227,3 +230,37 @@ def test_a_verb_is_one_box_with_its_pattern() -> None:
         "repeat 'h y -> h y n'",
     ]
     assert torch.equal(diagram(X, WEIGHT), all_four(X, WEIGHT))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, collections.UserList, collections.deque], ids=lambda kind: kind.__name__)
+def test_a_sequence_of_tensors_of_any_class_is_stacked(kind: Any) -> None:
+    images = [torch.rand(6, 5) for _ in range(3)]
+    stacked = torch.stack(images)
+    assert torch.equal(rearrange(kind(images), "c b p -> b p c"), stacked.permute(1, 2, 0))
+    assert torch.equal(reduce(kind(images), "c b p -> b", "max"), stacked.amax((0, 2)))
+    assert torch.equal(repeat(kind(images), "c b p -> c b p k", k=2), stacked[..., None].expand(-1, -1, -1, 2))
+
+
+def test_a_tuple_of_tensors_is_recorded_as_a_list_is() -> None:
+    images = torch.rand(6, 5), torch.rand(6, 5)
+    diagram = trace(lambda x, y: rearrange((x, y), "c b p -> b p c"), *images)
+    assert torch.equal(diagram(*images), torch.stack(images, -1))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int64"])
+def test_sizes_may_be_integers_of_numpy(kind: str) -> None:
+    """A product of two sizes of 200 does not overflow uint8."""
+    size = getattr(numpy, kind)(2 if kind == "uint8" else 100)
+    x = torch.rand(200, 3)
+    assert repeat(x, "y c -> (y k) c", k=size).shape == (200 * int(size), 3)
+    assert rearrange(x, "(y k) c -> y k c", k=size).shape == (200 // int(size), int(size), 3)
+    assert reduce(x, "(y k) c -> y c", "sum", k=size).shape == (200 // int(size), 3)
+
+
+def test_patterns_take_bounded_memory() -> None:
+    limit = plan.MOST_CACHED
+    for number in range(limit + 10):
+        plan.plan_for(f"a{number} -> a{number}")
+        plan.names_for_einops(f"a{number}' -> a{number}'")
+    assert plan._make_plan.cache_info().currsize == limit
+    assert plan._make_names.cache_info().currsize == limit
