@@ -17,13 +17,13 @@ class FreeSizes:
     """The symbols of a diagram's free axes in a new shape environment.
 
     `used` are the axes that occur in the sizes of the diagram's values: if several axes share one of torch's symbols,
-    the new symbol is named after one of these. `running` returns the name of the operation that is running, for
-    messages about fixed axes.
+    the new symbol is named after one of these. `running`, called with the workspace, returns the name of the operation
+    that is running, for messages about fixed axes.
     """
 
-    def __init__(self, diagram: Diagram, used: Iterable[Any], running: Callable[[], str]) -> None:
+    def __init__(self, diagram: Diagram, used: Iterable[Any], workspace: Any, running: Callable[[Any], str]) -> None:
         self.diagram = diagram
-        self.symbols = Symbols(TracingShapeEnv(running))
+        self.symbols = Symbols(TracingShapeEnv(workspace, running))
         self._to_workspace: dict[Any, Any] = {}
         self._to_diagram: dict[Any, Any] = {}
         self._hints: dict[Any, int] = {}

@@ -34,7 +34,7 @@ class Workspace:
         self.listener = Listener(definitions=True)
         self.values = _values(diagram)
         used = {symbol for value in self.values.values() for size in value.sizes for symbol in free_symbols(size)}
-        self.sizes = FreeSizes(diagram, used, self._running)
+        self.sizes = FreeSizes(diagram, used, self, Workspace._running)
         self.listener.format_size = self.sizes.symbols.text
         self.mode = FakeMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
         self.modules = ModuleCopies(diagram, self.listener, self.mode)

@@ -8,6 +8,7 @@ Source: torch's ShapeEnv, which torch.export uses in the same way.
 
 import itertools
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,8 +44,11 @@ class TracingShapeEnv(ShapeEnv):
     operation has tested the same before. Where a size does rest on one of them, a run of the diagram finds another size
     than the diagram states (see `circuits.diagram.interpreter.run`).
 
+    Torch keeps shape environments in caches for the whole process, so the recorder is held by a weak reference.
+
     Args:
-        operation: Returns the name of the operation that is running, or "".
+        recorder: What records the run.
+        running: Returns the name of the operation that is running, or "", when it is called with `recorder`.
 
     Attributes:
         fixed_by: The call that fixed each symbol to a number or another expression, and its line as `model.py:12`.
@@ -53,12 +57,17 @@ class TracingShapeEnv(ShapeEnv):
             the call and the line that needed it. The number of parts of `chunk` is the user's.
     """
 
-    def __init__(self, operation: Callable[[], str]) -> None:
+    def __init__(self, recorder: Any, running: Callable[[Any], str]) -> None:
         super().__init__(allow_dynamic_output_shape_ops=False)
-        self.operation = operation
+        self._recorder, self._running = weakref.ref(recorder), running
         self.fixed_by: dict[sympy.Symbol, tuple[str, str]] = {}
         self.conditions: list[Any] = []
         self.numbers: dict[Any, tuple[str, str]] = {}
+
+    def operation(self) -> str:
+        """Return the name of the operation that is running, or ""."""
+        recorder = self._recorder()
+        return self._running(recorder) if recorder is not None else ""
 
     def _set_replacement(self, a: sympy.Symbol, tgt: sympy.Expr, msg: str) -> None:
         by, where = current_call()

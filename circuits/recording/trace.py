@@ -73,7 +73,7 @@ def trace(
     failure, notes, tried = None, [], []
     for hints in HINTS:
         listener = Listener(definitions=True, lines=True)
-        symbols = Symbols(TracingShapeEnv(partial(_current_operation_name, listener)), hints)
+        symbols = Symbols(TracingShapeEnv(listener, _current_operation_name), hints)
         try:
             diagram = _trace(target, args, kwargs, sizes or {}, axes, listener, symbols)
         except Exception as error:
