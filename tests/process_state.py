@@ -1,6 +1,6 @@
 # This file uses private names of torch.
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
-"""What a test must leave as it was: torch's entry points, modes and defaults, and the switches of circuits."""
+"""What a test must leave as it was: entry points, modes and defaults of torch, and switches of circuits."""
 
 import contextlib
 import logging

@@ -14,7 +14,7 @@ from circuits.autodiff.tensors import is_floating
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, Diagram, Struct, Value, Wire, wires
 from circuits.errors import CircuitError
-from circuits.recording import trace
+from circuits.recording import restores_modes, trace
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Joint:
         )
 
 
+@restores_modes
 def joint_of(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) -> Joint:
     """Record a circuit, unless it is a diagram already, and make the boxes of its forward and reverse pass.
 

@@ -50,8 +50,8 @@ class Workspace:
         Autocast is off inside: each call of the diagram has the autocast state that it was recorded under.
         """
         with (
-            unrecorded(), _without_autocast(), torch.enable_grad(), torch.random.fork_rng(devices=[]), self.mode,
-            enable_python_dispatcher(), FreeFunctions(sizes_only=False),
+            unrecorded(), _without_autocast(), torch.enable_grad(), self.mode, enable_python_dispatcher(),
+            FreeFunctions(sizes_only=False),
         ):  # fmt: skip
             self._make_fakes()
             with recorded_by(self.listener):

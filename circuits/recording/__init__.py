@@ -9,7 +9,7 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 
 `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `trace_inputs`, `aten_calls`
 and `trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `recorded_calls` and `data_sizes`
-of the listener, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+of the listener, `thread_modes`, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted
@@ -21,6 +21,7 @@ from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.seen import Seen
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
+from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace import trace
 from circuits.recording.track import Tracker, track
 
@@ -38,6 +39,7 @@ __all__ = [
     "python_signature",
     "quoted",
     "recorded_by",
+    "restores_modes",
     "trace",
     "track",
     "unrecorded",

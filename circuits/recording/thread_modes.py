@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils import _python_dispatch
 
@@ -43,19 +44,23 @@ def _remove(mode: TorchFunctionMode, count: int) -> None:
 
 
 def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: after each call, the fake mode, the gradient mode and the random numbers of the CPU are as before."""
+    """Decorator: after each call, the fake mode, the gradient mode and the random numbers of the CPU are as before.
+
+    Torch's caches of shape environments, which the call may have filled, are then empty.
+    """
 
     @functools.wraps(function)
     def restoring(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = _get_current_function_mode_stack()
         mode, gradient, random = _fake_mode(), torch.is_grad_enabled(), torch.get_rng_state()
         try:
             try:
                 with _calls.set(None):
                     return function(*args, **kwargs)
             finally:
-                _restore(mode, gradient, random)
+                _restore(before, mode, gradient, random)
         finally:
-            _restore(mode, gradient, random)
+            _restore(before, mode, gradient, random)
 
     return restoring
 
@@ -64,7 +69,10 @@ def _fake_mode() -> Any:
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
 
 
-def _restore(mode: Any, gradient: bool, random: torch.Tensor) -> None:
+def _restore(before: list[Any], mode: Any, gradient: bool, random: torch.Tensor) -> None:
+    for each in _get_current_function_mode_stack():
+        if type(each).__module__.startswith("circuits.") and each not in before:
+            _remove(each, 0)
     if _fake_mode() is not mode:
         torch._C._unset_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
         if mode is not None:
@@ -76,18 +84,23 @@ def _restore(mode: Any, gradient: bool, random: torch.Tensor) -> None:
 _flags: dict[str, bool] = {}
 """Variables of torch, for the whole process, that each dispatch mode sets, and sets back to what it has found.
 
-So two traces in two threads would leave them set; therefore they are saved before the first trace, and restored after
-the last.
+Two traces in two threads would leave them set, so they are saved before the first trace and restored after the last.
 """
 
+_CACHES = tuple([each for each in vars(ShapeEnv).values() if hasattr(each, "cache_clear")])
+"""Caches of torch, without a bound, that keep every shape environment."""
 
-def _save_or_restore_flags() -> None:
+
+def _begin_or_end() -> None:
+    """Save the flags before the first call; after the last one restore them, and clear the caches."""
     if _calls.blocks and not _flags:
         _flags.update({name: value for name, value in vars(_python_dispatch).items() if type(value) is bool})
     elif not _calls.blocks and _flags:
         for name, value in _flags.items():
             setattr(_python_dispatch, name, value)
         _flags.clear()
+        for cached in _CACHES:
+            cached.cache_clear()
 
 
-_calls = switch.Switch(_save_or_restore_flags)
+_calls = switch.Switch(_begin_or_end)

@@ -8,6 +8,7 @@ Source: the appendix of the notebook to Neural Circuit Diagrams.
 """
 
 import functools
+import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -46,7 +47,8 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
         values: Results with at most this many elements are printed with their values; 0: none.
 
     Returns:
-        A context manager; the value of `with ... as` is a `Seen`, to which each run is added when it ends.
+        A context manager; the value of `with ... as` is a `Seen`, to which each run is added when it ends. It keeps
+        every run, with memory in proportion to the number of boxes; without `as`, no run is kept.
 
     Raises:
         CircuitError: `target` is neither a module nor a circuit, or `to` is none of the above.
@@ -65,7 +67,8 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
         raise CircuitError(
             f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
         )
-    seen = Seen()
+    runs = [Seen()]
+    seen = weakref.ref(runs[0])
     listener = Listener(found or target)
     binder = python_signature(target)
     printer = None if to is None else Printer(writer(to), depth, values)
@@ -79,13 +82,14 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
     def finish_run() -> None:
         record, is_complete = listener.record, not listener.stack
         start_run()
-        if is_complete:
-            seen.add(record, binder)
+        kept = seen()
+        if is_complete and kept is not None:
+            kept.add(record, binder)
 
     start_run()
     listener.on_finish = finish_run
     with recorded_by(listener, target):
-        yield seen
+        yield runs.pop()  # which the caller alone keeps
 
 
 class Tracker(nn.Module):
@@ -247,7 +251,7 @@ def _plain(tracker: Tracker, *args: Any, **kwargs: Any) -> Any:
     return tracker.module(*args, **kwargs)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def _signed(signature: str, name: str) -> Any:
     """Return a circuit with this signature and name that calls the wrapped module of a tracker."""
 

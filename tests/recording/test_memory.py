@@ -1,0 +1,104 @@
+"""No trace, tracked run or backward circuit keeps a model, a recorder or a fake mode alive, and nothing grows."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from circuits import CircuitError, backward, check, circuit, trace, track
+from circuits.recording import Listener
+from circuits.recording.events import Record
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4))
+
+
+def tracked(layers: nn.Module) -> None:
+    with track(layers, to=None) as seen:
+        layers(torch.ones(2, 4))
+    str(seen)
+
+
+def failing(layers: nn.Module) -> None:
+    try:
+        trace(lambda x: layers(x[:, :3]), axes="b 4")
+    except (CircuitError, RuntimeError):
+        return
+    raise AssertionError("the trace does not fail")
+
+
+RUNS: dict[str, Callable[[nn.Module], Any]] = {
+    "trace": lambda layers: trace(layers, torch.ones(2, 4)),
+    "trace with a free axis": lambda layers: str(trace(layers, axes="b 4")),
+    "a trace that fails": failing,
+    "track": tracked,
+    "backward": lambda layers: backward(layers, torch.ones(2, 4)),
+    "backward with a free axis": lambda layers: str(backward(layers, axes="b 4")),
+    "a signed module": lambda layers: circuit("b m -> b m")(layers)(torch.ones(2, 4)),
+}
+
+
+def alive(*kinds: type) -> list[Any]:
+    gc.collect()
+    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_keeps_a_model_or_a_recorder_alive(name: str) -> None:
+    kinds = (Listener, Record)
+    before = len(alive(*kinds))
+    layers = model()
+    dead = weakref.ref(layers)
+    RUNS[name](layers)
+    del layers
+    assert len(alive(*kinds)) <= before
+    assert dead() is None
+
+
+def test_runs_are_kept_only_for_the_user_of_the_sequence() -> None:
+    layers, before = model(), len(alive(Record))
+    with track(layers, to=None):
+        for _ in range(5):
+            layers(torch.ones(2, 4))
+        assert len(alive(Record)) == before + 1
+    with track(layers, to=None) as seen:
+        for _ in range(5):
+            layers(torch.ones(2, 4))
+    assert len(seen) == 5
+    assert len(alive(Record)) == before + 5
+
+
+def signed_text(number: int) -> None:
+    circuit(f"a{number} b -> a{number} b")(lambda x: x)(torch.ones(2, 3))
+
+
+def checked_text(number: int) -> None:
+    check(torch.ones(2, 3), f"a{number} b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*RUNS, "signed texts", "checked texts", "calls in one track"])
+def test_nothing_grows(name: str) -> None:
+    """After half of the runs the bounded caches are full: the other half leaves as many objects as there were."""
+    layers, count = model(), 2000 if name in RUNS and "backward" not in name else 1000
+
+    def run(number: int) -> None:
+        if name in RUNS:
+            RUNS[name](model())
+        elif name == "calls in one track":
+            layers(torch.ones(2, 4))
+        else:
+            {"signed texts": signed_text, "checked texts": checked_text}[name](number)
+
+    with track(layers, to=None):
+        for number in range(count):
+            run(number)
+        before = len(alive(object))
+        for number in range(count, 2 * count):
+            run(number)
+        assert len(alive(object)) - before < count / 100
