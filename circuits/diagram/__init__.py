@@ -5,8 +5,8 @@ May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` 
 (converts it to data for JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
 converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
 parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
-results have sizes that depend on data; `operators` are those that take functions; `readings` are the calls that read
-numbers of data.
+results have sizes that depend on data; `operators` are those that take functions, `opaque_calls` the user's; `readings`
+are the calls that read numbers of data.
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
@@ -17,6 +17,7 @@ from circuits.diagram.data_sizes import returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.interpreter import store
+from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
 from circuits.diagram.operations import (
     ACTIONS,
     ITERATE,
@@ -59,6 +60,7 @@ __all__ = [
     "DATA_DEPENDENT_OPERATORS",
     "ITERATE",
     "NOTHING",
+    "OPERATORS",
     "PLAIN_TYPES",
     "READ",
     "RECORD",
@@ -92,12 +94,15 @@ __all__ = [
     "fill",
     "has_only_attributes",
     "in_ascii",
+    "is_opaque",
     "kind_of",
     "leaves",
     "map_tensors",
     "mutates",
+    "opaque_call",
     "opened",
     "operation_name",
+    "overwritten",
     "reading",
     "returning_first",
     "returns_parts",
@@ -112,4 +117,5 @@ __all__ = [
     "unopened",
     "wires",
     "without_defaults",
+    "writing_call",
 ]

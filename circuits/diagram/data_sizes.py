@@ -4,14 +4,13 @@ All other sizes of a run on data follow from the sizes of its inputs. `size_rule
 arguments of a call whether the sizes of its results depend on data.
 """
 
-import types
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload, OpOverloadPacket
 
+from circuits.diagram.opaque_calls import OPERATORS, is_opaque
 from circuits.diagram.operations import operation_name
 from circuits.diagram.structure import tensors
 
@@ -79,12 +78,11 @@ def size_rule(function: Any) -> SizeRule | None:
     """
     if function in _RULES:
         return _RULES[function]
-    if isinstance(function, (types.MethodType, torch.jit.ScriptFunction)):
+    is_operator = type(function) in OPERATORS
+    if is_opaque(function) and not is_operator:
         return _always  # It is not stored, since that would keep the user's function alive.
     name = operation_name(function).lstrip("_").rstrip("0123456789")
-    is_operator = isinstance(function, (OpOverload, OpOverloadPacket))
-    is_custom = is_operator and f"{function}".partition(".")[0] not in ("aten", "prims")
-    return _RULES.setdefault(function, _always if is_custom else _BY_NAME.get(name))
+    return _RULES.setdefault(function, _always if is_opaque(function) else _BY_NAME.get(name))
 
 
 _PARTING = "unbind split chunk hsplit vsplit dsplit split_with_sizes unsafe_split unsafe_chunk"

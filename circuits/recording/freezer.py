@@ -20,11 +20,10 @@ from circuits.diagram import (
     Value,
     attribute,
     kind_of,
-    mutates,
     operation_name,
+    overwritten,
     substitute,
     unopened,
-    wires,
 )
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
@@ -172,7 +171,7 @@ class Freezer:
             outputs=self._values(draft.outputs),
             parameters=tuple([value for value in inputs if value.role == "parameter"]),
             call=self._operation_call(event, scalar) if scalar is not None and not event.error else None,
-            mutates=wires(event.args[0])[:1] if event.args and mutates(event.function) else (),
+            mutates=overwritten(event.function, event.args, event.kwargs),
             where=event.where,
             error=event.error,
             note=event.function.note if isinstance(event.function, Reading) else self._unrecorded_input(inputs),

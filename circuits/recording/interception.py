@@ -112,6 +112,7 @@ def _patch_entry_points(root: Any) -> None:
     _patch(torch, "from_numpy", _intercept_from_numpy)
     _patch(HigherOrderOperator, "__call__", _intercept_operator)
     _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
+    _patch(torch._C.ScriptMethod, "__call__", _intercept_script_function)
     _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
     # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
     for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
@@ -186,10 +187,16 @@ def _intercept_autograd_function(original: Any) -> Any:
 
 
 def _intercept_script_function(original: Any) -> Any:
-    """Return a replacement for the `__call__` of TorchScript functions, whose operations run outside Python."""
+    """Return a replacement for the `__call__` of TorchScript functions and methods, which run outside Python.
+
+    The methods of a copy that `trace` runs are not recorded, since they belong to the copy.
+    """
 
     def __call__(function: Any, *args: Any, **kwargs: Any) -> Any:
-        return _record_call(switch.current(), function, partial(original, function), args, kwargs)
+        recorder: Any = switch.current()
+        if isinstance(function, torch._C.ScriptMethod) and getattr(recorder, "definitions", False):
+            return original(function, *args, **kwargs)
+        return _record_call(recorder, function, partial(original, function), args, kwargs)
 
     return __call__
 

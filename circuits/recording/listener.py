@@ -20,24 +20,31 @@ from circuits import switch
 from circuits.diagram import (
     ACTIONS,
     ITERATE,
+    OPERATORS,
     READ,
     RECORD,
     SKIP,
     TRACE_INTO,
     TRACED_INTO,
+    Struct,
     Wire,
     action_for,
     describe,
     describe_all,
-    mutates,
+    is_opaque,
+    opaque_call,
     operation_name,
-    returning_first,
 )
 from circuits.recording.data_sizes import DataSizes
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.module_paths import register_paths
 from circuits.recording.open_boxes import OpenBoxes
-from circuits.recording.recorded_calls import circuit_tensors, is_recorded, refuse_reading_memory, without_modes
+from circuits.recording.recorded_calls import (
+    circuit_tensors,
+    is_recorded,
+    refuse_reading_memory,
+    without_modes,
+)
 from circuits.recording.thread_modes import in_function_mode
 from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
@@ -141,17 +148,17 @@ class Listener(TorchFunctionMode):
         finally:
             self.current_operation = before
         event.result = describe(result, self.values.define)
-        if result is None and mutates(function) and args and isinstance(args[0], Tensor):
-            # `x[i] = y` returns None and makes x a new value, so it is recorded as a call that returns x.
-            event.function = returning_first(function)
-            event.result = describe(args[0], self.values.define)
-        elif type(event.result) is not Wire and not is_recorded(event, result, self.definitions):
+        if (type(event.result) is not Wire or type(function) in OPERATORS) and not is_recorded(
+            event, args, kwargs, result, self.values.define, self.definitions
+        ):
             return result
         level = functorch.maybe_current_level()
         if level is not None:
             self.stack.mark_whole(level)
         if event.result is not None:
             self.data_sizes.note(event, args, kwargs)
+            if type(event.result) is Struct and is_opaque(function):
+                event.function = opaque_call(event.function, result, event.where or user_line())
         self.emit(event, result)
         return result
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from circuits.diagram import Wire, describe, leaves, reading
+from circuits.diagram import OPERATORS, Struct, Wire, describe, leaves, mutates, reading, returning_first, writing_call
 from circuits.recording.events import Call
 from circuits.recording.user_frames import user_line
 
@@ -21,14 +21,42 @@ def refuse_reading_memory(function: Any) -> None:
         raise DataDependentOutputException(function)
 
 
-def is_recorded(event: Call, result: Any, without_data: bool) -> bool:
-    """Return whether a call is recorded whose result is no tensor.
+def is_recorded(
+    event: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    result: Any,
+    define: Callable[[Tensor], Wire],
+    without_data: bool,
+) -> bool:
+    """Return whether a call is recorded whose result is no tensor, or which may write to its arguments.
 
-    It is if there are tensors or symbolic numbers in its result, or if it read the result from data: then the call
-    becomes a `Reading`. The text of a tensor without a format (`f"{x}"`) is for readers, not for the code.
+    It is recorded if it writes: `x[i] = y` returns None, and is recorded as a call that returns x; an operator returns
+    all arguments that it writes to. It is recorded if there are tensors or symbolic numbers in its result, or if it
+    read the result from data: then the call becomes a `Reading`. The text of a tensor without a format (`f"{x}"`) is
+    for readers, not for the code.
+
+    Args:
+        event: The call, which is changed to what a diagram calls.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        result: The result.
+        define: Returns a new wire for a tensor that the call wrote.
+        without_data: Whether the run has no data.
     """
-    if next(leaves(event.result), None) is not None:
+    if result is None and mutates(event.function) and args and isinstance(args[0], Tensor):
+        event.function, event.result = returning_first(event.function), describe(args[0], define)
         return True
+    writing = writing_call(event.function, args, kwargs, result) if type(event.function) in OPERATORS else None
+    if writing is not None:
+        written = [describe(args[name] if isinstance(name, int) else kwargs[name], define) for name in writing.written]
+        event.function, event.result = writing, Struct(tuple, (), (event.result, *written))
+        return True
+    return next(leaves(event.result), None) is not None or _is_reading(event, result, without_data)
+
+
+def _is_reading(event: Call, result: Any, without_data: bool) -> bool:
+    """Return whether a call without tensors in its result read it from data; then the call becomes a `Reading`."""
     if without_data and type(result).__name__ == "PyCapsule":
         raise DataDependentOutputException(event.function)  # DLPack: other code would read memory that is not there.
     given = (*event.args, *event.kwargs.values())
