@@ -59,10 +59,8 @@ class OpaqueCall:
         found = tuple(_numbers(result))
         if found != self.numbers:
             at = f" at {self.where}" if self.where else ""
-            owner = getattr(self.function, "__self__", None)
-            name = f"{getattr(owner, '__name__', '')}.{self.__name__}".removeprefix(".")
             raise CircuitError(
-                f"{name}{at} returned the numbers {self.numbers} in the recorded run, and now {found}; the "
+                f"{self.__name__}{at} returned the numbers {self.numbers} in the recorded run, and now {found}; the "
                 "diagram has only what the code does with the recorded ones. Record it again with this data"
             )
         return (result, *_written(self.written, args, kwargs)) if self.written else result

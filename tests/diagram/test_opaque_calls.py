@@ -107,9 +107,7 @@ def test_a_number_that_an_autograd_function_returns() -> None:
     diagram = tracked(Runs(lambda x: torch.mul(*DoubleAndSum.apply(x, 3)[:2])))
     assert torch.equal(diagram(FIRST.flip(0)), FIRST.flip(0) * 40)
     for run in (diagram, diagram.function()):
-        with pytest.raises(
-            CircuitError, match=rf"DoubleAndSum\.apply at {__file__}:\d+ returned the numbers \(20, 3\)"
-        ):
+        with pytest.raises(CircuitError, match=rf"DoubleAndSum at {__file__}:\d+ returned the numbers \(20, 3\)"):
             run(SECOND)
 
 
