@@ -35,6 +35,9 @@ from circuits.diagram import Call, Struct, describe, describe_all, map_tensors, 
 from circuits.errors import CircuitError
 from circuits.recording import Call as RecordedCall
 
+MOVES_NUMBERS = frozenset({"copy", "select_scatter", "slice_scatter", "diagonal_scatter"})
+"""Operations whose rules hold for complex numbers too; torch has no derivative of some of them."""
+
 
 class WriteThroughView(Exception):
     """A call writes in place to a tensor whose storage another tensor of the call shares."""
@@ -136,10 +139,10 @@ class Lowering(TorchDispatchMode):
     def _step(self, func: Any, name: str, rule: Rule, args: Any, kwargs: Any) -> Any:
         """Record an operation that has a rule.
 
-        One that reads or makes complex numbers, tensors or not, is opaque: rules are for real ones. If the rule is that
-        no gradient flows, as for `detach`, the output is not active.
+        One that reads or makes complex numbers, tensors or not, is opaque: rules are for real ones, but for those that
+        only move numbers. If the rule is that no gradient flows, as for `detach`, the output is not active.
         """
-        if _has_complex((args, kwargs)):
+        if name not in MOVES_NUMBERS and _has_complex((args, kwargs)):
             return self._opaque(func, name, args, kwargs)
         output, event = self._record(func, args, kwargs)
         if rule.function is no_gradient:

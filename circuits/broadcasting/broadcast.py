@@ -99,7 +99,7 @@ def _lift(
     if circuit.owner and owner is None:
         raise SignatureError(f"broadcast: {circuit.name} is an unbound method; pass a bound method")
     plan, chunk_size = plan_lift(circuit, text, optional), plain_size(chunk_size)
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+    if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
         raise CircuitError(f"broadcast: chunk_size must be None or a positive int, not {chunk_size!r}")
     if randomness not in ("error", "different", "same"):
         raise CircuitError(f"broadcast: randomness must be 'error', 'different' or 'same', not {randomness!r}")

@@ -88,10 +88,12 @@ def plan_lift(circuit: Circuit, text: str, optional: Mapping[str, str]) -> Plan:
         known = ", ".join(circuit.optional) or "none"
         raise SignatureError(f"optional: {unknown[0]!r} is not an optional tensor of {circuit.name}; there are {known}")
     signature = Signature.parse(text)
-    try:
-        stated = {name: parse_axes(axes) for name, axes in lifted_optional(circuit, text, optional).items()}
-    except SignatureError as error:
-        raise SignatureError(f"optional: {error}") from None
+    stated: dict[str, Axes] = {}
+    for name, axes in lifted_optional(circuit, text, optional).items():
+        try:
+            stated[name] = parse_axes(axes)
+        except SignatureError as error:
+            raise SignatureError(f"optional: {name}: {error}") from None
     return _Planner(circuit, signature, stated).plan()
 
 

@@ -141,9 +141,13 @@ def _measure(
         dims = axis_dims(subject, axes[name], source, tensor)
         for dim in dims[level : level + 1] if source == "..." else dims:
             matrix = _by_gradient(subject, tensors, output, name, dim)
-            zero = matrix is None or not matrix.any()  # the gradient of a step function is zero
-            found[name, dim] = _by_change(subject, tensors, output, name, dim) if zero else matrix
+            found[name, dim] = _by_change(subject, tensors, output, name, dim) if _says_nothing(matrix) else matrix
     return found
+
+
+def _says_nothing(matrix: Tensor | None) -> bool:
+    """Return whether gradients do not tell dependence: all zero, as of a step, or NaN, as 0 times an infinite slope."""
+    return matrix is None or not matrix.any() or not bool(matrix.isfinite().all())
 
 
 def _by_gradient(

@@ -35,7 +35,7 @@ def name_by_pattern(
 
     Raises:
         ValueError: If the pattern has an anonymous axis `_`, cannot be parsed, or does not have as many tensors as
-            there are inputs. The axes of the outputs are not set then.
+            there are inputs. No axis is named then.
     """
     left, right = pattern.partition(":")[0].split("->")
     matcher = Matcher(names.scope, sizes=sizes)
@@ -43,6 +43,8 @@ def name_by_pattern(
     result = read_axes(right)
     if any(term.names[:1] == ("_",) for terms in (*sides, result) for term in terms):
         raise ValueError("an anonymous axis")
+    if len(sides) not in (1, len(inputs)):
+        raise ValueError(f"{len(sides)} tensors in the pattern, and {len(inputs)} inputs")
     if len(sides) == 1 and len(inputs) > 1:
         count = AxisNode(len(inputs))
         for number in inputs:

@@ -528,6 +528,13 @@ def test_gradients_of_complex_numbers_are_torchs(name: str) -> None:
     assert complex_agree(f, *inputs()).opaque
 
 
+def overwritten(z: Tensor, write: Callable[[Tensor], Any]) -> Tensor:
+    """Twice a copy of complex numbers that was written to."""
+    copied = z * 1
+    write(copied)
+    return copied * (2 + 1j)
+
+
 COMPLEX_WITHOUT_TENSORS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = {
     "times a complex number": (lambda x: (x * 1j).imag, lambda: (r(3),)),
     "a complex number divided": (lambda x: ((2 + 1j) / x).imag, lambda: (r(3).exp(),)),
@@ -536,6 +543,11 @@ COMPLEX_WITHOUT_TENSORS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[
     "another dtype": (lambda x: (x.to(torch.complex128) * 1j).imag, lambda: (r(3),)),
     "einsum": (lambda x, y: einsum(x, y, "i, i j -> j"), lambda: (z(3), z(3, 2))),
     "einsum with a real one": (lambda x, y: einsum(x, y, "i j, j k -> i k"), lambda: (z(2, 3), z(3, 2))),
+    "copied into": (lambda x, y: overwritten(y, lambda c: c.copy_(x)), lambda: (r(3), z(3))),
+    "copied into a part": (lambda x, y: overwritten(y, lambda c: c[:, 1:].copy_(x)), lambda: (r(2), z(2, 3))),
+    "an index set": (lambda x, y: overwritten(y, lambda c: c.__setitem__(0, x)), lambda: (r(3), z(2, 3))),
+    "a diagonal": (lambda x, y: overwritten(y, lambda c: c.diagonal().copy_(x)), lambda: (r(3), z(3, 3))),
+    "only a real part": (lambda x, y: overwritten(x, lambda c: c.copy_(y)), lambda: (r(3), r(3))),
 }
 
 

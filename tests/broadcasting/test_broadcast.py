@@ -572,8 +572,9 @@ def test_a_chunk_holds_chunk_size_indexes(text: str) -> None:
 
 
 def test_invalid_arguments_are_refused() -> None:
-    with pytest.raises(CircuitError, match="chunk_size must be None or a positive int"):
-        broadcast(square, "a c -> b c", chunk_size=0)
+    for size in (0, True, 2.0):
+        with pytest.raises(CircuitError, match=f"chunk_size must be None or a positive int, not {size}"):
+            broadcast(square, "a c -> b c", chunk_size=size)  # type: ignore[arg-type]
     with pytest.raises(CircuitError, match="randomness must be"):
         broadcast(square, "a c -> b c", randomness="some")  # type: ignore[arg-type]
     with pytest.raises(SignatureError, match="has no signature"):

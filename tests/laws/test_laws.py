@@ -283,6 +283,16 @@ def test_kernels_are_compared_in_half_precision_unless_dtypes_are_given() -> Non
         laws.kernel(f)
 
 
+def test_a_gradient_of_nan_is_no_leak() -> None:
+    """The slope of a branch that is not taken is infinite, and 0 times infinity is NaN at every index."""
+    guarded = circuit("b x -> b x")(lambda x: torch.where(x.abs() < 9, x, x / 0))
+    for axis in ("b", "x"):
+        laws.independent(guarded, axis)
+    leaking = circuit("b x -> b x")(lambda x: torch.where(x.abs() < 9, x + x.sum(0), x / 0))
+    with pytest.raises(AssertionError, match="output at b=0 depends on x at b=1"):
+        laws.independent(leaking, "b")
+
+
 # --- No side effects --------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from circuits.diagram.diagram import Diagram
 from circuits.naming.axes import AxisNode, Scope, StatedName, labels
 from circuits.naming.derivation import concatenated, divided, group, scaled, shifted, unify
 from circuits.naming.names import Names
+from circuits.naming.patterns import name_by_pattern
 from circuits.signature.signature import parse_axes
 
 
@@ -473,3 +474,12 @@ def test_an_axis_of_another_size_than_the_value_is_replaced() -> None:
     scope = names.scope
     assert labels(names.put(0, [named("y", 3, scope), named("x", 5, scope)])) == ("y", None)
     assert labels(names.put(0, [named("y", 3, scope)])) == (None, None)
+
+
+@pytest.mark.parametrize("pattern", ["a b, b c -> a c", "a b, b c, c d, d e -> a e", "a _, b c, c d -> a d"])
+def test_a_pattern_for_another_number_of_inputs_names_nothing(pattern: str) -> None:
+    names = Names()
+    names.shapes = dict.fromkeys(range(4), (2, 2))
+    with pytest.raises(ValueError, match=r"tensors in the pattern, and 3 inputs|anonymous"):
+        name_by_pattern(pattern, [0, 1, 2], {}, [3], names)
+    assert labels([axis for number in range(3) for axis in names.of(number)]) == (None,) * 6

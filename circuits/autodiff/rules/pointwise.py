@@ -154,8 +154,8 @@ def masked_fill(dy: Tensor, x: Tensor, mask: Tensor, value: Any) -> Any:
 
 @reverses("copy")
 def copy(dy: Tensor, src: Tensor) -> Any:
-    """The cotangent of `src` is `dy`; the tensor that is overwritten has no cotangent."""
-    return {"src": unbroadcast(dy, src)}
+    """The cotangent of `src` is `dy`, its real part if `src` is real; the tensor that is overwritten has none."""
+    return {"src": unbroadcast(dy.real if dy.dtype.is_complex and not src.dtype.is_complex else dy, src)}
 
 
 @reverses("fill")

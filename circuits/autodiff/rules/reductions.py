@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits.autodiff.rules.registry import (
     numel_along,
@@ -69,7 +70,7 @@ def prod(dy: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Tenso
 
 def _products_of_others(x: Tensor, dim: int) -> Tensor:
     """Return, for each element, the product of all other elements along an axis."""
-    if x.ndim == 0:
+    if x.ndim == 0 or statically_known_true(x.shape[dim] == 0):
         return torch.ones(x.shape, dtype=x.dtype, device=x.device)
     size = x.shape[dim]
     one = torch.ones([1 if d == dim else n for d, n in enumerate(x.shape)], dtype=x.dtype, device=x.device)
@@ -114,9 +115,13 @@ def var(
 ) -> Tensor:
     """dx = 2 dy (x - mean) / (n - correction), NaN for a single element and correction 1, as torch's.
 
-    A tensor is divided, not the number 2: n - correction may be 0.
+    A tensor is divided, not the number 2: n - correction may be 0. Over all axes and with n - correction of 0 or less,
+    dx is dy times infinity, or NaN where x is the mean, as torch's.
     """
     centred, divisor = _centred(x, dim, correction if unbiased is None else int(unbiased))
+    if (dim is None or x.ndim == 0) and statically_known_true(divisor <= 0):
+        infinite = torch.full(x.shape, torch.inf, dtype=x.dtype, device=x.device)
+        return restore_dims(dy, x, dim, keepdim) * infinite.masked_fill(centred == 0, torch.nan)
     return restore_dims(dy, x, dim, keepdim) * 2 / divisor * centred
 
 
