@@ -39,6 +39,7 @@ from circuits.recording.intercepted_calls import (
     record_vmap,
 )
 from circuits.recording.listener import Listener
+from circuits.recording.recursion import more_frames
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
         listener: The recorder.
         root: The target. If it is a module, the `__call__` overrides in the classes of its modules are patched too.
     """
-    with _recordings.set(listener), switch.set_recorder(listener):
+    with more_frames(), _recordings.set(listener), switch.set_recorder(listener):
         with _lock:
             _patch_entry_points(root)
         yield

@@ -9,6 +9,7 @@ from circuits.errors import CircuitError
 from circuits.recording.assembly import assemble
 from circuits.recording.builder import Builder
 from circuits.recording.events import Record
+from circuits.recording.recursion import more_frames
 
 
 class Seen:
@@ -46,4 +47,10 @@ class Seen:
 
     def add(self, record: Record, binder: inspect.Signature | None) -> None:
         """Add a run, for `track`; its diagram is built when it is first accessed."""
-        self._runs.append(functools.cache(lambda: assemble(Builder(record, binder=binder).feed_all())))
+        self._runs.append(functools.cache(lambda: _diagram(record, binder)))
+
+
+def _diagram(record: Record, binder: inspect.Signature | None) -> Diagram:
+    """Return the diagram of a recorded run."""
+    with more_frames():
+        return assemble(Builder(record, binder=binder).feed_all())

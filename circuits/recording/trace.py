@@ -25,6 +25,7 @@ from circuits.recording.free_functions import FreeFunctions
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
+from circuits.recording.recursion import more_frames
 from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace_errors import refuse_data_dependent_sizes, translated_errors
@@ -75,7 +76,8 @@ def trace(
         listener = Listener(definitions=True, lines=True)
         symbols = Symbols(TracingShapeEnv(listener, _current_operation_name), hints)
         try:
-            diagram = _trace(target, args, kwargs, sizes or {}, axes, listener, symbols)
+            with more_frames():
+                diagram = _trace(target, args, kwargs, sizes or {}, axes, listener, symbols)
         except Exception as error:
             failure, notes = (failure, notes) if failure else (error, list(getattr(error, "__notes__", ())))
             if not symbols.sizes or type(error) is CircuitError:
