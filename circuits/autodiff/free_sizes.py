@@ -4,7 +4,7 @@ A workspace has a shape environment of its own, so each free axis of the diagram
 translates sizes and recorded numbers to the new symbols, and what is recorded with these back to the diagram's.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sympy
@@ -53,6 +53,14 @@ class FreeSizes:
         }
         return self.number(size.xreplace(symbols))
 
+    def read(self, numbers: Mapping[Any, Any]) -> None:
+        """Translate further symbols of the diagram: numbers that the run has read from data, by symbol."""
+        for old, number in numbers.items():
+            new = self.symbols.raw(number)
+            self._to_workspace[old] = new
+            if isinstance(new, sympy.Symbol):
+                self._to_diagram[new] = old
+
     def scalar(self, scalar: Scalar) -> Any:
         """Return a recorded number that depends on sizes as a plain or symbolic number."""
         expression = scalar.expression
@@ -62,7 +70,10 @@ class FreeSizes:
 
     def number(self, expression: Any) -> Any:
         """Return an expression in the new symbols as a SymInt, SymFloat or SymBool; without symbols, as a number."""
-        env, hint = self.symbols.env, evaluate(expression, self._hints)
+        env = self.symbols.env
+        if not set(free_symbols(expression)) <= self._hints.keys():
+            return self._number_of_data(expression)
+        hint = evaluate(expression, self._hints)
         if not free_symbols(expression):
             return hint
         if isinstance(hint, bool):
@@ -70,6 +81,15 @@ class FreeSizes:
         if isinstance(hint, int):
             return env.create_symintnode(expression, hint=hint)
         return env.create_symfloatnode(expression, hint=float(hint))
+
+    def _number_of_data(self, expression: Any) -> Any:
+        """Return an expression in numbers that were read from data, which have no example value."""
+        env = self.symbols.env
+        if not isinstance(expression, sympy.Expr):
+            return env.create_symboolnode(expression)
+        if expression.is_integer:
+            return env.create_symintnode(expression, hint=None)
+        return env.create_symfloatnode(expression, hint=None)
 
     def expression(self, number: Any) -> Any:
         """Return a symbolic number as an expression in the symbols of the diagram."""

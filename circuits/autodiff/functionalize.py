@@ -109,7 +109,8 @@ class ForwardPass:
         given = {number: self.workspace.fakes[number] for number in _reads(call)}
         versions = {number: fake._version for number, fake in given.items()}
         made: dict[Any, Tensor] = {}
-        store(call.result, self._run_unrecorded(call), made, {})
+        store(call.result, self._run_unrecorded(call), made, numbers := {})
+        self.workspace.sizes.read(numbers)
         made = {number: fake for number, fake in made.items() if number not in given}
         touched = [number for number, fake in given.items() if fake._version != versions[number]]
         written = {old: new for old in touched for new, fake in made.items() if fake is given[old]}

@@ -706,3 +706,21 @@ def test_random_numbers_drawn_around_a_mean_have_no_gradient_by_it(std: Any) -> 
     leaf = x.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(torch.normal(leaf, std) * leaf, leaf, back)
     near([found], [wanted])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x * x.sum().item() + x**2,
+        lambda x: (x / (1 + abs(x[0].item()))).sin() * x[1].item(),
+        lambda x: x * (2 * sum(x.tolist()) - 1),
+        lambda x: x.clone().mul_(x.argmax().item() + 1).exp(),
+    ],
+    ids=["item", "two items", "tolist", "int"],
+)
+def test_a_number_read_from_data_is_a_constant_of_the_gradient(f: Callable[[Tensor], Tensor]) -> None:
+    gradients = backward(f, torch.ones(3, dtype=torch.float64))
+    x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    (expected,) = torch.autograd.grad(f(x), x, weight)
+    assert torch.allclose(gradients(x.detach(), weight)["x"], expected, 1e-12, 1e-12)
