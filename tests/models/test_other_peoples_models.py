@@ -6,10 +6,15 @@ that is not listed fails, and so does one that is listed and no longer occurs.
 
 import importlib.util
 import os
+import random
 import re
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from circuits import Diagram, trace
 from tests.models.other_peoples_models import LIBRARIES, shares
 from tests.models.survey import WAYS, WRONG, survey
 
@@ -25,7 +30,7 @@ def untraced(reason: str) -> dict[str, str]:
 
 
 EXPECTED: dict[str, dict[str, str]] = {
-    # The lengths of the sequences are read from tensors, and the classes are split by their numbers.
+    # A kernel reads the lengths of the sequences; indexing by a mask has a size that depends on data.
     "CTCLoss": untraced(BY_DATA),
     "AdaptiveLogSoftmaxWithLoss": untraced(BY_DATA),
     "LongformerModel": untraced(BY_DATA),
@@ -88,3 +93,52 @@ def test_the_table_of_shares() -> None:
         "",
         "- CTCLoss, traced: CircuitError: no data",
     ]
+
+
+class Off:
+    """A diagram whose result is off by a little."""
+
+    def __init__(self, diagram: Diagram) -> None:
+        self.diagram = diagram
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.diagram, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.diagram(*args, **kwargs) + 1e-3
+
+
+def test_a_wrong_result_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.models.survey.trace", lambda *args, **kwargs: Off(trace(*args, **kwargs)))
+    found = survey(ENTRIES["Linear"])
+    assert {way for way, reason in found.items() if reason.startswith(WRONG)} == {"again", "free batch"}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda model, x: model.train(),
+        lambda model, x: setattr(model, "seen", 1),
+        lambda model, x: setattr(model, "in_features", 1.5),
+        lambda model, x: model.register_forward_hook(lambda *_: None),
+        lambda model, x: nn.init.zeros_(model.weight),
+        lambda model, x: x.zero_(),
+        lambda model, x: torch.rand(()),
+        lambda model, x: random.random(),
+    ],
+)
+def test_a_recording_that_changes_something_is_found(harm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def harming(model: Any, *args: Any, **kwargs: Any) -> Diagram:
+        diagram = trace(model, *args, **kwargs)
+        if args:
+            harm(model, *args)
+        return diagram
+
+    monkeypatch.setattr("tests.models.survey.trace", harming)
+    assert survey(ENTRIES["Linear"])["traced"].startswith(WRONG)
+
+
+def test_a_parameter_of_another_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = nn.Sequential(nn.Linear(6, 3))
+    monkeypatch.setattr("tests.models.survey.trace", lambda model, *args, **kwargs: trace(other, *args, **kwargs))
+    assert "parameters differ" in survey(ENTRIES["Linear"])["traced"]
