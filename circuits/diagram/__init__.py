@@ -13,7 +13,7 @@ from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.changes import NOTHING, Change, Place, contents
 from circuits.diagram.containers import has_only_attributes, splitting_objects
-from circuits.diagram.data_sizes import returns_parts, shape_of, size_rule
+from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.interpreter import store
@@ -97,6 +97,7 @@ __all__ = [
     "is_opaque",
     "kind_of",
     "leaves",
+    "makes_sparse",
     "map_tensors",
     "mutates",
     "opaque_call",

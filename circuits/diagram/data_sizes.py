@@ -89,6 +89,12 @@ _PARTING = "unbind split chunk hsplit vsplit dsplit split_with_sizes unsafe_spli
 _PARTING_NAMES = frozenset(_PARTING.split())
 
 
+def makes_sparse(function: Any) -> bool:
+    """Return whether a function makes a sparse tensor, of as many elements as are not zero."""
+    name = operation_name(function)
+    return name.startswith("to_sparse") or name == "coalesce"
+
+
 def returns_parts(function: Any) -> bool:
     """Return whether the number of results of a function depends on the size of its argument."""
     return operation_name(function) in _PARTING_NAMES
@@ -103,4 +109,4 @@ def shape_of(tensor: Tensor, dim: int | None = None) -> Any:
 
 shape_of.__name__ = "shape"
 
-__all__ = ["returns_parts", "shape_of", "size_rule"]
+__all__ = ["makes_sparse", "returns_parts", "shape_of", "size_rule"]

@@ -9,7 +9,7 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 
 `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `trace_inputs`, `aten_calls`
 and `trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `recorded_calls` and `data_sizes`
-of the listener, `thread_modes`, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+of the listener, `thread_modes`, `recursion`, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted

@@ -10,9 +10,20 @@ from types import FrameType
 from typing import Any
 
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from circuits import errors
-from circuits.diagram import Struct, operation_name, reading, returns_parts, shape_of, size_rule, tensors, wires
+from circuits.diagram import (
+    Struct,
+    makes_sparse,
+    operation_name,
+    reading,
+    returns_parts,
+    shape_of,
+    size_rule,
+    tensors,
+    wires,
+)
 from circuits.recording.events import Call, Enter, Event
 from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
@@ -29,7 +40,8 @@ class DataSizes:
     Args:
         values: The wires of the tensors of the run.
         emit: Called with the event of each reading and with what was read.
-        with_data: Whether the run has data; under `trace` it has none, and nothing is recorded here.
+        with_data: Whether the run has data. Under `trace` it has none: torch itself refuses sizes that depend on data,
+            except those of sparse tensors, which are refused here where the code reads one.
 
     Attributes:
         numbers: The values whose sizes depend on data, by number.
@@ -52,7 +64,7 @@ class DataSizes:
 
         `args` and `kwargs` are the arguments, which the call describes.
         """
-        rule = size_rule(call.function) if self.with_data else None
+        rule = size_rule(call.function) if self.with_data or makes_sparse(call.function) else None
         if rule is None and not self.numbers:
             return
         inputs = wires(Struct(tuple, (), (*call.args, *call.kwargs.values())))
@@ -65,8 +77,8 @@ class DataSizes:
 
     def add(self, result: Any, squeezed: bool = False) -> None:
         """Add the values of a described result that have axes; if an axis may have been removed, all values."""
-        self.is_used = self.with_data
-        for number in wires(result) if self.with_data else ():
+        self.is_used = True
+        for number in wires(result):
             if squeezed or self.values.record.values[number][0]:
                 self.numbers.add(number)
             if squeezed:
@@ -89,6 +101,8 @@ class DataSizes:
             return
         if frame is not None and frame.f_code.co_filename.startswith((_OWN_FOLDER, "<circuit ")):
             return
+        if not self.with_data:
+            raise DataDependentOutputException(function)
         if dim is None:
             self.numbers.discard(wire.number)
             self.ranks.discard(wire.number)

@@ -68,7 +68,9 @@ def _run_unseen(listener: Listener, run: Callable[[], Any]) -> Any:
     """Return `run()`, whose torch calls are not recorded; the tensors in the result are new values of the run."""
     with listener.paused():
         result = run()
-    listener.data_sizes.add(describe(result, listener.values.define))
+    described = describe(result, listener.values.define)
+    if not listener.definitions:
+        listener.data_sizes.add(described)
     return result
 
 

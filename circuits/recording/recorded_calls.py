@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from circuits.diagram import OPERATORS, Struct, Wire, describe, leaves, mutates, reading, returning_first, writing_call
+from circuits.diagram import (
+    OPERATORS,
+    Struct,
+    Wire,
+    describe,
+    leaves,
+    mutates,
+    operation_name,
+    reading,
+    returning_first,
+    writing_call,
+)
 from circuits.recording.events import Call
 from circuits.recording.user_frames import user_line
 
@@ -59,6 +70,8 @@ def _is_reading(event: Call, result: Any, without_data: bool) -> bool:
     """Return whether a call without tensors in its result read it from data; then the call becomes a `Reading`."""
     if without_data and type(result).__name__ == "PyCapsule":
         raise DataDependentOutputException(event.function)  # DLPack: other code would read memory that is not there.
+    if without_data and operation_name(event.function) == "nnz":
+        raise DataDependentOutputException(event.function)  # Without data a sparse tensor has no elements.
     given = (*event.args, *event.kwargs.values())
     if event.function is Tensor.__format__ and given[1:] == ("",):
         return False

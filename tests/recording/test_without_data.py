@@ -46,6 +46,8 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "map2_": (lambda x: x.clone().map2_(x, x, lambda a, b, c: a + b * c), "a value that depends on data: .*map2_"),
     "a format": (lambda x: x * float(f"{x[0, 0]:.1f}"), "a value that depends on data"),
     "numbers in a list": (lambda x: torch.tensor([x[0, 0], 1.0, 2.0, 3.0]) * x, "a value that depends on data"),
+    "the size of a sparse tensor": (lambda x: x * len(x.relu().to_sparse().values()), "a value that depends on data"),
+    "the elements of a sparse tensor": (lambda x: x * x.to_sparse_csr()._nnz(), "a value that depends on data"),
     "memory": (lambda x: x * x.storage().tolist()[0], "cannot run this without data: .*Not available for 'meta'"),
     "an MKLDNN tensor": (lambda x: x.to_mkldnn().relu().to_dense(), "cannot run this without data: .*Opaque"),
     "a quantized tensor": (
@@ -111,3 +113,8 @@ def test_quantized_layers_are_tracked() -> None:
     assert torch.equal(seen.diagram(-X), model(-X))
     dynamic = quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), {nn.Linear})
     assert torch.equal(trace(dynamic, X)(-X), dynamic(-X))
+
+
+def test_sparse_tensors_are_traced() -> None:
+    model = Runs(lambda x: (torch.sparse.mm(x.relu().to_sparse(), x.mT), x.to_sparse_csr().values().sum() * x.shape[0]))
+    torch.testing.assert_close(trace(model, X)(-X), model(-X))
