@@ -11,7 +11,7 @@ from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import named_arguments, names_of_arguments
 from circuits.recording.events import Record
-from circuits.recording.freezer import identity, with_expressions
+from circuits.recording.freezer import identity, unopened_result, with_expressions
 from circuits.recording.module_paths import find_root
 
 
@@ -44,7 +44,7 @@ def assemble(
         arguments=named_arguments(root.event, builder.binder),
         result=with_expressions(root.result, raw),
         failed=root.failed,
-        refusal=_refusal(box, record),
+        refusal=_refusal(box, root.result, record),
         symbols=dict(symbols or {}),
         guards=guards,
         fixed=fixed,
@@ -66,10 +66,11 @@ def _changes(changes: Sequence[Change], names: Mapping[Any, str], raw: Callable[
     return tuple(found)
 
 
-def _refusal(box: Box, record: Record) -> str:
+def _refusal(box: Box, result: Any, record: Record) -> str:
     """Return why a diagram can be read but not run; empty if it can be run."""
-    if box.note:
-        return f"{box.note}, in which tensors are not recorded (return a tuple, dict or dataclass)"
+    unopened = unopened_result(result)
+    if unopened:
+        return f"{unopened}, in which tensors are not recorded (return a tuple, dict or dataclass)"
     if record.snapshot.refusal:
         return record.snapshot.refusal
     reader = next((each for each in _boxes_that_run(box) if record.unrecorded.intersection(_numbers(each))), None)

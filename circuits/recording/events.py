@@ -159,6 +159,7 @@ class Record:
         originals: The user's module or tensor for each copy that runs in place of it, by `id` of the copy.
         names: The name in the run of each parameter and buffer, by `id`.
         unrecorded: The numbers of the values that code made during the run that is not recorded.
+        shared: Which objects the run shares with the user because they cannot be copied, as a note; else empty.
         snapshot: What the objects that the run may change held before it.
         changes: What the run changed in them, once it has ended.
         held: The object, and the key in it, at which the run found a tensor that is no parameter or buffer, by the
@@ -171,6 +172,7 @@ class Record:
         self.state: dict[int, tuple[nn.Module, str]] = {}
         self.constants: dict[int, Tensor] = {}
         self.unrecorded: set[int] = set()
+        self.shared = ""
         self.snapshot = Snapshot()
         self.changes: tuple[Change, ...] = ()
         self.held: dict[int, tuple[Place, Any]] = {}

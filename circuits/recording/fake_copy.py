@@ -5,6 +5,7 @@ A fake tensor has a shape, a dtype and a device but no data, so the copy can run
 
 import contextlib
 import copy
+import io
 import types
 from typing import Any
 
@@ -39,6 +40,7 @@ class FakeCopier:
         self.listener = listener
         self.memo: dict[int, Any] = {}
         self.copies: dict[int, nn.Module] = {}
+        self._shared: dict[str, None] = {}
         listener.substitute_module = self.module
 
     def target(self, target: Any) -> Any:
@@ -52,7 +54,7 @@ class FakeCopier:
         """Return the fake copy of a module; tied parameters are tied in the copy too.
 
         Raises:
-            CircuitError: A part of the module cannot be copied; the message names the innermost such part.
+            CircuitError: A module in it cannot be copied; the message names the innermost such module.
         """
         if id(module) not in self.copies:
             try:
@@ -141,8 +143,27 @@ class FakeCopier:
         return self.mode.from_tensor(tensor, static_shapes=True)
 
     def _copy(self, value: Any) -> Any:
-        with self.listener.paused(), temporarily_clear_interpreter_stack():
-            return in_function_mode(FakeCopyMode(self.mode), lambda: copy.deepcopy(value, self.memo))
+        """Return a deep copy, in which objects that cannot be copied (locks, files, clients) are those of the user.
+
+        Raises:
+            Exception: A module, a tensor or an iterator cannot be copied; an iterator would be used up.
+        """
+        kept = self.memo.setdefault(id(self.memo), [])
+        while True:
+            before, count = dict(self.memo), len(kept)
+            try:
+                with self.listener.paused(), temporarily_clear_interpreter_stack():
+                    return in_function_mode(FakeCopyMode(self.mode), lambda: copy.deepcopy(value, self.memo))
+            except Exception as error:
+                part = _not_copied(error)
+                is_iterator = hasattr(part, "__next__") and not isinstance(part, io.IOBase)
+                if part is None or is_iterator or isinstance(part, (Tensor, nn.Module)) or id(part) in before:
+                    raise
+                self.memo.clear()
+                self.memo |= before | {id(part): part}
+                del kept[count:]
+                self._shared[type(part).__name__] = None
+                self.listener.record.shared = f"shares {', '.join(self._shared)}"
 
     def restore_originals(self) -> None:
         """Replace the copies of objects in the record by the user's objects, and undo the changes of all others.
@@ -162,6 +183,16 @@ class FakeCopier:
             number: (place._replace(owner=copies.get(id(place.owner), place.owner)), key)
             for number, (place, key) in record.held.items()
         }
+
+
+def _not_copied(error: BaseException) -> Any:
+    """Return the object that `copy.deepcopy` was copying when it raised an exception; None if it raised none."""
+    found, frame = None, error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code is copy.deepcopy.__code__:
+            found = frame.tb_frame.f_locals.get("x")
+        frame = frame.tb_next
+    return found
 
 
 def _with_original_owner(change: Change, copies: dict[int, Any]) -> Change:

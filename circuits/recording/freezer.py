@@ -124,7 +124,7 @@ class Freezer:
             if scalar is not None and event.kind != "function"
             else None,
             inside=self._values(draft.inside),
-            note="" if draft.parent is not None else unopened_result(draft.result),
+            note="" if draft.parent is not None else unopened_result(draft.result) or self.record.shared,
         )
 
     def _custom_backward(self, draft: Draft, scalar: Callable[[Any], Any]) -> CustomBackward | None:

@@ -200,10 +200,10 @@ def test_refusals_of_calls_without_tensors() -> None:
         trace(Prompt(), 2, sizes={"b": 3})
     with pytest.raises(CircuitError, match="describe 1 tensors, but the arguments contain 0"):
         trace(Prompt(), 2, axes="b")
-    with pytest.raises(CircuitError, match=r"argument 2 of the call, of type lock, cannot be copied"):
-        trace(lambda x, _: x, torch.ones(2), threading.Lock())
+    with pytest.raises(CircuitError, match=r"argument 2 of the call, of type generator, cannot be copied"):
+        trace(lambda x, _: x, torch.ones(2), (each for each in [1]))
     with pytest.raises(CircuitError, match=r"argument key of the call, of type list, cannot be copied"):
-        trace(lambda x, key: x, torch.ones(2), key=[iter([threading.Lock()]), threading.Lock()])
+        trace(lambda x, key: x, torch.ones(2), key=[(each for each in [1]), threading.Lock()])
 
 
 def test_modules_parameters_and_generators_among_the_arguments() -> None:

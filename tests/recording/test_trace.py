@@ -4,6 +4,7 @@
 
 import math
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -241,18 +242,18 @@ def test_computing_with_item_is_traced() -> None:
         assert torch.equal(diagram(x), run(x))
 
 
-class Locked(nn.Module):
+class Streaming(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.lock = threading.Lock()
+        self.stream = (number for number in [1.0])
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 INVALID_CALLS: dict[str, Callable[[], Any]] = {
-    "uncopyable": lambda: trace(nn.Sequential(nn.ReLU(), nn.Sequential(Locked())), axes="b"),
-    "uncopyable_itself": lambda: trace(Locked(), axes="b"),
+    "uncopyable": lambda: trace(nn.Sequential(nn.ReLU(), nn.Sequential(Streaming())), axes="b"),
+    "uncopyable_itself": lambda: trace(Streaming(), axes="b"),
     "no_inputs": lambda: trace(nn.Linear(8, 4)),
     "not_callable": lambda: trace("model", torch.rand(3)),
     "sizes_unknown": lambda: trace(dot, sizes={"k": 3}),
@@ -272,6 +273,36 @@ def test_the_message_of_an_invalid_call(name: str, golden: Any) -> None:
     with pytest.raises(CircuitError) as caught:
         INVALID_CALLS[name]()
     golden(f"recording/call_{name}.txt", f"{caught.value}\n")
+
+
+class Client:
+    """An object that holds what cannot be copied."""
+
+    def __init__(self) -> None:
+        self.lock, self.file, self.scale = threading.RLock(), sys.stdout, torch.full((1,), 2.0)
+
+
+class Guarded(nn.Module):
+    """A module with locks, files and clients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.lock, self.client = nn.Linear(4, 4), threading.Lock(), Client()
+
+    def forward(self, x: Tensor, lock: Any = None) -> Tensor:
+        with self.lock, self.client.lock, lock or self.client.lock:
+            return self.linear(x) * self.client.scale
+
+
+def test_what_cannot_be_copied_is_shared_and_said() -> None:
+    model, x = Guarded(), torch.rand(2, 4)
+    for arguments in ((x,), (x, threading.Lock())):
+        diagram = trace(model, *arguments)
+        assert "shares lock, RLock, " in str(diagram).splitlines()[0]
+        assert torch.equal(diagram(x + 1, *arguments[1:]), model(x + 1))
+    model.client.scale = torch.full((1,), 3.0)
+    assert torch.equal(diagram(x, *arguments[1:]), model(x))
+    assert not model.lock.locked()
 
 
 def test_arguments_that_do_not_fit_the_parameters_raise_type_error() -> None:
