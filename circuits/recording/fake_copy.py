@@ -19,6 +19,7 @@ from circuits.diagram import Change, Struct, tensors
 from circuits.errors import CircuitError
 from circuits.recording.events import Call, Enter
 from circuits.recording.listener import Listener
+from circuits.recording.snapshot import Snapshot
 from circuits.recording.thread_modes import in_function_mode
 
 
@@ -136,6 +137,17 @@ class FakeCopier:
             ) from error
         self._record_originals()
         return copied
+
+    def end(self) -> list[nn.Module]:
+        """Release all copies, and the record of the run, after the diagram was made; return the copied modules."""
+        modules = [part for copied in self.copies.values() for part in nn.Module.modules(copied)]
+        self.memo.clear()
+        self.copies.clear()
+        record = self.listener.record
+        record.events.clear()
+        record.roots.clear()
+        record.snapshot = Snapshot()
+        return modules
 
     def _fake(self, tensor: Tensor) -> Tensor:
         if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode:

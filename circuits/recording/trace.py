@@ -24,6 +24,7 @@ from circuits.recording.fake_copy import FakeCopier
 from circuits.recording.free_functions import FreeFunctions
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
+from circuits.recording.leaks import remove_leaks
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.recursion import more_frames
 from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
@@ -131,7 +132,10 @@ def _trace(
             copier.restore_originals()
     builder = Builder(listener.record, symbols.size, bound.signature, given.axes).feed_all()
     free = {axis_symbol(size): symbols.raw(raw) * multiple_of(size) for raw, size in symbols.expressions.items()}
-    return assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())
+    diagram = assemble(builder, symbols.raw, free, symbols.guards(), symbols.fixed())
+    del run, given, bound, builder
+    remove_leaks(listener.values.fakes(), copier.end())
+    return diagram
 
 
 def _current_operation_name(listener: Listener) -> str:

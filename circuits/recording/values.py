@@ -48,6 +48,10 @@ class Values:
         self._roots_read = 0
         self._roots_by_path: dict[str, tuple[nn.Module, str]] = {}
 
+    def fakes(self) -> list[weakref.ref[Tensor]]:
+        """Return weak references to the fake tensors that have a wire and are still alive."""
+        return [reference for reference, _ in self._wires.values() if isinstance(reference(), FakeTensor)]
+
     def wire(self, tensor: Tensor) -> Wire:
         """Return the wire of a tensor; a new wire if no recorded call of the run returned the tensor."""
         known = self._wires.get(id(tensor))

@@ -1,0 +1,117 @@
+"""Fake tensors that outlive a trace: in a global table, a class attribute or an `lru_cache` that the run filled.
+
+The model's next real call would find them there, and compute with tensors without data.
+"""
+
+import functools
+import gc
+import inspect
+import sys
+import types
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from circuits.errors import CircuitError
+from circuits.recording.user_frames import is_user_file
+
+_Cache: Any = type(functools.lru_cache(len))
+
+
+def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Module]) -> None:
+    """Remove the fake tensors of a trace that are still alive from where the run put them.
+
+    In most traces none is: they end with the copies of the model. The garbage collector runs only if some are alive.
+
+    Args:
+        fakes: The tensors of the trace.
+        copies: The copied modules, which nothing needs any more; those that refer to themselves are emptied.
+
+    Raises:
+        CircuitError: The run kept tensors in a global or class attribute; what it overwrote there is not restored.
+    """
+    fakes = list(fakes)
+    for copied in copies if fakes else ():
+        vars(copied).clear()
+    if not any(each() is not None for each in fakes):
+        return
+    gc.collect()
+    caches = [each for each in gc.get_objects() if type(each) is _Cache and each.cache_info().currsize]
+    for each in caches:
+        if _holds(each, {id(fake()) for fake in fakes}):
+            each.cache_clear()
+    found = [where for each in fakes for where in _remove(each)]
+    if found:
+        raise CircuitError(
+            f"the run keeps a tensor in {found[0]}, which trace does not copy; it was removed from there. Keep it in an "
+            "attribute of the model, or in an argument"
+        )
+
+
+def _holds(cache: Any, fakes: set[int]) -> bool:
+    """Return whether a cache has one of these tensors among its arguments and results."""
+    waiting, seen = [*gc.get_referents(cache)], set()
+    while waiting and len(seen) < 10_000:
+        each = waiting.pop()
+        if id(each) in fakes:
+            return True
+        if id(each) not in seen and not isinstance(each, (types.FunctionType, types.ModuleType, type)):
+            seen.add(id(each))
+            waiting += gc.get_referents(each)
+    return False
+
+
+def _remove(fake: weakref.ref[Tensor]) -> list[str]:
+    """Remove a tensor from the containers and attributes that globals and classes refer to; return their names."""
+    found = []
+    tensor = fake()
+    for holder in gc.get_referrers(tensor) if tensor is not None else ():
+        where = _name(holder, 3) if isinstance(holder, (dict, list, set)) else ""
+        if not where:
+            continue
+        found.append(where)
+        if isinstance(holder, dict):
+            for key in [key for key, value in holder.items() if value is tensor]:
+                _delete(holder, key)
+        elif isinstance(holder, list):
+            holder[:] = [each for each in holder if each is not tensor]
+        else:
+            holder.discard(tensor)
+    return found
+
+
+def _delete(holder: dict[Any, Any], key: Any) -> None:
+    """Delete an entry of a dict, which may be that of the attributes of a class."""
+    owner = next(
+        (each for each in gc.get_referrers(holder) if isinstance(each, type) and _dict_of(each) is holder), None
+    )
+    if owner is None:
+        del holder[key]
+    else:
+        delattr(owner, key)
+
+
+def _dict_of(kind: type) -> Any:
+    return next((each for each in gc.get_referents(kind) if type(each) is dict and "__module__" in each), None)
+
+
+def _name(holder: Any, depth: int) -> str:
+    """Return the name by which a global or a class refers to a container; empty if none does."""
+    if (
+        isinstance(holder, dict)
+        and vars(sys.modules.get(holder.get("__name__", ""), types.SimpleNamespace())) is holder
+    ):
+        return f"a global of {holder['__name__']}" if is_user_file(holder.get("__file__") or "") else ""
+    for each in gc.get_referrers(holder) if depth else ():
+        if inspect.isframe(each):
+            continue
+        if isinstance(each, type) and isinstance(holder, dict):
+            return f"a class attribute of {each.__qualname__}"
+        if isinstance(each, (dict, list, tuple)) and each is not holder:
+            where = _name(each, depth - 1)
+            if where:
+                keys = [key for key, value in each.items() if value is holder] if isinstance(each, dict) else []
+                return where.replace("a global of ", f"{keys[0]}, a global of ") if keys else where
+    return ""
