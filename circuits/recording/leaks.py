@@ -45,8 +45,8 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
     found = [where for each in fakes for where in _remove(each)]
     if found:
         raise CircuitError(
-            f"the run keeps a tensor in {found[0]}, which trace does not copy; it was removed from there. Keep it in an "
-            "attribute of the model, or in an argument"
+            f"the run keeps a tensor in {found[0]}, which trace does not copy; it was removed from there. Keep it in "
+            "an attribute of the model, or in an argument"
         )
 
 

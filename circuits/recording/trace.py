@@ -60,8 +60,8 @@ def trace(
 
     Raises:
         CircuitError: The run depends on data (`if x.item()`, boolean indexing), a part of the model cannot be copied or
-            has parameters without sizes, the target is not callable, or the arguments, `sizes` and `axes` do not fit
-            the target or each other.
+            has parameters without sizes, the run keeps a tensor in a global or a class, the target is not callable, or
+            the arguments, `sizes` and `axes` do not fit the target or each other.
         TypeError: The arguments do not fit the parameters of the target.
         Exception: Any exception that the model's own code raises.
 
