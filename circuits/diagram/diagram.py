@@ -115,7 +115,8 @@ class Diagram:
             kwargs: Keyword arguments, as the original takes them.
 
         Raises:
-            ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards.
+            ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards, or if
+                a result has another size than its box states.
             CircuitError: If the diagram would not compute what the original computes: the recorded run failed, its
                 result is in an object that cannot be made again (`refusal`), an argument that is no tensor differs from
                 the recorded one, or the run read a number from data and it is another number now.
@@ -132,8 +133,7 @@ class Diagram:
             parameters: Tensors to use in place of parameters and buffers, by dotted name.
 
         Raises:
-            ShapeError, TypeError: As for a call.
-            CircuitError: As for a call, and if there is no parameter or buffer of a name in `parameters`.
+            ShapeError, TypeError, CircuitError: As for a call, and for an unknown name in `parameters`.
         """
         self._check_runnable()
         if parameters:

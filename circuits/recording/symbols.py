@@ -77,8 +77,7 @@ class TracingShapeEnv(ShapeEnv):
     def evaluate_expr(self, orig_expr: Any, hint: Any = None, *args: Any, **kwargs: Any) -> Any:
         operation = self.operation()
         if operation and not _may_fix_a_size(operation, orig_expr, hint):
-            with self.suppress_guards():
-                return super().evaluate_expr(orig_expr, hint, *args, **kwargs)
+            return sympy.true if hint else sympy.false
         before = len(self.guards)
         result = super().evaluate_expr(orig_expr, hint, *args, **kwargs)
         new = [guard.expr for guard in self.guards[before:]]
