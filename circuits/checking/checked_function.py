@@ -3,6 +3,7 @@
 import functools
 import inspect
 import linecache
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,10 @@ from circuits.errors import SignatureError
 
 
 def checked(spec: Circuit) -> Any:
-    """Return the function that checks a call of the circuit and runs it; tracebacks show the lines of its source."""
+    """Return the function that checks a call of the circuit and runs it.
+
+    Tracebacks show the lines of its source, which are kept in `linecache` as long as the function exists.
+    """
     parameters = parameters_of(spec.definition)
     prefix = unused_prefix(parameters)
     names = {
@@ -28,15 +32,22 @@ def checked(spec: Circuit) -> Any:
         names |= runtime.SHARED
     text = source(spec, names)
     filename = f"<circuit {spec.name} at {spec.where}>"
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    lines = linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     scope: dict[str, Any] = {}
     exec(compile(text, filename, "exec"), runtime.__dict__, scope)
     function, set_body = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
+    weakref.finalize(function, _forget, filename, lines).atexit = False
     functools.update_wrapper(function, spec.definition)
     function.circuit = spec
     function.kernel = functools.partial(_register_kernel, spec, set_body)
     function.backward = functools.partial(_register_backward, spec)
     return function
+
+
+def _forget(filename: str, lines: Any) -> None:
+    """Remove the lines of a source from `linecache`, unless a circuit of the same name and place replaced them."""
+    if linecache.cache.get(filename) is lines:
+        del linecache.cache[filename]
 
 
 def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:

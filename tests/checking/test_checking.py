@@ -3,8 +3,10 @@
 import copy
 import dataclasses
 import functools
+import gc
 import inspect
 import io
+import linecache
 import os
 import pickle
 import re
@@ -314,6 +316,21 @@ def test_a_traceback_shows_the_generated_lines() -> None:
         inner(ones(3), ones(4))
     text = "".join(traceback.format_exception(caught.value))
     assert "_complete(None, (left, right, ), _body, (left, right, ), {})" in text
+
+
+def test_the_generated_lines_of_a_function_that_is_gone_are_forgotten() -> None:
+    def declare() -> None:
+        for number in range(20):
+            scope: dict[str, Any] = {}
+            exec(f"def gone{number}(x): return x", scope)
+            circuit("n -> n")(scope[f"gone{number}"])
+
+    declare()
+    gc.collect()
+    assert not [name for name in linecache.cache if "<circuit gone" in name]
+    with pytest.raises(ShapeError) as caught:
+        inner(ones(3), ones(4))
+    assert "_complete(None" in "".join(traceback.format_exception(caught.value))
 
 
 def test_errors_are_type_errors_and_value_errors() -> None:

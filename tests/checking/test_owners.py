@@ -62,7 +62,7 @@ class OfTheClass:
 
     @classmethod
     @circuit("n k -> n k", fixed="k")
-    def double(kind, x: Tensor) -> Tensor:
+    def double(kind, x: Tensor) -> Tensor:  # pyright: ignore[reportSelfClsParameterName]
         return 2 * x
 
     @circuit("n 3 -> n 3")
@@ -74,7 +74,7 @@ class OfTheClass:
 class WithThis(nn.Module):
     """The first parameter of its forward is not called self."""
 
-    def forward(this, x: Tensor) -> Tensor:
+    def forward(this, x: Tensor) -> Tensor:  # pyright: ignore[reportSelfClsParameterName]
         return 2 * x
 
 
