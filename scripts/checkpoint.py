@@ -6,9 +6,11 @@ so that what the JSON names always belongs to it; the other slot is deleted last
 """
 
 import base64
+import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 FORMAT = 2
 RECORD = "checkpoint.json"
+LOCK = "lock"
 KINDS: dict[str, Any] = {
     "plan": dict, "history": list, "test": float | None, "tensors": str, "optimizer": list, "random": dict,
 }  # fmt: skip
@@ -27,7 +30,7 @@ SLOTS = ("a.safetensors", "b.safetensors")
 
 
 class CheckpointError(ValueError):
-    """There is no checkpoint to resume, or it belongs to another run."""
+    """There is no checkpoint to resume, it belongs to another run, or another run is writing it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,28 @@ class Record:
     """The training loss and the validation score of each epoch."""
     test: float | None = None
     """The score on the test split, after the last epoch."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for one run inside the `with`; the operating system unlocks it too when the process ends.
+
+    The folder is made if it does not exist. The file LOCK in it is empty and stays.
+
+    Raises:
+        CheckpointError: Another run, in this process or another one, has locked the folder, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written to: {error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"another run is writing to {folder}: wait for it, or choose --out") from None
+        yield
 
 
 def save(

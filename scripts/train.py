@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -212,25 +212,28 @@ def main(
 ) -> None:
     """Train a model and print its score on a held-out test set.
 
-    Without --resume training starts from scratch; the folder's checkpoint is replaced after the first epoch.
+    Without --resume training starts from scratch; the folder's checkpoint is replaced after the first epoch. Two runs
+    cannot share a folder: the second is refused.
     """
     console = Console()
     _refuse_unknown(name, data, bool(checkpointing))
     folder = Path("runs") / name if out is None else out
     asked = {"task": name, "data": data, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
     started = time.perf_counter()
-    try:
-        asked |= {"device": pick_device(device), "amp": amp, "compile": compile, "checkpointing": checkpointing}
-        config = resolve_config(asked, checkpoint.read(folder).plan if resume else None)
-        if config.device != "cpu":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        run = Run(config, folder, resume=resume)
-    except (MissingData, CheckpointError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    print(trace(run.model))
-    score = fit(run, console)
+    with ExitStack() as stack:
+        try:
+            asked |= {"device": pick_device(device), "amp": amp, "compile": compile, "checkpointing": checkpointing}
+            config = resolve_config(asked, checkpoint.read(folder).plan if resume else None)
+            if config.device != "cpu":
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+                torch.use_deterministic_algorithms(True, warn_only=True)
+            stack.enter_context(checkpoint.locked(folder))
+            run = Run(config, folder, resume=resume)
+        except (MissingData, CheckpointError) as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+        print(trace(run.model))
+        score = fit(run, console)
     console.print(
         f"test {run.task.score.name} {run.task.score.text.format(score)} on {len(run.splits.test):,} unseen examples"
         f" of {config.data} ({config.epochs} epochs, seed {config.seed}, {time.perf_counter() - started:.0f} s)",

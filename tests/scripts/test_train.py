@@ -386,6 +386,53 @@ def test_the_command_prints_the_table_the_curve_and_one_last_line(tmp_path: Path
     assert other.output == "error: cannot resume: the run there has lr 0.001, not 0.5\n"
 
 
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    arguments = [
+        "mlp",
+        "--data",
+        "digits",
+        "--epochs",
+        "1",
+        "--batch",
+        "256",
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with checkpoint.locked(tmp_path):
+        for more in ([], ["--resume"]):
+            refused = CliRunner().invoke(cli, [*arguments, *more])
+            assert refused.exit_code == 1
+            assert refused.output == f"error: another run is writing to {tmp_path}: wait for it, or choose --out\n"
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
+    code = "import sys, time, pathlib, scripts.checkpoint as c\nwith c.locked(pathlib.Path(sys.argv[1])):\n"
+    code += " print('locked', flush=True)\n time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(CheckpointError, match="another run"), checkpoint.locked(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with checkpoint.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written to"), checkpoint.locked(tmp_path / "file" / "run"):
+        pass
+
+
 def test_it_learns_in_bfloat16(tmp_path: Path) -> None:
     plan = resolve_config({"task": "mlp", "data": "digits", "epochs": 5, "device": "cpu", "amp": True}, None)
     assert finish(tmp_path, plan=plan).record.history[-1]["validation"] > 0.85
