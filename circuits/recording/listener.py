@@ -7,7 +7,7 @@ references, so that recording keeps no tensor alive. `builder` makes a diagram f
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -283,10 +283,16 @@ def _wrapped_by_grad(tensor: Any) -> bool:
 @contextmanager
 def unrecorded() -> Iterator[None]:
     """Record nothing inside the `with`: all recorders of this thread are paused, and the thread has no recorder."""
-    with ExitStack() as stack:
-        listener: Any = switch.current()
-        while isinstance(listener, Listener):
-            stack.enter_context(listener.paused())
-            listener = listener.outer
-        stack.enter_context(switch.set_recorder(None))
-        yield
+    paused: list[tuple[Listener, bool]] = []
+    listener: Any = switch.current()
+    while isinstance(listener, Listener):
+        paused.append((listener, listener.is_paused))
+        listener = listener.outer
+    try:
+        for each, _ in paused:
+            each.is_paused = True
+        with switch.set_recorder(None):
+            yield
+    finally:
+        for each, before in paused:
+            each.is_paused = before

@@ -6,6 +6,7 @@ first does its work again if the interrupt is raised in it.
 """
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -55,14 +56,34 @@ def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
         mode, gradient, random = _fake_mode(), torch.is_grad_enabled(), torch.get_rng_state()
         try:
             try:
-                with _calls.set(None):
-                    return function(*args, **kwargs)
+                with _calls.set(None), _same_dispatch_keys():
+                    return _without_frames_of_interrupts(function, *args, **kwargs)
             finally:
                 _restore(before, mode, gradient, random)
         finally:
             _restore(before, mode, gradient, random)
 
     return restoring
+
+
+def _without_frames_of_interrupts(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return the result of a call; free the frames of an interrupt.
+
+    They may hold context managers of torch that the interrupt has not let end, and that end when they are freed.
+    """
+    try:
+        return function(*args, **kwargs)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            traceback.clear_frames(error.__traceback__)
+        raise
+
+
+def _same_dispatch_keys() -> Any:
+    """Return a context manager, written in C, that restores the dispatch keys of the thread at its end."""
+    return torch._C._ForceDispatchKeyGuard(
+        torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    )
 
 
 def _fake_mode() -> Any:
