@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment, while a recording begins, runs or ends, leaves the process as it was."""
+"""Ctrl-C at any moment, while a tracked run begins, runs or ends, leaves the process as it was."""
 
 import random
 import signal
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import backward, checks, circuit, definitions, trace, track
+from circuits import checks, circuit, definitions, track
 from tests.process_state import attributes, differences, patched, process_state
 
 
@@ -62,8 +62,6 @@ RUNS: dict[str, Callable[[], Any]] = {
     "opened": opened,
     "tracked": tracked,
     "switched": switched,
-    "traced": lambda: trace(LAYERS, axes="b 3"),
-    "differentiated": lambda: backward(nn.Linear(3, 3), X),
 }
 STATES = ("switch.py", "interception.py", "thread_modes.py", "contextlib.py")
 """The files whose lines enter and leave contexts."""
@@ -120,17 +118,13 @@ def test_an_interrupt_at_any_line(name: str, step: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tracked", "traced", "differentiated"])
-def test_an_interrupt_at_every_line(name: str) -> None:
-    files = (*STATES, "listener.py", "track.py", "_python_dispatch.py") if name == "tracked" else STATES
-    assert at_every_line(name, 1 if name == "tracked" else 5, files) > 100
+def test_an_interrupt_at_every_line_of_a_tracked_run() -> None:
+    assert at_every_line("tracked", 1, (*STATES, "listener.py", "track.py", "_python_dispatch.py")) > 100
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
-@pytest.mark.parametrize(
-    ("name", "count"), [("tracked", 500), ("switched", 500), ("traced", 200), ("differentiated", 100)]
-)
+@pytest.mark.parametrize(("name", "count"), [("tracked", 500), ("switched", 500)])
 def test_an_interrupt_at_a_random_moment(name: str, count: int) -> None:
     def raises(*_: Any) -> None:
         raise KeyboardInterrupt
