@@ -9,6 +9,7 @@ and torch.vmap runs them in a loop: for other derivatives of a batch, and for ma
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -56,13 +57,31 @@ def _fused_attention(
     may_hide = mask is not None or (window is not None and not statically_known_true(start + y < x + window))
     if mask is not None or window is not None or start != 0:  # otherwise `is_causal` is enough
         mask, causal = _combined_mask(query, key, mask, causal, window, start), False
-    if mask is not None and may_hide and not _all_finite(query, key, value):
+    attend = partial(_attend, mask=mask, dropout=dropout, causal=causal, enable_gqa=enable_gqa)
+    if mask is None or not may_hide:
+        output = attend(query, key, value)
+    else:
         n = query.shape[-3] // key.shape[-3] if enable_gqa else 1
-        query, key, value = clear_unseen(mask, query, key, value, n)
-    output = _attend(query, key, value, mask, dropout, causal, enable_gqa)
+        output = _attend_to_seen(attend, n, mask, query, key, value)
     if len(lead) > 1:
         return output.unflatten(0, lead)
     return output.flatten(0, missing) if missing else output
+
+
+def _attend_to_seen(
+    attend: Callable[..., Tensor], n: int, mask: Tensor, query: Tensor, key: Tensor, value: Tensor
+) -> Tensor:
+    """Return attention on which unseen keys have no effect: they are cleared, unless all numbers are finite.
+
+    Without gradients a finite output shows that they had none, so that one query (decoding) reads the keys only once.
+    """
+    if _can_read(query, key, value):
+        if torch.is_grad_enabled():
+            if _all_finite(query, key, value):
+                return attend(query, key, value)
+        elif _all_finite(output := attend(query, key, value)):
+            return output
+    return attend(*clear_unseen(mask, query, key, value, n))
 
 
 fused_attention = partial(_fused_attention, False)
@@ -117,19 +136,21 @@ def _within_reach(
     return key, value, mask, start - first
 
 
-def _all_finite(*tensors: Tensor) -> bool:
-    """Return whether all numbers are known to be finite: on a CPU, where a sum costs little, and outside transforms.
+def _can_read(*tensors: Tensor) -> bool:
+    """Return whether a call may depend on the numbers in these tensors: on a CPU, where that costs little, and eagerly.
 
-    A call that is compiled, mapped or recorded takes the same steps for all numbers, so that nothing is known there.
+    A call that is compiled, mapped or recorded takes the same steps for all numbers.
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
         return False
-    for each in tensors:
-        plain = type(each) in (Tensor, nn.Parameter) and not functorch.is_functorch_wrapped_tensor(each)
-        if not plain or each.device.type != "cpu":
-            return False
+    plain = all(type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" for each in tensors)
+    return plain and not any(functorch.is_functorch_wrapped_tensor(each) for each in tensors)
+
+
+def _all_finite(*tensors: Tensor) -> bool:
+    """Return whether all numbers are finite; a sum that overflows counts as not."""
     return math.isfinite(sum(each.detach().sum().item() for each in tensors))
 
 
