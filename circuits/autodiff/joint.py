@@ -9,6 +9,7 @@ import torch
 
 from circuits.autodiff.functionalize import ForwardPass
 from circuits.autodiff.ports import needed
+from circuits.autodiff.refusals import other_guards, refuse_guards_without_gradients, refuse_hooks_and_autograd
 from circuits.autodiff.reverse_pass import ReversePass
 from circuits.autodiff.tensors import is_floating
 from circuits.autodiff.workspace import Workspace
@@ -57,6 +58,7 @@ class Joint:
             changes=tuple(
                 [replace(change, after=None) for change in self.diagram.changes if change.place.owner is not None]
             ),
+            property_guards=other_guards(self.diagram),
         )
 
 
@@ -68,10 +70,12 @@ def joint_of(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) 
     """
     diagram = _diagram(f, inputs, sizes, axes, kwargs)
     requested = _requested(diagram, wrt)
+    refuse_hooks_and_autograd(diagram, requested.values())
     workspace = Workspace(diagram)
     with workspace.open():
         forward_pass = ForwardPass(workspace, [value.number for value in requested.values()])
         forward = forward_pass.run(diagram.box)
+        refuse_guards_without_gradients(diagram, forward_pass.active)
         reverse_pass = ReversePass(workspace, forward_pass.tape, forward_pass.active)
         cotangents, sums = _cotangents(workspace, reverse_pass, forward_pass)
         reverse = reverse_pass.reverse(forward)

@@ -11,7 +11,20 @@ from torch import Tensor
 from circuits.autodiff.lowering import Lowering, Step, WriteThroughView
 from circuits.autodiff.tensors import append_as_wire
 from circuits.autodiff.workspace import Workspace
-from circuits.diagram import Box, Call, Struct, Wire, describe, fill, map_tensors, store, substitute, wires
+from circuits.diagram import (
+    Box,
+    Call,
+    Struct,
+    Wire,
+    applied,
+    describe,
+    fill,
+    map_tensors,
+    store,
+    substitute,
+    wires,
+    with_gradients,
+)
 from circuits.errors import CircuitError
 from circuits.recording import Call as RecordedCall
 
@@ -62,12 +75,14 @@ def lower_call(
 
 @contextlib.contextmanager
 def as_recorded(call: Call) -> Iterator[None]:
-    """Enable autocast and disable autograd inside the `with`, each if it was so when the call was recorded."""
-    with contextlib.ExitStack() as stack:
+    """Enable autocast inside the `with`, if it was on when the call was recorded, and apply the call's settings.
+
+    In place of inference mode, whose tensors have no versions, gradients are off.
+    """
+    settings = [(name, value) for name, value in call.settings if name != "inference"]
+    with applied(with_gradients(settings, call.gradient)) as stack:
         if call.autocast is not None:
             stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1], cache_enabled=False))
-        if not call.gradient:
-            stack.enter_context(torch.no_grad())
         yield
 
 

@@ -15,7 +15,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from circuits import switch
 from circuits.autodiff.free_sizes import FreeSizes, free_symbols
 from circuits.autodiff.module_copies import ModuleCopies
-from circuits.diagram import Box, Call, Diagram, Value, attribute, fill, operation_name
+from circuits.diagram import Box, Call, Diagram, Value, attribute, fill, operation_name, without_autocast
 from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Scope, StatedName, read_axes
 from circuits.recording import Builder, FakeMode, FreeFunctions, Listener, recorded_by, unrecorded
@@ -50,7 +50,7 @@ class Workspace:
         Autocast is off inside: each call of the diagram has the autocast state that it was recorded under.
         """
         with (
-            unrecorded(), _without_autocast(), torch.enable_grad(), self.mode, enable_python_dispatcher(),
+            unrecorded(), without_autocast(), torch.enable_grad(), self.mode, enable_python_dispatcher(),
             FreeFunctions(sizes_only=False),
         ):  # fmt: skip
             self._make_fakes()
@@ -215,12 +215,3 @@ def _state_value(number: int, path: str, tensor: Tensor, name: str) -> Value:
     role = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
     full = f"{path}.{name}" if path else name
     return Value(number, (None,) * tensor.ndim, tuple(tensor.shape), tensor.dtype, role, full)
-
-
-def _without_autocast() -> contextlib.ExitStack:
-    """Return a context in which autocast is off on every device type."""
-    stack = contextlib.ExitStack()
-    for device in ("cpu", "cuda", "mps", "xpu"):
-        if torch.is_autocast_enabled(device):
-            stack.enter_context(torch.autocast(device, enabled=False))
-    return stack

@@ -16,27 +16,34 @@ from circuits.diagram.changes import NOTHING, Change, Place, contents
 from circuits.diagram.containers import has_only_attributes, splitting_objects
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
+from circuits.diagram.effects import EFFECTS, has_backward_hooks, register_hook
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.interpreter import store
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
 from circuits.diagram.operations import (
     ACTIONS,
     ITERATE,
+    MEASURE,
+    PROPERTY,
     READ,
     RECORD,
+    SET_GRADIENTS,
     SKIP,
     TRACE_INTO,
     TRACED_INTO,
     action_for,
     alias,
+    attribute_name,
     copied_from_numpy,
     mutates,
     operation_name,
     returning_first,
 )
 from circuits.diagram.operators import DATA_DEPENDENT_OPERATORS, Operator, opened
+from circuits.diagram.property_guards import ABOUT_GRADIENTS, PropertyGuard, comparable_value
 from circuits.diagram.readings import Reading, reading
 from circuits.diagram.rows import box_row, row_line
+from circuits.diagram.settings import Setting, applied, with_gradients, without_autocast
 from circuits.diagram.structure import (
     PLAIN_TYPES,
     Scalar,
@@ -57,14 +64,19 @@ from circuits.diagram.structure import (
 from circuits.diagram.table import in_ascii
 
 __all__ = [
+    "ABOUT_GRADIENTS",
     "ACTIONS",
     "DATA_DEPENDENT_OPERATORS",
+    "EFFECTS",
     "ITERATE",
+    "MEASURE",
     "NOTHING",
     "OPERATORS",
     "PLAIN_TYPES",
+    "PROPERTY",
     "READ",
     "RECORD",
+    "SET_GRADIENTS",
     "SKIP",
     "TRACED_INTO",
     "TRACE_INTO",
@@ -76,23 +88,29 @@ __all__ = [
     "Fixed",
     "Operator",
     "Place",
+    "PropertyGuard",
     "Reading",
     "Scalar",
+    "Setting",
     "Size",
     "Struct",
     "Value",
     "Wire",
     "action_for",
     "alias",
+    "applied",
     "arguments",
     "attribute",
+    "attribute_name",
     "box_row",
+    "comparable_value",
     "contents",
     "copied_from_numpy",
     "describe",
     "describe_all",
     "evaluate",
     "fill",
+    "has_backward_hooks",
     "has_only_attributes",
     "in_ascii",
     "is_opaque",
@@ -106,6 +124,7 @@ __all__ = [
     "operation_name",
     "overwritten",
     "reading",
+    "register_hook",
     "returning_first",
     "returns_parts",
     "row_line",
@@ -118,6 +137,8 @@ __all__ = [
     "tensors",
     "unopened",
     "wires",
+    "with_gradients",
+    "without_autocast",
     "without_defaults",
     "writing_call",
 ]

@@ -16,6 +16,7 @@ import sympy
 import torch
 
 from circuits.diagram.formulas import size_text
+from circuits.diagram.settings import Setting
 from circuits.signature import Signature
 
 Size = int | sympy.Expr
@@ -70,7 +71,9 @@ class Call:
         kwargs: The description of the keyword arguments.
         result: The description of the result.
         autocast: The device type and dtype of autocast if it was on, else None.
-        gradient: False if the call ran under `torch.no_grad()` in a run with gradients enabled.
+        gradient: False if the code disabled gradients for the call.
+        settings: The settings that the code had changed for the call: each by its name in `settings.SETTINGS`, with its
+            value.
     """
 
     function: Callable[..., Any] | str
@@ -79,6 +82,7 @@ class Call:
     result: Any
     autocast: tuple[str, torch.dtype] | None = None
     gradient: bool = True
+    settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class CustomBackward:
         args: The description of the positional arguments of the definition, with defaults filled in.
         kwargs: The description of its keyword arguments, with defaults filled in.
         result: The description of its result.
-        gradient: False if the call ran under `torch.no_grad()` in a run with gradients enabled.
+        gradient: False if the code disabled gradients for the call.
     """
 
     function: Callable[..., Any]

@@ -22,6 +22,8 @@ from circuits.diagram.boxes import Call, Value
 from circuits.diagram.changes import Change, Place
 from circuits.diagram.containers import rebuild
 from circuits.diagram.formulas import PYTHON_GLOBALS, python_code
+from circuits.diagram.interpreter import refuse_unrecorded
+from circuits.diagram.settings import SETTINGS, Setting, with_gradients
 from circuits.diagram.structure import Scalar, Struct, Wire, fill, leaves, wires
 
 Program = Iterable[tuple[Call, tuple[int, ...]]]
@@ -170,8 +172,15 @@ class Source:
             self.known.add(unknown[0])
             self.lines.append(f"{self.symbol_name(unknown[0])} = {actual}{times}{over}")
 
+    def setting(self, setting: Setting) -> str:
+        """Return the line that begins the `with` block in which a setting has a value."""
+        name, value = setting
+        if name == "gradients":
+            return f"with torch.{'enable_grad' if value else 'no_grad'}():"
+        return f"with {self.add_global(SETTINGS[name])}({self.expression(value)}):"
+
     def run_call(self, call: Call, modules: Mapping[str, Any]) -> None:
-        """Add the lines of one call, inside `with` blocks if it was recorded under autocast or `no_grad`."""
+        """Add the lines of one call, inside a `with` block for autocast and for each setting that the code changed."""
         function = modules[call.function] if isinstance(call.function, str) else call.function
         args, kwargs = call.args, call.kwargs
         arguments = [self.expression(each) for each in (args.parts if isinstance(args, Struct) else args)]
@@ -180,7 +189,7 @@ class Source:
         start = len(self.lines)
         self.assign(call.result, f"{self.add_global(function)}({', '.join(arguments)})")
         contexts = [f"with torch.autocast({call.autocast[0]!r}, dtype={call.autocast[1]}):"] if call.autocast else []
-        contexts += [] if call.gradient else ["with torch.no_grad():"]
+        contexts += [self.setting(each) for each in with_gradients(call.settings, call.gradient)]
         for line in contexts:
             self.lines[start:] = [line, *[f"    {inner}" for inner in self.lines[start:]]]
 
@@ -264,10 +273,13 @@ def generate_function(
     for number, place, key in held:
         source.lines.append(f"{source.variable(number)} = {source.add_global(place.tensor)}({source.expression(key)})")
     assigned = {*[number for part in given.values() for number in wires(part)], *state, *constants}
+    assigned |= {number for number, *_ in held}
     for call, unused in program:
+        refuse_unrecorded({*wires(call.args), *wires(call.kwargs)} - assigned)
         source.run_call(call, modules)
         assigned |= set(wires(call.result))
         source.lines += del_lines(source, unused, assigned)
+    refuse_unrecorded(set(wires(result)) - assigned)
     source.apply(changes, given)
     source.lines.append(f"return {source.expression(result)}")
     return source.compiled(name)

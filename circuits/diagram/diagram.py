@@ -17,10 +17,11 @@ import sympy
 from torch import Tensor, nn
 
 from circuits.diagram import codegen, interpreter, plain_data, table
-from circuits.diagram.boxes import Box, Fixed, Value
+from circuits.diagram.boxes import Box, Call, Fixed, Value
 from circuits.diagram.call_arguments import arguments
 from circuits.diagram.changes import Change, Place, apply_changes
-from circuits.diagram.structure import Struct, attribute, bind
+from circuits.diagram.property_guards import with_guards
+from circuits.diagram.structure import Struct, attribute, bind, wires
 from circuits.errors import CircuitError
 from circuits.signature import Signature
 
@@ -39,8 +40,7 @@ class Diagram:
         box: The outermost box.
         arguments: The description of the arguments: nested data with a wire for each tensor.
         result: The description of the result.
-        symbols: For each symbolic axis, its size in the symbols of torch, such as `16*s` if it has to be a multiple
-            of 16.
+        symbols: For each symbolic axis, its size in the symbols of torch, such as `16*s` if 16 has to divide it.
         guards: The conditions on sizes under which the run takes the same path through the code.
         fixed: The axes whose sizes did not stay symbolic, and why.
         failed: Whether the recorded run raised an error; such a diagram can be read but not run.
@@ -51,6 +51,7 @@ class Diagram:
         binder: The Python signature of the original, which matches arguments with parameters; None if unknown.
         changes: What the run assigned in objects that existed before it.
         held: The value number, the object and the key of each tensor that the run read from such an object.
+        property_guards: The properties of tensors and modes that the code read, as calls of a `PropertyGuard`.
     """
 
     box: Box
@@ -67,6 +68,7 @@ class Diagram:
     binder: inspect.Signature | None = field(default=None, repr=False, compare=False)
     changes: tuple[Change, ...] = field(default=(), repr=False, compare=False)
     held: tuple[tuple[int, Place, Any], ...] = field(default=(), repr=False, compare=False)
+    property_guards: tuple[Call, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -117,9 +119,8 @@ class Diagram:
         Raises:
             ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards, or if
                 a result has another size than its box states.
-            CircuitError: If the diagram would not compute what the original computes: the recorded run failed, its
-                result is in an object that cannot be made again (`refusal`), an argument that is no tensor differs from
-                the recorded one, or the run read a number from data and it is another number now.
+            CircuitError: The diagram would not compute what the original does: the run failed, there is a `refusal`, or
+                a number of the data, a property of a tensor or an argument that is no tensor is not the recorded one.
             TypeError: If the arguments do not fit the parameters of the original.
         """
         return self.run(args, kwargs)
@@ -182,8 +183,7 @@ class Diagram:
     @cached_property
     def _state_names(self) -> dict[int, str]:
         """The dotted name of each parameter and buffer that the run read, by value number."""
-        values = [value for box in self.walk() for value in box.inputs]
-        return {value.number: value.name for value in values if value.number in self.state}
+        return {each.number: each.name for box in self.walk() for each in box.inputs if each.number in self.state}
 
     @cached_property
     def _checked_sizes(self) -> set[tuple[int, ...]]:
@@ -193,7 +193,9 @@ class Diagram:
     @cached_property
     def _program(self) -> interpreter.Program:
         """The calls in order, each with the numbers of the values that are unused after it."""
-        return interpreter.schedule(list(self.box.calls()), self._result_and_changes, self.state)
+        there = wires(self.arguments), self.state, self.constants, [number for number, *_ in self.held]
+        calls = with_guards(self.box.calls(), self.property_guards, *there)
+        return interpreter.schedule(calls, self._result_and_changes, self.state)
 
     @cached_property
     def _result_and_changes(self) -> Struct:

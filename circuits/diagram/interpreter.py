@@ -3,7 +3,6 @@
 A diagram recorded with symbolic sizes runs at all sizes that satisfy its guards. A value is freed after its last use.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from circuits.diagram.boxes import Box, Call, Value
 from circuits.diagram.containers import split
 from circuits.diagram.formulas import evaluate, size_text
+from circuits.diagram.settings import applied, with_gradients
 from circuits.diagram.structure import Scalar, Struct, Wire, fill, wires
 from circuits.errors import CircuitError, ShapeError
 
@@ -153,16 +153,14 @@ def schedule(calls: Sequence[Call], result: Any, kept: Iterable[int]) -> Program
 def step(call: Call, tensors: dict[int, Tensor], numbers: Numbers, modules: Mapping[str, Any]) -> None:
     """Run one call: read its arguments from `tensors` and `numbers`, and write its result to them.
 
-    Autocast and `no_grad` are applied as they were recorded. `modules` has the modules and methods that calls refer to
-    by dotted path.
+    Autocast and the settings that the code changed are applied as they were recorded. `modules` has the modules and
+    methods that calls refer to by dotted path.
     """
     args, kwargs = load(Struct(tuple, (), (call.args, call.kwargs)), tensors, numbers)
     function = modules[call.function] if isinstance(call.function, str) else call.function
-    with contextlib.ExitStack() as stack:
+    with applied(with_gradients(call.settings, call.gradient)) as stack:
         if call.autocast is not None:
             stack.enter_context(torch.autocast(call.autocast[0], dtype=call.autocast[1]))
-        if not call.gradient:
-            stack.enter_context(torch.no_grad())
         result = function(*args, **kwargs)
     store(call.result, result, tensors, numbers)
 
@@ -228,13 +226,19 @@ def load(description: Any, tensors: Mapping[int, Tensor], numbers: Numbers) -> A
 
     def tensor(wire: Wire) -> Tensor:
         if wire.number not in tensors:
-            raise CircuitError(
-                f"value {wire.number} was computed by code that is not recorded (inside a transform or in C++), "
-                "so the diagram can be read but not run"
-            )
+            refuse_unrecorded([wire.number])
         return tensors[wire.number]
 
     return fill(description, tensor, lambda scalar: evaluate(scalar.expression, numbers))
+
+
+def refuse_unrecorded(missing: Iterable[int]) -> None:
+    """Raise CircuitError if there is a value that is read and that no recorded call makes."""
+    for number in missing:
+        raise CircuitError(
+            f"value {number} was computed by code that is not recorded (inside a transform or in C++), "
+            "so the diagram can be read but not run"
+        )
 
 
 def store(description: Any, value: Any, tensors: dict[int, Tensor], numbers: Numbers) -> None:

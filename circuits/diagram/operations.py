@@ -4,15 +4,17 @@ The recorder is a `TorchFunctionMode`: torch calls it in place of every function
 
 - `RECORD`: the call is one box of the diagram. This is the default.
 - `MEASURE`: the function reads sizes of a tensor. It is recorded only where they depend on data (`data_sizes`).
-- `SKIP`: the function runs and nothing is recorded. These are not tensor operations: queries of dtype or device,
-  copying and pickling, hooks, and settings. Reading an attribute
-  is skipped unless it is a view of the tensor (`x.T`, `x.real`); setting one is skipped unless it changes the tensor
-  (`x.data = y`).
+- `SKIP`: the function runs and nothing is recorded. These are not tensor operations: copying, pickling, and settings.
+  Reading an attribute is skipped unless it is a view of the tensor (`x.T`, `x.real`), a size or a property of it;
+  setting one is skipped unless it changes the tensor (`x.data = y`).
+- `PROPERTY`: the call reads a property of a tensor other than its sizes (`x.dtype`, `x.is_contiguous()`), and becomes a
+  `PropertyGuard`. If it returns a tensor (`x.grad`, `x.type(dtype)`), it is recorded as a call.
 - `TRACE_INTO`: no box for the call itself; the operations in its body are recorded. `TRACED_INTO` has the function to
   run in its place.
 - `READ`: the call reads numbers of the data (`tolist`, `__bool__`). In a run on data it is recorded as a `Reading`,
   under `trace`, where there is no data, only if it returns symbolic numbers.
 - `ITERATE`: iteration over a tensor, recorded as one `unbind`.
+- `SET_GRADIENTS`: the code turns gradients on or off; the calls after it have this setting (`settings`).
 
 The functions to trace into or iterate over are compared by identity, the functions to skip or that read by name.
 """
@@ -27,19 +29,16 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.checkpoint import CheckpointFunction
 
-RECORD, SKIP, TRACE_INTO, ITERATE, READ, MEASURE = range(6)
+RECORD, SKIP, TRACE_INTO, ITERATE, READ, MEASURE, PROPERTY, SET_GRADIENTS = range(8)
 
 _RECORDED_GETTERS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
-_RECORDED_SETTERS = frozenset({"data", "requires_grad", "real", "imag"})
+_RECORDED_SETTERS = frozenset({"data", "grad", "requires_grad", "real", "imag"})
 _SKIPPED = (
-    "stride storage_offset is_floating_point is_complex is_contiguous "
-    "is_signed element_size data_ptr __repr__ __hash__ "
-    "__dlpack_device__ __reduce_ex__ __reduce__ __setstate__ "
-    "get_device is_same_size register_hook retain_grad backward is_tensor is_inference is_set_to "
-    "__dir__ _typed_storage _set_grad_enabled set_grad_enabled is_storage has_names "
-    "sym_float sym_int sym_max sym_min sym_not sym_ite is_shared share_memory_ is_pinned manual_seed _is_view "
-    "register_post_accumulate_grad_hook _lazy_init is_coalesced dense_dim sparse_dim result_type "
-    "can_cast _assert _is_functional_tensor is_neg is_conj _has_compatible_shallow_copy_type __torch_dispatch__"
+    "__repr__ __hash__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ "
+    "is_same_size is_tensor is_set_to __dir__ _typed_storage is_storage has_names "
+    "sym_float sym_int sym_max sym_min sym_not sym_ite share_memory_ _is_view "
+    "register_post_accumulate_grad_hook _lazy_init dense_dim sparse_dim "
+    "can_cast _assert _is_functional_tensor _has_compatible_shallow_copy_type __torch_dispatch__"
 )
 _SKIPPED_NAMES = frozenset(_SKIPPED.split())
 _MEASURING = "size shape numel nelement __len__ dim ndim ndimension storage untyped_storage"
@@ -49,7 +48,23 @@ _READING = (
     "is_nonzero"
 )
 _READING_NAMES = frozenset(_READING.split())
-_BY_NAME = ((SKIP, _SKIPPED_NAMES), (READ, _READING_NAMES), (MEASURE, _MEASURING_NAMES))
+_PROPERTY_METHODS = (
+    "stride storage_offset is_floating_point is_complex is_contiguous is_signed element_size data_ptr get_device "
+    "is_inference is_shared is_pinned is_coalesced result_type is_neg is_conj type"
+)
+_PROPERTY_NAMES = frozenset(_PROPERTY_METHODS.split())
+_PROPERTY_GETTER_NAMES = (
+    "dtype device layout requires_grad is_leaf grad grad_fn retains_grad is_cuda is_cpu is_xpu is_mps is_meta "
+    "is_sparse is_sparse_csr is_mkldnn is_quantized is_nested itemsize nbytes"
+)
+_PROPERTY_GETTERS = frozenset(_PROPERTY_GETTER_NAMES.split())
+_BY_NAME = (
+    (SKIP, _SKIPPED_NAMES),
+    (READ, _READING_NAMES),
+    (MEASURE, _MEASURING_NAMES),
+    (PROPERTY, _PROPERTY_NAMES),
+)
+_BY_ATTRIBUTE = ((RECORD, _RECORDED_GETTERS), (MEASURE, _MEASURING_NAMES), (PROPERTY, _PROPERTY_GETTERS))
 
 
 def _never_overridden(*_: Any) -> bool:
@@ -98,7 +113,11 @@ TRACED_INTO: dict[Any, Callable[..., Any]] = {
 }
 """For each callable to trace into, the function to run in its place so that its body is recorded."""
 
-ACTIONS: dict[Any, int] = {**dict.fromkeys(TRACED_INTO, TRACE_INTO), Tensor.__iter__: ITERATE}
+ACTIONS: dict[Any, int] = {
+    **dict.fromkeys(TRACED_INTO, TRACE_INTO),
+    Tensor.__iter__: ITERATE,
+    torch._C._set_grad_enabled: SET_GRADIENTS,
+}
 """The action for each callable; `action_for` adds those that are not listed here."""
 
 
@@ -106,8 +125,8 @@ def action_for(function: Any) -> int:
     """Return what the recorder does when a torch callable is called, and cache it in `ACTIONS`."""
     name = getattr(function, "__name__", "")
     if name == "__get__":
-        attribute = _attribute_name(function)
-        action = RECORD if attribute in _RECORDED_GETTERS else MEASURE if attribute in _MEASURING_NAMES else SKIP
+        attribute = attribute_name(function)
+        action = next((each for each, names in _BY_ATTRIBUTE if attribute in names), SKIP)
     elif name == "__set__":
         action = RECORD if mutates(function) else SKIP
     else:
@@ -115,7 +134,7 @@ def action_for(function: Any) -> int:
     return ACTIONS.setdefault(function, action)
 
 
-def _attribute_name(function: Any) -> str:
+def attribute_name(function: Any) -> str:
     """Return the name of the attribute that a getter or setter of Tensor reads or writes."""
     return getattr(getattr(function, "__self__", None), "__name__", "")
 
@@ -124,7 +143,7 @@ def mutates(function: Any) -> bool:
     """Return whether a torch callable writes to its first argument, by its name: `add_`, `__iadd__`, `__setitem__`."""
     name = getattr(function, "__name__", "")
     if name == "__set__":
-        return _attribute_name(function) in _RECORDED_SETTERS
+        return attribute_name(function) in _RECORDED_SETTERS
     if name.startswith("__"):
         return name == "__setitem__" or (
             name.startswith("__i") and name not in ("__iter__", "__invert__", "__index__", "__int__")
@@ -163,7 +182,7 @@ def operation_name(function: Any) -> str:
     if isinstance(function, OpOverload):
         name = name.partition(".")[0]
     if name in ("__get__", "__set__"):
-        return ("set " if name == "__set__" else "") + (_attribute_name(function) or name)
+        return ("set " if name == "__set__" else "") + (attribute_name(function) or name)
     if name in ("__getitem__", "__setitem__"):
         return "index" if name == "__getitem__" else "set index"
     bare = name.strip("_")

@@ -1,6 +1,7 @@
 """Assemble the diagram of a recorded run: its box, with what is needed to run it again."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -54,6 +55,9 @@ def assemble(
         binder=builder.binder,
         changes=_changes(record.changes, names_of_arguments(root.event, builder.binder), raw),
         held=tuple([(number, place, key) for number, (place, key) in record.held.items() if place.owner is not None]),
+        property_guards=tuple(
+            [replace(call, args=with_expressions(call.args, raw)) for call in record.property_guards.values()]
+        ),
     )
 
 
@@ -75,7 +79,7 @@ def _refusal(box: Box, result: Any, record: Record) -> str:
         return record.snapshot.refusal
     reader = next((each for each in _boxes_that_run(box) if record.unrecorded.intersection(_numbers(each))), None)
     if reader is None:
-        return ""
+        return record.refusal
     at = f" at {reader.where}" if reader.where else ""
     return (
         f"{reader.label}{at} reads a tensor that code made during the run which is not recorded (C++, another thread, "

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 
-from circuits.diagram import Change, Place
+from circuits.diagram import Call as DiagramCall
+from circuits.diagram import Change, Place, Setting
 from circuits.recording.snapshot import Snapshot
 
 _any_autocast = torch._C._is_any_autocast_enabled
+_is_grad_enabled = torch.is_grad_enabled
+_is_autocast_enabled = torch.is_autocast_enabled
+_get_autocast_dtype = torch.get_autocast_dtype
+"""The functions themselves, because `interception` patches these names."""
 
 
 class Event:
@@ -36,9 +41,21 @@ class Call(Event):
         error: The exception that the call raised, as one line; empty if none.
         autocast: The device type and dtype of autocast, None if it was off.
         gradient: Whether gradients were enabled.
+        settings: The settings that the code has changed since the run began, with their values.
     """
 
-    __slots__ = ("args", "autocast", "error", "function", "gradient", "kwargs", "pattern", "result", "where")
+    __slots__ = (
+        "args",
+        "autocast",
+        "error",
+        "function",
+        "gradient",
+        "kwargs",
+        "pattern",
+        "result",
+        "settings",
+        "where",
+    )
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, where: str) -> None:
         self.function = function
@@ -49,7 +66,8 @@ class Call(Event):
         self.result: Any = None
         self.error = ""
         self.autocast = _autocast() if _any_autocast() else None
-        self.gradient = torch.is_grad_enabled()
+        self.gradient = _is_grad_enabled()
+        self.settings: tuple[Setting, ...] = ()
 
 
 class Lift(Event):
@@ -86,11 +104,14 @@ class Enter(Event):
         tensors: The wires of the circuit's tensor arguments: inputs by position as text ("0"), optional ones by name.
         whole: Whether a diagram runs the box as one call, because a transform ran inside it.
         error: The exception that was raised in this box and not in one of its contents, as one line; empty if none.
+        autocast: The device type and dtype of autocast, None if it was off.
         gradient: Whether gradients were enabled.
+        settings: The settings that the code has changed since the run began, with their values.
     """
 
     __slots__ = (
         "args",
+        "autocast",
         "circuit",
         "error",
         "function",
@@ -102,6 +123,7 @@ class Enter(Event):
         "module",
         "owner",
         "path",
+        "settings",
         "tensors",
         "where",
         "whole",
@@ -118,7 +140,9 @@ class Enter(Event):
         self.tensors: dict[str, Any] = {}
         self.whole = False
         self.error = ""
-        self.gradient = torch.is_grad_enabled()
+        self.autocast = _autocast() if _any_autocast() else None
+        self.gradient = _is_grad_enabled()
+        self.settings: tuple[Setting, ...] = ()
 
 
 class Leave(Event):
@@ -140,9 +164,22 @@ class Leave(Event):
 def _autocast() -> tuple[str, torch.dtype] | None:
     """Return the device type and dtype for which autocast is enabled, or None."""
     for device in ("cpu", "cuda", "mps", "xpu"):
-        if torch.is_autocast_enabled(device):
-            return device, torch.get_autocast_dtype(device)
+        if _is_autocast_enabled(device):
+            return device, _get_autocast_dtype(device)
     return None
+
+
+def has_gradient(event: Call | Enter, at_start: bool) -> bool:
+    """Return whether gradients flow through a call: not if the code disabled them.
+
+    Args:
+        event: The call.
+        at_start: Whether gradients were enabled where the run began.
+    """
+    changed = dict(event.settings)
+    if "gradients" in changed or "inference" in changed:
+        return changed.get("gradients", not changed.get("inference"))
+    return event.gradient or not at_start
 
 
 class Record:
@@ -164,6 +201,8 @@ class Record:
         changes: What the run changed in them, once it has ended.
         held: The object, and the key in it, at which the run found a tensor that is no parameter or buffer, by the
             number of its value.
+        refusal: Why the diagram of the run would not compute what the run computed; empty if it would.
+        property_guards: The properties of tensors and modes that the code read, as calls of a `PropertyGuard`.
     """
 
     def __init__(self) -> None:
@@ -180,6 +219,8 @@ class Record:
         self.paths: dict[int, list[str]] = {}
         self.originals: dict[int, Any] = {}
         self.names: dict[int, str] = {}
+        self.refusal = ""
+        self.property_guards: dict[Any, DiagramCall] = {}
 
     def add(self, tensor: Tensor, role: str, name: str) -> int:
         """Add a value with the shape and dtype of a tensor, and return its number."""

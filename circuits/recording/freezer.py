@@ -28,7 +28,7 @@ from circuits.diagram import (
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
 from circuits.recording.call_arguments import bound_arguments, explicit_arguments, unpacked
-from circuits.recording.events import Enter, Record
+from circuits.recording.events import Enter, Record, has_gradient
 from circuits.windows import fold, unfold
 
 Port = tuple[int, list[AxisNode]]
@@ -145,7 +145,7 @@ class Freezer:
             with_expressions(Struct(tuple, (), args), scalar),
             with_expressions(Struct(dict, tuple(kwargs), tuple(kwargs.values())), scalar),
             with_expressions(draft.result, scalar),
-            event.gradient or not self._gradient_at_start,
+            has_gradient(event, self.root is None or self.root.event.gradient),
         )
 
     def _add_state(self, module: nn.Module, prefix: str) -> None:
@@ -183,23 +183,16 @@ class Freezer:
         return f"reads a tensor of sizes ({found[0].shape}) that unrecorded code made" if found else ""
 
     def _operation_call(self, event: events.Call, scalar: Callable[[Any], Any]) -> Call:
-        """Return the call by which a diagram runs an operation.
-
-        It runs without gradients if gradients were disabled for the operation but enabled when the run began.
-        """
+        """Return the call by which a diagram runs an operation."""
         return Call(
             event.function,
             with_expressions(Struct(tuple, (), event.args), scalar),
             with_expressions(Struct(dict, tuple(event.kwargs), tuple(event.kwargs.values())), scalar),
             with_expressions(event.result, scalar),
             event.autocast,
-            event.gradient or not self._gradient_at_start,
+            has_gradient(event, self.root is None or self.root.event.gradient),
+            event.settings,
         )
-
-    @property
-    def _gradient_at_start(self) -> bool:
-        """Whether gradients were enabled where the run began."""
-        return self.root is None or self.root.event.gradient
 
     def _call_as_whole(self, draft: Draft, scalar: Callable[[Any], Any]) -> Call:
         """Return the call by which a diagram runs a box as a whole: a module, its method, a circuit or a function."""
@@ -212,6 +205,9 @@ class Freezer:
             with_expressions(event.args, scalar),
             with_expressions(event.kwargs, scalar),
             with_expressions(draft.result, scalar),
+            event.autocast,
+            has_gradient(event, self.root is None or self.root.event.gradient),
+            event.settings,
         )
 
     def _name(self, draft: Draft) -> str:

@@ -14,7 +14,7 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from circuits import switch
-from circuits.diagram import DATA_DEPENDENT_OPERATORS, TRACED_INTO, Operator, describe, opened
+from circuits.diagram import DATA_DEPENDENT_OPERATORS, TRACED_INTO, Operator, describe, has_backward_hooks, opened
 from circuits.recording.events import Enter, Leave
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.module_paths import register_late, register_paths
@@ -29,7 +29,7 @@ def record_module(
     A compiled module is recorded as the module that it wraps. A module whose class overrides `__call__` is recorded
     once, although both the override and `nn.Module.__call__` are intercepted. A lazy module is initialized first, and
     recorded as the module that it becomes. The operations inside a TorchScript module run outside Python, so its box is
-    empty, and a diagram runs it as one call.
+    empty, and a diagram runs it as one call. So is a module with backward hooks, which it registers.
     """
     record = listener.record
     is_script = isinstance(module, torch.jit.ScriptModule)
@@ -59,6 +59,7 @@ def record_module(
     label = getattr(module, "original_name", "") if is_script else type(module).__name__
     box = Enter("module", label, path, module, user_line() if listener.lines else "")
     if not is_script:
+        box.whole = has_backward_hooks(module)
         return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
     box.whole = True
     return listener.record_box(box, args, kwargs, lambda: _run_unseen(listener, lambda: call(module, *args, **kwargs)))

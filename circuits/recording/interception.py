@@ -4,7 +4,8 @@ These are `nn.Module.__call__`, `vmap`, `autograd.Function.apply`, `torch.from_n
 function and of an operator that takes functions (`torch.cond`). They are patched when the first recording of the
 process starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the
 recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
-too, so that recording does not disable torch's fused Transformer layers.
+too, so that recording does not disable torch's fused Transformer layers. So are functions of torch's state
+(`intercepted_state`).
 
 Whatever fails while a recording begins, runs or ends, every patched attribute and the compiler stance are restored when
 no recording is active any more. The calls are passed on only to a `Listener`; another recorder of the thread (one that
@@ -38,6 +39,7 @@ from circuits.recording.intercepted_calls import (
     record_operator,
     record_vmap,
 )
+from circuits.recording.intercepted_state import STATE_FUNCTIONS
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
 
@@ -115,6 +117,8 @@ def _patch_entry_points(root: Any) -> None:
     _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
     _patch(torch._C.ScriptMethod, "__call__", _intercept_script_function)
     _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
+    for holder, name, interception in STATE_FUNCTIONS:
+        _patch(holder, name, interception)
     # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
     for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
         owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)

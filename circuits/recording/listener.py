@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,13 +18,10 @@ from torch.overrides import TorchFunctionMode
 from circuits import switch
 from circuits.diagram import (
     ACTIONS,
-    ITERATE,
     OPERATORS,
     READ,
     RECORD,
     SKIP,
-    TRACE_INTO,
-    TRACED_INTO,
     Struct,
     Wire,
     action_for,
@@ -39,12 +35,10 @@ from circuits.recording.data_sizes import DataSizes
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.module_paths import register_paths
 from circuits.recording.open_boxes import OpenBoxes
-from circuits.recording.recorded_calls import (
-    circuit_tensors,
-    is_recorded,
-    refuse_reading_memory,
-    without_modes,
-)
+from circuits.recording.property_reads import PropertyReads
+from circuits.recording.recorded_calls import circuit_tensors, is_recorded, refuse_reading_memory, without_modes
+from circuits.recording.settings import Settings
+from circuits.recording.special_calls import run_otherwise
 from circuits.recording.thread_modes import in_function_mode
 from circuits.recording.user_frames import user_line
 from circuits.recording.values import Values
@@ -64,7 +58,7 @@ class Listener(TorchFunctionMode):
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
         format_size: Returns the text of a size for a message.
         record, stack, values: The events, the open boxes and the wires of tensors of the current run.
-        data_sizes: The values of the current run whose sizes depend on data.
+        data_sizes, settings, property_reads: What the code of the current run measures, changes and reads.
         is_paused: Whether the recording of torch calls is paused.
         current_operation: The function of the recorded call that is running, or None.
     """
@@ -91,6 +85,7 @@ class Listener(TorchFunctionMode):
         self.stack = OpenBoxes()
         self.values = Values(self.record, self.stack, self.emit)
         self.data_sizes = DataSizes(self.values, self.emit, not self.definitions)
+        self.property_reads = PropertyReads(self.values)
         self.is_paused = False
         self.current_operation: Any = None
 
@@ -118,7 +113,7 @@ class Listener(TorchFunctionMode):
             return func(*args, **kwargs)
         if action in (RECORD, READ):
             return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
-        return _run_otherwise(self, action, func, args, kwargs, sys._getframe(1))
+        return run_otherwise(self, action, func, args, kwargs, sys._getframe(1))
 
     def record_call(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
@@ -138,6 +133,7 @@ class Listener(TorchFunctionMode):
         )
         if self.definitions:
             refuse_reading_memory(function)
+        event.settings = self.settings.current()
         before, self.current_operation = self.current_operation, function
         try:
             result = run()
@@ -184,12 +180,7 @@ class Listener(TorchFunctionMode):
             run = lambda _: outer.circuit(circuit, owner, args, kwargs, inner)  # noqa: E731
         if not self.stack and not (self.target is None or self.target is circuit):
             return run(self.definitions)
-        if _is_forward_of_open_box(self, owner):
-            box = self.stack[-1]
-            box.circuit, box.owner = circuit, owner
-            box.tensors = circuit_tensors(circuit, args, kwargs, self.values.wire)
-            if self.on_event is not None:
-                self.on_event(box, None)
+        if _set_on_open_box(self, circuit, owner, args, kwargs):
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
         if module is not None and id(module) not in self.record.paths:
@@ -212,6 +203,7 @@ class Listener(TorchFunctionMode):
         """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
+        self.settings = Settings()
         try:
             return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
         finally:
@@ -224,6 +216,7 @@ class Listener(TorchFunctionMode):
         box.args, box.kwargs = self.values.arguments(args, kwargs)
         if box.circuit is not None:
             box.tensors = circuit_tensors(box.circuit, args, kwargs, self.values.wire)
+        box.settings = self.settings.current()
         self.stack.append(box)
         try:
             self.emit(box)
@@ -239,6 +232,8 @@ class Listener(TorchFunctionMode):
 
     def _close_box(self, event: Leave, result: Any) -> None:
         """Emit the event that closes the innermost box; the box is closed even if this fails."""
+        if len(self.stack) == 1:
+            self.record.refusal = self.settings.left_changed()
         try:
             self.emit(event, result)
         finally:
@@ -251,25 +246,20 @@ class Listener(TorchFunctionMode):
         return self.format_size(size)
 
 
-def _run_otherwise(
-    listener: Listener, action: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType
-) -> Any:
-    """Run a torch call of `frame` that is not recorded as one call, by its action."""
-    if action == TRACE_INTO:
-        return in_function_mode(listener, lambda: TRACED_INTO[func](*args, **kwargs))
-    if action == ITERATE:
-        return in_function_mode(listener, lambda: iter(args[0].unbind(0)))
-    if listener.data_sizes.numbers:
-        listener.data_sizes.read(args[0], func, kwargs.get("dim", *args[1:]), frame)
-    return func(*args, **kwargs)
-
-
-def _is_forward_of_open_box(listener: Listener, owner: Any) -> bool:
-    """Return whether a circuit that is called is the `forward` of the module whose box has just opened."""
+def _set_on_open_box(
+    listener: Listener, circuit: Any, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Set a circuit on the box that has just opened, if it is the `forward` of its module; return whether it is."""
     box = listener.stack[-1] if listener.stack else None
-    if box is None or box.module is None or box.module is not owner:
+    if box is None or box.module is not owner or owner is None or box.circuit is not None:
         return False
-    return box.circuit is None and listener.record.events[-1] is box
+    if listener.record.events[-1] is not box:
+        return False
+    box.circuit, box.owner = circuit, owner
+    box.tensors = circuit_tensors(circuit, args, kwargs, listener.values.wire)
+    if listener.on_event is not None:
+        listener.on_event(box, None)
+    return True
 
 
 _REQUIRES_GRAD = Tensor.requires_grad_

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from circuits.diagram import (
+    EFFECTS,
     OPERATORS,
     Struct,
     Wire,
@@ -42,10 +43,10 @@ def is_recorded(
 ) -> bool:
     """Return whether a call is recorded whose result is no tensor, or which may write to its arguments.
 
-    It is recorded if it writes: `x[i] = y` returns None, and is recorded as a call that returns x; an operator returns
-    all arguments that it writes to. It is recorded if there are tensors or symbolic numbers in its result, or if it
-    read the result from data: then the call becomes a `Reading`. The text of a tensor without a format (`f"{x}"`) is
-    for readers, not for the code.
+    It is recorded if it has an effect (`EFFECTS`) or writes: `x[i] = y` returns None, and is recorded as a call that
+    returns x; an operator returns all arguments that it writes to. It is recorded if there are tensors or symbolic
+    numbers in its result, or if it read the result from data: then the call becomes a `Reading`. The text of a tensor
+    without a format (`f"{x}"`) is for readers, not for the code.
 
     Args:
         event: The call, which is changed to what a diagram calls.
@@ -57,6 +58,9 @@ def is_recorded(
     """
     if result is None and mutates(event.function) and args and isinstance(args[0], Tensor):
         event.function, event.result = returning_first(event.function), describe(args[0], define)
+        return True
+    if event.function in EFFECTS:
+        event.function, event.result = EFFECTS[event.function], None
         return True
     writing = writing_call(event.function, args, kwargs, result) if type(event.function) in OPERATORS else None
     if writing is not None:

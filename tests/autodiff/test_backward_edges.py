@@ -596,12 +596,15 @@ def test_a_recurrent_layer_without_a_number_of_steps_reports_the_one_it_was_fixe
         diagram(x, r(2, 5, 2), *states)
 
 
-def test_gradients_flow_through_a_write_to_a_cache() -> None:
+def test_no_gradient_flows_into_a_cache() -> None:
+    """The cache refuses keys that require a gradient, so a run without gradients says nothing about one with them."""
     cache = KeyValueCache(x=6, k=2, g=1, dtype=torch.float64)
     cache.append(r(1, 2, 2), r(1, 2, 2))
     key, value = r(1, 1, 2), r(1, 1, 2)
-    found = backward(cache.append, key, value)(key, value, back := r(1, 3, 2), r(1, 3, 2))
-    near(found["key"], back[:, 2:])
+    with pytest.raises(CircuitError, match=r"read requires_grad at .*cache.py:\d+ as False"):
+        backward(cache.append, key, value)
+    with pytest.raises(CircuitError, match="keys require a gradient"):
+        backward(cache.append, key.requires_grad_(), value)
 
 
 # --- Sizes 1 and 0 ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,115 @@
+"""Functions of torch that read or change its state and take no tensor, so that function modes do not see their calls.
+
+Those of the default random number generator become boxes, so that a diagram seeds and restores it as the code does.
+A mode that the code reads (`torch.is_grad_enabled()`) becomes a `PropertyGuard`. Hooks on the tensors that autograd
+saves become a setting of the calls made under them.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from circuits import switch
+from circuits.recording.listener import Listener
+from circuits.recording.property_reads import is_inner_frame
+from circuits.recording.user_frames import is_user_file
+
+_RANDOM_STATE = {
+    each.__name__: each
+    for each in (torch.random.manual_seed, torch.random.seed, torch.random.get_rng_state, torch.random.set_rng_state)
+}
+"""The functions of the default generator; torch replaces `torch.manual_seed` by another when it loads its compiler."""
+_MODES = {
+    "is_grad_enabled": ("gradients", "inference"),
+    "is_inference_mode_enabled": ("inference",),
+    "get_default_dtype": ("default_dtype",),
+    "get_default_device": ("default_device",),
+    "is_autocast_enabled": ("autocast",),
+    "get_autocast_dtype": ("autocast",),
+}
+"""The functions that return a mode, each with the settings that determine it if the code has changed them."""
+
+
+def _record_random_state(listener: Listener, frame: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
+    """Record a call that reads or sets the state of the generator; a checkpoint sets it only when it recomputes."""
+    if not _is_code_of_run(listener) or is_inner_frame(frame):
+        return call()
+    return listener.record_call(_RANDOM_STATE[function.__name__], args, kwargs, "", call)
+
+
+def _record_mode(listener: Listener, frame: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
+    """Record a mode that user code reads, unless the code of the run has set the mode itself."""
+    found = call()
+    is_read = _is_code_of_run(listener) and is_user_file(frame.f_code.co_filename)
+    if is_read and not listener.settings.has_set(_MODES[function.__name__]):
+        listener.property_reads.note(function, args, kwargs, found)
+    return found
+
+
+def _record_hooks(listener: Listener, _: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
+    """Note that hooks on saved tensors begin or end; those of torch's own subclasses change no value."""
+    context = args[0]
+    if listener.stack and type(context) is saved_tensors_hooks:
+        if function.__name__ == "__enter__":
+            listener.settings.begin_hooks((context.pack_hook, context.unpack_hook))
+        else:
+            listener.settings.end_hooks()
+    return call()
+
+
+def _intercept_device(original: Any) -> property:
+    """Return a replacement for `FakeTensor.device`, a Python property that function modes do not see."""
+
+    def device(tensor: FakeTensor) -> torch.device:
+        found, frame, recorder = original.__get__(tensor), sys._getframe(1), switch.current()
+        if isinstance(recorder, Listener) and not is_inner_frame(frame) and _is_code_of_run(recorder):
+            recorder.property_reads.note(_DEVICE, (tensor,), {}, found, frame)
+        return found
+
+    return property(device)
+
+
+_DEVICE: Any = torch.Tensor.device.__get__
+
+
+def _is_code_of_run(listener: Listener) -> bool:
+    """Return whether the running code belongs to the run and is not inside a recorded call."""
+    return bool(listener.stack) and not listener.is_paused and listener.current_operation is None
+
+
+def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return a function that returns a replacement for a function of torch, which passes its calls to `record`."""
+
+    def intercept(original: Any) -> Any:
+        def dispatch(recorder: Any, frame: FrameType, *args: Any, **kwargs: Any) -> Any:
+            if not isinstance(recorder, Listener):
+                return original(*args, **kwargs)
+            call = functools.partial(dispatch, recorder.outer, frame, *args, **kwargs)
+            return record(recorder, frame, original, args, kwargs, call)
+
+        @functools.wraps(original)
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return dispatch(switch.current(), sys._getframe(1), *args, **kwargs)
+
+        return function
+
+    return intercept
+
+
+STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+    *[
+        (holder, name, _interception(_record_random_state))
+        for name in _RANDOM_STATE
+        for holder in (torch, torch.random)
+    ],
+    *[(torch, name, _interception(_record_mode)) for name in _MODES],
+    (FakeTensor, "device", _intercept_device),
+    *[(saved_tensors_hooks, name, _interception(_record_hooks)) for name in ("__enter__", "__exit__")],
+)
+"""The functions to intercept: the module or class that holds each, its name, and what makes its replacement."""

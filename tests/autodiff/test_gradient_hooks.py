@@ -1,0 +1,145 @@
+"""Hooks on gradients: a diagram registers them again, so that autograd calls them; backward circuits refuse them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuits import CircuitError, Diagram, backward, forward_backward, trace, track
+
+
+class Hooked(nn.Module):
+    """A layer whose output has ten times its gradient."""
+
+    def __init__(self, hook: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.hook = hook or (lambda gradient: gradient * 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        y.register_hook(self.hook)
+        return y.sin()
+
+
+class SavesDoubled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved * 2, lambda saved: saved):
+            y = self.layer(x).exp()
+        return y.sin()
+
+
+def with_module_hook(register: Callable[..., Any], hook: Callable[..., Any]) -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    register(model[1], hook)
+    return model
+
+
+def with_parameter_hook() -> nn.Module:
+    model = nn.Linear(3, 3)
+    model.weight.register_hook(lambda gradient: gradient * 7)
+    return model
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "of a tensor": (Hooked, r"register_hook at .*test_gradient_hooks.py:\d+ registers a hook"),
+    "of a module": (
+        lambda: with_module_hook(nn.Module.register_full_backward_hook, lambda _, gradients, __: (gradients[0] * 5,)),
+        "ReLU has backward hooks",
+    ),
+    "before a module": (
+        lambda: with_module_hook(nn.Module.register_full_backward_pre_hook, lambda _, gradients: (gradients[0] * 5,)),
+        "ReLU has backward hooks",
+    ),
+    "of a parameter": (with_parameter_hook, "weight has a hook on its gradient"),
+    "of saved tensors": (SavesDoubled, r"linear at .*:\d+ runs under torch.autograd.graph.saved_tensors_hooks"),
+}
+
+
+def gradients(run: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(run(x).sum(), [x, *model.parameters()])
+
+
+def diagrams(model: nn.Module, x: Tensor) -> list[Diagram]:
+    with track(model, to=None) as seen:
+        model(x.clone().requires_grad_())
+    return [trace(model, x), seen.diagram]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_autograd_calls_the_hooks_of_a_model_through_its_diagram(name: str) -> None:
+    model, x = MODELS[name][0](), torch.rand(2, 3)
+    expected = gradients(model, model, x)
+    for diagram in diagrams(model, x):
+        for run in (diagram, diagram.function()):
+            torch.testing.assert_close(gradients(run, model, x), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_backward_circuit_refuses_hooks(name: str) -> None:
+    make, reason = MODELS[name]
+    for circuit in (backward, forward_backward):
+        with pytest.raises(CircuitError, match=reason):
+            circuit(make(), torch.rand(2, 3))
+
+
+def test_a_hook_that_may_hold_values_of_the_run_is_not_registered_again() -> None:
+    factor = torch.tensor(3.0)
+    model, x = Hooked(lambda gradient: gradient * factor), torch.rand(2, 3)
+    for diagram in diagrams(model, x):
+        with pytest.raises(CircuitError, match=r"gave autograd the hook .*<lambda>, which may hold values of that run"):
+            diagram(x)
+        with torch.no_grad():
+            torch.testing.assert_close(diagram(x), model.layer(x).sin())
+
+
+def test_a_hook_that_is_registered_only_where_gradients_flow_is_noticed() -> None:
+    def run(x: Tensor) -> Tensor:
+        y = x * 2
+        if y.requires_grad:
+            y.register_hook(lambda gradient: gradient * 10)
+        return y
+
+    x = torch.ones(2)
+    with pytest.raises(CircuitError, match=r"read requires_grad at .*:\d+ as False, but it is another where gradients"):
+        backward(run, x)
+    with pytest.raises(CircuitError, match="registers a hook on a gradient"):
+        backward(run, x.clone().requires_grad_())
+    diagram = trace(run, x.clone().requires_grad_())
+    x = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(diagram(x).sum(), x)
+    assert torch.equal(found, torch.full((2,), 20.0))
+
+
+@pytest.mark.parametrize("read", [lambda y: y.grad_fn is None, lambda _: not torch.is_grad_enabled()])
+def test_a_branch_without_gradients_is_not_differentiated(read: Callable[[Tensor], bool]) -> None:
+    with torch.no_grad(), pytest.raises(CircuitError, match="another where gradients flow"):
+        backward(lambda x: x * 2 if read(x * 1) else x * 3, torch.ones(2))
+
+
+def test_hooks_after_accumulation_change_no_gradient() -> None:
+    """They change `.grad`, which neither `torch.autograd.grad` nor a backward circuit sets."""
+    model, x = nn.Linear(3, 3), torch.rand(2, 3)
+    model.weight.register_post_accumulate_grad_hook(lambda weight: weight.grad.mul_(7) and None)
+    expected = gradients(model, model, x)
+    found = backward(model, x)(x, torch.ones(2, 3))
+    torch.testing.assert_close(tuple(found.values()), expected)
+
+
+def test_a_retained_gradient_changes_no_gradient() -> None:
+    def run(x: Tensor) -> Tensor:
+        y = x.sin()
+        y.retain_grad()
+        return y.exp()
+
+    x = torch.rand(3, requires_grad=True)
+    (expected,) = torch.autograd.grad(run(x).sum(), x)
+    found = backward(run, x)(x.detach(), torch.ones(3))
+    torch.testing.assert_close(found["x"], expected)
