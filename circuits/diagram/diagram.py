@@ -117,8 +117,8 @@ class Diagram:
             kwargs: Keyword arguments, as the original takes them.
 
         Raises:
-            ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards, or if
-                a result has another size than its box states.
+            ShapeError: If the sizes are not the recorded ones, contradict each other, or do not satisfy the guards, or
+                if a result has another size than its box states.
             CircuitError: The diagram would not compute what the original does: the run failed, there is a `refusal`, or
                 a number of the data, a property of a tensor or an argument that is no tensor is not the recorded one.
             TypeError: If the arguments do not fit the parameters of the original.

@@ -39,7 +39,7 @@ class PropertyReads:
         """Record that `function(*args, **kwargs)`, called in `frame`, returned `found`."""
         if (frame is not None and is_inner_frame(frame)) or functorch.maybe_current_level() is not None:
             return
-        if any(isinstance(part, Tensor) and self.values.known_or_state(part) is None for part in args):
+        if any(isinstance(part, Tensor) and not self._is_of_run(part) for part in args):
             return
         is_getter = function.__name__ == "__get__"
         name = attribute_name(function) if is_getter else function.__name__
@@ -53,3 +53,7 @@ class PropertyReads:
                 Struct(dict, tuple(kwargs), tuple(kwargs.values())),
                 None,
             )
+
+    def _is_of_run(self, tensor: Tensor) -> bool:
+        """Return whether a tensor is a value of the run, or a parameter or buffer of the model."""
+        return self.values.known(tensor) is not None or self.values._owner(tensor) is not None

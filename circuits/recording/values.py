@@ -85,11 +85,6 @@ class Values:
         self.record.changes = tuple(self.record.snapshot.changes(self.wire))
         return describe(result, self.wire, splitting_objects())
 
-    def known_or_state(self, tensor: Tensor) -> Wire | None:
-        """Return the wire of a tensor of the run, or of a parameter or buffer; None for any other tensor."""
-        found = self.known(tensor)
-        return self._first_read(tensor) if found is None and self._owner(tensor) is not None else found
-
     def argument(self, tensor: Tensor) -> Wire:
         """Return the wire of a tensor that is an argument of the run."""
         known = self._wires.get(id(tensor))
