@@ -38,8 +38,7 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
     if not any(each() is not None for each in fakes):
         return
     gc.collect()
-    caches = [each for each in gc.get_objects() if type(each) is _Cache and each.cache_info().currsize]
-    for each in caches:
+    for each in [each for each in gc.get_objects() if type(each) is _Cache and _may_be_cleared(each)]:
         if _holds(each, {id(fake()) for fake in fakes}):
             each.cache_clear()
     found = [where for each in fakes for where in _remove(each)]
@@ -48,6 +47,11 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
             f"the run keeps a tensor in {found[0]}, which trace does not copy; it was removed from there. Keep it in "
             "an attribute of the model, or in an argument"
         )
+
+
+def _may_be_cleared(cache: Any) -> bool:
+    """Return whether a cache has entries, and is not torch's: some of its caches are tables, which must stay."""
+    return cache.cache_info().currsize > 0 and getattr(cache, "__module__", "").partition(".")[0] != "torch"
 
 
 def _holds(cache: Any, fakes: set[int]) -> bool:
