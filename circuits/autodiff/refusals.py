@@ -59,18 +59,19 @@ def refuse_guards_without_gradients(diagram: Diagram, active: set[int]) -> None:
         diagram: The diagram of the forward pass.
         active: The numbers of the values that gradients flow through.
     """
+    leaves = {value.number for value in diagram.inputs} | diagram.state.keys()
     for call in diagram.property_guards:
         where = getattr(call.function, "where", "") or "an unknown line"
         recorded, *given = call.args.parts
-        without = (_name(call), recorded) in _WITHOUT_GRADIENTS
-        if without and (not given or active.intersection(wires(call.args))):
+        concerned = active.intersection(wires(call.args)) - (leaves if _name(call) == "is_leaf" else set())
+        if (_name(call), recorded) in _WITHOUT_GRADIENTS and (not given or concerned):
             raise CircuitError(
                 f"the run read {_name(call)} at {where} as {recorded}, but it is another where gradients flow: "
                 "record it with gradients enabled and with inputs that require them (x.requires_grad_())"
             )
 
 
-_WITHOUT_GRADIENTS = (("requires_grad", False), ("grad_fn", None), ("is_grad_enabled", False))
+_WITHOUT_GRADIENTS = (("requires_grad", False), ("grad_fn", None), ("is_leaf", True), ("is_grad_enabled", False))
 """Properties that depend on gradients, as they are where none flow."""
 
 

@@ -100,6 +100,22 @@ def test_a_hook_that_may_hold_values_of_the_run_is_not_registered_again() -> Non
             torch.testing.assert_close(diagram(x), model.layer(x).sin())
 
 
+def test_a_computed_value_is_no_leaf_where_gradients_flow() -> None:
+    def of_input(x: Tensor) -> Tensor:
+        return (x * 2).sin() if x.is_leaf else (x * 2).cos()
+
+    def of_product(x: Tensor) -> Tensor:
+        y = x * 2
+        return y.sin() if y.is_leaf else y.cos()
+
+    x, leaf = torch.ones(2), torch.ones(2, requires_grad=True)
+    with pytest.raises(CircuitError, match=r"read is_leaf at .*:\d+ as True, but it is another where gradients flow"):
+        backward(of_product, x)
+    for run in (of_input, of_product):
+        (expected,) = torch.autograd.grad(run(leaf).sum(), leaf)
+        torch.testing.assert_close(backward(run, leaf)(x, torch.ones(2))["x"], expected)
+
+
 def test_a_hook_that_is_registered_only_where_gradients_flow_is_noticed() -> None:
     def run(x: Tensor) -> Tensor:
         y = x * 2
