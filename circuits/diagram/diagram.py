@@ -7,7 +7,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from typing import Any
 
 import sympy
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from circuits.diagram import codegen, interpreter, plain_data, table
 from circuits.diagram.boxes import Box, Call, Fixed, Value
@@ -137,8 +138,7 @@ class Diagram:
             ShapeError, TypeError, CircuitError: As for a call, and for an unknown name in `parameters`.
         """
         self._check_runnable()
-        if parameters:
-            _check_names(self, self._state_names, parameters)
+        _check_names(self, self._state_names, parameters)
         tensors: dict[Any, Any] = {}
         named = arguments(args, kwargs, self.binder)
         bind(self.arguments, named, tensors, f"{self.name}: ")
@@ -146,8 +146,9 @@ class Diagram:
             change.check()
         sizes = interpreter.read_sizes(self.name, self.inputs, tensors, self.guards)
         tensors.update(_tensors_before_the_run(self, self._state_names, parameters))
+        modules = _with_parameters(self, self._state_names, parameters)
         check = bool(sizes) and tuple(sizes.values()) not in self._checked_sizes
-        numbers = interpreter.run(self.box, self._program, tensors, sizes, self.symbols, self.modules, check)
+        numbers = interpreter.run(self.box, self._program, tensors, sizes, self.symbols, modules, check)
         self._checked_sizes.add(tuple(sizes.values()))
         result, after = interpreter.load(self._result_and_changes, tensors, numbers)
         apply_changes(self.changes, named, after)
@@ -231,8 +232,10 @@ class Diagram:
         return plain_data.plain_data(self.box, self.fixed, self.guards)
 
 
-def _check_names(diagram: Diagram, state_names: Mapping[int, str], names: Iterable[str]) -> None:
+def _check_names(diagram: Diagram, state_names: Mapping[int, str], names: Collection[str]) -> None:
     """Raise CircuitError if one of these is not the name of a parameter or buffer of the recorded modules."""
+    if not names:
+        return
     known = set(state_names.values())
     roots = [module for number, (module, name) in diagram.state.items() if state_names.get(number) == name]
     for root in {id(module): module for module in roots}.values():
@@ -253,3 +256,31 @@ def _tensors_before_the_run(
         full = state_names.get(number, name)
         tensors[number] = parameters[full] if full in parameters else attribute(module, name)
     return tensors
+
+
+def _with_parameters(
+    diagram: Diagram, state_names: Mapping[int, str], parameters: Mapping[str, Tensor]
+) -> Mapping[str, Callable[..., Any]]:
+    """Return the modules and methods that run as a whole, by path, each run with the replaced tensors in its module."""
+    if not parameters:
+        return diagram.modules
+    replaced = {
+        id(attribute(*where)): parameters[state_names[number]]
+        for number, where in diagram.state.items()
+        if state_names.get(number) in parameters
+    }
+
+    def with_parameters(path: str, function: Any) -> Callable[..., Any]:
+        module, prefix = getattr(function, "__self__", function), path.partition(":")[0]
+        given: dict[str, Tensor] = {}
+        for name, tensor in (*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)):
+            found = parameters.get(f"{prefix}.{name}" if prefix else name, replaced.get(id(tensor)))
+            given |= {} if found is None else {name: found}
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with _reparametrize_module(module, given, tie_weights=True):
+                return function(*args, **kwargs)
+
+        return run if given else function
+
+    return {path: with_parameters(path, function) for path, function in diagram.modules.items()}

@@ -34,7 +34,19 @@ def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, *_: An
     return mat_a.new_empty([first, mat_a.shape[-2], mat_b.shape[-1]])
 
 
-_FORMS: dict[Any, tuple[Callable[..., Tensor], tuple[torch.dtype, ...]]] = {
+def _never_left_aligned(*_: Any) -> bool:
+    """Return False: that `nn.TransformerEncoder` is not to take its fused path, which needs the data of the mask.
+
+    Its box runs as a whole, so a run of the diagram takes the path that the data asks for.
+    """
+    return False
+
+
+_FORMS: dict[Any, tuple[Callable[..., Any], tuple[torch.dtype, ...]]] = {
+    torch.ops.aten._nested_tensor_from_mask_left_aligned.default: (
+        _never_left_aligned,
+        (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    ),
     torch.ops.aten._grouped_mm.default: (_grouped_mm, (torch.float32, torch.float16)),
 }
 """The fake form of each operation, and the dtypes of the first operand for which it is used instead of torch's."""

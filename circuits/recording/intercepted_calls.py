@@ -4,7 +4,7 @@
 call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,8 @@ def record_module(
     A compiled module is recorded as the module that it wraps. A module whose class overrides `__call__` is recorded
     once, although both the override and `nn.Module.__call__` are intercepted. A lazy module is initialized first, and
     recorded as the module that it becomes. The operations inside a TorchScript module run outside Python, so its box is
-    empty, and a diagram runs it as one call. So is a module with backward hooks, which it registers.
+    empty, and a diagram runs it as one call. So is a module with backward hooks, which it registers, and one that
+    may take a fused path.
     """
     record = listener.record
     is_script = isinstance(module, torch.jit.ScriptModule)
@@ -59,10 +60,34 @@ def record_module(
     label = getattr(module, "original_name", "") if is_script else type(module).__name__
     box = Enter("module", label, path, module, user_line() if listener.lines else "")
     if not is_script:
-        box.whole = has_backward_hooks(module)
+        box.whole = has_backward_hooks(module) or _may_be_fused(module, args, kwargs)
         return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
     box.whole = True
     return listener.record_box(box, args, kwargs, lambda: _run_unseen(listener, lambda: call(module, *args, **kwargs)))
+
+
+def _may_be_fused(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether a module has a fused path, which computes other values at places that are padded.
+
+    The modules are `nn.TransformerEncoder` (its fused path writes zeros at padded places), its layer, and
+    `nn.MultiheadAttention` (theirs give NaN where every key is padded). They choose by the gradient mode, by autocast,
+    by hooks and function modes, and not for fake tensors, so the path of the recorded run says nothing about another
+    run. In training mode no path is fused. A subclass may make the mask itself.
+    """
+    for kind, (place, name) in _PADDING_MASKS.items():
+        if isinstance(module, kind):
+            first = module.layers[0] if isinstance(module, nn.TransformerEncoder) else module
+            given = args[place] if len(args) > place else kwargs.get(name)
+            return not first.training and (given is not None or type(module).forward is not kind.forward)
+    return False
+
+
+_PADDING_MASKS: Mapping[type[nn.Module], tuple[int, str]] = {
+    nn.TransformerEncoder: (2, "src_key_padding_mask"),
+    nn.TransformerEncoderLayer: (2, "src_key_padding_mask"),
+    nn.MultiheadAttention: (3, "key_padding_mask"),
+}
+"""The place and name of the argument that says which places are padded, of each module that has a fused path."""
 
 
 def _run_unseen(listener: Listener, run: Callable[[], Any]) -> Any:

@@ -295,23 +295,3 @@ def test_trace_and_track_under_autocast(dtype: torch.dtype) -> None:
         assert torch.equal(seen.diagram(x), plain)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(traced(x), plain)
-
-
-def encoder() -> nn.Module:
-    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
-    return nn.TransformerEncoder(layer, 2).eval()
-
-
-def test_the_fused_path_of_torch_is_tracked_as_it_runs() -> None:
-    """Without gradients torch's Transformer runs fused layers on packed sequences; under `track` it does the same."""
-    model, mask = encoder(), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
-    with torch.no_grad():
-        plain = model(SEQUENCE, src_key_padding_mask=mask)
-        with track(model, to=None) as seen:
-            assert torch.equal(model(SEQUENCE, src_key_padding_mask=mask), plain)
-        assert torch.equal(seen.diagram(SEQUENCE, src_key_padding_mask=mask), plain)
-        assert sum(label.startswith("transformer_encoder_layer_fwd") for label in labels(seen.diagram)) == 2
-        opened = trace(model, SEQUENCE, src_key_padding_mask=mask)
-    assert sum(label.startswith("scaled_dot_product_attention") for label in labels(opened)) == 2
-    kept = ~mask
-    torch.testing.assert_close(opened(SEQUENCE, src_key_padding_mask=mask)[kept], plain[kept])
