@@ -75,7 +75,7 @@ def joint_of(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) 
     with workspace.open():
         forward_pass = ForwardPass(workspace, [value.number for value in requested.values()])
         forward = forward_pass.run(diagram.box)
-        refuse_guards_without_gradients(diagram, forward_pass.active)
+        refuse_guards_without_gradients(diagram, forward_pass.active, workspace.fakes)
         reverse_pass = ReversePass(workspace, forward_pass.tape, forward_pass.active)
         cotangents, sums = _cotangents(workspace, reverse_pass, forward_pass)
         reverse = reverse_pass.reverse(forward)

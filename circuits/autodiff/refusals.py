@@ -1,6 +1,6 @@
 """What a backward circuit cannot contain, refused by name: hooks on gradients, and autograd inside the run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -52,18 +52,20 @@ def refuse_hooks_and_autograd(diagram: Diagram, requested: Iterable[Value]) -> N
             raise _hook_error(f"{value.name} has a hook on its gradient")
 
 
-def refuse_guards_without_gradients(diagram: Diagram, active: set[int]) -> None:
+def refuse_guards_without_gradients(diagram: Diagram, active: set[int], known: Container[int]) -> None:
     """Raise CircuitError if the code read that there are no gradients, where they flow.
 
     Args:
         diagram: The diagram of the forward pass.
         active: The numbers of the values that gradients flow through.
+        known: The numbers of the values of which that is known; others are inside a box that is run as a whole.
     """
     leaves = {value.number for value in diagram.inputs} | diagram.state.keys()
     for call in diagram.property_guards:
         where = getattr(call.function, "where", "") or "an unknown line"
         recorded, *given = call.args.parts
-        concerned = active.intersection(wires(call.args)) - (leaves if _name(call) == "is_leaf" else set())
+        concerned = {number for number in wires(call.args) if number in active or number not in known}
+        concerned -= leaves if _name(call) == "is_leaf" else set()
         if (_name(call), recorded) in _WITHOUT_GRADIENTS and (not given or concerned):
             raise CircuitError(
                 f"the run read {_name(call)} at {where} as {recorded}, but it is another where gradients flow: "

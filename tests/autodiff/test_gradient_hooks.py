@@ -123,7 +123,13 @@ def test_a_hook_that_is_registered_only_where_gradients_flow_is_noticed() -> Non
             y.register_hook(lambda gradient: gradient * 10)
         return y
 
+    def run_around_a_transform(x: Tensor) -> Tensor:
+        y = run(x)
+        return y + torch.func.grad(lambda t: (t * t).sum())(y)
+
     x = torch.ones(2)
+    with pytest.raises(CircuitError, match=r"read requires_grad at .*:\d+ as False, but it is another where gradients"):
+        backward(run_around_a_transform, x)
     with pytest.raises(CircuitError, match=r"read requires_grad at .*:\d+ as False, but it is another where gradients"):
         backward(run, x)
     with pytest.raises(CircuitError, match="registers a hook on a gradient"):
