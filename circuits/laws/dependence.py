@@ -141,19 +141,21 @@ def _measure(
         dims = axis_dims(subject, axes[name], source, tensor)
         for dim in dims[level : level + 1] if source == "..." else dims:
             matrix = _by_gradient(subject, tensors, output, name, dim)
-            found[name, dim] = _by_change(subject, tensors, output, name, dim) if _says_nothing(matrix) else matrix
+            if matrix is None or not matrix.any() or matrix.isnan().any():
+                # The gradient of a step is zero, and 0 times an infinite slope is NaN: these do not tell dependence.
+                change = _by_change(subject, tensors, output, name, dim)
+                matrix = change if matrix is None or not matrix.any() else torch.where(matrix.isnan(), change, matrix)
+            found[name, dim] = matrix
     return found
-
-
-def _says_nothing(matrix: Tensor | None) -> bool:
-    """Return whether gradients do not tell dependence: all zero, as of a step, or NaN, as 0 times an infinite slope."""
-    return matrix is None or not matrix.any() or not bool(matrix.isfinite().all())
 
 
 def _by_gradient(
     subject: Subject, tensors: Mapping[str, Tensor], output: _Output, name: str, dim: int
 ) -> Tensor | None:
-    """Return the matrix of `_measure` by gradients of randomly weighted sums of the output; None if there are none."""
+    """Return the matrix of `_measure` by gradients of randomly weighted sums of the output; None if there are none.
+
+    It is NaN where a gradient is NaN.
+    """
     tensor = tensors[name]
     if not tensor.is_floating_point():
         return None
@@ -168,7 +170,7 @@ def _by_gradient(
         at_index = torch.zeros_like(weights)
         at_index.select(output.dim, i).copy_(weights.select(output.dim, i))
         (gradient,) = torch.autograd.grad(result, leaf, at_index, retain_graph=True, allow_unused=True)
-        rows.append(_largest(torch.zeros_like(tensor) if gradient is None else gradient, dim))
+        rows.append(_largest(torch.zeros_like(tensor) if gradient is None else gradient, dim, nan=torch.nan))
     return torch.stack(rows)
 
 
@@ -195,9 +197,9 @@ def _difference(one: Tensor, other: Tensor) -> Tensor:
     return torch.where((one == other) | (one.isnan() & other.isnan()), 0.0, one - other)
 
 
-def _largest(tensor: Tensor, dim: int) -> Tensor:
-    """Return the largest absolute value at each index of one dimension; NaN counts as infinity."""
-    sizes = torch.nan_to_num(tensor.abs().double(), nan=torch.inf, posinf=torch.inf).movedim(dim, 0)
+def _largest(tensor: Tensor, dim: int, nan: float = torch.inf) -> Tensor:
+    """Return the largest absolute value at each index of one dimension; NaN counts as infinity, or as `nan`."""
+    sizes = torch.nan_to_num(tensor.abs().double(), nan=nan, posinf=torch.inf).movedim(dim, 0)
     return sizes.reshape(len(sizes), -1).amax(1) if tensor.numel() else sizes.new_zeros(len(sizes))
 
 

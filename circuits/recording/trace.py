@@ -65,7 +65,7 @@ def trace(
         TypeError: The arguments do not fit the parameters of the target.
         Exception: Any exception that the model's own code raises.
 
-    >>> print(trace(torch.nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
+    >>> print(trace(nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
     Linear    b m -> b 3  b 4 -> b 3  15 params
       linear  b m -> b 3  b 4 -> b 3  weight, bias: 15 params
     """
