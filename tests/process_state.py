@@ -59,6 +59,7 @@ def process_state() -> dict[str, Any]:
         "number of threads of torch": torch.get_num_threads(),
         "hooks of all modules": [len(each) for name, each in vars(nn.modules.module).items() if _is_hooks(name)],
         "patched attributes": list(interception._patches),
+        "lock of the entry points": interception._lock._is_owned(),
         "switch.active": switch.active,
         "recorder of the thread": switch.current(),
         "modes of circuits": (runtime.modes.checks, runtime.modes.definitions),

@@ -24,7 +24,8 @@ def backward(
     or `cotangent_1`, `cotangent_2`, ... It returns a dict with the cotangent of each floating input under its argument
     name, and of each `nn.Parameter` under its dotted name (for a tied one, the first). Complex tensors count as
     floating; their cotangents follow torch's convention. A tensor passed twice is one input. A run of the diagram has
-    the side effects of one run of the circuit: the statistics of a BatchNorm are updated once.
+    the side effects of one run of the circuit: the statistics of a BatchNorm are updated once. Ctrl-C while the diagram
+    is made acts as in `trace`.
 
     An operation without a reverse rule is a box `∂name`, in which torch computes the product; `Diagram.opaque` lists
     these boxes.

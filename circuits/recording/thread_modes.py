@@ -3,11 +3,17 @@
 Python may raise KeyboardInterrupt before the first instruction of any function, so also of the `__exit__` of a mode,
 which then stays active for good. A `finally` in the calling function is not skipped, and a second `finally` around the
 first does its work again if the interrupt is raised in it.
+
+C++ of torch that calls Python code, as it does for fake tensors, may end the process if that code raises an exception
+where none is expected. Therefore Ctrl-C waits for the end of the call.
 """
 
 import functools
+import inspect
+import signal
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -47,23 +53,66 @@ def _remove(mode: TorchFunctionMode, count: int) -> None:
 def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: after each call, the fake mode, the gradient mode and the random numbers of the CPU are as before.
 
-    Torch's caches of shape environments, which the call may have filled, are then empty.
+    Torch's caches of shape environments, which the call may have filled, are then empty. Ctrl-C during the call acts at
+    the end of the outermost call (see `_Interrupt`).
     """
 
     @functools.wraps(function)
     def restoring(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = _get_current_function_mode_stack()
-        mode, gradient, random = _fake_mode(), torch.is_grad_enabled(), torch.get_rng_state()
-        try:
+        with _Interrupt():
+            before = _get_current_function_mode_stack()
+            mode, gradient, random = _fake_mode(), torch.is_grad_enabled(), torch.get_rng_state()
             try:
-                with _calls.set(None), _same_dispatch_keys():
-                    return _without_frames_of_interrupts(function, *args, **kwargs)
+                try:
+                    with _calls.set(None), _same_dispatch_keys():
+                        return _without_frames_of_interrupts(function, *args, **kwargs)
+                finally:
+                    _restore(before, mode, gradient, random)
             finally:
                 _restore(before, mode, gradient, random)
-        finally:
-            _restore(before, mode, gradient, random)
 
     return restoring
+
+
+class _Interrupt:
+    """A handler of SIGINT (Ctrl-C) that holds the signal back during a `with`, and passes it on at the end.
+
+    The handler that it replaces is then installed again, unless the code has installed another one meanwhile, and
+    called. A second signal acts at once, together with the first, so that code that never ends can be stopped; later
+    signals act as without this class.
+
+    A handler that is not a Python callable is left alone, and so is every handler in threads that cannot receive
+    signals. Of nested blocks the outermost one holds the signal.
+    """
+
+    def __init__(self) -> None:
+        self._handler: Any = None
+        self._held = 0
+
+    def __enter__(self) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler) and not isinstance(handler, _Interrupt):
+            self._handler = handler
+            try:
+                signal.signal(signal.SIGINT, self)
+            except ValueError:  # This is not the main thread of the main interpreter.
+                self._handler = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._held += 1
+        if self._held > 1:
+            self._pass_on(frame)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handler is not None:
+            self._pass_on(inspect.currentframe())
+
+    def _pass_on(self, frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is self:
+            signal.signal(signal.SIGINT, self._handler)
+        held, self._held = self._held, 0
+        for _ in range(held):
+            self._handler(signal.SIGINT, frame)
 
 
 def _without_frames_of_interrupts(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

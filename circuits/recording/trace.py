@@ -46,6 +46,8 @@ def trace(
     The target runs once, on tensors without data. A circuit with a kernel runs its definition. The model, its state and
     the CPU's random number generator are unchanged. A free axis has an example size in this run, on which no result
     depends; if the run fails, perhaps because a model has a largest size, it is repeated with smaller example sizes.
+    Ctrl-C during a run raises KeyboardInterrupt when this run ends; a second Ctrl-C raises it at once, which may end
+    the process, because torch's C++ does not expect exceptions everywhere.
 
     Args:
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
