@@ -10,6 +10,7 @@ import torch
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from circuits.recording.fake_forms import FakeMode
+from circuits.recording.known_data import KnownData
 from circuits.recording.listener import Listener
 
 _FRESH = {torch.ops.aten.lift_fresh.default: torch.ops.aten.lift_fresh_copy.default}
@@ -21,12 +22,23 @@ class RecordedFakeMode(FakeMode):
 
     Args:
         listener: The recorder.
+        with_state: Whether code that reads data of parameters, buffers and tensors outside the run gets it.
         **options: The arguments of `FakeMode`.
+
+    Attributes:
+        known: The data of the run that is known.
     """
 
-    def __init__(self, listener: Listener, **options: Any) -> None:
+    def __init__(self, listener: Listener, with_state: bool, **options: Any) -> None:
         super().__init__(**options)
         self.listener = listener
+        self.known = KnownData(self, listener, with_state)
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        run = super().dispatch
+        if not self.listener.stack:
+            return run(func, types, args, kwargs)
+        return self.known.run(func, args, kwargs or {}, lambda: run(func, types, args, kwargs))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         listener, run = self.listener, super().__torch_dispatch__

@@ -48,6 +48,8 @@ def trace(
     depends; if the run fails, perhaps because a model has a largest size, it is repeated with smaller example sizes.
     Ctrl-C during a run raises KeyboardInterrupt when this run ends; a second Ctrl-C raises it at once, which may end
     the process, because torch's C++ does not expect exceptions everywhere.
+    If the code needs a number of a parameter, a buffer or a tensor outside the run, it gets the present one, and the
+    diagram refuses to run with another.
 
     Args:
         target: The circuit, `nn.Module` or function; a compiled one is traced as the code that it wraps.
@@ -74,14 +76,18 @@ def trace(
     target = uncompiled(target)
     if not callable(target):
         raise CircuitError(f"trace takes a circuit, a module or a function, not {target!r}")
-    failure, notes, tried = None, [], []
-    for hints in HINTS:
+    failure, notes, tried, runs, with_state = None, [], [], [*HINTS], False
+    while runs:
         listener = Listener(definitions=True, lines=True)
-        symbols = Symbols(TracingShapeEnv(listener, _current_operation_name), hints)
+        symbols = Symbols(TracingShapeEnv(listener, _current_operation_name), runs.pop(0))
+        mode = RecordedFakeMode(listener, with_state, shape_env=symbols.env, allow_non_fake_inputs=True)
         try:
             with more_frames():
-                diagram = _trace(target, args, kwargs, sizes or {}, axes, listener, symbols)
+                diagram = _trace(target, args, kwargs, sizes or {}, axes, mode, symbols)
         except Exception as error:
+            if type(error) is CircuitError and mode.known.met_state and not with_state:
+                runs, with_state = [symbols.hints, *runs], True
+                continue
             failure, notes = (failure, notes) if failure else (error, list(getattr(error, "__notes__", ())))
             if not symbols.sizes or type(error) is CircuitError:
                 break
@@ -111,11 +117,11 @@ def _trace(
     kwargs: Any,
     sizes: Mapping[str, int],
     axes: str | None,
-    listener: Listener,
+    mode: RecordedFakeMode,
     symbols: Symbols,
 ) -> Diagram:
     """Return the diagram of one run, with the hints of `symbols` for free axes."""
-    mode = RecordedFakeMode(listener, shape_env=symbols.env, allow_non_fake_inputs=True)
+    listener = mode.listener
     listener.format_size = mode.format_size = symbols.text
     listener.on_event = partial(refuse_data_dependent_sizes, listener, symbols)
     copier = FakeCopier(mode, listener)
