@@ -6,8 +6,9 @@ May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` 
 converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
 parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
 results have sizes that depend on data; `operators` are those that take functions, `opaque_calls` the user's; `readings`
-are the calls that read numbers of data. `containers` takes containers and objects apart, and `changes` are what a run
-assigns in them.
+are the calls that read numbers of data, `property_guards` those that read a property such as the dtype. `containers`
+takes containers and objects apart, `changes` and `effects` are what a run assigns in them, and `settings` what it sets
+in torch (gradient modes, the default dtype).
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value

@@ -7,9 +7,14 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 - `builder` converts events to drafts of boxes and names their axes;
 - `freezer` converts drafts to frozen boxes, of which `assembly` makes the diagram.
 
-`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `trace_inputs`, `aten_calls`
-and `trace_errors`; `track` uses `printer` and `seen`. The other modules are helpers: `recorded_calls` and `data_sizes`
-of the listener, `thread_modes`, `recursion`, `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+What a run does beside its torch calls: `snapshot` (what objects held before it), `property_reads` and `data_sizes`
+(what its code reads of tensors), `settings` and `intercepted_state` (what it changes in torch), `generators` (what it
+draws random numbers from).
+
+`trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `known_data` (numbers that no
+input has a say in), `trace_inputs`, `aten_calls`, `trace_errors` and `leaks`; `track` uses `printer` and `seen`. The
+other modules are helpers: `recorded_calls` and `special_calls` of the listener, `thread_modes`, `recursion`,
+`module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted

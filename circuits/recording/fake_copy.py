@@ -58,6 +58,8 @@ class FakeCopier:
             CircuitError: A module in it cannot be copied; the message names the innermost such module.
         """
         if id(module) not in self.copies:
+            for part in nn.Module.modules(module):
+                self._share_generators(vars(part))
             try:
                 copied = self._copy(module)
             except Exception as error:
@@ -71,6 +73,11 @@ class FakeCopier:
             for (_, old), (_, new) in zip(module.named_modules(), copied.named_modules(), strict=False):
                 originals[id(new)] = old
         return self.copies[id(module)]
+
+    def _share_generators(self, value: Any) -> None:
+        """Let copies hold the user's random number generators, which cannot be copied without data."""
+        leaves = _pytree.tree_leaves(value)
+        self.memo |= {id(leaf): leaf for leaf in leaves if isinstance(leaf, torch.Generator)}
 
     def _copy_closures(self, root: nn.Module) -> None:
         """Replace the hooks of copied modules, and other functions in them, by functions that refer to the copies.
@@ -125,7 +132,7 @@ class FakeCopier:
         Raises:
             CircuitError: The argument cannot be copied; the message calls it `name`.
         """
-        self.memo |= {id(leaf): leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Generator)}
+        self._share_generators(value)
         try:
             # Tensors in containers are copied here, since those of a torch.func transform need the current level.
             self.memo |= {id(tensor): self._fake(tensor) for tensor in tensors((value,))}
@@ -202,7 +209,8 @@ def _not_copied(error: BaseException) -> Any:
     found, frame = None, error.__traceback__
     while frame is not None:
         if frame.tb_frame.f_code is copy.deepcopy.__code__:
-            found = frame.tb_frame.f_locals.get("x")
+            part = frame.tb_frame.f_locals.get("x")
+            found = part if type(part) not in (dict, list, tuple, set) else found  # may be made for the copy only
         frame = frame.tb_next
     return found
 

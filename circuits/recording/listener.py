@@ -33,6 +33,7 @@ from circuits.diagram import (
 )
 from circuits.recording.data_sizes import DataSizes
 from circuits.recording.events import Call, Enter, Event, Leave, Record
+from circuits.recording.generators import Generators
 from circuits.recording.module_paths import register_paths
 from circuits.recording.open_boxes import OpenBoxes
 from circuits.recording.property_reads import PropertyReads
@@ -58,7 +59,7 @@ class Listener(TorchFunctionMode):
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
         format_size: Returns the text of a size for a message.
         record, stack, values: The events, the open boxes and the wires of tensors of the current run.
-        data_sizes, settings, property_reads: What the code of the current run measures, changes and reads.
+        data_sizes, settings, property_reads, generators: What the code measures, sets, reads and draws numbers from.
         is_paused: Whether the recording of torch calls is paused.
         current_operation: The function of the recorded call that is running, or None.
     """
@@ -86,6 +87,7 @@ class Listener(TorchFunctionMode):
         self.values = Values(self.record, self.stack, self.emit)
         self.data_sizes = DataSizes(self.values, self.emit, not self.definitions)
         self.property_reads = PropertyReads(self.values)
+        self.generators = Generators(self.record)
         self.is_paused = False
         self.current_operation: Any = None
 
@@ -134,6 +136,7 @@ class Listener(TorchFunctionMode):
         if self.definitions:
             refuse_reading_memory(function)
         event.settings = self.settings.current()
+        run = self.generators.watching(kwargs, run) if kwargs else run
         before, self.current_operation = self.current_operation, function
         try:
             result = run()
@@ -148,9 +151,7 @@ class Listener(TorchFunctionMode):
             event, args, kwargs, result, self.values.define, self.definitions
         ):
             return result
-        level = functorch.maybe_current_level()
-        if level is not None:
-            self.stack.mark_whole(level)
+        self.stack.mark_whole(functorch.maybe_current_level())
         if event.result is not None:
             self.data_sizes.note(event, args, kwargs)
             if type(event.result) is Struct and is_opaque(function):
@@ -233,7 +234,7 @@ class Listener(TorchFunctionMode):
     def _close_box(self, event: Leave, result: Any) -> None:
         """Emit the event that closes the innermost box; the box is closed even if this fails."""
         if len(self.stack) == 1:
-            self.record.refusal = self.settings.left_changed()
+            self.record.refusal = self.record.refusal or self.settings.left_changed()
         try:
             self.emit(event, result)
         finally:

@@ -28,8 +28,10 @@ class OpenBoxes(list[Enter]):
         self.error_path = [*boxes, operation] if operation else boxes
         return True
 
-    def mark_whole(self, level: int) -> None:
-        """Mark the innermost box outside the transform of this level; a diagram runs that box as one call."""
+    def mark_whole(self, level: int | None) -> None:
+        """Mark the innermost box outside the transform of this level, if any; a diagram runs that box as one call."""
+        if level is None:
+            return
         for box in reversed(self):
             if box.kind != "transform" and box.level < level:
                 box.whole = True

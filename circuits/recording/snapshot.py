@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from circuits.diagram import (
     NOTHING,
@@ -45,12 +46,14 @@ class Snapshot:
         before: Each object that a run can change and its contents, by `id`.
         tensors: The `id` of the object that holds a tensor, and the key, by the `id` of the tensor.
         refusal: Why a diagram cannot make a change that the run made; empty if it can make all.
+        generators: Each random number generator and its state, by `id`.
     """
 
     def __init__(self) -> None:
         self.before: dict[int, tuple[Any, Any]] = {}
         self.tensors: dict[int, tuple[int, Any]] = {}
         self.refusal = ""
+        self.generators: dict[int, tuple[torch.Generator, Tensor]] = {}
         self._roots: dict[int, Place] = {}
         self._seen: dict[
             int, tuple[Any, int, Any]
@@ -82,6 +85,13 @@ class Snapshot:
                         waiting.append((part, 0, None))
             elif is_owner(value):
                 self._add_contents(value, number, waiting)
+            elif isinstance(value, torch.Generator):
+                self.generators[number] = value, state_of_generator(value)
+
+    def restore_generators(self) -> None:
+        """Restore the states of the generators, which a trace must not change."""
+        for generator, state in self.generators.values():
+            generator.set_state(state)
 
     def _add_contents(self, owner: Any, number: int, waiting: list[tuple[Any, int, Any]]) -> None:
         """Add the contents of an object, and the objects in it to `waiting`."""
@@ -168,6 +178,18 @@ class Snapshot:
                 held.update(before)
             else:
                 held.extend(before)
+
+
+def state_of_generator(generator: torch.Generator) -> Tensor:
+    """Return the state of a generator; no mode of torch sees this."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        return generator.get_state()
+
+
+def are_equal_states(state: Tensor, other: Tensor) -> bool:
+    """Return whether two states of generators are equal; no mode of torch sees this."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        return torch.equal(state, other)
 
 
 def is_owner(value: Any) -> bool:

@@ -137,6 +137,7 @@ def _trace(
         try:
             _run(listener, target, run, bound)
         finally:
+            listener.record.snapshot.restore_generators()
             copier.restore_originals()
     builder = Builder(listener.record, symbols.size, bound.signature, given.axes).feed_all()
     free = {axis_symbol(size): symbols.raw(raw) * multiple_of(size) for raw, size in symbols.expressions.items()}

@@ -1,0 +1,72 @@
+"""The random number generators that the calls of a run draw from.
+
+A diagram draws from the same generators as the recorded run. torch's function modes see neither the construction of a
+`torch.Generator` nor its methods, so a generator that the run makes or seeds would be neither in a diagram, which then
+refuses to run (a generator that is seeded to the very state that it has is not noticed). The functions of the default
+generators are recorded, and are not meant here.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from circuits.recording.events import Record
+from circuits.recording.snapshot import are_equal_states, state_of_generator
+from circuits.recording.user_frames import user_line
+
+
+class Generators:
+    """The state of each generator of one run after the last call that drew from it.
+
+    Args:
+        record: The record of the run, whose snapshot has the states before the run.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._states: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
+
+    def watching(self, kwargs: dict[str, Any], run: Callable[[], Any]) -> Callable[[], Any]:
+        """Return `run`; if its call has a generator, with a check before it, and the state stored after it."""
+        generator = kwargs.get("generator")
+        if (
+            generator is None
+            or generator is torch.default_generator
+            or any(generator is each for each in torch.cuda.default_generators)
+        ):
+            return run
+
+        def watched() -> Any:
+            self._check(generator)
+            result = run()
+            self._states[id(generator)] = generator, state_of_generator(generator)
+            return result
+
+        return watched
+
+    def _check(self, generator: torch.Generator) -> None:
+        """Set the `refusal` of the record if the run has made or seeded a generator."""
+        known = self._states.get(id(generator)) or self.record.snapshot.generators.get(id(generator))
+        if known is None and not _is_global(generator):
+            self.record.refusal = (
+                f"the call at {user_line()} draws from a torch.Generator that the run made, or that was not found "
+                "before the run: pass it as an argument, or keep it in the module or in a global"
+            )
+        elif known is not None and not are_equal_states(known[1], state_of_generator(generator)):
+            self.record.refusal = (
+                f"the call at {user_line()} draws from a torch.Generator whose state the run has set, which is not "
+                "recorded: seed it before the run, or use torch.manual_seed and the default generator"
+            )
+
+
+def _is_global(generator: torch.Generator) -> bool:
+    """Return whether a generator is a global of the running code, or an attribute of the class of a method's object."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        kinds = type(frame.f_locals.get("self")).__mro__
+        if any(each is generator for held in (frame.f_globals, *map(vars, kinds)) for each in list(held.values())):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,112 @@
+"""Random number generators: a diagram draws the model's numbers from the same generator, or refuses to run."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from circuits import CircuitError, Diagram, trace, track
+
+X = torch.zeros(3)
+SHARED = Generator().manual_seed(9)
+
+
+class Held(nn.Module):
+    """Draws from a generator that it holds, in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generators = [Generator().manual_seed(3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand(x.shape, generator=self.generators[0])
+
+
+class Seeded(Held):
+    """Seeds the generator in each call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.generators[0].manual_seed(1)
+        return super().forward(x)
+
+
+class Made(nn.Module):
+    """Makes a generator in each call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand(x.shape, generator=Generator().manual_seed(1))
+
+
+class Global(nn.Module):
+    """Draws from a global generator, also by a function of torch.nn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.bernoulli(0.5, generator=SHARED) + nn.init.normal_(torch.empty(3), generator=SHARED)
+
+
+class Attribute(nn.Module):
+    """Draws from a generator of its class."""
+
+    generator = Generator().manual_seed(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randperm(3, generator=self.generator)
+
+
+def by_track(model: nn.Module) -> Diagram:
+    with track(model, to=None) as seen:
+        model(X)
+    return seen.diagram
+
+
+RECORD: dict[str, Callable[[nn.Module], Diagram]] = {"trace": lambda model: trace(model, X), "track": by_track}
+
+
+def generator_of(model: nn.Module) -> Generator:
+    """Return the generator that a model draws from."""
+    return model.generators[0] if isinstance(model, Held) else getattr(model, "generator", SHARED)
+
+
+@pytest.mark.parametrize("record", RECORD)
+@pytest.mark.parametrize("kind", [Held, Global, Attribute])
+def test_a_diagram_draws_from_the_generator_of_the_model(kind: type[nn.Module], record: str) -> None:
+    model = kind()
+    generator = generator_of(model)
+    diagram = RECORD[record](model)
+    for _ in range(2):
+        before = generator.get_state()
+        expected = model(X)
+        after = generator.get_state()
+        generator.set_state(before)
+        assert torch.equal(diagram(X), expected)
+        assert torch.equal(generator.get_state(), after)
+
+
+@pytest.mark.parametrize("record", RECORD)
+@pytest.mark.parametrize(("kind", "reason"), [(Made, "that the run made"), (Seeded, "whose state the run has set")])
+def test_a_generator_made_or_seeded_in_the_run_is_refused(kind: type[nn.Module], reason: str, record: str) -> None:
+    diagram = RECORD[record](kind())
+    assert "rand" in str(diagram)
+    with pytest.raises(CircuitError, match=rf"test_generators.py:\d+ draws from a torch.Generator {reason}"):
+        diagram(X)
+
+
+@pytest.mark.parametrize("kind", [Held, Seeded, Global])
+def test_a_trace_leaves_the_generator_as_it_was(kind: type[nn.Module]) -> None:
+    model = kind()
+    before = generator_of(model).get_state()
+    trace(model, X)
+    assert torch.equal(generator_of(model).get_state(), before)
+
+
+def test_a_generator_in_a_closure_and_among_the_arguments() -> None:
+    def draw(x: Tensor, generator: Generator) -> Tensor:
+        return x + torch.rand(3, generator=generator)
+
+    held = Generator().manual_seed(4)
+    for diagram, args in ((trace(lambda x: draw(x, held), X), (X,)), (trace(draw, X, held), (X, held))):
+        before = held.get_state()
+        expected = draw(X, held)
+        held.set_state(before)
+        assert torch.equal(diagram(*args), expected)
