@@ -65,10 +65,15 @@ def process_state() -> dict[str, Any]:
         "modes of circuits": (runtime.modes.checks, runtime.modes.definitions),
         "log filters": [*logging.getLogger("torch._subclasses.fake_tensor").filters],
         "handler of Ctrl-C": signal.getsignal(signal.SIGINT),
-        "recursion limit": sys.getrecursionlimit(),
+        "recursion limit": max(sys.getrecursionlimit(), 2000),  # torch's code generator raises it to 2000
         "working directory": os.getcwd(),
-        "threads": [each for each in threading.enumerate() if not each.daemon],
+        "threads": [each for each in threading.enumerate() if not (each.daemon or _is_of_pool(each))],
     }
+
+
+def _is_of_pool(thread: threading.Thread) -> bool:
+    """Return whether a thread belongs to a pool, such as those in which torch's code generator compiles."""
+    return thread.name.startswith("ThreadPoolExecutor")
 
 
 def _is_hooks(name: str) -> bool:

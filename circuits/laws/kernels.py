@@ -29,7 +29,7 @@ def kernel(
     f: Any,
     /,
     *,
-    dtypes: Iterable[torch.dtype] = (torch.float64, torch.float32, *HALF_PRECISION),
+    dtypes: Iterable[torch.dtype] | None = None,
     sizes: Sizes | None = None,
     inputs: Mapping[str, Source] | None = None,
     seed: int = 0,
@@ -49,7 +49,9 @@ def kernel(
 
     Args:
         f: A circuit.
-        dtypes: The dtypes in which to compare; a dtype in which the circuit cannot compute is left out.
+        dtypes: The dtypes in which to compare; a dtype in which the circuit cannot compute is left out. None: float64
+            and float32, and half precision if the circuit itself has a kernel: over the layers of a model that calls
+            circuits with kernels, differences in rounding grow beyond any tolerance.
         sizes, inputs, seed, arguments: As for every law, see `circuits.laws`.
 
     Raises:
@@ -64,6 +66,8 @@ def kernel(
     subject = Subject("kernel", f, sizes, inputs, seed, arguments)
     if not any(circuit.has_kernel for circuit in circuits_in(subject)):
         raise DoesNotApply(f"laws.kernel: no circuit with a kernel runs in {subject.circuit.title}")
+    if dtypes is None:
+        dtypes = (torch.float64, torch.float32, *(HALF_PRECISION if subject.circuit.has_kernel else ()))
     for dtype in dtypes:
         converted = subject if dtype == subject.dtype else subject.to(dtype)
         if _can_compute(converted):
