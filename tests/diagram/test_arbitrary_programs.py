@@ -2,7 +2,7 @@
 
 The programs do what other people's code does (`programs.KINDS`): views, changes in place, copies, numbers read from
 data, questions about a tensor, state in modules and containers, modes. By hand, with more programs:
-`PROGRAMS=10000 pytest -m slow tests/diagram/test_arbitrary_programs.py`.
+`PROGRAMS=10000 pytest -m survey tests/diagram/test_arbitrary_programs.py`.
 """
 
 import copy
@@ -175,7 +175,7 @@ def test_each_step_alone(name: str) -> None:
     check([(name, 3, 1)], 0, 0, False)
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.parametrize("kind", KINDS)
 def test_diagrams_of_programs_are_right_or_refuse(kind: str) -> None:
     seeds = st.integers(0, 3)

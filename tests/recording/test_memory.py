@@ -81,7 +81,7 @@ def checked_text(number: int) -> None:
     check(torch.ones(2, 3), f"a{number} b")
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.parametrize("name", [*RUNS, "signed texts", "checked texts", "calls in one track"])
 def test_nothing_grows(name: str) -> None:
     """After half of the runs the bounded caches are full: the other half leaves as many objects as there were."""
