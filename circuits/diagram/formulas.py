@@ -17,6 +17,8 @@ from sympy.printing.str import StrPrinter
 from torch.fx.experimental.symbolic_shapes import eval_is_non_overlapping_and_dense
 from torch.utils._sympy.printers import PythonPrinter
 
+from circuits.errors import CircuitError
+
 
 class _TextPrinter(StrPrinter):
     """Print formulas for readers, with few parentheses: `h//2`, where torch has `((h//2))`."""
@@ -153,7 +155,7 @@ class _PythonPrinter(PythonPrinter):
     def _print_Function(self, expr: Any) -> str:
         name = type(expr).__name__.removeprefix("OpaqueUnaryFn_")
         if not hasattr(math, name):
-            raise NotImplementedError(f"torch's {name} in a formula of sizes")
+            raise CircuitError(f"torch's {name} in a size has no form in Python here: give the axes sizes")
         return f"math.{name}({', '.join(map(self._print, expr.args))})"
 
     _print_log = _print_exp = _print_Function

@@ -22,6 +22,9 @@ from circuits.recording.listener import Listener
 from circuits.recording.snapshot import Snapshot
 from circuits.recording.thread_modes import in_function_mode
 
+_MOST_SHARED = 100
+"""The number of objects that one copy may share; more are attempts at one that is made again in each attempt."""
+
 
 class FakeCopier:
     """Makes fake copies, and records the original of each copied module and tensor.
@@ -165,10 +168,13 @@ class FakeCopier:
         """Return a deep copy, in which objects that cannot be copied (locks, files, clients) are those of the user.
 
         Raises:
-            Exception: A module, a tensor or an iterator cannot be copied; an iterator would be used up.
+            Exception: A module, a tensor or an iterator cannot be copied; an iterator would be used up. Or too many
+                objects cannot.
         """
         kept = self.memo.setdefault(id(self.memo), [])
+        attempts = 0
         while True:
+            attempts += 1
             before, count = dict(self.memo), len(kept)
             try:
                 with self.listener.paused(), temporarily_clear_interpreter_stack():
@@ -176,7 +182,8 @@ class FakeCopier:
             except Exception as error:
                 part = _not_copied(error)
                 is_iterator = hasattr(part, "__next__") and not isinstance(part, io.IOBase)
-                if part is None or is_iterator or isinstance(part, (Tensor, nn.Module)) or id(part) in before:
+                cannot_share = is_iterator or isinstance(part, (Tensor, nn.Module)) or id(part) in before
+                if part is None or cannot_share or attempts > _MOST_SHARED:
                     raise
                 self.memo.clear()
                 self.memo |= before | {id(part): part}

@@ -12,29 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from circuits import circuit, rearrange, simplify, track
-from circuits.diagram import Diagram, size_rule
+from circuits.diagram import size_rule
 from circuits.errors import CircuitError
+from tests.recorded import Runs, tracked
 
 FIRST, SECOND = torch.tensor([1.0, -2, 3, 4, -5]), torch.tensor([-1.0, -2, 3, -4, -5])
 """Three positive numbers of five, and one."""
-
-
-class Runs(nn.Module):
-    """A module that calls a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
-
-
-def tracked(function: Callable[..., Any], *inputs: Tensor) -> Diagram:
-    model = Runs(function)
-    with track(model, to=None) as seen:
-        model(*inputs)
-    return seen.diagram
 
 
 def positive(x: Tensor) -> Tensor:

@@ -9,28 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import Diagram, trace, track
+from circuits import Diagram, trace
 from circuits.errors import CircuitError
+from tests.recorded import Runs, tracked
 
 FIRST = torch.tensor([[1.0, -2, 3, 4], [2, 3, 4, 5]])
 SECOND = -FIRST
-
-
-class Runs(nn.Module):
-    """A module that calls a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
-
-
-def tracked(model: nn.Module) -> Diagram:
-    with track(model, to=None) as seen:
-        model(FIRST)
-    return seen.diagram
 
 
 @torch.library.custom_op("circuits_tests::add_into", mutates_args=("total", "count"))
@@ -78,7 +62,7 @@ def writes_all(x: Tensor) -> Any:
 
 
 @pytest.mark.parametrize("function", [adds_into, sums_into, writes_all])
-@pytest.mark.parametrize("record", [lambda model: trace(model, FIRST), tracked])
+@pytest.mark.parametrize("record", [lambda model: trace(model, FIRST), lambda model: tracked(model, FIRST)])
 def test_an_operator_writes_to_its_arguments(
     function: Callable[[Tensor], Any], record: Callable[[nn.Module], Diagram]
 ) -> None:
@@ -89,7 +73,7 @@ def test_an_operator_writes_to_its_arguments(
 
 
 def test_what_an_operator_overwrites() -> None:
-    diagram = tracked(Runs(adds_into))
+    diagram = tracked(Runs(adds_into), FIRST)
     first, second = [box for box in diagram.walk() if "add_into" in box.label]
     assert first.mutates == tuple(value.number for value in first.inputs[1:])
     assert second.mutates == tuple(value.number for value in first.outputs)
@@ -104,7 +88,7 @@ class DoubleAndSum(torch.autograd.Function):
 
 
 def test_a_number_that_an_autograd_function_returns() -> None:
-    diagram = tracked(Runs(lambda x: torch.mul(*DoubleAndSum.apply(x, 3)[:2])))
+    diagram = tracked(Runs(lambda x: torch.mul(*DoubleAndSum.apply(x, 3)[:2])), FIRST)
     assert torch.equal(diagram(FIRST.flip(0)), FIRST.flip(0) * 40)
     for run in (diagram, diagram.function()):
         with pytest.raises(CircuitError, match=rf"DoubleAndSum at {__file__}:\d+ returned the numbers \(20, 3\)"):
@@ -139,7 +123,7 @@ class Calls(nn.Module):
 
 def test_a_method_of_a_scripted_module() -> None:
     model = Calls().requires_grad_(False)
-    diagram = tracked(model)
+    diagram = tracked(model, FIRST)
     model.scripted.linear.weight.mul_(2)
     for given in (FIRST, SECOND):
         assert torch.equal(diagram(given), model(given))

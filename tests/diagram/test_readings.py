@@ -1,34 +1,13 @@
 """Numbers that Python read from data in a tracked run: the diagram reads them again, and refuses other numbers."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from circuits import backward, simplify, track
-from circuits.diagram import Diagram
 from circuits.errors import CircuitError
-
-
-class Runs(nn.Module):
-    """A module that calls a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
-
-
-def tracked(function: Callable[..., Any], *inputs: Tensor) -> Diagram:
-    model = Runs(function)
-    with track(model, to=None) as seen:
-        model(*inputs)
-    return seen.diagram
+from tests.recorded import Runs, tracked
 
 
 def branch(x: Tensor) -> Tensor:

@@ -229,3 +229,18 @@ def test_optional_arguments_of_a_circuit_are_still_given_by_keyword() -> None:
     diagram = trace(scaled, by=by)
     assert by == [3.0]
     assert torch.equal(diagram(torch.ones(2), by=[3.0]), 3 * torch.ones(2))
+
+
+def test_a_part_that_cannot_be_copied_and_is_made_again_at_each_attempt_is_refused() -> None:
+    class Part:
+        def __reduce__(self) -> Any:
+            raise TypeError("no copy")
+
+    class Whole:
+        def __reduce__(self) -> Any:
+            return Whole, (), {"part": Part()}
+
+    model = nn.Linear(4, 3)
+    model.whole = Whole()  # type: ignore[assignment]
+    with pytest.raises(CircuitError, match="cannot be copied, so it cannot be traced: no copy"):
+        trace(model, torch.ones(2, 4))

@@ -13,19 +13,9 @@ from torch.ao.nn import quantized
 
 from circuits import trace, track
 from circuits.errors import CircuitError
+from tests.recorded import Runs
 
 X = torch.tensor([[1.0, -2, 3, 4], [2, 3, 4, 5]])
-
-
-class Runs(nn.Module):
-    """A module that calls a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
 
 
 @torch.library.custom_op("circuits_tests::without_fake_form", mutates_args=())
