@@ -241,6 +241,6 @@ def test_a_part_that_cannot_be_copied_and_is_made_again_at_each_attempt_is_refus
             return Whole, (), {"part": Part()}
 
     model = nn.Linear(4, 3)
-    model.whole = Whole()  # type: ignore[assignment]
+    vars(model)["whole"] = Whole()
     with pytest.raises(CircuitError, match="cannot be copied, so it cannot be traced: no copy"):
         trace(model, torch.ones(2, 4))
