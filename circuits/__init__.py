@@ -5,6 +5,9 @@ All public names are here. README.md, "How the code is laid out", describes the 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """
 
+import warnings
+from pathlib import Path
+
 from circuits import laws, moved
 from circuits.algebra import LinearMap, as_linear
 from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
@@ -17,6 +20,8 @@ from circuits.recording import Seen, Tracker, trace, track
 from circuits.signature import Signature
 from circuits.verbs import einsum, rearrange, reduce, repeat
 from circuits.windows import Window, fold, transposed, unfold
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Box",
@@ -57,3 +62,10 @@ __all__ = [
 ]
 
 moved.alias_former_names()
+
+if (Path(__file__).parent / "core").exists():  # the other distribution's: no folder of this one is called so
+    warnings.warn(
+        "another distribution, `circuits`, is installed into the folder of neural-circuit-diagrams: uninstall one of"
+        " the two, then install the other again",
+        stacklevel=2,
+    )

@@ -8,6 +8,20 @@ such as `F.cross_entropy` take. `save` writes a model to a file, and `load` retu
 
 import sys
 
+import circuits
+
+if not hasattr(circuits, "find_circuit"):
+    raise ImportError(
+        f"models: {circuits} is of another distribution, `circuits`; uninstall that, then install"
+        " neural-circuit-diagrams again"
+    )
+
+from circuits import models as _models  # this folder, loaded under the name that its modules have
+
+if _models.__name__ != __name__:  # it was found as `models`: the name of the same modules
+    for _name in [name for name in sys.modules if f"{name}.".startswith(f"{_models.__name__}.")]:
+        sys.modules[_name.removeprefix("circuits.")] = sys.modules[_name]
+
 from .attention import MultiHeadAttention
 from .conv_attention import ConvAttention
 from .convolution import Convolution, SeparableConvolution, TransposedConvolution
@@ -60,4 +74,4 @@ _FORMER = {
 """Former names of modules, with the present ones: files that were pickled with a former name can still be loaded."""
 
 for _former, _now in _FORMER.items():
-    sys.modules[f"{__name__}.{_former}"] = sys.modules[f"{__name__}.{_now}"]
+    sys.modules[f"circuits.models.{_former}"] = sys.modules[f"circuits.models.{_now}"]

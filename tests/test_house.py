@@ -35,10 +35,10 @@ def test_import_from_elsewhere_finds_this_repository(package: str) -> None:
 
 
 def test_version_is_the_same_everywhere() -> None:
-    assert version(PROJECT["name"]) == PROJECT["version"]
+    assert version(PROJECT["name"]) == circuits.__version__
     latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert latest
-    assert latest[1] == PROJECT["version"]
+    assert latest[1] == circuits.__version__
 
 
 def test_license_is_stated_and_shipped() -> None:
@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_two_packages_typed_and_nothing_else(tmp_path: Path)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"circuits/__init__.py", "circuits/py.typed", "models/__init__.py", "models/py.typed"} <= set(names)
-    dist_info = f"{PROJECT['name'].replace('-', '_')}-{PROJECT['version']}.dist-info"
+    dist_info = f"{PROJECT['name'].replace('-', '_')}-{circuits.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"circuits", "models", dist_info}
 
 
