@@ -71,7 +71,7 @@ def test_every_python_block_does_what_it_shows(tmp_path: Path, monkeypatch: pyte
 
 
 def test_every_block_is_one_that_is_checked() -> None:
-    assert {block.kind for block in BLOCKS} <= {"python", "text", "bash"}
+    assert {block.kind for block in BLOCKS} <= {"python", "text", "bash", "bibtex"}
     shown = [block.shown for block in PYTHON if block.shown]
     assert [block.text for block in BLOCKS if block.kind == "text"] == shown, "a text block that no code prints"
 
