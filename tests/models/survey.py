@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from circuits import Diagram, backward, trace, track
-from tests.conftest import assert_unchanged, snapshot
+from tests.conftest import assert_unchanged, equal_numbers, snapshot
 
 WRONG = "WRONG: "
 """The start of a reason that says that a recording was wrong without an error, or changed something."""
@@ -264,7 +264,10 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _equal(wanted: Any, found: Any, message: str, exactly: bool = True) -> None:
-    """Assert that two results have the same types and the same tensors: bit for bit, or up to rounding."""
+    """Assert that two results have the same types and the same tensors: bit for bit, or up to rounding.
+
+    Up to rounding is what `torch.testing.assert_close` allows for float32, in which the models compute.
+    """
     ones, spec = _pytree.tree_flatten(wanted)
     others, other_spec = _pytree.tree_flatten(found)
     assert spec == other_spec, f"{message}: {spec} and {other_spec}"
@@ -272,9 +275,8 @@ def _equal(wanted: Any, found: Any, message: str, exactly: bool = True) -> None:
         assert type(one) is type(other), f"{message}: {type(one)} and {type(other)}"
         if isinstance(one, Tensor):
             assert (one.shape, one.dtype) == (other.shape, other.dtype), f"{message}: {one.shape} and {other.shape}"
-            is_same = torch.equal(one.nan_to_num(), other.nan_to_num())
             is_near = not exactly and torch.allclose(one, other, rtol=1.3e-6, atol=1e-5, equal_nan=True)
-            assert is_same or is_near, f"{message} by {_distance(one, other)}"
+            assert equal_numbers(one, other) or is_near, f"{message} by {_distance(one, other)}"
 
 
 def _distance(one: Tensor, other: Tensor) -> str:

@@ -8,11 +8,12 @@ import importlib.util
 import os
 import random
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from circuits import Diagram, trace
 from tests.models.other_peoples_models import LIBRARIES, shares
@@ -97,21 +98,28 @@ def test_the_table_of_shares() -> None:
 
 
 class Off:
-    """A diagram whose result is off by a little."""
+    """A diagram whose result is changed."""
 
-    def __init__(self, diagram: Diagram) -> None:
-        self.diagram = diagram
+    def __init__(self, diagram: Diagram, change: Callable[[Tensor], Tensor]) -> None:
+        self.diagram, self.change = diagram, change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.diagram, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.diagram(*args, **kwargs) + 1e-3
+        return self.change(self.diagram(*args, **kwargs))
 
 
-def test_a_wrong_result_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.models.survey.trace", lambda *args, **kwargs: Off(trace(*args, **kwargs)))
-    found = survey(ENTRIES["Linear"])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("Linear", lambda y: y + 1e-3), ("ReLU", lambda y: y.masked_fill(y == 0, torch.nan))],
+    ids=["off by a little", "nan in place of 0"],
+)
+def test_a_wrong_result_is_found(
+    name: str, change: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.models.survey.trace", lambda *args, **kwargs: Off(trace(*args, **kwargs), change))
+    found = survey(ENTRIES[name])
     assert {way for way, reason in found.items() if reason.startswith(WRONG)} == {"again", "free batch"}
 
 
