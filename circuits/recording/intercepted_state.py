@@ -2,7 +2,7 @@
 
 Those of the default random number generator become boxes, so that a diagram seeds and restores it as the code does.
 A mode that the code reads (`torch.is_grad_enabled()`) becomes a `PropertyGuard`. Hooks on the tensors that autograd
-saves become a setting of the calls made under them.
+saves, and an inference mode that the code enters, become settings of the calls made under them.
 """
 
 import functools
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.grad_mode import inference_mode
 from torch.autograd.graph import saved_tensors_hooks
 
 from circuits import switch
@@ -50,6 +51,15 @@ def _record_mode(listener: Listener, frame: FrameType, function: Any, args: Any,
     if is_read and not listener.settings.has_set(_MODES[function.__name__]):
         listener.property_reads.note(function, args, kwargs, found)
     return found
+
+
+def _record_inference_mode(listener: Listener, _: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
+    """Note that the code enters or exits inference mode."""
+    if function.__name__ == "__exit__":
+        listener.settings.exit_inference_mode(args[0])
+    elif _is_code_of_run(listener):
+        listener.settings.enter_inference_mode(args[0])
+    return call()
 
 
 def _record_hooks(listener: Listener, _: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
@@ -109,6 +119,7 @@ STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
         for holder in (torch, torch.random)
     ],
     *[(torch, name, _interception(_record_mode)) for name in _MODES],
+    *[(inference_mode, name, _interception(_record_inference_mode)) for name in ("__enter__", "__exit__")],
     (FakeTensor, "device", _intercept_device),
     *[(saved_tensors_hooks, name, _interception(_record_hooks)) for name in ("__enter__", "__exit__")],
 )

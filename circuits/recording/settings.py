@@ -26,8 +26,9 @@ _any_autocast = torch._C._is_any_autocast_enabled
 class Settings:
     """The settings of one run, compared with those where the run began.
 
-    torch passes `_set_grad_enabled` to function modes, so it is known whether the code has set the gradient mode even
-    if it is as before. The other settings are compared.
+    A gradient or inference mode that the code has set belongs to it even if it is as before: torch passes
+    `_set_grad_enabled` to function modes, and `intercepted_state` notes inference mode. The others are compared: code
+    that sets a default dtype back to what it was has not chosen it.
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,12 @@ class Settings:
         self._last: Any = self._start
         self._gradients: bool | None = None
         self._saved_tensors_hooks: list[Any] = []
+        self._inference_modes: list[Any] = []
         self._before: WeakKeyDictionary[Any, bool | None] = WeakKeyDictionary()
         self._current: tuple[Setting, ...] = ()
 
     def current(self) -> tuple[Setting, ...]:
-        """Return the settings that the code has changed, each with its value."""
+        """Return the settings that the code has set, each with its value."""
         found = _read()
         if found != self._last:
             self._last, self._current = found, self._changed(found)
@@ -60,6 +62,16 @@ class Settings:
             if context is not None:
                 self._before.setdefault(context, self._gradients)
             self._gradients = enabled
+        self._last = None
+
+    def enter_inference_mode(self, context: Any) -> None:
+        """Note that the code enters a context manager `torch.inference_mode`."""
+        self._inference_modes.append(context)
+        self._last = None
+
+    def exit_inference_mode(self, context: Any) -> None:
+        """Note that the code exits such a context manager."""
+        self._inference_modes = [each for each in self._inference_modes if each is not context]
         self._last = None
 
     def begin_hooks(self, hooks: Any) -> None:
@@ -90,7 +102,7 @@ class Settings:
         enabled, inference, dtype, device, nesting, autocast = found
         start_enabled, start_inference, start_dtype, start_device, start_nesting, _ = self._start
         settings: list[Setting] = []
-        if inference != start_inference:
+        if inference != start_inference or self._inference_modes:
             settings.append(("inference", inference))
             start_enabled = not inference
         if enabled != start_enabled or self._gradients is not None:

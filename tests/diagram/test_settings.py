@@ -65,6 +65,17 @@ def quiet_from_here(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x) + y
 
 
+def partly_quiet(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        mean = layer(x).mean(-1, keepdim=True)
+    return layer(x) - mean
+
+
+def in_inference_mode(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return layer(x)
+
+
 def mean_in_inference_mode(layer: nn.Module, x: Tensor) -> Tensor:
     with torch.inference_mode():
         mean = x.mean(-1, keepdim=True)
@@ -111,8 +122,8 @@ def default_device(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x) * len(shape) * torch.ones(3) * len(other)
 
 
-RUNS = [force, one_step, quiet, quiet_from_here, mean_in_inference_mode, without_autocast, transform,
-        transform_in_autocast, recomputed, default_dtype, default_device]  # fmt: skip
+RUNS = [force, one_step, quiet, quiet_from_here, partly_quiet, in_inference_mode, mean_in_inference_mode,
+        without_autocast, transform, transform_in_autocast, recomputed, default_dtype, default_device]  # fmt: skip
 
 
 def diagrams(model: nn.Module, x: Tensor) -> list[Callable[[Tensor], Tensor]]:
@@ -201,9 +212,15 @@ def test_a_mode_that_the_code_has_set_itself_is_not_compared() -> None:
     def run(x: Tensor) -> Tensor:
         return x * 2 if torch.is_grad_enabled() else x * 3
 
-    diagram = trace(run, torch.ones(3))
-    with torch.no_grad():
-        assert torch.equal(diagram(torch.ones(3)), torch.full((3,), 3.0))
+    @torch.autocast("cpu", dtype=torch.bfloat16)
+    def run_in_autocast(x: Tensor) -> Tensor:
+        return x * 3 if torch.is_autocast_enabled("cpu") else x * 2
+
+    for function in (run, run_in_autocast):
+        diagram = trace(function, torch.ones(3))
+        for mode in ("as it is", "no_grad", "autocast"):
+            with MODES[mode]():
+                assert torch.equal(diagram(torch.ones(3)), torch.full((3,), 3.0))
 
 
 # Random numbers ------------------------------------------------------------------------------------------------------
