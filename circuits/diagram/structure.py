@@ -7,7 +7,7 @@ value with a description and collects the tensor at each wire.
 """
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -161,20 +161,22 @@ def wires(description: Any) -> tuple[int, ...]:
     return tuple([leaf.number for leaf in leaves(description) if isinstance(leaf, Wire)])
 
 
-def unopened(description: Any, where: str) -> Iterator[tuple[str, Any]]:
+def unopened(description: Any, where: str, known: Container[int] = ()) -> Iterator[tuple[str, Any]]:
     """Yield each part of a described value that may hold tensors where `describe` does not look, with its name.
 
     These are all values but containers, plain values, classes and enum members: such as an iterator, a numpy array, or
-    an instance of a class that has more state than its attributes.
+    an instance of a class that has more state than its attributes. Objects whose `id` is in `known` are left out.
     """
+    if id(description) in known:
+        return
     if isinstance(description, Struct) and not is_rebuilt(description.kind):
         yield where, description
     elif isinstance(description, Struct):
         for key, part in zip(description.keys or range(len(description.parts)), description.parts, strict=True):
-            yield from unopened(part, _part_name(where, key))
+            yield from unopened(part, _part_name(where, key), known)
     elif isinstance(description, (tuple, list, frozenset, set)) and not isinstance(description, (Wire, Scalar)):
         for part in description:
-            yield from unopened(part, where)
+            yield from unopened(part, where, known)
     elif not isinstance(description, (Wire, Scalar, type, enum.Enum, slice, range, Mapping, *PLAIN_TYPES)):
         yield where, description
 

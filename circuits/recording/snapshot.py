@@ -159,8 +159,8 @@ class Snapshot:
             return None if value is not top and id(value) in self._seen else split(value, kind)
 
         described = describe(value, wire, split_new)
-        for where, part in unopened(described, name):
-            if id(part) not in self._seen and part is not NOTHING:
+        for where, part in unopened(described, name, self._seen):
+            if part is not NOTHING:
                 self.refusal = (
                     f"the run keeps an object of type {kind_of(part).__name__} in {where} (if it does so only once, "
                     "call the original, and record it then)"

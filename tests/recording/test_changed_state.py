@@ -3,6 +3,7 @@
 
 import collections
 import copy
+import functools
 import pickle
 import types
 from collections.abc import Callable
@@ -226,6 +227,103 @@ def test_a_hook_that_refers_to_its_model() -> None:
             assert torch.equal(model.kept["relu"], expected)
 
 
+@pytest.mark.parametrize("kind", ["trace", "track"])
+def test_a_hook_that_writes_to_a_dict_that_nothing_else_holds(kind: str) -> None:
+    outside: dict[str, Tensor] = {}
+    model, x, y = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.rand(2, 4), torch.rand(2, 4)
+    model[0].register_forward_hook(lambda module, args, out: outside.update(linear=out))
+    diagram = _recorded(kind, model, x)
+    assert (outside == {}) == (kind == "trace")
+    outside.clear()
+    diagram(y)
+    assert torch.equal(outside["linear"], model[0](y))
+
+
+@pytest.mark.parametrize("kind", ["trace", "track"])
+@pytest.mark.parametrize("make", [lambda x: [x], lambda x: {0: x}, lambda x: types.SimpleNamespace(x=x)])
+def test_an_object_from_before_is_bound_and_not_copied(make: Callable[[Tensor], Any], kind: str) -> None:
+    """And the object that was bound before is changed, although the code does not hold it any more."""
+
+    class Binds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = make(torch.zeros(2)), make(torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            before = self.first
+            self.first = self.second
+            held = vars(before) if isinstance(before, types.SimpleNamespace) else before
+            held[next(iter(held)) if isinstance(held, dict) else 0] = x * 3
+            return x + 1
+
+    model, x = Binds(), torch.rand(2)
+    first, second = model.first, model.second
+    diagram = _recorded(kind, model, x)
+    model.first = first
+    diagram(x + 1)
+    assert model.first is model.second is second
+    assert (f"{first}", f"{second}") == (f"{make((x + 1) * 3)}", f"{make(torch.ones(2))}")
+
+
+@pytest.mark.parametrize("make", [lambda: [1], lambda: {1}, lambda: collections.deque([1], maxlen=3)])
+def test_a_container_around_a_function_has_its_contents_back(make: Callable[[], Any]) -> None:
+    outside = make()
+
+    def function(x: Tensor) -> Tensor:
+        (outside.add if isinstance(outside, set) else outside.append)(2)
+        return x * len(outside)
+
+    trace(function, torch.ones(2))
+    assert outside == make()
+
+
+def test_the_keywords_of_a_partial_have_their_contents_back() -> None:
+    def function(x: Tensor, kept: dict[str, Any]) -> Tensor:
+        kept["x"] = x
+        return x * 2
+
+    kept = {"x": torch.zeros(2)}
+    before = kept["x"]
+    trace(functools.partial(function, kept=kept), torch.ones(2))
+    assert kept["x"] is before
+
+
+def test_a_lazy_module_changes_its_state() -> None:
+    class Keeps(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            self.last = super().forward(input)
+            return self.last
+
+    class LazyKeeps(nn.LazyLinear):
+        cls_to_become = Keeps
+
+    model: Any = LazyKeeps(3)
+    x = torch.rand(2, 4)
+    with track(model, to=None) as seen:
+        model(x)
+    del model.last
+    y = seen.diagram(x)
+    assert model.last is y
+
+
+@pytest.mark.parametrize("way", [_assigns_a_buffer, _keeps_a_hidden_state, _writes_to_a_dict, _writes_to_a_list])
+def test_a_backward_circuit_changes_no_state(way: Any) -> None:
+    model, x = Stateful(way), torch.rand(3, requires_grad=True)
+    y = copy.deepcopy(model)(x)
+    (expected,) = torch.autograd.grad(y.sum(), x)
+    before = model.state()
+    torch.testing.assert_close(backward(model, x.detach())(x.detach(), torch.ones_like(y))["x"], expected)
+    assert model.state() == before
+
+
+def test_a_tensor_that_is_not_there_any_more() -> None:
+    model = Stateful(lambda model, x: x + model.log[0])
+    diagram = trace(model, torch.ones(3))
+    model.log.clear()
+    with pytest.raises(CircuitError, match=r"Stateful.log: the recorded run read a tensor at 0, and now there is none"):
+        diagram(torch.ones(3))
+
+
 def test_a_function_that_writes_to_a_dict_around_it() -> None:
     kept: dict[str, Any] = {"x": torch.zeros(2)}
 
@@ -294,6 +392,9 @@ ARGUMENTS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "pop": (_pops, lambda: {"k": torch.ones(1), "l": 2}),
     "list": (_appends, list),
     "deque": (_appends, collections.deque),
+    "deque with contents": (_appends, lambda: collections.deque([torch.zeros(1)])),
+    "list with contents": (_appends, lambda: [torch.zeros(1)]),
+    "removal from a set": (lambda x, holder: holder.discard(1) or x, lambda: {1, 2}),
     "set of numbers": (lambda x, holder: holder.add(3) or x, lambda: {1}),
     "inside containers": (_writes_deep, lambda: {"a": [{"b": []}]}),
 }
