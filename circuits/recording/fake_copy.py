@@ -95,7 +95,11 @@ class FakeCopier:
                         held[key] = self._with_copied_closure(value)
 
     def _with_copied_closure(self, function: types.FunctionType) -> types.FunctionType:
-        """Return a function whose free variables have copies of the values; what cannot be copied is shared."""
+        """Return a function whose free variables have copies of the values; what cannot be copied is shared.
+
+        Raises:
+            CircuitError: A value is an iterator that cannot be copied.
+        """
         if id(function) in self.memo:
             return self.memo[id(function)]
         cells = tuple([types.CellType() for _ in function.__closure__ or ()])
@@ -107,16 +111,24 @@ class FakeCopier:
         self.memo[id(function)] = copied
         for old, new in zip(function.__closure__ or (), cells, strict=True):
             with contextlib.suppress(ValueError):  # The variable is not assigned yet.
-                new.cell_contents = self._copy_or_share(old.cell_contents)
+                new.cell_contents = self._copy_or_share(old.cell_contents, function.__qualname__)
         return copied
 
-    def _copy_or_share(self, value: Any) -> Any:
+    def _copy_or_share(self, value: Any, holder: str) -> Any:
         if isinstance(value, types.FunctionType):
             return self._with_copied_closure(value) if value.__closure__ else value
         try:
             return self._copy(value)
-        except Exception:
+        except Exception as error:  # Whatever the method raises by which a class copies itself.
+            if _is_iterator(_not_copied(error)):
+                raise CircuitError(f"{holder} refers to an iterator, which the trace would use up: {error}") from error
+            self._share(value)
             return value
+
+    def _share(self, value: Any) -> None:
+        """Note that the copies refer to this object of the user, so that the table says so."""
+        self._shared[type(value).__name__] = None
+        self.listener.record.shared = f"shares {', '.join(self._shared)}"
 
     def _record_originals(self) -> None:
         """Record the original of each copied tensor and module."""
@@ -181,15 +193,13 @@ class FakeCopier:
                     return in_function_mode(FakeCopyMode(self.mode), lambda: copy.deepcopy(value, self.memo))
             except Exception as error:
                 part = _not_copied(error)
-                is_iterator = hasattr(part, "__next__") and not isinstance(part, io.IOBase)
-                cannot_share = is_iterator or isinstance(part, (Tensor, nn.Module)) or id(part) in before
+                cannot_share = _is_iterator(part) or isinstance(part, (Tensor, nn.Module)) or id(part) in before
                 if part is None or cannot_share or attempts > _MOST_SHARED:
                     raise
                 self.memo.clear()
                 self.memo |= before | {id(part): part}
                 del kept[count:]
-                self._shared[type(part).__name__] = None
-                self.listener.record.shared = f"shares {', '.join(self._shared)}"
+                self._share(part)
 
     def restore_originals(self) -> None:
         """Replace the copies of objects in the record by the user's objects, and undo the changes of all others.
@@ -222,6 +232,11 @@ def _not_copied(error: BaseException) -> Any:
     return found
 
 
+def _is_iterator(value: Any) -> bool:
+    """Return whether a value is an iterator, which a run uses up; a file is not one here, although it has `next`."""
+    return hasattr(value, "__next__") and not isinstance(value, io.IOBase)
+
+
 def _with_original_owner(change: Change, copies: dict[int, Any]) -> Change:
     """Return a change in which each object that is a copy is replaced by its original."""
     owner = copies.get(id(change.place.owner), change.place.owner)
@@ -251,6 +266,7 @@ def _uncopied_part(module: nn.Module) -> str:
 
 
 def _can_be_copied(module: nn.Module) -> bool:
+    """Return whether a module can be copied; this only finds the place for a message, so any exception means no."""
     try:
         with FakeCopyMode(FakeTensorMode(allow_non_fake_inputs=True)):
             copy.deepcopy(module)

@@ -244,3 +244,28 @@ def test_a_part_that_cannot_be_copied_and_is_made_again_at_each_attempt_is_refus
     vars(model)["whole"] = Whole()
     with pytest.raises(CircuitError, match="cannot be copied, so it cannot be traced: no copy"):
         trace(model, torch.ones(2, 4))
+
+
+def hooked(value: Any) -> nn.Module:
+    """Return a module with a hook that refers to a value by a variable around it."""
+    model = nn.Linear(4, 3)
+    model.register_forward_hook(
+        lambda module, args, out: out * next(value) if hasattr(value, "send") else value and out
+    )
+    return model
+
+
+def test_a_generator_that_a_hook_refers_to_is_not_used_up() -> None:
+    numbers = (n for n in (2.0, 3.0))
+    with pytest.raises(CircuitError, match="<lambda> refers to an iterator, which the trace would use up"):
+        trace(hooked(numbers), torch.ones(2, 4))
+    assert next(numbers) == 2
+
+
+def test_a_table_says_what_a_hook_shares_because_it_cannot_be_copied() -> None:
+    class Part(nn.Module):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError("no copy")
+
+    assert "shares Part" in str(trace(hooked(Part()), torch.ones(2, 4)))
+    assert "shares lock" in str(trace(hooked(threading.Lock()), torch.ones(2, 4)))
