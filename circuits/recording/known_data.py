@@ -114,7 +114,7 @@ class KnownData:
             if known is None:
                 return None
             found[id(tensor)] = known
-        if any(isinstance(leaf, (SymInt, SymFloat, SymBool, torch.Generator)) for leaf in leaves):
+        if any(isinstance(leaf, (SymInt, SymFloat, SymBool)) for leaf in leaves):
             return None
         return found
 
@@ -147,9 +147,7 @@ class KnownData:
         listener, where = self.listener, user_line()
         with no_dispatch():
             found = known.data.item()
-        call = Call(reading(Tensor.item, found, where), (listener.values.wire(tensor),), {}, "", where)
-        call.settings = listener.settings.current()
-        listener.emit(call)
+        listener.emit(Call(reading(Tensor.item, found, where), (listener.values.wire(tensor),), {}, "", where))
         return found
 
     def _forget(self, tensors: Iterable[Tensor]) -> None:
@@ -169,8 +167,7 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], known: d
 
 def _is_small(tensor: Tensor) -> bool:
     """Return whether the data of a tensor is kept: it is on the CPU and has few elements."""
-    is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    return is_plain and all(type(size) is int for size in tensor.shape) and tensor.numel() <= _LIMIT
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.numel() <= _LIMIT
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -35,6 +35,15 @@ class SavesDoubled(nn.Module):
         return y.sin()
 
 
+class SavesInnermost(SavesDoubled):
+    """Of two nested pairs of hooks autograd uses the inner one, then the outer one again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved * 3, lambda saved: saved):
+            y = super().forward(x)
+            return self.layer(y).exp()
+
+
 def with_module_hook(register: Callable[..., Any], hook: Callable[..., Any]) -> nn.Module:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     register(model[1], hook)
@@ -59,6 +68,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "of a parameter": (with_parameter_hook, "weight has a hook on its gradient"),
     "of saved tensors": (SavesDoubled, r"linear at .*:\d+ runs under torch.autograd.graph.saved_tensors_hooks"),
+    "of saved tensors, nested": (SavesInnermost, r"linear at .*:\d+ runs under torch.autograd.graph.saved_tensors"),
 }
 
 
@@ -98,6 +108,20 @@ def test_a_hook_that_may_hold_values_of_the_run_is_not_registered_again() -> Non
             diagram(x)
         with torch.no_grad():
             torch.testing.assert_close(diagram(x), model.layer(x).sin())
+
+
+def test_hooks_of_saved_tensors_that_may_hold_values_of_the_run() -> None:
+    factor = torch.tensor(3.0)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved * factor, lambda saved: saved):
+            return x.exp()
+
+    diagram, x = trace(run, torch.rand(3)), torch.rand(3)
+    with pytest.raises(CircuitError, match=r"gave autograd the hook .*<lambda>, which may hold values of that run"):
+        diagram(x)
+    with torch.no_grad():
+        torch.testing.assert_close(diagram(x), x.exp())
 
 
 def test_a_computed_value_is_no_leaf_where_gradients_flow() -> None:

@@ -63,6 +63,8 @@ READ: dict[str, Callable[[Tensor], Any]] = {
     "concatenation": lambda x: torch.cat([positive(x), x]).shape[0] * x,
     "squeeze": lambda x: x * 2 if (x > 0).nonzero().squeeze().dim() == 0 else x * 3,
     "rank after squeeze": lambda x: x * ((x > 0).nonzero().squeeze() * 2).ndim,
+    "a mask of bytes": lambda x: len(x[(x > 0).to(torch.uint8)]) * x,
+    "a numbered operation": lambda x: len(torch.ops.aten._unique2(x.clamp(min=0))[0]) * x,
     "nonzero": lambda x: len((x > 0).nonzero()) * x,
     "where": lambda x: len(torch.where(x > 0)[0]) * x,
     "argwhere": lambda x: len(torch.argwhere(x > 0)) * x,
@@ -109,6 +111,7 @@ def doubled(x: Tensor) -> Tensor:
     return x * 2
 
 
+@pytest.mark.filterwarnings("ignore:indexing with dtype torch.uint8")
 @pytest.mark.parametrize("name", READ)
 def test_another_size_is_refused_where_the_code_read_it(name: str) -> None:
     diagram = tracked(READ[name], FIRST)
@@ -132,6 +135,12 @@ def test_each_size_is_read_once_and_the_table_shows_where() -> None:
 
     diagram = tracked(code, FIRST)
     assert [row.split()[-2:] for row in str(diagram).splitlines() if "read" in row] == [["read", "(3,)"]]
+
+    def one_axis(x: Tensor) -> Tensor:
+        chosen = positive(x)
+        return x * chosen.size(0) * chosen.size(0)
+
+    assert str(tracked(one_axis, FIRST)).count("read 3") == 1
     stream = io.StringIO()
     model = Runs(code)
     with track(model, to=stream):
@@ -188,6 +197,27 @@ def test_a_box_that_is_called_as_a_whole_does_not_compare() -> None:
             assert torch.equal(seen.diagram(SECOND), model(SECOND))
 
 
+def test_a_box_with_a_backward_hook_does_not_compare_either() -> None:
+    """The diagram calls the module, so its reading is not run again, and the size is compared outside."""
+
+    class Inner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            chosen = positive(x)
+            return chosen * len(chosen)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+            self.inner.register_full_backward_hook(lambda *_: None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * len(self.inner(x))
+
+    with pytest.raises(CircuitError, match="by shape"):
+        tracked(Outer(), FIRST)(SECOND)
+
+
 def test_a_number_that_the_code_formats_is_read() -> None:
     diagram = tracked(lambda x: x * float(f"{x[0]:.1f}") + len(f"{x[:0]}"), FIRST)
     assert torch.equal(diagram(FIRST), FIRST + 10)
@@ -204,6 +234,7 @@ def test_the_users_functions_are_not_kept() -> None:
 def test_other_sizes_are_not_recorded() -> None:
     def code(x: Tensor) -> Tensor:
         chosen = x[1:, None][torch.tensor([0, 2])].repeat_interleave(2, 0).view(x.shape[0] - 1, -1)
+        chosen = torch.where(chosen > 0, chosen, 0) + F.one_hot(torch.zeros(len(chosen)).long(), chosen.shape[1])
         return torch.vmap(torch.sin)(chosen).reshape(len(chosen) * chosen.numel() // 4)
 
     assert "read" not in str(tracked(code, FIRST))

@@ -97,6 +97,21 @@ def test_a_model_that_reads_no_dtype_runs_in_another(dtype: torch.dtype) -> None
     assert torch.equal(diagram(x.to(dtype)), model(x.to(dtype)))
 
 
+def test_what_is_read_inside_a_transform_is_read_again() -> None:
+    """The diagram calls the code around a transform."""
+
+    def run(x: Tensor) -> Tensor:
+        return torch.vmap(lambda row: row * 2 if row.dtype == torch.float32 else row * 3)(x)
+
+    diagram = trace(run, X)
+    assert diagram.property_guards == ()
+    assert torch.equal(diagram(X.double()), run(X.double()))
+
+
+def test_a_property_of_a_tensor_outside_the_run_is_not_compared() -> None:
+    assert trace(lambda x: x.to(IMAGE.dtype), X).property_guards == ()
+
+
 class ReadsParameter(nn.Module):
     """The input in the dtype of the weight, as language models do it."""
 

@@ -95,6 +95,16 @@ def test_what_is_unseen_has_no_effect(way: Any, number: float, masked: str, name
 
 
 @both_ways
+def test_a_mask_of_a_wider_dtype_hides_what_overflows_in_the_dtype_of_the_queries(way: Any) -> None:
+    """-1e300 is -inf as a number of float32."""
+    query, key, value = (torch.randn(n, 3) for n in (2, 3, 3))
+    mask = torch.tensor([0.0, -1e300, 0.0], dtype=torch.float64).expand(2, 3)
+    nan_key, nan_value = [each.index_fill(0, torch.tensor(1), math.nan) for each in (key, value)]
+    with way():
+        torch.testing.assert_close(attention(query, nan_key, nan_value, mask), attention(query, key, value, mask))
+
+
+@both_ways
 def test_a_key_that_some_query_sees_is_not_hidden(way: Any) -> None:
     """NaN is replaced by zeros only where no query may attend to it."""
     query, key, value = (torch.randn(n, 3) for n in (2, 2, 2))

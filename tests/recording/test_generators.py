@@ -23,6 +23,31 @@ class Held(nn.Module):
         return x + torch.rand(x.shape, generator=self.generators[0])
 
 
+class Twice(Held):
+    """Draws twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(super().forward(x))
+
+
+class SeededBetween(Held):
+    """Seeds the generator between two draws."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.generators[0].manual_seed(1)
+        return super().forward(y)
+
+
+class Default(nn.Module):
+    """Draws from torch's default generator by its name."""
+
+    generator = torch.default_generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand(3, generator=torch.default_generator)
+
+
 class Seeded(Held):
     """Seeds the generator in each call."""
 
@@ -69,7 +94,7 @@ def generator_of(model: nn.Module) -> Generator:
 
 
 @pytest.mark.parametrize("record", RECORD)
-@pytest.mark.parametrize("kind", [Held, Global, Attribute])
+@pytest.mark.parametrize("kind", [Held, Twice, Global, Attribute, Default])
 def test_a_diagram_draws_from_the_generator_of_the_model(kind: type[nn.Module], record: str) -> None:
     model = kind()
     generator = generator_of(model)
@@ -84,7 +109,14 @@ def test_a_diagram_draws_from_the_generator_of_the_model(kind: type[nn.Module], 
 
 
 @pytest.mark.parametrize("record", RECORD)
-@pytest.mark.parametrize(("kind", "reason"), [(Made, "that the run made"), (Seeded, "whose state the run has set")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Made, "that the run made"),
+        (Seeded, "whose state the run has set"),
+        (SeededBetween, "whose state the run has set"),
+    ],
+)
 def test_a_generator_made_or_seeded_in_the_run_is_refused(kind: type[nn.Module], reason: str, record: str) -> None:
     diagram = RECORD[record](kind())
     assert "rand" in str(diagram)

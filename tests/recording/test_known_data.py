@@ -1,7 +1,10 @@
 """Data that no input has a say in: trace computes it, reads the state of a model, and refuses what is not known."""
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -60,6 +63,7 @@ KNOWN = [
     lambda x: x[torch.unique(torch.tensor([3, 1, 3]))],
     lambda x: x + 1 if _changed_through_a_view().sum() == 4 else x,
     lambda x: torch.vmap(lambda each: each + 1 if torch.ones(3).any() else each)(x),
+    lambda x: x + 1 if torch.ones(1 << 16).any() else x,
 ]
 
 
@@ -97,7 +101,22 @@ def _by_a_large_view(x: Tensor) -> Tensor:
     return number
 
 
+def _in_freed_memory(x: Tensor) -> Tensor:
+    """Python and torch give new tensors the addresses of freed ones."""
+    for _ in range(20):
+        torch.zeros(3)
+        if (x[:3] * 1).sum() > 0:
+            break
+    return x
+
+
 UNKNOWN = [
+    lambda x: x,
+    lambda x: x * 2,
+    _in_freed_memory,
+    lambda x: torch.zeros(3).resize_(9),
+    lambda x: torch.zeros(9).set_(x.untyped_storage(), 0, (9,)),  # type: ignore[call-overload]
+    lambda x: torch.ones((1 << 16) + 1),
     _by_view,
     _by_data,
     _by_out,
@@ -169,6 +188,64 @@ def test_running_statistics_are_refused() -> None:
     """Batch normalization writes to its buffers although torch's declaration of the operation does not say so."""
     with pytest.raises(CircuitError, match="depends on data"):
         trace(Normalized(), torch.randn(4, 3))
+
+
+def test_a_statistic_that_an_operation_updates_without_saying_so_is_refused() -> None:
+    """The declaration of this operation has no tensor that it writes to."""
+
+    def run(x: Tensor) -> Tensor:
+        mean, variance = torch.zeros(3), torch.ones(3)
+        y = torch.native_batch_norm(x, None, None, mean, variance, True, 0.1, 1e-5)[0]
+        return y if mean.sum() > 0 else -y
+
+    with pytest.raises(CircuitError, match="depends on data"):
+        trace(run, torch.randn(4, 3))
+
+
+def test_a_number_that_depends_on_a_free_size_is_refused() -> None:
+    with pytest.raises(CircuitError, match="depends on data"):
+        trace(lambda x: x + 1 if (torch.ones(3) * x.shape[0]).sum() > 9 else x, axes="n")
+
+
+ARRAY = np.array([1.0, 2.0])
+
+
+def test_memory_that_a_tensor_shares_with_an_array_is_not_written_to() -> None:
+    def run(x: Tensor) -> Tensor:
+        numbers = torch.as_tensor(ARRAY)
+        numbers += 1
+        return x + 1 if numbers.sum() > 4 else x
+
+    with contextlib.suppress(CircuitError):
+        trace(run, torch.ones(2))
+    assert ARRAY.tolist() == [1, 2]
+
+
+CALLS: list[int] = []
+
+
+@torch.library.custom_op("circuits_tests::counted", mutates_args=())
+def counted(x: Tensor) -> Tensor:
+    CALLS.append(1)
+    return x * 2
+
+
+@counted.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Calls(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * counted(torch.ones(2))
+
+
+def test_the_users_operators_do_not_run_in_a_trace() -> None:
+    """They may do anything besides returning a result."""
+    for function in (lambda x: x * counted(torch.ones(2)), Calls.apply):
+        trace(function, torch.ones(2))
+    assert not CALLS
 
 
 def test_a_number_that_needs_no_reading_stays_a_step_of_the_diagram() -> None:
