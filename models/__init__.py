@@ -1,9 +1,10 @@
 """Models of the paper's figures as PyTorch modules: one figure a file, to be read beside the figure.
 
 Every model takes `device=` and `dtype=` in its constructor, checks its inputs against its signature on every call, and
-is an ordinary `nn.Module`. The `forward` of a classifier or a language model computes its whole figure, which ends with
-a softmax, and returns probabilities; `logits` returns the unnormalized logits before that softmax, which loss functions
-such as `F.cross_entropy` take. `save` writes a model to a file, and `load` returns a model equal to the saved one.
+is an ordinary `nn.Module`. The `forward` of every classifier and language model returns logits, which loss functions
+such as `F.cross_entropy` take. Where the figure ends with a softmax, the whole figure is the circuit `probabilities`
+(MLP, IdentityResNet, LanguageModel, SequenceToSequence). The `forward` of ConvAttention returns the loss with which its
+example ends. `save` writes a model to a file, and `load` returns a model equal to the saved one.
 """
 
 import sys

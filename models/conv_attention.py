@@ -40,11 +40,11 @@ def squared_error(answer: Tensor, right: Tensor) -> Tensor:
 class ConvAttention(nn.Module):
     """Half the squared error of n numbers predicted from an image of i by j; the default sizes are the example's.
 
-    `C` is the convolution, whose output has y = i - p + 1 rows and m = j - q + 1 columns; `Lq`, `Lk` and `Lv` map each
-    row to a query, a key and a value, and `L` maps the y outputs of width v to the n numbers. The example multiplies by
-    its weights from the right: its W_Q is the transpose of `Lq.weight`. With n = 10, `logits` is a classifier of ten
-    classes. Weights, and the bias of `L`, are initialized as in nn.Conv2d and nn.Linear: uniform within
-    ±(number of inputs)^-½.
+    `forward` returns the loss, with which the example ends; `predict` returns the n numbers. `C` is the convolution,
+    whose output has y = i - p + 1 rows and m = j - q + 1 columns; `Lq`, `Lk` and `Lv` map each row to a query, a key
+    and a value, and `L` maps the y outputs of width v to the n numbers. The example multiplies by its weights from the
+    right: its W_Q is the transpose of `Lq.weight`. With n = 10, `predict` returns the logits of ten classes. Weights,
+    and the bias of `L`, are initialized as in nn.Conv2d and nn.Linear: uniform within ±(number of inputs)^-½.
 
     Parameters: pq + m(2k + v) + (yv + 1)n; 21 with the default sizes.
 
@@ -104,11 +104,11 @@ class ConvAttention(nn.Module):
         Raises:
             ShapeError: if the images are not i by j, or the number of targets is not n.
         """
-        return squared_error(self.logits(image), right)
+        return squared_error(self.predict(image), right)
 
     @circuit("... i j -> ... n", fixed="i j n")
-    def logits(self, image: Tensor) -> Tensor:
-        """Return the n predicted numbers, `... n`: the example's single number, or unnormalized logits of n classes."""
+    def predict(self, image: Tensor) -> Tensor:
+        """Return the n predicted numbers, `... n`: the example's single number, or the logits of n classes."""
         row = self.convolved(image)
         mixed = shared_out(self.Lq(row), self.Lk(row), self.Lv(row))
         return self.L(rearrange(mixed, "... y v -> ... (y v)"))

@@ -28,7 +28,9 @@ from .weights.files import savable
 
 @savable
 class LanguageModel(nn.Module):
-    """A decoder-only language model (GPT-style): for each of x tokens, the probability that each of v is next.
+    """A decoder-only language model (GPT-style): for each of x tokens, the logits of v tokens as the next.
+
+    `forward` returns logits, for loss functions such as F.cross_entropy; `probabilities` returns their softmax.
 
     Positions are rotary (RoPE) unless `learned_positions` is given. Embeddings and linear maps are initialized as in
     GPT-2: normal with standard deviation 0.02, or 0.02 (2 depth)^-½ for the projections into the residual stream, `Lo`
@@ -112,24 +114,24 @@ class LanguageModel(nn.Module):
 
     @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the probability of each token as the next one, after each prefix of `tokens`.
+        """Return the logits of each token as the next one, after each prefix of `tokens`.
 
         Args:
             tokens: Tokens 0 to v - 1, `... x`, of dtype torch.long.
 
         Returns:
-            Probabilities, `... x v`: entry [..., i, j] is that of token j after the first i + 1 tokens.
+            Logits, `... x v`: entry [..., i, j] is that of token j after the first i + 1 tokens.
 
         Raises:
             ShapeError: if the dtype is not torch.long.
             CircuitError: if there are more tokens than learned positions.
         """
-        return self.logits(tokens).softmax(-1)
+        return self._head_logits(self._hidden_states(tokens))
 
     @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Return the unnormalized logits `... x v` of the next token, of which `forward` returns the softmax."""
-        return self._head_logits(self._hidden_states(tokens))
+    def probabilities(self, tokens: Tensor) -> Tensor:
+        """Return the probability `... x v` of each token as the next one: the softmax of what `forward` returns."""
+        return self(tokens).softmax(-1)
 
     @circuit("... x -> ... x'", dtypes={"tokens": torch.long})
     @torch.no_grad()

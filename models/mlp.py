@@ -1,4 +1,4 @@
-"""The basic image recogniser: a multi-layer perceptron on the flattened image, which returns class probabilities.
+"""The basic image recogniser: a multi-layer perceptron on the flattened image.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 19: the model of PyTorch's introductory tutorial.
 """
@@ -14,11 +14,12 @@ from .weights.files import savable
 
 @savable
 class MLP(nn.Module):
-    """A multi-layer perceptron that classifies images of x by y into k classes (Figure 19).
+    """A multi-layer perceptron that classifies images of x by y into k classes; `probabilities` is Figure 19.
 
-    It has two hidden layers of m units with ReLU; the default sizes are the figure's. The first axis of an image is x,
-    as in the figure. Weights and biases are initialized as in nn.Linear: uniform within
-    ±(number of inputs of the layer)^-½.
+    `forward` returns the logits of the classes, for loss functions such as F.cross_entropy; `probabilities` returns
+    their softmax, with which the figure ends. The model has two hidden layers of m units with ReLU; the default sizes
+    are the figure's. The first axis of an image is x, as in the figure. Weights and biases are initialized as in
+    nn.Linear: uniform within ±(number of inputs of the layer)^-½.
 
     Parameters: (xy + 1)m + (m + 1)m + (m + 1)k; 669,706 with the default sizes.
 
@@ -60,7 +61,7 @@ class MLP(nn.Module):
 
     @circuit("... x y -> ... k", fixed="x y k")
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class, `... k`.
+        """Return the logits of the classes, `... k`; `probabilities` returns their softmax.
 
         Args:
             image: The images, `... x y`.
@@ -68,9 +69,9 @@ class MLP(nn.Module):
         Raises:
             ShapeError: if the images are not x by y.
         """
-        return self.logits(image).softmax(-1)
+        return self.linear_relu_stack(rearrange(image, "... x y -> ... (x y)"))
 
     @circuit("... x y -> ... k", fixed="x y k")
-    def logits(self, image: Tensor) -> Tensor:
-        """Return the unnormalized logits of the classes, `... k`; `forward` returns their softmax."""
-        return self.linear_relu_stack(rearrange(image, "... x y -> ... (x y)"))
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Return the probability of each class, `... k`: the whole of Figure 19. Argument and error as in `forward`."""
+        return self(image).softmax(-1)

@@ -95,9 +95,10 @@ class Block(nn.Module):
 
 @savable
 class IdentityResNet(nn.Module):
-    """Image classification by the identity residual network (Figure 26).
+    """Image classification by the identity residual network; `probabilities` is Figure 26.
 
-    `forward` returns the probability of each of k classes, `logits` the logits. h and w are multiples of 4, since two
+    `forward` returns the logits of k classes, for loss functions such as F.cross_entropy; `probabilities` returns their
+    softmax, with which the figure ends. h and w are multiples of 4, since two
     of the three blocks halve them. With `units=18` and three input channels this is the pre-activation ResNet-164. The
     weights of convolutions are initialized normal, with variance 2/(number of outputs of one input), their biases to 0
     and the norms to the identity (He et al. 2015); the last weight as in nn.Linear, uniform within ±(n4)^-½, its bias
@@ -163,16 +164,7 @@ class IdentityResNet(nn.Module):
 
     @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class, the softmax of `logits`.
-
-        Raises:
-            ShapeError: If h or w is not a multiple of 4.
-        """
-        return self.logits(image).softmax(-1)
-
-    @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
-    def logits(self, image: Tensor) -> Tensor:
-        """Return the unnormalized log-probability of each class, as F.cross_entropy takes it.
+        """Return the logits of the classes, `b k`; `probabilities` returns their softmax.
 
         Raises:
             ShapeError: If h or w is not a multiple of 4.
@@ -181,3 +173,8 @@ class IdentityResNet(nn.Module):
         for block in self.blocks:
             image = block(image)
         return self.linear(reduce(self.norm_activate(image), "b n h w -> b n", "mean"))
+
+    @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Return the probability of each class, `b k`: the whole of Figure 26. Errors are those of `forward`."""
+        return self(image).softmax(-1)

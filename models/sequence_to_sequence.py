@@ -25,7 +25,10 @@ from .weights.files import savable
 
 @savable
 class SequenceToSequence(nn.Module):
-    """An encoder-decoder transformer over tokens: the probabilities of the next target token, given x source tokens.
+    """An encoder-decoder transformer over tokens: the logits of the next target token, given x source tokens.
+
+    `forward` returns logits, for loss functions such as F.cross_entropy; `probabilities`, the whole of Figure 1,
+    returns their softmax.
 
     The default sizes are those of the paper's base model. The embedding is initialized normal with variance 1/m,
     everything else as in Transformer.
@@ -105,28 +108,28 @@ class SequenceToSequence(nn.Module):
         dtypes={"source": torch.long, "target": torch.long},
     )
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the probability of each token as the next one, after each prefix of the target.
+        """Return the logits of each token as the next one, after each prefix of the target.
 
         Args:
             source: Tokens 0 to v - 1, `... x`, of dtype torch.long.
             target: Tokens 0 to v - 1, `... y`, of dtype torch.long.
 
         Returns:
-            Probabilities, `... y v`: entry [..., i, j] is that of token j after the first i + 1 target tokens.
+            Logits, `... y v`: entry [..., i, j] is that of token j after the first i + 1 target tokens.
 
         Raises:
             ShapeError: if leading axes have different sizes, or a dtype is not torch.long.
         """
-        return self.logits(source, target).softmax(-1)
+        return self._head_logits(self._decode(target, self._encode(source), source))
 
     @circuit(
         "... x, ... y -> ... y v",
         fixed={"v": "vocabulary"},
         dtypes={"source": torch.long, "target": torch.long},
     )
-    def logits(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the unnormalized logits `... y v` of the next token, of which `forward` returns the softmax."""
-        return self._head_logits(self._decode(target, self._encode(source), source))
+    def probabilities(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return the probability `... y v` of each token as the next one: the softmax of what `forward` returns."""
+        return self(source, target).softmax(-1)
 
     @circuit("... x, ... y -> ... y'", dtypes={"source": torch.long, "target": torch.long})
     @torch.no_grad()

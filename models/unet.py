@@ -2,7 +2,7 @@
 
 Convolutions are padded, so that the output has the h and w of the input. The figure saves C₁ to C₄ but loads only C₄,
 C₃ and C₂; Ronneberger's network loads all four, which is the default here. The figure ends with the last convolution,
-whose output is `logits`; `forward` applies Ronneberger's softmax over the classes to it.
+and so does `forward`, which returns its output: logits. Ronneberger's softmax over the classes is part of the loss.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 27; Ronneberger et al. 2015, U-Net: Convolutional Networks
 for Biomedical Image Segmentation.
@@ -90,9 +90,9 @@ class UpScaleBlock(nn.Module):
 class UNet(nn.Module):
     """Semantic segmentation by a UNet (Figure 27, with four skip connections).
 
-    `forward` returns the probability of each of k classes at every pixel, `logits` the logits. h and w are multiples of
-    16. Weights are initialized normal with variance 2/(number of inputs of one output), as in Ronneberger et al. and He
-    et al. 2015, and biases to 0.
+    `forward` returns the logits of k classes at every pixel, for loss functions such as F.cross_entropy. h and w are
+    multiples of 16. Weights are initialized normal with variance 2/(number of inputs of one output), as in Ronneberger
+    et al. and He et al. 2015, and biases to 0.
 
     Parameters, with n channels, c input channels and k classes: 7574n² + 107n + 9cn + (n + 1)k; with three skip
     connections 7547n² + 105n + 9cn + (n + 1)k. The defaults have 31,030,658.
@@ -169,16 +169,7 @@ class UNet(nn.Module):
 
     @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class at every pixel, the softmax of `logits` over the classes.
-
-        Raises:
-            ShapeError: If h or w is not a multiple of 16.
-        """
-        return self.logits(image).softmax(-3)
-
-    @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
-    def logits(self, image: Tensor) -> Tensor:
-        """Return the unnormalized log-probability of each class at every pixel, as F.cross_entropy takes it.
+        """Return the logits of the classes at every pixel, `b k h w`; probabilities are their softmax over k.
 
         Raises:
             ShapeError: If h or w is not a multiple of 16.

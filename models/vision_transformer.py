@@ -92,7 +92,8 @@ class Patches(nn.Module):
 class VisionTransformer(VisionTransformerConversions):
     """Vision transformer for image classification, with n classes (Dosovitskiy et al., Figure 1).
 
-    An image is cut into i by j patches; these and the class token, if any, are x vectors. The defaults are ViT-B/16.
+    `forward` returns the logits of the classes, for loss functions such as F.cross_entropy. An image is cut into i by j
+    patches; these and the class token, if any, are x vectors. The defaults are ViT-B/16.
 
     Weights are initialized as in the paper's code: linear maps uniform within ±√(6 / (inputs + outputs)), `patches` as
     in Patches, positions normal with standard deviation 0.02; the class token, biases and the head as 0, so that
@@ -182,7 +183,7 @@ class VisionTransformer(VisionTransformerConversions):
 
     @circuit("b c (i p) (j p) -> b n", fixed="c i j p n")
     def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class, `b n`.
+        """Return the logits of the classes, `b n`; `features` returns the vectors from which the head computes them.
 
         Args:
             image: The images, `b c (i p) (j p)`, of the size given to the constructor.
@@ -190,11 +191,6 @@ class VisionTransformer(VisionTransformerConversions):
         Raises:
             ShapeError: if the images have another size or another number of channels.
         """
-        return self.logits(image).softmax(-1)
-
-    @circuit("b c (i p) (j p) -> b n", fixed="c i j p n")
-    def logits(self, image: Tensor) -> Tensor:
-        """Return the unnormalized logits of the classes, `b n`; `forward` returns their softmax."""
         return self.head(self.features(image))
 
     @circuit("b c (i p) (j p) -> b m", fixed="c i j p m")

@@ -1,6 +1,6 @@
 """Losses and scores for each kind of task.
 
-Each function takes a model, inputs and targets, and calls the model's `logits`, or its `generate`.
+Each function takes a model, inputs and targets, and calls the model, which returns logits, or its `generate`.
 """
 
 import math
@@ -33,22 +33,22 @@ class Score:
 
 def smoothed_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of a classifier's logits with label smoothing of 0.1 (Szegedy et al. 2016)."""
-    return F.cross_entropy(model.logits(inputs), targets, label_smoothing=0.1)
+    return F.cross_entropy(model(inputs), targets, label_smoothing=0.1)
 
 
 def correct(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """1 where the class with the largest logit is the target, else 0; the mean is the accuracy."""
-    return (model.logits(inputs).argmax(-1) == targets).float()
+    return (model(inputs).argmax(-1) == targets).float()
 
 
 def pixel_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of the class of every pixel."""
-    return F.cross_entropy(model.logits(inputs), targets)
+    return F.cross_entropy(model(inputs), targets)
 
 
 def overlap(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """The intersection and the union of prediction and target in pixels, for each class."""
-    logits = model.logits(inputs)
+    logits = model(inputs)
     kinds = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
     predicted, right = logits.argmax(1, keepdim=True) == kinds, targets[:, None] == kinds
     return torch.stack([(predicted & right).sum((-1, -2)), (predicted | right).sum((-1, -2))], -1)
@@ -66,18 +66,18 @@ def mean_overlap(tallies: Tensor) -> Tensor:
 
 def character_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of every next character, given those before it."""
-    return F.cross_entropy(model.logits(inputs).flatten(0, 1), targets.flatten())
+    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
 
 def bits(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Bits per character of each text: the cross entropy in base 2."""
-    logits = model.logits(inputs).float()
+    logits = model(inputs).float()
     return F.cross_entropy(logits.mT, targets, reduction="none").mean(-1) / math.log(2)
 
 
 def token_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of every target token, given the source and the target tokens before it (teacher forcing)."""
-    logits = model.logits(inputs, _started(model, targets)[:, :-1])
+    logits = model(inputs, _started(model, targets)[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 

@@ -5,7 +5,7 @@ is defined here. To add a task, add an entry to TASKS.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from scripts.scores import (
     OVERLAP,
     Score,
     character_cross_entropy,
+    correct,
     pixel_cross_entropy,
     smoothed_cross_entropy,
     token_cross_entropy,
@@ -70,7 +71,7 @@ class VisualRecogniser(nn.Module):
     Parameters: (pp + 1)c of the patches, 36chk of the block, (c + 1)n of the linear map.
 
     >>> import torch
-    >>> VisualRecogniser(patch=4, c=32, k=8, heads=4, classes=10).logits(torch.rand(5, 1, 28, 28)).shape
+    >>> VisualRecogniser(patch=4, c=32, k=8, heads=4, classes=10)(torch.rand(5, 1, 28, 28)).shape
     torch.Size([5, 10])
     """
 
@@ -83,12 +84,7 @@ class VisualRecogniser(nn.Module):
 
     @circuit("b 1 (i p) (j p) -> b n", fixed="p n")
     def forward(self, image: Tensor) -> Tensor:
-        """The probability of each class."""
-        return self.logits(image).softmax(-1)
-
-    @circuit("b 1 (i p) (j p) -> b n", fixed="p n")
-    def logits(self, image: Tensor) -> Tensor:
-        """The unnormalized logits of each class."""
+        """The logits of each class."""
         patches = self.patches(image).relu()
         found = self.attention(patches, patches).relu()
         return self.linear(reduce(found, "b c i j -> b c", "mean"))
@@ -185,8 +181,8 @@ TASKS: Mapping[str, Task] = {
             side(examples), side(examples), side(examples) // 5, side(examples) // 5, k=32, v=64, n=examples.classes
         ),
         augment=lambda images: shifted(images, images.shape[-1] // 28),
-        loss=smoothed_cross_entropy,
-        score=ACCURACY,
+        loss=lambda model, images, kinds: smoothed_cross_entropy(model.predict, images, kinds),
+        score=replace(ACCURACY, tally=lambda model, images, kinds: correct(model.predict, images, kinds)),
         blocks=(),
         epochs=20,
         batch=64,

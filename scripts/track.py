@@ -70,7 +70,12 @@ def diagram_of(target: str, settings: Mapping[str, Any]) -> Diagram:
         raise CircuitError(
             f"{', '.join(wrong)}: neither an argument of {target} nor the size of an axis; it has {known}"
         )
-    return trace(model, sizes=rest, axes=axes)
+    return trace(_figure(model) if target in ZOO else model, sizes=rest, axes=axes)
+
+
+def _figure(model: Any) -> Any:
+    """What is traced of a zoo model: `probabilities` where its figure ends with a softmax, otherwise `forward`."""
+    return getattr(model, "probabilities", model)
 
 
 def _made(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:

@@ -31,10 +31,6 @@ class Pair:
     call_theirs: Callable[..., Tensor] = lambda model, *inputs: model(*inputs)
 
 
-def _logits(model: Any, *inputs: Tensor) -> Tensor:
-    return model.logits(*inputs)
-
-
 def mlp() -> Pair:
     """Figure 19, against the same layers in an nn.Sequential, as PyTorch's tutorial writes them."""
     ours = MLP()
@@ -42,7 +38,7 @@ def mlp() -> Pair:
         nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
     )
     _give(ours, theirs)
-    return Pair("nn.Sequential", ours, theirs, (torch.randn(64, 28, 28),), _logits)
+    return Pair("nn.Sequential", ours, theirs, (torch.randn(64, 28, 28),))
 
 
 def attention() -> Pair:
@@ -101,7 +97,7 @@ def language_model() -> Pair:
     ours = LanguageModel(1000, m, m // h, h, 4 * m, depth, learned_positions=length)
     ours.load_state_dict(_from_gpt2(theirs.state_dict(), depth))
     tokens = torch.randint(1000, (4, length))
-    return Pair("transformers' GPT-2", ours, theirs, (tokens,), _logits, lambda model, tokens: model(tokens).logits)
+    return Pair("transformers' GPT-2", ours, theirs, (tokens,), call_theirs=lambda model, tokens: model(tokens).logits)
 
 
 def _from_gpt2(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
@@ -138,7 +134,7 @@ def resnet() -> Pair:
         body = stage.unit1.body
         body.conv1.conv.stride, body.conv2.conv.stride = (2, 2), (1, 1)
     _give(ours, theirs)
-    return Pair("pytorchcv's PreResNet-164", ours, theirs, (torch.randn(8, 3, 32, 32),), _logits)
+    return Pair("pytorchcv's PreResNet-164", ours, theirs, (torch.randn(8, 3, 32, 32),))
 
 
 class PlainUNet(nn.Module):
@@ -179,7 +175,7 @@ def unet() -> Pair:
     parts += [(f"up.{i}.upscale", f"up.{i + 1}") for i in range(3)] + [("convolution", "last")]
     for mine, other in parts:
         _give(ours.get_submodule(mine), theirs.get_submodule(other))
-    return Pair("plain torch", ours, theirs, (torch.randn(2, 1, 128, 128),), _logits)
+    return Pair("plain torch", ours, theirs, (torch.randn(2, 1, 128, 128),))
 
 
 def vision_transformer() -> Pair:
@@ -187,7 +183,7 @@ def vision_transformer() -> Pair:
     theirs = peers.timm().create_model("vit_small_patch16_224")
     nn.init.normal_(theirs.head.weight, std=0.02)
     ours = VisionTransformer.from_timm(theirs.state_dict())
-    return Pair("timm", ours, theirs, (torch.randn(2, 3, 224, 224),), _logits)
+    return Pair("timm", ours, theirs, (torch.randn(2, 3, 224, 224),))
 
 
 class PlainVisualAttention(nn.Module):

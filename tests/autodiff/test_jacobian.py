@@ -162,22 +162,22 @@ W, V = rand(3, 4), rand(4, 2)
 def test_maps_by_parameters_are_those_of_functional_call() -> None:
     model, image, right = ConvAttention(4, 3, 2, 2, 3, 2, 2, dtype=DOUBLE), rand(4, 3), rand(2)
     names = [name for name, _ in model.named_parameters()]
-    found = jacobian(model.logits, image, wrt=names)
+    found = jacobian(model.predict, image, wrt=names)
     assert list(found) == names
     assert f"{found['L.weight'].signature}" == "n y_v -> n'"
 
     twin: Any = ConvAttention(4, 3, 2, 2, 3, 2, 2, dtype=DOUBLE)
-    twin.forward = twin.logits
+    twin.forward = twin.predict
 
-    def logits(weights: dict[str, Tensor]) -> Tensor:
+    def predicted(weights: dict[str, Tensor]) -> Tensor:
         return torch.func.functional_call(twin, weights, (image,))
 
-    expected = torch.func.jacfwd(logits)(dict(model.named_parameters()))
+    expected = torch.func.jacfwd(predicted)(dict(model.named_parameters()))
     for name in names:
         torch.testing.assert_close(found[name].tensor.movedim(-1, 0), expected[name])
     loss = jacobian(model, image, right, wrt="L")
     assert list(loss) == ["weight", "bias"]
-    torch.testing.assert_close(loss["bias"].tensor, model.logits(image) - right)
+    torch.testing.assert_close(loss["bias"].tensor, model.predict(image) - right)
 
 
 def test_several_outputs_are_nested_as_they_are() -> None:

@@ -142,7 +142,7 @@ def tracked(model: nn.Module, *args: Any) -> tuple[str, Diagram]:
 DIAGRAMS: dict[str, Callable[[], Diagram]] = {
     "attention_sizes": lambda: trace(MultiHeadAttention(m=128, k=16, h=4), sizes={"y": 20, "x": 22}),
     "attention_symbols": lambda: trace(MultiHeadAttention(m=128, k=16, h=4)),
-    "mlp": lambda: trace(MLP()),
+    "mlp": lambda: trace(MLP().probabilities),
     "transformer_layer": lambda: trace(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), axes="b y 16"),
     "resnet": lambda: trace(resnet(), axes="b 3 2*h 2*w"),
     "unet": lambda: trace(UNet(8, 2)),

@@ -77,9 +77,9 @@ class Entry:
         return {"sizes": self.sizes, "inputs": self.inputs, **self.options}
 
 
-def with_softmax(logits: Callable[..., Tensor], place: int = -1) -> Callable[..., Tensor]:
-    """Return the reference of a classifier: the softmax of `logits` over dimension `place`."""
-    return lambda module, *inputs: oracles.softmax(logits(module, *inputs).movedim(place, -1)).movedim(-1, place)
+def with_softmax(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the reference of `probabilities`: the softmax of `logits`."""
+    return lambda module, *inputs: oracles.softmax(logits(module, *inputs))
 
 
 @dataclass(frozen=True)
@@ -582,27 +582,31 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "language model": Entry(
         of(models.LanguageModel, 7, **small, depth=2, dropout=0.4),
+        oracles.language_logits,
+        (partial(laws.causal, axis="x"), claims.takes_integers),
+        sizes={"x": 5},
+        inputs=tokens,
+    ),
+    "language model, probabilities": Entry(
+        method(of(models.LanguageModel, 7, **small, depth=1), "probabilities"),
         with_softmax(oracles.language_logits),
         (partial(laws.causal, axis="x"), claims.takes_integers),
         sizes={"x": 5},
         inputs=tokens,
     ),
-    "language model, logits, untied": Entry(
-        method(
-            of(
-                models.LanguageModel,
-                7,
-                **small,
-                depth=1,
-                activation=nn.ReLU,
-                groups=1,
-                window=3,
-                learned_positions=9,
-                tied=False,
-                bias=False,
-                eps=0.1,
-            ),
-            "logits",
+    "language model, untied": Entry(
+        of(
+            models.LanguageModel,
+            7,
+            **small,
+            depth=1,
+            activation=nn.ReLU,
+            groups=1,
+            window=3,
+            learned_positions=9,
+            tied=False,
+            bias=False,
+            eps=0.1,
         ),
         partial(
             oracles.language_logits,
@@ -613,8 +617,8 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"x": 5},
         inputs=tokens,
     ),
-    "language model, logits, dropout": Entry(
-        method(training(models.LanguageModel, 7, **small, depth=1, dropout=0.4), "logits"),
+    "language model, dropout": Entry(
+        training(models.LanguageModel, 7, **small, depth=1, dropout=0.4),
         partial(oracles.language_logits, config=replace(GPT, dropout=0.4)),
         sizes={"x": 5},
         inputs=tokens,
@@ -662,35 +666,36 @@ CIRCUITS: dict[str, Entry] = {
             decoder_depth=1,
             padding=2,
         ),
-        with_softmax(partial(oracles.translated_logits, padding=2)),
+        partial(oracles.translated_logits, padding=2),
         (partial(laws.causal, axis="y"), claims.takes_integers, partial(claims.initialized_uniform, uniform=glorot)),
         sizes={"x": 5, "y": 3},
         inputs=pair,
     ),
-    "sequence to sequence, logits, untied": Entry(
-        method(
-            of(
-                models.SequenceToSequence,
-                7,
-                **small,
-                **other_options,
-                encoder_depth=2,
-                decoder_depth=1,
-                final_norm=False,
-                tied=False,
-            ),
-            "logits",
+    "sequence to sequence, probabilities": Entry(
+        method(of(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, padding=2), "probabilities"),
+        with_softmax(partial(oracles.translated_logits, padding=2)),
+        (partial(laws.causal, axis="y"), claims.takes_integers),
+        sizes={"x": 5, "y": 3},
+        inputs=pair,
+    ),
+    "sequence to sequence, untied": Entry(
+        of(
+            models.SequenceToSequence,
+            7,
+            **small,
+            **other_options,
+            encoder_depth=2,
+            decoder_depth=1,
+            final_norm=False,
+            tied=False,
         ),
         partial(oracles.translated_logits, config=replace(OTHER_OPTIONS, final_norm=False), tied=False),
         (claims.takes_integers,),
         sizes={"x": 5, "y": 3},
         inputs=pair,
     ),
-    "sequence to sequence, logits, dropout": Entry(
-        method(
-            training(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, dropout=0.4),
-            "logits",
-        ),
+    "sequence to sequence, dropout": Entry(
+        training(models.SequenceToSequence, 7, **small, encoder_depth=1, decoder_depth=1, dropout=0.4),
         partial(oracles.translated_logits, config=LayerConfig(dropout=0.4)),
         sizes={"x": 5, "y": 3},
         inputs=pair,
@@ -758,8 +763,8 @@ CIRCUITS: dict[str, Entry] = {
         without=RANDOM,
     ),
     # images
-    "mlp": Entry(of(models.MLP, 4, 6, 7, 8), with_softmax(oracles.mlp_logits)),
-    "mlp, logits": Entry(method(of(models.MLP, 4, 6, 7, 8), "logits"), oracles.mlp_logits),
+    "mlp": Entry(of(models.MLP, 4, 6, 7, 8), oracles.mlp_logits),
+    "mlp, probabilities": Entry(method(of(models.MLP, 4, 6, 7, 8), "probabilities"), with_softmax(oracles.mlp_logits)),
     "visual attention": Entry(
         of(models.VisualAttention, c=3, k=5, heads=2, kernel=3, stride=2, bias=True, dropout=0.4),
         partial(oracles.visual, k=5, kernel=3, stride=2),
@@ -793,23 +798,20 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "vision transformer": Entry(
         of(models.VisionTransformer, (4, 6), 2, **small, depth=2, classes=5, in_channels=2, dropout=0.4),
-        with_softmax(oracles.vision_logits),
+        oracles.vision_logits,
         (independent_of_batch,),
     ),
-    "vision transformer, mean, logits": Entry(
-        method(
-            of(
-                models.VisionTransformer,
-                4,
-                2,
-                **small,
-                depth=1,
-                classes=5,
-                class_token=False,
-                activation=nn.ReLU,
-                eps=0.1,
-            ),
-            "logits",
+    "vision transformer, mean": Entry(
+        of(
+            models.VisionTransformer,
+            4,
+            2,
+            **small,
+            depth=1,
+            classes=5,
+            class_token=False,
+            activation=nn.ReLU,
+            eps=0.1,
         ),
         partial(
             oracles.vision_logits,
@@ -856,13 +858,19 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "resnet": Entry(
         of(models.IdentityResNet, 2, (3, 8, 12, 16), classes=5, in_channels=2),
-        with_softmax(oracles.resnet_logits),
+        oracles.resnet_logits,
         (independent_of_batch,),
         sizes=images,
     ),
-    "resnet, logits, biased": Entry(
-        method(of(models.IdentityResNet, 1, (3, 4, 8, 12), classes=5, in_channels=2, bias=True), "logits"),
+    "resnet, biased": Entry(
+        of(models.IdentityResNet, 1, (3, 4, 8, 12), classes=5, in_channels=2, bias=True),
         oracles.resnet_logits,
+        sizes=images,
+    ),
+    "resnet, probabilities": Entry(
+        method(of(models.IdentityResNet, 1, (3, 4, 8, 12), classes=5, in_channels=2, bias=True), "probabilities"),
+        with_softmax(oracles.resnet_logits),
+        (independent_of_batch,),
         sizes=images,
     ),
     "down": Entry(of(unet.DownScaleBlock, 2, 3), oracles.down, (independent_of_batch,), sizes=images),
@@ -884,13 +892,13 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "unet": Entry(
         of(models.UNet, classes=3, channels=2, in_channels=3),
-        with_softmax(oracles.unet_logits, -3),
+        oracles.unet_logits,
         (independent_of_batch,),
         sizes={"b": 2, "h": 16, "w": 32},
         slow=True,
     ),
-    "unet as drawn, logits": Entry(
-        method(of(models.UNet.as_drawn, classes=4, channels=1, in_channels=3), "logits"),
+    "unet as drawn": Entry(
+        of(models.UNet.as_drawn, classes=4, channels=1, in_channels=3),
         oracles.unet_logits,
         (claims.contiguous_output,),
         sizes={"b": 2, "h": 16, "w": 32},
@@ -1212,8 +1220,8 @@ CIRCUITS: dict[str, Entry] = {
         of(models.ConvAttention, 6, 8, 2, 3, 10, 4, 9),
         lambda module, image, right: oracles.squared_error(oracles.example_logits(module, image), right),
     ),
-    "conv attention, logits": Entry(
-        method(of(models.ConvAttention, 6, 8, 2, 3, 10, 4, 9), "logits"), oracles.example_logits
+    "conv attention, predicting": Entry(
+        method(of(models.ConvAttention, 6, 8, 2, 3, 10, 4, 9), "predict"), oracles.example_logits
     ),
     "conv attention, convolved": Entry(
         method(of(models.ConvAttention, 6, 8, 2, 3, 10, 4, 9), "convolved"), oracles.example_rows
@@ -1255,27 +1263,29 @@ PARAMETERS = {
     "learned positions": 36,
     "rotary positions": 0,
     "language model": 688,
-    "language model, logits, untied": 360,
-    "language model, logits, dropout": 371,
+    "language model, probabilities": 371,
+    "language model, untied": 360,
+    "language model, dropout": 371,
     "language model, generating": 315,
     "language model, generating, learned": 425,
     "language model, stopping": 347,
     "language model, sampling": 371,
     "sequence to sequence": 934,
-    "sequence to sequence, logits, untied": 1074,
-    "sequence to sequence, logits, dropout": 934,
+    "sequence to sequence, probabilities": 934,
+    "sequence to sequence, untied": 1074,
+    "sequence to sequence, dropout": 934,
     "sequence to sequence, generating": 934,
     "sequence to sequence, stopping": 1218,
     "sequence to sequence, sampling": 934,
     "mlp": 295,
-    "mlp, logits": 295,
+    "mlp, probabilities": 295,
     "visual attention": 1113,
     "visual attention, dropout": 1080,
     "visual attention, bool mask": 192,
     "visual attention, no larger than a window": 1080,
     "patches": 185,
     "vision transformer": 783,
-    "vision transformer, mean, logits": 466,
+    "vision transformer, mean": 466,
     "vision transformer, features": 478,
     "vision transformer, embedding": 490,
     "vision transformer, encoding": 490,
@@ -1288,12 +1298,13 @@ PARAMETERS = {
     "block": 280,
     "block, biased": 83,
     "resnet": 1621,
-    "resnet, logits, biased": 617,
+    "resnet, biased": 617,
+    "resnet, probabilities": 617,
     "down": 141,
     "up": 275,
     "up, from many channels": 4696,
     "unet": 30573,
-    "unet as drawn, logits": 30464,
+    "unet as drawn": 30464,
     "linear": 245,
     "linear, no bias": 15,
     "linear, scalar output": 4,
@@ -1308,7 +1319,7 @@ PARAMETERS = {
     "SeparableConvolution": 70,
     "SeparableConvolution, other options": 36,
     "conv attention": 339,
-    "conv attention, logits": 339,
+    "conv attention, predicting": 339,
     "conv attention, convolved": 339,
 }
 """The number of parameters of each module, by the formula in its docstring."""

@@ -173,7 +173,7 @@ IMPLIED = (laws.shapes, laws.broadcasting, laws.independent, laws.gradcheck)
         broadcast(circuit("m -> k", fixed={"m": 3, "k": 2})(nn.Linear(3, 2)), "... m -> ... k"),
         LinearMap(torch.rand(2, 3, 4), "a -> b c"),
         circuit("... a -> ... a")(lambda x: einsum(x, HELD, "... a, -> ... a")),
-        models.MLP(3, 4, 5, 2).logits,
+        models.MLP(3, 4, 5, 2).probabilities,
     ],
     ids=["function", "broadcast", "broadcast module", "LinearMap", "function that holds float32", "method"],
 )

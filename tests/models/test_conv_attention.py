@@ -203,7 +203,7 @@ def test_random_rectangles_number_by_number(sizes: tuple[int, ...], case: int) -
     image, right = exact(torch.randn(model.i, model.j).tolist()), exact(torch.randn(model.n).tolist())
     weights = {name: value.tolist() for name, value in model.state_dict().items()}
     answer, loss = by_loops(weights, image.tolist(), right.tolist())
-    torch.testing.assert_close(model.logits(image), exact(answer))
+    torch.testing.assert_close(model.predict(image), exact(answer))
     torch.testing.assert_close(model(image, right), exact(loss))
 
 
@@ -336,8 +336,8 @@ def test_axes_that_clash_are_named() -> None:
         model(torch.rand(4, 3), torch.rand(1))
     with pytest.raises(ShapeError, match="n is 2 here, but 1"):
         model(torch.rand(3, 4), torch.rand(2))
-    with pytest.raises(ShapeError, match=r"ConvAttention\.logits"):
-        model.logits(torch.rand(2, 3, 3))
+    with pytest.raises(ShapeError, match=r"ConvAttention\.predict"):
+        model.predict(torch.rand(2, 3, 3))
 
 
 def test_it_is_one_graph() -> None:

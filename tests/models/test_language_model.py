@@ -99,10 +99,10 @@ def by_functions(model: LanguageModel, tokens: Tensor, eps: float = 1e-5) -> Ten
 def test_the_model_by_functions(variant: str, dtype: torch.dtype) -> None:
     """Values, and all gradients; in single precision the tolerance is relative to the largest number."""
     model, tokens = small(variant, dtype=dtype), torch.randint(11, (6,))
-    ours, expected = model.logits(tokens), by_functions(model, tokens)
+    ours, expected = model(tokens), by_functions(model, tokens)
     loose: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
     torch.testing.assert_close(ours, expected, **loose)
-    torch.testing.assert_close(model(tokens), expected.softmax(-1), **loose)
+    torch.testing.assert_close(model.probabilities(tokens), expected.softmax(-1), **loose)
     wanted = gradients(expected, model)
     if loose:
         loose["atol"] = 1e-5 * max(each.abs().max().item() for each in wanted)
@@ -155,7 +155,7 @@ def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
 
     ours.load_state_dict(converted(theirs.state_dict()))
     tokens = torch.randint(11, (3, 7))
-    answer, expected = ours.logits(tokens), theirs(tokens).logits
+    answer, expected = ours(tokens), theirs(tokens).logits
     torch.testing.assert_close(answer, expected)
     wanted = converted(dict(zip(dict(theirs.named_parameters()), gradients(expected, theirs), strict=True)))
     found = dict(zip(dict(ours.named_parameters()), gradients(answer, ours), strict=True))
@@ -187,7 +187,7 @@ def test_with_rotary_positions_it_is_gpt_neox() -> None:
         state[name] = value
     ours.load_state_dict(renamed(state, names))
     tokens = torch.randint(11, (3, 7))
-    torch.testing.assert_close(ours.logits(tokens), theirs(tokens).logits)
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits)
     assert torch.equal(ours.generate(tokens, 8), generated_by(theirs, tokens))
 
 
@@ -248,14 +248,14 @@ def test_weights_are_initialized_as_in_gpt_2() -> None:
 def test_shapes_by_the_signature(variant: str, lead: tuple[int, ...]) -> None:
     model = LanguageModel(29, 14, 4, 4, 11, 3, **VARIANTS[variant], device="meta")
     tokens = torch.empty(*lead, 13, dtype=torch.long, device="meta")
-    for method in (model, model.logits):
+    for method in (model, model.probabilities):
         assert method(tokens).shape == (*lead, 13, 29)
 
 
 @every_variant
-def test_outputs_are_probabilities(variant: str) -> None:
+def test_probabilities_add_up_to_one(variant: str) -> None:
     tokens = torch.randint(11, (2, 5))
-    torch.testing.assert_close(small(variant)(tokens).sum(-1), torch.ones(2, 5))
+    torch.testing.assert_close(small(variant).probabilities(tokens).sum(-1), torch.ones(2, 5))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_models_that_cannot_be_are_refused(changes: dict[str, Any], said: str) -
 
 
 def test_tokens_are_whole_numbers() -> None:
-    for method in (small(), small().logits, partial(small().generate, count=2)):
+    for method in (small(), small().probabilities, partial(small().generate, count=2)):
         with pytest.raises(ShapeError, match="tokens"):
             method(torch.rand(2, 5))
 
@@ -307,11 +307,11 @@ def test_no_token_sees_what_comes_after_it(variant: str) -> None:
     """Changing later tokens changes no bit of earlier outputs; an output depends on all earlier tokens in reach."""
     model = small(variant, dtype=torch.float64)
     tokens = torch.randint(11, (1, 8))
-    before = model.logits(tokens)
+    before = model(tokens)
     for place in range(8):
         changed = tokens.clone()
         changed[:, place] = (tokens[:, place] + 1) % 11
-        moved = (model.logits(changed) - before).abs().sum(-1)[0]
+        moved = (model(changed) - before).abs().sum(-1)[0]
         assert moved[:place].lt(1e-12).all()
         reach = (
             8 if "window" not in VARIANTS[variant] else place + 2 * 2 + 1
@@ -328,7 +328,7 @@ def test_its_jacobian_by_the_embedded_text_is_triangular() -> None:
     def logits(given: Tensor) -> Tensor:
         nonlocal vectors
         vectors = given
-        return model.logits(torch.zeros(6, dtype=torch.long))
+        return model(torch.zeros(6, dtype=torch.long))
 
     jacobian = torch.autograd.functional.jacobian(logits, vectors).abs().sum((1, 3))
     assert jacobian.triu(1).eq(0).all()
@@ -339,7 +339,7 @@ def test_with_rotary_positions_only_distances_count() -> None:
     """With a window, outputs that do not depend on the first tokens are those of the text without these tokens."""
     model = small("grouped in windows", depth=1, dtype=torch.float64)
     tokens = torch.randint(11, (2, 9))
-    torch.testing.assert_close(model.logits(tokens)[:, 4:], model.logits(tokens[:, 2:])[:, 2:])
+    torch.testing.assert_close(model(tokens)[:, 4:], model(tokens[:, 2:])[:, 2:])
 
 
 # --- Generation -------------------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_with_rotary_positions_only_distances_count() -> None:
 def greedily(model: LanguageModel, tokens: Tensor, count: int) -> Tensor:
     """Append the most likely token repeatedly, each time computed from the whole text."""
     for _ in range(count):
-        tokens = torch.cat([tokens, model.logits(tokens)[..., -1, :].argmax(-1, keepdim=True)], -1)
+        tokens = torch.cat([tokens, model(tokens)[..., -1, :].argmax(-1, keepdim=True)], -1)
     return tokens
 
 
@@ -393,7 +393,7 @@ def test_generating_changes_nothing_of_the_model(training: bool) -> None:
     assert all(module.training is training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-    model.logits(answers[0]).sum().backward()  # generated tokens can be inputs in training
+    model(answers[0]).sum().backward()  # generated tokens can be inputs in training
 
 
 def test_a_generator_makes_sampling_reproducible() -> None:
@@ -435,7 +435,9 @@ def test_generate_draws_from_the_models_probabilities() -> None:
     """One token after each of 20,000 copies of a text; the standard error of a frequency is at most 0.0036."""
     model, text = small().eval(), torch.randint(11, (4,))
     drawn = model.generate(text.expand(20_000, 4), 1, temperature=1.0)[:, -1]
-    torch.testing.assert_close(drawn.bincount(minlength=11) / 20_000, model(text)[-1].detach(), rtol=0, atol=0.018)
+    torch.testing.assert_close(
+        drawn.bincount(minlength=11) / 20_000, model.probabilities(text)[-1].detach(), rtol=0, atol=0.018
+    )
 
 
 def test_all_tokens_at_any_dtype() -> None:
@@ -511,7 +513,7 @@ def test_a_step_of_training_lowers_the_loss(variant: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     tokens, losses = torch.randint(11, (4, 9)), []
     for _ in range(4):
-        loss = F.cross_entropy(model.logits(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
@@ -528,7 +530,7 @@ def test_dropout_is_for_training_alone() -> None:
     assert torch.equal(model(tokens), model(tokens))
     zeros: list[float] = []
     model.layers[0].register_forward_pre_hook(lambda _, inputs: zeros.append(inputs[0].eq(0).float().mean().item()))
-    model.train().logits(torch.randint(11, (20, 50)))
+    model.train()(torch.randint(11, (20, 50)))
     assert zeros[0] == pytest.approx(0.5, abs=0.03)
 
 
@@ -538,8 +540,8 @@ def test_it_compiles_into_one_graph(variant: str) -> None:
     """Forward and reverse pass."""
     torch.compiler.reset()
     model, tokens = small(variant, dtype=torch.float64), torch.randint(11, (2, 5))
-    compiled = torch.compile(model.logits, fullgraph=True, backend="aot_eager")
-    expected, answer = model.logits(tokens), compiled(tokens)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    expected, answer = model(tokens), compiled(tokens)
     torch.testing.assert_close(answer, expected)
     torch.testing.assert_close(gradients(answer, model), gradients(expected, model))
 
@@ -590,23 +592,10 @@ def test_second_derivatives_are_right() -> None:
     def logits(*weights: Tensor) -> Tensor:
         with definitions():
             state = dict(zip(names, weights, strict=True))
-            return torch.func.functional_call(
-                LogitsOf(model), {f"model.{name}": each for name, each in state.items()}, tokens
-            )
+            return torch.func.functional_call(model, state, tokens)
 
     weights = [torch.randn_like(model.get_parameter(name)).requires_grad_() for name in names]
     assert torch.autograd.gradgradcheck(logits, weights)
-
-
-class LogitsOf(nn.Module):
-    """A module whose `forward` is the `logits` of another."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.model.logits(tokens)
 
 
 @pytest.mark.slow
@@ -621,7 +610,8 @@ def test_it_exports_with_any_length() -> None:
 
 
 def test_the_table_shows_the_model() -> None:
-    table = str(trace(LanguageModel(50257, 768, 64, 12, 3072, 3, learned_positions=1024, device="meta").eval()))
+    model = LanguageModel(50257, 768, 64, 12, 3072, 3, learned_positions=1024, device="meta").eval()
+    table = str(trace(model.probabilities))
     lines = table.splitlines()
     assert "x -> x 50257" in lines[0]
     assert f"{124_439_808 - 9 * 7_087_872:,} params" in lines[0]

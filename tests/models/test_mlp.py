@@ -9,7 +9,7 @@ from models.mlp import MLP
 
 
 def by_hand(model: MLP, image: Tensor) -> Tensor:
-    """Figure 19 for one image by matrix products alone, without nn and einops."""
+    """The probabilities of Figure 19 for one image by matrix products alone, without nn and einops."""
     pixels = torch.stack([image[i, j] for i in range(image.shape[0]) for j in range(image.shape[1])])
     weights = dict(model.named_parameters())
     for layer in (0, 2, 4):
@@ -22,17 +22,20 @@ def by_hand(model: MLP, image: Tensor) -> Tensor:
 def test_the_figure_by_hand() -> None:
     model, images = MLP(), torch.rand(3, 28, 28)
     expected = torch.stack([by_hand(model, image) for image in images])
-    torch.testing.assert_close(model(images), expected)
+    torch.testing.assert_close(model.probabilities(images), expected)
 
 
 def test_an_image_that_is_not_square_keeps_its_axes_apart() -> None:
     model, image = MLP(x=3, y=5, m=7, k=4), torch.rand(3, 5)
-    torch.testing.assert_close(model(image), by_hand(model, image))
+    torch.testing.assert_close(model.probabilities(image), by_hand(model, image))
 
 
-def test_logits_stop_before_the_softmax() -> None:
-    model, images = MLP(), torch.rand(3, 28, 28)
-    torch.testing.assert_close(model.logits(images).log_softmax(-1), model(images).log())
+def test_forward_returns_logits() -> None:
+    """For cross_entropy; their sum over the classes is no constant, as that of probabilities is."""
+    model, images, right = MLP(), torch.rand(3, 28, 28), torch.tensor([1, 0, 7])
+    loss = -torch.stack([by_hand(model, image)[k].log() for image, k in zip(images, right, strict=True)]).mean()
+    torch.testing.assert_close(nn.functional.cross_entropy(model(images), right), loss)
+    assert model(images).sum(-1).std() > 1e-3
 
 
 def test_the_tutorials_weights_load_as_they_are() -> None:
@@ -44,7 +47,7 @@ def test_the_tutorials_weights_load_as_they_are() -> None:
     model = MLP()
     model.load_state_dict(theirs.state_dict())
     image = torch.rand(28, 28)
-    torch.testing.assert_close(model.logits(image), theirs.linear_relu_stack(image.flatten()))
+    torch.testing.assert_close(model(image), theirs.linear_relu_stack(image.flatten()))
 
 
 @given(x=st.integers(1, 6), y=st.integers(1, 6), m=st.integers(1, 6), k=st.integers(1, 6))
@@ -67,7 +70,7 @@ def test_index_then_apply_is_apply_then_index(lead: list[int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(27, 28), (28, 27), (28,), (784,), (1, 28, 29)])
-@pytest.mark.parametrize("name", ["forward", "logits"])
+@pytest.mark.parametrize("name", ["forward", "probabilities"])
 def test_another_size_of_image_is_refused(shape: tuple[int, ...], name: str) -> None:
     with pytest.raises(ShapeError, match=f"MLP.{name}"):
         getattr(MLP(), name)(torch.rand(shape))
@@ -106,7 +109,7 @@ def test_it_maps_over_images() -> None:
 
 
 def test_the_table_shows_the_figure() -> None:
-    table = str(trace(MLP()))
+    table = str(trace(MLP().probabilities))
     for part in ("28 28 -> 10", "669,706", "softmax over k"):
         assert part in table
 
@@ -114,7 +117,7 @@ def test_the_table_shows_the_figure() -> None:
 def test_a_traced_method_names_the_modules_below_its_owner() -> None:
     """Also if the method is called by a function that is traced."""
     model = MLP(4, 4, m=3, k=2)
-    for diagram in (trace(model.logits), trace(lambda x: model.logits(x) + 1, torch.rand(4, 4))):
+    for diagram in (trace(model.probabilities), trace(lambda x: model.probabilities(x) + 1, torch.rand(4, 4))):
         named = [box for box in diagram.walk() if box.kind == "module" and box.label == "Linear"]
         assert [box.path.split(".")[-1] for box in named] == ["0", "2", "4"]
         assert [box.parameter_count for box in named] == [51, 12, 8]

@@ -210,12 +210,12 @@ def test_figure_18_the_unit_then_an_inner_product_is_the_identity() -> None:
 
 
 def test_figure_19_the_cells_image() -> None:
-    assert MLP()(torch.rand(1, 28, 28)).shape == (1, 10)
+    assert MLP().probabilities(torch.rand(1, 28, 28)).shape == (1, 10)
 
 
 def test_fault_1_the_recogniser_gives_probabilities_not_a_module() -> None:
     """The cell returns `nn.Softmax(x)`: a module whose dim is the data."""
-    answer = MLP()(torch.rand(1, 28, 28))
+    answer = MLP().probabilities(torch.rand(1, 28, 28))
     assert isinstance(answer, Tensor)
     assert not isinstance(answer, nn.Module)
     assert answer.shape == (1, 10)

@@ -76,9 +76,9 @@ def test_the_figure_by_functions(training: bool, bias: bool) -> None:
     """Compare values and the gradient of every parameter."""
     model = stirred(small(bias=bias, dtype=torch.float64)).train(training)
     image = torch.randn(3, 2, 8, 12, dtype=torch.float64)
-    ours, theirs = model.logits(image), by_functions(model, image, training)
+    ours, theirs = model(image), by_functions(model, image, training)
     torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(model(image), theirs.softmax(-1))
+    torch.testing.assert_close(model.probabilities(image), theirs.softmax(-1))
     for mine, other in zip(gradients(ours, model), gradients(theirs, model), strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -89,16 +89,16 @@ def test_the_figure_by_functions_in_single_precision(training: bool) -> None:
     model = small().train(training)
     double = copy.deepcopy(model).double()
     image = torch.randn(3, 2, 8, 12)
-    torch.testing.assert_close(model.logits(image), by_functions(model, image, training))
+    torch.testing.assert_close(model(image), by_functions(model, image, training))
     exact = gradients(by_functions(double, image.double(), training), double)
-    for mine, other in zip(gradients(model.logits(image), model), exact, strict=True):
+    for mine, other in zip(gradients(model(image), model), exact, strict=True):
         atol = 1e-4 * max(each.abs().max().item() for each in exact)
         torch.testing.assert_close(mine, other.float(), rtol=1e-4, atol=atol)
 
 
 def test_the_figures_own_sizes() -> None:
     model = IdentityResNet().eval()
-    output = model(torch.rand(2, 3, 16, 16))  # as in the notebook
+    output = model.probabilities(torch.rand(2, 3, 16, 16))  # as in the notebook
     assert output.shape == (2, 10)
     torch.testing.assert_close(output.sum(-1), torch.ones(2))
 
@@ -204,7 +204,7 @@ def test_a_step_of_training_lowers_the_loss() -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     images, classes, losses = torch.randn(6, 2, 8, 8), torch.arange(6) % 5, []
     for _ in range(3):
-        loss = F.cross_entropy(model.logits(images), classes)
+        loss = F.cross_entropy(model(images), classes)
         optimizer.zero_grad()
         loss.backward()
         assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
@@ -296,7 +296,7 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
 
 
 def test_the_table_has_the_sizes_of_the_figure() -> None:
-    table = str(trace(IdentityResNet().eval()))
+    table = str(trace(IdentityResNet().eval().probabilities))
     lines = table.splitlines()
     assert "b 3 h w -> b 10" in lines[0]
     assert "312,218 params" in lines[0]

@@ -83,10 +83,10 @@ def test_it_is_torchs_transformer_between_an_embedding_and_a_head(changes: dict[
     """Values and gradients; in single precision the tolerance is relative to the largest number."""
     model, (source, target) = small(**changes, dtype=dtype), tokens((3, 7), (3, 5))
     source[1, 4:] = source[2, 2:] = 0
-    ours, expected = model.logits(source, target), by_torch(model, source, target)
+    ours, expected = model(source, target), by_torch(model, source, target)
     loose: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
     torch.testing.assert_close(ours, expected, **loose)
-    torch.testing.assert_close(model(source, target), expected.softmax(-1), **loose)
+    torch.testing.assert_close(model.probabilities(source, target), expected.softmax(-1), **loose)
     wanted = gradients(expected, model)
     if loose:
         loose["atol"] = 1e-5 * max(each.abs().max().item() for each in wanted)
@@ -134,7 +134,7 @@ def test_weights_are_initialized_as_the_docstring_says() -> None:
 def test_shapes_by_the_signature(lead: tuple[int, ...]) -> None:
     model = SequenceToSequence(29, 14, 5, 3, 11, 1, 1, padding=0, device="meta")
     source, target = (torch.empty(*lead, size, dtype=torch.long, device="meta") for size in (13, 17))
-    for method in (model, model.logits):
+    for method in (model, model.probabilities):
         assert method(source, target).shape == (*lead, 17, 29)
 
 
@@ -170,27 +170,27 @@ def test_settings_out_of_range_are_refused(options: dict[str, Any], said: str) -
 
 def test_no_token_sees_what_comes_after_it_and_each_sees_the_whole_source() -> None:
     model, (source, target) = small(dtype=torch.float64), tokens((1, 7), (1, 6))
-    before = model.logits(source, target)
+    before = model(source, target)
     for place in range(6):
         changed = target.clone()
         changed[:, place] = target[:, place] % 10 + 1
-        moved = (model.logits(source, changed) - before).abs().sum(-1)[0]
+        moved = (model(source, changed) - before).abs().sum(-1)[0]
         assert moved[:place].lt(1e-12).all()
         assert moved[place:].gt(1e-9).all()
     for place in range(7):
         changed = source.clone()
         changed[:, place] = source[:, place] % 10 + 1
-        assert (model.logits(changed, target) - before).abs().sum(-1).gt(1e-9).all()
+        assert (model(changed, target) - before).abs().sum(-1).gt(1e-9).all()
 
 
 def test_padding_changes_nothing() -> None:
     """Outputs do not depend on the amount of padding, and are finite if a whole source is padding."""
     model, (source, target) = small(padding=0, dtype=torch.float64), tokens((3, 5), (3, 6))
     padded = F.pad(source, (0, 4))
-    torch.testing.assert_close(model.logits(padded, target), model.logits(source, target))
-    assert model.logits(torch.zeros_like(source), target).isfinite().all()
+    torch.testing.assert_close(model(padded, target), model(source, target))
+    assert model(torch.zeros_like(source), target).isfinite().all()
     plain = small(dtype=torch.float64)
-    assert not torch.allclose(plain.logits(padded, target), plain.logits(source, target))
+    assert not torch.allclose(plain(padded, target), plain(source, target))
 
 
 # --- Generation -------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_generating_with_caches_is_generating_without(changes: dict[str, Any], l
     source[..., 5:] = 0
     expected = target
     for _ in range(9):
-        best = model.logits(source, expected)[..., -1, :].argmax(-1, keepdim=True)
+        best = model(source, expected)[..., -1, :].argmax(-1, keepdim=True)
         expected = torch.cat([expected, best], -1)
     assert torch.equal(model.generate(source, target, 9), expected)
 
@@ -242,7 +242,7 @@ def test_a_step_of_training_lowers_the_loss() -> None:
     model, (source, target) = SequenceToSequence(**SMALL), tokens((8, 7), (8, 6))
     optimizer, losses = torch.optim.AdamW(model.parameters(), 0.003), []
     for _ in range(4):
-        loss = F.cross_entropy(model.logits(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten())
+        loss = F.cross_entropy(model(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
@@ -266,8 +266,8 @@ def test_it_compiles_into_one_graph() -> None:
     """Forward and reverse pass."""
     torch.compiler.reset()
     model, given = small(padding=0, dtype=torch.float64), tokens((2, 7), (2, 5))
-    compiled = torch.compile(model.logits, fullgraph=True, backend="aot_eager")
-    expected, answer = model.logits(*given), compiled(*given)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    expected, answer = model(*given), compiled(*given)
     torch.testing.assert_close(answer, expected)
     torch.testing.assert_close(gradients(answer, model), gradients(expected, model))
 

@@ -83,8 +83,8 @@ MODELS = {
         partial(models.Transformer, m=6, k=5, h=2, f=8, encoder_depth=1, decoder_depth=2), {"y": 5, "x": 7}, r"Lk\.bias"
     ),
     "language model": Entry(
-        partial(models.LanguageModel, vocabulary=13, m=6, k=4, h=2, f=8, depth=2), {"x": 7}, r"Lk\.bias", tokens=13
-    ),
+        partial(models.LanguageModel, vocabulary=13, m=6, k=4, h=2, f=8, depth=2), {"x": 7}, tokens=13
+    ),  # a rotated bias of the keys is not the same for all keys: its gradient is not 0
     "language model, learned positions": Entry(
         partial(models.LanguageModel, vocabulary=13, m=6, k=5, h=2, f=8, depth=1, learned_positions=1024, tied=False),
         {"x": 7},
@@ -189,7 +189,7 @@ def equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], entry
 def test_shapes_are_the_signatures(entry: Entry, lead: tuple[int, ...]) -> None:
     """Every free axis has a prime size of its own, on meta, where nothing is computed."""
     model = entry.make(device="meta")
-    for method in (model, *([model.logits] if hasattr(model, "logits") else [])):
+    for method in (model, *([model.probabilities] if hasattr(model, "probabilities") else [])):
         spec = declared(method)
         fixed = fixed_sizes(spec, model)
         inputs = [slot for slot in spec.slots if slot.role == "input"]
@@ -308,11 +308,10 @@ def test_the_diagram_is_the_model(entry: Entry) -> None:
 def test_it_runs_under_autocast(entry: Entry) -> None:
     """bfloat16 keeps 8 bits: the tolerance is a few units in the last place of the largest number."""
     model = randomized(entry.make()).eval()
-    inputs, method = random_inputs(entry, model), getattr(model, "logits", model)
-    inputs = inputs[: len(declared(method).inputs)]
+    inputs = random_inputs(entry, model)
     with torch.autocast("cpu", torch.bfloat16):
-        answer = method(*inputs)
-    expected = method(*inputs)
+        answer = model(*inputs)
+    expected = model(*inputs)
     assert not torch.equal(answer.float(), expected)
     torch.testing.assert_close(answer.float(), expected, rtol=0, atol=0.03 * max(1.0, expected.abs().max().item()))
 
@@ -323,9 +322,9 @@ def test_it_runs_under_autocast(entry: Entry) -> None:
 @each
 def test_two_steps_change_every_parameter(entry: Entry) -> None:
     """Two steps, since with a head of 0 the first step changes only the head; no input is changed in place."""
-    model = entry.make().train()
+    model = entry.make(dtype=torch.float64).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    inputs = random_inputs(entry, model)
+    inputs = random_inputs(entry, model, dtype=torch.float64)
     given = [data.clone() for data in inputs]
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(2):
@@ -337,7 +336,7 @@ def test_two_steps_change_every_parameter(entry: Entry) -> None:
         assert parameter.grad.isfinite().all(), name
         if re.search(entry.zero_gradients, name):
             # 0 up to the rounding of sums that cancel
-            torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter.grad), rtol=0, atol=1e-5)
+            torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter.grad), rtol=0, atol=1e-9)
         else:
             assert not torch.equal(parameter, before[name]), name
     for data, original in zip(inputs, given, strict=True):

@@ -82,7 +82,7 @@ TEXTS: dict[str, Callable[[], str]] = {
     "multi_head_attention": lambda: listing(MultiHeadAttention(m=128, k=16, h=4), sizes={"y": 20, "x": 22}),
     "multi_head_attention_inline": lambda: listing(MultiHeadAttention(m=128, k=16, h=4), inside="inline"),
     "multi_head_attention_closed": lambda: listing(MultiHeadAttention(m=128, k=16, h=4), inside="closed"),
-    "mlp": lambda: listing(MLP()),
+    "mlp": lambda: listing(MLP().probabilities),
     "convolution_and_attention": lambda: listing(ConvAttention()),
     "linear_backward": lambda: listing(backward(nn.Linear(3, 2), axes="b m", sizes={"m": 3})),
     "attention_backward": lambda: listing(backward(attention, sizes={"y": 20, "x": 22, "k": 16})),

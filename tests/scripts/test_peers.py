@@ -91,7 +91,7 @@ def test_the_residual_network_is_pytorchcvs(units: int, training: bool) -> None:
     ours = IdentityResNet(units, dtype=torch.float64).train(training)
     ours.load_state_dict({renamed(name): value for name, value in theirs.state_dict().items()})
     image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    logits, expected = ours.logits(image), theirs(image)
+    logits, expected = ours(image), theirs(image)
     torch.testing.assert_close(logits, expected)
     names = {renamed(name): parameter for name, parameter in theirs.named_parameters()}
     wanted = gradients(expected, [names[name] for name, _ in ours.named_parameters()])

@@ -17,7 +17,7 @@ class Says:
         self.answer = answer
         self.asked: list[tuple[Any, ...]] = []
 
-    def logits(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         self.asked.append(inputs)
         return self.answer
 

@@ -52,9 +52,16 @@ def test_depth_leaves_out_what_lies_deeper() -> None:
     assert len(run("mlp", "--depth", "1").stdout.splitlines()) == 3
 
 
+@pytest.mark.parametrize("name", ["mlp", "resnet", "language_model", "sequence_to_sequence"])
+def test_a_figure_that_ends_with_a_softmax_is_printed_whole(name: str) -> None:
+    lines = run(name, "--depth", "1").stdout.splitlines()
+    assert ".probabilities: " in lines[0]
+    assert "softmax over" in lines[-1]
+
+
 def test_json_is_the_diagram_as_plain_data() -> None:
     data = json.loads(run("mlp", "--json").stdout)
-    assert without_places(data) == without_places(json.loads(json.dumps(trace(MLP()).to_dict())))
+    assert without_places(data) == without_places(json.loads(json.dumps(trace(MLP().probabilities).to_dict())))
     assert data["parameters"] == 669_706
 
 

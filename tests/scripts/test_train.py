@@ -38,7 +38,7 @@ class Toy(nn.Module):
         self.tied = nn.Linear(8, 3)
         self.tied.weight = last.weight
 
-    def logits(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.stack(images.flatten(1))
 
 
