@@ -10,16 +10,18 @@ where none is expected. Therefore Ctrl-C waits for the end of the call.
 
 import functools
 import inspect
+import random
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
-from torch.utils import _python_dispatch
+from torch.utils import _device, _python_dispatch
 
 from circuits import switch
 
@@ -51,8 +53,9 @@ def _remove(mode: TorchFunctionMode, count: int) -> None:
 
 
 def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: after each call, the fake mode, the gradient mode and the random numbers of the CPU are as before.
+    """Decorator: after each call, the modes of torch, its defaults and all random numbers are as before.
 
+    The defaults are those of dtype and device, the random numbers those of torch on the CPU, of Python and of numpy.
     Torch's caches of shape environments, which the call may have filled, are then empty. Ctrl-C during the call acts at
     the end of the outermost call (see `_Interrupt`).
     """
@@ -60,16 +63,15 @@ def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def restoring(*args: P.args, **kwargs: P.kwargs) -> R:
         with _Interrupt():
-            before = _get_current_function_mode_stack()
-            mode, gradient, random = _fake_mode(), torch.is_grad_enabled(), torch.get_rng_state()
+            before = _State.now()
             try:
                 try:
                     with _calls.set(None), _same_dispatch_keys():
                         return _without_frames_of_interrupts(function, *args, **kwargs)
                 finally:
-                    _restore(before, mode, gradient, random)
+                    before.restore()
             finally:
-                _restore(before, mode, gradient, random)
+                before.restore()
 
     return restoring
 
@@ -139,16 +141,49 @@ def _fake_mode() -> Any:
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
 
 
-def _restore(before: list[Any], mode: Any, gradient: bool, random: torch.Tensor) -> None:
-    for each in _get_current_function_mode_stack():
-        if type(each).__module__.startswith("circuits.") and each not in before:
-            _remove(each, 0)
-    if _fake_mode() is not mode:
-        torch._C._unset_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
-        if mode is not None:
-            torch._C._set_dispatch_mode(mode)
-    torch._C._set_grad_enabled(gradient)
-    torch.set_rng_state(random)
+class _State(NamedTuple):
+    """What a call may change in torch, in Python and in numpy, which is None if it is not loaded."""
+
+    function_modes: list[Any]
+    fake_mode: Any
+    gradient: bool
+    dtype: torch.dtype
+    device: torch.device | None
+    random: torch.Tensor
+    python_random: Any
+    numpy_random: Any
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return the state now."""
+        return cls(
+            _get_current_function_mode_stack(), _fake_mode(), torch.is_grad_enabled(), torch.get_default_dtype(),
+            _device.CURRENT_DEVICE, torch.get_rng_state(), random.getstate(), _numpy_random("get_state"),
+        )  # fmt: skip
+
+    def restore(self) -> None:
+        """Make the state this one again."""
+        for each in _get_current_function_mode_stack():
+            if type(each).__module__.startswith("circuits.") and each not in self.function_modes:
+                _remove(each, 0)
+        if _fake_mode() is not self.fake_mode:
+            torch._C._unset_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+            if self.fake_mode is not None:
+                torch._C._set_dispatch_mode(self.fake_mode)
+        torch._C._set_grad_enabled(self.gradient)
+        torch.set_default_dtype(self.dtype)
+        if self.device != _device.CURRENT_DEVICE:
+            torch.set_default_device(self.device)
+        torch.set_rng_state(self.random)
+        random.setstate(self.python_random)
+        if self.numpy_random is not None:
+            _numpy_random("set_state", self.numpy_random)
+
+
+def _numpy_random(method: str, *args: Any) -> Any:
+    """Return the result of a method of numpy's global random number generator; None if numpy is not loaded."""
+    generators = sys.modules.get("numpy.random")
+    return None if generators is None else getattr(generators, method)(*args)
 
 
 _flags: dict[str, bool] = {}

@@ -5,16 +5,19 @@ A diagram that is recorded in one gradient mode computes in every other what the
 
 # For pyright, an inner module is a Tensor or a Module.
 # pyright: reportCallIssue=false
+import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from circuits import CircuitError, Diagram, backward, trace, track
+from tests.process_state import differences, process_state
 
 MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "as it is": nullcontext,
@@ -268,27 +271,55 @@ def leaves_a_dtype(_: nn.Module, x: Tensor) -> Tensor:
     return x + torch.ones(3)
 
 
+def leaves_a_device(layer: nn.Module, x: Tensor) -> Tensor:
+    torch.set_default_device("meta")
+    return layer(x)
+
+
 def leaves_gradients_off(layer: nn.Module, x: Tensor) -> Tensor:
     torch.set_grad_enabled(False)
     return layer(x)
 
 
 @pytest.mark.parametrize(
-    ("run", "setting"), [(leaves_a_dtype, "the default dtype"), (leaves_gradients_off, "the gradient mode")]
+    ("run", "setting"),
+    [
+        (leaves_a_dtype, "the default dtype"),
+        (leaves_a_device, "the default device"),
+        (leaves_gradients_off, "the gradient mode"),
+    ],
 )
 def test_a_run_that_leaves_a_setting_changed_is_not_run_again(run: Any, setting: str) -> None:
     found: list[Diagram] = []
     model, x = Runs(run), torch.rand(2, 3)
     try:
+        state = process_state()
         found.append(trace(model, x))
-        torch.set_default_dtype(torch.float32)
-        torch.set_grad_enabled(True)
+        assert not differences(state, process_state())
         with track(model, to=None) as seen:
             model(x)
         found.append(seen.diagram)
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
         torch.set_grad_enabled(True)
     for diagram in found:
         with pytest.raises(CircuitError, match=f"changes {setting} for the code after it"):
             diagram(x)
+
+
+@pytest.mark.parametrize("record", [lambda run: trace(run, torch.ones(3)), lambda run: backward(run, torch.ones(3))])
+def test_a_trace_draws_no_numbers_of_the_process(record: Callable[[Any], Diagram]) -> None:
+    def run(x: Tensor) -> Tensor:
+        return x * random.random() * np.random.rand() * torch.rand(())
+
+    def numbers() -> tuple[Any, ...]:
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected = numbers()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    record(run)
+    assert numbers() == expected
