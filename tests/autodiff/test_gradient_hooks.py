@@ -164,6 +164,23 @@ def test_a_hook_that_is_registered_only_where_gradients_flow_is_noticed() -> Non
     assert torch.equal(found, torch.full((2,), 20.0))
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.requires_grad,
+        lambda x: (x * 1).requires_grad,
+        lambda x: (x * 1).grad_fn is not None,
+        lambda x: x.is_leaf,
+        lambda _: torch.is_grad_enabled(),
+    ],
+)
+def test_a_backward_circuit_needs_no_gradients_of_autograd(read: Callable[[Tensor], bool]) -> None:
+    """It computes them itself, so it runs where the code would read that there are none."""
+    circuit = backward(lambda x: x * 2 if read(x) else x * 3, torch.ones(2, requires_grad=True))
+    with torch.no_grad():
+        assert torch.equal(circuit(torch.ones(2), torch.ones(2))["x"], torch.full((2,), 2.0))
+
+
 @pytest.mark.parametrize("read", [lambda y: y.grad_fn is None, lambda _: not torch.is_grad_enabled()])
 def test_a_branch_without_gradients_is_not_differentiated(read: Callable[[Tensor], bool]) -> None:
     with torch.no_grad(), pytest.raises(CircuitError, match="another where gradients flow"):

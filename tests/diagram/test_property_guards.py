@@ -36,6 +36,10 @@ PROPERTIES: dict[str, tuple[Callable[[Tensor], Any], Tensor, Tensor, str]] = {
     "contiguous": (lambda x: x.is_contiguous(), X, X.mT.contiguous().mT, "is_contiguous"),
     "contiguous inside": (lambda x: (x.mT * 2).is_contiguous(), X, X.mT.contiguous().mT, "is_contiguous"),
     "strides": (lambda x: x.stride() == (3, 1), X, X.mT.contiguous().mT, "stride"),
+    "stride of one axis": (lambda x: x.stride(0) == 3, X, X.mT.contiguous().mT, "stride"),
+    "strides by keyword": (
+        lambda x: x.stride(dim=1) == 1 and x.stride(dim=0) == 3, X, torch.rand(2, 5)[:, :3], "stride",
+    ),
     "offset": (lambda x: x.storage_offset() == 0, X, torch.rand(3, 3)[1:], "storage_offset"),
     "channels last": (
         lambda x: x.is_contiguous(memory_format=torch.channels_last), IMAGE,
@@ -70,6 +74,22 @@ def test_the_message_says_what_was_read_and_what_it_is_now() -> None:
     text = str(caught.value)
     assert "as torch.float32, and now it is torch.float64" in text
     assert "Record it again" in text
+
+
+def test_a_property_is_compared_where_the_run_makes_no_call() -> None:
+    diagram = trace(lambda x: x if x.dtype == torch.float32 else -x, X)
+    assert diagram(X) is X
+    with pytest.raises(CircuitError, match="read dtype"):
+        diagram(X.double())
+
+
+def test_an_object_is_compared_by_the_name_of_its_type() -> None:
+    model, leaf = Doubles(lambda x: "Mul" in type(x.grad_fn).__name__), X.clone().requires_grad_()
+    with track(model, to=None) as seen:
+        model(leaf * 2)
+    assert torch.equal(seen.diagram(leaf * 3), model(leaf * 3))
+    with pytest.raises(CircuitError, match="as an object of type MulBackward0, and now it is an object of type Add"):
+        seen.diagram(leaf + 2)
 
 
 def test_an_address_is_never_the_same() -> None:
