@@ -29,7 +29,7 @@ from .parts.cache import KeyValueCache
 from .parts.fused_attention import fused_attention, fused_grouped_attention
 from .parts.masks import band, clear_unseen, combine, combine_all, masked_out, refuse_other_length, softmax_or_zeros
 from .parts.positions import RotaryPositions
-from .parts.sizes import is_whole, refuse_no_probability, refuse_sizes_below_one
+from .parts.sizes import refuse_no_divisor, refuse_no_probability, refuse_sizes_below_one
 from .weights.files import savable
 from .weights.from_torch import attention_settings, attention_state
 
@@ -117,7 +117,7 @@ class MultiHeadAttention(nn.Module):
     returns the keys and values of a source, `recall` attends to given keys and values. With a cache, made by `cache`,
     `forward` appends the source's keys and values to those of earlier calls and attends to all of them.
 
-    Parameters: 4mhk, or 2mhk + 2mgk with g groups; biases add (h + 2g)k + m.
+    Parameters: 4mhk, or 2mhk + 2mgk with g groups; biases add (h + 2g)k + m, those of `qkv_bias` alone (h + 2g)k.
 
     Args:
         m: Width of the vectors of target, source and output.
@@ -127,9 +127,9 @@ class MultiHeadAttention(nn.Module):
         rotary: If given, the rotary position embeddings (RoPE) that are applied to queries and keys.
         window: If given, a query attends only to keys fewer than `window` positions away.
         bias: Whether the four linear maps have a bias.
+        qkv_bias: Whether `Lq`, `Lk` and `Lv` have a bias; as `bias` unless given.
         dropout: Attention dropout: the probability that an attention weight is set to 0 in training.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
+        device, dtype: Those of the parameters.
 
     Raises:
         CircuitError: if `groups` does not divide h, `rotary` is not k wide, or a size or probability is out of range.
@@ -149,6 +149,7 @@ class MultiHeadAttention(nn.Module):
         rotary: RotaryPositions | None = None,
         window: int | None = None,
         bias: bool = False,
+        qkv_bias: bool | None = None,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -158,14 +159,12 @@ class MultiHeadAttention(nn.Module):
         self.rotary, self.window, self.dropout = rotary, window, dropout
         refuse_sizes_below_one("MultiHeadAttention", m=m, k=k, h=h, window=window)
         refuse_no_probability("MultiHeadAttention", dropout=dropout)
-        if not is_whole(self.g) or h % self.g:
-            possible = ", ".join(f"{g}" for g in range(1, h + 1) if h % g == 0)
-            raise CircuitError(f"MultiHeadAttention: {h} heads cannot share {groups} groups; groups may be {possible}")
+        refuse_no_divisor("MultiHeadAttention", h, self.g)
         if rotary is not None and rotary.k != k:
             raise CircuitError(f"MultiHeadAttention: heads are {k} wide, rotary is for vectors {rotary.k} wide")
-        self.Lq = nn.Linear(m, h * k, bias, device, dtype)
-        self.Lk = nn.Linear(m, self.g * k, bias, device, dtype)
-        self.Lv = nn.Linear(m, self.g * k, bias, device, dtype)
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        self.Lq = nn.Linear(m, h * k, qkv_bias, device, dtype)
+        self.Lk, self.Lv = (nn.Linear(m, self.g * k, qkv_bias, device, dtype) for _ in range(2))
         self.Lo = nn.Linear(h * k, m, bias, device, dtype)
 
     @circuit("... y m, ... x m -> ... y m", fixed="m h", optional={"mask": "... y x'", "head_mask": "... h y x'"})

@@ -2,12 +2,13 @@
 
 Its layers are EncoderLayers with causal attention, pre-norm, with a norm after the last. GPT-2 is
 `LanguageModel(50257, m=768, k=64, h=12, f=3072, depth=12, activation=partial(nn.GELU, approximate="tanh"),
-learned_positions=1024)`.
+learned_positions=1024)`. Llama's layers have `norm=nn.RMSNorm`, `feed_forward=GatedFeedForward` and `bias=False`.
 
 Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, for norms and initialisation; Su et
 al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 
+from .layers import FeedForward
 from .parts.cache import KeyValueCache, for_each_layer
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
+from .parts.norms import norm_of_vectors
 from .parts.positions import LearnedPositions, RotaryPositions
 from .parts.sizes import refuse_sizes_below_one
 from .transformer_layers import EncoderLayer, LayerOptions
@@ -49,18 +52,23 @@ class LanguageModel(nn.Module):
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         learned_positions: If given, the number of learned position vectors that are added to the embeddings, in place
             of rotary positions; it is then the maximal length of a sequence.
+        rotary: The rotary positions, copied for each layer; `RotaryPositions(k)` unless given.
         tied: Whether the head shares the weight of the embedding.
+        parallel: Whether attention and feed-forward network of a layer have the same input, as in EncoderLayer.
         groups: Number of heads of keys and values, as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.
+        norm: Class of the norms: nn.LayerNorm or nn.RMSNorm.
+        feed_forward: Class of the feed-forward networks: FeedForward or GatedFeedForward.
         bias: Whether linear maps and norms have a bias; the head has none.
+        qkv_bias: Whether the maps to queries, keys and values have a bias; as `bias` unless given.
         dropout: As in EncoderLayer; also applied to the first layer's input.
         eps: Number that the norms add to the variance.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size is below 1, `dropout` is not from 0 to 1, `groups` does not divide h, or k is odd with
-            rotary positions.
+        CircuitError: if a size is below 1, `dropout` is not from 0 to 1, `groups` does not divide h, k is odd with
+            rotary positions, the width of `rotary` is not k, or positions are both learned and rotary.
 
     >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
     >>> model(torch.randint(65, (5, 20))).shape
@@ -78,10 +86,15 @@ class LanguageModel(nn.Module):
         activation: Callable[[], nn.Module] = nn.GELU,
         *,
         learned_positions: int | None = None,
+        rotary: RotaryPositions | None = None,
         tied: bool = True,
+        parallel: bool = False,
         groups: int | None = None,
         window: int | None = None,
+        norm: Callable[..., nn.Module] = nn.LayerNorm,
+        feed_forward: Callable[..., nn.Module] = FeedForward,
         bias: bool = True,
+        qkv_bias: bool | None = None,
         dropout: float = 0.0,
         eps: float = 1e-5,
         device: torch.device | str | None = None,
@@ -92,11 +105,16 @@ class LanguageModel(nn.Module):
         self.vocabulary, self.m, self.dropout = vocabulary, m, dropout
         self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         learned = learned_positions is not None
+        if learned and rotary is not None:
+            raise CircuitError("LanguageModel: positions may be learned or rotary; give learned_positions or rotary")
         self.positions = LearnedPositions(learned_positions, m, device=device, dtype=dtype) if learned else None
+        rotary = None if learned else RotaryPositions(k) if rotary is None else rotary
         options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
-        layer = partial(EncoderLayer, m, k, h, f, activation, norm_first=True, groups=groups, window=window, **options)
-        self.layers = nn.ModuleList(layer(rotary=None if learned else RotaryPositions(k)) for _ in range(depth))
-        self.norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype)
+        kinds: dict[str, Any] = {"parallel": parallel, "norm": norm, "feed_forward": feed_forward, "qkv_bias": qkv_bias}
+        sizes: dict[str, Any] = {"groups": groups, "window": window}
+        layer = partial(EncoderLayer, m, k, h, f, activation, norm_first=True, **sizes, **kinds, **options)
+        self.layers = nn.ModuleList(layer(rotary=copy.deepcopy(rotary)) for _ in range(depth))
+        self.norm = norm_of_vectors(norm, m, eps, bias=bias, device=device, dtype=dtype)
         self.head = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
 

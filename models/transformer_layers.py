@@ -10,7 +10,6 @@ al. 2020, On Layer Normalization in the Transformer Architecture, for pre-norm; 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self, TypedDict
 
@@ -22,7 +21,8 @@ from circuits import CircuitError, circuit
 
 from .attention import MultiHeadAttention
 from .layers import FeedForward
-from .parts.cache import KeyValueCache
+from .parts.cache import DecoderCache, KeyValueCache
+from .parts.norms import norm_of_vectors
 from .parts.positions import RotaryPositions
 from .weights.files import savable
 from .weights.from_torch import layer_settings
@@ -56,25 +56,30 @@ class _Layer(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         *,
         norm_first: bool = False,
+        parallel: bool = False,
         groups: int | None = None,
         rotary: RotaryPositions | None = None,
         window: int | None = None,
+        norm: Callable[..., nn.Module] = nn.LayerNorm,
+        feed_forward: Callable[..., nn.Module] = FeedForward,
         bias: bool = True,
+        qkv_bias: bool | None = None,
         dropout: float = 0.0,
         eps: float = 1e-5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.m, self.h, self.norm_first, self.dropout = m, h, norm_first, dropout
-        norm = partial(nn.LayerNorm, m, eps, bias=bias, device=device, dtype=dtype)
-        attention = partial(
-            MultiHeadAttention, m, k, h, groups=groups, bias=bias, dropout=dropout, device=device, dtype=dtype
-        )
+        self.m, self.h, self.norm_first, self.parallel, self.dropout = m, h, norm_first, parallel, dropout
+        if parallel and (self._has_memory or not norm_first):
+            raise CircuitError("parallel=True is for an EncoderLayer with norm_first=True")
+        norm = partial(norm_of_vectors, norm, m, eps, bias=bias, device=device, dtype=dtype)
+        options = {"bias": bias, "dropout": dropout, "device": device, "dtype": dtype}
+        attention = partial(MultiHeadAttention, m, k, h, groups=groups, qkv_bias=qkv_bias, **options)
         self.attention, self.attention_norm = attention(rotary=rotary, window=window), norm()
         if self._has_memory:
             self.memory_attention, self.memory_attention_norm = attention(), norm()
-        self.feed_forward = FeedForward(m, f, activation, bias=bias, dropout=dropout, device=device, dtype=dtype)
+        self.feed_forward = feed_forward(m, f, activation, **options)
         self.feed_forward_norm = norm()
 
     def _drop(self, output: Tensor) -> Tensor:
@@ -117,10 +122,15 @@ class EncoderLayer(_Layer):
         f: Number of hidden units of the feed-forward network.
         activation: Called without arguments, returns the activation of the feed-forward network, as its class does.
         norm_first: Whether norms precede attention and feed-forward network (pre-norm) or follow the sums (post-norm).
+        parallel: Whether the input of the feed-forward network is the layer's input, as in GPT-NeoX, instead of its sum
+            with the output of attention; only with `norm_first`.
         groups: Number of heads of keys and values, as in MultiHeadAttention.
         rotary: Rotary position embeddings (RoPE), as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.
+        norm: Class of the norms: nn.LayerNorm or nn.RMSNorm, which has no bias.
+        feed_forward: Class of the feed-forward network: FeedForward or GatedFeedForward.
         bias: Whether linear maps and norms have a bias.
+        qkv_bias: Whether the maps to queries, keys and values have a bias; as `bias` unless given.
         dropout: In training, the probability that an attention weight, a hidden unit, or an entry in the output of
             attention or feed-forward network is set to 0.
         eps: Number that the norms add to the variance.
@@ -128,7 +138,8 @@ class EncoderLayer(_Layer):
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size is below 1, `groups` does not divide h, or the width of `rotary` is not k.
+        CircuitError: if a size is below 1, `groups` does not divide h, the width of `rotary` is not k, or an option is
+            not supported.
 
     >>> EncoderLayer(m=128, k=16, h=8, f=512)(torch.rand(5, 20, 128)).shape
     torch.Size([5, 20, 128])
@@ -180,7 +191,10 @@ class EncoderLayer(_Layer):
             source = source.expand(*target.shape[:-2], -1, -1)  # a source without batch axes is shared by the batch
         if self.norm_first:
             normed = self.attention_norm(target)
-            target = target + self._drop(attend(normed, normed if source is None else self.attention_norm(source)))
+            attended = self._drop(attend(normed, normed if source is None else self.attention_norm(source)))
+            if self.parallel:
+                return attended + self._feed_forward(target)
+            target = target + attended
         else:
             target = self.attention_norm(target + self._drop(attend(target, target if source is None else source)))
         return self._feed_forward(target)
@@ -198,15 +212,6 @@ class EncoderLayer(_Layer):
             CircuitError: if the layer has submodules or settings that are not supported here.
         """
         return cls._from_torch(theirs)
-
-
-@dataclass
-class DecoderCache:
-    """Keys and values that a DecoderLayer keeps between decoding steps: those of the target, and those of `memory`."""
-
-    own: KeyValueCache
-    memory: Tensor
-    remembered: tuple[Tensor, Tensor]
 
 
 @savable

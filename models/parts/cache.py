@@ -6,6 +6,7 @@ differentiable.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -109,6 +110,15 @@ class KeyValueCache:
                     f"KeyValueCache: {name} require a gradient, and the cache is written in place, without one; run"
                     " under torch.no_grad(), or without a cache"
                 )
+
+
+@dataclass
+class DecoderCache:
+    """Keys and values that a DecoderLayer keeps between decoding steps: those of the target, and those of `memory`."""
+
+    own: KeyValueCache
+    memory: Tensor
+    remembered: tuple[Tensor, Tensor]
 
 
 def for_each_layer(name: str, caches: Sequence[Cache], depth: int) -> Sequence[Cache | None]:

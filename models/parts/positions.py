@@ -5,8 +5,10 @@ angles of sinusoidal and rotary encodings are computed on every call, in float32
 (bfloat16 cannot represent 257). No table is stored, so they have no maximal length and no buffer to initialize.
 
 Source: Vaswani et al. 2017, section 3.5, for sinusoidal encodings; Gehring et al. 2017 for learned ones; Su et al.
-2021, RoFormer, for rotary ones.
+2021, RoFormer, for rotary ones; Grattafiori et al. 2024, The Llama 3 Herd of Models, for their scaled frequencies.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ class SinusoidalPositions(nn.Module):
             ShapeError: if the width is not m.
             CircuitError: if `start` is below 0.
         """
-        angle = _angles(input, start, self.m, 10000.0)
+        angle = _angles(input, start, _frequencies(input, self.m, 10000.0))
         waves = torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)
         return input + waves[:, : self.m].to(input.dtype)
 
@@ -118,7 +120,7 @@ class LearnedPositions(nn.Module):
 
 @savable
 class RotaryPositions(nn.Module):
-    """Rotary position embeddings (RoPE): at position p, entries (i, i + k/2) are rotated by the angle p / base^(2i/k).
+    """Rotary position embeddings (RoPE): at position p, entries (i, i + r/2) are rotated by the angle p / base^(2i/r).
 
     The score of a rotated query and a rotated key depends only on the distance between their positions. Entries of the
     two halves are paired as in GPT-NeoX and Llama; Su et al. pair neighbours 2i and 2i + 1, which is the same up to a
@@ -126,24 +128,24 @@ class RotaryPositions(nn.Module):
 
     Args:
         k: Width of the vectors, an even number.
-        base: Base of the frequencies.
+        base: Base of the frequencies (`rope_theta`).
+        rotated: Number r of entries that are rotated, the first ones, an even number; all k unless given.
 
     Raises:
-        CircuitError: if k is odd or below 2, or `base` is not above 0.
+        CircuitError: if k or `rotated` is odd or below 2, `rotated` is above k, or `base` is not above 0.
 
     >>> RotaryPositions(k=4)(torch.ones(2, 4))
     tensor([[ 1.0000,  1.0000,  1.0000,  1.0000],
             [-0.3012,  0.9900,  1.3818,  1.0099]])
     """
 
-    def __init__(self, k: int, base: float = 10000.0) -> None:
+    def __init__(self, k: int, base: float = 10000.0, rotated: int | None = None) -> None:
         super().__init__()
-        if not is_whole(k, 2) or k % 2:
-            near = f"{k - 1} or {k + 1}" if is_whole(k, 3) else "2"
-            raise CircuitError(f"RotaryPositions: entries are rotated in pairs; k may be {near}, not {k}")
-        if not base > 0:
-            raise CircuitError(f"RotaryPositions: base is {base}; it may be any number above 0")
-        self.k, self.base = k, base
+        _refuse_odd(type(self).__name__, k=k, rotated=k if rotated is None else rotated)
+        if rotated is not None and rotated > k:
+            raise CircuitError(f"{type(self).__name__}: rotated is {rotated}; it may be up to k, which is {k}")
+        _refuse_not_above_zero(type(self).__name__, base=base)
+        self.k, self.base, self.rotated = k, base, k if rotated is None else rotated
 
     @circuit("... x k -> ... x k", fixed="k")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
@@ -157,27 +159,105 @@ class RotaryPositions(nn.Module):
             ShapeError: if the width is not k.
             CircuitError: if `start` is below 0.
         """
-        angle = _angles(input, start, self.k, self.base)
+        angle = _angles(input, start, self.frequencies(input))
         cosine, sine = angle.cos(), angle.sin()
-        first, second = input.to(angle.dtype).chunk(2, -1)
-        rotated = torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
-        return rotated.to(input.dtype)
+        rotated = input if self.rotated == self.k else input[..., : self.rotated]
+        first, second = rotated.to(angle.dtype).chunk(2, -1)
+        parts = first * cosine - second * sine, second * cosine + first * sine
+        if self.rotated == self.k:
+            return torch.cat(parts, -1).to(input.dtype)
+        return torch.cat((torch.cat(parts, -1).to(input.dtype), input[..., self.rotated :]), -1)
+
+    def frequencies(self, like: Tensor) -> Tensor:
+        """Return the angle between neighbouring positions for each pair of entries, on the device of `like`."""
+        return _frequencies(like, self.rotated, self.base)
 
     def extra_repr(self) -> str:
         """Return the arguments that `repr` shows."""
-        return f"k={self.k}, base={self.base}"
+        return f"k={self.k}, base={self.base}" + (f", rotated={self.rotated}" if self.rotated < self.k else "")
 
 
-def _angles(input: Tensor, start: int, width: int, base: float) -> Tensor:
-    """Return p base^(-2i/width) for the position p of each vector (rows) and each pair i of entries (columns).
+@savable
+class ScaledRotaryPositions(RotaryPositions):
+    """Rotary position embeddings with the frequencies of Llama 3.1, for texts longer than those first trained on.
+
+    With a wavelength above `length` / `low`, a frequency is divided by `factor`; with one below `length` / `high` it is
+    unchanged; between the two it is a mixture. No parameters.
+
+    Args:
+        k: Width of the vectors, an even number.
+        base: Base of the frequencies (`rope_theta`).
+        factor: The number by which low frequencies are divided.
+        low: Number of periods in `length` positions up to which a frequency is low (`low_freq_factor`).
+        high: Number of periods in `length` positions from which on it is high (`high_freq_factor`).
+        length: Number of positions first trained on (`original_max_position_embeddings`).
+
+    Raises:
+        CircuitError: if k is odd or below 2, a number is not above 0, or `high` is not above `low`.
+
+    >>> ScaledRotaryPositions(4, 100.0, factor=8.0, low=1.0, high=4.0, length=20)(torch.ones(2, 4))
+    tensor([[1.0000, 1.0000, 1.0000, 1.0000],
+            [0.0335, 0.9874, 1.4138, 1.0124]])
+    """
+
+    def __init__(
+        self,
+        k: int,
+        base: float = 500000.0,
+        *,
+        factor: float = 8.0,
+        low: float = 1.0,
+        high: float = 4.0,
+        length: int = 8192,
+    ) -> None:
+        super().__init__(k, base)
+        _refuse_not_above_zero("ScaledRotaryPositions", factor=factor, low=low, high=high, length=length)
+        if not high > low:
+            raise CircuitError(f"ScaledRotaryPositions: high is {high}; it may be any number above low, which is {low}")
+        self.factor, self.low, self.high, self.length = factor, low, high, length
+
+    def frequencies(self, like: Tensor) -> Tensor:
+        """Return the angle between neighbouring positions for each pair of entries, on the device of `like`."""
+        frequency = super().frequencies(like)
+        periods = frequency * (self.length / (2 * math.pi))
+        kept = ((periods - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequency * (kept + (1 - kept) / self.factor)
+
+    def extra_repr(self) -> str:
+        """Return the arguments that `repr` shows."""
+        options = f"factor={self.factor}, low={self.low}, high={self.high}, length={self.length}"
+        return f"{super().extra_repr()}, {options}"
+
+
+def _frequencies(like: Tensor, width: int, base: float) -> Tensor:
+    """Return base^(-2i/width) for each i with 2i below the width, in float32, or in float64 if `like` is."""
+    precise = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return base ** (torch.arange(0, -width, -2, device=like.device, dtype=precise) / width)
+
+
+def _angles(input: Tensor, start: int, frequency: Tensor) -> Tensor:
+    """Return the position of each vector (rows) times each frequency (columns).
 
     The product is elementwise, since autocast would compute an einsum in bfloat16.
     """
     _refuse_negative(start)
-    precise = torch.float64 if input.dtype == torch.float64 else torch.float32
-    frequency = base ** (torch.arange(0, -width, -2, device=input.device, dtype=precise) / width)
-    position = torch.arange(start, start + input.shape[-2], device=input.device, dtype=precise)
+    position = torch.arange(start, start + input.shape[-2], device=input.device, dtype=frequency.dtype)
     return position[:, None] * frequency
+
+
+def _refuse_odd(name: str, **widths: int) -> None:
+    """Raise CircuitError, with the class's `name`, for the first width that is odd or below 2."""
+    for argument, k in widths.items():
+        if not is_whole(k, 2) or k % 2:
+            near = f"{k - 1} or {k + 1}" if is_whole(k, 3) else "2"
+            raise CircuitError(f"{name}: entries are rotated in pairs; {argument} may be {near}, not {k}")
+
+
+def _refuse_not_above_zero(name: str, **numbers: float) -> None:
+    """Raise CircuitError, with the class's `name`, for the first number that is not above 0."""
+    for argument, number in numbers.items():
+        if not number > 0:
+            raise CircuitError(f"{name}: {argument} is {number}; it may be any number above 0")
 
 
 def _refuse_negative(start: int) -> None:

@@ -35,3 +35,16 @@ def refuse_no_probability(name: str, **probabilities: float) -> None:
     for argument, number in probabilities.items():
         if isinstance(number, bool | str) or not 0 <= number <= 1:
             raise CircuitError(f"{name}: {argument} is {number!r}; it may be 0 to 1")
+
+
+def refuse_no_divisor(name: str, h: int, groups: int) -> None:
+    """Raise CircuitError, with the class's `name`, unless h heads can share this number of groups of keys and values.
+
+    >>> refuse_no_divisor("MultiHeadAttention", 6, 4)
+    Traceback (most recent call last):
+        ...
+    circuits.errors.CircuitError: MultiHeadAttention: 6 heads cannot share 4 groups; groups may be 1, 2, 3, 6
+    """
+    if not is_whole(groups) or h % groups:
+        possible = ", ".join(f"{g}" for g in range(1, h + 1) if h % g == 0)
+        raise CircuitError(f"{name}: {h} heads cannot share {groups} groups; groups may be {possible}")

@@ -1,7 +1,8 @@
 """Constructor arguments of a module as text: numbers, strings, sequences of them, classes of torch.nn, and modules.
 
 The text is JSON. A class is written as {"torch.nn": "ReLU"}, with "args" and "kwargs" if functools.partial binds some;
-a module as {"models": "RotaryPositions"} with its own constructor arguments. Names are looked up in fixed tables when
+a module as {"models": "RotaryPositions"} with its own constructor arguments, and its class without. Names are looked up
+in fixed tables when
 the text is read, so no text can refer to anything else. Start with `write` and `read`.
 """
 
@@ -63,6 +64,8 @@ def _written(value: Any) -> Any:
         return {**_written(value.func), **bound}
     if isinstance(value, type) and TORCH_CLASSES.get(value.__name__) is value:
         return {"torch.nn": value.__name__}
+    if isinstance(value, type) and CLASSES.get(value.__name__) is value:
+        return {"models": value.__name__}
     if isinstance(value, nn.Module) and (text := made_with(value)) is not None:
         return {"models": type(value).__name__, **json.loads(text)}
     return {"unwritable": _described(value)}
@@ -138,6 +141,8 @@ def _value(data: Any) -> Any:
             args, kwargs = _call(bound) if bound else ((), {})
             return functools.partial(TORCH_CLASSES[name], *args, **kwargs) if bound else TORCH_CLASSES[name]
         case {"models": str(name), **call} if name in CLASSES:
+            if not call:
+                return CLASSES[name]
             args, kwargs = _call(call)
             return CLASSES[name](*args, **kwargs)
         case _:
