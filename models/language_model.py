@@ -11,6 +11,7 @@ al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -19,18 +20,20 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 
+from .gated_feed_forward import GatedFeedForward
 from .layers import FeedForward
 from .parts.cache import KeyValueCache, for_each_layer
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.norms import norm_of_vectors
-from .parts.positions import LearnedPositions, RotaryPositions
+from .parts.positions import LearnedPositions, RotaryPositions, ScaledRotaryPositions
 from .parts.sizes import refuse_sizes_below_one
 from .transformer_layers import EncoderLayer, LayerOptions
 from .weights.files import savable
+from .weights.language_conversions import LanguageModelConversions
 
 
 @savable
-class LanguageModel(nn.Module):
+class LanguageModel(LanguageModelConversions):
     """A decoder-only language model (GPT-style): for each of x tokens, the logits of v tokens as the next.
 
     `forward` returns logits, for loss functions such as F.cross_entropy; `probabilities` returns their softmax.
@@ -74,6 +77,10 @@ class LanguageModel(nn.Module):
     >>> model(torch.randint(65, (5, 20))).shape
     torch.Size([5, 20, 65])
     """
+
+    _kinds = MappingProxyType(
+        {"rotary": RotaryPositions, "scaled rotary": ScaledRotaryPositions, "gated": GatedFeedForward}
+    )
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from .parts.cache import DecoderCache, KeyValueCache
 from .parts.norms import norm_of_vectors
 from .parts.positions import RotaryPositions
 from .weights.files import savable
-from .weights.from_torch import layer_settings
+from .weights.from_torch import copy_layer, layer_settings
 
 
 class LayerOptions(TypedDict):
@@ -97,12 +97,7 @@ class _Layer(nn.Module):
         """Return a copy of torch's layer; each submodule is copied from the one that `_torch_names` maps it to."""
         settings: dict[str, Any] = layer_settings(theirs)
         copy = cls(**settings)
-        for name, torch_name in cls._torch_names.items():
-            part = theirs.get_submodule(torch_name)
-            if isinstance(part, nn.MultiheadAttention):
-                setattr(copy, name, MultiHeadAttention.from_torch(part))
-            else:
-                copy.get_submodule(name).load_state_dict(part.state_dict())
+        copy_layer(theirs, copy, cls._torch_names)
         return copy.train(theirs.training)
 
 

@@ -6,7 +6,7 @@ its size; if the model cannot be traced, only sizes are shown.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -109,10 +109,22 @@ def _on_meta(model: nn.Module) -> nn.Module:
     )
 
 
+def nested_prefix(known: Set[str], given: Set[str]) -> str:
+    """Return the prefix, dots and all, with which all given names begin and without which more of them are known.
+
+    >>> nested_prefix({"norm.weight", "head.weight"}, {"_orig_mod.module.norm.weight", "_orig_mod.module.head.weight"})
+    '_orig_mod.module.'
+    """
+    words = min(given, default="").split(".")[:-1]
+    prefixes = ["", *(".".join(words[: end + 1]) + "." for end in range(len(words)))]
+    shared = [each for each in prefixes if all(name.startswith(each) for name in given)]
+    return max(shared, key=lambda prefix: len(known & {name[len(prefix) :] for name in given}))
+
+
 def _prefixed(own: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
     """Return one line if the names on one side are those on the other side with a prefix; otherwise no line."""
     for longer, shorter, where in ((state, own, "there"), (own, state, "here")):
-        prefix = next(iter(longer), "").partition(".")[0] + "."
-        if {*longer} == {prefix + name for name in shorter}:
+        prefix = nested_prefix(shorter.keys(), longer.keys())
+        if prefix and {*longer} == {prefix + name for name in shorter}:
             return [f'  every name {where} begins with "{prefix}"; without it they are the same']
     return []

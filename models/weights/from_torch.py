@@ -5,7 +5,7 @@ with `stack_settings`; `theirs` is always torch's module.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -75,6 +75,20 @@ def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLay
         "device": theirs.linear1.weight.device,
         "dtype": theirs.linear1.weight.dtype,
     }
+
+
+def copy_layer(theirs: nn.Module, copy: nn.Module, names: Mapping[str, str]) -> None:
+    """Copy the weights of torch's layer; `names` has the name of each submodule here, and of torch's.
+
+    Raises CircuitError if an attention of torch's has a setting that is not supported here.
+    """
+    for name, torch_name in names.items():
+        part = theirs.get_submodule(torch_name)
+        if isinstance(part, nn.MultiheadAttention):
+            attention_settings(part)
+            copy.get_submodule(name).load_state_dict(attention_state(part))
+        else:
+            copy.get_submodule(name).load_state_dict(part.state_dict())
 
 
 def _has_dropout(part: nn.Module) -> bool:

@@ -1,50 +1,24 @@
-"""The weights of timm's and Hugging Face's vision transformers, renamed to and from the names of VisionTransformer.
+"""The names of weights in timm's and Hugging Face's vision transformers, for VisionTransformer.
 
-Weights are renamed, split and reshaped, and not changed otherwise. Both sides are state dicts, tensors by name: neither
-library is imported, and no file is read. Tables list the name and the axes of every weight, and each tensor is checked
-against its row. Start with `read`; `models.weights.vision_conversions` has the methods that users call.
+Neither library is imported. Start with `read`; `renaming` applies the tables, and `vision_conversions` has the methods
+that users call.
 
 Source: the names of timm 1.0, of transformers 5, and of transformers before 5, as in most files on the Hub.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from circuits import ShapeError, check, rearrange
-
-from .errors import WeightsError, rows
-
-
-@dataclass(frozen=True)
-class Part:
-    """A tensor of the other library: its name, its axes, and its name here, or several names if it joins tensors."""
-
-    name: str
-    axes: str
-    own_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Tensors under their names here, the size of every axis and of `depth`; error messages begin with `name`."""
-
-    name: str
-    sizes: dict[str, int]
-    tensors: dict[str, Tensor]
-
-
-Table = Sequence[tuple[str, str, str]]
+from . import renaming
+from .renaming import Naming, Table, Weights
 
 # Name in the other library, its axes, names here. `a` is the joined axis of all heads, (h k).
-TIMM: Table = (
-    ("patch_embed.proj.weight", "m c p q", "patches.L.weight"),
+_TIMM: Table = (
+    ("patch_embed.proj.weight", "m c p q -> m (c p q)", "patches.L.weight"),
     ("patch_embed.proj.bias", "m", "patches.L.bias"),
-    ("cls_token", "1 1 m", "class_token"),
-    ("pos_embed", "1 x m", "positions"),
+    ("cls_token", "1 1 m -> m", "class_token"),
+    ("pos_embed", "1 x m -> x m", "positions"),
     ("blocks.{}.norm1.weight", "m", "layers.{}.attention_norm.weight"),
     ("blocks.{}.norm1.bias", "m", "layers.{}.attention_norm.bias"),
     (
@@ -70,13 +44,12 @@ TIMM: Table = (
     ("head.weight", "n m", "head.weight"),
     ("head.bias", "n", "head.bias"),
 )
-"""The names of timm's models with a class token; the head is applied to its vector after `norm`."""
 
-HUGGING_FACE: Table = (
-    ("vit.embeddings.patch_embeddings.projection.weight", "m c p q", "patches.L.weight"),
+_HUGGING_FACE: Table = (
+    ("vit.embeddings.patch_embeddings.projection.weight", "m c p q -> m (c p q)", "patches.L.weight"),
     ("vit.embeddings.patch_embeddings.projection.bias", "m", "patches.L.bias"),
-    ("vit.embeddings.cls_token", "1 1 m", "class_token"),
-    ("vit.embeddings.position_embeddings", "1 x m", "positions"),
+    ("vit.embeddings.cls_token", "1 1 m -> m", "class_token"),
+    ("vit.embeddings.position_embeddings", "1 x m -> x m", "positions"),
     ("vit.layers.{}.layernorm_before.weight", "m", "layers.{}.attention_norm.weight"),
     ("vit.layers.{}.layernorm_before.bias", "m", "layers.{}.attention_norm.bias"),
     ("vit.layers.{}.attention.q_proj.weight", "a m", "layers.{}.attention.Lq.weight"),
@@ -98,8 +71,6 @@ HUGGING_FACE: Table = (
     ("classifier.weight", "n m", "head.weight"),
     ("classifier.bias", "n", "head.bias"),
 )
-"""The names of transformers 5."""
-
 _EARLIER = {
     "vit.layers.": "vit.encoder.layer.",
     "attention.q_proj": "attention.attention.query",
@@ -110,123 +81,69 @@ _EARLIER = {
     "mlp.fc2": "output.dense",
 }
 
+_HAS = {
+    r"\.ls[12]\.gamma$|\.lambda_?[12]$|layer_scale": "LayerScale",
+    r"\.[qk]_norm\.": "norms of queries and keys (qk_norm)",
+    r"^reg_token$|register_tokens": "register tokens",
+    r"^norm_pre\.": "a norm before the first layer (pre_norm)",
+    r"^(dist_token|head_dist)|distillation": "a distillation token",
+    r"\.mlp\.(norm|fc1_g|fc1_x|w12|w3)\b": "another feed-forward network",
+    r"^attn_pool\.": "attention pooling",
+    r"relative_position|rel_pos": "relative positions",
+    r"^(vit\.)?pooler\.": "a pooler (left out with add_pooling_layer=False)",
+    r"mask_token$": "a token for masked patches",
+}
+_LACKS = {
+    r"^(head|classifier)\.": "there is no head there; with classes= the model gets a new one, initialized as 0",
+    r"(qkv|query|q_proj)\.bias$": "the maps to queries, keys and values have no bias there (qkv_bias=False)",
+    r"^cls_token$": "there is neither a class token nor a norm after the mean over patches (fc_norm) there",
+    r"pos_embed$|position_embeddings$": "there are no learned positions there",
+    r"norm\d?\.bias$": "norms have no bias there",
+}
 
-def _renamed(table: Table, names: Mapping[str, str]) -> Table:
-    """Return the table with parts of the other library's names replaced."""
+TIMM = Naming(
+    _TIMM, "VisionTransformer", {**_HAS, r"^fc_norm\.": "a norm after the mean over patches (fc_norm)"}, _LACKS
+)
+"""The names of timm's models with a class token; the head is applied to its vector after `norm`."""
 
-    def rename(name: str) -> str:
-        for old, new in names.items():
-            name = name.replace(old, new)
-        return name
-
-    return tuple((rename(name), axes, own_names) for name, axes, own_names in table)
-
-
-TIMM_MEAN = tuple(row for row in _renamed(TIMM, {"norm.": "fc_norm."}) if row[2] != "class_token")
+TIMM_MEAN = Naming(_TIMM, "VisionTransformer", _HAS, _LACKS).renamed({"norm.": "fc_norm."}).without("class_token")
 """The names of timm's models without a class token; the head is applied to the patches' mean after `fc_norm`."""
 
-EARLIER = _renamed(HUGGING_FACE, _EARLIER)
+HUGGING_FACE = Naming(_HUGGING_FACE, "VisionTransformer", _HAS, _LACKS)
+"""The names of transformers 5."""
+
+EARLIER = HUGGING_FACE.renamed(_EARLIER)
 """The names of transformers before version 5."""
 
-_OWN_AXES = {"m c p q": "m (c p q)", "1 1 m": "m", "1 x m": "x m"}
-"""The axes of a tensor in the other library, with its axes here, where they differ."""
+_BARE = tuple(each.renamed({"vit.": ""}) for each in (HUGGING_FACE, EARLIER))
+"""The names of ViTModel, of both versions."""
 
 
-def timm_table(state: Mapping[str, Tensor]) -> Table:
-    """Return the table for a state dict of timm."""
-    return TIMM if "cls_token" in state else TIMM_MEAN
+def timm_naming(state: Mapping[str, Tensor]) -> Naming:
+    """Return the naming of a state dict of timm."""
+    return TIMM if "cls_token" in state or not any(name.startswith("fc_norm.") for name in state) else TIMM_MEAN
 
 
-def hugging_face_table(state: Mapping[str, Tensor]) -> Table:
-    """Return the table for a state dict of transformers, of any version, with or without the prefix `vit.`."""
-    table = EARLIER if any("encoder.layer." in name for name in state) else HUGGING_FACE
-    return table if any(name.startswith("vit.") for name in state) else _renamed(table, {"vit.": ""})
+def hugging_face_naming(state: Mapping[str, Tensor]) -> Naming:
+    """Return the naming of a state dict of transformers, of any version, with or without the prefix `vit.`."""
+    earlier = any("encoder.layer." in name for name in state)
+    return ((HUGGING_FACE, EARLIER) if any(name.startswith("vit.") for name in state) else _BARE)[earlier]
 
 
-def read(name: str, table: Table, state: Mapping[str, Tensor], classes: int | None) -> Weights:
-    """Return the tensors of a state dict under their names here.
+def read(name: str, naming: Naming, state: Mapping[str, Tensor], classes: int | None) -> Weights:
+    """Return the tensors of a state dict under their names here; errors are those of `renaming.read`.
 
     Args:
         name: Name of the calling method, with which error messages begin.
-        table: The names and axes of the state dict.
+        naming: The names and axes of the state dict.
         state: The other library's state dict.
         classes: If given, the head is replaced by one for this number of classes, initialized as 0.
-
-    Raises:
-        WeightsError: if tensors are missing or unexpected, or have other axes.
     """
-    depth = _depth(table, state)
-    parts = list(_parts(table, depth))
-    head = {part.name for part in parts if part.own_names[0].startswith("head.")}
-    expected = {part.name for part in parts}
-    if classes is not None:
-        parts, expected = [part for part in parts if part.name not in head], expected - head
-    _compare(name, expected, state.keys() - (head - expected), head)
-    weights = Weights(name, {"depth": depth}, {})
-    for part in parts:
-        tensor = state[part.name]
-        _check_axes(name, part, tensor, weights.sizes)
-        if part.axes in _OWN_AXES:
-            tensor = rearrange(tensor, f"{part.axes} -> {_OWN_AXES[part.axes]}")
-        weights.tensors.update(zip(part.own_names, tensor.chunk(len(part.own_names)), strict=True))
+    alike = (TIMM, TIMM_MEAN) if naming in (TIMM, TIMM_MEAN) else (HUGGING_FACE, EARLIER, *_BARE)
+    left_out = () if classes is None else ("head.weight", "head.bias")
+    weights = renaming.read(name, naming, state, {}, left_out=left_out, alike=alike)
     if classes is not None:
         weights.sizes["n"], like = classes, weights.tensors["norm.weight"]
-        weights.tensors.update(
-            {"head.weight": like.new_zeros(classes, len(like)), "head.bias": like.new_zeros(classes)}
-        )
+        new = {"head.weight": like.new_zeros(classes, len(like)), "head.bias": like.new_zeros(classes)}
+        weights.tensors.update(new)
     return weights
-
-
-def write(table: Table, state: Mapping[str, Tensor], depth: int, **sizes: int) -> dict[str, Tensor]:
-    """Return a state dict of this library under the other library's names.
-
-    Args:
-        table: The names and axes in the other library.
-        state: The state dict of this library.
-        depth: Number of layers.
-        **sizes: Sizes of axes that are joined here and separate in the other library.
-    """
-    renamed = {}
-    for part in _parts(table, depth):
-        values = [state[each] for each in part.own_names]
-        value = torch.cat(values) if len(values) > 1 else values[0]
-        if part.axes in _OWN_AXES:
-            known = {axis: sizes[axis] for axis in part.axes.split() if axis in sizes}
-            value = rearrange(value, f"{_OWN_AXES[part.axes]} -> {part.axes}", **known)
-        renamed[part.name] = value
-    return renamed
-
-
-def _parts(table: Table, depth: int) -> Iterator[Part]:
-    """Iterate over the rows of a table, those of layers once for each layer."""
-    for name, axes, own_names in table:
-        for layer in range(depth) if "{}" in name else [None]:
-            yield Part(name.format(layer), axes, tuple([each.format(layer) for each in own_names.split()]))
-
-
-def _depth(table: Table, state: Mapping[str, Tensor]) -> int:
-    """Return the number of layers: one more than the largest index of a layer in the names, at least 1."""
-    start = re.escape(next(name for name, _, _ in table if "{}" in name).split("{}")[0])
-    matches = (re.match(rf"{start}(\d+)\.", name) for name in state)
-    return max((int(each[1]) + 1 for each in matches if each), default=1)
-
-
-def _compare(name: str, expected: Set[str], given: Set[str], head: Set[str]) -> None:
-    """Raise WeightsError unless the given names are the expected ones."""
-    missing, unexpected = sorted(expected - given), sorted(given - expected)
-    if not missing and not unexpected:
-        return
-    lines = [f"{name} cannot take these weights:"]
-    lines += rows("missing", missing) + rows("unexpected", unexpected)
-    if any(each in head for each in missing):
-        lines.append("  with classes= the model gets a new head, initialized as 0")
-    raise WeightsError("\n".join(lines))
-
-
-def _check_axes(name: str, part: Part, tensor: Tensor, sizes: dict[str, int]) -> None:
-    """Check a tensor's shape against its axes and the sizes known so far, to which the sizes of new axes are added."""
-    names = re.findall(r"[a-z]", part.axes)
-    try:
-        sizes.update(check(tensor, part.axes, **{axis: sizes[axis] for axis in names if axis in sizes}))
-    except ShapeError as error:
-        raise WeightsError(f"{name} cannot take {part.name}, which has other axes\n{error}") from None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from circuits import CircuitError
 
-from . import from_vision_peers
+from . import from_vision_peers, renaming
 
 
 class VisionTransformerConversions(nn.Module):
@@ -54,8 +54,8 @@ class VisionTransformerConversions(nn.Module):
             WeightsError: if weights are missing or unexpected, or have other axes; the message names them.
             CircuitError: if `image_size` or `k` is not given and cannot be inferred, or does not fit the weights.
         """
-        table = from_vision_peers.timm_table(state)
-        weights = from_vision_peers.read("VisionTransformer.from_timm", table, state, classes)
+        naming = from_vision_peers.timm_naming(state)
+        weights = from_vision_peers.read("VisionTransformer.from_timm", naming, state, classes)
         return cls._from_weights(weights, image_size, k, options)
 
     @classmethod
@@ -83,14 +83,14 @@ class VisionTransformerConversions(nn.Module):
             WeightsError: as from_timm does.
             CircuitError: as from_timm does.
         """
-        table = from_vision_peers.hugging_face_table(state)
-        weights = from_vision_peers.read("VisionTransformer.from_huggingface", table, state, classes)
+        naming = from_vision_peers.hugging_face_naming(state)
+        weights = from_vision_peers.read("VisionTransformer.from_huggingface", naming, state, classes)
         return cls._from_weights(weights, image_size, k, {"eps": 1e-12, **options})
 
     @classmethod
     def _from_weights(
         cls,
-        weights: from_vision_peers.Weights,
+        weights: renaming.Weights,
         image_size: int | tuple[int, int] | None,
         k: int | None,
         options: Mapping[str, Any],
@@ -145,6 +145,6 @@ class VisionTransformerConversions(nn.Module):
             )
         return self._written(from_vision_peers.HUGGING_FACE)
 
-    def _written(self, table: from_vision_peers.Table) -> dict[str, Tensor]:
-        """Return the weights under the names of a table."""
-        return from_vision_peers.write(table, self.state_dict(), len(self.layers), c=self.c, p=self.p, q=self.p)
+    def _written(self, naming: renaming.Naming) -> dict[str, Tensor]:
+        """Return the weights under the names of another library."""
+        return renaming.write(naming, self.state_dict(), len(self.layers), c=self.c, p=self.p, q=self.p)
