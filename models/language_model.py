@@ -112,10 +112,8 @@ class LanguageModel(LanguageModelConversions):
         self.vocabulary, self.m, self.dropout = vocabulary, m, dropout
         self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         learned = learned_positions is not None
-        if learned and rotary is not None:
-            raise CircuitError("LanguageModel: positions may be learned or rotary; give learned_positions or rotary")
         self.positions = LearnedPositions(learned_positions, m, device=device, dtype=dtype) if learned else None
-        rotary = None if learned else RotaryPositions(k) if rotary is None else rotary
+        rotary = _rotary(learned, k, rotary)
         options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
         kinds: dict[str, Any] = {"parallel": parallel, "norm": norm, "feed_forward": feed_forward, "qkv_bias": qkv_bias}
         sizes: dict[str, Any] = {"groups": groups, "window": window}
@@ -223,3 +221,10 @@ class LanguageModel(LanguageModelConversions):
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
         return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)
+
+
+def _rotary(learned: bool, k: int, rotary: RotaryPositions | None) -> RotaryPositions | None:
+    """Return the rotary positions; None if positions are learned; raise CircuitError if both are given."""
+    if learned and rotary is not None:
+        raise CircuitError("LanguageModel: positions may be learned or rotary; give learned_positions or rotary")
+    return None if learned else RotaryPositions(k) if rotary is None else rotary

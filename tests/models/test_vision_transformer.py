@@ -502,7 +502,7 @@ def test_hugging_faces_heads_may_be_of_any_width() -> None:
 def test_a_model_without_a_head_gets_a_new_one(names: Callable[[Any], dict[str, Tensor]]) -> None:
     image = torch.randn(3, 2, 8, 8)
     theirs = hugging_faces("ViTModel", {"add_pooling_layer": False})
-    with pytest.raises(CircuitError, match=r"missing     classifier.bias\n(.*\n)+.* with classes="):
+    with pytest.raises(CircuitError, match=r"no head there; with classes= .*\n  missing     classifier\.bias"):
         VisionTransformer.from_huggingface(names(theirs.state_dict()), k=3)
     ours = VisionTransformer.from_huggingface(names(theirs.state_dict()), k=3, classes=7)
     torch.testing.assert_close(ours.norm(ours.encode(image)), theirs(image).last_hidden_state)
@@ -516,7 +516,7 @@ def test_a_new_head_for_timms(classes: int) -> None:
     assert ours.head.weight.eq(0).all()
     torch.testing.assert_close(ours.features(image), theirs.forward_head(theirs.forward_features(image), True))
     if not classes:
-        with pytest.raises(CircuitError, match=r"missing     head.bias\n  missing     head.weight\n.* classes="):
+        with pytest.raises(CircuitError, match=r"no head there; with classes= .*\n  missing     head\.bias\n  missing"):
             VisionTransformer.from_timm(theirs.state_dict(), k=3)
 
 
@@ -588,12 +588,23 @@ GONE = torch.empty(0)
     ("given", "said"),
     [
         (state(**{"norm.weight": GONE}), "  missing     norm.weight"),
-        (state(**{"blocks.1.attn.qkv.bias": GONE}), "  missing     blocks.1.attn.qkv.bias"),
-        (state(**{"blocks.0.ls1.gamma": torch.ones(12)}), "  unexpected  blocks.0.ls1.gamma"),
+        (state(**{"blocks.1.attn.qkv.bias": GONE}), r"no bias there \(qkv_bias=False\)\n  missing     blocks.1.attn"),
+        (
+            state(**{"blocks.0.ls1.gamma": torch.ones(12)}),
+            "VisionTransformer.from_timm cannot take these weights:\n"
+            "  the model there has LayerScale, which VisionTransformer has not\n"
+            "  unexpected  blocks.0.ls1.gamma$",
+        ),
+        (state(**{"blocks.0.attn.q_norm.weight": torch.ones(3)}), r"has norms of queries and keys \(qk_norm\), which"),
+        (state(reg_token=torch.ones(1, 4, 12)), "has register tokens, which VisionTransformer has not"),
+        (state(**{"norm_pre.weight": torch.ones(12)}), "has a norm before the first layer"),
+        (state(dist_token=torch.ones(1, 1, 12)), "has a distillation token"),
+        (state(**{"blocks.0.mlp.norm.weight": torch.ones(24)}), "has another feed-forward network"),
+        (state(pos_embed=GONE), "there are no learned positions there\n  missing     pos_embed"),
         (state(**{"blocks.3.norm1.bias": torch.ones(12)}), "  missing     blocks.2.attn.proj.bias"),
-        (state(cls_token=GONE), "  missing     fc_norm.bias\n  missing     fc_norm.weight\n  unexpected  norm.bias"),
-        (state(**{"fc_norm.weight": torch.ones(12)}), "  unexpected  fc_norm.weight"),
-        ({}, "  missing     and 7 more"),
+        (state(cls_token=GONE), "neither a class token nor a norm after the mean .*\n  missing     cls_token"),
+        (state(**{"fc_norm.weight": torch.ones(12)}), r"has a norm after the mean .*\n  unexpected  fc_norm.weight"),
+        ({}, "weights:\n(  missing .*\n)*  missing     and 8 more"),
         (state(**{"norm.weight": torch.ones(11)}), r"norm.weight, which has other axes\n(.*\n)*.*m is 11 here, but 12"),
         (state(**{"blocks.1.attn.qkv.bias": torch.ones(35)}), r"qkv.bias, which.*\n(.*\n)*.*35 here, but 36"),
         (state(pos_embed=torch.ones(5, 12)), "pos_embed, which has other axes"),

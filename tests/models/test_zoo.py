@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 import models
 from circuits import Circuit, definitions, find_circuit, trace
+from models.gated_feed_forward import GatedFeedForward
+from models.parts.positions import RotaryPositions, ScaledRotaryPositions
 from models.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +91,44 @@ MODELS = {
         partial(models.LanguageModel, vocabulary=13, m=6, k=5, h=2, f=8, depth=1, learned_positions=1024, tied=False),
         {"x": 7},
         r"Lk\.bias",
+        tokens=13,
+    ),
+    "language model, Llama's layers": Entry(
+        partial(
+            models.LanguageModel,
+            vocabulary=13,
+            m=6,
+            k=4,
+            h=4,
+            f=8,
+            depth=2,
+            activation=nn.SiLU,
+            groups=2,
+            bias=False,
+            norm=nn.RMSNorm,
+            feed_forward=GatedFeedForward,
+            rotary=ScaledRotaryPositions(4, 100.0, length=8),
+            tied=False,
+            window=5,
+            qkv_bias=True,
+        ),
+        {"x": 7},
+        r"Lk\.bias",
+        tokens=13,
+    ),
+    "language model, parallel layers": Entry(
+        partial(
+            models.LanguageModel,
+            vocabulary=13,
+            m=6,
+            k=4,
+            h=2,
+            f=8,
+            depth=2,
+            parallel=True,
+            rotary=RotaryPositions(4, rotated=2),
+        ),
+        {"x": 7},
         tokens=13,
     ),
     "sequence to sequence": Entry(
