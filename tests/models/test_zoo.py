@@ -113,7 +113,6 @@ MODELS = {
             qkv_bias=True,
         ),
         {"x": 7},
-        r"Lk\.bias",
         tokens=13,
     ),
     "language model, parallel layers": Entry(
