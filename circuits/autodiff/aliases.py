@@ -5,7 +5,7 @@ write is replaced by a new base, a copy of the old one with the new contents (`o
 is read later is recomputed from the copy (`viewed`).
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,6 +130,29 @@ class Aliases:
         while number in self.views:
             number = self.views[number].source
         return number
+
+    def hidden_writes(self, touched: Iterable[int], written: Container[int], active: set[int]) -> list[int]:
+        """Return the values that a differentiated call overwrites unseen by autograd.
+
+        Not among them are views that the call reads of a tensor that it writes to, `y[1:] = y[0]`, where none of the
+        tensors in between is detached: what reads them later reads them again from the written tensor.
+
+        Args:
+            touched: The arguments whose storage the call overwrites.
+            written: Those of them that it returns, overwritten.
+            active: The values that gradients flow through.
+        """
+        tracked = [number for number in touched if active.issuperset(self._numbers_to(number))]
+        bases = {self.base(number) for number in tracked if number in written}
+        seen = {number for number in tracked if self.base(number) in bases}
+        return [number for number in touched if number not in written and number not in seen]
+
+    def _numbers_to(self, number: int) -> Iterator[int]:
+        """Yield a value, and if it is a view, the values on its path, the base last."""
+        yield number
+        while number in self.views:
+            number = self.views[number].source
+            yield number
 
     def rematerialise(self, old: int, new: int, later: Mapping[int, int]) -> list[RematerialisedView]:
         """Return the boxes to run after the write of `old`, whose contents are now value `new`.

@@ -117,10 +117,9 @@ class ForwardPass:
         for number in made:
             self.tape.current.reset(number)
         differentiated = self._reads_active(call) and any(map(is_floating, made.values()))
-        _refuse_hidden_writes(
-            self, box, [number for number in touched if number not in (written if differentiated else ())]
-        )
-        boxes = [] if differentiated and not set(touched) - set(written) else self._copies(box, touched)
+        hidden = self.aliases.hidden_writes(touched, written, self.active) if differentiated else touched
+        _refuse_hidden_writes(self, box, hidden)
+        boxes = [] if differentiated and not hidden else self._copies(box, touched)
         boxes += self._differentiated(box, call, made, written) if differentiated else self._unchanged(box, made)
         fresh = {number: fake for number, fake in made.items() if not (differentiated and number in written.values())}
         self.aliases.note(call, fresh, given)

@@ -32,9 +32,13 @@ def checked(spec: Circuit) -> Any:
         names |= runtime.SHARED
     text = source(spec, names)
     filename = f"<circuit {spec.name} at {spec.where}>"
+    try:
+        code = compile(text, filename, "exec")
+    except RecursionError:
+        raise SignatureError(f"{spec.name}: arithmetic in the signature has more terms than Python compiles") from None
     lines = linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     scope: dict[str, Any] = {}
-    exec(compile(text, filename, "exec"), runtime.__dict__, scope)
+    exec(code, runtime.__dict__, scope)
     function, set_body = scope["make"](**{f"{prefix}{name}": thing for name, thing in names.items()})
     weakref.finalize(function, _forget, filename, lines).atexit = False
     functools.update_wrapper(function, spec.definition)

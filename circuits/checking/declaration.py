@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import torch
 
+from circuits.errors import SignatureError
 from circuits.signature import Axes, Signature, normalized, plain_size
 
 
@@ -97,12 +98,23 @@ class Options:
     ) -> Self:
         """Return the options for the arguments of `circuit`; `fixed="m k"` means `fixed={"m": "m", "k": "k"}`.
 
+        Raises:
+            SignatureError: If one is not a mapping from names.
+
         >>> Options.of(None, "m k", None, None).fixed
         (('m', 'm'), ('k', 'k'))
         """
         if isinstance(fixed, str):
             fixed = {axis: normalized(axis) for axis in fixed.replace(",", " ").split()}
-        given = (optional, fixed, dtypes, multiples)
-        return cls(
-            *(tuple([(normalized(name), plain_size(by)) for name, by in (each or {}).items()]) for each in given)
-        )
+        given = {"optional": optional, "fixed": fixed, "dtypes": dtypes, "multiples": multiples}
+        return cls(**{name: _items(name, each) for name, each in given.items()})
+
+
+def _items(option: str, given: Any) -> Items:
+    """Return the items of a mapping from names of axes or parameters; SignatureError for anything else."""
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        names = "a parameter" if option in ("optional", "dtypes") else "an axis"
+        raise SignatureError(f"{option}={given!r:.60}: expected a mapping from the name of {names}")
+    return tuple([(normalized(name), plain_size(by)) for name, by in given.items()])

@@ -12,29 +12,38 @@ from typing import Any
 class Expression:
     """The Python source of an expression whose value is a size.
 
-    >>> (Expression("h") * 2 + 1).text
-    '((h * 2) + 1)'
+    A sum or a product is in parentheses, one pair for any number of operands: Python compiles no more than 200 nested
+    ones. `operators` are those at its top, `"*"` or `"+-"`, or empty for a name.
+
+    >>> (Expression("h") * 2 * 3 + 1 - Expression("w")).text
+    '((h * 2 * 3) + 1 - w)'
     """
 
     text: str
+    operators: str = ""
+
+    def _then(self, operator: str, other: Any, operators: str) -> "Expression":
+        """Return this expression with a further operand at its end."""
+        left = self.text[1:-1] if self.operators == operators else self.text
+        return Expression(f"({left} {operator} {text_of(other)})", operators)
 
     def __mul__(self, other: Any) -> "Expression":
-        return Expression(f"({self.text} * {text_of(other)})")
+        return self._then("*", other, "*")
 
     def __rmul__(self, other: Any) -> "Expression":
-        return self if other == 1 else Expression(f"({text_of(other)} * {self.text})")
+        return self if other == 1 else Expression(f"({text_of(other)} * {self.text})", "*")
 
     def __add__(self, other: Any) -> "Expression":
-        return Expression(f"({self.text} + {text_of(other)})")
+        return self._then("+", other, "+-")
 
     def __radd__(self, other: Any) -> "Expression":
-        return Expression(f"({text_of(other)} + {self.text})")
+        return Expression(f"({text_of(other)} + {self.text})", "+-")
 
     def __sub__(self, other: Any) -> "Expression":
-        return Expression(f"({self.text} - {text_of(other)})")
+        return self._then("-", other, "+-")
 
     def __rsub__(self, other: Any) -> "Expression":
-        return Expression(f"({text_of(other)} - {self.text})")
+        return Expression(f"({text_of(other)} - {self.text})", "+-")
 
 
 def text_of(size: Any) -> str:

@@ -16,7 +16,8 @@ def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]
     """Return the parameters of a function; `*inputs, **options` for a function in C that has no Python signature.
 
     Raises:
-        SignatureError: If a parameter has the name of a Python keyword, which a `__signature__` can have.
+        SignatureError: If the name of a parameter is a Python keyword or no name at all; a `__signature__` can have
+            such parameters.
     """
     try:
         found = tuple(inspect.signature(function).parameters.values())
@@ -24,9 +25,10 @@ def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]
         anything = inspect.Parameter("inputs", inspect.Parameter.VAR_POSITIONAL)
         return anything, inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
     for each in found:
-        if keyword.iskeyword(each.name):
+        if keyword.iskeyword(each.name) or not each.name.isidentifier():
+            what = "has the name of a Python keyword" if keyword.iskeyword(each.name) else "does not have a Python name"
             raise SignatureError(
-                f"the parameter {each.name!r} of {function!r} has the name of a Python keyword; "
+                f"the parameter {each.name!r} of {function!r} {what}; "
                 "wrap it in a function whose parameters have other names"
             )
     return found

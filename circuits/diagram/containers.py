@@ -125,4 +125,4 @@ def rebuild(kind: Any, keys: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
         vars(instance).update(zip(keys, parts, strict=True))
         return instance
     mapping_of: Any = kind
-    return mapping_of(zip(keys, parts, strict=True))
+    return mapping_of(dict(zip(keys, parts, strict=True)))

@@ -21,6 +21,7 @@ from circuits.diagram import codegen, interpreter, plain_data, table
 from circuits.diagram.boxes import Box, Call, Fixed, Value
 from circuits.diagram.call_arguments import arguments
 from circuits.diagram.changes import Change, Place, apply_changes
+from circuits.diagram.parameter_notes import parameter_notes
 from circuits.diagram.property_guards import with_guards
 from circuits.diagram.structure import Struct, attribute, bind, wires
 from circuits.errors import CircuitError
@@ -213,7 +214,7 @@ class Diagram:
         Args:
             depth: How many levels of boxes inside boxes to show; None for all.
         """
-        return table.text(self.box, self.fixed, depth)
+        return table.text(self.box, _notes(self), depth)
 
     def to_markdown(self, depth: int | None = None) -> str:
         """Return the table in GitHub's Markdown.
@@ -221,15 +222,20 @@ class Diagram:
         Args:
             depth: How many levels of boxes inside boxes to show; None for all.
         """
-        return table.markdown(self.box, self.fixed, depth)
+        return table.markdown(self.box, _notes(self), depth)
 
     def _repr_html_(self) -> str:
         """Return the table as HTML, which notebooks show."""
-        return table.html(self.box, self.fixed, None)
+        return table.html(self.box, _notes(self), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the diagram as plain data for JSON: nested boxes, values by number, sizes as numbers or text."""
         return plain_data.plain_data(self.box, self.fixed, self.guards)
+
+
+def _notes(diagram: Diagram) -> list[str]:
+    """Return the lines under the table: on sizes that did not stay symbolic, and on parameters."""
+    return [*map(str, diagram.fixed), *parameter_notes(diagram.box, diagram.state)]
 
 
 def _check_names(diagram: Diagram, state_names: Mapping[int, str], names: Collection[str]) -> None:

@@ -41,7 +41,7 @@ _SKIPPED = (
     "can_cast _assert _is_functional_tensor _has_compatible_shallow_copy_type __torch_dispatch__"
 )
 _SKIPPED_NAMES = frozenset(_SKIPPED.split())
-_MEASURING = "size shape numel nelement __len__ dim ndim ndimension storage untyped_storage"
+_MEASURING = "size shape numel nelement __len__ dim ndim ndimension"
 _MEASURING_NAMES = frozenset(_MEASURING.split())
 _READING = (
     "__bool__ __float__ __int__ __index__ __complex__ __array__ __dlpack__ __contains__ __format__ tolist numpy "
@@ -50,7 +50,7 @@ _READING = (
 _READING_NAMES = frozenset(_READING.split())
 _PROPERTY_METHODS = (
     "stride storage_offset is_floating_point is_complex is_contiguous is_signed element_size data_ptr get_device "
-    "is_inference is_shared is_pinned is_coalesced result_type is_neg is_conj type"
+    "is_inference is_shared is_pinned is_coalesced result_type is_neg is_conj type storage untyped_storage"
 )
 _PROPERTY_NAMES = frozenset(_PROPERTY_METHODS.split())
 _PROPERTY_GETTER_NAMES = (

@@ -73,14 +73,17 @@ class PropertyGuard:
 def comparable_value(name: str, found: Any) -> Any:
     """Return what is compared of a property: plain values and tuples of them, and the name of the type of an object.
 
-    An address is never the same again.
+    An address is never the same again, nor is a storage, of which code may read the address or the data.
     """
-    if name == "data_ptr":
+    if name in _NEVER_THE_SAME:
         return _Address()
     if type(found) is tuple:
         return tuple([comparable_value("", part) for part in found])
     plain = (*PLAIN_TYPES, torch.SymInt, torch.SymBool)
     return found if type(found) in plain else f"an object of type {type(found).__name__}"
+
+
+_NEVER_THE_SAME = ("data_ptr", "storage", "untyped_storage")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ A module that consists of one operation takes one row. A repeated box takes one 
 a repeated group of boxes takes one row for each box of the group, with a bracket in the notes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from circuits.diagram.boxes import Box, Value
+from circuits.diagram.parameter_notes import element_count, shared_text
 from circuits.diagram.repeats import repeated_groups
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
@@ -36,11 +37,13 @@ def rows(box: Box, depth: int | None = None) -> list[Row]:
     found = [box_row(box, opened=True)]
     if box.signature is not None:
         found = [replace(found[0], axes="", notes=" ".join([*_named_sizes(box), found[0].notes]).strip())]
-    _add_rows_inside(box, 1, depth, {box.path}, found)
+    _add_rows_inside(box, 1, depth, {box.path}, {}, found)
     return found
 
 
-def _add_rows_inside(box: Box, level: int, depth: int | None, seen: set[str], found: list[Row]) -> None:
+def _add_rows_inside(
+    box: Box, level: int, depth: int | None, seen: set[str], earlier: Mapping[int, str], found: list[Row]
+) -> None:
     """Append the rows of the boxes inside a box to `found`.
 
     Args:
@@ -48,16 +51,25 @@ def _add_rows_inside(box: Box, level: int, depth: int | None, seen: set[str], fo
         level: How deep the boxes inside it are nested in the table.
         depth: The deepest level to show; None for all.
         seen: The paths of the modules whose parameters were counted in rows above.
+        earlier: The parameters that were counted in rows above of boxes that are not around this one: their names by
+            value number.
         found: The rows so far.
     """
     if depth is not None and level > depth:
         return
+    counted, start = {**earlier}, 0
     for group, times in repeated_groups(box.boxes):
         first = len(found)
-        for inner in group:
-            found.append(box_row(inner, level, times, seen, box.path))
+        for place, inner in enumerate(group):
+            each = box.boxes[start + place : start + times * len(group) : len(group)]
+            row = box_row(inner, level, times, seen, box.path)
+            if "params" in row.parameters and inner.kind != "operation":
+                row = replace(row, parameters=_count_text(inner, each, counted))
+            found.append(row)
             if not _is_one_operation(inner):
-                _add_rows_inside(inner, level + 1, depth, seen, found)
+                _add_rows_inside(inner, level + 1, depth, seen, counted, found)
+            counted |= {value.number: value.name for repeated in each for value in repeated.parameters}
+        start += times * len(group)
         if times > 1:
             _mark_repeats(found, first, times)
 
@@ -102,6 +114,20 @@ def box_row(
         _parameter_text(box, times, seen, within),
         " ".join(notes),
     )
+
+
+def _count_text(box: Box, each: Sequence[Box], counted: Mapping[int, str]) -> str:
+    """Return the number of elements of the parameters of a box that is not an operation.
+
+    Args:
+        box: The box, named for all repetitions.
+        each: All its repetitions.
+        counted: The names of the parameters that rows above have counted, by value number.
+    """
+    count, total = box.parameter_count, element_count([value for repeated in each for value in repeated.parameters])
+    if "…" not in box.name or len(each) == 1:
+        return shared_text(box.parameters, counted)
+    return f"{len(each)} × {count:,} params" if total == len(each) * count else f"{total:,} params in all"
 
 
 def _arrow(inputs: Sequence[str], outputs: Sequence[str], failed: bool = False) -> str:

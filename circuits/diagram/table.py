@@ -1,7 +1,7 @@
 """The table of a diagram as text, Markdown or HTML: one row a box, indented as the boxes are nested.
 
 Start with `rows`, which defines the content of a row; `repeats` finds the repeated boxes that share a row. Notes on
-sizes that did not stay symbolic follow the last row.
+sizes that did not stay symbolic, and on parameters, follow the last row.
 """
 
 import html as markup
@@ -13,30 +13,30 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from circuits.diagram.boxes import Box, Fixed
+from circuits.diagram.boxes import Box
 from circuits.diagram.rows import rows
 
 _TITLES = ("box", "axes", "sizes", "parameters", "notes")
 
 
-def _lines(box: Box, fixed: Sequence[Fixed], depth: int | None) -> list[tuple[str, ...]]:
-    """Return the text of each column of each row, then the notes on fixed sizes as rows of one column."""
+def _lines(box: Box, notes: Sequence[str], depth: int | None) -> list[tuple[str, ...]]:
+    """Return the text of each column of each row, then the notes as rows of one column."""
     table = [row.columns for row in rows(box, depth)]
-    return table + [(str(note), "", "", "", "") for note in fixed]
+    return table + [(note, "", "", "", "") for note in notes]
 
 
-def text(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) -> str:
+def text(box: Box, notes: Sequence[str] = (), depth: int | None = None) -> str:
     """Return the table as lines of text, which are not wrapped."""
     grid = Table.grid(padding=(0, 2))
     for _ in range(5):
         grid.add_column(no_wrap=True)
-    table = _lines(box, fixed, depth)
-    for columns in table[: len(table) - len(fixed)]:
+    table = _lines(box, notes, depth)
+    for columns in table[: len(table) - len(notes)]:
         grid.add_row(*columns)
     written = io.StringIO()
     Console(file=written, width=2000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
     lines = [line.rstrip() for line in written.getvalue().splitlines()]
-    return "\n".join(lines + [str(note) for note in fixed])
+    return "\n".join([*lines, *notes])
 
 
 _SIGNS = str.maketrans({"…": "...", "×": "x", "∂": "d", "│": "|", "┐": "+", "┘": "+"})
@@ -57,10 +57,10 @@ def printable(text: str) -> str:
     return text
 
 
-def markdown(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) -> str:
+def markdown(box: Box, notes: Sequence[str] = (), depth: int | None = None) -> str:
     """Return the table in GitHub's Markdown."""
     lines = ["| " + " | ".join(_TITLES) + " |", "|" + " --- |" * len(_TITLES)]
-    for columns in _lines(box, fixed, depth):
+    for columns in _lines(box, notes, depth):
         indent = len(columns[0]) - len(columns[0].lstrip())
         first = "&nbsp;" * 2 * indent + _escaped(columns[0].lstrip())
         lines.append("| " + " | ".join([first, *map(_escaped, columns[1:])]) + " |")
@@ -72,10 +72,10 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|\[\]])", r"\\\1", markup.escape(text, quote=False))
 
 
-def html(box: Box, fixed: Sequence[Fixed] = (), depth: int | None = None) -> str:
+def html(box: Box, notes: Sequence[str] = (), depth: int | None = None) -> str:
     """Return the table as HTML, for notebooks."""
     head = "".join([f"<th style='text-align:left'>{title}</th>" for title in _TITLES])
-    body = "".join([_html_row(columns) for columns in _lines(box, fixed, depth)])
+    body = "".join([_html_row(columns) for columns in _lines(box, notes, depth)])
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

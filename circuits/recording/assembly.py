@@ -1,5 +1,6 @@
 """Assemble the diagram of a recorded run: its box, with what is needed to run it again."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import sympy
 import torch
 
-from circuits.diagram import Box, Change, Diagram, Fixed
+from circuits.diagram import Box, Change, Diagram, Fixed, Scalar, Struct, leaves
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import named_arguments, names_of_arguments
@@ -45,7 +46,7 @@ def assemble(
         arguments=named_arguments(root.event, builder.binder),
         result=with_expressions(root.result, raw),
         failed=root.failed,
-        refusal=_refusal(box, root.result, record),
+        refusal=_refusal(box, with_expressions(root.result, raw), record),
         symbols=dict(symbols or {}),
         guards=guards,
         fixed=fixed,
@@ -77,6 +78,8 @@ def _refusal(box: Box, result: Any, record: Record) -> str:
         return f"{unopened}, in which tensors are not recorded (return a tuple, dict or dataclass)"
     if record.snapshot.refusal:
         return record.snapshot.refusal
+    if _has_text_of_data(box, (result, *[change.after for change in record.changes])):
+        return "the run returns or keeps the text of a number read from data, which trace does not have (use track)"
     reader = next((each for each in _boxes_that_run(box) if record.unrecorded.intersection(_numbers(each))), None)
     if reader is None:
         return record.refusal
@@ -85,6 +88,26 @@ def _refusal(box: Box, result: Any, record: Record) -> str:
         f"{reader.label}{at} reads a tensor that code made during the run which is not recorded (C++, another thread, "
         "a constructor such as torch.FloatTensor): make it by a torch function, such as torch.tensor"
     )
+
+
+def _has_text_of_data(box: Box, kept: Any) -> bool:
+    """Return whether a described value has a string with the name that torch gives a number of data without data.
+
+    `f"{x.item()}"` is `"zuf0"` in a traced run.
+    """
+    numbers = [leaf.expression for call in box.calls() for leaf in leaves(call.result) if isinstance(leaf, Scalar)]
+    names = {f"{symbol}" for number in numbers for symbol in getattr(number, "free_symbols", ())}
+    return bool(names) and any(not names.isdisjoint(re.findall(r"\w+", text)) for text in _strings(kept))
+
+
+def _strings(described: Any) -> Iterator[str]:
+    """Yield the strings in a described value, the keys of mappings too."""
+    if isinstance(described, str):
+        yield described
+    parts = (*described.keys, *described.parts) if isinstance(described, Struct) else described
+    if isinstance(parts, (tuple, list, set, frozenset)):
+        for part in parts:
+            yield from _strings(part)
 
 
 def _boxes_that_run(box: Box) -> Iterator[Box]:

@@ -44,6 +44,7 @@ class Values:
         self.emit = emit
         self._wires: dict[int, Entry] = {}
         self._without_memory: set[Wire] = set()
+        self._memories = _Memories()
         self._state_of_roots: dict[int, tuple[weakref.ref[Tensor], tuple[nn.Module, str, str, str]]] = {}
         self._roots_read = 0
         self._roots_by_path: dict[str, tuple[nn.Module, str]] = {}
@@ -101,6 +102,7 @@ class Values:
         tensor, which no recorded call returned.
         """
         wire = Wire(self.record.add(tensor, role, name))
+        self._memories.add(tensor, role)
         shape = self.record.values[-1][0]
         if shape and type(shape[0]) is int and shape == _NO_MEMORY:
             self._without_memory.add(wire)
@@ -138,12 +140,12 @@ class Values:
         source = _with_same_memory(tensor, self._wires.values(), self.record)
         if source is not None:
             return self._alias(tensor, source)
-        wire = self.define(tensor, "constant")
+        is_of_run, wire = self._memories.is_of_run(tensor), self.define(tensor, "constant")
         place = self.record.snapshot.held(tensor)
         if place is not None:
             self.record.held[wire.number] = place
         original = self.record.originals.get(id(tensor), tensor)
-        if isinstance(original, FakeTensor):
+        if isinstance(original, FakeTensor) or is_of_run:
             self.record.unrecorded.add(wire.number)
         else:
             self.record.constants[wire.number] = original
@@ -227,6 +229,29 @@ class Values:
             root, inner = find_root(self.record, path)
             self._roots_by_path[path] = root, f"{inner}." if inner else ""
         return self._roots_by_path[path]
+
+
+class _Memories:
+    """The memory of the values that a run makes, whether they still exist or not, as identifiers.
+
+    A tensor with such memory was made in the run, too, although nothing recorded it: `nn.Parameter(y)` of a result `y`.
+    """
+
+    def __init__(self) -> None:
+        self._of_run: set[int] = set()
+        self._of_others: set[int] = {0}
+
+    def add(self, tensor: Tensor, role: str) -> None:
+        """Add the memory of a value; that of a parameter, buffer or constant is not the run's."""
+        memory = _memory(tensor)
+        if role not in ("made", "input"):
+            self._of_others.add(memory)
+        elif memory not in self._of_others:
+            self._of_run.add(memory)
+
+    def is_of_run(self, tensor: Tensor) -> bool:
+        """Return whether a tensor has the memory of a value of the run."""
+        return _memory(tensor) in self._of_run
 
 
 def _with_same_memory(tensor: Tensor, entries: Collection[Entry], record: Record) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError, point
-from circuits.signature import Axis, Group, Rest, Signature, normalized, show_axes
+from circuits.signature import Axis, Group, Rest, Signature, normalized, places, show_axes
 from circuits.verbs.contraction import equation
 
 MOST_CACHED = 1024
@@ -63,7 +63,28 @@ def _make_plan(pattern: str) -> Plan:
             if occurrence != (tensor, -number):
                 pairs.append((*occurrence, tensor, -number))
         operands.append(Operand(show_axes(axes), tuple([str(term) for term in named]), len(named) < len(axes)))
+    _check_output(pattern, signature, first)
     return Plan(tuple(operands), tuple(pairs), equation(signature))
+
+
+def _check_output(pattern: str, signature: Signature, names: Container[str]) -> None:
+    """Raise SignatureError unless there is one output, whose axes are different names that the inputs have."""
+    if len(signature.outputs) != 1:
+        raise SignatureError(f"an einsum has one output, not {len(signature.outputs)}\n{point(pattern)}")
+    output = [(term, span) for tensor, _, term, span in places(signature) if tensor == len(signature.inputs)]
+    for number, (term, span) in enumerate(output):
+        if isinstance(term, Rest):
+            continue
+        if not isinstance(term, Axis):
+            hint = "rearrange the result" if isinstance(term, Group) else "it is not a name"
+            fault = f"the axes of an einsum are names, not '{term}' ({hint})"
+        elif term.name not in names:
+            fault = f"no input has the axis {term.name} (repeat adds axes)"
+        elif any(term == other for other, _ in output[:number]):
+            fault = f"the output of an einsum has each axis once, and {term.name} is in it twice"
+        else:
+            continue
+        raise SignatureError(f"{fault}\n{point(str(signature), span)}")
 
 
 @torch.compiler.assume_constant_result

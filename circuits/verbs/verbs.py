@@ -38,7 +38,8 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
         The result.
 
     Raises:
-        SignatureError: If the pattern is not the last argument, cannot be parsed, or has an axis that is not a name.
+        SignatureError: If the pattern is not the last argument, cannot be parsed, has an axis that is not a name, or
+            has no output, several, or one with an axis that no input has or that it has twice.
         ShapeError: If an axis has two sizes, or there are not as many tensors or axes as in the pattern.
 
     >>> import torch

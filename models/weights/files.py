@@ -10,7 +10,6 @@ import functools
 import inspect
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.utils._pytree import tree_map_only
 
 from circuits import CircuitError
 
+from .atomic import refuse_unless_file, replaced
 from .configuration import CLASSES, Bounded, made_with, read, refuse_unwritable, write
 from .errors import WeightsError, explain
 
@@ -101,7 +101,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Args:
         model: An instance of a class decorated with `savable`, as all model classes of `models` are.
         path: The file. If it exists, it is replaced and keeps its permissions; a symbolic link stays, and the file that
-            it points to is replaced.
+            it points to is replaced. What a killed process left of writing this file is removed.
 
     Raises:
         CircuitError: if `load` could not restore the model: its class is not savable, a constructor argument cannot be
@@ -128,35 +128,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     metadata = {"format": "pt", "models.format": f"{FORMAT}", "models.class": name}
     metadata |= {"models.arguments": text, "models.tied": json.dumps(tied)}
     path = Path(os.path.realpath(path))
-    _refuse_unless_file(path, "models.save: ")
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    refuse_unless_file(path, "models.save: ")
     try:
-        mode = _mode_of_a_new_file(beside)
-        mode = path.stat().st_mode & 0o777 if path.exists() else mode
-        save_file(tensors, beside, metadata)
-        beside.chmod(mode)
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
+        with replaced(path) as written:
+            save_file(tensors, written, metadata)
     except SafetensorError as error:
         raise CircuitError(f"models.save: {path} cannot be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _mode_of_a_new_file(path: Path) -> int:
-    """Create an empty file and return its permissions; safetensors sets narrower ones from version 0.8 on."""
-    path.touch()
-    return path.stat().st_mode & 0o777
-
-
-def _refuse_unless_file(path: Path, where: str) -> None:
-    """Raise CircuitError, beginning with `where`, if `path` exists and is not a file: opening a pipe would not return.
-
-    A symbolic link to a file is one.
-    """
-    if path.exists() and not path.is_file():
-        raise CircuitError(f"{where}{path} is not a file but a folder, a pipe or a device")
 
 
 def _tensors_and_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -221,11 +198,12 @@ def load(
     Raises:
         CircuitError: if the file is incomplete, was not written by `save`, was written by a later version of it, or
             names a class that no imported module has decorated with `savable`; if the constructor arguments in it are
-            of a model with many more tensors than the file has; or if `dtype` is not floating.
+            of a model with many more tensors than the file has, or more names are tied than that model has; or if
+            `dtype` is not a floating one.
         FileNotFoundError: if there is no such file.
     """
-    if dtype is not None and not dtype.is_floating_point:
-        raise CircuitError(f"models.load: dtype may be a floating one, such as torch.bfloat16, not {dtype}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise CircuitError(f"models.load: dtype may be a floating one, such as torch.bfloat16, not {dtype!r}")
     path = Path(path)
     file = _read(path)
     with Bounded(len(file.tensors)):
@@ -238,6 +216,8 @@ def load(
         if name in parameters and not (tensor.is_floating_point() or tensor.is_complex()):
             raise CircuitError(f"{path}: {name} has dtype {tensor.dtype}, which a parameter cannot have")
         state[name] = nn.Parameter(tensor, parameters[name].requires_grad) if name in parameters else tensor
+    if len(file.tied) > len(model.state_dict()):
+        raise CircuitError(f"{path}: more names are tied, {len(file.tied)}, than a model with its arguments has")
     state |= {name: state[first] for name, first in file.tied.items()}
     try:
         model.load_state_dict(state, assign=True)
@@ -253,12 +233,13 @@ def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Modul
             args, kwargs = read(arguments)
             return kind(*args, **kwargs)
     except Exception as error:  # any exception that a constructor raises for arguments of another class
-        raise CircuitError(f"{where}a {kind.__name__} cannot be made with {arguments:.200}: {error}") from error
+        reason = f"{error}".partition("\nException raised from")[0]  # without the frames of torch's C++
+        raise CircuitError(f"{where}a {kind.__name__} cannot be made with {arguments:.200}: {reason}") from error
 
 
 def _read(path: Path) -> _File:
     """Return the contents of the file at `path`; raise CircuitError if `save` did not write it."""
-    _refuse_unless_file(path, "")
+    refuse_unless_file(path, "")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -290,6 +271,6 @@ def _ties(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:
         tied = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(tied, dict):
+    if not isinstance(tied, dict) or not all(isinstance(first, str) for first in tied.values()):
         return None
-    return tied if all(first in [*tensors] and name not in tensors for name, first in tied.items()) else None
+    return tied if all(first in tensors and name not in tensors for name, first in tied.items()) else None

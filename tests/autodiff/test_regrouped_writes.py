@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits import backward, rearrange
+from circuits import CircuitError, backward, rearrange
 
 
 def written(view: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -60,3 +60,58 @@ def test_a_write_through_a_regrouped_view_has_autograds_gradient(f: Callable[[Te
     (first,) = torch.autograd.grad(f(leaf), leaf, leaf_cotangent, create_graph=True)
     second = torch.autograd.grad(first, (leaf, leaf_cotangent), x, allow_unused=True, materialize_grads=True)
     torch.testing.assert_close(tuple(again.values()), second)
+
+
+def row_to_rows(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[1:] = y[0]
+    return y * y
+
+
+def narrow_to_narrow(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y.narrow(0, 0, 2).copy_(y.narrow(0, 2, 2))
+    return y * y
+
+
+def added_to_another_row(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[0].add_(y[1])
+    return y * y
+
+
+def read_again_afterwards(x: Tensor) -> Tensor:
+    y = x * 1.0
+    first, rest = y[0], y[1:]
+    rest.add_(first)
+    return y * first + rest.sum()
+
+
+def expanded(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[1:] = y[:1].expand(3)
+    return y * y
+
+
+PARTS = (row_to_rows, narrow_to_narrow, added_to_another_row, read_again_afterwards, expanded)
+
+
+@pytest.mark.parametrize("f", PARTS)
+def test_a_write_from_another_part_of_the_same_tensor_has_autograds_gradient(f: Callable[[Tensor], Tensor]) -> None:
+    x = torch.tensor([0.5, 2.0, -1.0, 3.0], dtype=torch.float64)
+    leaf, cotangent = x.clone().requires_grad_(), torch.arange(1.0, 5.0, dtype=torch.float64)
+    found = f(leaf)
+    (wanted,) = torch.autograd.grad(found, leaf, cotangent)
+    diagram = backward(f, x)
+    torch.testing.assert_close(diagram(x, cotangent)["x"], wanted)
+    assert torch.autograd.gradcheck(f, (leaf,))
+
+
+def test_a_write_from_a_detached_part_is_refused_if_it_is_read_later() -> None:
+    def f(x: Tensor) -> Tensor:
+        y = x * 1.0
+        y.detach()[1:] = y[0]
+        return y * y
+
+    with pytest.raises(CircuitError, match="in place, unseen by autograd"):
+        backward(f, torch.rand(4))

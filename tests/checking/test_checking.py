@@ -765,6 +765,51 @@ def test_a_parameter_named_by_a_keyword_is_refused() -> None:
     def f(*given: Tensor) -> Tensor:
         return given[0]
 
-    f.__signature__ = inspect.Signature([inspect.Parameter("class", inspect.Parameter.POSITIONAL_ONLY)])
-    with pytest.raises(SignatureError, match=r"'class' of <function .* has the name of a Python keyword"):
-        circuit("a -> a")(f)
+    for name, said in (
+        ("class", "has the name of a Python keyword"),
+        ("a", ""),
+        ("a b", "does not have a Python name"),
+    ):
+        parameter = inspect.Parameter("x", inspect.Parameter.POSITIONAL_ONLY)
+        parameter._name = name
+        f.__signature__ = inspect.Signature([parameter])
+        if not said:
+            assert circuit("a -> a")(f)(torch.ones(2)).shape == (2,)
+            continue
+        with pytest.raises(SignatureError, match=rf"'{name}' of <function .* {said}"):
+            circuit("a -> a")(f)
+
+
+@pytest.mark.parametrize("option", ["optional", "fixed", "dtypes", "multiples"])
+@pytest.mark.parametrize("given", [3, ["n"], {1: 2}])
+def test_an_option_that_is_no_mapping_from_names_is_refused(option: str, given: Any) -> None:
+    with pytest.raises(SignatureError, match=f"{option}=.*: expected a mapping from the name of an? (axis|parameter)"):
+        circuit("n -> n", **{option: given})
+
+
+LONG: dict[str, tuple[Callable[[int], str], Callable[[int], int]]] = {
+    "sum": (lambda terms: "n -> " + "+".join(["n"] * terms), lambda terms: 2 * terms),
+    "difference": (lambda terms: f"n -> {terms + 1}*n" + "-n" * terms, lambda terms: 2),
+    "product": (lambda terms: "n, 1 -> " + "*".join(["n", "1"] * (terms // 2)), lambda terms: 2 ** (terms // 2)),
+    "group": (lambda terms: "n -> (n " + " ".join(["1"] * terms) + ")", lambda terms: 2),
+    "quotient": (lambda terms: "n -> n" + "/1" * terms, lambda terms: 2),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("terms", [2, 40, 200, 300])
+def test_a_size_may_have_hundreds_of_terms(name: str, terms: int) -> None:
+    """Python compiles no more than 200 parentheses inside each other."""
+    text, size = LONG[name][0](terms), min(LONG[name][1](terms), 2**40)
+    f = circuit(text)(lambda x, y=None: torch.empty(size, device="meta"))
+    given = (torch.ones(2), torch.ones(1))[: text.count(",") + 1]
+    if LONG[name][1](terms) == size:
+        assert f(*given).shape == (size,)
+    f = circuit(text)(lambda x, y=None: torch.empty(size + 1, device="meta"))
+    with pytest.raises(ShapeError, match=f"is {size + 1} here"):
+        f(*given)
+
+
+def test_more_terms_than_python_compiles_are_refused() -> None:
+    with pytest.raises(SignatureError, match="more terms than Python compiles"):
+        circuit("n -> " + "+".join(["n"] * 20_000))(lambda x: x)

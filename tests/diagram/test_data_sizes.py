@@ -55,7 +55,6 @@ READ: dict[str, Callable[[Tensor], Any]] = {
     "shape": lambda x: positive(x).sum() / positive(x).shape[0],
     "size": lambda x: positive(x).sum() / positive(x).size(0),
     "numel": lambda x: x * 2 if positive(x).numel() > 2 else x * 3,
-    "storage": lambda x: x * len(positive(x).untyped_storage()),
     "iteration": lambda x: sum(value * 2 for value in positive(x)),
     "parts": lambda x: list(positive(x).split(1)),
     "zeros": lambda x: torch.zeros(positive(x).shape),

@@ -100,6 +100,23 @@ def test_an_address_is_never_the_same() -> None:
         seen.diagram(X)
 
 
+STORAGES: dict[str, Callable[[Tensor], Any]] = {
+    "a byte": lambda x: x.untyped_storage()[3],
+    "a number": lambda x: x.storage()[1],
+    "an address": lambda x: x.untyped_storage().data_ptr() % 2,
+}
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("name", STORAGES)
+def test_a_storage_is_never_the_same(name: str) -> None:
+    model = Doubles(STORAGES[name])
+    with track(model, to=None) as seen:
+        model(X)
+    with pytest.raises(CircuitError, match=r"read (untyped_)?storage"):
+        seen.diagram(X)
+
+
 def layers() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(3, 4, 3, padding=1), nn.BatchNorm1d(4), nn.GELU(), nn.Flatten(), nn.Linear(20, 8), nn.LayerNorm(8),

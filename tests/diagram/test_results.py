@@ -56,6 +56,9 @@ OPENED: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
         lambda found: found.cdf(torch.tensor(0.3)),
     ),
     "Holder": (lambda x: (x * 2, {"inside": [Holder(x + 1)]}), lambda found: found[0] + found[1]["inside"][0].held),
+    "MappingProxyType": (lambda x: types.MappingProxyType({"y": x * 2}), lambda found: found["y"]),
+    "ChainMap": (lambda x: collections.ChainMap({"y": x * 2}, {"z": x}), lambda found: found["y"] + found["z"]),
+    "UserDict": (lambda x: collections.UserDict(y=x * 2), lambda found: found["y"]),
     "object with a method": (lambda x: Holder(Holder(x * 3)), lambda found: found.held.doubled()),
 }
 """Results in objects that are made again, each with what is read from the object."""
@@ -102,6 +105,64 @@ def test_a_result_in_an_object_that_is_not_opened_is_refused(name: str) -> None:
                 CircuitError, match=f"the result.* is of type {name}, in which tensors are not recorded"
             ):
                 use(diagram)
+
+
+MADE_UNSEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "parameter": lambda x: nn.Parameter((x * 2).detach()),
+    "parameter that is read": lambda x: nn.Parameter((x * 2).detach()) + 1,
+    "parameter of a part": lambda x: nn.Parameter((x * 2).detach()[1:]),
+    "buffer": lambda x: nn.Buffer((x * 2).detach()),
+}
+"""Functions that return a tensor made unseen of a result to which nothing refers any more."""
+
+
+@pytest.mark.parametrize("name", MADE_UNSEEN)
+def test_a_tensor_made_of_a_result_is_never_the_recorded_one(name: str) -> None:
+    run, x, z = MADE_UNSEEN[name], torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 5.0])
+    with track(model := Runs(run), to=None) as seen:
+        model(x)
+    if name == "buffer":
+        assert torch.equal(seen.diagram(z), run(z))
+    else:
+        with pytest.raises(CircuitError, match="made during the run which is not recorded"):
+            seen.diagram(z)
+    assert torch.equal(trace(run, x)(z), run(z))
+
+
+def test_a_constant_that_shares_memory_with_a_result_is_not_taken_for_one() -> None:
+    constant = torch.tensor([1.0, 2.0])
+    part = constant[1:]
+    run = lambda x: (constant.view(2, 1) * x, part)  # noqa: E731
+    with track(model := Runs(run), to=None) as seen:
+        model(torch.ones(2))
+    for diagram in (trace(run, torch.ones(2)), seen.diagram):
+        assert all(map(torch.equal, diagram(torch.arange(2.0)), run(torch.arange(2.0))))
+
+
+TEXTS: dict[str, Callable[[Tensor], Any]] = {
+    "f-string": lambda x: f"{x.tolist()}",
+    "key": lambda x: {repr(x.sum().item()): x},
+    "whole number": lambda x: [str(x.long()[0].item()), x],
+    "inside": lambda x: {"a": [("at %s" % x.max().item(), x)]},  # noqa: UP031
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_text_of_a_number_of_data_is_refused_without_data(name: str) -> None:
+    """torch's name for an unknown number is no text of it; a tracked run has the number."""
+    run, x = TEXTS[name], torch.tensor([1.0, 2.0])
+    with pytest.raises(CircuitError, match="the text of a number read from data, which trace does not have"):
+        trace(run, x)(x)
+    with track(model := Runs(run), to=None) as seen:
+        model(x)
+    assert repr(seen.diagram(x)) == repr(run(x))
+    with pytest.raises(CircuitError, match="and now it is"):
+        seen.diagram(x + 1)
+
+
+def test_a_text_that_looks_like_a_name_of_torch_is_a_result() -> None:
+    diagram = trace(lambda x: {"u0": x * x.sum().item(), "s1": "zuf7"}, torch.ones(2))
+    assert torch.equal(diagram(torch.tensor([1.0, 2.0]))["u0"], torch.tensor([3.0, 6.0]))
 
 
 @dataclasses.dataclass

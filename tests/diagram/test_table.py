@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from circuits import Diagram, circuit, einsum, rearrange, trace, track
 from circuits.diagram import box_row, row_line
+from circuits.diagram.rows import rows
 from models.mlp import MLP
 
 Golden = Callable[[str, str], None]
@@ -186,6 +187,69 @@ def test_parameters_are_counted_once() -> None:
     lines = str(diagram).splitlines()
     assert f"{diagram.box.parameter_count:,} params" in lines[0]
     assert lines[-1].split() == ["embed=again", "linear", "b", "8", "->", "b", "8", "shared"]
+
+
+class PartlyRead(nn.Module):
+    """A module with a parameter and a layer that no call reads, and a layer of which it reads one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.partly, self.unused = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(3, 3)
+        self.token = nn.Parameter(torch.zeros(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x) @ self.partly.weight.mT
+
+
+def test_parameters_that_nothing_reads_are_listed() -> None:
+    model, x = PartlyRead(), torch.rand(2, 4)
+    with track(model, to=None) as seen:
+        model(x)
+    for diagram in (trace(model, x), seen.diagram):
+        unread = [line for line in str(diagram).splitlines() if "no box reads" in line]
+        assert unread == ["21 params that no box reads: token, partly.bias, unused.weight, unused.bias"]
+        assert unread[0] in diagram.to_markdown()
+    assert "no box reads" not in str(trace(model.used, x))
+
+
+def test_parameters_that_are_frozen_are_counted() -> None:
+    model, x = PartlyRead(), torch.rand(2, 4)
+    diagram = trace(model, x)
+    assert "frozen" not in str(diagram)
+    model.used.requires_grad_(False)
+    model.unused.weight.requires_grad_(False)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for each in (diagram, trace(model, x)):
+        assert str(each).splitlines()[-1] == f"29 of {count} params frozen (requires_grad is False)"
+
+
+def head_of(embedding: nn.Embedding, bias: bool) -> nn.Linear:
+    head = nn.Linear(8, 50, bias=bias)
+    head.weight = embedding.weight
+    return head
+
+
+def parameter_column(model: nn.Module, x: Tensor) -> list[str]:
+    """Return the parameters column of the rows below the first."""
+    return [row.parameters for row in rows(trace(model, x).box)][1:]
+
+
+def test_tied_parameters_are_shared() -> None:
+    embed, tokens = nn.Embedding(50, 8), torch.zeros(2, 3, dtype=torch.long)
+    tied = nn.Sequential(embed, head_of(embed, bias=False))
+    assert parameter_column(tied, tokens) == ["400 params", "shared (0.weight)"]
+    partly = nn.Sequential(embed, head_of(embed, bias=True))
+    assert parameter_column(partly, tokens) == ["400 params", "450 params, 400 shared (0.weight)"]
+    nested = nn.Sequential(nn.Sequential(embed, nn.ReLU()), nn.Sequential(head_of(embed, bias=False), nn.ReLU()))
+    assert parameter_column(nested, tokens) == ["400 params", "400 params", "", *["shared (0.0.weight)"] * 2, ""]
+
+
+def test_repeated_boxes_that_share_parameters_count_them_once() -> None:
+    activation = nn.PReLU()
+    blocks = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), activation) for _ in range(3)])
+    assert parameter_column(blocks, torch.rand(1, 4))[0] == "61 params in all"
+    apart = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.PReLU()) for _ in range(3)])
+    assert parameter_column(apart, torch.rand(1, 4))[0] == "3 × 21 params"
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)

@@ -5,6 +5,8 @@ import functools
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -283,6 +285,45 @@ def test_a_file_is_written_completely_or_not_at_all(path: Path, monkeypatch: pyt
     assert os.listdir(path.parent) == [path.name]
 
 
+_KILLED = """
+import os, sys, models
+from models.weights import files
+
+def write(tensors, path, entries):
+    open(path, "wb").write(b"half")
+    sys.stdout.write("writing")
+    sys.stdout.flush()
+    os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else sys.stdin.read()
+
+files.save_file = write
+models.save(models.MultiHeadAttention(m=6, k=3, h=2), sys.argv[1])
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_save(path: Path) -> None:
+    others = [path.with_name(name) for name in (f".{path.name}.backup", f".{path.name}.0123456", ".other.01234567")]
+    for each in others:
+        each.mkdir()
+    assert subprocess.run([sys.executable, "-c", _KILLED, path, "killed"], stdout=subprocess.PIPE).returncode == -9
+    left = {*path.parent.iterdir()} - {*others}
+    assert len(left) == 1
+    models.save(small(), path)
+    assert {*path.parent.iterdir()} == {path, *others}
+
+
+def test_what_another_process_is_writing_is_not_removed(path: Path) -> None:
+    command = [sys.executable, "-c", _KILLED, path, "waits"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.read(7) == b"writing"
+        models.save(small(), path)
+        assert len([*path.parent.iterdir()]) == 2
+        other.communicate()
+    assert [*path.parent.iterdir()] == [path]
+    with pytest.raises(CircuitError, match="not a complete safetensors file"):
+        models.load(path)  # the other process ended its write last
+
+
 def test_a_folder_that_does_not_exist_is_named(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         models.save(small(), path.parent / "nowhere" / path.name)
@@ -314,7 +355,9 @@ def test_a_pipe_a_device_or_a_folder_is_neither_read_nor_replaced(path: Path) ->
     os.mkfifo(path)
     link = path.parent / "link"
     link.symlink_to(path)
-    for each in (path, link, path.parent, Path("/dev/null")):
+    circle = path.parent / "circle"
+    circle.symlink_to(circle)
+    for each in (path, link, circle, path.parent, Path("/dev/null")):
         with pytest.raises(CircuitError, match="is not a file but a folder, a pipe or a device"):
             models.load(each)
         with pytest.raises(CircuitError, match=r"models\.save: .* is not a file but"):
@@ -333,6 +376,23 @@ def test_a_file_cannot_ask_for_more_layers_than_it_has_tensors_for(path: Path) -
     assert time.monotonic() - began < 10
     rewritten(path, arguments=json.dumps(written))
     assert models.load(path).state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_time_to_load_a_file_grows_with_its_size(path: Path) -> None:
+    """A tie costs torch a comparison with the prefix of each module, so there are no more ties than names."""
+    models.save(small(), path)
+    rewritten(path, tied=json.dumps({f"name{number}": "Lq.weight" for number in range(300_000)}))
+    began = time.monotonic()
+    with pytest.raises(CircuitError, match="more names are tied, 300000, than a model with its arguments has"):
+        models.load(path)
+    assert time.monotonic() - began < 5
+
+
+def test_a_precision_that_is_none_is_refused(path: Path) -> None:
+    models.save(small(), path)
+    for dtype in ("float16", torch.int64, 16):
+        with pytest.raises(CircuitError, match=rf"dtype may be a floating one, .* not {dtype!r}"):
+            models.load(path, dtype=dtype)  # type: ignore[arg-type]
 
 
 # --- What cannot be read ----------------------------------------------------------------------------------------------
@@ -403,6 +463,8 @@ NONE = '{"args": [], "kwargs": {}}'
         ({"tied": '{"other": ["Lq.weight"]}'}, "does not say which of its tensors are tied"),
         ({"tied": '{"Lk.weight": "Lq.weight"}'}, "does not say which of its tensors are tied"),
         ({"tied": '{"other": "Lq.weight"}'}, "unexpected  other"),
+        ({"tied": '{"other": 1}'}, "does not say which of its tensors are tied"),
+        ({"arguments": '{"args": [1' + "0" * 18 + ', 3, 4], "kwargs": {}}'}, r"cannot be made with [^\n]*$"),
     ],
 )
 def test_metadata_that_is_not_ours_is_refused(changes: dict[str, str], said: str, path: Path) -> None:
