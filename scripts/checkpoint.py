@@ -2,11 +2,13 @@
 
 Two files: one of SLOTS holds the tensors of model and optimizer, `checkpoint.json` everything else and the slot's name.
 Both are written to a temporary file and renamed. The tensors go first, to the slot that the JSON on disk does not name,
-so that what the JSON names always belongs to it; the other slot is deleted last. No pickle is written or read.
+so that what the JSON names always belongs to it; the other slot is deleted last. No pickle is written or read. A
+checksum of both files tells any damage that a reader does not notice.
 """
 
 import base64
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +21,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-FORMAT = 2
+FORMAT = 3
 RECORD = "checkpoint.json"
 LOCK = "lock"
 KINDS: dict[str, Any] = {
     "plan": dict, "history": list, "test": float | None, "tensors": str, "optimizer": list, "random": dict,
+    "sha256": str,
 }  # fmt: skip
 """The type of each entry of the JSON."""
 SLOTS = ("a.safetensors", "b.safetensors")
@@ -82,6 +85,7 @@ def save(
     _put(folder / slot, lambda path: save_file(copies, path))
     text = {"format": FORMAT, "tensors": slot, **asdict(record)}
     text |= {"optimizer": state["param_groups"], "random": _random(device)}
+    text["sha256"] = _checksum(folder, text)
     _put(folder / RECORD, lambda path: path.write_text(json.dumps(text, indent=1)))
     (folder / other).unlink(missing_ok=True)
 
@@ -109,6 +113,17 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, de
             _generator(where).set_rng_state(torch.tensor([*base64.b64decode(state)], dtype=torch.uint8))
     except Exception as error:  # whatever a reader, torch or this file raises for a checkpoint that was changed
         raise CheckpointError(f"the checkpoint in {folder} does not fit this model: {error!r:.300}") from error
+    if _checksum(folder, text) != text["sha256"]:
+        raise CheckpointError(f"the checkpoint in {folder} is damaged: its checksum is not that of what was written")
+
+
+def _checksum(folder: Path, text: dict[str, Any]) -> str:
+    """The SHA-256 of a checkpoint: of the file of its tensors, and of its JSON without the checksum itself."""
+    with (folder / text["tensors"]).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256")
+    rest = {name: part for name, part in text.items() if name != "sha256"}
+    found.update(json.dumps(json.loads(json.dumps(rest)), sort_keys=True).encode())
+    return found.hexdigest()
 
 
 def _refuse_other_options(saved: list[Any], own: list[Any]) -> None:

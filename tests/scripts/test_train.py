@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import subprocess
@@ -312,8 +313,8 @@ def tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callabl
         (lambda path: path.unlink(), "nothing to resume"),
         (lambda path: path.write_text("{"), "is not JSON"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not JSON"),
-        (lambda path: path.write_text("[]"), "not a checkpoint of format 2"),
-        (lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 1')), "format 2"),
+        (lambda path: path.write_text("[]"), "not a checkpoint of format 3"),
+        (lambda path: path.write_text(path.read_text().replace('"format": 3', '"format": 2')), "format 3"),
         (lambda path: path.write_text(path.read_text().replace(".safetensors", ".gone")), "does not fit"),
         (lambda path: next(path.parent.glob("*.safetensors")).write_bytes(b"short"), "does not fit"),
     ],
@@ -349,6 +350,56 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, harm: Callable[[Path], 
     Run(PLAN, tmp_path, resume=False).epoch()
     harm(tmp_path / checkpoint.RECORD)
     with pytest.raises(CheckpointError, match=words):
+        Run(PLAN, tmp_path, resume=True)
+
+
+def one_bit(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def tensors_of(path: Path) -> Path:
+    return path.with_name(json.loads(path.read_text())["tensors"])
+
+
+def another_number(path: Path) -> None:
+    text = json.loads(path.read_text())
+    text["history"][0]["loss"] += 0.5
+    path.write_text(json.dumps(text))
+
+
+def another_state(path: Path) -> None:
+    text = json.loads(path.read_text())
+    state = bytearray(base64.b64decode(text["random"]["cpu"]))
+    state[100] ^= 1
+    path.write_text(json.dumps({**text, "random": {"cpu": base64.b64encode(state).decode()}}))
+
+
+def exchanged_tensors(path: Path) -> None:
+    """Exchange the contents of two tensors of the same shape, so that the file is as valid as before."""
+    tensors = load_file(tensors_of(path))
+    first, second = [name for name in tensors if name.endswith(("exp_avg", "exp_avg_sq"))][:2]
+    assert tensors[first].shape == tensors[second].shape
+    tensors[first], tensors[second] = tensors[second], tensors[first]
+    save_file(tensors, tensors_of(path))
+
+
+UNNOTICED: dict[str, Callable[[Path], None]] = {
+    "the last bit of the tensors": lambda path: one_bit(tensors_of(path), -4),
+    "a bit in the middle": lambda path: one_bit(tensors_of(path), tensors_of(path).stat().st_size // 2),
+    "a number of the history": another_number,
+    "the random state": another_state,
+    "two tensors": exchanged_tensors,
+}
+
+
+@pytest.mark.parametrize("name", UNNOTICED)
+def test_damage_that_no_reader_notices_is_refused_by_the_checksum(tmp_path: Path, name: str) -> None:
+    Run(PLAN, tmp_path, resume=False).epoch()
+    Run(PLAN, tmp_path, resume=True)
+    UNNOTICED[name](tmp_path / checkpoint.RECORD)
+    with pytest.raises(CheckpointError, match=r"is damaged: its checksum is not that of what was written$"):
         Run(PLAN, tmp_path, resume=True)
 
 
