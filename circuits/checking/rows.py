@@ -69,6 +69,8 @@ def not_a_tensor(row: Row) -> str:
         return f"a number or a tensor without axes is expected, not {_with_article(kind)}"
     if kind == "ndarray" and row.slot.role != "output":
         return f"a tensor is expected, not a numpy array: torch.from_numpy({name})"
+    if isinstance(value, torch.nn.Module) and row.slot.role == "input":
+        return f"a tensor is expected, not {_with_article(kind)}; the first parameter of a method is named self"
     if kind in ("list", "tuple"):
         return f"one tensor is expected, not a {kind}"
     return f"a tensor is expected, not {_with_article(kind)}"

@@ -6,6 +6,7 @@ sizes, dtype and device; a backward circuit, which is made of the operations ins
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -160,6 +161,18 @@ def _corrcoef(input: Tensor) -> Tensor:
     return found.clamp(-1, 1)
 
 
+def _kron(input: Tensor, other: Tensor) -> Any:
+    """`kron` as a product of tensors in which each axis has an axis of size 1 behind it, or before it."""
+    if not _is_free(*input.shape, *other.shape):
+        return NotImplemented
+    axes = max(input.ndim, other.ndim)
+    x, y = [each.reshape((1,) * (axes - each.ndim) + tuple(each.shape)) for each in (input, other)]
+    sizes = [a * b for a, b in zip(x.shape, y.shape, strict=True)]
+    product = x.reshape([part for size in x.shape for part in (size, 1)])
+    product = product * y.reshape([part for size in y.shape for part in (1, size)])
+    return product.reshape(sizes)
+
+
 # Forms of the right sizes ---------------------------------------------------------------------------------------------
 
 
@@ -193,6 +206,22 @@ def _affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) ->
     return theta.new_empty((size[0], *size[2:], len(size) - 2)) + theta.sum() * 0
 
 
+def _fractional_max_pool3d(
+    input: Tensor, kernel_size: Any, output_size: Any = None, output_ratio: Any = None, return_indices: bool = False,
+    _random_samples: Any = None,
+) -> Any:  # fmt: skip
+    """`fractional_max_pool3d` of a free number of images or channels."""
+    if not _is_free(*input.shape):
+        return NotImplemented
+    ratio = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 3
+    size = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 3
+    if output_size is None:
+        size = [int(old * part) for old, part in zip(input.shape[-3:], ratio, strict=True)]
+    # Adding the sum of the inputs gives the result a gradient.
+    found = input.new_empty((*input.shape[:-3], *size)) + input.sum() * 0
+    return (found, found.long()) if return_indices else found
+
+
 def _recurrent(x: Tensor, state: Tensor, parameters: Sequence[Tensor], *options: Any, batch_first: bool = False) -> Any:
     """`gru`, `rnn_tanh` and `rnn_relu` of a sequence of free length: the last layer's output, and the last state."""
     if isinstance(parameters, Tensor) or len(options) != 6 or not _is_free(*x.shape):
@@ -219,6 +248,8 @@ _EQUAL: dict[Any, Form] = {
     torch.cov: _cov,
     Tensor.cov: _cov,
     torch.corrcoef: _corrcoef,
+    torch.kron: _kron,
+    Tensor.kron: _kron,
     Tensor.corrcoef: _corrcoef,
 }
 _SIZES_ONLY: dict[Any, Form] = {
@@ -231,6 +262,8 @@ _SIZES_ONLY: dict[Any, Form] = {
     torch.fft.fftfreq: _frequencies,
     torch.fft.rfftfreq: _half_frequencies,
     F.affine_grid: _affine_grid,
+    F.fractional_max_pool3d: _fractional_max_pool3d,
+    F.fractional_max_pool3d_with_indices: partial(_fractional_max_pool3d, return_indices=True),
     torch.gru: _recurrent,
     torch.rnn_tanh: _recurrent,
     torch.rnn_relu: _recurrent,

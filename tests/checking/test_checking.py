@@ -813,3 +813,13 @@ def test_a_size_may_have_hundreds_of_terms(name: str, terms: int) -> None:
 def test_more_terms_than_python_compiles_are_refused() -> None:
     with pytest.raises(SignatureError, match="more terms than Python compiles"):
         circuit("n -> " + "+".join(["n"] * 20_000))(lambda x: x)
+
+
+def test_a_method_whose_first_parameter_is_not_self_is_told() -> None:
+    class Net(nn.Module):
+        @circuit("b 4 -> b 4")
+        def forward(this, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(ShapeError, match="not a Net; the first parameter of a method is named self"):
+        Net()(torch.ones(2, 4))

@@ -72,6 +72,12 @@ def written(x: Tensor) -> Tensor:
     return x
 
 
+def pool_at_random(x: Tensor) -> Tensor:
+    samples = torch.full((x.shape[0], x.shape[1], 3), 0.3)
+    values, places = F.fractional_max_pool3d(x, 2, output_ratio=0.6, return_indices=True, _random_samples=samples)
+    return F.fractional_max_pool3d(x, (2, 3, 2), output_size=(2, 3, 1), _random_samples=samples).sum() + values + places
+
+
 GRU, RNN, LSTM = nn.GRU(3, 4, 2, bidirectional=True), nn.RNN(3, 4), nn.LSTM(3, 4)
 Run = tuple[str, Callable[..., Any]]
 
@@ -114,6 +120,10 @@ FREE: dict[str, Run] = {
     "masks": ("n m", lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).triu(x.shape[0] // 2), 0)),
     "cov": ("n m", lambda x: (x.cov(), torch.corrcoef(x), torch.cov(x[0]))),
     "weighted cov": ("n m", weighted_observations),
+    "kron": ("n 3", lambda x: torch.kron(x, torch.eye(2))),
+    "kron of more axes": ("n m", lambda x: torch.kron(torch.ones(2, 1, 3), x) * x.sum()),
+    "kron with itself": ("n 2", lambda x: x.kron(x)),
+    "fractional_max_pool3d": ("b c 6 6 6", pool_at_random),
     "max_pool1d": ("b 3 n", lambda x: F.max_pool1d(x, 2)),
     "max_pool1d, all arguments": ("b 3 n", lambda x: F.max_pool1d(x, 3, 2, 1, 1, ceil_mode=True, return_indices=True)),
     "max_pool2d": ("b 3 h w", lambda x: F.max_pool2d(x, 3, 2, 1)),
