@@ -63,7 +63,8 @@ def _add_rows_inside(
         for place, inner in enumerate(group):
             each = box.boxes[start + place : start + times * len(group) : len(group)]
             row = box_row(inner, level, times, seen, box.path)
-            if "params" in row.parameters and inner.kind != "operation":
+            is_reverse = (inner.name or inner.label).startswith("∂")
+            if "params" in row.parameters and inner.kind != "operation" and not is_reverse:
                 row = replace(row, parameters=_count_text(inner, each, counted))
             found.append(row)
             if not _is_one_operation(inner):
