@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from circuits import CircuitError, backward, check, circuit, trace, track
 from circuits.recording import Listener
@@ -58,6 +59,16 @@ def test_nothing_keeps_a_model_or_a_recorder_alive(name: str) -> None:
     del layers
     assert len(alive(*kinds)) <= before
     assert dead() is None
+
+
+@pytest.mark.parametrize("name", ["trace with a free axis", "a trace that fails", "backward with a free axis"])
+def test_shape_environments_do_not_accumulate(name: str) -> None:
+    """torch's own caches keep those of the last call."""
+    RUNS[name](model())
+    before = len(alive(ShapeEnv))
+    for _ in range(2):
+        RUNS[name](model())
+    assert len(alive(ShapeEnv)) <= before
 
 
 def test_runs_are_kept_only_for_the_user_of_the_sequence() -> None:

@@ -1,10 +1,19 @@
-"""Function modes that are active during a call only, whatever the call does to the stack of modes."""
+# This file uses private names of torch.
+# pyright: reportAttributeAccessIssue=false
+"""Modes of torch that are active during a call only, whatever the call does."""
 
+import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from circuits.recording import restores_modes
 from circuits.recording.thread_modes import in_function_mode
 
 
@@ -50,3 +59,53 @@ def test_a_mode_ends_with_a_call_that_fails_or_has_ended_it(stack: list[TorchFun
         in_function_mode(mode, fails)
     in_function_mode(mode, _pop_mode)
     assert _get_current_function_mode_stack() == stack
+
+
+# Whole calls ----------------------------------------------------------------------------------------------------------
+
+KEYS = (torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.Negative)
+
+
+def keys() -> list[bool]:
+    return [torch._C._dispatch_tls_is_dispatch_key_excluded(key) for key in KEYS]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_call_leaves_active_ends_with_it(fails: bool) -> None:
+    """A mode of fake tensors, and dispatch keys: as an interrupt may leave them."""
+    before = keys()
+
+    @restores_modes
+    def leaves() -> None:
+        torch._C._unset_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+        torch._C._set_dispatch_mode(FakeTensorMode())
+        for key, excluded in zip(KEYS, before, strict=True):
+            torch._C._dispatch_tls_set_dispatch_key_excluded(key, not excluded)
+        assert keys() != before
+        if fails:
+            raise ValueError("stop")
+
+    for around in (nullcontext(), FakeTensorMode()):
+        with around:
+            modes = _get_current_dispatch_mode_stack()
+            with pytest.raises(ValueError, match="stop") if fails else nullcontext():
+                leaves()
+            assert keys() == before
+            assert _get_current_dispatch_mode_stack() == modes
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_the_frames_of_an_interrupt_are_freed_and_those_of_an_exception_kept(kind: type[BaseException]) -> None:
+    """What the frames of an interrupt hold ends when they are freed; a debugger looks into those of an exception."""
+    held: list[weakref.ref[nn.Module]] = []
+
+    @restores_modes
+    def ends() -> None:
+        module = nn.Module()
+        held.append(weakref.ref(module))
+        raise kind
+
+    with pytest.raises(kind) as caught:
+        ends()
+    assert caught.tb is not None
+    assert (held[0]() is None) == (kind is KeyboardInterrupt)
