@@ -9,7 +9,6 @@ and torch.vmap runs them in a loop: for other derivatives of a batch, and for ma
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -57,31 +56,33 @@ def _fused_attention(
     may_hide = mask is not None or (window is not None and not statically_known_true(start + y < x + window))
     if mask is not None or window is not None or start != 0:  # otherwise `is_causal` is enough
         mask, causal = _combined_mask(query, key, mask, causal, window, start), False
-    attend = partial(_attend, mask=mask, dropout=dropout, causal=causal, enable_gqa=enable_gqa)
     if mask is None or not may_hide:
-        output = attend(query, key, value)
+        output = _attend(query, key, value, mask, dropout, causal, enable_gqa)
     else:
-        n = query.shape[-3] // key.shape[-3] if enable_gqa else 1
-        output = _attend_to_seen(attend, n, mask, query, key, value)
+        output = _attend_to_seen(query, key, value, mask, dropout, enable_gqa)
     if len(lead) > 1:
         return output.unflatten(0, lead)
     return output.flatten(0, missing) if missing else output
 
 
 def _attend_to_seen(
-    attend: Callable[..., Tensor], n: int, mask: Tensor, query: Tensor, key: Tensor, value: Tensor
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float, enable_gqa: bool
 ) -> Tensor:
     """Return attention on which unseen keys have no effect: they are cleared, unless all numbers are finite.
 
-    Without gradients a finite output shows that they had none, so that one query (decoding) reads the keys only once.
+    Without gradients a finite output of the operator shows that they had none, and the operator returns zeros for a
+    query that may attend to no key. So one query (decoding) costs little more than the operator alone. With dropout,
+    running the operator twice would draw twice as many random numbers.
     """
+    options = (mask, dropout, False, enable_gqa)
     if _can_read(query, key, value):
         if torch.is_grad_enabled():
             if _all_finite(query, key, value):
-                return attend(query, key, value)
-        elif _all_finite(output := attend(query, key, value)):
+                return _attend(query, key, value, *options)
+        elif not dropout and _all_finite(output := _call_operator(query, key, value, *options)):
             return output
-    return attend(*clear_unseen(mask, query, key, value, n))
+    n = query.shape[-3] // key.shape[-3] if enable_gqa else 1
+    return _attend(*clear_unseen(mask, query, key, value, n), *options)
 
 
 fused_attention = partial(_fused_attention, False)
@@ -179,17 +180,30 @@ def _attend(
     enable_gqa: bool,
 ) -> Tensor:
     """Call the operator; a query that may attend to no key gets zeros, and contributes no gradient."""
+    if mask is None:
+        return _call_operator(query, key, value, None, dropout, causal, enable_gqa)
+    empty = masked_out(mask).all(-1, keepdim=True)
+    mask = mask.masked_fill(empty, 1)  # 1 (or True) unmasks a row, so that softmax has no NaN; replaced by 0 below
+    return _call_operator(query, key, value, mask, dropout, causal, enable_gqa).masked_fill(empty, 0)
+
+
+def _call_operator(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    causal: bool,
+    enable_gqa: bool,
+) -> Tensor:
+    """Call the operator on tensors laid out so that it is fast."""
     query, key, value = (each if each.stride(-1) == 1 else each.contiguous() for each in (query, key, value))
     unfused = _trains_faster_unfused(query, key, value)
     attend = _unfused_attention if unfused else F.scaled_dot_product_attention
     attend = partial(attend, enable_gqa=True) if enable_gqa else attend
-    if mask is None:
-        return attend(query, key, value, None, dropout, causal)
-    empty = masked_out(mask).all(-1, keepdim=True)
-    mask = mask.masked_fill(empty, 1)  # 1 (or True) unmasks a row, so that softmax has no NaN; replaced by 0 below
-    if mask.ndim == 3 < query.ndim:
+    if mask is not None and mask.ndim == 3 < query.ndim:
         mask = mask[None]
-    return attend(query, key, value, mask, dropout).masked_fill(empty, 0)
+    return attend(query, key, value, mask, dropout, causal)
 
 
 def _trains_faster_unfused(query: Tensor, key: Tensor, value: Tensor) -> bool:

@@ -104,6 +104,48 @@ def test_a_mask_of_a_wider_dtype_hides_what_overflows_in_the_dtype_of_the_querie
         torch.testing.assert_close(attention(query, nan_key, nan_value, mask), attention(query, key, value, mask))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("y", "x"), [(1, 9), (1, 600), (5, 7), (70, 600)])
+@either
+def test_without_gradients_the_operator_returns_zeros_for_a_query_without_keys(
+    circuit: Any, y: int, x: int, dtype: torch.dtype
+) -> None:
+    """The kernel relies on it, and looks only whether the output is finite."""
+    inputs = [torch.randn(2, n, m, 16, dtype=dtype) for n, m in ((4, y), (2, x), (2, x))]
+    if circuit is attention:
+        inputs[0] = inputs[0][:, :2]
+    allowed = torch.rand(2, 1, y, x) > 0.5
+    allowed[0, :, y // 2] = False
+    added = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, -torch.inf)
+    for mask in (allowed, added):
+        with torch.no_grad():
+            found = circuit(*inputs, mask.expand(2, inputs[0].shape[1], y, x))
+        assert torch.equal(found[0, :, y // 2], torch.zeros_like(found[0, :, 0]))
+        assert found[1].count_nonzero()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_dropout_draws_as_many_numbers_whatever_is_unseen(gradients: bool) -> None:
+    inputs, mask, _, empty, unseen = case(attention, "bool")
+    replaced = [each.masked_fill(rows, math.nan) for each, rows in zip(inputs, (empty, unseen, unseen), strict=True)]
+    with torch.set_grad_enabled(gradients):
+        torch.manual_seed(1)
+        expected, after = attention(*inputs, mask, dropout=0.5), torch.get_rng_state()
+        torch.manual_seed(1)
+        torch.testing.assert_close(attention(*replaced, mask, dropout=0.5), expected)
+        assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_dropout_draws_as_many_numbers_in_the_kernel_where_keys_are_out_of_reach() -> None:
+    query, key, value = (torch.randn(2, 2, n, 3) for n in (2, 6, 6))
+    torch.manual_seed(1)
+    found, after = attention(query, key, value, causal=True, dropout=0.5), torch.get_rng_state()
+    torch.manual_seed(1)
+    with definitions():
+        torch.testing.assert_close(found, attention(query, key, value, causal=True, dropout=0.5))
+    assert torch.equal(torch.get_rng_state(), after)
+
+
 @both_ways
 def test_a_key_that_some_query_sees_is_not_hidden(way: Any) -> None:
     """NaN is replaced by zeros only where no query may attend to it."""
