@@ -126,13 +126,13 @@ def test_without_gradients_the_operator_returns_zeros_for_a_query_without_keys(
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_dropout_draws_as_many_numbers_whatever_is_unseen(gradients: bool) -> None:
-    inputs, mask, _, empty, unseen = case(attention, "bool")
-    replaced = [each.masked_fill(rows, math.nan) for each, rows in zip(inputs, (empty, unseen, unseen), strict=True)]
+    (query, key, value), mask, _, _, unseen = case(attention, "bool")
+    nan_key, nan_value = key.masked_fill(unseen, math.nan), value.masked_fill(unseen, math.nan)
     with torch.set_grad_enabled(gradients):
         torch.manual_seed(1)
-        expected, after = attention(*inputs, mask, dropout=0.5), torch.get_rng_state()
+        expected, after = attention(query, key, value, mask, dropout=0.5), torch.get_rng_state()
         torch.manual_seed(1)
-        torch.testing.assert_close(attention(*replaced, mask, dropout=0.5), expected)
+        torch.testing.assert_close(attention(query, nan_key, nan_value, mask, dropout=0.5), expected)
         assert torch.equal(torch.get_rng_state(), after)
 
 
