@@ -55,9 +55,8 @@ class Snapshot:
         self.refusal = ""
         self.generators: dict[int, tuple[torch.Generator, Tensor]] = {}
         self._roots: dict[int, Place] = {}
-        self._seen: dict[
-            int, tuple[Any, int, Any]
-        ] = {}  # Each object, the `id` of the object that holds it, and the key.
+        # Each object, the `id` of the object that holds it, and the key.
+        self._seen: dict[int, tuple[Any, int, Any]] = {}
 
     def add(self, value: Any, name: str, argument: Any = None) -> None:
         """Add an object and all that can be reached from it.

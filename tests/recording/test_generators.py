@@ -42,8 +42,6 @@ class SeededBetween(Held):
 class Default(nn.Module):
     """Draws from torch's default generator by its name."""
 
-    generator = torch.default_generator
-
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.rand(3, generator=torch.default_generator)
 
@@ -90,6 +88,8 @@ RECORD: dict[str, Callable[[nn.Module], Diagram]] = {"trace": lambda model: trac
 
 def generator_of(model: nn.Module) -> Generator:
     """Return the generator that a model draws from."""
+    if isinstance(model, Default):
+        return torch.default_generator
     return model.generators[0] if isinstance(model, Held) else getattr(model, "generator", SHARED)
 
 
