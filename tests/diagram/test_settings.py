@@ -180,6 +180,24 @@ def test_autograd_inside_a_run_is_not_differentiated_again(run: Any) -> None:
         backward(Runs(run), torch.rand(2, 3))
 
 
+def test_a_default_device_that_the_code_unsets() -> None:
+    def run(x: Tensor) -> Tensor:
+        torch.set_default_device(None)
+        ones = torch.ones(3)
+        torch.set_default_device("meta")
+        return x + ones
+
+    x = torch.rand(3)
+    torch.set_default_device("meta")
+    try:
+        diagram = trace(run, x)
+        assert torch.equal(diagram(x), x + torch.ones(3, device="cpu"))
+        assert torch.get_default_device() == torch.device("meta")
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(diagram(x), x + 1)
+
+
 # Modes that the code reads --------------------------------------------------------------------------------------------
 
 
