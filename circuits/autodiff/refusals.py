@@ -62,7 +62,9 @@ def refuse_guards_without_gradients(diagram: Diagram, active: set[int], known: C
     """
     leaves = {value.number for value in diagram.inputs} | diagram.state.keys()
     for call in diagram.property_guards:
-        where = getattr(call.function, "where", "") or "an unknown line"
+        if not isinstance(call.function, PropertyGuard):
+            continue
+        where = call.function.where or "an unknown line"
         recorded, *given = call.args.parts
         concerned = {number for number in wires(call.args) if number in active or number not in known}
         concerned -= leaves if _name(call) == "is_leaf" else set()

@@ -6,9 +6,10 @@ May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` 
 converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
 parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
 results have sizes that depend on data; `operators` are those that take functions, `opaque_calls` the user's; `readings`
-are the calls that read numbers of data, `property_guards` those that read a property such as the dtype. `containers`
-takes containers and objects apart, `changes` and `effects` are what a run assigns in them, and `settings` what it sets
-in torch (gradient modes, the default dtype).
+are the calls that read numbers of data, `property_guards` those that read a property such as the dtype, and
+`state_guards` those that compare plain attributes and variables. `containers` takes containers and objects apart,
+`changes` and `effects` are what a run assigns in them, and `settings` what it sets in torch (gradient modes, the
+default dtype).
 """
 
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
@@ -45,6 +46,7 @@ from circuits.diagram.property_guards import ABOUT_GRADIENTS, PropertyGuard, com
 from circuits.diagram.readings import Reading, reading
 from circuits.diagram.rows import box_row, row_line
 from circuits.diagram.settings import Setting, applied, with_gradients, without_autocast
+from circuits.diagram.state_guards import Globals, Held, Variables, state_guard
 from circuits.diagram.structure import (
     PLAIN_TYPES,
     Scalar,
@@ -87,6 +89,8 @@ __all__ = [
     "CustomBackward",
     "Diagram",
     "Fixed",
+    "Globals",
+    "Held",
     "Operator",
     "Place",
     "PropertyGuard",
@@ -96,6 +100,7 @@ __all__ = [
     "Size",
     "Struct",
     "Value",
+    "Variables",
     "Wire",
     "action_for",
     "alias",
@@ -133,6 +138,7 @@ __all__ = [
     "size_rule",
     "size_text",
     "splitting_objects",
+    "state_guard",
     "store",
     "substitute",
     "tensors",

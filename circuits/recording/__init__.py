@@ -7,8 +7,9 @@ May use `broadcasting` and below. Start with `trace` and `track`. In the order o
 - `builder` converts events to drafts of boxes and names their axes;
 - `freezer` converts drafts to frozen boxes, of which `assembly` makes the diagram.
 
-What a run does beside its torch calls: `snapshot` (what objects held before it), `property_reads` and `data_sizes`
-(what its code reads of tensors), `settings` and `intercepted_state` (what it changes in torch), `generators` (what it
+What a run does beside its torch calls: `snapshot` (what objects held before it), `attribute_reads`, `scopes` and
+`held_state` (what its code reads of modules, variables and the objects in them), `property_reads` and `data_sizes`
+(what it reads of tensors), `settings` and `intercepted_state` (what it changes in torch), `generators` (what it
 draws random numbers from).
 
 `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `known_data` (numbers that no

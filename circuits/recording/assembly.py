@@ -14,6 +14,7 @@ from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import named_arguments, names_of_arguments
 from circuits.recording.events import Record
 from circuits.recording.freezer import identity, unopened_result, with_expressions
+from circuits.recording.held_state import state_guards
 from circuits.recording.module_paths import find_root
 
 
@@ -56,8 +57,9 @@ def assemble(
         binder=builder.binder,
         changes=_changes(record.changes, names_of_arguments(root.event, builder.binder), raw),
         held=tuple([(number, place, key) for number, (place, key) in record.held.items() if place.owner is not None]),
-        property_guards=tuple(
-            [replace(call, args=with_expressions(call.args, raw)) for call in record.property_guards.values()]
+        property_guards=(
+            *state_guards(record, raw is not identity, module_paths),
+            *[replace(call, args=with_expressions(call.args, raw)) for call in record.property_guards.values()],
         ),
     )
 

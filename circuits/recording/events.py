@@ -13,6 +13,8 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 
 from circuits.diagram import Call as DiagramCall
 from circuits.diagram import Change, Place, Setting
+from circuits.recording.attribute_reads import AttributeReads
+from circuits.recording.scopes import Scopes
 from circuits.recording.snapshot import Snapshot
 
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -100,7 +102,8 @@ class Enter(Event):
         where: The line of user code that made the call, if lines are recorded.
         circuit: The declaration of the circuit that is called; None if the box is not a circuit.
         owner: The object that the circuit is a method of; None for a function.
-        function: The function that is called, for a box of kind "function".
+        function: The function that is called, for a box of kind "function"; the name of the method that is called, for
+            a module that runs as a whole by another method than `__call__`.
         tensors: The wires of the circuit's tensor arguments: inputs by position as text ("0"), optional ones by name.
         whole: Whether a diagram runs the box as one call, because a transform ran inside it.
         error: The exception that was raised in this box and not in one of its contents, as one line; empty if none.
@@ -203,6 +206,8 @@ class Record:
             number of its value.
         refusal: Why the diagram of the run would not compute what the run computed; empty if it would.
         property_guards: The properties of tensors and modes that the code read, as calls of a `PropertyGuard`.
+        attribute_reads: The attributes of modules that the code read.
+        scopes: The globals and variables of enclosing functions that the code names.
     """
 
     def __init__(self) -> None:
@@ -221,6 +226,23 @@ class Record:
         self.names: dict[int, str] = {}
         self.refusal = ""
         self.property_guards: dict[Any, DiagramCall] = {}
+        self.attribute_reads = AttributeReads()
+        self.scopes = Scopes()
+
+    def add_code(self, code: Any, name: str) -> None:
+        """Add a module or function that is called to the snapshot, and the variables that its code names."""
+        self.snapshot.add(code, name)
+        owner = getattr(code, "__self__", code)
+        if isinstance(owner, nn.Module):
+            self.scopes.add_module(owner)
+        if owner is not code or not isinstance(owner, nn.Module):
+            self.scopes.add_function(code)
+        for variable, value in self.scopes.new_containers():
+            self.snapshot.add(value, variable)
+
+    def left_changed(self) -> str:
+        """Return what the run has changed besides tensors, and a diagram does not change; empty if nothing."""
+        return self.scopes.refusal() or self.attribute_reads.refusal()
 
     def add(self, tensor: Tensor, role: str, name: str) -> int:
         """Add a value with the shape and dtype of a tensor, and return its number."""

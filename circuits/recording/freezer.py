@@ -198,6 +198,8 @@ class Freezer:
         """Return the call by which a diagram runs a box as a whole: a module, its method, a circuit or a function."""
         event = draft.event
         function = event.path if event.kind == "module" else event.function or event.circuit.definition
+        if event.kind == "module" and event.function:
+            function = f"{event.path}:{event.function}"
         if event.kind == "circuit" and event.module is not None:
             function = f"{event.path}:{event.circuit.name.rsplit('.', 1)[-1]}"
         return Call(

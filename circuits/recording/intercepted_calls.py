@@ -67,27 +67,49 @@ def record_module(
 
 
 def _may_be_fused(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a module has a fused path, which computes other values at places that are padded.
+    """Return whether a module has a fused path, which computes other values where a query may attend to no key.
 
     The modules are `nn.TransformerEncoder` (its fused path writes zeros at padded places), its layer, and
-    `nn.MultiheadAttention` (theirs give NaN where every key is padded). They choose by the gradient mode, by autocast,
-    by hooks and function modes, and not for fake tensors, so the path of the recorded run says nothing about another
-    run. In training mode no path is fused. A subclass may make the mask itself.
+    `nn.MultiheadAttention` (theirs give NaN where every key is padded or masked). They choose by the gradient mode, by
+    autocast, by hooks and function modes, and not for fake tensors, so the path of the recorded run says nothing about
+    another run. In training mode no path is fused. A subclass may make the masks itself.
     """
-    for kind, (place, name) in _PADDING_MASKS.items():
+    for kind, masks in _MASKS.items():
         if isinstance(module, kind):
             first = module.layers[0] if isinstance(module, nn.TransformerEncoder) else module
-            given = args[place] if len(args) > place else kwargs.get(name)
-            return not first.training and (given is not None or type(module).forward is not kind.forward)
+            given = [args[place] if len(args) > place else kwargs.get(name) for name, place in masks.items()]
+            has_mask = any(each is not None for each in given)
+            return not first.training and (has_mask or type(module).forward is not kind.forward)
     return False
 
 
-_PADDING_MASKS: Mapping[type[nn.Module], tuple[int, str]] = {
-    nn.TransformerEncoder: (2, "src_key_padding_mask"),
-    nn.TransformerEncoderLayer: (2, "src_key_padding_mask"),
-    nn.MultiheadAttention: (3, "key_padding_mask"),
+_MASKS: Mapping[type[nn.Module], Mapping[str, int]] = {
+    nn.TransformerEncoder: {"src_key_padding_mask": 2},
+    nn.TransformerEncoderLayer: {"src_mask": 1, "src_key_padding_mask": 2},
+    nn.MultiheadAttention: {"key_padding_mask": 3, "attn_mask": 5},
 }
-"""The place and name of the argument that says which places are padded, of each module that has a fused path."""
+"""The arguments that say which keys are masked, with their places, of each module that has a fused path for them."""
+
+MODULES_WITH_FUSED_PATHS = tuple(_MASKS)
+
+
+def record_forward(
+    listener: Listener, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]
+) -> Any:
+    """Record the call of `forward` of a module with a fused path as a box that runs as a whole, if it may be fused.
+
+    The method is called either by the module, whose box is open then, or by other code, which leaves out the hooks.
+    """
+    is_called = any(box.module is module for box in listener.stack)
+    if not listener.stack or listener.is_paused or is_called or not _may_be_fused(module, args, kwargs):
+        return call(module, *args, **kwargs)
+    record = listener.record
+    if id(module) not in record.paths and not register_late(record, module):
+        register_paths(record, module, True)
+    where = user_line() if listener.lines else ""
+    box = Enter("module", f"{type(module).__name__}.forward", record.paths[id(module)][0], module, where)
+    box.function, box.whole = "forward", True
+    return listener.record_box(box, args, kwargs, lambda: call(module, *args, **kwargs))
 
 
 def _run_unseen(listener: Listener, run: Callable[[], Any]) -> Any:

@@ -2,21 +2,28 @@
 
 Those of the default random number generator become boxes, so that a diagram seeds and restores it as the code does.
 A mode that the code reads (`torch.is_grad_enabled()`) becomes a `PropertyGuard`. Hooks on the tensors that autograd
-saves, and an inference mode that the code enters, become settings of the calls made under them.
+saves, and an inference mode that the code enters, become settings of the calls made under them. A free size of which
+the code makes a text becomes a number.
 """
 
+import dis
 import functools
+import linecache
+import re
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.grad_mode import inference_mode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.fx.experimental.sym_node import SymNode
 
 from circuits import switch
+from circuits.recording.attribute_reads import is_noted
 from circuits.recording.listener import Listener
 from circuits.recording.property_reads import is_inner_frame
 from circuits.recording.user_frames import is_user_file
@@ -73,6 +80,33 @@ def _record_hooks(listener: Listener, _: FrameType, function: Any, args: Any, kw
     return call()
 
 
+def _record_text(listener: Listener, frame: FrameType, _: Any, args: Any, kwargs: Any, call: Any) -> Any:
+    """Return the text of a free size: that of its number, which the code then needs, unless it prints or logs it."""
+    user: Any = frame
+    while user is not None and user.f_code.co_filename in _TEXT_FILES:
+        user = user.f_back
+    is_users = user is not None and is_user_file(user.f_code.co_filename) and _is_code_of_run(listener)
+    if not is_users or _is_for_readers(user):
+        return call()
+    (node,) = args
+    guard = node.guard_bool if node.pytype is bool else node.guard_float if node.pytype is float else node.guard_int
+    return f"{guard(user.f_code.co_filename, user.f_lineno)}"
+
+
+_TEXT_FILES = (f"{torch.__file__}", SymNode.str.__code__.co_filename)
+_FOR_READERS = re.compile(r"\s*(print|warnings\.warn|(self\.)?_?log(ger|ging)?(\.\w+)+)\(")
+"""The beginning of a line of code that writes a text for readers."""
+
+
+def _is_for_readers(frame: FrameType) -> bool:
+    """Return whether the code of a frame is writing a text that it only prints, logs, or raises an exception with."""
+    if _FOR_READERS.match(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
+        return True
+    rest = (each.opname for each in dis.get_instructions(frame.f_code) if each.offset > frame.f_lasti)
+    ending = next((name for name in rest if name.startswith(("RAISE", "RETURN", "STORE", "POP"))), "")
+    return ending == "RAISE_VARARGS"
+
+
 def _intercept_device(original: Any) -> property:
     """Return a replacement for `FakeTensor.device`, a Python property that function modes do not see."""
 
@@ -86,6 +120,21 @@ def _intercept_device(original: Any) -> property:
 
 
 _DEVICE: Any = torch.Tensor.device.__get__
+
+
+def _intercept_attribute(original: Any) -> Any:
+    """Return a replacement for the `__getattribute__` of modules, which notes what the code reads."""
+
+    def __getattribute__(module: nn.Module, name: str) -> Any:
+        if is_noted(name):
+            recorder: Any = switch.current()
+            while isinstance(recorder, Listener):
+                if recorder.stack and (not recorder.is_paused or recorder.current_operation is not None):
+                    recorder.record.attribute_reads.note(module, name, recorder.lines)
+                recorder = recorder.outer
+        return original(module, name)
+
+    return __getattribute__
 
 
 def _is_code_of_run(listener: Listener) -> bool:
@@ -121,6 +170,8 @@ STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     *[(torch, name, _interception(_record_mode)) for name in _MODES],
     *[(inference_mode, name, _interception(_record_inference_mode)) for name in ("__enter__", "__exit__")],
     (FakeTensor, "device", _intercept_device),
+    (SymNode, "str", _interception(_record_text)),
+    (nn.Module, "__getattribute__", _intercept_attribute),
     *[(saved_tensors_hooks, name, _interception(_record_hooks)) for name in ("__enter__", "__exit__")],
 )
 """The functions to intercept: the module or class that holds each, its name, and what makes its replacement."""

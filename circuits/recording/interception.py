@@ -33,7 +33,9 @@ from torch.overrides import _get_current_function_mode_stack
 from circuits import switch
 from circuits.diagram import copied_from_numpy
 from circuits.recording.intercepted_calls import (
+    MODULES_WITH_FUSED_PATHS,
     record_autograd_function,
+    record_forward,
     record_function_call,
     record_module,
     record_operator,
@@ -117,6 +119,8 @@ def _patch_entry_points(root: Any) -> None:
     _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
     _patch(torch._C.ScriptMethod, "__call__", _intercept_script_function)
     _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
+    for kind in MODULES_WITH_FUSED_PATHS:
+        _patch(kind, "forward", partial(_intercept_module_call, record=record_forward))
     for holder, name, interception in STATE_FUNCTIONS:
         _patch(holder, name, interception)
     # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
@@ -134,7 +138,7 @@ def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
     setattr(holder, name, patch.replacement)
 
 
-def _intercept_module_call(original: Any) -> Any:
+def _intercept_module_call(original: Any, record: Callable[..., Any] = record_module) -> Any:
     """Return a replacement for a class's `__call__` that passes each module call to the recorder of the thread.
 
     `dispatch` passes the call to a recorder. To run the call, the recorder calls `dispatch` with the next outer
@@ -144,7 +148,7 @@ def _intercept_module_call(original: Any) -> Any:
     def dispatch(recorder: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(recorder, Listener):
             return original(module, *args, **kwargs)
-        return record_module(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
+        return record(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
 
     def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return dispatch(switch.current(), module, *args, **kwargs)

@@ -184,7 +184,9 @@ class Listener(TorchFunctionMode):
         if _set_on_open_box(self, circuit, owner, args, kwargs):
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
-        if module is not None and id(module) not in self.record.paths:
+        if module is None:
+            self.record.scopes.add_function(circuit.definition)
+        elif id(module) not in self.record.paths:
             register_paths(self.record, module, bool(self.stack))
         path = self.record.paths[id(module)][0] if module is not None else ""
         box = Enter("circuit", circuit.name, path, module, user_line() if self.lines else "")
@@ -197,7 +199,7 @@ class Listener(TorchFunctionMode):
         """Record a call of a function that is not a circuit, as the outermost box, and return its result."""
         box = Enter("function", label, "", None, user_line() if self.lines else "")
         box.function = function
-        self.record.snapshot.add(function, label)
+        self.record.add_code(function, label)
         return self.record_box(box, args, kwargs, lambda: function(*args, **kwargs))
 
     def record_box(self, box: Enter, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
@@ -234,7 +236,7 @@ class Listener(TorchFunctionMode):
     def _close_box(self, event: Leave, result: Any) -> None:
         """Emit the event that closes the innermost box; the box is closed even if this fails."""
         if len(self.stack) == 1:
-            self.record.refusal = self.record.refusal or self.settings.left_changed()
+            self.record.refusal = self.record.refusal or self.settings.left_changed() or self.record.left_changed()
         try:
             self.emit(event, result)
         finally:

@@ -18,7 +18,7 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
     """Add a root and the paths of all its modules to a record; `nested`: a box was open when the root was called."""
     prefix = _unused_name(record, type(root).__name__) if nested or record.roots else ""
     record.roots.append((prefix, root))
-    record.snapshot.add(root, type(root).__name__)
+    record.add_code(root, type(root).__name__)
     for path, module in _parts(root):
         full = f"{prefix}.{path}" if prefix and path else prefix or path
         known = record.paths.setdefault(id(module), [])

@@ -35,7 +35,7 @@ from circuits.recording.user_frames import is_user_file
 _PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
 """The dicts of a module whose entries are attributes of the module."""
 
-_HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
+HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
 """The other attributes of every module: mostly its hooks, in dicts that are empty in most modules."""
 
 
@@ -108,7 +108,7 @@ class Snapshot:
                     waiting += [(module, id(part), name) for name, module in part.items()]
             elif isinstance(part, Tensor):
                 self.tensors.setdefault(id(part), (number, key))
-            elif key not in _HOOKS or part:
+            elif key not in HOOKS or part:
                 waiting.append((part, number, key))
 
     def renew(self, module: nn.Module, name: str) -> None:

@@ -138,6 +138,7 @@ def _trace(
             _run(listener, target, run, bound)
         finally:
             listener.record.snapshot.restore_generators()
+            listener.record.scopes.put_back()
             copier.restore_originals()
     builder = Builder(listener.record, symbols.size, bound.signature, given.axes).feed_all()
     free = {axis_symbol(size): symbols.raw(raw) * multiple_of(size) for raw, size in symbols.expressions.items()}
@@ -158,6 +159,8 @@ def _run(listener: Listener, target: Any, run: Any, bound: BoundCall) -> None:
             if isinstance(target, nn.Module) or find_circuit(target) is not None:
                 run(*bound.args, **bound.kwargs)
             else:
+                if isinstance(getattr(run, "__self__", None), nn.Module):
+                    run = getattr(run.__self__, run.__name__)  # may be intercepted since the recording began
                 listener.record_function(target_name(target), run, bound.args, bound.kwargs)
         except Exception as error:
             error.add_note(f"while tracing {' > '.join(listener.stack.error_path)}")

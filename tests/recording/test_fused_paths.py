@@ -164,3 +164,69 @@ def test_an_encoder_without_a_mask_or_in_training_is_open() -> None:
             box.call is None for box in trace(model, x, src_key_padding_mask=None).walk() if box.kind == "module"
         )
     assert trace(encoder().train(), x, src_key_padding_mask=mask).box.call is None
+
+
+ATTENTION_MASKS = [
+    torch.ones(5, 5, dtype=torch.bool).triu(1),
+    torch.eye(5, dtype=torch.bool)[2:3].T.expand(5, 5),
+    torch.ones(5, 5, dtype=torch.bool).tril(),
+]
+"""A causal mask, and masks in which a query may attend to no key."""
+
+
+@pytest.mark.parametrize("recorded", [0, 1])
+@pytest.mark.parametrize("name", ["layer", "attention", "attention with weights", "decoder"])
+def test_a_query_that_may_attend_to_no_key(name: str, recorded: int) -> None:
+    """The fused path gives NaN where the other one gives something else."""
+
+    class Runs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            kind = nn.TransformerDecoderLayer if name == "decoder" else nn.TransformerEncoderLayer
+            self.part: Any = kind(8, 2, 16, batch_first=True)
+            if name.startswith("attention"):
+                self.part = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Any:
+            if name == "decoder":
+                return self.part(x, x, mask)
+            if name == "layer":
+                return self.part(x, mask)
+            return self.part(x, x, x, None, name != "attention", mask)[0]
+
+    torch.manual_seed(0)
+    model, x = Runs().eval(), torch.rand(2, 5, 8)
+    for diagram in recordings(model, x, ATTENTION_MASKS[recorded]):
+        for mask in ATTENTION_MASKS:
+            for gradients in (True, False):
+                with torch.set_grad_enabled(gradients):
+                    torch.testing.assert_close(diagram(x, mask), model(x, mask), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["encoder", "layer", "attention"])
+def test_forward_called_without_the_module(name: str) -> None:
+    """By `trace` of the method, and by the code around the module, which has a hook that is then not called."""
+    torch.manual_seed(0)
+    part: Any = nn.MultiheadAttention(8, 2, batch_first=True) if name == "attention" else MODELS[name]()
+    part.eval()
+    word = "key_padding_mask" if name == "attention" else "src_key_padding_mask"
+    x, first = torch.rand(2, 5, 8), torch.tensor(MASKS["padded at the end"])
+    values = (x, x, x) if name == "attention" else (x,)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = part
+
+        def forward(self, mask: Tensor) -> Any:
+            return self.part.forward(*values, **{word: mask})
+
+    around = Around().eval()
+    part.register_forward_hook(lambda *_: pytest.fail("forward does not call hooks"))
+    method = trace(part.forward, *values, **{word: first})
+    for mask in map(torch.tensor, MASKS.values()):
+        with torch.no_grad():
+            expected = part.forward(*values, **{word: mask})
+            torch.testing.assert_close(method(*values, **{word: mask}), expected, equal_nan=True)
+            for diagram in recordings(around, first):
+                torch.testing.assert_close(diagram(mask), expected, equal_nan=True)

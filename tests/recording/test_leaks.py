@@ -2,6 +2,8 @@
 
 import functools
 import gc
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -64,22 +66,57 @@ def _as_global(x: Tensor) -> Tensor:
 LAST: Any = None
 
 
+elsewhere: Any = types.ModuleType("elsewhere")
+elsewhere.__file__, elsewhere.TABLE = "elsewhere.py", {}
+sys.modules["elsewhere"] = elsewhere
+
+
+def _in_table_of_another_module(x: Tensor) -> Tensor:
+    elsewhere.TABLE["x"] = x
+    return x
+
+
+def _as_global_of_another_module(x: Tensor) -> Tensor:
+    elsewhere.LAST = x
+    return x
+
+
 @pytest.mark.parametrize(
     ("run", "where"),
     [
-        (_in_table, "TABLE, a global of .*test_leaks"),
-        (_in_log, "LOG, a global of .*test_leaks"),
-        (_as_global, "a global of .*test_leaks"),
-        (InClass(), "a class attribute of InClass"),
-        (InTableOfClass(), "a class attribute of InTableOfClass"),
+        (_in_table_of_another_module, "TABLE, a global of elsewhere"),
+        (_as_global_of_another_module, "a global of elsewhere"),
     ],
 )
-def test_a_tensor_kept_in_a_global_or_a_class_is_removed_and_named(run: Any, where: str) -> None:
+def test_a_tensor_kept_where_the_code_is_not_seen_to_write_is_removed_and_named(run: Any, where: str) -> None:
     with pytest.raises(CircuitError, match=f"the run keeps a tensor in {where}"):
         trace(run, torch.ones(2))
-    assert (TABLE, LOG, InTableOfClass.table) == ({}, [], {})
-    assert "LAST" not in globals() or LAST is None
-    assert "shared" not in vars(InClass) or InClass.shared is None
+    assert elsewhere.TABLE == {}
+    assert not hasattr(elsewhere, "LAST")
+
+
+@pytest.mark.parametrize(
+    ("run", "table"), [(_in_table, TABLE), (InTableOfClass(), InTableOfClass.table), (_in_log, LOG)]
+)
+def test_a_diagram_writes_to_the_table_to_which_the_run_writes(run: Any, table: Any) -> None:
+    diagram = trace(run, torch.ones(2))
+    assert not table
+    found = diagram(torch.full((2,), 3.0))
+    written = [*(table.values() if isinstance(table, dict) else table)]
+    table.clear()
+    assert torch.equal(found, run(torch.full((2,), 3.0)))
+    expected = table.values() if isinstance(table, dict) else table
+    assert all(map(torch.equal, written, expected))
+    table.clear()
+
+
+@pytest.mark.parametrize("run", [_as_global, InClass()])
+def test_a_tensor_that_is_assigned_to_a_global_or_class_is_not_left_there(run: Any) -> None:
+    diagram = trace(run, torch.ones(2))
+    assert LAST is None
+    assert InClass.shared is None
+    with pytest.raises(CircuitError, match=r"the run assigns (the global LAST at .*test_leaks.py:\d+|InClass.shared),"):
+        diagram(torch.ones(2))
 
 
 def test_a_cache_of_a_function_is_emptied() -> None:

@@ -1,0 +1,47 @@
+"""The attributes of modules that the code of a run reads."""
+
+from torch import nn
+
+from circuits.recording.scopes import ITERATOR, is_iterator
+from circuits.recording.snapshot import HOOKS
+from circuits.recording.user_frames import user_line
+
+_UNREAD = (HOOKS - {"training"}) | {
+    "_parameters", "_buffers", "_modules", "_call_impl", "_wrapped_call_impl", "_slow_forward", "__class__", "__dict__",
+    "__call__", "_compiled_call_impl",
+}  # fmt: skip
+"""Attributes that every call of a module reads."""
+
+
+class AttributeReads:
+    """The attributes that the code of one run reads.
+
+    Attributes:
+        read: Each module of which it reads some, and the line that read each first, if lines are recorded, by `id`.
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[int, tuple[nn.Module, dict[str, str]]] = {}
+
+    def note(self, module: nn.Module, name: str, lines: bool) -> None:
+        """Add an attribute."""
+        known = self.read.get(id(module))
+        if known is None:
+            known = self.read[id(module)] = module, {}
+        if name not in known[1]:
+            known[1][name] = ""
+            if lines:
+                known[1][name] = user_line()
+
+    def refusal(self) -> str:
+        """Return which attribute is an iterator; empty if none."""
+        for module, read in self.read.values():
+            name = next((name for name in read if is_iterator(vars(module).get(name))), None)
+            if name is not None:
+                return ITERATOR.format(f"{type(module).__name__}.{name}")
+        return ""
+
+
+def is_noted(name: str) -> bool:
+    """Return whether the reading of an attribute is added."""
+    return name not in _UNREAD
