@@ -80,8 +80,17 @@ _WITHOUT_GRADIENTS = (("requires_grad", False), ("grad_fn", None), ("is_leaf", T
 
 
 def other_guards(diagram: Diagram) -> tuple[Call, ...]:
-    """Return the guards of a backward circuit: all but those that depend on whether gradients are computed."""
-    return tuple([call for call in diagram.property_guards if _name(call) not in ABOUT_GRADIENTS])
+    """Return the guards of a backward circuit: all but those that depend on whether gradients are computed.
+
+    An input that a caller gives to it is a leaf or not, as one that is given to the original.
+    """
+    inputs = {value.number for value in diagram.inputs}
+
+    def holds(call: Call) -> bool:
+        name = _name(call)
+        return name not in ABOUT_GRADIENTS or (name == "is_leaf" and inputs.issuperset(wires(call.args)))
+
+    return tuple([call for call in diagram.property_guards if holds(call)])
 
 
 def _name(call: Call) -> str:

@@ -15,6 +15,7 @@ import torch
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 from torch.fx.experimental.symbolic_shapes import eval_is_non_overlapping_and_dense
+from torch.utils._sympy.functions import Identity
 from torch.utils._sympy.printers import PythonPrinter
 
 from circuits.errors import CircuitError
@@ -55,7 +56,7 @@ class _TextPrinter(StrPrinter):
 
     def _print_Function(self, expr: Any) -> str:
         name = type(expr).__name__.removeprefix("OpaqueUnaryFn_")
-        return f"{_PYTHON_NAMES.get(name, name)}({', '.join(map(self.doprint, expr.args))})"
+        return f"{_PYTHON_NAMES.get(name, name)}({', '.join([self.doprint(_bare(part)) for part in expr.args])})"
 
     _print_Max = _print_Min = _print_Function
 
@@ -63,10 +64,11 @@ class _TextPrinter(StrPrinter):
         return self.doprint(expr.args[0])
 
     def _print_Identity(self, expr: Any) -> Any:
-        return self.doprint(expr.args[0])
+        return f"({self.doprint(expr.args[0])})"
 
     def _print_Relational(self, expr: Any) -> str:
-        return f"{self.doprint(expr.lhs)} {_SIGNS.get(expr.rel_op, expr.rel_op)} " + self.doprint(expr.rhs)
+        left, right = self.doprint(_bare(expr.lhs)), self.doprint(_bare(expr.rhs))
+        return f"{left} {_SIGNS.get(expr.rel_op, expr.rel_op)} {right}"
 
     def _print_And(self, expr: Any) -> str:
         return " and ".join([self.parenthesize(part, PRECEDENCE["And"]) for part in expr.args])
@@ -76,6 +78,11 @@ class _TextPrinter(StrPrinter):
 
     def _print_Not(self, expr: Any) -> str:
         return f"not ({self.doprint(expr.args[0])})"
+
+
+def _bare(expression: Any) -> Any:
+    """Return an expression without the `Identity` around it, which keeps operations of floats apart."""
+    return expression.args[0] if isinstance(expression, Identity) else expression
 
 
 _SIGNS = {"==": "="}
@@ -101,7 +108,7 @@ def size_text(size: Any) -> str:
     """
     if isinstance(size, int):
         return f"{size}"
-    text = _TextPrinter().doprint(size)
+    text = _TextPrinter().doprint(_bare(size))
     return text.replace(" + ", "+").replace(" - ", "-")
 
 
@@ -136,6 +143,9 @@ class _PythonPrinter(PythonPrinter):
         return f"({self.stringify(expr.args, ' ** ', PRECEDENCE['Pow'])})"
 
     _print_PowByNatural = _print_FloatPow
+
+    def _print_Identity(self, expr: Any) -> str:
+        return f"({self._print(expr.args[0])})"
 
     def _print_TruncToFloat(self, expr: Any) -> str:
         return f"float(math.trunc({self._print(expr.args[0])}))"

@@ -2,8 +2,8 @@
 
 A diagram draws from the same generators as the recorded run. torch's function modes see neither the construction of a
 `torch.Generator` nor its methods, so a generator that the run makes or seeds would be neither in a diagram, which then
-refuses to run (a generator that is seeded to the very state that it has is not noticed). The functions of the default
-generators are recorded, and are not meant here.
+refuses to run. So it does where the code names a method that seeds a generator, which may be called with the very
+state that the generator has. The functions of the default generators are recorded, and are not meant here.
 """
 
 import sys
@@ -48,6 +48,12 @@ class Generators:
 
     def _check(self, generator: torch.Generator) -> None:
         """Set the `refusal` of the record if the run has made or seeded a generator."""
+        if self.record.scopes.seeding:
+            self.record.refusal = (
+                f"the call at {user_line()} draws from a torch.Generator, and the code at {self.record.scopes.seeding} "
+                "sets the state of one, which is not recorded: seed it before the run, or use torch.manual_seed and "
+                "the default generator"
+            )
         known = self._states.get(id(generator)) or self.record.snapshot.generators.get(id(generator))
         if known is None and not _is_global(generator):
             self.record.refusal = (

@@ -15,18 +15,21 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import sympy
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.grad_mode import inference_mode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.sym_node import SymNode
+from torch.utils._sympy.functions import Identity
 
 from circuits import switch
 from circuits.recording.attribute_reads import is_noted
 from circuits.recording.listener import Listener
 from circuits.recording.property_reads import is_inner_frame
-from circuits.recording.user_frames import is_user_file
+from circuits.recording.symbols import TracingShapeEnv
+from circuits.recording.user_frames import is_user_file, user_line
 
 _RANDOM_STATE = {
     each.__name__: each
@@ -82,11 +85,12 @@ def _record_hooks(listener: Listener, _: FrameType, function: Any, args: Any, kw
 
 def _record_text(listener: Listener, frame: FrameType, _: Any, args: Any, kwargs: Any, call: Any) -> Any:
     """Return the text of a free size: that of its number, which the code then needs, unless it prints or logs it."""
-    user: Any = frame
+    user: FrameType | None = frame
     while user is not None and user.f_code.co_filename in _TEXT_FILES:
         user = user.f_back
-    is_users = user is not None and is_user_file(user.f_code.co_filename) and _is_code_of_run(listener)
-    if not is_users or _is_for_readers(user):
+    if user is None or not is_user_file(user.f_code.co_filename) or not _is_code_of_run(listener):
+        return call()
+    if _is_for_readers(user):
         return call()
     (node,) = args
     guard = node.guard_bool if node.pytype is bool else node.guard_float if node.pytype is float else node.guard_int
@@ -120,6 +124,32 @@ def _intercept_device(original: Any) -> property:
 
 
 _DEVICE: Any = torch.Tensor.device.__get__
+
+
+def _intercept_arithmetic(original: Any) -> Any:
+    """Return a replacement for an operation of sizes: no float result is combined with the next operation.
+
+    sympy makes `n * 0.3` of `n * 0.1 * 3`, which differs from it in the last bit.
+    """
+
+    def operation(node: SymNode, *others: Any) -> Any:
+        made = original(node, *others)
+        is_traced = isinstance(made, SymNode) and made.pytype is float and isinstance(made.shape_env, TracingShapeEnv)
+        if not is_traced or not isinstance(made._expr, (sympy.Add, sympy.Mul)):
+            return made
+        return SymNode(Identity(made._expr), made.shape_env, float, made._hint, made.constant, made.fx_node)
+
+    return operation
+
+
+def _record_storage(listener: Listener, frame: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
+    """Refuse a diagram of code that reads or writes the memory of a tensor by its storage, which is not recorded."""
+    if _is_code_of_run(listener) and is_user_file(frame.f_code.co_filename):
+        listener.record.refusal = (
+            f"the run calls {function.__name__} of a storage at {user_line()}, which is not recorded: read or "
+            "write the tensor by operations of torch (copy_, fill_, tolist)"
+        )
+    return call()
 
 
 def _intercept_attribute(original: Any) -> Any:
@@ -161,6 +191,9 @@ def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
     return intercept
 
 
+_OF_STORAGES = ("fill_", "copy_", "tolist", "__getitem__", "__setitem__", "resize_", "clone", "data_ptr")
+"""The methods of storages that read or write memory."""
+
 STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     *[
         (holder, name, _interception(_record_random_state))
@@ -171,6 +204,8 @@ STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     *[(inference_mode, name, _interception(_record_inference_mode)) for name in ("__enter__", "__exit__")],
     (FakeTensor, "device", _intercept_device),
     (SymNode, "str", _interception(_record_text)),
+    *[(SymNode, name, _intercept_arithmetic) for name in ("_add", "_sub", "_mul")],
+    *[(torch.UntypedStorage, name, _interception(_record_storage)) for name in _OF_STORAGES],
     (nn.Module, "__getattribute__", _intercept_attribute),
     *[(saved_tensors_hooks, name, _interception(_record_hooks)) for name in ("__enter__", "__exit__")],
 )

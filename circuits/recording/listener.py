@@ -34,7 +34,7 @@ from circuits.diagram import (
 from circuits.recording.data_sizes import DataSizes
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.generators import Generators
-from circuits.recording.module_paths import register_paths
+from circuits.recording.module_paths import register_circuit
 from circuits.recording.open_boxes import OpenBoxes
 from circuits.recording.property_reads import PropertyReads
 from circuits.recording.recorded_calls import circuit_tensors, is_recorded, refuse_reading_memory, without_modes
@@ -184,10 +184,7 @@ class Listener(TorchFunctionMode):
         if _set_on_open_box(self, circuit, owner, args, kwargs):
             return run(self.definitions)
         module = owner if isinstance(owner, nn.Module) else None
-        if module is None:
-            self.record.scopes.add_function(circuit.definition)
-        elif id(module) not in self.record.paths:
-            register_paths(self.record, module, bool(self.stack))
+        register_circuit(self.record, circuit, module, bool(self.stack))
         path = self.record.paths[id(module)][0] if module is not None else ""
         box = Enter("circuit", circuit.name, path, module, user_line() if self.lines else "")
         box.circuit, box.owner = circuit, owner

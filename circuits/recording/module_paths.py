@@ -7,6 +7,7 @@ begin with a unique name.
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +28,14 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
         compiled_from = getattr(module, "_orig_mod", None)
         if isinstance(compiled_from, nn.Module):
             record.paths.setdefault(id(compiled_from), []).append(full)
+
+
+def register_circuit(record: Record, circuit: Any, module: nn.Module | None, nested: bool) -> None:
+    """Add the code of a circuit that is called, or the module that it is a method of; `nested` as for a root."""
+    if module is None:
+        record.scopes.add_function(circuit.definition)
+    elif id(module) not in record.paths:
+        register_paths(record, module, nested)
 
 
 def register_late(record: Record, module: nn.Module) -> bool:

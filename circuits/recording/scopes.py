@@ -25,13 +25,18 @@ _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, nn.Module)
 
 
 class Scopes:
-    """The variables that the code of one run names, with their values before the run."""
+    """The variables that the code of one run names, with their values before the run.
+
+    Attributes:
+        seeding: A line of the code that seeds a random number generator, as `model.py:12`; empty if none.
+    """
 
     def __init__(self) -> None:
         self._globals: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
         self._cells: dict[int, tuple[types.CellType, str, Any]] = {}
         self._attributes: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._codes: set[int] = set()
+        self.seeding = ""
         self._assigned: dict[str, str] = {}
         self._random = _random_states()
         self._new: list[tuple[str, Any]] = []
@@ -68,7 +73,9 @@ class Scopes:
 
     def _add_variables(self, function: types.FunctionType) -> Iterator[Any]:
         """Add the variables that a function names, and yield their values."""
-        names, assigned = _names(function.__code__)
+        names, assigned, seeding = _names(function.__code__)
+        if seeding:
+            self.seeding = self.seeding or f"{function.__code__.co_filename}:{seeding}"
         self._attributes[id(function)] = function, dict(vars(function))
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self._new += [(f"a default of {function.__qualname__}", value) for value in defaults]
@@ -127,7 +134,6 @@ class Scopes:
                     setattr(owner, key, before[key])
                 else:
                     delattr(owner, key)
-        _set_random_states(self._random)
 
     def new_containers(self) -> Iterator[tuple[str, Any]]:
         """Yield the containers and objects in the variables that were added since the last call, with their names."""
@@ -206,9 +212,9 @@ def _functions(kind: type) -> Iterator[types.FunctionType]:
 
 
 @functools.lru_cache(2048)
-def _names(code: types.CodeType) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the globals that a code names, and the variables that it assigns, each with the line."""
-    names, assigned = dict[str, None](), dict[str, int]()
+def _names(code: types.CodeType) -> tuple[tuple[str, ...], dict[str, int], int]:
+    """Return the globals that a code names, the variables that it assigns, each with the line, and where it seeds."""
+    names, assigned, seeding, before = dict[str, None](), dict[str, int](), 0, ""
     for part in _codes(code):
         line = part.co_firstlineno
         for each in dis.get_instructions(part):
@@ -217,7 +223,17 @@ def _names(code: types.CodeType) -> tuple[tuple[str, ...], dict[str, int]]:
                 names[each.argval] = None
             if each.opname == "STORE_GLOBAL" or (each.opname == "STORE_DEREF" and each.argval in part.co_freevars):
                 assigned[each.argval] = line
-    return tuple(names), assigned
+            if each.opname in ("LOAD_METHOD", "LOAD_ATTR") and each.argval in _SEEDING and before not in _MODULES:
+                seeding = line
+            before = each.argval
+    return tuple(names), assigned, seeding
+
+
+_SEEDING = ("manual_seed", "seed", "set_state")
+"""The methods of `torch.Generator` that set its state."""
+
+_MODULES = ("torch", "random", "cuda", "np", "numpy")
+"""The modules with functions of these names, which set the states of other generators."""
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -236,17 +252,6 @@ def _random_states() -> dict[str, Any]:
         kind, keys, *rest = numpy.random.get_state()
         states["numpy.random"] = (kind, keys.tobytes(), *rest)
     return states
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    """Restore the states that differ."""
-    now = _random_states()
-    if now["Python's random"] != states["Python's random"]:
-        random.setstate(states["Python's random"])
-    if "numpy.random" in states and now["numpy.random"] != states["numpy.random"]:
-        numpy: Any = sys.modules["numpy"]
-        kind, keys, *rest = states["numpy.random"]
-        numpy.random.set_state((kind, numpy.frombuffer(keys, dtype=numpy.uint32), *rest))
 
 
 __all__ = ["Scopes"]

@@ -48,6 +48,9 @@ def trace(
     depends; if the run fails, perhaps because a model has a largest size, it is repeated with smaller example sizes.
     Ctrl-C during a run raises KeyboardInterrupt when this run ends; a second Ctrl-C raises it at once, which may end
     the process, because torch's C++ does not expect exceptions everywhere.
+    Code that makes a text of a free size (`str(n)`, not only to print it or to raise) fixes the size. A free size is no
+    `int` to `isinstance(n, int)` and `type(n) is int`, as in torch.export, and this is not noticed: code that depends
+    on it takes the branch for other types, unless the axis is given a size.
     If the code needs a number of a parameter, a buffer or a tensor outside the run, it gets the present one, and the
     diagram refuses to run with another.
 

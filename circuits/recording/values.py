@@ -140,6 +140,7 @@ class Values:
         source = _with_same_memory(tensor, self._wires.values(), self.record)
         if source is not None:
             return self._alias(tensor, source)
+        self.record.refusal = _inner(tensor, self._wires.values()) or self.record.refusal
         is_of_run, wire = self._memories.is_of_run(tensor), self.define(tensor, "constant")
         place = self.record.snapshot.held(tensor)
         if place is not None:
@@ -267,6 +268,20 @@ def _with_same_memory(tensor: Tensor, entries: Collection[Entry], record: Record
         if other.dtype == tensor.dtype and _memory(other) == memory:
             return other
     return None
+
+
+def _inner(tensor: Tensor, entries: Collection[Entry]) -> str:
+    """Return the refusal of a run that reads an attribute of a tensor of an own class, if that holds `tensor`."""
+    for reference, _ in entries:
+        outer = reference()
+        held = vars(outer) if outer is not None and type(outer) not in (Tensor, Parameter, FakeTensor) else {}
+        name = next((name for name, value in held.items() if value is tensor), None)
+        if name is not None:
+            return (
+                f"the run reads the tensor in {type(outer).__name__}.{name}, of which a diagram knows only the "
+                "recorded one: pass it as an argument, or compute it by an operation of torch"
+            )
+    return ""
 
 
 def _memory(tensor: Tensor) -> int:

@@ -140,6 +140,16 @@ def test_a_computed_value_is_no_leaf_where_gradients_flow() -> None:
         torch.testing.assert_close(backward(run, leaf)(x, torch.ones(2))["x"], expected)
 
 
+def test_an_input_of_a_gradient_is_a_leaf_as_in_the_recorded_run() -> None:
+    leaf = torch.ones(2, requires_grad=True)
+    with_leaf = backward(lambda x: x * 2 if x.is_leaf else x * 3, leaf)
+    assert torch.equal(with_leaf(leaf, torch.ones(2))["x"], torch.full((2,), 2.0))
+    assert torch.equal(with_leaf(torch.ones(2), torch.ones(2))["x"], torch.full((2,), 2.0))
+    for other in (leaf * 1, leaf.sin(), leaf[:]):
+        with pytest.raises(CircuitError, match=r"read is_leaf at .*:\d+ as True, and now it is False"):
+            with_leaf(other, torch.ones(2))
+
+
 def test_a_hook_that_is_registered_only_where_gradients_flow_is_noticed() -> None:
     def run(x: Tensor) -> Tensor:
         y = x * 2

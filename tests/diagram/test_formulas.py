@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import sympy
 import torch
+from torch import Tensor
 from torch.utils._sympy import functions
 
+from circuits import trace
 from circuits.diagram.formulas import evaluate, size_text
 
 A, B = sympy.symbols("a b", integer=True, positive=True)
@@ -136,3 +138,35 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_text_of_a_formula_is_python_without_needless_parentheses(text: str) -> None:
     assert size_text(TEXTS[text]) == text
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_arithmetic_of_floats_is_that_of_python_to_the_last_bit(case: int) -> None:
+    """sympy makes `n * 0.3` of `n * 0.1 * 3`."""
+    rng = random.Random(case)
+
+    def expression(depth: int) -> str:
+        if depth == 0:
+            return rng.choice(["n", "m", "0.1", "0.3", "3", "7.7", "n", "m"])
+        left, right = expression(depth - 1), expression(depth - 1)
+        return f"({left} {rng.choice(['+', '-', '*', '/', '+', '*'])} {right} + 0.7)"
+
+    text = expression(rng.randint(1, 3))
+    number: Any = eval(f"lambda n, m: {text}")
+
+    def code(x: Tensor) -> Tensor:
+        return x * number(*x.shape)
+
+    try:
+        diagram = trace(code, axes="n m")
+    except (ZeroDivisionError, OverflowError):
+        return
+    function = diagram.function()
+    for _ in range(8):
+        x = torch.ones(rng.randint(2, 99), rng.randint(2, 99), dtype=torch.float64)
+        try:
+            expected = code(x)
+        except ZeroDivisionError:
+            continue
+        assert torch.equal(diagram(x), expected), text
+        assert torch.equal(function(x), expected), text

@@ -142,3 +142,32 @@ def test_a_generator_in_a_closure_and_among_the_arguments() -> None:
         expected = draw(X, held)
         held.set_state(before)
         assert torch.equal(diagram(*args), expected)
+
+
+@pytest.mark.parametrize("record", RECORD)
+def test_a_generator_that_is_seeded_to_the_state_that_it_has_is_refused(record: str) -> None:
+    start = Generator().manual_seed(3).get_state()
+
+    class Inside(Held):
+        def forward(self, x: Tensor) -> Tensor:
+            self.generators[0].manual_seed(3)
+            return super().forward(x)
+
+    class ByState(Held):
+        def forward(self, x: Tensor) -> Tensor:
+            self.generators[0].set_state(start)
+            return super().forward(x)
+
+    class ByFunction(Held):
+        def forward(self, x: Tensor) -> Tensor:
+            _seed(self.generators[0])
+            return super().forward(x)
+
+    for kind in (Inside, ByState, ByFunction):
+        diagram = RECORD[record](kind())
+        with pytest.raises(CircuitError, match=rf"the code at {__file__}:\d+ sets the state of one"):
+            diagram(X)
+
+
+def _seed(generator: Generator) -> None:
+    generator.manual_seed(3)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops import associative_scan, map, scan, while_loop
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from circuits import Diagram, trace, track
+from circuits import CircuitError, Diagram, trace, track
 
 FIRST = torch.tensor([[1.0, -2, 3, 4], [2, 3, 4, 5]])
 SECOND = -FIRST
@@ -144,3 +144,45 @@ def test_a_function_that_calls_itself() -> None:
     model = Model(code)
     diagram = trace(model, SECOND)
     assert torch.equal(diagram(SECOND), model(SECOND))
+
+
+class Branch:
+    """A callable object that holds a part of the model, and a number."""
+
+    def __init__(self, linear: nn.Linear, factor: float) -> None:
+        self.linear, self.factor = linear, factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.factor
+
+
+class Chooses(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.branch = Branch(self.linear, 2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, self.branch, lambda x: x * 2, (x,))
+
+
+@pytest.mark.parametrize("is_traced", [True, False])
+def test_a_callable_object_as_a_branch_reads_the_present_model(is_traced: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Chooses(), torch.tensor([1.0, -2.0, 3.0])
+    if is_traced:
+        diagram = trace(model, x)
+    else:
+        with track(model, to=None) as seen:
+            model(x)
+        diagram = seen.diagram
+    for _ in range(2):
+        for y in (x, -x):
+            assert torch.equal(diagram(y), model(y))
+        with torch.no_grad():
+            model.linear.weight.add_(1.0)
+    model.linear.weight = nn.Parameter(torch.ones(3, 3))
+    assert torch.equal(diagram(x), model(x))
+    model.branch.factor = 3.0
+    with pytest.raises(CircuitError, match=r"Chooses.branch.factor as 2.0, and now it is 3.0"):
+        diagram(x)

@@ -228,9 +228,10 @@ def _keeps_a_tensor_in_a_variable() -> Any:
 
 def _counts_an_attribute() -> Any:
     def run(x: Tensor) -> Tensor:
-        run.n = getattr(run, "n", 0) + 1
-        return x * run.n
+        itself.n = getattr(itself, "n", 0) + 1
+        return x * itself.n
 
+    itself: Any = run
     return run
 
 
