@@ -6,7 +6,7 @@ from circuits.recording.scopes import ITERATOR, is_iterator
 from circuits.recording.snapshot import HOOKS
 from circuits.recording.user_frames import user_line
 
-_UNREAD = (HOOKS - {"training"}) | {
+UNREAD = (HOOKS - {"training"}) | {
     "_parameters", "_buffers", "_modules", "_call_impl", "_wrapped_call_impl", "_slow_forward", "__class__", "__dict__",
     "__call__", "_compiled_call_impl",
 }  # fmt: skip
@@ -40,8 +40,3 @@ class AttributeReads:
             if name is not None:
                 return ITERATOR.format(f"{type(module).__name__}.{name}")
         return ""
-
-
-def is_noted(name: str) -> bool:
-    """Return whether the reading of an attribute is added."""
-    return name not in _UNREAD

@@ -5,6 +5,7 @@ A diagram that is recorded in one gradient mode computes in every other what the
 
 # For pyright, an inner module is a Tensor or a Module.
 # pyright: reportCallIssue=false
+import contextlib
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -340,5 +341,6 @@ def test_a_trace_draws_no_numbers_of_the_process(record: Callable[[Any], Diagram
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
-    record(run)
+    with contextlib.suppress(CircuitError):  # The gradient is refused.
+        record(run)
     assert numbers() == expected
