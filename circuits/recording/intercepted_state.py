@@ -29,7 +29,7 @@ from circuits.recording.attribute_reads import UNREAD
 from circuits.recording.listener import Listener
 from circuits.recording.property_reads import is_inner_frame
 from circuits.recording.symbols import TracingShapeEnv
-from circuits.recording.user_frames import is_user_file, user_line
+from circuits.recording.user_frames import is_user_file
 
 _RANDOM_STATE = {
     each.__name__: each
@@ -142,16 +142,6 @@ def _intercept_arithmetic(original: Any) -> Any:
     return operation
 
 
-def _record_storage(listener: Listener, frame: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
-    """Refuse a diagram of code that reads or writes the memory of a tensor by its storage, which is not recorded."""
-    if _is_code_of_run(listener) and is_user_file(frame.f_code.co_filename):
-        listener.record.refusal = (
-            f"the run calls {function.__name__} of a storage at {user_line()}, which is not recorded: read or "
-            "write the tensor by operations of torch (copy_, fill_, tolist)"
-        )
-    return call()
-
-
 def _intercept_attribute(original: Any) -> Any:
     """Return a replacement for the `__getattribute__` of modules, which notes what the code reads."""
 
@@ -191,9 +181,6 @@ def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
     return intercept
 
 
-_OF_STORAGES = ("fill_", "copy_", "tolist", "__getitem__", "__setitem__", "resize_", "clone", "data_ptr")
-"""The methods of storages that read or write memory."""
-
 STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     *[
         (holder, name, _interception(_record_random_state))
@@ -205,7 +192,6 @@ STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (FakeTensor, "device", _intercept_device),
     (SymNode, "str", _interception(_record_text)),
     *[(SymNode, name, _intercept_arithmetic) for name in ("_add", "_sub", "_mul")],
-    *[(torch.UntypedStorage, name, _interception(_record_storage)) for name in _OF_STORAGES],
     (nn.Module, "__getattribute__", _intercept_attribute),
     *[(saved_tensors_hooks, name, _interception(_record_hooks)) for name in ("__enter__", "__exit__")],
 )

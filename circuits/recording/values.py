@@ -134,8 +134,7 @@ class Values:
         if owner is not None:
             module, inner, name, role = owner
             wire = self.define(tensor, role, name)
-            self.record.state[wire.number] = (module, inner)
-            self.record.names[id(tensor)] = name
+            self.record.state[wire.number], self.record.names[id(tensor)] = (module, inner), name
             return wire
         source = _with_same_memory(tensor, self._wires.values(), self.record)
         if source is not None:
