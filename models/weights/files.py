@@ -1,9 +1,9 @@
 """Models on disk: `save` writes a model to a safetensors file, `load` returns a model equal to the saved one.
 
-The file's metadata contains the name of the model's class, which is decorated with `savable`, and the constructor
-arguments, as text that `models.weights.configuration` writes. The class is looked up by name, not imported, and loading
-never unpickles or executes anything. `load` makes the model on the meta device, without memory, and then assigns the
-file's tensors to it.
+The file's metadata contains the name of the model's class, which is decorated with `savable`, that of the class's
+module, and the constructor arguments, as text that `models.weights.configuration` writes. The class is looked up by
+name, not imported, and loading never unpickles or executes anything. `load` makes the model on the meta device, without
+memory, and then assigns the file's tensors to it.
 """
 
 import functools
@@ -13,10 +13,10 @@ import os
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -26,8 +26,7 @@ from circuits import CircuitError
 from .atomic import refuse_unless_file, replaced
 from .configuration import CLASSES, Bounded, made_with, read, refuse_unwritable, write
 from .errors import WeightsError, explain
-
-FORMAT = 1
+from .saved_file import FORMAT, read_saved
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
@@ -126,6 +125,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     tensors, tied = _tensors_and_ties(model)
     _refuse_changed(model, _made_on_meta(CLASSES[name], text, "models.save: "))
     metadata = {"format": "pt", "models.format": f"{FORMAT}", "models.class": name}
+    metadata |= {"models.module": type(model).__module__}
     metadata |= {"models.arguments": text, "models.tied": json.dumps(tied)}
     path = Path(os.path.realpath(path))
     refuse_unless_file(path, "models.save: ")
@@ -174,15 +174,6 @@ def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
         )
 
 
-class _File(NamedTuple):
-    """The contents of a file: the model's class (`kind`), its constructor arguments, the tied names, the tensors."""
-
-    kind: type[nn.Module]
-    arguments: str
-    tied: dict[str, str]
-    tensors: dict[str, Tensor]
-
-
 def load(
     path: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
@@ -197,15 +188,15 @@ def load(
 
     Raises:
         CircuitError: if the file is incomplete, was not written by `save`, was written by a later version of it, or
-            names a class that no imported module has decorated with `savable`; if the constructor arguments in it are
-            of a model with many more tensors than the file has, or more names are tied than that model has; or if
-            `dtype` is not a floating one.
+            names a class that no imported module has decorated with `savable` (the message names the module to import;
+            `load` imports nothing); if the constructor arguments in it are of a model with many more tensors than the
+            file has, or more names are tied than that model has; or if `dtype` is not a floating one.
         FileNotFoundError: if there is no such file.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise CircuitError(f"models.load: dtype may be a floating one, such as torch.bfloat16, not {dtype!r}")
     path = Path(path)
-    file = _read(path)
+    file = read_saved(path)
     with Bounded(len(file.tensors)):
         model = _made_on_meta(file.kind, file.arguments, f"{path}: ")
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -235,42 +226,3 @@ def _made_on_meta(kind: type[nn.Module], arguments: str, where: str) -> nn.Modul
     except Exception as error:  # any exception that a constructor raises for arguments of another class
         reason = f"{error}".partition("\nException raised from")[0]  # without the frames of torch's C++
         raise CircuitError(f"{where}a {kind.__name__} cannot be made with {arguments:.200}: {reason}") from error
-
-
-def _read(path: Path) -> _File:
-    """Return the contents of the file at `path`; raise CircuitError if `save` did not write it."""
-    refuse_unless_file(path, "")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CircuitError(f"{path} is not a complete safetensors file: {error}") from error
-    number = metadata.get("models.format", "")
-    if not number.isdecimal():
-        raise CircuitError(
-            f"{path} was not written by models.save, and does not say which model it is of; make the model, then"
-            " model.load_state_dict(safetensors.torch.load_file(path))"
-        )
-    if len(number) > len(f"{FORMAT}") or int(number) > FORMAT:
-        raise CircuitError(
-            f"{path} has format {number:.20}, of a later version of this library; this version reads {FORMAT}"
-        )
-    name = metadata.get("models.class", "")
-    if name not in CLASSES:
-        raise CircuitError(f"{path} is of a class {name!r:.60}; it may be of {', '.join(sorted(CLASSES))}")
-    tied = _ties(metadata.get("models.tied", ""), tensors)
-    if tied is None:
-        raise CircuitError(f"{path} does not say which of its tensors are tied")
-    return _File(CLASSES[name], metadata.get("models.arguments", ""), tied, tensors)
-
-
-def _ties(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:
-    """Return the further names of tied tensors, each with the first name; None if the text does not fit the tensors."""
-    try:
-        tied = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(tied, dict) or not all(isinstance(first, str) for first in tied.values()):
-        return None
-    return tied if all(first in tensors and name not in tensors for name, first in tied.items()) else None

@@ -73,7 +73,13 @@ def test_any_reader_of_safetensors_finds_the_state_dict_and_what_it_is_of(path: 
         assert torch.equal(found[name], value)
     entries = metadata(path)
     assert json.loads(entries.pop("models.arguments"))["kwargs"]["bias"] is True
-    assert entries == {"format": "pt", "models.format": "1", "models.class": "MultiHeadAttention", "models.tied": "{}"}
+    assert entries == {
+        "format": "pt",
+        "models.format": "1",
+        "models.class": "MultiHeadAttention",
+        "models.module": "circuits.models.attention",
+        "models.tied": "{}",
+    }
 
 
 def test_defaults_are_written_so_that_a_later_default_changes_no_file(path: Path) -> None:
@@ -427,6 +433,27 @@ def test_a_file_of_others_is_refused_with_the_way_to_read_it(path: Path) -> None
         models.load(path)
 
 
+def test_the_module_of_a_file_is_not_imported(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trap.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    models.save(small(), path)
+    rewritten(path, **{"class": "Net", "module": "trap"})
+    with pytest.raises(CircuitError, match="import that module first"):
+        models.load(path)
+
+
+def test_other_files_of_a_training_run_are_refused_with_the_model_to_load(tmp_path: Path) -> None:
+    state, record = tmp_path / "state-a.safetensors", tmp_path / "checkpoint.json"
+    save_file({"model.weight": torch.ones(1)}, state, {"contents": "training state"})
+    record.write_text("{}")
+    with pytest.raises(CircuitError, match=r"state of a training run.*; load best\.safetensors or last\.safetensors"):
+        models.load(state)
+    models.save(small(), tmp_path / "best.safetensors")
+    for other, said in ((state, "state of a training run"), (record, "not a complete safe"), (tmp_path, "a folder")):
+        with pytest.raises(CircuitError, match=rf"{said}.*; load {tmp_path}/best\.safetensors, the model of this run"):
+            models.load(other)
+
+
 NONE = '{"args": [], "kwargs": {}}'
 
 
@@ -439,6 +466,12 @@ NONE = '{"args": [], "kwargs": {}}'
         ({"tied": '{"other": ' + "9" * 5000 + "}"}, "does not say which of its tensors are tied"),
         ({"format": "one"}, r"was not written by models\.save"),
         ({"class": "os.system"}, "is of a class 'os.system'; it may be of Block, "),
+        (
+            {"class": "Net", "module": "my.nets"},
+            "is of a class 'Net' of the module 'my.nets': import that module first, then load the file",
+        ),
+        ({"class": "Net", "module": "__main__"}, "is of a class 'Net' of the program that saved it, which must define"),
+        ({"class": "Net", "module": "m" * 5000}, "of the module 'm{79}: import that module first"),
         (
             {"class": "Linear"},
             "a Linear cannot be made with .*: .*text",
