@@ -36,6 +36,16 @@ def named_arguments(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return found
 
 
+def written_arguments(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """Return the tensors that an ATen operation writes to: `self` of an in-place one, `out` of others."""
+    found = [
+        args[place] if place < len(args) and not argument.kwarg_only else kwargs.get(argument.name)
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return tensors(found)
+
+
 def returns_tensors(func: Any) -> bool:
     """Return whether any output of an operation is a tensor or a list of tensors."""
     return any("Tensor" in f"{each.type}" for each in func._schema.returns)

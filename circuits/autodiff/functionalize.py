@@ -20,6 +20,7 @@ from circuits.autodiff.lower_call import as_recorded, lower_call
 from circuits.autodiff.lowering import Step
 from circuits.autodiff.opaque import AutogradPullback, Pullback, under_autocast
 from circuits.autodiff.ports import axes_outside, flow, port_values
+from circuits.autodiff.refusals import refuse_random_state
 from circuits.autodiff.rules.registry import RULES
 from circuits.autodiff.tape import Tape
 from circuits.autodiff.tensors import is_floating, storage_of
@@ -109,7 +110,8 @@ class ForwardPass:
         given = {number: self.workspace.fakes[number] for number in _reads(call)}
         versions = {number: fake._version for number, fake in given.items()}
         made: dict[Any, Tensor] = {}
-        store(call.result, self._run_unrecorded(call), made, numbers := {})
+        function = self.workspace.function(box, call)
+        store(call.result, self._run_unrecorded(call, function), made, numbers := {})
         self.workspace.sizes.read(numbers)
         made = {number: fake for number, fake in made.items() if number not in given}
         touched = [number for number, fake in given.items() if fake._version != versions[number]]
@@ -120,7 +122,10 @@ class ForwardPass:
         hidden = self.aliases.hidden_writes(touched, written, self.active) if differentiated else touched
         _refuse_hidden_writes(self, box, hidden)
         boxes = [] if differentiated and not hidden else self._copies(box, touched)
-        boxes += self._differentiated(box, call, made, written) if differentiated else self._unchanged(box, made)
+        if differentiated:
+            boxes += self._differentiated(box, call, function, made, written)
+        else:
+            boxes += self._unchanged(box, made)
         fresh = {number: fake for number, fake in made.items() if not (differentiated and number in written.values())}
         self.aliases.note(call, fresh, given)
         return [*boxes, *self._rematerialised_views(written)] if differentiated and written else boxes
@@ -128,11 +133,11 @@ class ForwardPass:
     def _reads_active(self, call: Call) -> bool:
         return call.gradient and any(number in self.active for number in _reads(call))
 
-    def _run_unrecorded(self, call: Call) -> Any:
+    def _run_unrecorded(self, call: Call, function: Any) -> Any:
         """Return the output of a call on the fakes, without recording it."""
         with self.workspace.unrecorded(call.function), as_recorded(call):
             args, kwargs = self.workspace.fill(Struct(tuple, (), (call.args, call.kwargs)))
-            return self.workspace.function(call)(*args, **kwargs)
+            return function(*args, **kwargs)
 
     def _unchanged(self, box: Box, made: Mapping[int, Tensor]) -> list[Box]:
         """Return the box of a call that no gradient flows through: it stays as it is."""
@@ -164,12 +169,13 @@ class ForwardPass:
     # A call that gradients flow through
 
     def _differentiated(
-        self, box: Box, call: Call, made: Mapping[int, Tensor], written: Mapping[int, int]
+        self, box: Box, call: Call, function: Any, made: Mapping[int, Tensor], written: Mapping[int, int]
     ) -> list[Box]:
         """Return the box of a call that gradients flow through, and put its steps on the tape."""
         steps = None if written or _is_recast(call, self.workspace.fakes, made) else _whole_steps(call)
         if steps is None:
-            lowered = lower_call(self.workspace, self.active, box, call, self.workspace.function(call), written)
+            refuse_random_state(box)
+            lowered = lower_call(self.workspace, self.active, box, call, function, written)
             self.active, steps = lowered.active, lowered.steps
             if written or not lowered.is_one_operation:
                 return self._opened(box, steps, lowered.results)

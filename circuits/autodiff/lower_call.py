@@ -58,19 +58,22 @@ def lower_call(
         written: The numbers of the arguments that the call writes in place.
 
     Raises:
-        CircuitError: The call writes in place through views that it creates, in a way that has no functional form.
+        CircuitError: The call writes in place through views that it creates, in a way that has no functional form; or
+            torch cannot run the code below autograd.
     """
+    place = f"{box.label} at {box.where or 'an unknown line'}"
     try:
-        return _lower(workspace, set(active), box, call, run, None)
-    except WriteThroughView:
-        pass
-    try:
-        return _lower(workspace, set(active), box, call, run, set(written))
+        try:
+            return _lower(workspace, set(active), box, call, run, None)
+        except WriteThroughView:
+            return _lower(workspace, set(active), box, call, run, set(written))
     except WriteThroughView:
         raise CircuitError(
-            f"{box.label} at {box.where or 'an unknown line'} writes in place through views that it creates, which "
-            "gradients cannot be computed through; compute a new value instead"
+            f"{place} writes in place through views that it creates, which gradients cannot be computed through; "
+            "compute a new value instead"
         ) from None
+    except (RuntimeError, NotImplementedError) as error:
+        raise CircuitError(f"the operations of {place} cannot be recorded for gradients: {error}") from error
 
 
 @contextlib.contextmanager

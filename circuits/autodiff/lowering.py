@@ -25,6 +25,7 @@ from circuits.autodiff.aten import (
     recasts,
     returns_tensors,
     whole_arguments,
+    written_arguments,
 )
 from circuits.autodiff.opaque import AutogradPullback, Pullback
 from circuits.autodiff.rules.pointwise import no_gradient
@@ -78,7 +79,7 @@ class Lowering(TorchDispatchMode):
         kwargs = kwargs or {}
         name = name_of(func)
         if func.namespace == "prim" or not returns_tensors(func):
-            return func(*args, **kwargs)
+            return _without_numbers_of_data(func(*args, **kwargs), name)
         if name.startswith("lift_fresh"):
             return self._constant(args[0], func(*args, **kwargs))
         if func._schema.is_mutable and name.endswith("_") and self._reads_active(args, kwargs):
@@ -86,7 +87,7 @@ class Lowering(TorchDispatchMode):
             return (self._change_view if changes_view else self._write)(func, name, args, kwargs)
         if not self._is_differentiated(args, kwargs):
             if func._schema.is_mutable:
-                _refuse_hidden_write(self, name, tensors(args)[:1])
+                _refuse_hidden_write(self, name, written_arguments(func, args, kwargs))
             return self._record(func, args, kwargs)[0]
         if name in RULES and not recasts(func, args, kwargs, self.call.autocast):
             return self._step(func, name, RULES[name], args, kwargs)
@@ -248,6 +249,19 @@ class Lowering(TorchDispatchMode):
         self.replacements[id(target)] = made
         self.changed = True
         return target
+
+
+def _without_numbers_of_data(result: Any, name: str) -> Any:
+    """Return the result of an operation that returns no tensors; raise CircuitError for a number that is not known.
+
+    It is read from data, and only the calls of a diagram are read again at each run, not operations inside them.
+    """
+    if name == "_local_scalar_dense" and isinstance(result, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        raise CircuitError(
+            "the code reads a number of data (item, tolist) where it calls a function of torch.func (vmap, grad), "
+            "so a backward circuit cannot read it: call that function in a module or circuit of its own"
+        )
+    return result
 
 
 def _refuse_hidden_write(lowering: Lowering, name: str, target: list[Tensor]) -> None:

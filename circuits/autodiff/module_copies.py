@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils import _pytree
 
 from circuits.diagram import Diagram, attribute
 from circuits.errors import CircuitError
@@ -52,6 +53,11 @@ class ModuleCopies:
                 f"the operations inside a TorchScript module ({script.original_name}) cannot be recorded, so they "
                 "cannot be differentiated as a diagram: record the module that was scripted, or use autograd"
             )
+        for (
+            part
+        ) in owner.modules():  # Generators cannot be copied without data; a run on fake tensors draws no numbers.
+            held = _pytree.tree_leaves(vars(part))
+            self._memo |= {id(each): each for each in held if isinstance(each, torch.Generator)}
         with self.listener.paused(), FakeCopyMode(self.mode):
             copied = copy.deepcopy(owner, self._memo)
         numbers = {id(attribute(*where)): number for number, where in self.diagram.state.items()}

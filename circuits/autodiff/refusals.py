@@ -1,4 +1,4 @@
-"""What a backward circuit cannot contain, refused by name: hooks on gradients, and autograd inside the run."""
+"""What a backward circuit cannot contain, refused by name: hooks, autograd and random state inside the run."""
 
 from collections.abc import Container, Iterable, Iterator
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from circuits.diagram import (
     ABOUT_GRADIENTS,
+    SETS_RANDOM_STATE,
     Box,
     Call,
     Diagram,
@@ -35,21 +36,41 @@ def refuse_hooks_and_autograd(diagram: Diagram, requested: Iterable[Value]) -> N
         requested: The values whose gradients are requested.
     """
     for box, call in _calls(diagram.box):
-        function: Any = call.function
-        if function in _AUTOGRAD:
+        if call.function in _AUTOGRAD:
             raise CircuitError(
                 f"{_place(box)} takes a gradient inside the run, which cannot be differentiated again as a diagram; "
                 "use torch.func.grad or torch.func.vjp, or differentiate by autograd"
             )
-        if function is register_hook:
-            raise _hook_error(f"{_place(box)} registers a hook on a gradient")
-        if isinstance(function, str):
-            _refuse_hooked_modules(diagram.modules[function])
-        if "saved_tensors_hooks" in dict(call.settings):
-            raise _hook_error(f"{_place(box)} runs under torch.autograd.graph.saved_tensors_hooks")
+    for box in diagram.walk():
+        if box.call is not None:
+            _refuse_hooks(diagram, box, box.call)
     for value in requested:
         if value.number in diagram.state and getattr(attribute(*diagram.state[value.number]), "_backward_hooks", None):
             raise _hook_error(f"{value.name} has a hook on its gradient")
+
+
+def _refuse_hooks(diagram: Diagram, box: Box, call: Call) -> None:
+    """Raise CircuitError if a call, perhaps one inside a box that runs as a whole, changes gradients by hooks."""
+    if call.function is register_hook:
+        raise _hook_error(f"{_place(box)} registers a hook on a gradient")
+    if isinstance(call.function, str):
+        _refuse_hooked_modules(diagram.modules[call.function])
+    if "saved_tensors_hooks" in dict(call.settings):
+        raise _hook_error(f"{_place(box)} runs under torch.autograd.graph.saved_tensors_hooks")
+
+
+def refuse_random_state(box: Box) -> None:
+    """Raise CircuitError if the code of a box that is replaced by its operations sets the state of random numbers.
+
+    A backward circuit has the operations on tensors of such a box, which do not include this.
+    """
+    for inner in box.walk():
+        if inner.call is not None and inner.call.function in SETS_RANDOM_STATE:
+            raise CircuitError(
+                f"{_place(inner)} sets the state of the random numbers in {box.label}, which calls a function of "
+                "torch.func (vmap, grad), where a backward circuit cannot set it: call that function in a module or "
+                "circuit of its own"
+            )
 
 
 def refuse_guards_without_gradients(diagram: Diagram, active: set[int], known: Container[int]) -> None:

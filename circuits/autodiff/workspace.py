@@ -15,6 +15,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from circuits import switch
 from circuits.autodiff.free_sizes import FreeSizes, free_symbols
 from circuits.autodiff.module_copies import ModuleCopies
+from circuits.autodiff.repeated_runs import RepeatedRuns
 from circuits.diagram import Box, Call, Diagram, Value, attribute, fill, operation_name, without_autocast
 from circuits.errors import CircuitError
 from circuits.naming import AxisNode, Scope, StatedName, read_axes
@@ -38,6 +39,7 @@ class Workspace:
         self.listener.format_size = self.sizes.symbols.text
         self.mode = FakeMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
         self.modules = ModuleCopies(diagram, self.listener, self.mode)
+        self.runs = RepeatedRuns()
         self.fakes: dict[int, Tensor] = {}
         self._unrecorded_function: Any = None
         self.builder = Builder(self.listener.record, self.sizes.symbols.size)
@@ -54,8 +56,11 @@ class Workspace:
             FreeFunctions(sizes_only=False),
         ):  # fmt: skip
             self._make_fakes()
-            with recorded_by(self.listener):
-                yield
+            try:
+                with recorded_by(self.listener):
+                    yield
+            finally:
+                self.runs.end()
 
     def _running(self) -> str:
         """Return the name of the operation that is running, recorded or not; "" if none is."""
@@ -127,10 +132,15 @@ class Workspace:
         """Return the value of a description, with the fake of each wire and the number of each scalar."""
         return fill(description, lambda wire: self.fakes[wire.number], self.sizes.scalar)
 
-    def function(self, call: Call) -> Any:
-        """Return the function that a call runs; for a module of the diagram, its copy with fake parameters."""
+    def function(self, box: Box, call: Call) -> Any:
+        """Return the function that the call of a box runs; for a module of the diagram, its copy with fake parameters.
+
+        The function of a box that contains others, whose code is not torch's, can run again from the same state.
+        """
         function = call.function
-        return self.modules.of(self.diagram.modules[function]) if isinstance(function, str) else function
+        if isinstance(function, str):
+            function = self.modules.of(self.diagram.modules[function])
+        return self.runs.repeatable(function) if box.boxes or isinstance(call.function, str) else function
 
     # Recorded boxes
 

@@ -18,7 +18,7 @@ from circuits.diagram.changes import NOTHING, Change, Place, contents
 from circuits.diagram.containers import has_only_attributes, splitting_objects
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
-from circuits.diagram.effects import EFFECTS, has_backward_hooks, register_hook
+from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.interpreter import store
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
@@ -79,6 +79,7 @@ __all__ = [
     "PROPERTY",
     "READ",
     "RECORD",
+    "SETS_RANDOM_STATE",
     "SET_GRADIENTS",
     "SKIP",
     "TRACED_INTO",

@@ -49,13 +49,14 @@ def retain_grad(tensor: Tensor) -> None:
         tensor.retain_grad()
 
 
+SETS_RANDOM_STATE = (torch.random.manual_seed, torch.random.seed, torch.random.set_rng_state)
+"""The functions that set the state of the default random number generators."""
+
 EFFECTS: Mapping[Any, Callable[..., Any]] = {
     Tensor.register_hook: register_hook,
     Tensor.retain_grad: retain_grad,
     Tensor.backward: Tensor.backward,
     torch.autograd.backward: torch.autograd.backward,
-    torch.random.manual_seed: torch.random.manual_seed,
-    torch.random.seed: torch.random.seed,
-    torch.random.set_rng_state: torch.random.set_rng_state,
+    **{function: function for function in SETS_RANDOM_STATE},
 }
 """For each function, the one by which a diagram has the same effect."""

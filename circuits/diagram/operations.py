@@ -90,10 +90,12 @@ def _without_checkpoint(run: Callable[..., Any], preserve: bool, *args: Any) -> 
 
 def _deepcopy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
     """Return what `copy.deepcopy` returns for a tensor; torch refuses a tensor that an operation with gradient made."""
-    if id(tensor) in memo or not tensor.is_leaf:
-        with torch._C.DisableTorchFunction():
+    with torch._C.DisableTorchFunction():  # Whether it is a leaf decides what is raised, not what is computed.
+        requires_grad = tensor.requires_grad
+        if id(tensor) in memo or not tensor.is_leaf:
             return Tensor.__deepcopy__(tensor, memo)
-    return memo.setdefault(id(tensor), tensor.detach().clone().requires_grad_(tensor.requires_grad))
+    copied = tensor.detach().clone()
+    return memo.setdefault(id(tensor), copied.requires_grad_() if requires_grad else copied)
 
 
 def alias(source: Tensor, size: Any, stride: Any, offset: Any) -> Tensor:

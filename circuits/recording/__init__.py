@@ -26,6 +26,7 @@ from circuits.recording.free_functions import FreeFunctions
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.seen import Seen
+from circuits.recording.snapshot import Snapshot
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace import trace
@@ -38,6 +39,7 @@ __all__ = [
     "FreeFunctions",
     "Listener",
     "Seen",
+    "Snapshot",
     "Symbols",
     "TracingShapeEnv",
     "Tracker",

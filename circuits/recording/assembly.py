@@ -41,7 +41,8 @@ def assemble(
     if root is None:
         raise CircuitError("nothing was recorded: the target was not called")
     box = builder.freeze(root, raw)
-    module_paths = [call.function for call in box.calls() if isinstance(call.function, str)]
+    calls = [each.call for each in box.walk() if each.call is not None]
+    module_paths = [call.function for call in calls if isinstance(call.function, str)]
     return Diagram(
         box=box,
         arguments=named_arguments(root.event, builder.binder),

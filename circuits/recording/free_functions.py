@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.overrides import TorchFunctionMode
 
+from circuits.diagram import TRACED_INTO
+
 _SYMBOLIC = (SymInt, SymFloat, SymBool)
 
 
@@ -26,7 +28,7 @@ class FreeFunctions(TorchFunctionMode):
 
     def __init__(self, sizes_only: bool) -> None:
         super().__init__()
-        self.forms = _EQUAL | _SIZES_ONLY if sizes_only else _EQUAL
+        self.forms = _EQUAL | (_SIZES_ONLY if sizes_only else _IN_RUNS_AGAIN)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         form = self.forms.get(func)
@@ -252,6 +254,8 @@ _EQUAL: dict[Any, Form] = {
     Tensor.kron: _kron,
     Tensor.corrcoef: _corrcoef,
 }
+_IN_RUNS_AGAIN: dict[Any, Form] = {Tensor.__deepcopy__: TRACED_INTO[Tensor.__deepcopy__]}
+"""Functions that torch cannot run on fake tensors; while a recording is active, the recorder runs these forms."""
 _SIZES_ONLY: dict[Any, Form] = {
     torch.linspace: _spaced,
     torch.logspace: _spaced,

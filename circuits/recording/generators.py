@@ -3,7 +3,9 @@
 A diagram draws from the same generators as the recorded run. torch's function modes see neither the construction of a
 `torch.Generator` nor its methods, so a generator that the run makes or seeds would be neither in a diagram, which then
 refuses to run. So it does where the code names a method that seeds a generator, which may be called with the very
-state that the generator has. The functions of the default generators are recorded, and are not meant here.
+state that the generator has. The functions of the default generators are recorded, their methods
+(`torch.default_generator.manual_seed`) are not. A run that draws from other generators, those of `plain_random`, has
+numbers that a diagram does not draw, and is refused too.
 """
 
 import sys
@@ -13,8 +15,9 @@ from typing import Any
 import torch
 
 from circuits.recording.events import Record
+from circuits.recording.plain_random import plain_states, state_of_object
 from circuits.recording.snapshot import are_equal_states, state_of_generator
-from circuits.recording.user_frames import user_line
+from circuits.recording.user_frames import is_user_file, user_line
 
 
 class Generators:
@@ -27,6 +30,30 @@ class Generators:
     def __init__(self, record: Record) -> None:
         self.record = record
         self._states: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
+        self._plain_states = plain_states()
+        self._seeds = _default_seeds()
+
+    def note_seeds(self) -> None:
+        """Note that a recorded call has set the state of the default generators."""
+        self._seeds = _default_seeds()
+
+    def unrecorded(self) -> str:
+        """Return what the run has done with generators that a diagram would not do; empty if nothing."""
+        now, before = plain_states(), self._plain_states
+        drawn = [name for name, state in before.items() if now[name] != state]
+        held = self.record.snapshot.plain_generators
+        drawn += [type(value).__name__ for value, state in held.values() if state_of_object(value) != state]
+        if drawn:
+            return (
+                f"the run draws random numbers from {drawn[0]}, which a diagram would hold as constants: draw them by "
+                "torch (torch.rand), or pass them as arguments"
+            )
+        if any(seed != old for seed, old in zip(_default_seeds(), self._seeds, strict=False)):
+            return (
+                "the run seeds a default generator by a function that is not recorded: use torch.manual_seed, "
+                "torch.seed or torch.set_rng_state"
+            )
+        return ""
 
     def watching(self, kwargs: dict[str, Any], run: Callable[[], Any]) -> Callable[[], Any]:
         """Return `run`; if its call has a generator, with a check before it, and the state stored after it."""
@@ -67,12 +94,19 @@ class Generators:
             )
 
 
+def _default_seeds() -> list[int]:
+    """Return the seed of torch's default generator, and of those of CUDA once it is initialized."""
+    return [each.initial_seed() for each in (torch.default_generator, *torch.cuda.default_generators)]
+
+
 def _is_global(generator: torch.Generator) -> bool:
     """Return whether a generator is a global of the running code, or an attribute of the class of a method's object."""
     frame: Any = sys._getframe(1)
     while frame is not None:
-        kinds = type(frame.f_locals.get("self")).__mro__
-        if any(each is generator for held in (frame.f_globals, *map(vars, kinds)) for each in list(held.values())):
-            return True
+        # Reading `f_locals` lets a frame hold its variables until it ends, so that of `trace` must not be read.
+        if is_user_file(frame.f_code.co_filename):
+            kinds = type(frame.f_locals.get("self")).__mro__
+            if any(each is generator for held in (frame.f_globals, *map(vars, kinds)) for each in list(held.values())):
+                return True
         frame = frame.f_back
     return False

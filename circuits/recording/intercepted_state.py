@@ -49,9 +49,11 @@ _MODES = {
 
 def _record_random_state(listener: Listener, frame: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
     """Record a call that reads or sets the state of the generator; a checkpoint sets it only when it recomputes."""
-    if not _is_code_of_run(listener) or is_inner_frame(frame):
-        return call()
-    return listener.record_call(_RANDOM_STATE[function.__name__], args, kwargs, "", call)
+    is_recorded = _is_code_of_run(listener) and not is_inner_frame(frame)
+    result = listener.record_call(_RANDOM_STATE[function.__name__], args, kwargs, "", call) if is_recorded else call()
+    if listener.stack:
+        listener.generators.note_seeds()
+    return result
 
 
 def _record_mode(listener: Listener, frame: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:

@@ -87,7 +87,6 @@ class Listener(TorchFunctionMode):
         self.values = Values(self.record, self.stack, self.emit)
         self.data_sizes = DataSizes(self.values, self.emit, not self.definitions)
         self.property_reads = PropertyReads(self.values)
-        self.generators = Generators(self.record)
         self.is_paused = False
         self.current_operation: Any = None
 
@@ -203,7 +202,7 @@ class Listener(TorchFunctionMode):
         """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
-        self.settings = Settings()
+        self.settings, self.generators = Settings(), Generators(self.record)
         try:
             return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
         finally:
@@ -233,7 +232,12 @@ class Listener(TorchFunctionMode):
     def _close_box(self, event: Leave, result: Any) -> None:
         """Emit the event that closes the innermost box; the box is closed even if this fails."""
         if len(self.stack) == 1:
-            self.record.refusal = self.record.refusal or self.settings.left_changed() or self.record.left_changed()
+            self.record.refusal = (
+                self.record.refusal
+                or self.settings.left_changed()
+                or self.record.left_changed()
+                or self.generators.unrecorded()
+            )
         try:
             self.emit(event, result)
         finally:

@@ -2,14 +2,12 @@
 
 Nothing records an assignment to a variable (`global n; n += 1`), so it is found by comparing. A diagram does not make
 it, and refuses to run. The code is that of the target and of the modules that are called, with the functions that it
-names, as far as it is the user's. Attributes of the classes of these modules are compared too, and the state of the
-random number generators of Python and numpy.
+names, as far as it is the user's. Attributes of the classes of these modules are compared too.
 """
 
 import dis
 import functools
 import io
-import random
 import sys
 import types
 from collections.abc import Iterator
@@ -38,7 +36,6 @@ class Scopes:
         self._codes: set[int] = set()
         self.seeding = ""
         self._assigned: dict[str, str] = {}
-        self._random = _random_states()
         self._new: list[tuple[str, Any]] = []
 
     def add_module(self, root: nn.Module) -> None:
@@ -110,10 +107,6 @@ class Scopes:
             changed = _changed(before, vars(owner))
             if changed:
                 return _REFUSAL.format(f"assigns {owner.__qualname__}.{changed[0]}")
-        before, now = self._random, _random_states()
-        names = [name for name in before if before[name] != now[name]]
-        if names:
-            return f"the run draws random numbers from {names[0]}, which are not recorded: use torch's (torch.rand)"
         return ""
 
     def put_back(self) -> None:
@@ -242,16 +235,6 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
             yield from _codes(each)
-
-
-def _random_states() -> dict[str, Any]:
-    """Return the states of the generators of Python and numpy, without importing numpy."""
-    states: dict[str, Any] = {"Python's random": random.getstate()}
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and "random" in vars(numpy):
-        kind, keys, *rest = numpy.random.get_state()
-        states["numpy.random"] = (kind, keys.tobytes(), *rest)
-    return states
 
 
 __all__ = ["Scopes"]

@@ -9,7 +9,7 @@ import functools
 import operator
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from circuits.diagram import (
     splitting_objects,
     unopened,
 )
+from circuits.recording.plain_random import restore_state_of_object, state_of_object
 from circuits.recording.user_frames import is_user_file
 
 _PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
@@ -46,7 +47,8 @@ class Snapshot:
         before: Each object that a run can change and its contents, by `id`.
         tensors: The `id` of the object that holds a tensor, and the key, by the `id` of the tensor.
         refusal: Why a diagram cannot make a change that the run made; empty if it can make all.
-        generators: Each random number generator and its state, by `id`.
+        generators: Each random number generator of torch and its state, by `id`.
+        plain_generators: Each generator object of `random` and numpy and its state, by `id`.
     """
 
     def __init__(self) -> None:
@@ -54,6 +56,8 @@ class Snapshot:
         self.tensors: dict[int, tuple[int, Any]] = {}
         self.refusal = ""
         self.generators: dict[int, tuple[torch.Generator, Tensor]] = {}
+        self.plain_generators: dict[int, tuple[Any, bytes]] = {}
+        self._namespaces: set[int] = set()
         self._roots: dict[int, Place] = {}
         # Each object, the `id` of the object that holds it, and the key.
         self._seen: dict[int, tuple[Any, int, Any]] = {}
@@ -84,13 +88,27 @@ class Snapshot:
                         waiting.append((part, 0, None))
             elif is_owner(value):
                 self._add_contents(value, number, waiting)
-            elif isinstance(value, torch.Generator):
-                self.generators[number] = value, state_of_generator(value)
+            else:
+                self._add_generator(value)
+            for namespace in _namespaces(value):
+                if id(namespace) not in self._namespaces:
+                    self._namespaces.add(id(namespace))
+                    for part in list(namespace.values()):
+                        self._add_generator(part)
+
+    def _add_generator(self, value: Any) -> None:
+        """Add the state of an object if it is a random number generator."""
+        if isinstance(value, torch.Generator):
+            self.generators[id(value)] = value, state_of_generator(value)
+        elif (state := state_of_object(value)) is not None:
+            self.plain_generators[id(value)] = value, state
 
     def restore_generators(self) -> None:
         """Restore the states of the generators, which a trace must not change."""
         for generator, state in self.generators.values():
             generator.set_state(state)
+        for value, plain in self.plain_generators.values():
+            restore_state_of_object(value, plain)
 
     def _add_contents(self, owner: Any, number: int, waiting: list[tuple[Any, int, Any]]) -> None:
         """Add the contents of an object, and the objects in it to `waiting`."""
@@ -197,6 +215,18 @@ def is_owner(value: Any) -> bool:
     if isinstance(value, nn.Module):
         return not isinstance(value, torch.jit.ScriptModule)
     return isinstance(value, (dict, list, set, deque, tuple)) or has_only_attributes(kind)
+
+
+def _namespaces(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the globals of a function, or those of a module's `forward` and the attributes of its classes.
+
+    Those of torch and of other libraries that are no user code are left out.
+    """
+    function = getattr(type(value), "forward", None) if isinstance(value, nn.Module) else value
+    function = getattr(function, "__func__", function)
+    if isinstance(function, types.FunctionType) and is_user_file(function.__code__.co_filename):
+        yield function.__globals__
+        yield from (vars(kind) for kind in type(value).__mro__ if isinstance(value, nn.Module))
 
 
 def _parts_of_function(function: Any) -> Iterator[tuple[str, Any]]:

@@ -44,8 +44,9 @@ def trace(
     """Return the diagram of a circuit, a module or any function of tensors, without computing anything.
 
     The target runs once, on tensors without data. A circuit with a kernel runs its definition. The model, its state and
-    the CPU's random number generator are unchanged. A free axis has an example size in this run, on which no result
-    depends; if the run fails, perhaps because a model has a largest size, it is repeated with smaller example sizes.
+    the random number generators (torch's on the CPU, Python's, numpy's) are unchanged. A free axis has an example size
+    in this run, on which no result depends; if the run fails, perhaps because a model has a largest size, it is
+    repeated with smaller example sizes.
     Ctrl-C during a run raises KeyboardInterrupt when this run ends; a second Ctrl-C raises it at once, which may end
     the process, because torch's C++ does not expect exceptions everywhere.
     Code that makes a text of a free size (`str(n)`, not only to print it or to raise) fixes the size. A free size is no

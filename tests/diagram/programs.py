@@ -8,6 +8,7 @@ runs them.
 # pyright: reportArgumentType=false, reportOperatorIssue=false
 import collections
 import copy
+import random
 import types
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -60,6 +61,17 @@ def hooked(a: Tensor) -> Tensor:
     if result.requires_grad:
         result.register_hook(lambda gradient: gradient * 10)
     return result
+
+
+def forked(run: Callable[[], Tensor]) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return run()
+
+
+def saved_doubled(run: Callable[[], Tensor]) -> Tensor:
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved * 2, lambda saved: saved):
+        return run()
 
 
 @circuit("a b -> a b")
@@ -169,7 +181,7 @@ CONTAINERS: dict[str, Step] = {
     "argument dict": lambda m, a, b: m.given.update(y=a + 1) or m.given["y"] * 2,
     "argument list": lambda m, a, b: m.given["list"].append(a) or torch.stack(m.given["list"]).sum(0),
     "popped": lambda m, a, b: m.given["list"].pop() + 1 if m.given["list"] else a,
-    "generator": lambda m, a, b: sum(row for row in (a * 2, b)),
+    "lazy sum": lambda m, a, b: sum(row for row in (a * 2, b)),
     "function attribute": lambda m, a, b: void(setattr(softmax, "seen", 1)),
 }
 MODES: dict[str, Step] = {
@@ -185,6 +197,12 @@ MODES: dict[str, Step] = {
     "normal": lambda m, a, b: a + torch.randn(b.shape[1], dtype=a.dtype),
     "seed": lambda m, a, b: (torch.manual_seed(3), a + torch.rand(a.shape[1], dtype=a.dtype))[1],
     "generator": lambda m, a, b: a + torch.rand(a.shape, generator=torch.Generator().manual_seed(1)).to(a.dtype),
+    "held generator": lambda m, a, b: a + torch.rand(a.shape, generator=m.generator).to(a.dtype),
+    "default generator": lambda m, a, b: void(torch.default_generator.manual_seed(4)),
+    "forked": lambda m, a, b: forked(lambda: a + torch.rand(a.shape[1], dtype=a.dtype)),
+    "random": lambda m, a, b: a * 2 if random.random() < 0.5 else b,
+    "numpy's random": lambda m, a, b: a + np.random.rand(),
+    "saved hooks": lambda m, a, b: saved_doubled(lambda: a.sin() * b),
 }
 KINDS: dict[str, dict[str, Step]] = {
     "pure": PURE,
@@ -196,7 +214,8 @@ KINDS: dict[str, dict[str, Step]] = {
     "containers": CONTAINERS,
     "modes": MODES,
 }
-STEPS: dict[str, Step] = {name: step for kind in KINDS.values() for name, step in kind.items()}
+KINDS["all"] = {name: step for kind in KINDS.values() for name, step in kind.items()}
+STEPS = KINDS["all"]
 
 
 class Program(nn.Module):
@@ -216,6 +235,7 @@ class Program(nn.Module):
         self.register_buffer("count", torch.ones(()))
         self.register_buffer("mean", torch.zeros(width))
         self.constant = torch.linspace(1, 2, 16)
+        self.generator = torch.Generator().manual_seed(7)
         self.steps, self.history, self.cache = 1, [], {}
         self.given: dict[str, Any] = {}
 

@@ -7,10 +7,12 @@ data, questions about a tensor, state in modules and containers, modes. By hand,
 
 import copy
 import os
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,7 +44,7 @@ def inputs(seed: int, dtype: torch.dtype = torch.float32) -> list[Any]:
 def everything(module: Program) -> dict[str, Any]:
     """Return the state of a program's module, also what is neither parameter nor buffer."""
     others = {name: getattr(module, name) for name in ("steps", "history", "cache", "constant")}
-    return {**module.state_dict(), **others}
+    return {**module.state_dict(), **others, "generator": module.generator.get_state()}
 
 
 def agree(one: Any, other: Any) -> bool:
@@ -64,6 +66,8 @@ def agree(one: Any, other: Any) -> bool:
 def run(function: Callable[..., Any], *args: Any) -> Any:
     """Return the result of a call, its random numbers seeded, or REFUSED; other exceptions propagate."""
     torch.manual_seed(5)
+    random.seed(6)
+    np.random.seed(7)
     try:
         return function(*args)
     except CircuitError:

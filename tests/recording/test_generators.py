@@ -1,12 +1,16 @@
 """Random number generators: a diagram draws the model's numbers from the same generator, or refuses to run."""
 
+import random
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
 from circuits import CircuitError, Diagram, trace, track
+from circuits.recording import leaks
 
 X = torch.zeros(3)
 SHARED = Generator().manual_seed(9)
@@ -171,3 +175,89 @@ def test_a_generator_that_is_seeded_to_the_state_that_it_has_is_refused(record: 
 
 def _seed(generator: Generator) -> None:
     generator.manual_seed(3)
+
+
+class Plain(nn.Module):
+    """Draws from a generator that is not torch's."""
+
+    def __init__(self, draw: Callable[[Any], float], held: Any = None) -> None:
+        super().__init__()
+        self.draw, self.held = draw, held
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if self.draw(self.held) < 0.5 else x + self.draw(self.held)
+
+
+PLAIN: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "random": (lambda: Plain(lambda _: random.random()), "Python's random"),
+    "numpy.random": (lambda: Plain(lambda _: np.random.rand()), "numpy.random"),
+    "a random.Random": (lambda: Plain(lambda held: held.random(), random.Random(1)), "Random"),
+    "a numpy Generator": (lambda: Plain(lambda held: held.random(), np.random.default_rng(1)), "Generator"),
+    "a RandomState": (lambda: Plain(lambda held: held.rand(), np.random.RandomState(1)), "RandomState"),
+    "a global": (lambda: Plain(lambda _: OURS.random()), "Random"),
+}
+OURS = random.Random(2)
+
+
+@pytest.mark.parametrize("record", RECORD)
+@pytest.mark.parametrize("name", PLAIN)
+def test_numbers_drawn_without_torch_are_refused(name: str, record: str) -> None:
+    make, which = PLAIN[name]
+    model = make()
+    with pytest.raises(CircuitError, match=f"the run draws random numbers from {which}, which a diagram"):
+        RECORD[record](model)(X)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_trace_draws_no_numbers_that_the_user_misses(name: str) -> None:
+    def start() -> None:
+        random.seed(3)
+        np.random.seed(3)
+        OURS.seed(3)
+
+    start()
+    expected = PLAIN[name][0]()(X)
+    start()
+    model = PLAIN[name][0]()
+    trace(model, X)
+    assert torch.equal(model(X), expected)
+
+
+def _default(x: Tensor) -> Tensor:
+    torch.default_generator.manual_seed(3)
+    return x + torch.rand(3)
+
+
+def _global(x: Tensor) -> Tensor:
+    SHARED.manual_seed(1)
+    return x + torch.rand(3, generator=SHARED)
+
+
+@pytest.mark.parametrize("record", RECORD)
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (_default, "seeds a default generator by a function that is not recorded"),
+        (_global, "whose state the run has set"),
+    ],
+)
+def test_a_generator_seeded_by_its_own_method_is_refused(
+    function: Callable[[Tensor], Tensor], reason: str, record: str
+) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    torch.manual_seed(0)
+    SHARED.manual_seed(0)
+    diagram = RECORD[record](Model())
+    with pytest.raises(CircuitError, match=reason):
+        diagram(X)
+
+
+def test_a_look_for_a_generator_keeps_no_tensor_of_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a frame of Python shows of its variables lives as long as the frame, here that of `trace`."""
+    found: list[Any] = []
+    monkeypatch.setattr(leaks, "_remove", lambda fake: found.append(fake()) or [])
+    trace(Made(), X)
+    assert not found
