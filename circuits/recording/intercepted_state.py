@@ -67,7 +67,7 @@ def _record_mode(listener: Listener, frame: FrameType, function: Any, args: Any,
 
 def _record_inference_mode(listener: Listener, _: FrameType, function: Any, args: Any, kwargs: Any, call: Any) -> Any:
     """Note that the code enters or exits inference mode."""
-    if function.__name__ == "__exit__":
+    if function.__name__ == "__exit__" and listener.stack:
         listener.settings.exit_inference_mode(args[0])
     elif _is_code_of_run(listener):
         listener.settings.enter_inference_mode(args[0])
