@@ -327,8 +327,13 @@ def test_a_run_that_leaves_a_setting_changed_is_not_run_again(run: Any, setting:
             diagram(x)
 
 
-@pytest.mark.parametrize("record", [lambda run: trace(run, torch.ones(3)), lambda run: backward(run, torch.ones(3))])
-def test_a_trace_draws_no_numbers_of_the_process(record: Callable[[Any], Diagram]) -> None:
+def refused_backward(run: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(CircuitError, match="the run draws random numbers from Python's random"):
+        backward(run, torch.ones(3))
+
+
+@pytest.mark.parametrize("record", [lambda run: trace(run, torch.ones(3)), refused_backward])
+def test_a_trace_draws_no_numbers_of_the_process(record: Callable[[Any], Any]) -> None:
     def run(x: Tensor) -> Tensor:
         torch.manual_seed(7)
         return x * random.random() * np.random.rand() * torch.rand(())
