@@ -87,6 +87,7 @@ class Listener(TorchFunctionMode):
         self.values = Values(self.record, self.stack, self.emit)
         self.data_sizes = DataSizes(self.values, self.emit, not self.definitions)
         self.property_reads = PropertyReads(self.values)
+        self.generators = Generators(self.record)
         self.is_paused = False
         self.current_operation: Any = None
 
