@@ -233,12 +233,7 @@ class Listener(TorchFunctionMode):
     def _close_box(self, event: Leave, result: Any) -> None:
         """Emit the event that closes the innermost box; the box is closed even if this fails."""
         if len(self.stack) == 1:
-            self.record.refusal = (
-                self.record.refusal
-                or self.settings.left_changed()
-                or self.record.left_changed()
-                or self.generators.unrecorded()
-            )
+            self.record.refusal = self.record.refusal or _left_changed(self)
         try:
             self.emit(event, result)
         finally:
@@ -291,3 +286,8 @@ def unrecorded() -> Iterator[None]:
     finally:
         for each, before in paused:
             each.is_paused = before
+
+
+def _left_changed(recorder: Listener) -> str:
+    """Return what the run has changed, or drawn from, and a diagram does not; empty if nothing."""
+    return recorder.settings.left_changed() or recorder.record.left_changed() or recorder.generators.unrecorded()

@@ -166,7 +166,7 @@ ITERATOR = (
 
 
 def is_iterator(value: Any) -> bool:
-    """Return whether a value is an iterator, of which nobody knows whether the run takes an item."""
+    """Return whether a value is an iterator; whether the run takes an item of it cannot be seen."""
     return hasattr(type(value), "__next__") and not isinstance(value, io.IOBase)
 
 
