@@ -97,9 +97,10 @@ def _train(asked: dict[str, Any], folder: Path, *, resume: bool, export: Path | 
         if export is not None:
             print(export_model(run, export))
         print(use(run))
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
     print(
         f"test {name} {text.format(score)} of {checkpoint.BEST} on {len(run.splits.test):,} unseen examples of"
-        f" {config.data} ({config.epochs} epochs, seed {config.seed}, {time.perf_counter() - started:.0f} s)"
+        f" {config.data} ({epochs}, seed {config.seed}, {time.perf_counter() - started:.0f} s)"
     )
 
 

@@ -278,6 +278,15 @@ def test_a_run_killed_as_it_is_extended_resumes_on_the_same_curve(tmp_path: Path
     assert_same_end(finish(tmp_path / "killed", resume=True, plan=plan), whole)
 
 
+def test_a_run_that_is_extended_has_its_new_length_from_the_first_step_on(tmp_path: Path) -> None:
+    """Without it, a run that is killed before its next epoch ends would count as finished."""
+    finish(tmp_path, plan=SHORT)
+    plan = replace(SHORT, epochs=3)
+    kill(torch.optim.AdamW, "step", 0, lambda: finish(tmp_path, resume=True, plan=plan))
+    assert resolve_config({}, checkpoint.read(tmp_path)) == plan
+    assert checkpoint.read(tmp_path).test is None
+
+
 def test_a_run_cannot_be_shorter_than_it_is(tmp_path: Path) -> None:
     kill(torch.optim.AdamW, "step", 13, lambda: finish(tmp_path))
     record = checkpoint.read(tmp_path)
