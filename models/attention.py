@@ -120,10 +120,10 @@ class MultiHeadAttention(nn.Module):
     Parameters: 4mhk, or 2mhk + 2mgk with g groups; biases add (h + 2g)k + m, those of `qkv_bias` alone (h + 2g)k.
 
     Args:
-        m: Width of the vectors of target, source and output.
-        k: Width of a head.
-        h: Number of heads (of queries).
-        groups: Number g of heads of keys and values, each shared by h/g heads of queries; h unless given.
+        m: Width of the vectors of target, source and output (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (of queries; `nhead`, `num_heads`).
+        groups: Number g of heads of keys and values (`num_key_value_heads`), each for h/g of queries; h by default.
         rotary: If given, the rotary position embeddings (RoPE) that are applied to queries and keys.
         window: If given, a query attends only to keys fewer than `window` positions away.
         bias: Whether the four linear maps have a bias.

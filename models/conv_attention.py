@@ -49,13 +49,13 @@ class ConvAttention(nn.Module):
     Parameters: pq + m(2k + v) + (yv + 1)n; 21 with the default sizes.
 
     Args:
-        i: Rows of the image.
-        j: Columns of the image.
-        p: Rows of the convolution's kernel.
-        q: Columns of the convolution's kernel.
-        k: Width of queries and keys.
-        v: Width of values.
-        n: Number of predicted numbers.
+        i: Rows of the image (`height`).
+        j: Columns of the image (`width`).
+        p: Rows of the convolution's kernel (`kernel_size[0]`).
+        q: Columns of the convolution's kernel (`kernel_size[1]`).
+        k: Width of queries and keys (`kdim`).
+        v: Width of values (`vdim`).
+        n: Number of predicted numbers (`out_features`).
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 

@@ -50,7 +50,7 @@ class Convolution(ConvolutionBase):
         text: The axes of input and output, `"c h w -> k h' w'"`: on each side the channels, then the spatial axes. If
             the text states the output sizes, as in `"c h w -> k h w"` (the same) or `"c h w -> k h/2 w/2"` (half), they
             are checked on every call.
-        kernel: The size of a window.
+        kernel: The size of a window (`kernel_size`).
         stride: The distance from one window to the next.
         padding: The number of positions added at both ends of every axis, or for each axis a number or a pair (before,
             after); or "same", which keeps the sizes at a stride of 1.
@@ -132,7 +132,7 @@ class TransposedConvolution(ConvolutionBase):
 
     Args:
         text: The axes of input and output, `"k h' w' -> c h w"`: on each side the channels, then the spatial axes.
-        kernel: The size of a window.
+        kernel: The size of a window (`kernel_size`).
         stride: The distance from one window to the next.
         padding: The number of positions that the convolution adds at both ends of every axis, or for each axis a number
             or a pair (before, after). They are removed from the output; if `mode` is not "zeros", the values there are

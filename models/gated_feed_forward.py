@@ -25,8 +25,8 @@ class GatedFeedForward(nn.Module):
     Parameters: 3mf, and m + 2f more with a bias.
 
     Args:
-        m: The size of the input and output axis.
-        f: The number of hidden units.
+        m: The size of the input and output axis (`d_model`, `embed_dim`, `hidden_size`).
+        f: The number of hidden units (`dim_feedforward`, `intermediate_size`).
         activation: Called without arguments, returns the activation of the gates, as the class nn.SiLU does.
         bias: Whether the three linear maps have a bias.
         dropout: In training, the probability that a hidden unit is set to zero.

@@ -46,19 +46,19 @@ class LanguageModel(LanguageModelConversions):
     positions add xm, an untied head adds vm.
 
     Args:
-        vocabulary: Number v of tokens.
-        m: Width of the vectors.
-        k: Width of a head.
-        h: Number of heads.
-        f: Number of hidden units of the feed-forward networks.
-        depth: Number of layers.
+        vocabulary: Number v of tokens (`vocab_size`).
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (`nhead`, `num_heads`).
+        f: Number of hidden units of the feed-forward networks (`dim_feedforward`, `intermediate_size`).
+        depth: Number of layers (`num_layers`, `num_hidden_layers`).
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         learned_positions: If given, the number of learned position vectors that are added to the embeddings, in place
             of rotary positions; it is then the maximal length of a sequence.
         rotary: The rotary positions, copied for each layer; `RotaryPositions(k)` unless given.
         tied: Whether the head shares the weight of the embedding.
         parallel: Whether attention and feed-forward network of a layer have the same input, as in EncoderLayer.
-        groups: Number of heads of keys and values, as in MultiHeadAttention.
+        groups: Number of heads of keys and values (`num_key_value_heads`), as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.
         norm: Class of the norms: nn.LayerNorm or nn.RMSNorm.
         feed_forward: Class of the feed-forward networks: FeedForward or GatedFeedForward.

@@ -42,7 +42,7 @@ class NormActivate(nn.Module):
     Parameters: those of the norm and the activation; 2n with nn.BatchNorm2d or nn.GroupNorm, and nn.ReLU.
 
     Args:
-        n: The number of channels.
+        n: The number of channels (`num_features`).
         norm: Called with the number of channels, returns the norm, as the class nn.BatchNorm2d does.
         activation: Called without arguments, returns the activation, as the class nn.ReLU does.
         device, dtype: Those of the parameters.
@@ -121,8 +121,8 @@ class DoubleConvolution(nn.Module):
     Parameters: 9(c0 + c1)c1 + 2c1; with `norm` 9(c0 + c1)c1 and those of two norms.
 
     Args:
-        c0: The number of input channels.
-        c1: The number of output channels, of both convolutions.
+        c0: The number of input channels (`in_channels`).
+        c1: The number of output channels, of both convolutions (`out_channels`).
         activation: Called without arguments, returns the activation, as the class nn.ReLU does.
         norm: Called with the number of channels, returns a norm that is applied before each activation; the
             convolutions then have no bias. By default there is none.
@@ -183,8 +183,8 @@ class FeedForward(nn.Module):
     Parameters: 2mf, and m + f more with a bias.
 
     Args:
-        m: The size of the input and output axis.
-        f: The number of hidden units.
+        m: The size of the input and output axis (`d_model`, `embed_dim`, `hidden_size`).
+        f: The number of hidden units (`dim_feedforward`, `intermediate_size`).
         activation: Called without arguments, returns the activation, as the class nn.ReLU does.
         bias: Whether both linear maps have a bias.
         dropout: In training, the probability that a hidden unit is set to zero.

@@ -24,10 +24,10 @@ class MLP(nn.Module):
     Parameters: (xy + 1)m + (m + 1)m + (m + 1)k; 669,706 with the default sizes.
 
     Args:
-        x: Size of the image's first axis.
-        y: Size of the image's second axis.
-        m: Number of units of each hidden layer.
-        k: Number of classes.
+        x: Size of the image's first axis (`height`).
+        y: Size of the image's second axis (`width`).
+        m: Number of units of each hidden layer (`hidden_size`).
+        k: Number of classes (`num_classes`).
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 

@@ -30,10 +30,10 @@ class Block(nn.Module):
     Parameters, with n = n1/4: 5 n0 n + 2 n0 + (17N - 4)n² + (12N - 8)n, and (6N + 4)n more with `bias=True`.
 
     Args:
-        s: The stride of the first unit, by which h and w are divided.
-        N: The number of units.
-        n0: The number of input channels.
-        n1: The number of output channels, a multiple of 4.
+        s: The stride of the first unit (`stride`), by which h and w are divided.
+        N: The number of units (`num_blocks`).
+        n0: The number of input channels (`in_channels`).
+        n1: The number of output channels (`out_channels`), a multiple of 4.
         bias: Whether the convolutions have a bias.
         device, dtype: Those of the parameters.
 
@@ -113,7 +113,7 @@ class IdentityResNet(nn.Module):
         units: The number of residual units in each block, the figure's N.
         channels: The figure's n1 to n4: the channels of the first convolution and of the three blocks. All but the
             first are multiples of 4.
-        classes: The number of classes, k.
+        classes: The number of classes, k (`num_classes`).
         in_channels: The number of channels of the image, c.
         bias: Whether the convolutions have a bias.
         device, dtype: Those of the parameters.

@@ -36,13 +36,13 @@ class SequenceToSequence(nn.Module):
     Parameters: vm for the embedding, plus those of Transformer; an untied head adds vm.
 
     Args:
-        vocabulary: Number v of tokens.
-        m: Width of the vectors.
-        k: Width of a head.
-        h: Number of heads.
-        f: Number of hidden units of the feed-forward networks.
-        encoder_depth: Number of layers of the encoder.
-        decoder_depth: Number of layers of the decoder.
+        vocabulary: Number v of tokens (`vocab_size`).
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (`nhead`, `num_heads`).
+        f: Number of hidden units of the feed-forward networks (`dim_feedforward`, `intermediate_size`).
+        encoder_depth: Number of layers of the encoder (`num_encoder_layers`).
+        decoder_depth: Number of layers of the decoder (`num_decoder_layers`).
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         norm_first: Whether the layers are pre-norm.
         final_norm: Whether a norm follows the last layer of each stack.

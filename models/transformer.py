@@ -78,7 +78,7 @@ class Encoder(_Stack):
 
     Args:
         m, k, h, f: Sizes of each layer, as in EncoderLayer.
-        depth: Number of layers.
+        depth: Number of layers (`num_layers`).
         activation, norm_first, bias, dropout, eps, device, dtype: As in EncoderLayer, for each layer.
         final_norm: Whether a norm follows the last layer.
 
@@ -114,8 +114,10 @@ class Encoder(_Stack):
 class Decoder(_Stack):
     """A stack of DecoderLayers, all with cross-attention to the same memory, with a norm after the last.
 
-    Parameters: depth times those of a DecoderLayer, plus 2m for the norm (m without bias). Arguments and errors are
-    those of Encoder.
+    Parameters: depth times those of a DecoderLayer, plus 2m for the norm (m without bias).
+
+    Args:
+        m, k, h, f, depth, activation, norm_first, final_norm, bias, dropout, eps, device, dtype: As in Encoder.
 
     >>> decoder = Decoder(m=128, k=16, h=8, f=512, depth=2)
     >>> decoder(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape
@@ -169,20 +171,18 @@ class Transformer(nn.Module):
     Parameters: those of an Encoder and a Decoder; 44,140,544 with the default sizes.
 
     Args:
-        m: Width of the vectors.
-        k: Width of a head.
-        h: Number of heads.
-        f: Number of hidden units of the feed-forward networks.
-        encoder_depth: Number of layers of the encoder.
-        decoder_depth: Number of layers of the decoder.
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (`nhead`, `num_heads`).
+        f: Number of hidden units of the feed-forward networks (`dim_feedforward`, `intermediate_size`).
+        encoder_depth, decoder_depth: Number of layers of each stack (`num_encoder_layers`, `num_decoder_layers`).
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         norm_first: Whether the layers are pre-norm.
         final_norm: Whether a norm follows the last layer of each stack.
         bias: Whether linear maps and norms have a bias.
         dropout: As in EncoderLayer.
         eps: Number that the norms add to the variance.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
+        device, dtype: Those of the parameters.
 
     Raises:
         CircuitError: if m, k, h, f or a depth is below 1.

@@ -111,15 +111,15 @@ class EncoderLayer(_Layer):
     3hk becomes (h + 2g)k.
 
     Args:
-        m: Width of the vectors.
-        k: Width of a head.
-        h: Number of heads.
-        f: Number of hidden units of the feed-forward network.
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (`nhead`, `num_heads`).
+        f: Number of hidden units of the feed-forward network (`dim_feedforward`, `intermediate_size`).
         activation: Called without arguments, returns the activation of the feed-forward network, as its class does.
         norm_first: Whether norms precede attention and feed-forward network (pre-norm) or follow the sums (post-norm).
         parallel: Whether the input of the feed-forward network is the layer's input, as in GPT-NeoX, instead of its sum
             with the output of attention; only with `norm_first`.
-        groups: Number of heads of keys and values, as in MultiHeadAttention.
+        groups: Number of heads of keys and values (`num_key_value_heads`), as in MultiHeadAttention.
         rotary: Rotary position embeddings (RoPE), as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.
         norm: Class of the norms: nn.LayerNorm or nn.RMSNorm, which has no bias.
@@ -129,8 +129,7 @@ class EncoderLayer(_Layer):
         dropout: In training, the probability that an attention weight, a hidden unit, or an entry in the output of
             attention or feed-forward network is set to 0.
         eps: Number that the norms add to the variance.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
+        device, dtype: Those of the parameters.
 
     Raises:
         CircuitError: if a size is below 1, `groups` does not divide h, the width of `rotary` is not k, or an option is
@@ -213,13 +212,14 @@ class EncoderLayer(_Layer):
 class DecoderLayer(_Layer):
     """Causal self-attention among y vectors, cross-attention to the x vectors of a memory, then a feed-forward network.
 
-    Weights are initialized as in EncoderLayer.
+    Weights are initialized as in EncoderLayer. Parameters: 8mhk + 2mf + 6hk + f + 9m; without bias 8mhk + 2mf + 3m.
+    With groups=g, 8mhk becomes 4mhk + 4mgk, and 6hk becomes 2(h + 2g)k.
 
-    Parameters: 8mhk + 2mf + 6hk + f + 9m; without bias 8mhk + 2mf + 3m. With groups=g, 8mhk becomes 4mhk + 4mgk, and
-    6hk becomes 2(h + 2g)k.
-
-    Arguments and errors are those of EncoderLayer. `groups` applies to self-attention and cross-attention, `rotary` and
-    `window` only to the self-attention.
+    Args:
+        m, k, h, f, activation, norm_first, parallel, norm, feed_forward: As in EncoderLayer; errors are too.
+        bias, qkv_bias, dropout, eps, device, dtype: As in EncoderLayer.
+        groups: As in EncoderLayer, for self-attention and cross-attention.
+        rotary, window: As in EncoderLayer, only for the self-attention.
 
     >>> layer = DecoderLayer(m=128, k=16, h=8, f=512)
     >>> layer(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape

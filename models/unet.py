@@ -27,8 +27,8 @@ class DownScaleBlock(nn.Module):
     Parameters: 9(c0 + c1)c1 + 2c1, initialized as in DoubleConvolution.
 
     Args:
-        c0: The number of input channels.
-        c1: The number of output channels.
+        c0: The number of input channels (`in_channels`).
+        c1: The number of output channels (`out_channels`).
         device, dtype: Those of the parameters.
 
     >>> half, saved = DownScaleBlock(1, 64)(torch.rand(5, 1, 16, 16))
@@ -62,8 +62,8 @@ class UpScaleBlock(nn.Module):
     to 0.
 
     Args:
-        c1: The number of channels of each of the two images.
-        c0: The number of output channels.
+        c1: The number of channels of each of the two images (`in_channels`).
+        c0: The number of output channels (`out_channels`).
         device, dtype: Those of the parameters.
 
     >>> image, saved = torch.rand(2, 5, 128, 8, 8)
@@ -98,7 +98,7 @@ class UNet(nn.Module):
     connections 7547n² + 105n + 9cn + (n + 1)k. The defaults have 31,030,658.
 
     Args:
-        classes: The number of classes, k.
+        classes: The number of classes, k (`num_classes`).
         channels: The number of channels at full size, n; each of the four scales below has twice as many as the one
             above.
         in_channels: The number of channels of the image, c.
@@ -151,7 +151,7 @@ class UNet(nn.Module):
         Parameters: as UNet with three skip connections and n = 2·`channels`; 123,664,898 with the defaults.
 
         Args:
-            classes: The number of classes, k.
+            classes: The number of classes, k (`num_classes`).
             channels: Half the number of channels at full size.
             in_channels: The number of channels of the image, c.
             device, dtype: Those of the parameters.

@@ -46,9 +46,9 @@ class Patches(nn.Module):
     deviations; the bias as 0. Parameters: mcpp + m.
 
     Args:
-        p: Rows and columns of a patch.
-        m: Width of the vectors.
-        c: Number of channels of an image.
+        p: Rows and columns of a patch (`patch_size`).
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        c: Number of channels of an image (`in_channels`, `in_chans`).
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -105,12 +105,12 @@ class VisionTransformer(VisionTransformerConversions):
     Args:
         image_size: Rows and columns of an image, or one number for both.
         patch_size: Rows and columns of a patch.
-        m: Width of the vectors.
-        k: Width of a head.
-        h: Number of heads.
-        f: Number of hidden units of the feed-forward networks.
-        depth: Number of encoder layers.
-        classes: Number n of classes.
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (`nhead`, `num_heads`).
+        f: Number of hidden units of the feed-forward networks (`dim_feedforward`, `intermediate_size`).
+        depth: Number of encoder layers (`num_layers`, `num_hidden_layers`).
+        classes: Number n of classes (`num_classes`).
         in_channels: Number c of channels of an image.
         class_token: Whether the head is applied to the vector of a class token; otherwise to the mean over the patches.
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.

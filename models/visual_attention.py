@@ -34,10 +34,10 @@ class VisualAttention(nn.Module):
     Parameters: 4chkww for windows w by w; biases add 3hk + c.
 
     Args:
-        c: Number of channels of both images and of the output.
-        k: Width of a head.
-        heads: Number h of heads.
-        kernel: Rows and columns w of a window.
+        c: Number of channels of both images and of the output (`embed_dim`, `channels`).
+        k: Width of a head (`head_dim`).
+        heads: Number h of heads (`num_heads`).
+        kernel: Rows and columns w of a window (`kernel_size`).
         stride: Distance between the first rows, and the first columns, of neighbouring windows.
         bias: Whether the four convolutions have a bias.
         dropout: Attention dropout: the probability that an attention weight is set to 0 in training.

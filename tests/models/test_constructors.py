@@ -1,6 +1,9 @@
 """Sizes and probabilities out of range are refused by every constructor, with the class, the argument and the range."""
 
+import importlib
+import inspect
 import math
+import pkgutil
 import re
 from collections.abc import Callable
 from typing import Any
@@ -127,3 +130,38 @@ def test_he_normal_counts_the_inputs_of_a_group() -> None:
     convolution = nn.ConvTranspose2d(64, 512, 4, 4, groups=16)
     layers.he_normal(convolution)
     assert abs(convolution.weight.std().item() - (2 / 4) ** 0.5) < 0.02
+
+
+# --- Their documentation ----------------------------------------------------------------------------------------------
+
+PUBLIC = [
+    kind
+    for each in pkgutil.iter_modules(models.__path__, "models.")
+    for name, kind in vars(importlib.import_module(each.name)).items()
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == f"circuits.{each.name}"
+    if not name.startswith("_")
+]
+
+
+def documented(kind: type[nn.Module]) -> dict[str, str]:
+    """The text of each argument in the `Args:` list of a docstring."""
+    section = re.search(r"^Args:\n((?:    .*\n|\n)+)", inspect.getdoc(kind) or "", re.MULTILINE)
+    assert section, f"{kind.__name__} has no Args"
+    entries = re.findall(r"^    (\S.*?): (.*(?:\n     .*)*)", section[1], re.MULTILINE)
+    return {name.strip(" *"): text for names, text in entries for name in names.split(",")}
+
+
+@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
+def test_every_argument_is_documented_and_a_letter_has_its_name_elsewhere(kind: type[nn.Module]) -> None:
+    """`m: Width of the vectors (`d_model`, ...)`; or the entry refers to the class that has it."""
+    found, parameters = documented(kind), inspect.signature(kind).parameters
+    assert {*found} == {*parameters}
+    for name in parameters:
+        if len(name) <= 2:
+            assert re.search(r"`[a-z_]{4,}(\[\d\])?`|as in [A-Z]\w+", found[name], re.IGNORECASE), (
+                f"{name}: {found[name]}"
+            )
+
+
+def test_all_public_classes_are_looked_at() -> None:
+    assert {"MultiHeadAttention", "DecoderLayer", "Patches", "VisualAttention", "Block"} <= {k.__name__ for k in PUBLIC}
