@@ -35,7 +35,7 @@ from .transformer import Transformer
 from .unet import UNet
 from .vision_transformer import VisionTransformer
 from .visual_attention import VisualAttention
-from .weights.errors import WeightsError
+from .weights.errors import WeightsError, without_prefix
 from .weights.files import load, savable, save
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "mean_pool_over",
     "savable",
     "save",
+    "without_prefix",
 ]
 
 _FORMER = {

@@ -27,6 +27,7 @@ from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.norms import norm_of_vectors
 from .parts.positions import LearnedPositions, RotaryPositions, ScaledRotaryPositions
 from .parts.sizes import refuse_sizes_below_one
+from .parts.tokens import embedded
 from .transformer_layers import EncoderLayer, LayerOptions
 from .weights.files import savable
 from .weights.language_conversions import LanguageModelConversions
@@ -209,7 +210,7 @@ class LanguageModel(LanguageModelConversions):
 
     def _hidden_states(self, tokens: Tensor, caches: Sequence[KeyValueCache] = ()) -> Tensor:
         """Return the last norm's output, `... x m`; with caches, the tokens follow those of earlier calls."""
-        vectors = self.embedding(tokens)
+        vectors = embedded("LanguageModel", self.embedding, tokens, self.vocabulary)
         if self.positions is not None:
             vectors = self.positions(vectors, caches[0].length if caches else 0)
         if self.dropout and self.training:

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from circuits import circuit, rearrange
 
 from .parts.sizes import refuse_sizes_below_one
+from .weights.classifier import Classifier
 from .weights.files import savable
 
 
 @savable
-class MLP(nn.Module):
+class MLP(Classifier):
     """A multi-layer perceptron that classifies images of x by y into k classes; `probabilities` is Figure 19.
 
     `forward` returns the logits of the classes, for loss functions such as F.cross_entropy; `probabilities` returns
@@ -37,6 +38,8 @@ class MLP(nn.Module):
     >>> MLP()(torch.rand(5, 28, 28)).shape
     torch.Size([5, 10])
     """
+
+    _head_name, _classes_names = "linear_relu_stack.4", ("k", "k")
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ Networks; for the initialization, He et al. 2015, Delving Deep into Rectifiers.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from circuits import CircuitError, circuit, reduce
 
 from .layers import NormActivate, ResidualConnection, channels_last
 from .parts.sizes import refuse_sizes_below_one
+from .weights.classifier import Classifier
 from .weights.files import savable
 
 
@@ -94,7 +96,7 @@ class Block(nn.Module):
 
 
 @savable
-class IdentityResNet(nn.Module):
+class IdentityResNet(Classifier):
     """Image classification by the identity residual network; `probabilities` is Figure 26.
 
     `forward` returns the logits of k classes, for loss functions such as F.cross_entropy; `probabilities` returns their
@@ -125,6 +127,8 @@ class IdentityResNet(nn.Module):
     >>> IdentityResNet()(torch.rand(5, 3, 32, 32)).shape
     torch.Size([5, 10])
     """
+
+    _head_name, _classes_names = "linear", ("classes", "classes")
 
     def __init__(
         self,
@@ -161,6 +165,11 @@ class IdentityResNet(nn.Module):
                 module.reset_parameters()
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+    def _reset_head(self, head: Any) -> None:
+        """Initialize a new head as `reset_parameters` does."""
+        head.reset_parameters()
+        nn.init.zeros_(head.bias)
 
     @circuit("b c h w -> b k", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 4, "w": 4})
     def forward(self, image: Tensor) -> Tensor:

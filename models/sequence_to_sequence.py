@@ -18,6 +18,7 @@ from circuits import CircuitError, circuit, repeat
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.positions import SinusoidalPositions
 from .parts.sizes import refuse_sizes_below_one
+from .parts.tokens import embedded
 from .transformer import Transformer, glorot_uniform
 from .transformer_layers import DecoderCache, LayerOptions
 from .weights.files import savable
@@ -179,7 +180,8 @@ class SequenceToSequence(nn.Module):
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Return the embedding of each token plus its position vector; the first token is at position `start`."""
-        vectors = self.positions(self.embedding(tokens) * self.m**0.5, start)
+        vectors = embedded("SequenceToSequence", self.embedding, tokens, self.vocabulary)
+        vectors = self.positions(vectors * self.m**0.5, start)
         return F.dropout(vectors, self.dropout) if self.dropout and self.training else vectors
 
     def _encode(self, source: Tensor) -> Tensor:

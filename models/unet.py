@@ -8,7 +8,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 27; Ronneberger et
 for Biomedical Image Segmentation.
 """
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from circuits import CircuitError, circuit
 
 from .layers import DoubleConvolution, channels_first, channels_last, he_normal
 from .parts.sizes import refuse_sizes_below_one
+from .weights.classifier import Classifier
 from .weights.files import savable
 
 
@@ -87,7 +88,7 @@ class UpScaleBlock(nn.Module):
 
 
 @savable
-class UNet(nn.Module):
+class UNet(Classifier):
     """Semantic segmentation by a UNet (Figure 27, with four skip connections).
 
     `forward` returns the logits of k classes at every pixel, for loss functions such as F.cross_entropy. h and w are
@@ -111,6 +112,8 @@ class UNet(nn.Module):
     >>> UNet(classes=3, channels=4)(torch.rand(5, 1, 32, 48)).shape
     torch.Size([5, 3, 32, 48])
     """
+
+    _head_name, _classes_names = "convolution", ("classes", "classes")
 
     def __init__(
         self,
@@ -166,6 +169,10 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 he_normal(module)
+
+    def _reset_head(self, head: Any) -> None:
+        """Initialize a new head as `reset_parameters` does."""
+        he_normal(head)
 
     @circuit("b c h w -> b k h w", fixed={"c": "in_channels", "k": "classes"}, multiples={"h": 16, "w": 16})
     def forward(self, image: Tensor) -> Tensor:

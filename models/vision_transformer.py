@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, rearrange, reduce, repeat
 
+from .parts.hooks import is_hooked
 from .parts.sizes import refuse_sizes_below_one
 from .transformer import EncoderLayer
 from .weights.files import savable
-from .weights.vision_conversions import VisionTransformerConversions
+from .weights.vision_conversions import VisionTransformerConversions, refuse_partial_patches
+from .weights.vision_settings import pair
 
 STANDARD: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
@@ -39,33 +41,40 @@ STANDARD: Mapping[str, Mapping[str, int]] = MappingProxyType(
 
 @savable
 class Patches(nn.Module):
-    """Patch embedding: a learned linear map `L` from each p by p patch of an image to a vector of width m.
+    """Patch embedding: a learned linear map `L` from each p by q patch of an image to a vector of width m.
 
-    A convolution with stride p computes the same, slower; flattened, its weight is that of `L`, (m, c p p). The weight
-    is initialized as in the paper's code: normal with variance 1/(number of inputs), truncated at two standard
-    deviations; the bias as 0. Parameters: mcpp + m.
+    A convolution with stride (p, q) computes the same, slower; flattened, its weight is that of `L`, (m, c p q). The
+    weight is initialized as in the paper's code: normal with variance 1/(number of inputs), truncated at two standard
+    deviations; the bias as 0. Parameters: mcpq + m.
 
     Args:
-        p: Rows and columns of a patch (`patch_size`).
+        p: Rows and columns (p, q) of a patch, or one number for both (`patch_size`).
         m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
         c: Number of channels of an image (`in_channels`, `in_chans`).
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
     Raises:
-        CircuitError: if a size is below 1.
+        CircuitError: if a size is below 1, or `p` is neither a number nor a pair.
 
     >>> Patches(p=16, m=192)(torch.rand(5, 3, 224, 160)).shape
     torch.Size([5, 140, 192])
     """
 
     def __init__(
-        self, p: int, m: int, c: int = 3, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        p: int | tuple[int, int],
+        m: int,
+        c: int = 3,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        refuse_sizes_below_one("Patches", p=p, m=m, c=c)
-        self.p, self.m, self.c = p, m, c
-        self.L = nn.Linear(c * p * p, m, device=device, dtype=dtype)
+        self.p, self.q = pair(p)
+        refuse_sizes_below_one("Patches", p=self.p, q=self.q, m=m, c=c)
+        self.m, self.c = m, c
+        self.L = nn.Linear(c * self.p * self.q, m, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,17 +84,17 @@ class Patches(nn.Module):
         nn.init.trunc_normal_(self.L.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
         nn.init.zeros_(self.L.bias)
 
-    @circuit("b c (i p) (j p) -> b (i j) m", fixed="c p m")
+    @circuit("b c (i p) (j q) -> b (i j) m", fixed="c p q m")
     def forward(self, image: Tensor) -> Tensor:
         """Return the vectors of the patches, `b (i j) m`, row by row.
 
         Args:
-            image: The images, `b c (i p) (j p)`.
+            image: The images, `b c (i p) (j q)`.
 
         Raises:
-            ShapeError: if the number of channels is not c, or if rows or columns are not a multiple of p.
+            ShapeError: if the number of channels is not c, rows are not a multiple of p, or columns not one of q.
         """
-        return self.L(rearrange(image, "b c (i p) (j q) -> b (i j) (c p q)", p=self.p, q=self.p))
+        return self.L(rearrange(image, "b c (i p) (j q) -> b (i j) (c p q)", p=self.p, q=self.q))
 
 
 @savable
@@ -93,18 +102,20 @@ class VisionTransformer(VisionTransformerConversions):
     """Vision transformer for image classification, with n classes (Dosovitskiy et al., Figure 1).
 
     `forward` returns the logits of the classes, for loss functions such as F.cross_entropy. An image is cut into i by j
-    patches; these and the class token, if any, are x vectors. The defaults are ViT-B/16.
+    patches; these and the class token, if any, are x vectors. The defaults are ViT-B/16. `forward` and `features`
+    compute the last layer for the class token alone, since the head uses no other vector; if the layer has hooks, or
+    under `definitions()`, for all, as `encode` does.
 
     Weights are initialized as in the paper's code: linear maps uniform within ±√(6 / (inputs + outputs)), `patches` as
     in Patches, positions normal with standard deviation 0.02; the class token, biases and the head as 0, so that
     all classes are equally likely.
 
-    Parameters: cppm + m for the patches, xm for the positions, m for the class token, 4mhk + 2mf + 3hk + f + 6m for
+    Parameters: cpqm + m for the patches, xm for the positions, m for the class token, 4mhk + 2mf + 3hk + f + 6m for
     each of `depth` layers, 2m for the last norm, (m + 1)n for the head; 86,567,656 for ViT-B/16.
 
     Args:
         image_size: Rows and columns of an image, or one number for both.
-        patch_size: Rows and columns of a patch.
+        patch_size: Rows and columns (p, q) of a patch, or one number for both.
         m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
         k: Width of a head (`head_dim`).
         h: Number of heads (`nhead`, `num_heads`).
@@ -127,12 +138,13 @@ class VisionTransformer(VisionTransformerConversions):
     torch.Size([5, 10])
     """
 
+    _head_name, _classes_names = "head", ("n", "classes")
     _standard_widths = MappingProxyType({each["m"]: each["k"] for each in STANDARD.values()})
 
     def __init__(
         self,
         image_size: int | tuple[int, int] = 224,
-        patch_size: int = 16,
+        patch_size: int | tuple[int, int] = 16,
         *,
         m: int = 768,
         k: int = 64,
@@ -149,11 +161,11 @@ class VisionTransformer(VisionTransformerConversions):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
+        (rows, columns), (p, q) = pair(image_size), pair(patch_size)
         sizes = {"m": m, "k": k, "h": h, "f": f, "depth": depth, "classes": classes, "in_channels": in_channels}
-        refuse_sizes_below_one("VisionTransformer", patch_size=patch_size, **sizes)
-        _refuse_partial_patches(patch_size, rows=rows, columns=columns)
-        self.i, self.j, self.p = rows // patch_size, columns // patch_size, patch_size
+        refuse_sizes_below_one("VisionTransformer", patch_size=min(p, q), **sizes)
+        refuse_partial_patches(p, q, rows, columns)
+        self.i, self.j, self.p, self.q = rows // p, columns // q, p, q
         self.c, self.m, self.n, self.x = in_channels, m, classes, self.i * self.j + class_token
         self.dropout = dropout
         self.patches = Patches(patch_size, m, in_channels, device=device, dtype=dtype)
@@ -181,19 +193,24 @@ class VisionTransformer(VisionTransformerConversions):
         if self.class_token is not None:
             nn.init.zeros_(self.class_token)
 
-    @circuit("b c (i p) (j p) -> b n", fixed="c i j p n")
+    def _reset_head(self, head: Any) -> None:
+        """Initialize a new head as `reset_parameters` does."""
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+
+    @circuit("b c (i p) (j q) -> b n", fixed="c i j p q n")
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits of the classes, `b n`; `features` returns the vectors from which the head computes them.
 
         Args:
-            image: The images, `b c (i p) (j p)`, of the size given to the constructor.
+            image: The images, `b c (i p) (j q)`, of the size given to the constructor.
 
         Raises:
             ShapeError: if the images have another size or another number of channels.
         """
         return self.head(self.features(image))
 
-    @circuit("b c (i p) (j p) -> b m", fixed="c i j p m")
+    @circuit("b c (i p) (j q) -> b m", fixed="c i j p q m")
     def features(self, image: Tensor) -> Tensor:
         """Return the head's input, `b m`: the class token's vector, or the mean over the patches, after the norm."""
         tokens = self.encode(image)
@@ -201,16 +218,17 @@ class VisionTransformer(VisionTransformerConversions):
 
     @features.kernel  # pyright: ignore[reportFunctionMemberAccess]
     def _(self, image: Tensor) -> Tensor:
-        """Compute the last layer for the class token alone: the head does not use the patches' vectors."""
-        if self.class_token is None:
-            return self.norm(reduce(self.encode(image), "b x m -> b m", "mean"))
-        tokens = self.embed(image)
+        """Compute the last layer for the class token alone, which the head uses; for all if it has hooks."""
         *layers, last = self.layers
+        if self.class_token is None or is_hooked(last):
+            tokens = self.encode(image)
+            return self.norm(reduce(tokens, "b x m -> b m", "mean") if self.class_token is None else tokens[:, 0])
+        tokens = self.embed(image)
         for layer in layers:
             tokens = layer(tokens)
         return self.norm(last(tokens[:, :1], source=tokens)[:, 0])
 
-    @circuit("b c (i p) (j p) -> b x m", fixed="c i j p x m")
+    @circuit("b c (i p) (j q) -> b x m", fixed="c i j p q x m")
     def encode(self, image: Tensor) -> Tensor:
         """Return the last layer's output, `b x m`, before the norm: the class token, if any, and the patches by row."""
         tokens = self.embed(image)
@@ -218,7 +236,7 @@ class VisionTransformer(VisionTransformerConversions):
             tokens = layer(tokens)
         return tokens
 
-    @circuit("b c (i p) (j p) -> b x m", fixed="c i j p x m")
+    @circuit("b c (i p) (j q) -> b x m", fixed="c i j p q x m")
     def embed(self, image: Tensor) -> Tensor:
         """Return the first layer's input, `b x m`: the class token, if any, and the patches, with positions added."""
         tokens = self.patches(image)
@@ -248,13 +266,3 @@ class VisionTransformer(VisionTransformerConversions):
                 f"VisionTransformer: no standard size is named {name}; there are {', '.join(STANDARD)}, as in B/16"
             )
         return cls(image_size, int(patch), **{**STANDARD[size], **options})
-
-
-def _refuse_partial_patches(p: int, **sizes: int) -> None:
-    """Raise CircuitError unless every size of an image is a multiple of p."""
-    for name, size in sizes.items():
-        if size < p or size % p:
-            near = f"{p}" if size < p else f"{size // p * p} or {size // p * p + p}"
-            raise CircuitError(
-                f"VisionTransformer: patches {p} by {p} do not fill {size} {name}; an image may have {near}"
-            )

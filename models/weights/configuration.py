@@ -76,6 +76,15 @@ def made_with(module: nn.Module) -> str | None:
     return module.__dict__.get("_made_with") if type(module).__name__ in CLASSES else None
 
 
+def change_arguments(module: nn.Module, **changes: Any) -> None:
+    """Replace constructor arguments, by name, in the text stored in an instance of a savable class."""
+    text = made_with(module)
+    if text is not None:
+        data = json.loads(text)
+        data["kwargs"].update(changes)
+        module.__dict__["_made_with"] = json.dumps(data)
+
+
 def _described(value: Any) -> str:
     """Return a description of a value for a message."""
     if isinstance(value, nn.Module):

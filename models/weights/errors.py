@@ -109,6 +109,33 @@ def _on_meta(model: nn.Module) -> nn.Module:
     )
 
 
+def without_prefix(state: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
+    """Return a state dict without the prefix of its names, such as "module." of nn.DataParallel's.
+
+    Args:
+        state: The state dict, which is not changed.
+        prefix: Text with which every name begins, dots and all, as in "_orig_mod.module.".
+
+    Raises:
+        WeightsError: if a name does not begin with the prefix.
+
+    >>> without_prefix({"module.weight": torch.ones(1)}, "module.")
+    OrderedDict([('weight', tensor([1.]))])
+    """
+    others = [each for each in state if not each.startswith(prefix)]
+    if others:
+        raise WeightsError("\n".join([f'these names do not begin with "{prefix}":', *rows("there", others)]))
+    found: Any = OrderedDict((each.removeprefix(prefix), value) for each, value in state.items())
+    versions = getattr(state, "_metadata", None)  # of modules, which torch needs to upgrade an old state dict
+    if versions is not None:
+        found._metadata = OrderedDict(
+            (f"{each}.".removeprefix(prefix).removesuffix("."), value)
+            for each, value in versions.items()
+            if f"{each}.".startswith(prefix)
+        )
+    return found
+
+
 def nested_prefix(known: Set[str], given: Set[str]) -> str:
     """Return the prefix, dots and all, with which all given names begin and without which more of them are known.
 
@@ -126,5 +153,6 @@ def _prefixed(own: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
     for longer, shorter, where in ((state, own, "there"), (own, state, "here")):
         prefix = nested_prefix(shorter.keys(), longer.keys())
         if prefix and {*longer} == {prefix + name for name in shorter}:
-            return [f'  every name {where} begins with "{prefix}"; without it they are the same']
+            strips = f'; models.without_prefix(state, "{prefix}") strips it' if where == "there" else ""
+            return [f'  every name {where} begins with "{prefix}"; without it they are the same{strips}']
     return []

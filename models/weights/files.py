@@ -162,9 +162,10 @@ def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
     try:
         made.load_state_dict(state)
     except WeightsError as error:
+        other_head = " (a classifier's `with_classes` replaces its head)" if hasattr(model, "with_classes") else ""
         raise CircuitError(
             f"models.save: this {type(model).__name__} has changed since it was made, and `load` would make it as it"
-            f" was; save its state_dict with safetensors, or write a class for it. A new {error}"
+            f" was; save its state_dict with safetensors, or write a class for it{other_head}. A new {error}"
         ) from None
     lost = [name for name, _ in made.named_buffers() if name not in state]
     if lost:

@@ -16,6 +16,7 @@ from torch import nn
 
 from circuits import CircuitError
 
+from .activations import by_name
 from .renaming import Naming
 
 Config = Mapping[str, Any]
@@ -117,7 +118,7 @@ def gpt_2(config: Config) -> dict[str, Any]:
         "h": h,
         "f": config.get("n_inner") or 4 * m,
         "depth": config["n_layer"],
-        "activation": activation(config.get("activation_function", "gelu_new")),
+        "activation": by_name(config.get("activation_function", "gelu_new")),
         "learned_positions": config["n_positions"],
         "tied": config.get("tie_word_embeddings", True),
         "eps": config.get("layer_norm_epsilon", 1e-5),
@@ -129,7 +130,7 @@ def gpt_neox(config: Config) -> dict[str, Any]:
     refuse("GPT-NeoX", config, attention_bias=True)
     sizes = _sizes(config)
     return sizes | {
-        "activation": activation(config.get("hidden_act", "gelu")),
+        "activation": by_name(config.get("hidden_act", "gelu")),
         "parallel": config.get("use_parallel_residual", True),
         "rotary": rotary(config, sizes["k"], config.get("rotary_pct", 0.25)),
         "eps": config.get("layer_norm_eps", 1e-5),
@@ -155,7 +156,7 @@ def llama(config: Config, window: Callable[[Config], int | None] = lambda _: Non
     return {
         **sizes,
         **bias,
-        "activation": activation(config.get("hidden_act", "silu")),
+        "activation": by_name(config.get("hidden_act", "silu")),
         "groups": config.get("num_key_value_heads") or sizes["h"],
         "window": window(config),
         "norm": nn.RMSNorm,
@@ -194,26 +195,6 @@ def _sizes(config: Config) -> dict[str, Any]:
         "depth": config["num_hidden_layers"],
         "tied": config.get("tie_word_embeddings", False),
     }
-
-
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    **dict.fromkeys(("gelu", "gelu_python"), nn.GELU),
-    **dict.fromkeys(
-        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"),
-        partial(nn.GELU, approximate="tanh"),
-    ),
-    **dict.fromkeys(("silu", "swish"), nn.SiLU),
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
-
-
-def activation(name: str) -> Callable[[], nn.Module]:
-    """Return the activation of this name in transformers; raise CircuitError if there is none here."""
-    if name not in _ACTIVATIONS:
-        raise CircuitError(f"the activation is {name}; here it may be {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
 
 
 def rotary(config: Config, k: int, share: float) -> dict[str, Any]:

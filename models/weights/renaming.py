@@ -82,15 +82,6 @@ def parts(table: Table, depth: int) -> Iterator[Part]:
             yield Part(name.format(layer), axes, own_axes or axes, own)
 
 
-def without_prefix(name: str, state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return a state dict without the prefix of its names, with which each must begin; `name` begins error messages."""
-    others = [each for each in state if not each.startswith(prefix)]
-    if others:
-        lines = [f'{name}: these names do not begin with prefix="{prefix}":', *rows("there", others)]
-        raise WeightsError("\n".join(lines))
-    return {each.removeprefix(prefix): value for each, value in state.items()}
-
-
 def read(
     name: str,
     naming: Naming,

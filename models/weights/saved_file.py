@@ -16,6 +16,7 @@ from circuits import CircuitError
 
 from .atomic import refuse_unless_file
 from .configuration import CLASSES
+from .sources import refuse_shards
 
 FORMAT = 1
 
@@ -36,6 +37,7 @@ def read_saved(path: Path) -> SavedFile:
     """Return the contents of the file at `path`; raise CircuitError if `save` did not write it."""
     if path.is_dir() and (models := _models_at(path)):
         raise CircuitError(f"{path} is a folder{models}")
+    refuse_shards(path)
     refuse_unless_file(path, "")
     try:
         with safe_open(path, "pt") as file:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from circuits import CircuitError
 
-from .renaming import without_prefix
+from .atomic import refuse_unless_file
+from .errors import WeightsError, without_prefix
 
 Weights = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
 """What the methods that take weights of another library accept."""
@@ -25,10 +26,11 @@ INDEX = ".index.json"
 
 
 class Source(NamedTuple):
-    """The weights by name, the configuration if there is one, and the mode (training or evaluation)."""
+    """The weights by name, the configuration and the module if there are any, and the mode (training or not)."""
 
     state: Mapping[str, Tensor]
     config: Mapping[str, Any] | None
+    module: nn.Module | None
     training: bool
 
 
@@ -47,20 +49,19 @@ def read(name: str, weights: Weights, config: Any = None, prefix: str = "") -> S
         WeightsError: if a name does not begin with the prefix.
         FileNotFoundError: if there is no such file or folder.
     """
-    training = True
+    module = None
     if isinstance(weights, nn.Module):
         module = _inner(name, weights, prefix)
-        state, training = module.state_dict(), module.training
-        found = getattr(module, "config", None)
+        state, found = module.state_dict(), getattr(module, "config", None)
     elif isinstance(weights, Mapping):
-        state, found = without_prefix(name, weights, prefix), None
+        state, found = _stripped(name, weights, prefix), None
     elif isinstance(weights, str | os.PathLike):
         path = Path(weights)
-        state, found = without_prefix(name, read_state(path), prefix), _config_beside(path)
+        state, found = _stripped(name, read_state(path), prefix), _config_beside(path)
     else:
         raise CircuitError(f"{name} takes a module, a state dict or a path, not a {type(weights).__name__}")
     found = found if config is None else config
-    return Source(state, _as_mapping(name, found), training)
+    return Source(state, _as_mapping(name, found), module, module is None or module.training)
 
 
 def _inner(name: str, module: nn.Module, prefix: str) -> nn.Module:
@@ -69,6 +70,14 @@ def _inner(name: str, module: nn.Module, prefix: str) -> nn.Module:
         return module.get_submodule(prefix.removesuffix("."))
     except AttributeError:
         raise CircuitError(f'{name}: the {type(module).__name__} has no submodule at prefix="{prefix}"') from None
+
+
+def _stripped(name: str, state: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    """Return a state dict without the prefix of its names; raise WeightsError if one does not begin with it."""
+    try:
+        return without_prefix(state, prefix) if prefix else state
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from None
 
 
 def _as_mapping(name: str, config: Any) -> Mapping[str, Any] | None:
@@ -121,13 +130,22 @@ def _weights_in(folder: Path) -> Path:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of one safetensors file."""
-    if path.exists() and not path.is_file():
-        raise CircuitError(f"{path} is not a file but a pipe or a device")
+    refuse_unless_file(path, "")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CircuitError(f"{path} is not a complete safetensors file: {error}") from error
+
+
+def refuse_shards(path: Path) -> None:
+    """Raise CircuitError for a folder, or an index of several files, in place of the one that `models.save` writes."""
+    if path.is_dir() or path.name.endswith(INDEX):
+        kind = "not a file but a folder" if path.is_dir() else "not a file of weights but an index of several"
+        raise CircuitError(
+            f"{path} is {kind}; models.load reads one file, which models.save wrote; from_huggingface, of LanguageModel"
+            " and VisionTransformer, reads folders and indexes of transformers"
+        )
 
 
 def _config_beside(path: Path) -> Mapping[str, Any] | None:

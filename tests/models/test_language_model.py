@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from circuits import CircuitError, ShapeError, definitions, trace
+from circuits import CircuitError, ShapeError, checks, definitions, trace
 from models.language_model import LanguageModel
 from models.parts.generation import choose, extend
 from tests.peers import peer
@@ -277,6 +278,32 @@ def test_tokens_are_whole_numbers() -> None:
     for method in (small(), small().probabilities, partial(small().generate, count=2)):
         with pytest.raises(ShapeError, match="tokens"):
             method(torch.rand(2, 5))
+
+
+@pytest.mark.parametrize("token", [11, -1])
+def test_a_token_outside_the_vocabulary_is_named(token: int) -> None:
+    model, tokens = small(), torch.tensor([[1, 2, 3], [4, token, -5]])
+    for method in (model, model.probabilities, partial(model.generate, count=2)):
+        with pytest.raises(CircuitError, match=rf"LanguageModel: token {token} at \[1, 1\]; the tokens are 0 to 10"):
+            method(tokens)
+    with pytest.raises(CircuitError, match="a token is not in the vocabulary; the tokens are 0 to 10"):
+        torch.vmap(model)(tokens)
+
+
+def test_tokens_inside_the_vocabulary_cost_no_comparison() -> None:
+    """No operation reads the tokens but the embedding."""
+    seen: list[str] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if any(each is tokens for each in args):
+                seen.append(getattr(func, "__name__", f"{func}"))
+            return func(*args, **(kwargs or {}))
+
+    model, tokens = small(), torch.randint(11, (2, 5))
+    with checks(False), Watch():
+        model(tokens)
+    assert seen == ["embedding"]
 
 
 def test_learned_positions_end() -> None:

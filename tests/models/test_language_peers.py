@@ -281,7 +281,7 @@ def test_a_prefix_is_told_and_stripped() -> None:
     expected = dict(LanguageModel.from_huggingface(other).state_dict())
     for each in (ours, inside):
         torch.testing.assert_close(dict(each.state_dict()), expected, rtol=0, atol=0)
-    with pytest.raises(models.WeightsError, match=r'do not begin with prefix="module."'):
+    with pytest.raises(models.WeightsError, match=r'do not begin with "module."'):
         LanguageModel.from_huggingface(wrapped, config=other.config, prefix="module.")
     with pytest.raises(CircuitError, match=r'has no submodule at prefix="module."'):
         LanguageModel.from_huggingface(other, prefix="module.")

@@ -138,6 +138,18 @@ def test_shapes_by_the_signature(lead: tuple[int, ...]) -> None:
         assert method(source, target).shape == (*lead, 17, 29)
 
 
+@pytest.mark.parametrize("token", [11, -1])
+def test_a_token_outside_the_vocabulary_is_named(token: int) -> None:
+    model, (given,) = small(), tokens((2, 4))
+    wrong = given.clone()
+    wrong[1, 2] = token
+    for inputs in ((wrong, given), (given, wrong)):
+        with pytest.raises(
+            CircuitError, match=rf"SequenceToSequence: token {token} at \[1, 2\]; the tokens are 0 to 10"
+        ):
+            model(*inputs)
+
+
 def test_impossible_arguments_are_refused() -> None:
     with pytest.raises(CircuitError, match="vocabulary is 0"):
         SequenceToSequence(0)

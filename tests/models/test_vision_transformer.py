@@ -1,10 +1,12 @@
 # A submodule or a buffer is a Tensor or a Module to pyright.
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 import copy
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import models
@@ -120,13 +123,26 @@ def test_the_parts_are_the_whole(class_token: bool) -> None:
     torch.testing.assert_close(model(image), model.head(read))
 
 
+class Counted(nn.Module):
+    """A module in place of another, which notes the shapes of its outputs; not a hook."""
+
+    def __init__(self, inside: nn.Module, sizes: list[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.inside, self.sizes = inside, sizes
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        output = self.inside(vectors)
+        self.sizes.append(tuple(output.shape))
+        return output
+
+
 @both_reads
 def test_the_last_layer_computes_only_what_the_head_reads(class_token: bool) -> None:
     """The class token alone; in the definition, in `encode` and for a mean all vectors. Each layer is called once."""
     model, image = small(class_token=class_token), torch.randn(3, 2, 8, 12)
     sizes: list[tuple[int, ...]] = []
     for layer in model.layers:
-        layer.register_forward_hook(lambda _, __, output: sizes.append(tuple(output.shape)))
+        layer.feed_forward = Counted(layer.get_submodule("feed_forward"), sizes)
     x = 6 + class_token
     model(image)
     assert sizes == [(3, x, 12), (3, 1 if class_token else x, 12)]
@@ -134,6 +150,31 @@ def test_the_last_layer_computes_only_what_the_head_reads(class_token: bool) -> 
         model(image)
     model.encode(image)
     assert sizes[2:] == [(3, x, 12)] * 4
+
+
+HOOKS: dict[str, Callable[[nn.Module, Callable[..., None]], Any]] = {
+    "forward": lambda module, see: module.register_forward_hook(lambda _, __, output: see(output)),
+    "before": lambda module, see: module.register_forward_pre_hook(lambda _, inputs: see(inputs[0])),
+    "backward": lambda module, see: module.register_full_backward_hook(lambda _, __, outputs: see(outputs[0])),
+    "before backward": lambda module, see: module.register_full_backward_pre_hook(lambda _, outputs: see(outputs[0])),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("part", ["", "attention", "attention.Lo", "feed_forward_norm"])
+def test_a_hook_on_the_last_layer_sees_all_vectors(hook: str, part: str) -> None:
+    """Grad-CAM of the last layer; the logits are the same, and without the hook only the class token is computed."""
+    model, image, sizes = randomized(small()), torch.randn(3, 2, 8, 12), []
+    expected = model(image)
+    handle = HOOKS[hook](model.layers[-1].get_submodule(part), lambda vectors: sizes.append(vectors.shape[1]))
+    found = model(image)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert sizes == [7]
+    handle.remove()
+    model.layers[-1].feed_forward = Counted(model.layers[-1].feed_forward, counted := [])
+    model(image)
+    assert counted == [(3, 1, 12)]
 
 
 def test_without_positions_the_mean_forgets_where_the_patches_were() -> None:
@@ -212,7 +253,7 @@ def test_shapes_by_the_signature(name: str, class_token: bool) -> None:
     found = find_circuit(getattr(model, name))
     assert found is not None
     given, expected = str(found.signature).split(" -> ")
-    assert given == "b c (i p) (j p)"
+    assert given == "b c (i p) (j q)"
     image = torch.empty(2, 3, 5 * 7, 11 * 7, device="meta")
     assert list(getattr(model, name)(image).shape) == [sizes[axis] for axis in expected.split()]
 
@@ -225,7 +266,7 @@ def test_an_empty_batch_and_a_single_patch_are_images() -> None:
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ((2, 2, 8, 16), r"\(j p\) is 16 here, but 12: j is 3 \(fixed by VisionTransformer.j\), p is 4"),
+        ((2, 2, 8, 16), r"\(j q\) is 16 here, but 12: j is 3 \(fixed by VisionTransformer.j\), q is 4"),
         ((2, 2, 10, 12), r"\(i p\) is 10 here, but 8"),
         ((2, 3, 8, 12), "c is 3 here, but 2"),
         ((2, 8, 12), "forward"),
@@ -238,7 +279,7 @@ def test_an_image_of_another_size_is_named(shape: tuple[int, ...], said: str) ->
 
 def test_patches_fill_an_image() -> None:
     with pytest.raises(
-        ShapeError, match=r"\(j p\) is 13 here, so j is not a whole number: p is 4 \(fixed by Patches.p\)"
+        ShapeError, match=r"\(j q\) is 13 here, so j is not a whole number: q is 4 \(fixed by Patches.q\)"
     ):
         Patches(4, 8)(torch.rand(2, 3, 8, 13))
 
@@ -384,7 +425,7 @@ def test_it_compiles_into_one_graph(make: Callable[..., VisionTransformer], back
 def test_the_table_shows_the_model() -> None:
     table = str(trace(VisionTransformer(depth=2, device="meta")))
     lines = table.splitlines()
-    assert re.search(r"b c \(i p\) \(j p\) -> b n .* b 3 224 224 -> b 1000 .* 15,688,936 params", lines[0])
+    assert re.search(r"b c \(i p\) \(j q\) -> b n .* b 3 224 224 -> b 1000 .* 15,688,936 params", lines[0])
     (layers,) = [line for line in lines if "EncoderLayer" in line]
     assert re.search(r"layers\.0…1 EncoderLayer.* b x m -> b x m .* 2 × 7,087,872 params", layers)
     assert "fixed by" not in table
@@ -466,15 +507,22 @@ def test_its_encoding_is_timms() -> None:
     torch.testing.assert_close(ours.features(image), theirs.forward_head(theirs.forward_features(image), True))
 
 
-@pytest.mark.parametrize("size", [(8, 16), (16, 8)])
+@pytest.mark.parametrize("size", [(8, 16), (16, 8), (8, 24)])
 def test_an_oblong_image_of_timms(size: tuple[int, int]) -> None:
+    """The state dict of 8 patches has 9 positions, which might be a 3 by 3 grid without one for the class token."""
     theirs, image = timms(img_size=size), torch.randn(3, 2, *size)
-    with pytest.raises(CircuitError, match=r"8 patches do not form a square; give image_size=\(rows, columns\)"):
-        VisionTransformer.from_timm(theirs.state_dict(), k=3)
-    with pytest.raises(CircuitError, match="an image of 8 has 4 patches; the weights are for 8"):
-        VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=8)
-    ours = VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=size)
-    torch.testing.assert_close(ours(image), theirs(image))
+    patches = size[0] * size[1] // 16
+    said = f"{patches} patches do not form a square; give image" if patches == 12 else "unless they are for 8 patches"
+    for other in (None, 8):
+        with pytest.raises(CircuitError, match=said):
+            VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=other)
+    with pytest.raises(CircuitError, match=f"an image of 8 has 4 patches; the weights are for {patches}"):
+        VisionTransformer.from_timm(theirs.state_dict(), k=3, trained_size=8)
+    with pytest.raises(CircuitError, match="patches 4 by 4 do not fill images of 9 by 8"):
+        VisionTransformer.from_timm(theirs.state_dict(), k=3, trained_size=(9, 8))
+    for image_size, trained_size in ((None, size), *([(size, None)] if patches == 12 else [])):
+        ours = VisionTransformer.from_timm(theirs.state_dict(), k=3, image_size=image_size, trained_size=trained_size)
+        torch.testing.assert_close(ours(image), theirs(image))
 
 
 @both_types
@@ -572,6 +620,198 @@ def randomized_a_little(model: nn.Module) -> Any:
     return model
 
 
+# --- Modules, prefixes and other sizes --------------------------------------------------------------------------------
+
+
+TIMMS: dict[str, dict[str, Any]] = {
+    "class token": {},
+    "mean": {"class_token": False, "global_pool": "avg"},
+    "oblong": {"img_size": (8, 16)},
+    "oblong with as many patches as a square": {"img_size": (4, 16)},
+    "oblong patches": {"img_size": 16, "patch_size": (4, 8)},
+    "ReLU": {"act_layer": nn.ReLU},
+    "tanh": {"act_layer": partial(nn.GELU, approximate="tanh")},
+    "eps": {"norm_layer": partial(nn.LayerNorm, eps=1e-3)},
+}
+
+
+@pytest.mark.parametrize("case", TIMMS)
+def test_a_module_of_timms_says_all(case: str) -> None:
+    """Sizes, width of a head, activation, eps and mode are those of the module."""
+    theirs = timms(**TIMMS[case]).eval()
+    image = torch.randn(3, 2, *theirs.patch_embed.img_size)
+    ours = VisionTransformer.from_timm(theirs)
+    assert not ours.training
+    assert VisionTransformer.from_timm(theirs.train()).training
+    torch.testing.assert_close(ours(image), theirs.eval()(image))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"init_values": 0.1}, ":\n  the model there has LayerScale, which VisionTransformer has not\n  unexpected"),
+        ({"no_embed_class": True}, r"no position for the class token \(timm's no_embed_class\), which has no equal"),
+        ({"global_pool": "avg"}, "global_pool is 'avg'; of a model with a class token it may be 'token'"),
+        ({"global_pool": "avg", "fc_norm": False}, "global_pool is 'avg'; of a model with a class token"),
+        ({"qk_norm": True}, "norms of queries and keys"),
+        ({"qkv_bias": False}, r"have no bias there \(qkv_bias=False\)\n  missing     blocks.0.attn.qkv.bias"),
+        ({"reg_tokens": 2}, "register tokens"),
+        ({"pre_norm": True}, r"a norm before the first layer \(pre_norm\)"),
+        ({"act_layer": nn.Softplus, "norm_layer": nn.LayerNorm}, ""),
+        ({"act_layer": partial(nn.Softplus, beta=2.0)}, r"the activation is Softplus\(beta=2.0"),
+        ({"class_token": False, "global_pool": "max"}, "global_pool is 'max'; of a model with no class token it may"),
+    ],
+)  # fmt: skip
+def test_modules_of_timms_without_an_equal_are_refused_with_the_reason(options: dict[str, Any], said: str) -> None:
+    theirs = timms(**options)
+    if not said:
+        VisionTransformer.from_timm(theirs)
+        return
+    with pytest.raises(CircuitError, match=said):
+        VisionTransformer.from_timm(theirs)
+
+
+def test_layers_and_models_of_another_class_are_refused_by_their_class() -> None:
+    blocks = peers.timm().models.vision_transformer
+    with pytest.raises(CircuitError, match="has a ResPostBlock, which may be timm's Block here"):
+        VisionTransformer.from_timm(timms(block_fn=blocks.ResPostBlock))
+    with pytest.raises(CircuitError, match="has a Linear, which may be timm's VisionTransformer here"):
+        VisionTransformer.from_timm(nn.Linear(2, 2))
+
+
+def test_positions_without_a_class_token_are_never_another_grid() -> None:
+    theirs = timms(img_size=16, no_embed_class=True).state_dict()
+    for size in (None, 16, (12, 20), (8, 32)):
+        with pytest.raises(CircuitError, match=r"\(timm's no_embed_class\), which has no equal here"):
+            VisionTransformer.from_timm(theirs, k=3, image_size=size)
+    with pytest.raises(CircuitError, match=r"\(timm's no_embed_class\), which has no equal here"):
+        VisionTransformer.from_timm(timms(img_size=(8, 16), no_embed_class=True).state_dict(), k=3, image_size=(8, 16))
+    with pytest.raises(
+        CircuitError, match=r"16 patches may be a 4 by 4 grid, or the 2 by 8 one of image_size; give trained"
+    ):
+        VisionTransformer.from_timm(timms(img_size=16).state_dict(), k=3, image_size=(8, 32))
+    oblong, image = timms(img_size=(12, 20)), torch.randn(2, 2, 12, 20)
+    ours = VisionTransformer.from_timm(oblong.state_dict(), k=3, trained_size=(12, 20))
+    torch.testing.assert_close(ours(image), oblong(image))
+
+
+@both_types
+@pytest.mark.parametrize("options", [{}, {"class_token": False, "global_pool": "avg"}], ids=["class token", "mean"])
+@pytest.mark.parametrize(("before", "after"), [(16, 24), (16, (8, 20)), ((8, 24), 12), (24, 4)])
+def test_another_size_is_resampled_as_by_timm(
+    before: Any, after: Any, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """At load and by the method; timm's model resamples its positions when it is given images of another size."""
+    theirs = timms(img_size=before, dynamic_img_size=True, **options).to(dtype).eval()
+    size = (after, after) if isinstance(after, int) else after
+    image = torch.randn(3, 2, *size, dtype=dtype)
+    expected = theirs(image)
+    loaded = VisionTransformer.from_timm(theirs, image_size=after)
+    ours = VisionTransformer.from_timm(theirs)
+    changed = ours.resized(after)
+    for each in (loaded, changed):
+        torch.testing.assert_close(each(image), expected)
+    kept = ours.positions[: ours.class_token is not None]
+    assert torch.equal(changed.positions[: len(kept)], kept)
+    assert len(ours.positions) != len(changed.positions)
+    back = changed.resized(before)
+    assert back.positions.shape == ours.positions.shape
+    assert not torch.equal(back.positions, ours.positions)
+
+
+def test_a_resized_model_is_a_copy_that_can_be_saved(tmp_path: Path) -> None:
+    model, image = randomized(small()).eval(), torch.randn(3, 2, 16, 4)
+    kept = copy.deepcopy(model.state_dict())
+    changed = model.resized((16, 4))
+    assert not changed.training
+    models.save(changed, tmp_path / "model.safetensors")
+    again = models.load(tmp_path / "model.safetensors").eval()
+    assert torch.equal(again(image), changed(image))
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model.resized((8, 12)).positions, kept["positions"])
+    for size, said in (
+        ((8, 13), "4 by 4 do not fill 13 columns; an image may have 12 or 16"),
+        ("8", "a size is a number"),
+    ):
+        with pytest.raises(CircuitError, match=said):
+            model.resized(size)
+
+
+def test_oblong_patches() -> None:
+    """Of 4 rows and 8 columns, as a strided convolution cuts them; timm's and Hugging Face's are the same."""
+    image = torch.randn(3, 2, 16, 16)
+    model = randomized(small(image_size=16, patch_size=(4, 8)))
+    assert (model.i, model.j, model.p, model.q, model.x) == (4, 2, 4, 8, 9)
+    weight = model.patches.L.weight.view(12, 2, 4, 8)
+    expected = F.conv2d(image, weight, model.patches.L.bias, (4, 8)).flatten(2).mT
+    torch.testing.assert_close(model.patches(image), expected)
+    theirs = timms(img_size=16, patch_size=(4, 8))
+    theirs.load_state_dict(randomized(small(image_size=16, patch_size=(4, 8), f=24)).to_timm())
+    torch.testing.assert_close(VisionTransformer.from_timm(theirs)(image), theirs(image))
+    others = hugging_faces(image_size=16, patch_size=(4, 8))
+    torch.testing.assert_close(VisionTransformer.from_huggingface(others)(image), others(image).logits)
+    for size, said in (((4, 5), "patches 4 by 5 do not fill 16 columns; an image may have 15 or 20"), ((0, 4), "is 0")):
+        with pytest.raises(CircuitError, match=said):
+            small(image_size=16, patch_size=size)
+    for size in ((1, 2, 3), "ab", None):
+        with pytest.raises(CircuitError, match=r"a size is a number, or rows and columns"):
+            small(image_size=16, patch_size=size)
+
+
+def test_a_prefix_is_told_whole_and_stripped_if_asked() -> None:
+    model = small(image_size=8, f=24)
+    for prefix in ("module.", "_orig_mod.module.", "model.vit."):
+        wrapped = {prefix + name: value for name, value in model.to_timm().items()}
+        with pytest.raises(models.WeightsError, match=rf'every name there begins with "{prefix}"; prefix="{prefix}"'):
+            VisionTransformer.from_timm(wrapped, k=3)
+        back = VisionTransformer.from_timm(wrapped, k=3, prefix=prefix).state_dict()
+        assert all(torch.equal(value, back[name]) for name, value in model.state_dict().items())
+    wrapped = {f"model.{name}": value for name, value in model.to_huggingface().items()}
+    with pytest.raises(models.WeightsError, match=r'begins with "model\."; prefix="model\." strips'):
+        VisionTransformer.from_huggingface(wrapped, k=3)
+    assert VisionTransformer.from_huggingface(earlier(wrapped), k=3, prefix="model.").n == 5
+    theirs = timms()
+    torch.testing.assert_close(
+        VisionTransformer.from_timm(nn.DataParallel(theirs), prefix="module.").positions, theirs.pos_embed[0]
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden_act": "relu", "layer_norm_eps": 1e-3}, {"image_size": (8, 16)}])
+def test_a_module_or_a_folder_of_hugging_faces_says_all(options: dict[str, Any], tmp_path: Path) -> None:
+    theirs = hugging_faces(**options).eval()
+    size = theirs.config.image_size
+    image = torch.randn(3, 2, *((size, size) if isinstance(size, int) else size))
+    theirs.save_pretrained(tmp_path, max_shard_size="3kB")
+    assert len([*tmp_path.glob("*.safetensors")]) > 1
+    for weights in (theirs, tmp_path, tmp_path / "model.safetensors.index.json"):
+        ours = VisionTransformer.from_huggingface(weights)
+        torch.testing.assert_close(ours(image), theirs(image).logits)
+    assert VisionTransformer.from_huggingface(theirs, image_size=16).i == 4
+    config = {**theirs.config.to_dict(), "model_type": "deit"}
+    with pytest.raises(CircuitError, match="model_type is deit; it may be vit"):
+        VisionTransformer.from_huggingface(theirs.state_dict(), config=config)
+    with pytest.raises(CircuitError, match="the activation is quick_gelu"):
+        VisionTransformer.from_huggingface(
+            theirs.state_dict(), config=theirs.config.to_dict() | {"hidden_act": "quick_gelu"}
+        )
+
+
+def test_a_file_of_timms_with_settings_that_change_the_outputs(tmp_path: Path) -> None:
+    """`config.json` beside a file, as timm writes it."""
+    save_file(small(image_size=8, f=24).to_timm(), tmp_path / "model.safetensors")
+    assert VisionTransformer.from_timm(tmp_path, k=3).n == 5
+    for config, said in (
+        ({"global_pool": "avg"}, "global_pool is 'avg'"),
+        ({"model_args": {"no_embed_class": True}}, "no_emb"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CircuitError, match=said):
+            VisionTransformer.from_timm(tmp_path, k=3)
+
+
 # --- Weights of something else ----------------------------------------------------------------------------------------
 
 
@@ -608,7 +848,7 @@ GONE = torch.empty(0)
         (state(**{"norm.weight": torch.ones(11)}), r"norm.weight, which has other axes\n(.*\n)*.*m is 11 here, but 12"),
         (state(**{"blocks.1.attn.qkv.bias": torch.ones(35)}), r"qkv.bias, which.*\n(.*\n)*.*35 here, but 36"),
         (state(pos_embed=torch.ones(5, 12)), "pos_embed, which has other axes"),
-        (state(**{"patch_embed.proj.weight": torch.ones(12, 2, 4, 2)}), "patches are 4 by 2; here they are square"),
+        (state(norm_pre=torch.ones(1)), "unexpected  norm_pre$"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_named(given: dict[str, Tensor], said: str) -> None:

@@ -364,11 +364,21 @@ def test_a_pipe_a_device_or_a_folder_is_neither_read_nor_replaced(path: Path) ->
     circle = path.parent / "circle"
     circle.symlink_to(circle)
     for each in (path, link, circle, path.parent, Path("/dev/null")):
-        with pytest.raises(CircuitError, match="is not a file but a folder, a pipe or a device"):
+        with pytest.raises(CircuitError, match="is not a file but a folder"):
             models.load(each)
         with pytest.raises(CircuitError, match=r"models\.save: .* is not a file but"):
             models.save(small(), each)
     assert path.is_fifo()
+
+
+def test_a_folder_or_an_index_of_shards_is_named(path: Path) -> None:
+    index = path.parent / "model.safetensors.index.json"
+    index.write_text("{}")
+    for each, what in ((path.parent, "a folder"), (index, "an index of several")):
+        with pytest.raises(
+            CircuitError, match=f"but {what}; models.load reads one file, which models.save wrote; from_hug"
+        ):
+            models.load(each)
 
 
 def test_a_file_cannot_ask_for_more_layers_than_it_has_tensors_for(path: Path) -> None:
@@ -588,6 +598,37 @@ def test_what_does_not_fit_is_listed(case: Callable[[], Any], golden: Callable[[
     assert isinstance(caught.value, RuntimeError)
     assert isinstance(caught.value, CircuitError)
     golden(f"models/weights_{case.__name__}.txt", f"{caught.value}\n")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model.vit."])
+def test_a_prefix_is_told_whole_and_stripped_if_asked(prefix: str) -> None:
+    model, given = small(), small()
+    wrapped = {prefix + name: value for name, value in given.state_dict().items()}
+    with pytest.raises(models.WeightsError) as caught:
+        model.load_state_dict(wrapped)
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line == (
+        f'  every name there begins with "{prefix}"; without it they are the same;'
+        f' models.without_prefix(state, "{prefix}") strips it'
+    )
+    model.load_state_dict(models.without_prefix(wrapped, prefix))
+    assert torch.equal(model.Lq.weight, given.Lq.weight)
+    with pytest.raises(
+        models.WeightsError, match=rf'these names do not begin with "{prefix}":\n  there       Lq.weight'
+    ):
+        models.without_prefix(given.state_dict(), prefix)
+    with pytest.raises(models.WeightsError, match=r'every name there begins with "0\."'):
+        model.load_state_dict(nn.Sequential(given).state_dict())
+
+
+def test_a_prefix_is_stripped_from_the_versions_of_modules_too() -> None:
+    """A state dict from before torch 0.4.1 lacks the count of batches, which torch knows by the version of a module."""
+    model = models.IdentityResNet(1, (2, 4, 8, 12))
+    state = nn.Sequential(nn.Sequential(model)).state_dict()
+    for name in [name for name in state if name.endswith("num_batches_tracked")]:
+        del state[name]
+        state._metadata[name.rpartition(".")[0]]["version"] = 1  # pyright: ignore[reportAttributeAccessIssue]
+    model.load_state_dict(models.without_prefix(state, "0.0."))
 
 
 def test_all_names_that_torch_lists_are_listed() -> None:
