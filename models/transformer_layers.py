@@ -41,6 +41,8 @@ class LayerOptions(TypedDict):
 class _Layer(nn.Module):
     """The constructor of EncoderLayer and DecoderLayer, their feed-forward part, and their conversion from torch."""
 
+    parallel: bool = False  # the value of modules pickled before there was a choice
+
     _has_memory: ClassVar[bool]
     """Whether cross-attention to a memory follows the self-attention."""
 

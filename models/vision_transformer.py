@@ -77,6 +77,10 @@ class Patches(nn.Module):
         self.L = nn.Linear(c * self.p * self.q, m, device=device, dtype=dtype)
         self.reset_parameters()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled module; before patches could be oblong it had no q."""
+        super().__setstate__({"q": state["p"], **state})
+
     def reset_parameters(self) -> None:
         """Re-initialize the weight and the bias."""
         truncated = 0.87962566103423978  # the standard deviation of a standard normal truncated at -2 and 2
@@ -178,6 +182,10 @@ class VisionTransformer(VisionTransformerConversions):
         self.norm = nn.LayerNorm(m, eps, device=device, dtype=dtype)
         self.head = nn.Linear(m, classes, device=device, dtype=dtype)
         self.reset_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled model; before patches could be oblong it had no q."""
+        super().__setstate__({"q": state["p"], **state})
 
     def reset_parameters(self) -> None:
         """Re-initialize all parameters."""

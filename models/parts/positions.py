@@ -139,13 +139,16 @@ class RotaryPositions(nn.Module):
             [-0.3012,  0.9900,  1.3818,  1.0099]])
     """
 
+    rotated: int | None = None
+    """The number of rotated entries; None for all, as in modules pickled before there was a choice."""
+
     def __init__(self, k: int, base: float = 10000.0, rotated: int | None = None) -> None:
         super().__init__()
         _refuse_odd(type(self).__name__, k=k, rotated=k if rotated is None else rotated)
         if rotated is not None and rotated > k:
             raise CircuitError(f"{type(self).__name__}: rotated is {rotated}; it may be up to k, which is {k}")
         _refuse_not_above_zero(type(self).__name__, base=base)
-        self.k, self.base, self.rotated = k, base, k if rotated is None else rotated
+        self.k, self.base, self.rotated = k, base, None if rotated == k else rotated
 
     @circuit("... x k -> ... x k", fixed="k")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
@@ -161,20 +164,20 @@ class RotaryPositions(nn.Module):
         """
         angle = _angles(input, start, self.frequencies(input))
         cosine, sine = angle.cos(), angle.sin()
-        rotated = input if self.rotated == self.k else input[..., : self.rotated]
+        rotated = input if self.rotated is None else input[..., : self.rotated]
         first, second = rotated.to(angle.dtype).chunk(2, -1)
         parts = first * cosine - second * sine, second * cosine + first * sine
-        if self.rotated == self.k:
+        if self.rotated is None:
             return torch.cat(parts, -1).to(input.dtype)
         return torch.cat((torch.cat(parts, -1).to(input.dtype), input[..., self.rotated :]), -1)
 
     def frequencies(self, like: Tensor) -> Tensor:
         """Return the angle between neighbouring positions for each pair of entries, on the device of `like`."""
-        return _frequencies(like, self.rotated, self.base)
+        return _frequencies(like, self.rotated or self.k, self.base)
 
     def extra_repr(self) -> str:
         """Return the arguments that `repr` shows."""
-        return f"k={self.k}, base={self.base}" + (f", rotated={self.rotated}" if self.rotated < self.k else "")
+        return f"k={self.k}, base={self.base}" + (f", rotated={self.rotated}" if self.rotated else "")
 
 
 @savable

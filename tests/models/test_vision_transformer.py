@@ -756,7 +756,7 @@ def test_oblong_patches() -> None:
     for size, said in (((4, 5), "patches 4 by 5 do not fill 16 columns; an image may have 15 or 20"), ((0, 4), "is 0")):
         with pytest.raises(CircuitError, match=said):
             small(image_size=16, patch_size=size)
-    for size in ((1, 2, 3), "ab", None):
+    for size in ((1, 2, 3), "abc", None):
         with pytest.raises(CircuitError, match=r"a size is a number, or rows and columns"):
             small(image_size=16, patch_size=size)
 
