@@ -42,7 +42,6 @@ class _Layer(nn.Module):
     """The constructor of EncoderLayer and DecoderLayer, their feed-forward part, and their conversion from torch."""
 
     parallel: bool = False  # the value of modules pickled before there was a choice
-
     _has_memory: ClassVar[bool]
     """Whether cross-attention to a memory follows the self-attention."""
 
@@ -119,8 +118,7 @@ class EncoderLayer(_Layer):
         f: Number of hidden units of the feed-forward network (`dim_feedforward`, `intermediate_size`).
         activation: Called without arguments, returns the activation of the feed-forward network, as its class does.
         norm_first: Whether norms precede attention and feed-forward network (pre-norm) or follow the sums (post-norm).
-        parallel: Whether the input of the feed-forward network is the layer's input, as in GPT-NeoX, instead of its sum
-            with the output of attention; only with `norm_first`.
+        parallel: Whether attention and feed-forward network have the same input, as in GPT-NeoX; with `norm_first`.
         groups: Number of heads of keys and values (`num_key_value_heads`), as in MultiHeadAttention.
         rotary: Rotary position embeddings (RoPE), as in MultiHeadAttention.
         window: Sliding window of the attention, as in MultiHeadAttention.

@@ -29,7 +29,7 @@ def pair(size: Any) -> tuple[int, int]:
     try:
         rows, columns = (size, size) if hasattr(size, "__index__") else size
     except (TypeError, ValueError):
-        raise CircuitError(f"a size is a number, or rows and columns, not {size!r:.60}") from None
+        raise CircuitError(f"a size may be a whole number, or rows and columns, not {size!r:.60}") from None
     return rows, columns
 
 

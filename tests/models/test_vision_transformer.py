@@ -734,7 +734,7 @@ def test_a_resized_model_is_a_copy_that_can_be_saved(tmp_path: Path) -> None:
     assert torch.equal(model.resized((8, 12)).positions, kept["positions"])
     for size, said in (
         ((8, 13), "4 by 4 do not fill 13 columns; an image may have 12 or 16"),
-        ("8", "a size is a number"),
+        ("8", "a size may be a"),
     ):
         with pytest.raises(CircuitError, match=said):
             model.resized(size)
@@ -757,7 +757,7 @@ def test_oblong_patches() -> None:
         with pytest.raises(CircuitError, match=said):
             small(image_size=16, patch_size=size)
     for size in ((1, 2, 3), "abc", None):
-        with pytest.raises(CircuitError, match=r"a size is a number, or rows and columns"):
+        with pytest.raises(CircuitError, match=r"a size may be a whole number, or rows and columns"):
             small(image_size=16, patch_size=size)
 
 
