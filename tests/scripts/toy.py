@@ -103,8 +103,8 @@ def saved(path: Path) -> Any:
 
 
 def files(folder: Path) -> list[str]:
-    """The names of the files in the folder of a run; the training state is in one of two."""
-    return sorted(path.name.replace("state-a", "state-b") for path in folder.iterdir())
+    """The names of the files in the folder of a run, but for the lock; the training state is in one of two."""
+    return sorted(path.name.replace("state-a", "state-b") for path in folder.iterdir() if path.name != checkpoint.LOCK)
 
 
 def assert_log(run: Run) -> None:
