@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
+from typer import Typer
+from typer.testing import CliRunner
 
 from circuits import CircuitError
+from scripts import train
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -62,12 +66,34 @@ PYTHON = [block for block in BLOCKS if block.kind == "python"]
 COMMANDS = [line for block in BLOCKS if block.kind == "bash" for line in block.text.splitlines()]
 
 
+def trained(*options: str) -> None:
+    """Run `scripts.train resnet`, whose model is fine-tuned in README, in the present folder."""
+    command = Typer()
+    command.command()(train.main)
+    result = CliRunner().invoke(command, ["resnet", "--device", "cpu", *options])
+    assert result.exit_code == 0, result.output
+
+
 def test_every_python_block_does_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # what it writes stays there
+    trained("--data", "digits", "--epochs", "1", "--batch-size", "256")
+    torch.manual_seed(0)
     names: dict[str, Any] = {"__name__": "readme"}
     assert PYTHON
     for block in PYTHON:
         assert words(play(block, names)) == words(block.shown), f"{README}:{block.line}"
+
+
+@pytest.mark.slow
+def test_a_model_of_other_digits_is_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As README has it: trained on digits of 28 by 28 pixels, here for two epochs."""
+    monkeypatch.chdir(tmp_path)
+    trained("--epochs", "2")
+    (block,) = [block for block in PYTHON if "runs/resnet" in block.text]
+    names: dict[str, Any] = {"__name__": "readme"}
+    torch.manual_seed(0)
+    play(block, names)
+    assert names["accuracy"] > 0.9
 
 
 def test_every_block_is_one_that_is_checked() -> None:
