@@ -12,7 +12,7 @@ from circuits import laws, moved
 from circuits.algebra import LinearMap, as_linear
 from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
 from circuits.broadcasting import broadcast
-from circuits.checking import Circuit, check, checks, circuit, definitions, find_circuit
+from circuits.checking import Circuit, backward_of, check, checks, circuit, definitions, find_circuit, kernel_of
 from circuits.diagram import Box, Diagram, Value
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.printing import listing
@@ -39,6 +39,7 @@ __all__ = [
     "Window",
     "as_linear",
     "backward",
+    "backward_of",
     "broadcast",
     "check",
     "checks",
@@ -49,6 +50,7 @@ __all__ = [
     "fold",
     "forward_backward",
     "jacobian",
+    "kernel_of",
     "laws",
     "listing",
     "rearrange",

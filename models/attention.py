@@ -25,7 +25,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import CircuitError, circuit, einsum, rearrange, repeat
 
-from .parts.cache import KeyValueCache
+from .parts.cache import KeyValueCache, device_and_dtype
 from .parts.fused_attention import fused_attention, fused_grouped_attention
 from .parts.masks import band, clear_unseen, combine, combine_all, masked_out, refuse_other_length, softmax_or_zeros
 from .parts.positions import RotaryPositions
@@ -163,9 +163,9 @@ class MultiHeadAttention(nn.Module):
         if rotary is not None and rotary.k != k:
             raise CircuitError(f"MultiHeadAttention: heads are {k} wide, rotary is for vectors {rotary.k} wide")
         qkv_bias = bias if qkv_bias is None else qkv_bias
-        self.Lq = nn.Linear(m, h * k, qkv_bias, device, dtype)
+        self.Lq: nn.Linear = nn.Linear(m, h * k, qkv_bias, device, dtype)
         self.Lk, self.Lv = (nn.Linear(m, self.g * k, qkv_bias, device, dtype) for _ in range(2))
-        self.Lo = nn.Linear(h * k, m, bias, device, dtype)
+        self.Lo: nn.Linear = nn.Linear(h * k, m, bias, device, dtype)
 
     @circuit("... y m, ... x m -> ... y m", fixed="m h", optional={"mask": "... y x'", "head_mask": "... h y x'"})
     def forward(
@@ -245,12 +245,10 @@ class MultiHeadAttention(nn.Module):
     def cache(self, x: int, batch: Sequence[int] = ()) -> KeyValueCache:
         """Return an empty cache for up to x source vectors, whose leading axes have the sizes `batch`.
 
-        Device and dtype are those of the keys that `forward` computes, also under autocast.
+        Device and dtype are those of the keys that `forward` computes, also under autocast. If `Lk` was quantized or
+        wrapped, only the first keys tell them, and the cache is allocated when these are appended.
         """
-        device, dtype = self.Lk.weight.device, self.Lk.weight.dtype
-        casts = dtype != torch.float64 and torch.amp.is_autocast_available(device.type)  # float64 is never autocast
-        if casts and torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
+        device, dtype = device_and_dtype(self.Lk)
         return KeyValueCache(x, self.k, self.g, batch, device=device, dtype=dtype)
 
     def _queries(self, target: Tensor, start: int) -> Tensor:

@@ -66,6 +66,14 @@ class ConvAttention(nn.Module):
     torch.Size([5])
     """
 
+    i: int
+    j: int
+    p: int
+    q: int
+    k: int
+    v: int
+    n: int
+
     def __init__(
         self,
         i: int = 3,
@@ -88,9 +96,9 @@ class ConvAttention(nn.Module):
         self.i, self.j, self.p, self.q, self.k, self.v, self.n = i, j, p, q, k, v, n
         y, m = i - p + 1, j - q + 1
         self.C = nn.Conv2d(1, 1, (p, q), bias=False, device=device, dtype=dtype)
-        self.Lq = nn.Linear(m, k, bias=False, device=device, dtype=dtype)
-        self.Lk = nn.Linear(m, k, bias=False, device=device, dtype=dtype)
-        self.Lv = nn.Linear(m, v, bias=False, device=device, dtype=dtype)
+        self.Lq: nn.Linear = nn.Linear(m, k, bias=False, device=device, dtype=dtype)
+        self.Lk: nn.Linear = nn.Linear(m, k, bias=False, device=device, dtype=dtype)
+        self.Lv: nn.Linear = nn.Linear(m, v, bias=False, device=device, dtype=dtype)
         self.L = nn.Linear(y * v, n, device=device, dtype=dtype)
 
     @circuit("... i j, ... n -> ...", fixed="i j n")

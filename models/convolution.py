@@ -93,7 +93,7 @@ class Convolution(ConvolutionBase):
         border: Padding = same_padding(form.n, kernel, dilation) if padding == "same" else padding
         options = Options(stride, border, dilation, mode)
         self._set_up(form, (form.outputs, form.inputs // groups), kernel, groups, options, bias, device, dtype)
-        self.convolve = convolution_over(form.n) if groups == 1 else grouped_convolution_over(form.n)
+        self.convolve: Any = convolution_over(form.n) if groups == 1 else grouped_convolution_over(form.n)
         circuit(form.signature, fixed=channels)(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class TransposedConvolution(ConvolutionBase):
         form = ConvolutionText.read("TransposedConvolution", text, channels, groups)
         options = Options(stride, padding, dilation, mode)
         self._set_up(form, (form.inputs, form.outputs // groups), kernel, groups, options, bias, device, dtype)
-        self.output_padding = as_tuples(output_padding)
+        self.output_padding: Any = as_tuples(output_padding)
         self.windows = windows_over(form.n, self.kernel, self.stride, self.padding, self.dilation, self.mode)
         self.convolve = (transposed_convolution_over if groups == 1 else grouped_transposed_convolution_over)(form.n)
         circuit(form.signature, fixed=channels)(self)
@@ -254,6 +254,8 @@ class SeparableConvolution(nn.Module):
     (torch.Size([5, 64, 8, 8]), 2432)
     """
 
+    pointwise: Convolution
+
     def __init__(
         self,
         text: str,
@@ -273,7 +275,7 @@ class SeparableConvolution(nn.Module):
         form = ConvolutionText.read("SeparableConvolution", text, channels, 1)
         c, k = form.inputs, form.outputs
         axes, window_axes, _ = space(form.n)
-        self.depthwise = Convolution(
+        self.depthwise: Convolution = Convolution(
             f"c {axes} -> c {window_axes}",
             kernel=kernel,
             stride=stride,

@@ -39,6 +39,10 @@ class GatedFeedForward(nn.Module):
     torch.Size([20, 128])
     """
 
+    m: int
+    f: int
+    dropout: float
+
     def __init__(
         self,
         m: int,
@@ -55,7 +59,7 @@ class GatedFeedForward(nn.Module):
         refuse_no_probability("GatedFeedForward", dropout=dropout)
         self.m, self.f, self.dropout = m, f, dropout
         self.L1 = nn.Linear(m, f, bias, device, dtype)
-        self.activation = activation().to(device=device, dtype=dtype)
+        self.activation: nn.Module = activation().to(device=device, dtype=dtype)
         self.L2 = nn.Linear(f, m, bias, device, dtype)
         self.L3 = nn.Linear(m, f, bias, device, dtype)
 

@@ -24,6 +24,7 @@ from .gated_feed_forward import GatedFeedForward
 from .layers import FeedForward
 from .parts.cache import KeyValueCache, for_each_layer
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
+from .parts.linear import tied_logits
 from .parts.norms import norm_of_vectors
 from .parts.positions import LearnedPositions, RotaryPositions, ScaledRotaryPositions
 from .parts.sizes import refuse_sizes_below_one
@@ -79,6 +80,11 @@ class LanguageModel(LanguageModelConversions):
     torch.Size([5, 20, 65])
     """
 
+    vocabulary: int
+    m: int
+    dropout: float
+    positions: LearnedPositions | None
+
     _kinds = MappingProxyType(
         {"rotary": RotaryPositions, "scaled rotary": ScaledRotaryPositions, "gated": GatedFeedForward}
     )
@@ -111,7 +117,7 @@ class LanguageModel(LanguageModelConversions):
         super().__init__()
         refuse_sizes_below_one("LanguageModel", vocabulary=vocabulary, m=m, f=f, depth=depth)
         self.vocabulary, self.m, self.dropout = vocabulary, m, dropout
-        self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
+        self.embedding: nn.Embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         learned = learned_positions is not None
         self.positions = LearnedPositions(learned_positions, m, device=device, dtype=dtype) if learned else None
         rotary = _rotary(learned, k, rotary)
@@ -119,9 +125,9 @@ class LanguageModel(LanguageModelConversions):
         kinds: dict[str, Any] = {"parallel": parallel, "norm": norm, "feed_forward": feed_forward, "qkv_bias": qkv_bias}
         sizes: dict[str, Any] = {"groups": groups, "window": window}
         layer = partial(EncoderLayer, m, k, h, f, activation, norm_first=True, **sizes, **kinds, **options)
-        self.layers = nn.ModuleList(layer(rotary=copy.deepcopy(rotary)) for _ in range(depth))
-        self.norm = norm_of_vectors(norm, m, eps, bias=bias, device=device, dtype=dtype)
-        self.head = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
+        self.layers: nn.ModuleList = nn.ModuleList(layer(rotary=copy.deepcopy(rotary)) for _ in range(depth))
+        self.norm: nn.Module = norm_of_vectors(norm, m, eps, bias=bias, device=device, dtype=dtype)
+        self.head: nn.Linear | None = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -221,7 +227,7 @@ class LanguageModel(LanguageModelConversions):
 
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
-        return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)
+        return tied_logits(vectors, self.embedding) if self.head is None else self.head(vectors)
 
 
 def _rotary(learned: bool, k: int, rotary: RotaryPositions | None) -> RotaryPositions | None:

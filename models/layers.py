@@ -66,9 +66,9 @@ class NormActivate(nn.Module):
         super().__init__()
         refuse_sizes_below_one("NormActivate", n=n)
         self.n = n
-        self.norm = norm(n).to(device=device, dtype=dtype)
+        self.norm: nn.Module = norm(n).to(device=device, dtype=dtype)
         in_place = type(self.norm) in (nn.BatchNorm2d, nn.GroupNorm)
-        self.activation = _activation(activation, in_place=in_place).to(device=device, dtype=dtype)
+        self.activation: nn.Module = _activation(activation, in_place=in_place).to(device=device, dtype=dtype)
 
     @circuit("b n h w -> b n h w", fixed="n")
     def forward(self, image: Tensor) -> Tensor:
@@ -135,6 +135,13 @@ class DoubleConvolution(nn.Module):
     torch.Size([5, 16, 8, 8])
     """
 
+    c0: int
+    c1: int
+    first: nn.Conv2d
+    first_activation: nn.Module
+    second: nn.Conv2d
+    second_activation: nn.Module
+
     def __init__(
         self,
         c0: int,
@@ -197,6 +204,10 @@ class FeedForward(nn.Module):
     torch.Size([20, 128])
     """
 
+    m: int
+    f: int
+    dropout: float
+
     def __init__(
         self,
         m: int,
@@ -213,7 +224,7 @@ class FeedForward(nn.Module):
         refuse_no_probability("FeedForward", dropout=dropout)
         self.m, self.f, self.dropout = m, f, dropout
         self.L1 = nn.Linear(m, f, bias, device, dtype)
-        self.activation = _hidden_activation(activation).to(device=device, dtype=dtype)
+        self.activation: nn.Module = _hidden_activation(activation).to(device=device, dtype=dtype)
         self.L2 = nn.Linear(f, m, bias, device, dtype)
 
     @circuit("... m -> ... m", fixed="m")

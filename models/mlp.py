@@ -41,6 +41,11 @@ class MLP(Classifier):
 
     _head_name, _classes_names = "linear_relu_stack.4", ("k", "k")
 
+    x: int
+    y: int
+    m: int
+    k: int
+
     def __init__(
         self,
         x: int = 28,
@@ -54,7 +59,7 @@ class MLP(Classifier):
         super().__init__()
         refuse_sizes_below_one("MLP", x=x, y=y, m=m, k=k)
         self.x, self.y, self.m, self.k = x, y, m, k
-        self.linear_relu_stack = nn.Sequential(
+        self.linear_relu_stack: nn.Sequential = nn.Sequential(
             nn.Linear(x * y, m, device=device, dtype=dtype),
             nn.ReLU(),
             nn.Linear(m, m, device=device, dtype=dtype),

@@ -46,6 +46,12 @@ class Block(nn.Module):
     torch.Size([5, 128, 4, 4])
     """
 
+    s: int
+    n0: int
+    n1: int
+    strided: ResidualConnection
+    plain: nn.ModuleList
+
     def __init__(
         self,
         s: int,
@@ -78,7 +84,7 @@ class Block(nn.Module):
 
         strided = residual(convolution(n0, n, 1, s), connection=convolution(n0, n1, 1, s))
         plain = [residual(norm_activate(n1), convolution(n1, n)) for _ in range(N - 1)]
-        self.norm_activate = norm_activate(n0)
+        self.norm_activate: NormActivate = norm_activate(n0)
         self.strided = circuit("b n0 h w -> b n1 h/s w/s", fixed={"n0": n0, "n1": n1, "s": s})(strided)
         self.plain = nn.ModuleList(circuit("b n1 h w -> b n1 h w", fixed={"n1": n1})(unit) for unit in plain)
 
@@ -130,6 +136,9 @@ class IdentityResNet(Classifier):
 
     _head_name, _classes_names = "linear", ("classes", "classes")
 
+    classes: int
+    in_channels: int
+
     def __init__(
         self,
         units: int = 3,
@@ -147,13 +156,13 @@ class IdentityResNet(Classifier):
         refuse_sizes_below_one("IdentityResNet", units=units, classes=classes, in_channels=in_channels)
         self.classes, self.in_channels = classes, in_channels
         n1, n2, n3, n4 = channels
-        self.convolution = nn.Conv2d(in_channels, n1, 3, padding=1, bias=bias, device=device, dtype=dtype)
-        self.blocks = nn.ModuleList(
+        self.convolution: nn.Conv2d = nn.Conv2d(in_channels, n1, 3, padding=1, bias=bias, device=device, dtype=dtype)
+        self.blocks: nn.ModuleList = nn.ModuleList(
             Block(s, units, before, after, bias=bias, device=device, dtype=dtype)
             for s, before, after in ((1, n1, n2), (2, n2, n3), (2, n3, n4))
         )
-        self.norm_activate = NormActivate(n4, device=device, dtype=dtype)
-        self.linear = nn.Linear(n4, classes, device=device, dtype=dtype)
+        self.norm_activate: NormActivate = NormActivate(n4, device=device, dtype=dtype)
+        self.linear: nn.Linear = nn.Linear(n4, classes, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

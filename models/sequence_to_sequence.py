@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit, repeat
 
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
+from .parts.linear import tied_logits
 from .parts.positions import SinusoidalPositions
 from .parts.sizes import refuse_sizes_below_one
 from .parts.tokens import embedded
@@ -64,6 +65,11 @@ class SequenceToSequence(nn.Module):
     torch.Size([5, 20, 10])
     """
 
+    vocabulary: int
+    m: int
+    padding: int | None
+    dropout: float
+
     def __init__(
         self,
         vocabulary: int,
@@ -90,12 +96,12 @@ class SequenceToSequence(nn.Module):
         if padding is not None:
             _refuse_not_a_token("padding", padding, vocabulary)
         self.vocabulary, self.m, self.padding, self.dropout = vocabulary, m, padding, dropout
-        self.embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
-        self.positions = SinusoidalPositions(m)
+        self.embedding: nn.Embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
+        self.positions: SinusoidalPositions = SinusoidalPositions(m)
         options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
         transformer = partial(Transformer, m, k, h, f, encoder_depth, decoder_depth, activation, **options)
-        self.transformer = transformer(norm_first=norm_first, final_norm=final_norm)
-        self.head = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
+        self.transformer: Transformer = transformer(norm_first=norm_first, final_norm=final_norm)
+        self.head: nn.Linear | None = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -200,7 +206,7 @@ class SequenceToSequence(nn.Module):
 
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
-        return F.linear(vectors, self.embedding.weight) if self.head is None else self.head(vectors)
+        return tied_logits(vectors, self.embedding) if self.head is None else self.head(vectors)
 
 
 def _refuse_not_a_token(name: str, token: int, vocabulary: int) -> None:

@@ -53,10 +53,10 @@ class _Stack(nn.Module):
         refuse_sizes_below_one(type(self).__name__, depth=depth)
         self.m = m
         options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
-        self.layers = nn.ModuleList(
-            self._layer(m, k, h, f, activation, norm_first=norm_first, **options) for _ in range(depth)
-        )
-        self.norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype) if final_norm else None
+        layers = (self._layer(m, k, h, f, activation, norm_first=norm_first, **options) for _ in range(depth))
+        self.layers: nn.ModuleList = nn.ModuleList(layers)
+        norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype) if final_norm else None
+        self.norm: nn.LayerNorm | None = norm
 
     @classmethod
     def _from_torch(cls, theirs: nn.TransformerEncoder | nn.TransformerDecoder) -> Self:

@@ -80,8 +80,8 @@ class _Layer(nn.Module):
         self.attention, self.attention_norm = attention(rotary=rotary, window=window), norm()
         if self._has_memory:
             self.memory_attention, self.memory_attention_norm = attention(), norm()
-        self.feed_forward = feed_forward(m, f, activation, **options)
-        self.feed_forward_norm = norm()
+        self.feed_forward: nn.Module = feed_forward(m, f, activation, **options)
+        self.feed_forward_norm: nn.Module = norm()
 
     def _drop(self, output: Tensor) -> Tensor:
         """Apply dropout, in training, to the output of attention or of the feed-forward network."""

@@ -37,13 +37,16 @@ class DownScaleBlock(nn.Module):
     (torch.Size([5, 64, 8, 8]), torch.Size([5, 64, 16, 16]))
     """
 
+    c0: int
+    c1: int
+
     def __init__(
         self, c0: int, c1: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         self.c0, self.c1 = c0, c1
-        self.double_convolution = DoubleConvolution(c0, c1, device=device, dtype=dtype)
-        self.downscale = nn.MaxPool2d(2)
+        self.double_convolution: DoubleConvolution = DoubleConvolution(c0, c1, device=device, dtype=dtype)
+        self.downscale: nn.MaxPool2d = nn.MaxPool2d(2)
 
     @circuit("b c0 h w -> b c1 h/2 w/2, b c1 h w", fixed="c0 c1", multiples={"h": 2, "w": 2})
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,13 +75,16 @@ class UpScaleBlock(nn.Module):
     torch.Size([5, 64, 16, 16])
     """
 
+    c1: int
+    c0: int
+
     def __init__(
         self, c1: int, c0: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         self.c1, self.c0 = c1, c0
-        self.double_convolution = DoubleConvolution(2 * c1, c1, device=device, dtype=dtype)
-        self.upscale = nn.ConvTranspose2d(c1, c0, 2, 2, device=device, dtype=dtype)
+        self.double_convolution: DoubleConvolution = DoubleConvolution(2 * c1, c1, device=device, dtype=dtype)
+        self.upscale: nn.ConvTranspose2d = nn.ConvTranspose2d(c1, c0, 2, 2, device=device, dtype=dtype)
         he_normal(self.upscale)
 
     @circuit("b c1 h w, b c1 h w -> b c0 2*h 2*w", fixed="c0 c1")
@@ -92,8 +98,8 @@ class UNet(Classifier):
     """Semantic segmentation by a UNet (Figure 27, with four skip connections).
 
     `forward` returns the logits of k classes at every pixel, for loss functions such as F.cross_entropy. h and w are
-    multiples of 16. Weights are initialized normal with variance 2/(number of inputs of one output), as in Ronneberger
-    et al. and He et al. 2015, and biases to 0.
+    multiples of 16: pad an image of another size, and crop the logits. Weights are initialized normal with variance
+    2/(number of inputs of one output), as in Ronneberger et al. and He et al. 2015, and biases to 0.
 
     Parameters, with n channels, c input channels and k classes: 7574n² + 107n + 9cn + (n + 1)k; with three skip
     connections 7547n² + 105n + 9cn + (n + 1)k. The defaults have 31,030,658.
@@ -115,6 +121,12 @@ class UNet(Classifier):
 
     _head_name, _classes_names = "convolution", ("classes", "classes")
 
+    classes: int
+    in_channels: int
+    down: nn.ModuleList
+    up: nn.ModuleList
+    top: DoubleConvolution | None
+
     def __init__(
         self,
         classes: int = 2,
@@ -132,11 +144,11 @@ class UNet(Classifier):
         self.classes, self.in_channels = classes, in_channels
         c = [in_channels, *(channels * 2**i for i in range(5))]
         self.down = nn.ModuleList(DownScaleBlock(c[i - 1], c[i], device=device, dtype=dtype) for i in (1, 2, 3, 4))
-        self.middle = DoubleConvolution(c[4], c[5], device=device, dtype=dtype)
-        self.middle_upscale = nn.ConvTranspose2d(c[5], c[4], 2, 2, device=device, dtype=dtype)
+        self.middle: DoubleConvolution = DoubleConvolution(c[4], c[5], device=device, dtype=dtype)
+        self.middle_upscale: nn.ConvTranspose2d = nn.ConvTranspose2d(c[5], c[4], 2, 2, device=device, dtype=dtype)
         self.up = nn.ModuleList(UpScaleBlock(c[i], c[i - 1], device=device, dtype=dtype) for i in (4, 3, 2))
         self.top = DoubleConvolution(2 * c[1], c[1], device=device, dtype=dtype) if loads == 4 else None
-        self.convolution = nn.Conv2d(c[1], classes, 1, device=device, dtype=dtype)
+        self.convolution: nn.Conv2d = nn.Conv2d(c[1], classes, 1, device=device, dtype=dtype)
         self.reset_parameters()
 
     @classmethod

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuits import CircuitError, circuit, rearrange, reduce, repeat
+from circuits import CircuitError, circuit, kernel_of, rearrange, reduce, repeat
 
 from .parts.hooks import is_hooked
 from .parts.sizes import refuse_sizes_below_one
@@ -224,7 +224,7 @@ class VisionTransformer(VisionTransformerConversions):
         tokens = self.encode(image)
         return self.norm(reduce(tokens, "b x m -> b m", "mean") if self.class_token is None else tokens[:, 0])
 
-    @features.kernel  # pyright: ignore[reportFunctionMemberAccess]
+    @kernel_of(features)
     def _(self, image: Tensor) -> Tensor:
         """Compute the last layer for the class token alone, which the head uses; for all if it has hooks."""
         *layers, last = self.layers

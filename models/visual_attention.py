@@ -53,6 +53,13 @@ class VisualAttention(nn.Module):
     torch.Size([1, 33, 16, 16])
     """
 
+    c: int
+    k: int
+    h: int
+    w: int
+    s: int
+    Co: nn.ConvTranspose2d
+
     def __init__(
         self,
         c: int,
@@ -75,9 +82,9 @@ class VisualAttention(nn.Module):
             )
         self.c, self.k, self.h, self.w, self.s = c, k, heads, kernel, stride
         self.dropout = dropout
-        self.Cq = nn.Conv2d(c, heads * k, kernel, stride, bias=bias, device=device, dtype=dtype)
-        self.Ck = nn.Conv2d(c, heads * k, kernel, stride, bias=bias, device=device, dtype=dtype)
-        self.Cv = nn.Conv2d(c, heads * k, kernel, stride, bias=bias, device=device, dtype=dtype)
+        self.Cq: nn.Conv2d = nn.Conv2d(c, heads * k, kernel, stride, bias=bias, device=device, dtype=dtype)
+        self.Ck: nn.Conv2d = nn.Conv2d(c, heads * k, kernel, stride, bias=bias, device=device, dtype=dtype)
+        self.Cv: nn.Conv2d = nn.Conv2d(c, heads * k, kernel, stride, bias=bias, device=device, dtype=dtype)
         self.Co = nn.ConvTranspose2d(heads * k, c, kernel, stride, bias=bias, device=device, dtype=dtype)
 
     @circuit("b c i j, b c u v -> b c i j", fixed="c", optional={"mask": "b i' j' u' v'"})

@@ -1,11 +1,17 @@
 """Decorated functions keep their types. Pyright checks this file, and reports an ignore comment without need."""
 
-from typing import assert_type
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, assert_type
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import circuit
+from circuits import SignatureError, backward_of, circuit, find_circuit, kernel_of
 
 
 @circuit("y k, x k -> y x")
@@ -78,3 +84,66 @@ def refused() -> None:
     Plain.double(3)  # pyright: ignore[reportArgumentType]
     Plain.negative()  # pyright: ignore[reportCallIssue]
     circuit(3)  # pyright: ignore[reportArgumentType]
+
+
+# --- Kernels and backward circuits of methods -------------------------------------------------------------------------
+
+
+class Scale(nn.Module):
+    """As README writes it."""
+
+    def __init__(self, m: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(m))
+
+    @circuit("... m -> ... m")
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+    @kernel_of(forward)
+    def _(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+    @backward_of(forward)
+    def gradient(self, x: Tensor, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return dy * self.weight, {"weight": dy * x}
+
+    @circuit("... m -> ... m")
+    def halved(self, x: Tensor) -> Tensor:
+        return self(x) / 2
+
+    @kernel_of(halved)
+    def halved_kernel(self, x: Tensor) -> Tensor:
+        return self(x / 2)
+
+
+def test_kernels_and_backward_circuits_of_methods_are_registered_and_keep_their_types() -> None:
+    x, model = torch.ones(3), Scale(3)
+    assert_type(model.halved(x), Tensor)
+    assert_type(model.halved_kernel(x), Tensor)
+    assert_type(model.gradient(x, x)[1], dict[str, Tensor])
+    for name in ("halved", "forward"):
+        declared: Any = find_circuit(getattr(Scale, name))
+        assert declared.body.kernel is not None
+    declared = find_circuit(model)
+    assert declared.body.backward is Scale.gradient
+    assert kernel_of(scores)(fast) is fast
+
+
+def test_only_circuits_have_kernels_and_backward_circuits() -> None:
+    with pytest.raises(SignatureError, match="kernel_of takes a function or method that `@circuit` decorates"):
+        kernel_of(torch.relu)
+    with pytest.raises(SignatureError, match="backward_of takes a function or method that `@circuit` decorates"):
+        backward_of(nn.Linear(2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_mypy_accepts_this_file() -> None:
+    """Without the functions that are refused: mypy has other names for their errors."""
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", __file__]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    found = [line for line in result.stdout.splitlines() if ": error: " in line and "[unused-ignore]" not in line]
+    lines = inspect.getsourcelines(refused)
+    refusals = range(lines[1], lines[1] + len(lines[0]))
+    assert [line for line in found if int(line.split(":")[1]) not in refusals] == [], result.stdout + result.stderr

@@ -15,7 +15,7 @@ in which they are used:
 """
 
 from circuits.checking.axes import has_rest
-from circuits.checking.checked_function import checked
+from circuits.checking.checked_function import backward_of, checked, kernel_of
 from circuits.checking.circuit import check, checks, circuit, definitions, find_circuit, fixed_sizes
 from circuits.checking.declaration import Circuit, Options, Slot
 from circuits.checking.declare import declare
@@ -31,6 +31,7 @@ __all__ = [
     "Circuit",
     "Options",
     "Slot",
+    "backward_of",
     "check",
     "checked",
     "checks",
@@ -40,6 +41,7 @@ __all__ = [
     "find_circuit",
     "fixed_sizes",
     "has_rest",
+    "kernel_of",
     "leaves",
     "parameters_of",
 ]

@@ -52,7 +52,7 @@ class Binding:
         self.sizes[name] = size
         self.sources[name] = source
         if name in self.multiples and size % self.multiples[name] != 0:
-            return f"{name} is {switch.show(size)}, not a multiple of {self.multiples[name]}"
+            return f"{name} is {switch.show(size)}, {_no_multiple(size, self.multiples[name])}"
         return ""
 
     def bind(self, row: Row) -> None:
@@ -187,7 +187,7 @@ class Binding:
             self.products[key] = product
             self.product_sources[key] = f"from {row.slot.name}"
             if product % multiple != 0:
-                row.add(f"({key}) is {switch.show(product)}, not a multiple of {multiple}", position)
+                row.add(f"({key}) is {switch.show(product)}, {_no_multiple(product, multiple)}", position)
         elif product != self.products[key]:
             known = f"{switch.show(self.products[key])} ({self.product_sources[key]})"
             row.add(f"({key}) is {switch.show(product)} here, but {known}", position)
@@ -209,6 +209,18 @@ class Binding:
 
 def _after_colon(parts: str) -> str:
     return f": {parts}" if parts else ""
+
+
+def _no_multiple(size: Any, multiple: int) -> str:
+    """Return the mismatch of a size that is not a multiple, with the nearest multiples, of which 0 is none.
+
+    >>> _no_multiple(30, 16), _no_multiple(3, 16)
+    ('not a multiple of 16 like 16 and 32', 'not a multiple of 16 like 16')
+    """
+    below = size // multiple * multiple if type(size) is int else None
+    if below is None:  # a size that is not known yet
+        return f"not a multiple of {multiple}"
+    return f"not a multiple of {multiple} like {f'{below} and ' if below else ''}{below + multiple}"
 
 
 def _count_axes(count: int) -> str:

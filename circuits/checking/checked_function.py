@@ -10,6 +10,7 @@ from typing import Any
 from circuits.checking import runtime
 from circuits.checking.declaration import Circuit
 from circuits.checking.parameters import POSITIONAL, parameters_of
+from circuits.checking.protocols import Function
 from circuits.checking.validation import refuse_generators
 from circuits.checking.wrapper import source, unused_prefix
 from circuits.errors import SignatureError
@@ -46,6 +47,50 @@ def checked(spec: Circuit) -> Any:
     function.kernel = functools.partial(_register_kernel, spec, set_body)
     function.backward = functools.partial(_register_backward, spec)
     return function
+
+
+def kernel_of(f: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Decorator: register a kernel of a circuit, as `@f.kernel` does.
+
+    Type checkers see a method as a plain function, without the attribute `kernel`: for a method, write
+    `@kernel_of(forward)`.
+
+    Args:
+        f: A decorated function or method.
+
+    Raises:
+        SignatureError: If `f` is not a circuit, or if the names of the parameters differ.
+
+    >>> from circuits import circuit
+    >>> class Double:
+    ...     @circuit("y -> y")
+    ...     def twice(self, x):
+    ...         return x + x
+    ...
+    ...     @kernel_of(twice)
+    ...     def _(self, x):
+    ...         return 2 * x
+    """
+    return _registrar(f, "kernel")
+
+
+def backward_of(f: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Decorator: register a custom backward circuit of a circuit, as `@f.backward` does; see `kernel_of`.
+
+    Args:
+        f: A decorated function or method.
+
+    Raises:
+        SignatureError: If `f` is not a circuit, or if the backward circuit takes other arguments.
+    """
+    return _registrar(f, "backward")
+
+
+def _registrar(f: Any, kind: str) -> Callable[[Function], Function]:
+    """Return the decorator `f.kernel` or `f.backward`."""
+    if not isinstance(getattr(f, "circuit", None), Circuit):
+        raise SignatureError(f"{kind}_of takes a function or method that `@circuit` decorates, not {f!r}")
+    return getattr(f, kind)
 
 
 def _forget(filename: str, lines: Any) -> None:

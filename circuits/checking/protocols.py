@@ -71,7 +71,8 @@ class Decorator(Protocol):
     """The result of `circuit(...)`, which takes a function, a method or a module.
 
     For type checkers a method of a module and a class method remain plain callables: they do not allow `forward` to be
-    overridden by an object with further attributes, nor `classmethod` to bind one.
+    overridden by an object with further attributes, nor `classmethod` to bind one. There `kernel_of` and `backward_of`
+    take the place of the attributes `kernel` and `backward`.
     """
 
     @overload

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from circuits.autodiff import backward
-from circuits.checking import definitions
 from circuits.diagram import Diagram, Value, attribute, wires
 from circuits.errors import CircuitError, SignatureError
 from circuits.laws.called_circuits import circuits_in
 from circuits.laws.comparison import assert_close, fail
 from circuits.laws.copies import seeded
 from circuits.laws.counterexample import smallest_counterexample
-from circuits.laws.gradients import can_have_gradient
+from circuits.laws.gradients import can_have_gradient, twice_differentiable
 from circuits.laws.inputs import Source
 from circuits.laws.sizes import Sizes
 from circuits.laws.subject import DoesNotApply, Subject
@@ -116,7 +115,7 @@ class _Case(NamedTuple):
     def check(self, tensors: Mapping[str, Tensor]) -> bool:
         """Raise BrokenLaw if the law does not hold; return False if no output has a derivative, otherwise True."""
         tensors = {name: _leaf(each) for name, each in tensors.items()}
-        with definitions():
+        with twice_differentiable():
             outputs = [each for each in self.subject(tensors) if can_have_gradient(each)]
         if not any(each.requires_grad for each in outputs):
             return False

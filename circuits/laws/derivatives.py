@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 from torch.func import functional_call
 
-from circuits.checking import definitions
 from circuits.laws.comparison import fail
 from circuits.laws.copies import seeded
 from circuits.laws.counterexample import smallest_counterexample
-from circuits.laws.gradients import can_have_gradient
+from circuits.laws.gradients import can_have_gradient, is_undefined, twice_differentiable
 from circuits.laws.inputs import Source
 from circuits.laws.sizes import Sizes
 from circuits.laws.subject import DoesNotApply, Subject
@@ -32,7 +31,8 @@ def gradcheck(
 
     `torch.autograd.gradcheck` and `gradgradcheck` are called in double precision and in their fast mode (one random
     direction), for every floating input and parameter. First derivatives are those of the kernels, where there are any;
-    second derivatives are those of the definition, because few kernels have second derivatives.
+    second derivatives are those of the definition, because few kernels have second derivatives. For the same reason
+    second derivatives of F.scaled_dot_product_attention are those of its composite implementation.
 
     Args:
         f: A circuit.
@@ -40,12 +40,14 @@ def gradcheck(
 
     Raises:
         AssertionError: A derivative disagrees with finite differences.
-        DoesNotApply: No output has a derivative, or the circuit does not compute in double precision.
+        DoesNotApply: No output has a derivative, the circuit does not compute in double precision, or its first
+            derivatives are right and torch has no second derivative of an operator in it.
 
     >>> from circuits import circuit
     >>> gradcheck(circuit("a -> a")(lambda x: x.sin()))
     """
     subject = Subject("gradcheck", f, sizes, inputs, seed, arguments)
+    checked: list[tuple[_Flat, list[Tensor], list[str]]] = []
     for optional in subject.none_and_all():
         tensors = subject.tensors(optional)
         floating = [name for name, each in tensors.items() if each.is_floating_point()]
@@ -56,10 +58,36 @@ def gradcheck(
             raise DoesNotApply(
                 f"laws.gradcheck: no output of {subject.circuit.title} has a derivative in double precision"
             )
-        notes = [f"with {name}" for name in optional]
-        _check(subject, torch.autograd.gradcheck, run, given, "first derivatives", *notes)
-        with definitions():
+        checked.append((run, given, [f"with {name}" for name in optional]))
+        _check(subject, torch.autograd.gradcheck, run, given, "first derivatives", *checked[-1][-1])
+    for run, given, notes in checked:
+        _check_second(subject, run, given, *notes)
+
+
+def _check_second(subject: Subject, run: Callable[..., Any], given: list[Tensor], *notes: str) -> None:
+    """Check second derivatives; raise DoesNotApply if torch has none of an operator."""
+    try:
+        with twice_differentiable():
+            _differentiate_twice(run, given)
             _check(subject, torch.autograd.gradgradcheck, run, given, "second derivatives", *notes)
+    except RuntimeError as error:
+        if not is_undefined(error):
+            raise
+        raise DoesNotApply(
+            f"laws.gradcheck: first derivatives of {subject.circuit.title} agree with finite differences; second"
+            f" derivatives cannot be checked: {f'{error}'.strip().splitlines()[0]}"
+        ) from error
+
+
+def _differentiate_twice(run: Callable[..., Any], given: Sequence[Tensor]) -> None:
+    """Raise torch's RuntimeError if a function has no second derivative; gradgradcheck may call it a wrong one."""
+    leaves = [each.detach().clone().requires_grad_() for each in given]
+    outputs = [each for each in run(*leaves) if each.requires_grad]
+    cotangents = [torch.ones_like(each, requires_grad=True) for each in outputs]
+    found = torch.autograd.grad(outputs, leaves, cotangents, create_graph=True, allow_unused=True)
+    for each in found:
+        if each is not None and each.requires_grad:
+            each.sum().backward(retain_graph=True)
 
 
 class _Flat:

@@ -1,11 +1,15 @@
 """The outputs of a function and their gradients, as autograd computes them."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from circuits.checking import definitions
 from circuits.diagram import Value
 from circuits.laws.copies import seeded
 from circuits.laws.subject import Subject
@@ -31,6 +35,22 @@ def values_and_gradients(
         weights = [torch.randn(each.shape, dtype=torch.float64).to(each.dtype) for each in outputs]
     gradients = torch.autograd.grad(outputs, list(wanted.values()), weights, allow_unused=True)
     return [each.detach() for each in found], dict(zip(wanted, gradients, strict=True))
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Run what has second derivatives: definitions instead of kernels, and attention as torch composes it.
+
+    torch has no second derivative of the fused implementations of F.scaled_dot_product_attention.
+    """
+    with definitions(), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def is_undefined(error: RuntimeError) -> bool:
+    """Return whether autograd says that it has no derivative of an operator, or no second one of a function."""
+    text = "derivative for .* is not implemented|once_differentiable|double backward|differentiate twice"
+    return re.search(text, f"{error}") is not None
 
 
 def can_have_gradient(tensor: Tensor | Value) -> bool:

@@ -5,6 +5,7 @@ initialized to 0 hides mistakes. The circuit that the caller passed is never cha
 """
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -158,11 +159,21 @@ class Subject:
                 error.add_note(
                     f"laws.{self.law} called the circuit with {self.describe_sizes()}; sizes= and inputs= change them"
                 )
+                name = next((name for name, each in tensors.items() if self._is_guess(name, each)), None)
+                if name is not None and re.search(r"\b([Ll]ong|[Ii]nt|int64|ind(ex|ices))\b", f"{error}"):
+                    error.add_note(
+                        f"if {name} has integers, pass the values it may have, inputs={{{name!r}: range(10)}}"
+                    )
                 raise
         if not all(isinstance(each, Tensor) for each in found):
             kinds = ", ".join([type(each).__name__ for each in found])
             raise CircuitError(f"laws.{self.law}: {self.circuit.title} returns {kinds}; a law checks tensors only")
         return found
+
+    def _is_guess(self, name: str, tensor: Tensor) -> bool:
+        """Return whether an input is floating although neither the circuit nor the caller says so."""
+        declared = [slot.dtype for slot in self.circuit.slots if slot.name == name and slot.dtype is not None]
+        return tensor.is_floating_point() and not declared and name not in self.sources
 
     def bound(self, tensors: Mapping[str, Tensor]) -> tuple[list[Tensor], dict[str, Any]]:
         """Return the positional and keyword arguments of a call with these tensors."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 
@@ -31,7 +31,8 @@ class KeyValueCache:
         k: Width of keys and values.
         g: Number of heads of keys and values.
         batch: Sizes of the leading axes.
-        device: Device of the tensors.
+        device: Device of the tensors. With "meta" they are allocated by the first `append`, and have the device and
+            dtype of its keys.
         dtype: Dtype of the tensors.
 
     Raises:
@@ -42,6 +43,10 @@ class KeyValueCache:
     >>> keys.shape, cache.length
     (torch.Size([2, 4, 5, 16]), 5)
     """
+
+    x: int
+    k: int
+    g: int
 
     def __init__(
         self,
@@ -82,6 +87,9 @@ class KeyValueCache:
                 f"KeyValueCache: {self.length} of {self.x} positions are filled, {n} more have no room; up to"
                 f" {self.x - self.length} may be appended"
             )
+        if self.keys.is_meta and not self.length:
+            self.keys: Tensor = torch.empty_like(self.keys, device=key.device, dtype=key.dtype)
+            self.values: Tensor = torch.empty_like(self.keys)
         self.keys.narrow(-2, self.length, n).copy_(key)
         self.values.narrow(-2, self.length, n).copy_(value)
         self.length += n
@@ -91,15 +99,14 @@ class KeyValueCache:
         """Keep only the first `length` positions; raise CircuitError if fewer are filled or `length` is below 0."""
         if not 0 <= length <= self.length:
             raise CircuitError(f"KeyValueCache: {length} positions cannot be kept; it may be 0 to {self.length}")
-        self.length = length
+        self.length: int = length
 
     def _refuse_unlike(self, key: Tensor, value: Tensor) -> None:
         """Raise CircuitError for keys and values that cannot be written into the cache's tensors."""
-        for name, new, kept in (("keys", key, self.keys), ("values", value, self.values)):
-            if new.shape[:-3] != kept.shape[:-3]:
-                raise CircuitError(
-                    f"KeyValueCache: batch {list(new.shape[:-3])} of {name}, {list(kept.shape[:-3])} in the cache"
-                )
+        batch, kept = self.keys.shape[:-3], key if self.keys.is_meta and not self.length else self.keys
+        for name, new in (("keys", key), ("values", value)):
+            if new.shape[:-3] != batch:
+                raise CircuitError(f"KeyValueCache: batch {list(new.shape[:-3])} of {name}, {list(batch)} in the cache")
             if new.dtype != kept.dtype or new.device != kept.device:
                 raise CircuitError(
                     f"KeyValueCache: {name} are {new.dtype} on {new.device}, the cache's {kept.dtype} on {kept.device};"
@@ -119,6 +126,22 @@ class DecoderCache:
     own: KeyValueCache
     memory: Tensor
     remembered: tuple[Tensor, Tensor]
+
+
+def device_and_dtype(linear: nn.Module) -> tuple[torch.device, torch.dtype | None]:
+    """Return the device and the dtype of a linear map's output, also under autocast.
+
+    Of a map that is not an nn.Linear with floating weights (it is quantized, or wrapped by an adapter) only the output
+    tells them: the device is "meta", with which KeyValueCache waits for the first keys.
+    """
+    weight = linear.weight if isinstance(linear, nn.Linear) else None
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        return torch.device("meta"), None
+    device, dtype = weight.device, weight.dtype
+    casts = dtype != torch.float64 and torch.amp.is_autocast_available(device.type)  # float64 is never autocast
+    if casts and torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    return device, dtype
 
 
 def for_each_layer(name: str, caches: Sequence[Cache], depth: int) -> Sequence[Cache | None]:

@@ -14,7 +14,7 @@ from .convolution_kinds import Options
 from .sizes import is_whole
 from .space import Number, Padding, as_tuples, is_symmetric, space, windows_over
 
-DEFAULTS = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1, "mode": "zeros"}
+DEFAULTS: dict[str, Any] = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1, "mode": "zeros"}
 """The options that the `repr` of a module shows where they differ from their defaults."""
 
 
@@ -72,6 +72,14 @@ class ConvolutionBase(nn.Module):
     The constructor of a subclass calls `_set_up`, then sets `convolve`, the circuit that `forward` runs.
     """
 
+    text: str
+    sizes: dict[str, int]
+    groups: int
+    stride: Any
+    padding: Any
+    dilation: Any
+    mode: Any
+
     convolve: Callable[..., Tensor]
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -95,7 +103,7 @@ class ConvolutionBase(nn.Module):
         self.stride, self.padding = as_tuples(options.stride), as_tuples(options.padding)
         self.dilation, self.mode = as_tuples(options.dilation), options.mode
         windows = windows_over(text.n, as_tuples(kernel), self.stride, self.padding, self.dilation, self.mode)
-        self.kernel = tuple([window.size for window in windows])
+        self.kernel: tuple[int, ...] = tuple([window.size for window in windows])
         self.weight = nn.Parameter(torch.empty(*weight_channels, *self.kernel, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(text.outputs, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()

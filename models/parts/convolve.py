@@ -212,6 +212,18 @@ def grouped_transposed_convolution_over(n: int) -> Callable[..., Tensor]:
     return _circuit(Kind(n, grouped=True, transposed=True))
 
 
+convolution1d: Callable[..., Tensor]
+convolution2d: Callable[..., Tensor]
+convolution3d: Callable[..., Tensor]
+grouped_convolution1d: Callable[..., Tensor]
+grouped_convolution2d: Callable[..., Tensor]
+grouped_convolution3d: Callable[..., Tensor]
+transposed_convolution1d: Callable[..., Tensor]
+transposed_convolution2d: Callable[..., Tensor]
+transposed_convolution3d: Callable[..., Tensor]
+grouped_transposed_convolution1d: Callable[..., Tensor]
+grouped_transposed_convolution2d: Callable[..., Tensor]
+grouped_transposed_convolution3d: Callable[..., Tensor]
 convolution1d, convolution2d, convolution3d = (convolution_over(n) for n in (1, 2, 3))
 grouped_convolution1d, grouped_convolution2d, grouped_convolution3d = (grouped_convolution_over(n) for n in (1, 2, 3))
 transposed_convolution1d, transposed_convolution2d, transposed_convolution3d = (

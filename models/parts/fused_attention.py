@@ -3,9 +3,10 @@
 The fused implementations of F.scaled_dot_product_attention need four axes, a contiguous last axis of every tensor, and
 no mask where `is_causal` is equivalent. With fewer axes (one example, as under torch.vmap) the operator runs its plain
 implementation, which has derivatives of every order: missing axes are therefore added only where no derivative can be
-requested and no tensor is mapped by torch.func. The fused implementations have first derivatives in reverse mode only,
-and torch.vmap runs them in a loop: for other derivatives of a batch, and for many models at once, run the definition
-(`with definitions():`).
+requested and no tensor is mapped by torch.func. The fused implementations have first derivatives in reverse mode only:
+for other derivatives of a batch, run the definition (`with definitions():`). Under torch.vmap (many models at once) the
+implementations of CPU and MPS would run in a loop: there two matrix products, which store the scores, run in their
+place.
 """
 
 import math
@@ -85,10 +86,10 @@ def _attend_to_seen(
     return _attend(*clear_unseen(mask, query, key, value, n), *options)
 
 
-fused_attention = partial(_fused_attention, False)
+fused_attention: partial[Tensor] = partial(_fused_attention, False)
 """The kernel of `attention`: torch's fused operator, one pass over the keys without storing all scores."""
 
-fused_grouped_attention = partial(_fused_attention, True)
+fused_grouped_attention: partial[Tensor] = partial(_fused_attention, True)
 """The kernel of `grouped_attention`: the same operator, without copies of the shared keys and values."""
 
 
@@ -198,12 +199,33 @@ def _call_operator(
 ) -> Tensor:
     """Call the operator on tensors laid out so that it is fast."""
     query, key, value = (each if each.stride(-1) == 1 else each.contiguous() for each in (query, key, value))
-    unfused = _trains_faster_unfused(query, key, value)
+    unfused = _would_loop(query, key, value) or _trains_faster_unfused(query, key, value)
     attend = _unfused_attention if unfused else F.scaled_dot_product_attention
     attend = partial(attend, enable_gqa=True) if enable_gqa else attend
     if mask is not None and mask.ndim == 3 < query.ndim:
         mask = mask[None]
     return attend(query, key, value, mask, dropout, causal)
+
+
+def _would_loop(*tensors: Tensor) -> bool:
+    """Return whether torch.vmap maps one of the tensors and would run the fused operator for each index in a loop.
+
+    Only the implementations of CUDA devices have a rule for mapped tensors (a "batching rule"). With fewer than four
+    axes the operator runs its plain implementation, which needs none.
+    """
+    fused = tensors[0].ndim == 4 and not tensors[0].is_cuda
+    if not fused or torch.compiler.is_compiling() or functorch.maybe_current_level() is None:
+        return False
+    return any(_is_mapped(each) for each in tensors)
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    """Return whether torch.vmap maps a tensor, inside any other transform of torch.func."""
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
 
 
 def _trains_faster_unfused(query: Tensor, key: Tensor, value: Tensor) -> bool:

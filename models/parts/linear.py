@@ -1,4 +1,5 @@
-"""A learned linear map between named axes: nn.Linear on grouped input axes, with the output split into named axes.
+"""A learned linear map between named axes: nn.Linear on grouped input axes, with the output split into named axes;
+and the head of a language model that is tied to its embedding.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, the learned box L of section 2.4.
 """
@@ -43,6 +44,9 @@ class Linear(nn.Module):
     (torch.Size([20, 4, 16]), torch.Size([64, 128]))
     """
 
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
     def __init__(
         self,
         text: str,
@@ -66,12 +70,12 @@ class Linear(nn.Module):
                 raise CircuitError(f'Linear("{text}"): {name} is {size!r}; it may be a whole number, not negative')
         self.sizes = sizes
         rows, columns = (math.prod(sizes[name] for name in side) for side in (self.outputs, self.inputs))
-        self.weight = nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if bias else None
+        self.weight: nn.Parameter = nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))
+        self.bias: nn.Parameter | None = nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
         left, right = " ".join(self.inputs), " ".join(self.outputs)
-        self.join = None if len(self.inputs) == 1 else f"... {left} -> ... ({left})"
-        self.split = None if len(self.outputs) == 1 else f"... ({right}) -> ... {right}"
+        self.join: str | None = None if len(self.inputs) == 1 else f"... {left} -> ... ({left})"
+        self.split: str | None = None if len(self.outputs) == 1 else f"... ({right}) -> ... {right}"
         circuit(f"... {left} -> ... {right}", fixed=sizes)(self)
 
     def reset_parameters(self) -> None:
@@ -96,6 +100,21 @@ class Linear(nn.Module):
         """Return the text, the sizes and whether there is a bias, for `repr`."""
         sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
         return f'"{" ".join(self.inputs)} -> {" ".join(self.outputs)}", {sizes}, bias={self.bias is not None}'
+
+
+def tied_logits(vectors: Tensor, embedding: nn.Module) -> Tensor:
+    """Return the logits of each token, `... v`, of a head that shares the weight of the embedding.
+
+    Raises CircuitError if the embedding has no weight tensor, because it was quantized or wrapped.
+    """
+    weight = getattr(embedding, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise CircuitError(
+            "the head is tied: it reads the weight of the embedding, which is a"
+            f" {type(embedding).__module__}.{type(embedding).__qualname__}, without a tensor `weight`; quantize or wrap"
+            " the embedding of a model with tied=False"
+        )
+    return F.linear(vectors, weight)
 
 
 def _sides(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

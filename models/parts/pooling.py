@@ -156,6 +156,12 @@ def _pool_by_torch(
     return pooled[0] if unbatched else pooled
 
 
+max_pool1d: Callable[..., Tensor]
+max_pool2d: Callable[..., Tensor]
+max_pool3d: Callable[..., Tensor]
+mean_pool1d: Callable[..., Tensor]
+mean_pool2d: Callable[..., Tensor]
+mean_pool3d: Callable[..., Tensor]
 max_pool1d, max_pool2d, max_pool3d = (max_pool_over(n) for n in (1, 2, 3))
 mean_pool1d, mean_pool2d, mean_pool3d = (mean_pool_over(n) for n in (1, 2, 3))
 

@@ -83,7 +83,7 @@ class LearnedPositions(nn.Module):
         super().__init__()
         refuse_sizes_below_one("LearnedPositions", x_max=x_max, m=m)
         self.m = m
-        self.weight = nn.Parameter(torch.empty(x_max, m, device=device, dtype=dtype))
+        self.weight: nn.Parameter = nn.Parameter(torch.empty(x_max, m, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -138,6 +138,9 @@ class RotaryPositions(nn.Module):
     tensor([[ 1.0000,  1.0000,  1.0000,  1.0000],
             [-0.3012,  0.9900,  1.3818,  1.0099]])
     """
+
+    k: int
+    base: float
 
     rotated: int | None = None
     """The number of rotated entries; None for all, as in modules pickled before there was a choice."""
@@ -202,6 +205,11 @@ class ScaledRotaryPositions(RotaryPositions):
     tensor([[1.0000, 1.0000, 1.0000, 1.0000],
             [0.0335, 0.9874, 1.4138, 1.0124]])
     """
+
+    factor: float
+    low: float
+    high: float
+    length: int
 
     def __init__(
         self,

@@ -165,6 +165,8 @@ class Bounded(TorchFunctionMode):
     constructor of this library makes about 10 for each tensor.
     """
 
+    left: int
+
     def __init__(self, tensors: int) -> None:
         super().__init__()
         self.tensors = tensors

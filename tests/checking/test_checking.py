@@ -23,7 +23,17 @@ from torch import Tensor, nn
 from torch._dynamo.exc import Unsupported
 from torch.nn import functional as F
 
-from circuits import CircuitError, ShapeError, SignatureError, check, checks, circuit, definitions, find_circuit
+from circuits import (
+    CircuitError,
+    ShapeError,
+    SignatureError,
+    check,
+    checks,
+    circuit,
+    definitions,
+    find_circuit,
+    kernel_of,
+)
 from circuits.checking.circuit import fixed_sizes
 from circuits.checking.runtime import leaves
 
@@ -514,7 +524,7 @@ class TestKernels:
             def forward(self, x: Tensor) -> Tensor:
                 return x + self.m
 
-            @forward.kernel  # pyright: ignore[reportFunctionMemberAccess]
+            @kernel_of(forward)
             def fast(self, x: Tensor) -> Tensor:
                 return x + self.m + 1
 

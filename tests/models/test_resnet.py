@@ -167,7 +167,7 @@ def test_shapes_of_a_block() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 2, 8, 10), "w is 10, not a multiple of 4"),
+        ((2, 2, 8, 10), "w is 10, not a multiple of 4 like 8 and 12"),
         ((2, 2, 7, 8), "h is 7, not a multiple of 4"),
         ((2, 3, 8, 8), "c is 3 here, but 2"),
         ((2, 8, 8), "forward"),

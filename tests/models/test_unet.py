@@ -143,8 +143,8 @@ def test_shapes_of_the_blocks() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 2, 16, 24), "w is 24, not a multiple of 16"),
-        ((2, 2, 31, 16), "h is 31, not a multiple of 16"),
+        ((2, 2, 16, 24), "w is 24, not a multiple of 16 like 16 and 32"),
+        ((2, 2, 31, 16), "h is 31, not a multiple of 16 like 16 and 32"),
         ((2, 1, 16, 16), "c is 1 here, but 2"),
         ((2, 16, 16), "forward"),
     ],
