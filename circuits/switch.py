@@ -150,6 +150,11 @@ def show(size: Any) -> str:
     return f"{size}"
 
 
+def recorders() -> list[Any]:
+    """Return the recorders of this thread, the innermost first; None where a block has set none."""
+    return [block.value for block in reversed(_recorders.of_thread.blocks)]
+
+
 def set_recorder(recorder: Recorder | None) -> AbstractContextManager[None]:
     """Set the recorder of this thread inside the `with`; None sets no recorder.
 

@@ -145,7 +145,7 @@ def _check(before: Any, now: Any, name: str) -> None:
 
 def contents(owner: Any) -> Any:
     """Return what holds the values of an object: a container itself, or the dict of an object's attributes."""
-    return owner if isinstance(owner, _CONTAINERS) else vars(owner)
+    return owner if issubclass(type(owner), _CONTAINERS) else vars(owner)
 
 
 __all__ = ["NOTHING", "Change", "Place", "apply_changes", "contents"]

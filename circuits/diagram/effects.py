@@ -39,7 +39,8 @@ def without_values_of_run(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 def has_backward_hooks(module: nn.Module) -> bool:
     """Return whether autograd calls hooks of a module, its own or those of all modules."""
-    own = module._backward_hooks or module._backward_pre_hooks
+    held = vars(module)
+    own = held["_backward_hooks"] or held["_backward_pre_hooks"]
     return bool(own or hooks._global_backward_hooks or hooks._global_backward_pre_hooks)
 
 

@@ -8,7 +8,7 @@ from circuits.recording.user_frames import user_line
 
 UNREAD = (HOOKS - {"training"}) | {
     "_parameters", "_buffers", "_modules", "_call_impl", "_wrapped_call_impl", "_slow_forward", "__class__", "__dict__",
-    "__call__", "_compiled_call_impl",
+    "__call__", "_compiled_call_impl", "named_modules",
 }  # fmt: skip
 """Attributes that every call of a module reads."""
 
@@ -36,7 +36,8 @@ class AttributeReads:
     def refusal(self) -> str:
         """Return which attribute is an iterator; empty if none."""
         for module, read in self.read.values():
-            name = next((name for name in read if is_iterator(vars(module).get(name))), None)
-            if name is not None:
-                return ITERATOR.format(f"{type(module).__name__}.{name}")
+            held = module.__dict__
+            for name in read:
+                if name in held and is_iterator(held[name]):
+                    return ITERATOR.format(f"{type(module).__name__}.{name}")
         return ""

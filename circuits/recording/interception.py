@@ -44,6 +44,7 @@ from circuits.recording.intercepted_calls import (
 from circuits.recording.intercepted_state import STATE_FUNCTIONS
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
+from circuits.recording.scopes import classes_of_modules
 
 
 @contextmanager
@@ -123,9 +124,8 @@ def _patch_entry_points(root: Any) -> None:
         _patch(kind, "forward", partial(_intercept_module_call, record=record_forward))
     for holder, name, interception in STATE_FUNCTIONS:
         _patch(holder, name, interception)
-    # A model may have an attribute named `modules`, so the method of `nn.Module` is called.
-    for module in nn.Module.modules(root) if isinstance(root, nn.Module) else ():
-        owner = next(each for each in type(module).__mro__ if "__call__" in each.__dict__)
+    for kind in classes_of_modules(root) if isinstance(root, nn.Module) else ():
+        owner = next(each for each in kind.__mro__ if "__call__" in each.__dict__)
         _patch(owner, "__call__", _intercept_module_call)
 
 

@@ -25,9 +25,8 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
         known = record.paths.setdefault(id(module), [])
         if full not in known:
             known.append(full)
-        compiled_from = getattr(module, "_orig_mod", None)
-        if isinstance(compiled_from, nn.Module):
-            record.paths.setdefault(id(compiled_from), []).append(full)
+        if "_orig_mod" in module._modules:
+            record.paths.setdefault(id(module._modules["_orig_mod"]), []).append(full)
 
 
 def register_circuit(record: Record, circuit: Any, module: nn.Module | None, nested: bool) -> None:

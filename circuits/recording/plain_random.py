@@ -10,11 +10,15 @@ import sys
 from typing import Any
 
 
-def plain_states() -> dict[str, bytes]:
+def plain_states() -> dict[str, Any]:
     """Return the state of the generator of Python's `random`, and of that of `numpy.random` if it is loaded."""
-    found = {"Python's random": pickle.dumps(random.getstate())}
+    found: dict[str, Any] = {"Python's random": random.getstate()}
     numpy = sys.modules.get("numpy.random")
-    return found if numpy is None else found | {"numpy.random": pickle.dumps(numpy.get_state())}
+    if numpy is None:
+        return found
+    state = numpy.get_state(legacy=False)
+    inner = {key: value.tobytes() if hasattr(value, "tobytes") else value for key, value in state["state"].items()}
+    return found | {"numpy.random": state | {"state": inner}}
 
 
 def restore_state_of_object(value: Any, state: bytes) -> None:

@@ -10,7 +10,7 @@ import functools
 import io
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -40,7 +40,7 @@ class Scopes:
 
     def add_module(self, root: nn.Module) -> None:
         """Add the code of the classes of a module and of the modules in it."""
-        for kind in {type(module): None for module in nn.Module.modules(root)}:
+        for kind in classes_of_modules(root):
             self._add_class(kind)
 
     def _add_class(self, kind: type) -> None:
@@ -165,6 +165,17 @@ ITERATOR = (
 )
 
 
+def classes_of_modules(root: nn.Module) -> Iterable[type]:
+    """Return the classes of a module and of the modules in it."""
+    seen, waiting, found = {id(root)}, [root], dict[type, None]()
+    for module in waiting:
+        found[type(module)] = None
+        parts = [part for part in module._modules.values() if part is not None and id(part) not in seen]
+        seen.update(map(id, parts))
+        waiting += parts
+    return found
+
+
 def is_iterator(value: Any) -> bool:
     """Return whether a value is an iterator; whether the run takes an item of it cannot be seen."""
     return hasattr(type(value), "__next__") and not isinstance(value, io.IOBase)
@@ -237,4 +248,4 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(each)
 
 
-__all__ = ["Scopes"]
+__all__ = ["ITERATOR", "Scopes", "classes_of_modules", "is_iterator"]

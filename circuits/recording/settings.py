@@ -34,6 +34,7 @@ class Settings:
     def __init__(self) -> None:
         self._start: Any = _read()
         self._last: Any = self._start
+        self._of_process = process_settings()
         self._gradients: bool | None = None
         self._saved_tensors_hooks: list[Any] = []
         self._inference_modes: list[Any] = []
@@ -88,7 +89,10 @@ class Settings:
         """Return which settings the code has not set back to what they were where the run began; empty if none."""
         names = ("the gradient mode", "inference mode", "the default dtype", "the default device", "", "")
         pairs = zip(names, self._start, _read(), strict=True)
-        changed = " and ".join([name for name, before, now in pairs if name and before != now])
+        left = [name for name, before, now in pairs if name and before != now]
+        now = process_settings()
+        left += [name for name, before in self._of_process.items() if now[name] != before]
+        changed = " and ".join(left)
         return f"the run changes {changed} for the code after it" if changed else ""
 
     def has_set(self, names: Iterable[str]) -> bool:
@@ -115,6 +119,30 @@ class Settings:
             settings.append(("autocast", False))
         settings += [("saved_tensors_hooks", hooks) for hooks in self._saved_tensors_hooks[-1:]]
         return tuple(settings)
+
+
+def process_settings() -> dict[str, Any]:
+    """Return the settings of the whole process that no diagram has, by name: it refuses a run that leaves one changed.
+
+    A call that the code makes while it has changed one only for itself has the caller's in a diagram.
+    """
+    return {
+        "deterministic algorithms": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        "the precision of float32 matrix products": torch.get_float32_matmul_precision(),
+        "anomaly detection": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+    }
+
+
+def restore_process_settings(before: dict[str, Any]) -> None:
+    """Set the settings of the whole process, as `process_settings` returned them."""
+    (enabled, warn_only), precision, anomaly = before.values()
+    if before != process_settings():
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.set_float32_matmul_precision(precision)
+        torch.autograd.set_detect_anomaly(*anomaly)
 
 
 def _read() -> Any:

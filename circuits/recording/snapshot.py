@@ -36,6 +36,8 @@ from circuits.recording.user_frames import is_user_file
 _PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
 """The dicts of a module whose entries are attributes of the module."""
 
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+
 HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
 """The other attributes of every module: mostly its hooks, in dicts that are empty in most modules."""
 
@@ -57,7 +59,7 @@ class Snapshot:
         self.refusal = ""
         self.generators: dict[int, tuple[torch.Generator, Tensor]] = {}
         self.plain_generators: dict[int, tuple[Any, bytes]] = {}
-        self._namespaces: set[int] = set()
+        self._namespaces: set[Any] = set()
         self._roots: dict[int, Place] = {}
         # Each object, the `id` of the object that holds it, and the key.
         self._seen: dict[int, tuple[Any, int, Any]] = {}
@@ -81,7 +83,8 @@ class Snapshot:
             if number in seen:
                 continue
             seen[number] = found
-            if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+            kind = type(value)
+            if issubclass(kind, _FUNCTIONS):
                 for key, part in _parts_of_function(value):
                     if id(part) not in seen:
                         self._roots[id(part)] = Place(part, (), f"{self.place(number).name} {key}".strip())
@@ -90,11 +93,18 @@ class Snapshot:
                 self._add_contents(value, number, waiting)
             else:
                 self._add_generator(value)
-            for namespace in _namespaces(value):
-                if id(namespace) not in self._namespaces:
-                    self._namespaces.add(id(namespace))
-                    for part in list(namespace.values()):
-                        self._add_generator(part)
+            if kind not in self._namespaces:
+                self._add_generators_beside(value, kind)
+
+    def _add_generators_beside(self, value: Any, kind: type) -> None:
+        """Add the generators in the globals of a function, or of the code of a module, and in the module's classes."""
+        if issubclass(kind, nn.Module):
+            self._namespaces.add(kind)
+        for namespace in _namespaces(value):
+            if id(namespace) not in self._namespaces:
+                self._namespaces.add(id(namespace))
+                for part in list(namespace.values()):
+                    self._add_generator(part)
 
     def _add_generator(self, value: Any) -> None:
         """Add the state of an object if it is a random number generator."""
@@ -212,9 +222,9 @@ def are_equal_states(state: Tensor, other: Tensor) -> bool:
 def is_owner(value: Any) -> bool:
     """Return whether a run may change what an object holds, so that it belongs to a snapshot."""
     kind = type(value)
-    if isinstance(value, nn.Module):
-        return not isinstance(value, torch.jit.ScriptModule)
-    return isinstance(value, (dict, list, set, deque, tuple)) or has_only_attributes(kind)
+    if issubclass(kind, nn.Module):  # Not isinstance, for speed: it reads `__class__`.
+        return not issubclass(kind, torch.jit.ScriptModule)
+    return issubclass(kind, (dict, list, set, deque, tuple)) or has_only_attributes(kind)
 
 
 def _namespaces(value: Any) -> Iterator[Mapping[str, Any]]:

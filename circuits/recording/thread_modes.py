@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack,
 from torch.utils import _device, _python_dispatch
 
 from circuits import switch
+from circuits.recording.settings import process_settings, restore_process_settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,9 +56,9 @@ def _remove(mode: TorchFunctionMode, count: int) -> None:
 def restores_modes(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: after each call, the modes of torch, its defaults and all random numbers are as before.
 
-    The defaults are those of dtype and device, the random numbers those of torch on the CPU, of Python and of numpy.
-    Torch's caches of shape environments, which the call may have filled, are then empty. Ctrl-C during the call acts at
-    the end of the outermost call (see `_Interrupt`).
+    The defaults are those of dtype and device, the modes also those of `process_settings`, the random numbers those of
+    torch on the CPU, of Python and of numpy. Torch's caches of shape environments, which the call may have filled, are
+    then empty. Ctrl-C during the call acts at the end of the outermost call (see `_Interrupt`).
     """
 
     @functools.wraps(function)
@@ -152,6 +153,7 @@ class _State(NamedTuple):
     random: torch.Tensor
     python_random: Any
     numpy_random: Any
+    of_process: dict[str, Any]
 
     @classmethod
     def now(cls) -> Self:
@@ -159,6 +161,7 @@ class _State(NamedTuple):
         return cls(
             _get_current_function_mode_stack(), _fake_mode(), torch.is_grad_enabled(), torch.get_default_dtype(),
             _device.CURRENT_DEVICE, torch.get_rng_state(), random.getstate(), _numpy_random("get_state"),
+            process_settings(),
         )  # fmt: skip
 
     def restore(self) -> None:
@@ -178,6 +181,7 @@ class _State(NamedTuple):
         random.setstate(self.python_random)
         if self.numpy_random is not None:
             _numpy_random("set_state", self.numpy_random)
+        restore_process_settings(self.of_process)
 
 
 def _numpy_random(method: str, *args: Any) -> Any:

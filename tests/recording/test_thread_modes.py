@@ -3,7 +3,7 @@
 """Modes of torch that are active during a call only, whatever the call does."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from circuits import CircuitError, trace
 from circuits.recording import restores_modes
 from circuits.recording.thread_modes import in_function_mode
 
@@ -109,3 +110,43 @@ def test_the_frames_of_an_interrupt_are_freed_and_those_of_an_exception_kept(kin
         ends()
     assert caught.tb is not None
     assert (held[0]() is None) == (kind is KeyboardInterrupt)
+
+
+SETTERS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "deterministic algorithms": (
+        lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+    ),
+    "the precision of float32 matrix products": (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        torch.get_float32_matmul_precision,
+    ),
+    "anomaly detection": (
+        lambda: torch.autograd.set_detect_anomaly(True, check_nan=False),
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTERS)
+def test_a_trace_restores_a_setting_of_the_process_and_its_diagram_is_refused(name: str) -> None:
+    """The diagram would not set it, so what the code computes after it may differ."""
+    change, read = SETTERS[name]
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        change()
+        return x + 1
+
+    before, x = read(), torch.ones(2)
+    diagram = trace(run, x)
+    assert read() == before
+    with pytest.raises(CircuitError, match=f"the run changes {name} for the code after it"):
+        diagram(x)
+
+    @restores_modes
+    def changes() -> object:
+        change()
+        return read()
+
+    assert changes() != before
+    assert read() == before
