@@ -8,7 +8,6 @@ Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners
 al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -57,7 +56,7 @@ class LanguageModel(LanguageModelConversions):
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         learned_positions: If given, the number of learned position vectors that are added to the embeddings, in place
             of rotary positions; it is then the maximal length of a sequence.
-        rotary: The rotary positions, copied for each layer; `RotaryPositions(k)` unless given.
+        rotary: The rotary positions, shared by all layers; `RotaryPositions(k)` unless given.
         tied: Whether the head shares the weight of the embedding.
         parallel: Whether attention and feed-forward network of a layer have the same input, as in EncoderLayer.
         groups: Number of heads of keys and values (`num_key_value_heads`), as in MultiHeadAttention.

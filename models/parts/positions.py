@@ -9,6 +9,7 @@ Source: Vaswani et al. 2017, section 3.5, for sinusoidal encodings; Gehring et a
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from circuits import CircuitError, circuit
 
 from ..weights.files import savable
+from .rotation import LastWaves, is_eager, rotate
 from .sizes import is_whole, refuse_sizes_below_one
 
 
@@ -152,6 +154,7 @@ class RotaryPositions(nn.Module):
             raise CircuitError(f"{type(self).__name__}: rotated is {rotated}; it may be up to k, which is {k}")
         _refuse_not_above_zero(type(self).__name__, base=base)
         self.k, self.base, self.rotated = k, base, None if rotated == k else rotated
+        self.waves = LastWaves()
 
     @circuit("... x k -> ... x k", fixed="k")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
@@ -166,13 +169,28 @@ class RotaryPositions(nn.Module):
             CircuitError: if `start` is below 0.
         """
         angle = _angles(input, start, self.frequencies(input))
-        cosine, sine = angle.cos(), angle.sin()
-        rotated = input if self.rotated is None else input[..., : self.rotated]
-        first, second = rotated.to(angle.dtype).chunk(2, -1)
-        parts = first * cosine - second * sine, second * cosine + first * sine
-        if self.rotated is None:
-            return torch.cat(parts, -1).to(input.dtype)
-        return torch.cat((torch.cat(parts, -1).to(input.dtype), input[..., self.rotated :]), -1)
+        return rotate(input, angle.cos(), angle.sin())
+
+    @forward.kernel  # pyright: ignore[reportFunctionMemberAccess]
+    def _(self, input: Tensor, start: int = 0) -> Tensor:
+        """Use the cosines and sines of the last call, if it was at the same positions: queries, keys, other layers."""
+        if not is_eager(input):
+            angle = _angles(input, start, self.frequencies(input))
+            return rotate(input, angle.cos(), angle.sin())
+        key = start, input.shape[-2], input.dtype, torch.is_inference_mode_enabled(), self._settings()
+        last = self.waves.last
+        if last is None or last[0] != key:
+            angle = _angles(input, start, self.frequencies(input))
+            self.waves.last = last = key, (angle.cos(), angle.sin())
+        return rotate(input, *last[1])
+
+    def _settings(self) -> tuple[float | None, ...]:
+        """Return the numbers that the frequencies depend on."""
+        return self.k, self.base, self.rotated
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, also of one that was made before cosines and sines were kept."""
+        super().__setstate__({"waves": LastWaves(), **state})
 
     def frequencies(self, like: Tensor) -> Tensor:
         """Return the angle between neighbouring positions for each pair of entries, on the device of `like`."""
@@ -226,6 +244,10 @@ class ScaledRotaryPositions(RotaryPositions):
         if not high > low:
             raise CircuitError(f"ScaledRotaryPositions: high is {high}; it may be any number above low, which is {low}")
         self.factor, self.low, self.high, self.length = factor, low, high, length
+
+    def _settings(self) -> tuple[float | None, ...]:
+        """Return the numbers that the frequencies depend on."""
+        return *super()._settings(), self.factor, self.low, self.high, self.length
 
     def frequencies(self, like: Tensor) -> Tensor:
         """Return the angle between neighbouring positions for each pair of entries, on the device of `like`."""

@@ -32,8 +32,9 @@ def measure(console: Console, names: Sequence[str], seconds: float, device: torc
         except ImportError as error:
             console.print(f"{name}: {error.name} is not installed, so it is not measured")
             continue
-        for dtype in (torch.float32, torch.bfloat16):
-            for title, run in (("forward", forward), ("and backward", and_backward)):
+        passes = (("forward", forward), ("and backward", and_backward))
+        for dtype in (torch.float32,) if pair.generated else (torch.float32, torch.bfloat16):
+            for title, run in ((f"{pair.generated} tokens", forward),) if pair.generated else passes:
                 row = compare(pair, run, dtype, device, seconds)
                 table.add_row(name, pair.peer, f"{dtype}".removeprefix("torch."), title, *row)
     console.print(table)

@@ -29,6 +29,8 @@ class Pair:
     inputs: tuple[Tensor, ...]
     call_ours: Callable[..., Tensor] = lambda model, *inputs: model(*inputs)
     call_theirs: Callable[..., Tensor] = lambda model, *inputs: model(*inputs)
+    generated: int = 0
+    """If not 0, the number of tokens that a call generates: it is measured in float32, where both choose the same."""
 
 
 def mlp() -> Pair:
@@ -98,6 +100,25 @@ def language_model() -> Pair:
     ours.load_state_dict(_from_gpt2(theirs.state_dict(), depth))
     tokens = torch.randint(1000, (4, length))
     return Pair("transformers' GPT-2", ours, theirs, (tokens,), call_theirs=lambda model, tokens: model(tokens).logits)
+
+
+def decoding() -> Pair:
+    """A small Llama, decoding 64 tokens after 32 with its cache of keys and values, against that of transformers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=1000, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    theirs, count = LlamaForCausalLM(config), 64
+
+    def call(model: Any, tokens: Tensor) -> Tensor:
+        options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+        return model.generate(tokens, attention_mask=torch.ones_like(tokens), eos_token_id=None, **options)
+
+    ours, tokens = LanguageModel.from_huggingface(theirs), torch.randint(1000, (1, 32))
+    decode: Callable[..., Tensor] = lambda model, tokens: model.generate(tokens, count)  # noqa: E731
+    return Pair("transformers' Llama", ours, theirs, (tokens,), decode, call, count)
 
 
 def _from_gpt2(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
@@ -219,7 +240,7 @@ def _give(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 _ALL = (
-    mlp, attention, encoder_layer, decoder_layer, transformer, language_model, resnet, unet, vision_transformer,
-    visual_attention,
+    mlp, attention, encoder_layer, decoder_layer, transformer, language_model, decoding, resnet, unet,
+    vision_transformer, visual_attention,
 )  # fmt: skip
 PAIRS: Mapping[str, Callable[[], Pair]] = {each.__name__: each for each in _ALL}

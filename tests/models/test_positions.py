@@ -4,6 +4,7 @@ import math
 import pickle
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
-from circuits import CircuitError, ShapeError, trace
-from models.parts.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
+from circuits import CircuitError, ShapeError, definitions, trace
+from models.language_model import LanguageModel
+from models.parts.positions import LearnedPositions, RotaryPositions, ScaledRotaryPositions, SinusoidalPositions
 
 # --- Oracles: the papers' formulas, computed number by number ---------------------------------------------------------
 
@@ -253,3 +255,36 @@ def test_learned_positions_end() -> None:
         model(torch.randn(2, 4), start=8)
     with pytest.raises(CircuitError, match="10 vectors from position 0 on, 9 learned"):
         model(torch.randn(10, 4))
+
+
+# --- Cosines and sines of the last call -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [RotaryPositions, ScaledRotaryPositions])
+def test_kept_waves_are_those_of_the_call(make: Any) -> None:
+    """Every call equals the definition, whatever the last one was: other positions, dtypes, settings, modes."""
+    rotary, vectors = make(8, 50.0), torch.randn(2, 5, 8)
+    for change in ("", "start", "", "longer", "double", "inference", "gradient", "base", "copy", "pickle"):
+        given, start = vectors[:, :4] if change != "longer" else vectors, 3 if change == "start" else 0
+        given = given.double() if change == "double" else given.clone().requires_grad_(change == "gradient")
+        if change == "base":
+            rotary.base = 7.0
+        if change in ("copy", "pickle"):
+            rotary = copy.deepcopy(rotary) if change == "copy" else pickle.loads(pickle.dumps(rotary))
+            assert rotary.waves.last is None
+        with torch.inference_mode(change == "inference"):
+            found = rotary(given, start)
+        with definitions():
+            torch.testing.assert_close(found, rotary(given.detach(), start), rtol=0, atol=0)
+        if change == "gradient":
+            found.square().sum().backward()
+            assert given.grad is not None
+
+
+def test_waves_are_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a decoding step, although each of three layers rotates its queries and its keys."""
+    model, computed = LanguageModel(11, m=8, k=4, h=2, f=8, depth=3), []
+    original = RotaryPositions.frequencies
+    monkeypatch.setattr(RotaryPositions, "frequencies", lambda self, like: computed.append(1) or original(self, like))
+    model.generate(torch.tensor([1, 2, 3]), 5)
+    assert len(computed) == 5
