@@ -8,6 +8,7 @@ Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners
 al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -56,7 +57,7 @@ class LanguageModel(LanguageModelConversions):
         activation: Called without arguments, returns the activation of a feed-forward network, as its class does.
         learned_positions: If given, the number of learned position vectors that are added to the embeddings, in place
             of rotary positions; it is then the maximal length of a sequence.
-        rotary: The rotary positions, shared by all layers; `RotaryPositions(k)` unless given.
+        rotary: The rotary positions, copied for each layer; `RotaryPositions(k)` unless given.
         tied: Whether the head shares the weight of the embedding.
         parallel: Whether attention and feed-forward network of a layer have the same input, as in EncoderLayer.
         groups: Number of heads of keys and values (`num_key_value_heads`), as in MultiHeadAttention.
@@ -124,7 +125,7 @@ class LanguageModel(LanguageModelConversions):
         kinds: dict[str, Any] = {"parallel": parallel, "norm": norm, "feed_forward": feed_forward, "qkv_bias": qkv_bias}
         sizes: dict[str, Any] = {"groups": groups, "window": window}
         layer = partial(EncoderLayer, m, k, h, f, activation, norm_first=True, **sizes, **kinds, **options)
-        self.layers: nn.ModuleList = nn.ModuleList(layer(rotary=copy.deepcopy(rotary)) for _ in range(depth))
+        self.layers: nn.ModuleList = nn.ModuleList(layer(rotary=_copied(rotary)) for _ in range(depth))
         self.norm: nn.Module = norm_of_vectors(norm, m, eps, bias=bias, device=device, dtype=dtype)
         self.head: nn.Linear | None = None if tied else nn.Linear(m, vocabulary, bias=False, device=device, dtype=dtype)
         self.reset_parameters()
@@ -227,6 +228,14 @@ class LanguageModel(LanguageModelConversions):
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
         return tied_logits(vectors, self.embedding) if self.head is None else self.head(vectors)
+
+
+def _copied(rotary: RotaryPositions | None) -> RotaryPositions | None:
+    """Return a copy for one layer, which shares the cosines and sines of the last call with the other layers."""
+    made = copy.deepcopy(rotary)
+    if made is not None and rotary is not None:
+        made.waves = rotary.waves
+    return made
 
 
 def _rotary(learned: bool, k: int, rotary: RotaryPositions | None) -> RotaryPositions | None:

@@ -284,7 +284,7 @@ def test_kept_waves_are_those_of_the_call(make: Any) -> None:
 def test_waves_are_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a decoding step, although each of three layers rotates its queries and its keys."""
     model, computed = LanguageModel(11, m=8, k=4, h=2, f=8, depth=3), []
-    original = RotaryPositions.frequencies
+    original: Any = RotaryPositions.frequencies
     monkeypatch.setattr(RotaryPositions, "frequencies", lambda self, like: computed.append(1) or original(self, like))
     model.generate(torch.tensor([1, 2, 3]), 5)
     assert len(computed) == 5
