@@ -61,6 +61,11 @@ class Patches(nn.Module):
     torch.Size([5, 140, 192])
     """
 
+    p: int
+    q: int
+    m: int
+    c: int
+
     def __init__(
         self,
         p: int | tuple[int, int],
@@ -142,6 +147,16 @@ class VisionTransformer(VisionTransformerConversions):
     torch.Size([5, 10])
     """
 
+    i: int
+    j: int
+    p: int
+    q: int
+    c: int
+    m: int
+    n: int
+    x: int
+    class_token: nn.Parameter | None
+
     _head_name, _classes_names = "head", ("n", "classes")
     _standard_widths = MappingProxyType({each["m"]: each["k"] for each in STANDARD.values()})
 
@@ -172,15 +187,15 @@ class VisionTransformer(VisionTransformerConversions):
         self.i, self.j, self.p, self.q = rows // p, columns // q, p, q
         self.c, self.m, self.n, self.x = in_channels, m, classes, self.i * self.j + class_token
         self.dropout = dropout
-        self.patches = Patches(patch_size, m, in_channels, device=device, dtype=dtype)
+        self.patches: Patches = Patches(patch_size, m, in_channels, device=device, dtype=dtype)
         self.class_token = nn.Parameter(torch.empty(m, device=device, dtype=dtype)) if class_token else None
-        self.positions = nn.Parameter(torch.empty(self.x, m, device=device, dtype=dtype))
-        self.layers = nn.ModuleList(
+        self.positions: nn.Parameter = nn.Parameter(torch.empty(self.x, m, device=device, dtype=dtype))
+        self.layers: nn.ModuleList = nn.ModuleList(
             EncoderLayer(m, k, h, f, activation, norm_first=True, dropout=dropout, eps=eps, device=device, dtype=dtype)
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(m, eps, device=device, dtype=dtype)
-        self.head = nn.Linear(m, classes, device=device, dtype=dtype)
+        self.norm: nn.LayerNorm = nn.LayerNorm(m, eps, device=device, dtype=dtype)
+        self.head: nn.Linear = nn.Linear(m, classes, device=device, dtype=dtype)
         self.reset_parameters()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
