@@ -38,15 +38,22 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
     if not any(each() is not None for each in fakes):
         return
     gc.collect()
-    for each in [each for each in gc.get_objects() if type(each) is _Cache and _may_be_cleared(each)]:
-        if _holds(each, {id(fake()) for fake in fakes}):
-            each.cache_clear()
+    clear_caches(fakes)
     found = [where for each in fakes for where in _remove(each)]
     if found:
         raise CircuitError(
             f"the run keeps a tensor in {found[0]}, which trace does not copy; it was removed from there. Keep it in "
             "an attribute of the model, or in an argument"
         )
+
+
+def clear_caches(fakes: Iterable[weakref.ref[Tensor]]) -> None:
+    """Clear each `lru_cache` of the user that holds one of these tensors; also after a run that failed."""
+    alive = {id(tensor) for fake in fakes if (tensor := fake()) is not None}
+    caches = [each for each in gc.get_objects() if type(each) is _Cache and _may_be_cleared(each)] if alive else ()
+    for each in caches:
+        if _holds(each, alive):
+            each.cache_clear()
 
 
 def _may_be_cleared(cache: Any) -> bool:

@@ -24,7 +24,7 @@ from circuits.recording.fake_copy import FakeCopier
 from circuits.recording.free_functions import FreeFunctions
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
-from circuits.recording.leaks import remove_leaks
+from circuits.recording.leaks import clear_caches, remove_leaks
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.recursion import more_frames
 from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
@@ -98,11 +98,24 @@ def trace(
         else:
             if failure is None or not diagram.fixed:
                 return diagram
+        finally:
+            _end(listener)
         tried.append(symbols.hints_text())
     try:
         raise _with_notes(failure, notes, tried)
     finally:
         del failure  # Otherwise the exception, which has this frame in its traceback, would hold itself.
+
+
+def _end(listener: Listener) -> None:
+    """Drop the record and the copies of a run, to which fake tensors refer, and what a failed run left in caches.
+
+    A view holds its base in C++. Were the view reachable from the base, by the fake mode and its recorder, the garbage
+    collector would keep both, and with them all of the run.
+    """
+    clear_caches(listener.values.fakes())
+    listener.begin()
+    listener.on_event = listener.substitute_module = None
 
 
 def _with_notes(failure: Any, notes: Sequence[str], tried: Sequence[str]) -> Any:

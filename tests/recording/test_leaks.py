@@ -126,6 +126,15 @@ def test_a_cache_of_a_function_is_emptied() -> None:
     assert type(_mask(2)) is Tensor
 
 
+def test_a_cache_that_a_failed_run_has_filled_is_emptied() -> None:
+    def fails(x: Tensor) -> Tensor:
+        raise ValueError(f"{x.shape} {_mask(5).shape}")
+
+    with pytest.raises(ValueError, match=r"torch\.Size"):
+        trace(fails, torch.ones(2))
+    assert type(_mask(5)) is Tensor
+
+
 class Cyclic(nn.Module):
     """A module that refers to itself by a hook and a list."""
 
