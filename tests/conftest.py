@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import _get_current_function_mode_stack
 
 from circuits import Diagram, trace, track
+from tests.leftovers import no_leftovers
 from tests.process_state import unchanged_process
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,6 +57,13 @@ def seed() -> None:
 def process() -> Iterator[None]:
     """Fail a test after which the process is not as it was before."""
     with unchanged_process():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    """Fail a module of tests after which a recorder, or what it made, is still alive."""
+    with no_leftovers():
         yield
 
 
