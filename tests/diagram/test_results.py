@@ -151,7 +151,7 @@ TEXTS: dict[str, Callable[[Tensor], Any]] = {
 def test_the_text_of_a_number_of_data_is_refused_without_data(name: str) -> None:
     """torch's name for an unknown number is no text of it; a tracked run has the number."""
     run, x = TEXTS[name], torch.tensor([1.0, 2.0])
-    with pytest.raises(CircuitError, match="the text of a number read from data, which trace does not have"):
+    with pytest.raises(CircuitError, match="the run needs a value that depends on data"):
         trace(run, x)(x)
     with track(model := Runs(run), to=None) as seen:
         model(x)

@@ -119,7 +119,8 @@ MANY = {
 }
 """How many runs of each kind the slow tests make.
 
-Those with free axes are left out: under pytest 7 objects a trace stay, of torch's log, which do not without pytest.
+Those with free axes are left out: under pytest 7 objects a trace stay, of a cause that is not known; without pytest
+none stays after the first 100 runs.
 """
 
 VARIES = 20
