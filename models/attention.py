@@ -1,108 +1,31 @@
-"""Scaled dot-product attention, and multi-head attention with learned projections.
+"""Multi-head attention, with learned projections to queries, keys and values.
 
-The definition of each function is written as its figure draws it; a call runs its kernel, torch's fused operator.
+Masks, and the attention of each head, are those of `models.scaled_dot_product`. In a bool mask True means *may attend*,
+the opposite of nn.MultiheadAttention's.
 
-Masks: a bool mask is True where a query *may attend* to a key (the opposite of nn.MultiheadAttention's); a floating
-mask is added to the scores. Key j is at position j, query i at position `start` + i, also where y and x differ. With
-`causal` a query attends only to keys at its own position and before. With `window=w` it attends only to keys fewer than
-w positions away: w keys, including the one at its own position, if causal (as in Mistral), otherwise 2w - 1
-(Longformer's window of w/2 keys on either side is `window=w/2 + 1`). Masks, `causal` and `window` are combined. A
-query that may attend to no key has zeros as its output and contributes no gradient. A key that no query may attend to
-has no effect, whatever it and its value are, NaN and inf too; a key that is seen by one query may bring its NaN to all.
-Everything else is as in F.scaled_dot_product_attention.
-
-Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 20 and 21; Vaswani et al. 2017; for heads that share keys
-and values, Ainslie et al. 2023; for windows, Beltagy et al. 2020 and Jiang et al. 2023.
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 21; Vaswani et al. 2017; for heads that share keys and
+values, Ainslie et al. 2023.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from circuits import CircuitError, circuit, einsum, rearrange, repeat
+from circuits import CircuitError, circuit, rearrange, repeat
 
 from .parts.cache import KeyValueCache, device_and_dtype
-from .parts.fused_attention import fused_attention, fused_grouped_attention
-from .parts.masks import band, clear_unseen, combine, combine_all, masked_out, refuse_other_length, softmax_or_zeros
+from .parts.masks import CALL_HINT, KEY_MASK, KEY_MASK_HINT, MASK_HINT, combine_all, refuse_wrong_masks
 from .parts.positions import RotaryPositions
 from .parts.sizes import refuse_no_divisor, refuse_no_probability, refuse_sizes_below_one
+from .scaled_dot_product import attention, grouped_attention
 from .weights.files import savable
 from .weights.from_torch import attention_settings, attention_state
 
+__all__ = ["MultiHeadAttention", "attention", "grouped_attention"]
 
-@circuit("... y k, ... x k, ... x k -> ... y k", optional={"mask": "... y x"})
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    start: int = 0,
-    dropout: float = 0.0,
-) -> Tensor:
-    """Return softmax(query keyᵀ / √k) value, `... y k`: for each query, a weighted sum of x values (Figure 20).
-
-    In a bool `mask` True means *may attend*.
-
-    Args:
-        query: The queries, `... y k`.
-        key: The keys, `... x k`.
-        value: The values, `... x k`.
-        mask: Bool (True: may attend) or floating (added to the scores), `... y x`; its leading axes are broadcast.
-        causal: Whether a query may attend only to keys at its own position and before.
-        window: If given, a query may attend only to keys fewer than `window` positions away.
-        start: Position of the first query; the first key is at position 0.
-        dropout: Probability that an attention weight is set to 0; it is applied in training and in evaluation.
-
-    Raises:
-        ShapeError: if axes have different sizes.
-        CircuitError: if the mask is neither bool nor floating, `window` is below 1, or `start` is below 0.
-    """
-    y, x = query.shape[-2], key.shape[-2]
-    allowed = combine_all(mask, band(y, x, causal=causal, window=window, start=start, device=query.device))
-    may_hide = mask is not None or window is not None or (causal and not statically_known_true(x <= start + y))
-    if allowed is not None and may_hide:
-        query, key, value = clear_unseen(allowed, query, key, value)
-    score = einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")
-    score = score if allowed is None else combine(score, allowed)
-    weight = softmax_or_zeros(score) if may_hide else score.softmax(-1)
-    mixed = einsum(F.dropout(weight, dropout) if dropout else weight, value, "... y x, ... x k -> ... y k")
-    return mixed.masked_fill(masked_out(score).all(-1, keepdim=True), 0) if may_hide else mixed
-
-
-attention.kernel(fused_attention)
-
-
-@circuit("... (g n) y k, ... g x k, ... g x k -> ... (g n) y k", optional={"mask": "... (g n) y x"})
-def grouped_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    start: int = 0,
-    dropout: float = 0.0,
-) -> Tensor:
-    """Return grouped-query attention: each of g heads of keys and values is shared by n consecutive heads of queries.
-
-    In a bool `mask` True means *may attend*. Arguments and errors are those of `attention`. Queries and output have the
-    axes `... (g n) y k`, keys and values `... g x k`, the mask `... (g n) y x`.
-    """
-    n = query.shape[-3] // key.shape[-3]
-    key = repeat(key, "... g x k -> ... (g n) x k", n=n)
-    value = repeat(value, "... g x k -> ... (g n) x k", n=n)
-    return attention(query, key, value, mask, causal=causal, window=window, start=start, dropout=dropout)
-
-
-grouped_attention.kernel(fused_grouped_attention)
+_HINTS = {"mask": f"{MASK_HINT.format('key_mask')}\n  {CALL_HINT}", **KEY_MASK_HINT}
 
 
 @savable
@@ -167,7 +90,13 @@ class MultiHeadAttention(nn.Module):
         self.Lk, self.Lv = (nn.Linear(m, self.g * k, qkv_bias, device, dtype) for _ in range(2))
         self.Lo: nn.Linear = nn.Linear(h * k, m, bias, device, dtype)
 
-    @circuit("... y m, ... x m -> ... y m", fixed="m h", optional={"mask": "... y x'", "head_mask": "... h y x'"})
+    @circuit(
+        "... y m, ... x m -> ... y m",
+        fixed="m h",
+        optional={"mask": "... y x'", "head_mask": "... h y x'", "key_mask": "... x'"},
+        dtypes=KEY_MASK,
+        hints=_HINTS,
+    )
     def forward(
         self,
         target: Tensor,
@@ -175,18 +104,21 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
         causal: bool = False,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Return the attention output `... y m`, one vector for each target vector.
+        """Return the attention output `... y m`, for each target vector; in a bool mask True means *may attend*.
 
-        In a bool mask True means *may attend*; `mask`, `head_mask`, `causal` and the window are combined.
+        nn.MultiheadAttention's `layer(query, key, value)` is `layer(target, source)` here, and its bool masks mean the
+        opposite. All masks, `causal` and the window are combined.
 
         Args:
             target: The vectors from which the queries are computed, `... y m`.
             source: The vectors from which the keys and values are computed, `... x m`.
-            mask: Bool (True: may attend) or floating (added to the scores), `... y x'`, the same for all heads.
+            mask: Bool or floating (added to the scores), `... y x'`, for all heads; of two axes always `y x'`.
             head_mask: One such mask for each head, `... h y x'`, for example a learned bias by distance.
+            key_mask: Bool, `... x'`: False for padding in the source, to which no target vector attends.
             causal: Whether a target vector may attend only to source vectors at its own position and before.
             cache: Keys and values of earlier calls. Those of `source` are appended, and the target attends to all of
                 them. Target and source start at position `cache.length`. The size of a mask's axis x' is the length of
@@ -194,17 +126,15 @@ class MultiHeadAttention(nn.Module):
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: if a mask is neither bool nor floating, or if the cache cannot append the keys and values.
+            CircuitError: if a mask has another dtype or is the source, or if the cache cannot append to itself.
         """
         start = 0 if cache is None else cache.length
+        refuse_wrong_masks(self, source, start, mask=mask, head_mask=head_mask, key_mask=key_mask)
         query = self._queries(target, start)
         keys, values = self._keys_and_values(source, start)
         if cache is not None:
-            refuse_other_length(
-                "MultiHeadAttention.forward", cache.length + source.shape[-2], mask=mask, head_mask=head_mask
-            )
             keys, values = cache.append(keys, values)
-        return self._attend(query, keys, values, mask, head_mask, causal, start)
+        return self._attend(query, keys, values, (mask, head_mask, key_mask), causal, start)
 
     @circuit("... x m -> ... g x k, ... g x k", fixed="m g k")
     def remember(self, source: Tensor, *, start: int = 0) -> tuple[Tensor, Tensor]:
@@ -217,7 +147,9 @@ class MultiHeadAttention(nn.Module):
     @circuit(
         "... y m, ... g x k, ... g x k -> ... y m",
         fixed="m g k h",
-        optional={"mask": "... y x", "head_mask": "... h y x"},
+        optional={"mask": "... y x", "head_mask": "... h y x", "key_mask": "... x"},
+        dtypes=KEY_MASK,
+        hints=_HINTS,
     )
     def recall(
         self,
@@ -227,12 +159,13 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
         causal: bool = False,
         start: int = 0,
     ) -> Tensor:
-        """Return the attention output `... y m` of a target for given keys and values.
+        """Return the attention output `... y m` for given keys and values; in a bool mask True means *may attend*.
 
-        In a bool mask True means *may attend*. Keys and values, `... g x k`, are as returned by `remember`. The first
+        Keys and values, `... g x k`, are as returned by `remember`. The first
         key is at position 0, the first target vector at position `start`. Masks and errors are as in `forward`.
 
         >>> attend = MultiHeadAttention(m=128, k=16, h=4)
@@ -240,7 +173,7 @@ class MultiHeadAttention(nn.Module):
         >>> torch.equal(attend.recall(target, *attend.remember(source)), attend(target, source))
         True
         """
-        return self._attend(self._queries(target, start), keys, values, mask, head_mask, causal, start)
+        return self._attend(self._queries(target, start), keys, values, (mask, head_mask, key_mask), causal, start)
 
     def cache(self, x: int, batch: Sequence[int] = ()) -> KeyValueCache:
         """Return an empty cache for up to x source vectors, whose leading axes have the sizes `batch`.
@@ -264,20 +197,17 @@ class MultiHeadAttention(nn.Module):
         return (key if self.rotary is None else self.rotary(key, start)), value
 
     def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        head_mask: Tensor | None,
-        causal: bool,
-        start: int,
+        self, query: Tensor, key: Tensor, value: Tensor, masks: Sequence[Tensor | None], causal: bool, start: int
     ) -> Tensor:
-        """Return the attention output: combine all masks, attend, concatenate the heads and apply `Lo`."""
+        """Return the attention output for mask, head mask and key mask: attend, concatenate the heads, apply `Lo`."""
+        mask, head_mask, key_mask = masks
         mask = combine_all(None if mask is None else repeat(mask, "... y x -> ... h y x", h=self.h), head_mask)
         attend = grouped_attention if self.g < self.h else attention
+        if key_mask is not None and key_mask.ndim > 1 and attend is attention:
+            key_mask = key_mask[..., None, :]
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, mask, causal=causal, window=self.window, start=start, dropout=dropout)
+        options: Any = {"causal": causal, "window": self.window, "start": start, "dropout": dropout}
+        mixed = attend(query, key, value, mask, key_mask=key_mask, **options)
         return self.Lo(rearrange(mixed, "... h y k -> ... y (h k)"))
 
     @classmethod

@@ -20,18 +20,22 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
 
+from .encoder_layer import EncoderLayer, LayerOptions
 from .gated_feed_forward import GatedFeedForward
 from .layers import FeedForward
 from .parts.cache import KeyValueCache, for_each_layer
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.linear import tied_logits
+from .parts.masks import padding_before
 from .parts.norms import norm_of_vectors
 from .parts.positions import LearnedPositions, RotaryPositions, ScaledRotaryPositions
 from .parts.sizes import refuse_sizes_below_one
 from .parts.tokens import embedded
-from .transformer_layers import EncoderLayer, LayerOptions
 from .weights.files import savable
 from .weights.language_conversions import LanguageModelConversions
+
+_DTYPES = {"tokens": torch.long, "key_mask": torch.bool}
+_KEY_MASK = {"key_mask": "... x"}
 
 
 @savable
@@ -142,34 +146,37 @@ class LanguageModel(LanguageModelConversions):
                 reset: Any = getattr(module, "reset_parameters", lambda: None)
                 reset()
 
-    @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits of each token as the next one, after each prefix of `tokens`.
+    @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes=_DTYPES, optional=_KEY_MASK)
+    def forward(self, tokens: Tensor, *, key_mask: Tensor | None = None) -> Tensor:
+        """Return the logits of each token as the next one, after each prefix; in `key_mask` True is a real token.
 
         Args:
             tokens: Tokens 0 to v - 1, `... x`, of dtype torch.long.
+            key_mask: Bool, `... x`: False for padding, to which no token attends. Positions begin at the first real
+                token, so that padding before or after a text does not change its logits.
 
         Returns:
             Logits, `... x v`: entry [..., i, j] is that of token j after the first i + 1 tokens.
 
         Raises:
-            ShapeError: if the dtype is not torch.long.
+            ShapeError: if the dtype is not torch.long, or that of `key_mask` not torch.bool.
             CircuitError: if there are more tokens than learned positions.
         """
-        return self._head_logits(self._hidden_states(tokens))
+        return self._head_logits(self._hidden_states(tokens, key_mask=key_mask))
 
-    @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes={"tokens": torch.long})
-    def probabilities(self, tokens: Tensor) -> Tensor:
+    @circuit("... x -> ... x v", fixed={"v": "vocabulary"}, dtypes=_DTYPES, optional=_KEY_MASK)
+    def probabilities(self, tokens: Tensor, *, key_mask: Tensor | None = None) -> Tensor:
         """Return the probability `... x v` of each token as the next one: the softmax of what `forward` returns."""
-        return self(tokens).softmax(-1)
+        return self(tokens, key_mask=key_mask).softmax(-1)
 
-    @circuit("... x -> ... x'", dtypes={"tokens": torch.long})
+    @circuit("... x -> ... x'", dtypes=_DTYPES, optional=_KEY_MASK)
     @torch.no_grad()
     def generate(
         self,
         tokens: Tensor,
         count: int,
         *,
+        key_mask: Tensor | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         generator: torch.Generator | None = None,
@@ -183,6 +190,7 @@ class LanguageModel(LanguageModelConversions):
         Args:
             tokens: The prompt, at least one token, `... x`, of dtype torch.long.
             count: Number of tokens to generate.
+            key_mask: Bool, `... x`, False for padding before or after a prompt; each is continued as if it were alone.
             temperature: If given, sample from softmax(logits / temperature); otherwise take the most likely token.
             top_k: With a temperature, sample from only the `top_k` most likely tokens.
             generator: Random number generator; torch's default one unless given.
@@ -190,7 +198,7 @@ class LanguageModel(LanguageModelConversions):
                 when all sequences have generated it.
 
         Raises:
-            CircuitError: if an argument is out of range, the prompt is empty, or there are too few learned positions.
+            CircuitError: if an argument is out of range, a prompt is empty, or there are too few learned positions.
 
         >>> model = LanguageModel(vocabulary=65, m=128, k=32, h=4, f=512, depth=2)
         >>> model.generate(torch.randint(65, (5, 20)), 30, temperature=0.8, top_k=10).shape
@@ -206,23 +214,26 @@ class LanguageModel(LanguageModelConversions):
                 f"LanguageModel: to generate {count} tokens after {tokens.shape[-1]}, the model needs {last} positions;"
                 f" {self.positions.weight.shape[0]} are learned"
             )
-        batch = tokens.shape[:-1]
-        caches = [cast(EncoderLayer, layer).attention.cache(max(last, 1), batch) for layer in self.layers]
+        caches = [cast(EncoderLayer, layer).attention.cache(max(last, 1), tokens.shape[:-1]) for layer in self.layers]
 
-        def step(new: Tensor) -> Tensor:
-            return self._head_logits(self._hidden_states(new, caches)[..., -1, :])
+        def step(new: Tensor, real: Tensor | None) -> Tensor:
+            return self._head_logits(self._hidden_states(new, caches, real)[..., -1, :])
 
-        return extend(tokens, count, step, temperature=temperature, top_k=top_k, generator=generator, stop=stop)
+        choice: Any = {"temperature": temperature, "top_k": top_k, "generator": generator, "stop": stop}
+        return extend(tokens, count, step, key_mask=key_mask, **choice)
 
-    def _hidden_states(self, tokens: Tensor, caches: Sequence[KeyValueCache] = ()) -> Tensor:
+    def _hidden_states(
+        self, tokens: Tensor, caches: Sequence[KeyValueCache] = (), key_mask: Tensor | None = None
+    ) -> Tensor:
         """Return the last norm's output, `... x m`; with caches, the tokens follow those of earlier calls."""
         vectors = embedded("LanguageModel", self.embedding, tokens, self.vocabulary)
         if self.positions is not None:
-            vectors = self.positions(vectors, caches[0].length if caches else 0)
+            padding = None if key_mask is None else padding_before(key_mask)
+            vectors = self.positions(vectors, caches[0].length if caches else 0, padding)
         if self.dropout and self.training:
             vectors = F.dropout(vectors, self.dropout)
         for layer, cache in zip(self.layers, for_each_layer("LanguageModel", caches, len(self.layers)), strict=True):
-            vectors = layer(vectors, causal=True, cache=cache)
+            vectors = layer(vectors, causal=True, cache=cache, key_mask=key_mask)
         return self.norm(vectors)
 
     def _head_logits(self, vectors: Tensor) -> Tensor:

@@ -8,21 +8,27 @@ Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1 and sections 3.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuits import CircuitError, circuit, repeat
+from circuits import CircuitError, circuit
 
+from .encoder_layer import LayerOptions
+from .parts.cache import DecoderCache
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.linear import tied_logits
+from .parts.masks import combine_all, padding_before
 from .parts.positions import SinusoidalPositions
 from .parts.sizes import refuse_sizes_below_one
 from .parts.tokens import embedded
 from .transformer import Transformer, glorot_uniform
-from .transformer_layers import DecoderCache, LayerOptions
 from .weights.files import savable
+
+_KEY_MASKS = {"source_key_mask": "... x", "target_key_mask": "... y"}
+_DTYPES = {"source": torch.long, "target": torch.long, **dict.fromkeys(_KEY_MASKS, torch.bool)}
 
 
 @savable
@@ -49,8 +55,9 @@ class SequenceToSequence(nn.Module):
         norm_first: Whether the layers are pre-norm.
         final_norm: Whether a norm follows the last layer of each stack.
         tied: Whether the head shares the weight of the embedding.
-        padding: If given, the padding token, which is masked out in the source. In the target it is not masked: put it
-            after all other tokens, which then do not attend to it, since attention is causal.
+        padding: If given, the padding token, which is masked out in the source; positions begin at the first other
+            token. In the target it is not masked: put it after all other tokens, which then do not attend to it, since
+            attention is causal, or pass `target_key_mask`.
         bias: Whether linear maps and norms have a bias; the head has none.
         dropout: As in Transformer; also applied to the input of both stacks.
         eps: Number that the norms add to the variance.
@@ -109,36 +116,46 @@ class SequenceToSequence(nn.Module):
         glorot_uniform(self)
         nn.init.normal_(self.embedding.weight, std=self.m**-0.5)
 
-    @circuit(
-        "... x, ... y -> ... y v",
-        fixed={"v": "vocabulary"},
-        dtypes={"source": torch.long, "target": torch.long},
-    )
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the logits of each token as the next one, after each prefix of the target.
+    @circuit("... x, ... y -> ... y v", fixed={"v": "vocabulary"}, dtypes=_DTYPES, optional=_KEY_MASKS)
+    def forward(
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        source_key_mask: Tensor | None = None,
+        target_key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the logits of each token as the next one, after each prefix; in the key masks True is a real token.
 
         Args:
             source: Tokens 0 to v - 1, `... x`, of dtype torch.long.
             target: Tokens 0 to v - 1, `... y`, of dtype torch.long.
+            source_key_mask: Bool, `... x`: False for padding in the source, to which no token attends; combined with
+                `padding`. Positions begin at the first real token.
+            target_key_mask: Bool, `... y`: the same for the target.
 
         Returns:
             Logits, `... y v`: entry [..., i, j] is that of token j after the first i + 1 target tokens.
 
         Raises:
-            ShapeError: if leading axes have different sizes, or a dtype is not torch.long.
+            ShapeError: if leading axes have different sizes, or a dtype is not torch.long, or torch.bool of a key mask.
         """
-        return self._head_logits(self._decode(target, self._encode(source), source))
+        real = self._real(source, source_key_mask)
+        return self._head_logits(self._decode(target, self._encode(source, real), real, target_key_mask))
 
-    @circuit(
-        "... x, ... y -> ... y v",
-        fixed={"v": "vocabulary"},
-        dtypes={"source": torch.long, "target": torch.long},
-    )
-    def probabilities(self, source: Tensor, target: Tensor) -> Tensor:
+    @circuit("... x, ... y -> ... y v", fixed={"v": "vocabulary"}, dtypes=_DTYPES, optional=_KEY_MASKS)
+    def probabilities(
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        source_key_mask: Tensor | None = None,
+        target_key_mask: Tensor | None = None,
+    ) -> Tensor:
         """Return the probability `... y v` of each token as the next one: the softmax of what `forward` returns."""
-        return self(source, target).softmax(-1)
+        return self(source, target, source_key_mask=source_key_mask, target_key_mask=target_key_mask).softmax(-1)
 
-    @circuit("... x, ... y -> ... y'", dtypes={"source": torch.long, "target": torch.long})
+    @circuit("... x, ... y -> ... y'", dtypes=_DTYPES, optional=_KEY_MASKS)
     @torch.no_grad()
     def generate(
         self,
@@ -146,6 +163,8 @@ class SequenceToSequence(nn.Module):
         target: Tensor,
         count: int,
         *,
+        source_key_mask: Tensor | None = None,
+        target_key_mask: Tensor | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         generator: torch.Generator | None = None,
@@ -160,13 +179,15 @@ class SequenceToSequence(nn.Module):
             source: The source tokens, `... x`, of dtype torch.long.
             target: The target tokens to continue, at least one, `... y`, of dtype torch.long.
             count: Number of tokens to generate.
+            source_key_mask: As in `forward`.
+            target_key_mask: For targets of unequal length, as `key_mask` in LanguageModel.generate.
             temperature: As in LanguageModel.generate.
             top_k: As in LanguageModel.generate.
             generator: As in LanguageModel.generate.
             stop: As in LanguageModel.generate.
 
         Raises:
-            CircuitError: if an argument is out of range, or the target is empty.
+            CircuitError: if an argument is out of range, or a target is empty.
 
         >>> model = SequenceToSequence(vocabulary=10, m=32, k=8, h=4, f=64, encoder_depth=1, decoder_depth=1).eval()
         >>> model.generate(torch.randint(10, (5, 22)), torch.zeros(5, 1, dtype=torch.long), 7).shape
@@ -176,33 +197,42 @@ class SequenceToSequence(nn.Module):
         refuse_sampling(self.vocabulary, temperature, top_k)
         if stop is not None:
             _refuse_not_a_token("stop", stop, self.vocabulary)
-        memory = self._encode(source)
+        real = self._real(source, source_key_mask)
+        memory = self._encode(source, real)
         caches = self.transformer.decoder.cache(memory, max(target.shape[-1] + count - 1, 1))
 
-        def step(new: Tensor) -> Tensor:
-            return self._head_logits(self._decode(new, memory, source, caches)[..., -1, :])
+        def step(new: Tensor, key_mask: Tensor | None) -> Tensor:
+            return self._head_logits(self._decode(new, memory, real, key_mask, caches)[..., -1, :])
 
-        return extend(target, count, step, temperature=temperature, top_k=top_k, generator=generator, stop=stop)
+        choice: Any = {"temperature": temperature, "top_k": top_k, "generator": generator, "stop": stop}
+        return extend(target, count, step, key_mask=target_key_mask, **choice)
 
-    def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Return the embedding of each token plus its position vector; the first token is at position `start`."""
+    def _embed(self, tokens: Tensor, key_mask: Tensor | None, start: int = 0) -> Tensor:
+        """Return the embedding of each token plus its position vector; the first real token is at position 0."""
+        padding = None if key_mask is None else padding_before(key_mask)
         vectors = embedded("SequenceToSequence", self.embedding, tokens, self.vocabulary)
-        vectors = self.positions(vectors * self.m**0.5, start)
+        vectors = self.positions(vectors * self.m**0.5, start, padding)
         return F.dropout(vectors, self.dropout) if self.dropout and self.training else vectors
 
-    def _encode(self, source: Tensor) -> Tensor:
+    def _encode(self, source: Tensor, real: Tensor | None) -> Tensor:
         """Return the memory: the encoder's output, one vector for each source token."""
-        return self.transformer.encoder(self._embed(source), self._padding_mask(source, source.shape[-1]))
+        return self.transformer.encoder(self._embed(source, real), key_mask=real)
 
-    def _decode(self, target: Tensor, memory: Tensor, source: Tensor, caches: Sequence[DecoderCache] = ()) -> Tensor:
+    def _decode(
+        self,
+        target: Tensor,
+        memory: Tensor,
+        real: Tensor | None,
+        key_mask: Tensor | None,
+        caches: Sequence[DecoderCache] = (),
+    ) -> Tensor:
         """Return the decoder's output for each target token; with caches, the tokens follow those of earlier calls."""
-        vectors = self._embed(target, caches[0].own.length if caches else 0)
-        mask = self._padding_mask(source, target.shape[-1])
-        return self.transformer.decoder(vectors, memory, memory_mask=mask, caches=caches)
+        vectors = self._embed(target, key_mask, caches[0].own.length if caches else 0)
+        return self.transformer.decoder(vectors, memory, key_mask=key_mask, memory_key_mask=real, caches=caches)
 
-    def _padding_mask(self, source: Tensor, y: int) -> Tensor | None:
-        """Return the mask `... y x` that is True where a source token is not padding; None without a padding token."""
-        return None if self.padding is None else repeat(source != self.padding, "... x -> ... y x", y=y)
+    def _real(self, source: Tensor, key_mask: Tensor | None) -> Tensor | None:
+        """Return the key mask of the source: True where a token is real; None if neither it nor `padding` is given."""
+        return combine_all(key_mask, None if self.padding is None else source != self.padding)
 
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""

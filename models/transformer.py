@@ -1,14 +1,14 @@
-"""The transformer: an encoder, and a decoder with cross-attention to the encoder's output.
+"""The transformer: an encoder, and a decoder with cross-attention to the encoder's output, of vectors.
 
-Both are stacks of the layers in `models.transformer_layers`, where masks and places of dropout are documented, of
-vectors (`models.sequence_to_sequence` adds tokens). Each ends with a norm, as in nn.Transformer, not as in the paper.
+The stacks are those of `models.transformer_stacks`, their layers those of `models.encoder_layer`, where masks and
+places of dropout are documented (`models.sequence_to_sequence` adds tokens). In a bool mask True means *may attend*.
 
 Source: Vaswani et al. 2017, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.2; for the
 initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,149 +16,16 @@ from torch import Tensor, nn
 from circuits import circuit
 
 from .attention import MultiHeadAttention
-from .parts.cache import for_each_layer
-from .parts.sizes import refuse_sizes_below_one
-from .transformer_layers import DecoderCache, DecoderLayer, EncoderLayer, LayerOptions
+from .decoder_layer import DecoderLayer
+from .encoder_layer import EncoderLayer, LayerOptions
+from .parts.masks import MASK_HINT
+from .transformer_stacks import Decoder, Encoder
 from .weights.files import savable
 from .weights.from_torch import refuse_unlike, stack_settings
 
 __all__ = ["Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "Transformer"]
 
-Stack = TypeVar("Stack", bound="_Stack")
-
-
-class _Stack(nn.Module):
-    """The constructor of Encoder and Decoder and their conversion from torch; `_layer` is the class of the layers."""
-
-    _layer: ClassVar[type[EncoderLayer | DecoderLayer]]
-
-    def __init__(
-        self,
-        m: int,
-        k: int,
-        h: int,
-        f: int,
-        depth: int = 6,
-        activation: Callable[[], nn.Module] = nn.ReLU,
-        *,
-        norm_first: bool = False,
-        final_norm: bool = True,
-        bias: bool = True,
-        dropout: float = 0.0,
-        eps: float = 1e-5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        refuse_sizes_below_one(type(self).__name__, depth=depth)
-        self.m = m
-        options = LayerOptions(bias=bias, dropout=dropout, eps=eps, device=device, dtype=dtype)
-        layers = (self._layer(m, k, h, f, activation, norm_first=norm_first, **options) for _ in range(depth))
-        self.layers: nn.ModuleList = nn.ModuleList(layers)
-        norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype) if final_norm else None
-        self.norm: nn.LayerNorm | None = norm
-
-    @classmethod
-    def _from_torch(cls, theirs: nn.TransformerEncoder | nn.TransformerDecoder) -> Self:
-        """Return a stack whose layers and norm are copies of those in torch's stack."""
-        settings: Any = stack_settings(theirs)
-        copy = cls(**settings | {"device": "meta"})
-        from_torch: Any = cls._layer.from_torch
-        copy.layers = nn.ModuleList(from_torch(each) for each in theirs.layers)
-        if copy.norm is not None and theirs.norm is not None:
-            copy.norm.to_empty(device=settings["device"]).load_state_dict(theirs.norm.state_dict())
-        return copy.train(theirs.training)
-
-
-@savable
-class Encoder(_Stack):
-    """A stack of EncoderLayers, with a norm after the last.
-
-    Parameters: depth times those of an EncoderLayer, plus 2m for the norm (m without bias).
-
-    Args:
-        m, k, h, f: Sizes of each layer, as in EncoderLayer.
-        depth: Number of layers (`num_layers`).
-        activation, norm_first, bias, dropout, eps, device, dtype: As in EncoderLayer, for each layer.
-        final_norm: Whether a norm follows the last layer.
-
-    Raises:
-        CircuitError: if m, k, h, f or `depth` is below 1.
-
-    >>> Encoder(m=128, k=16, h=8, f=512, depth=2)(torch.rand(5, 20, 128)).shape
-    torch.Size([5, 20, 128])
-    """
-
-    _layer = EncoderLayer
-
-    @circuit("... x m -> ... x m", fixed="m", optional={"mask": "... x x"})
-    def forward(self, source: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """Return the last layer's output `... x m`, after the norm; in a bool mask True means *may attend*.
-
-        Args:
-            source: The vectors, `... x m`.
-            mask: Bool (True: may attend) or floating (added to the scores), `... x x`, used in every layer.
-            causal: Whether a vector may attend only to those at its own position and before.
-        """
-        for layer in self.layers:
-            source = layer(source, mask, causal=causal)
-        return source if self.norm is None else self.norm(source)
-
-    @classmethod
-    def from_torch(cls, theirs: nn.TransformerEncoder) -> Self:
-        """Return a copy of torch's stack, with equal outputs; see EncoderLayer.from_torch."""
-        return cls._from_torch(theirs)
-
-
-@savable
-class Decoder(_Stack):
-    """A stack of DecoderLayers, all with cross-attention to the same memory, with a norm after the last.
-
-    Parameters: depth times those of a DecoderLayer, plus 2m for the norm (m without bias).
-
-    Args:
-        m, k, h, f, depth, activation, norm_first, final_norm, bias, dropout, eps, device, dtype: As in Encoder.
-
-    >>> decoder = Decoder(m=128, k=16, h=8, f=512, depth=2)
-    >>> decoder(torch.rand(5, 20, 128), torch.rand(5, 22, 128)).shape
-    torch.Size([5, 20, 128])
-    """
-
-    _layer = DecoderLayer
-
-    @circuit("... y m, ... x m -> ... y m", fixed="m", optional={"mask": "... y y'", "memory_mask": "... y x"})
-    def forward(
-        self,
-        target: Tensor,
-        memory: Tensor,
-        mask: Tensor | None = None,
-        memory_mask: Tensor | None = None,
-        *,
-        causal: bool = True,
-        caches: Sequence[DecoderCache] = (),
-    ) -> Tensor:
-        """Return the last layer's output `... y m`, after the norm; in a bool mask True means *may attend*.
-
-        Args:
-            target: The decoder's input vectors, `... y m`.
-            memory: The encoder's output vectors, to which cross-attention attends, `... x m`.
-            mask: Mask of the self-attention in every layer, `... y y'`, combined with `causal`.
-            memory_mask: Mask of the cross-attention in every layer, `... y x`.
-            causal: Whether a target vector may attend only to target vectors at its own position and before.
-            caches: A list returned by `cache`, with one cache for each layer; empty to decode without caches.
-        """
-        for layer, cache in zip(self.layers, for_each_layer("Decoder", caches, len(self.layers)), strict=True):
-            target = layer(target, memory, mask, memory_mask, causal=causal, cache=cache)
-        return target if self.norm is None else self.norm(target)
-
-    def cache(self, memory: Tensor, y: int) -> list[DecoderCache]:
-        """Return a list with one cache for each layer, each for this memory and up to y target vectors."""
-        return [cast(DecoderLayer, layer).cache(memory, y) for layer in self.layers]
-
-    @classmethod
-    def from_torch(cls, theirs: nn.TransformerDecoder) -> Self:
-        """Return a copy of torch's stack, with equal outputs; see DecoderLayer.from_torch."""
-        return cls._from_torch(theirs)
+Stack = TypeVar("Stack", Encoder, Decoder)
 
 
 @savable
@@ -227,7 +94,19 @@ class Transformer(nn.Module):
     @circuit(
         "... x m, ... y m -> ... y m",
         fixed="m",
-        optional={"source_mask": "... x x", "target_mask": "... y y", "memory_mask": "... y x"},
+        optional={
+            "source_mask": "... x x",
+            "target_mask": "... y y",
+            "memory_mask": "... y x",
+            "source_key_mask": "... x",
+            "target_key_mask": "... y",
+        },
+        dtypes={"source_key_mask": torch.bool, "target_key_mask": torch.bool},
+        hints={
+            "source_mask": MASK_HINT.format("source_key_mask"),
+            "target_mask": MASK_HINT.format("target_key_mask"),
+            "memory_mask": MASK_HINT.format("source_key_mask"),
+        },
     )
     def forward(
         self,
@@ -237,11 +116,13 @@ class Transformer(nn.Module):
         target_mask: Tensor | None = None,
         memory_mask: Tensor | None = None,
         *,
+        source_key_mask: Tensor | None = None,
+        target_key_mask: Tensor | None = None,
         causal: bool = True,
     ) -> Tensor:
-        """Return the decoder's output `... y m` for the target, with cross-attention to the encoded source.
+        """Return the decoder's output `... y m` for source and target; in a bool mask True means *may attend*.
 
-        In a bool mask True means *may attend*. The arguments come in the same order as in nn.Transformer.
+        The arguments come in the same order as in nn.Transformer. A mask of two axes is shared by the batch.
 
         Args:
             source: The encoder's input vectors, `... x m`.
@@ -249,13 +130,17 @@ class Transformer(nn.Module):
             source_mask: Mask of the encoder's self-attention, `... x x`: bool, or floating and added to the scores.
             target_mask: Mask of the decoder's self-attention, `... y y`, combined with `causal`.
             memory_mask: Mask of the cross-attention of target vectors to encoded source vectors, `... y x`.
+            source_key_mask: Bool, `... x`: False for padding in the source, which neither stack attends to.
+            target_key_mask: Bool, `... y`: False for padding in the target, to which no target vector attends.
             causal: Whether a target vector may attend only to target vectors at its own position and before.
 
         Raises:
-            ShapeError: if axes have different sizes.
+            ShapeError: if axes have different sizes, or a key mask is not bool.
             CircuitError: if a mask is neither bool nor floating.
         """
-        return self.decoder(target, self.encoder(source, source_mask), target_mask, memory_mask, causal=causal)
+        memory = self.encoder(source, source_mask, key_mask=source_key_mask)
+        key_masks = {"key_mask": target_key_mask, "memory_key_mask": source_key_mask}
+        return self.decoder(target, memory, target_mask, memory_mask, **key_masks, causal=causal)
 
     @classmethod
     def from_torch(cls, theirs: nn.Transformer) -> Self:

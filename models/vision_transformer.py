@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from circuits import CircuitError, circuit, kernel_of, rearrange, reduce, repeat
 
+from .encoder_layer import EncoderLayer
 from .parts.hooks import is_hooked
 from .parts.sizes import refuse_sizes_below_one
-from .transformer import EncoderLayer
 from .weights.files import savable
 from .weights.vision_conversions import VisionTransformerConversions, refuse_partial_patches
 from .weights.vision_settings import pair

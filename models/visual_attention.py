@@ -89,9 +89,9 @@ class VisualAttention(nn.Module):
 
     @circuit("b c i j, b c u v -> b c i j", fixed="c", optional={"mask": "b i' j' u' v'"})
     def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the attention output of the target's windows as an image of the target's size, `b c i j`.
+        """Return the attention output as an image, `b c i j`; in a bool mask True means *may attend*.
 
-        In a bool `mask` True means *may attend*.
+        It has the target's size: each window of the target attends to the windows of the source.
 
         Args:
             target: The images from which the queries are computed, `b c i j`.

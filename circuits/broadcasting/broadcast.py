@@ -105,7 +105,11 @@ def _lift(
         raise CircuitError(f"broadcast: randomness must be 'error', 'different' or 'same', not {randomness!r}")
     run = LiftedCircuit(circuit, plan, chunk_size, randomness)
     options = Options.of(
-        lifted_optional(circuit, text, optional), fixed_sizes(circuit, owner), circuit.dtypes, circuit.multiples
+        lifted_optional(circuit, text, optional),
+        fixed_sizes(circuit, owner),
+        circuit.dtypes,
+        circuit.multiples,
+        circuit.hints,
     )
     if isinstance(f, nn.Module):
         return _lift_module(f, run, options, where, (text, optional, chunk_size, randomness))

@@ -70,6 +70,7 @@ def circuit(
     fixed: str | Mapping[str, str | int] | None = None,
     dtypes: Mapping[str, torch.dtype] | None = None,
     multiples: Mapping[str, int] | None = None,
+    hints: Mapping[str, str] | None = None,
 ) -> Decorator:
     """Decorator: check the inputs and outputs of a function, method or module against a signature on every call.
 
@@ -87,6 +88,7 @@ def circuit(
         dtypes: The dtype that a tensor must have, by the name of its parameter; other tensors may have any dtype.
         multiples: For an axis, the number that its size must be a multiple of. Of a group with several unknown axes,
             the product must be a multiple of the product of their numbers.
+        hints: A line that the message adds where a tensor does not fit, by the name of its parameter.
 
     Returns:
         A decorator for a function, a method, or an instance of `nn.Module`. A decorated function has the same
@@ -109,7 +111,7 @@ def circuit(
     >>> scores.circuit.signature
     Signature.parse('y k, x k -> y x')
     """
-    options = Options.of(optional, fixed, dtypes, multiples)
+    options = Options.of(optional, fixed, dtypes, multiples, hints)
     frame = sys._getframe(1)
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

@@ -43,6 +43,7 @@ class Circuit:
         fixed: For each fixed axis, the attribute that holds its size, or the size itself.
         dtypes: The dtype that a tensor must have, by the name of its parameter.
         multiples: For each axis whose size must be a multiple of a number, that number.
+        hints: What the message adds where a tensor does not fit, by the name of its parameter.
         parameters: All parameters that a call can pass by position, `self` left out.
         definition: The function that was decorated.
         owner: The name of the first parameter of a method, such as `"self"` or `"cls"`, or `""` for a plain function.
@@ -61,6 +62,7 @@ class Circuit:
     fixed: Mapping[str, str | int]
     dtypes: Mapping[str, torch.dtype]
     multiples: Mapping[str, int]
+    hints: Mapping[str, str]
     parameters: tuple[str, ...]
     definition: Callable[..., Any]
     owner: str
@@ -87,6 +89,7 @@ class Options:
     fixed: Items = ()
     dtypes: Items = ()
     multiples: Items = ()
+    hints: Items = ()
 
     @classmethod
     def of(
@@ -95,6 +98,7 @@ class Options:
         fixed: str | Mapping[str, str | int] | None,
         dtypes: Mapping[str, torch.dtype] | None,
         multiples: Mapping[str, int] | None,
+        hints: Mapping[str, str] | None = None,
     ) -> Self:
         """Return the options for the arguments of `circuit`; `fixed="m k"` means `fixed={"m": "m", "k": "k"}`.
 
@@ -106,7 +110,7 @@ class Options:
         """
         if isinstance(fixed, str):
             fixed = {axis: normalized(axis) for axis in fixed.replace(",", " ").split()}
-        given = {"optional": optional, "fixed": fixed, "dtypes": dtypes, "multiples": multiples}
+        given = {"optional": optional, "fixed": fixed, "dtypes": dtypes, "multiples": multiples, "hints": hints}
         return cls(**{name: _items(name, each) for name, each in given.items()})
 
 
@@ -115,6 +119,6 @@ def _items(option: str, given: Any) -> Items:
     if given is None:
         return ()
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        names = "a parameter" if option in ("optional", "dtypes") else "an axis"
+        names = "a parameter" if option in ("optional", "dtypes", "hints") else "an axis"
         raise SignatureError(f"{option}={given!r:.60}: expected a mapping from the name of {names}")
     return tuple([(normalized(name), plain_size(by)) for name, by in given.items()])

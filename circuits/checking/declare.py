@@ -56,6 +56,7 @@ def declare(
         fixed=dict(options.fixed),
         dtypes=dtypes,
         multiples=dict(options.multiples),
+        hints=dict(options.hints),
         parameters=tuple(each.name for each in parameters if each.kind in POSITIONAL),
         definition=function,
         owner=owner,

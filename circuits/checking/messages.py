@@ -46,6 +46,7 @@ def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list
             binding.bind(rows[-1])
         binding.solve_all()
     if footer or has_mismatch(rows):
+        footer += _hints(circuit, rows)
         raise ShapeError(f"{circuit.title}\n{table(rows)}{footer}  declared at {circuit.where}")
 
 
@@ -57,6 +58,15 @@ def miscount(circuit: Circuit, given: tuple[Any, ...]) -> None:
     were = "was" if len(given) == 1 else "were"
     count = f"{_count_tensors(len(given))} {were} passed, but the signature has {len(circuit.inputs)}"
     raise ShapeError(f"{circuit.title}\n{table(rows)}  {count}\n  declared at {circuit.where}")
+
+
+def _hints(circuit: Circuit, rows: list[Row]) -> str:
+    """Return the hints for the tensors that do not fit, a line for each."""
+    text = ""
+    for row in rows:
+        if len(row.mismatches) > 0 and row.slot.name in circuit.hints:
+            text += f"  {row.slot.name}: {circuit.hints[row.slot.name]}\n"
+    return text
 
 
 def _bind_fixed(binding: Binding, circuit: Circuit, owner: Any) -> str:

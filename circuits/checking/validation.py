@@ -20,6 +20,7 @@ def validate(circuit: Circuit) -> None:
     optional_names = (name for axes in circuit.optional.values() for term in axes for name in term.names)
     axes = tuple(dict.fromkeys((*signature.names, *optional_names)))
     refuse_unknown("dtypes", circuit.dtypes, tensors, f"a tensor of {circuit.name}")
+    refuse_unknown("hints", circuit.hints, tensors, f"a tensor of {circuit.name}")
     _refuse_attributes_without_owner(circuit)
     refuse_unknown("fixed", circuit.fixed, axes, f"an axis of {signature}")
     refuse_unknown("multiples", circuit.multiples, axes, f"an axis of {signature}")
@@ -27,6 +28,7 @@ def validate(circuit: Circuit) -> None:
         "fixed", circuit.fixed, lambda by: isinstance(by, str) or _is_size(by), "an attribute's name or a size"
     )
     _refuse_values("dtypes", circuit.dtypes, lambda dtype: isinstance(dtype, torch.dtype), "a torch.dtype")
+    _refuse_values("hints", circuit.hints, lambda text: isinstance(text, str), "a text")
     _refuse_values("multiples", circuit.multiples, lambda of: _is_size(of) and of > 0, "a positive int")
     _refuse_fixed_without_multiple(circuit)
     _refuse_unsolvable_arithmetic(circuit)

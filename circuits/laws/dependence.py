@@ -68,7 +68,8 @@ def causal(
 ) -> None:
     """Index i of an axis of the output depends only on the indexes up to i of an axis of the inputs: no look-ahead.
 
-    It must depend on the first and on the last allowed index, so that a mask shifted in either direction is detected.
+    It must depend on the first and on the last allowed index, so that a mask shifted in either direction is detected;
+    not where an optional bool tensor is passed, which may hide them.
 
     Args:
         f: A circuit.
@@ -103,18 +104,19 @@ def _check_dependence(
     """Check how all outputs depend on all inputs, without and with the optional tensors.
 
     `rule` describes the allowed indexes in messages. With `edges`, an index must depend on the first and on the last
-    allowed index.
+    allowed index, unless an optional tensor is bool: a random mask may hide both.
     """
     measured = False
     for optional in subject.none_and_all():
         tensors = subject.tensors(optional)
+        hides = any(tensors[name].dtype == torch.bool for name in optional)
         with torch.no_grad():
             outputs = subject(tensors)
         for number, (slot, output) in enumerate(zip(output_slots(subject, len(outputs)), outputs, strict=True)):
             for level, dim in enumerate(axis_dims(subject, slot.axes, axis, output)):
                 measures = _measure(subject, tensors, _Output(number, dim), source, level)
                 measured |= bool(measures)
-                _assert_allowed(subject, (slot.name, axis), source, measures, allowed, rule, edges)
+                _assert_allowed(subject, (slot.name, axis), source, measures, allowed, rule, edges and not hides)
     if not measured:
         raise DoesNotApply(
             f"laws.{subject.law}: no input of {subject.circuit.title} has the axis {source}, or no output has {axis}"

@@ -14,14 +14,25 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import einsum, repeat
 
-from .masks import band, clear_unseen, combine, is_bool, masked_out, reach, refuse_window_and_start
+from .eager import is_eager
+from .masks import (
+    band,
+    clear_unseen,
+    combine,
+    is_bool,
+    masked_out,
+    reach,
+    refuse_shared_by_heads,
+    refuse_window_and_start,
+    with_key_mask,
+)
 
 MAX_UNFUSED_KEYS = 512
 """The largest number of keys for which training in bfloat16 on CPU is faster with the attention weights stored."""
@@ -34,6 +45,7 @@ def _fused_attention(
     value: Tensor,
     mask: Tensor | None = None,
     *,
+    key_mask: Tensor | None = None,
     causal: bool = False,
     window: int | None = None,
     start: int = 0,
@@ -43,6 +55,8 @@ def _fused_attention(
 
     With `enable_gqa` axis -3 of the keys and values divides that of the queries, as in torch's operator.
     """
+    if key_mask is not None:
+        mask = _with_key_mask(mask, key_mask, key, enable_gqa)
     lead = query.shape[:-3]
     missing = 4 - query.ndim if query.ndim < 4 and _outside_transforms(query, key, value, mask) else 0
     if query.ndim > 4:
@@ -64,6 +78,18 @@ def _fused_attention(
     if len(lead) > 1:
         return output.unflatten(0, lead)
     return output.flatten(0, missing) if missing else output
+
+
+def _with_key_mask(mask: Tensor | None, key_mask: Tensor, key: Tensor, enable_gqa: bool) -> Tensor | None:
+    """Return the mask combined with the key mask; alone, the key mask keeps size 1 for the queries and the heads."""
+    if not enable_gqa:
+        refuse_shared_by_heads(key_mask, key)
+    return with_key_mask(None if mask is None else _once(mask), key_mask, 2 if enable_gqa else 1)
+
+
+def _once(mask: Tensor) -> Tensor:
+    """Return one copy of a bool mask that is repeated over the heads; it is enough, as no gradient is needed."""
+    return mask[..., :1, :, :] if mask.ndim > 2 and mask.stride(-3) == 0 and is_bool(mask) else mask
 
 
 def _attend_to_seen(
@@ -139,16 +165,8 @@ def _within_reach(
 
 
 def _can_read(*tensors: Tensor) -> bool:
-    """Return whether a call may depend on the numbers in these tensors: on a CPU, where that costs little, and eagerly.
-
-    A call that is compiled, mapped or recorded takes the same steps for all numbers.
-    """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
-    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
-        return False
-    plain = all(type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" for each in tensors)
-    return plain and not any(functorch.is_functorch_wrapped_tensor(each) for each in tensors)
+    """Return whether a call may depend on the numbers in these tensors: on a CPU, where reading costs little."""
+    return all(each.device.type == "cpu" for each in tensors) and is_eager(*tensors)
 
 
 def _all_finite(*tensors: Tensor) -> bool:
@@ -165,9 +183,7 @@ def _combined_mask(
     positions = None if latest else band(y, x, causal=causal, window=window, start=start, device=query.device)
     if mask is None:
         return positions
-    mask = mask if is_bool(mask) else mask.to(query.dtype)
-    if mask.ndim > 2 and mask.stride(-3) == 0 and is_bool(mask):
-        mask = mask[..., :1, :, :]  # repeated over the heads: one copy is enough, as a bool mask needs no gradient
+    mask = _once(mask) if is_bool(mask) else mask.to(query.dtype)
     return mask if positions is None else combine(mask, positions)
 
 

@@ -10,9 +10,13 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from circuits import CircuitError, circuit
+
+from .eager import is_eager
+from .masks import padding_before
 
 
 @circuit("... v -> ...")
@@ -52,8 +56,9 @@ def choose(
 def extend(
     tokens: Tensor,
     count: int,
-    step: Callable[[Tensor], Tensor],
+    step: Callable[[Tensor, Tensor | None], Tensor],
     *,
+    key_mask: Tensor | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
@@ -64,8 +69,10 @@ def extend(
     Args:
         tokens: The prompt, long integers of axes `... x`.
         count: Number of tokens to generate.
-        step: Function from the tokens that were not passed to it before, `... n`, to the logits of the token that
-            follows them, `... v`.
+        step: Function of the tokens that were not passed to it before, `... n`, and of the key mask of all tokens so
+            far, `... x`, or None if all are real; it returns the logits of the token that follows, `... v`.
+        key_mask: Bool, `... x`: False for padding in the prompt. `step` gets the tokens of each row moved to the right,
+            behind its padding; the generated ones follow the prompt as it was given.
         temperature: As in `choose`.
         top_k: As in `choose`.
         generator: As in `choose`.
@@ -73,23 +80,46 @@ def extend(
             when all sequences have generated it.
 
     Raises:
-        CircuitError: if the prompt is empty, `count` is below 0, or `choose` raises one.
+        CircuitError: if a prompt is empty, `count` is below 0, or `choose` raises one.
 
-    >>> extend(torch.tensor([[3, 1]]), 3, lambda tokens: torch.eye(5)[(tokens[..., -1] + 1) % 5])
+    >>> extend(torch.tensor([[3, 1]]), 3, lambda tokens, _: torch.eye(5)[(tokens[..., -1] + 1) % 5])
     tensor([[3, 1, 2, 3, 4]])
     """
     refuse_prompt_and_count(tokens, count)
     new, parts, ended = tokens, [tokens], torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
+    if key_mask is not None:
+        new, key_mask = align_right(tokens, key_mask)
     for _ in range(count):
-        token = choose(step(new), temperature=temperature, top_k=top_k, generator=generator)
+        token = choose(step(new, key_mask), temperature=temperature, top_k=top_k, generator=generator)
         if stop is not None:
             token = token.masked_fill(ended, stop)
             ended = token == stop
         new = token[..., None]
         parts.append(new)
+        key_mask = None if key_mask is None else F.pad(key_mask, (0, 1), value=True)
         if stop is not None and ended.all():
             break
     return torch.cat(parts, -1)
+
+
+def align_right(tokens: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the tokens and their key mask, both `... x`, each row rotated so that its last real token is at the end.
+
+    Raises:
+        CircuitError: if a row has no real token; that is not noticed where the call is compiled or recorded.
+
+    >>> tokens, real = torch.tensor([[7, 8, 0], [0, 9, 6]]), torch.tensor([[True, True, False], [False, True, True]])
+    >>> align_right(tokens, real)[0]
+    tensor([[0, 7, 8],
+            [0, 9, 6]])
+    """
+    key_mask = key_mask.expand_as(tokens)
+    if is_eager(tokens, key_mask) and not key_mask.any(-1).all():
+        empty = (~key_mask.any(-1)).sum().item()
+        raise CircuitError(f"the key mask hides all tokens of {empty} prompts; begin with at least one token")
+    x = tokens.shape[-1]
+    place = torch.arange(x, device=tokens.device) - padding_before(key_mask.flip(-1))[..., None]
+    return tokens.gather(-1, place % x), key_mask.gather(-1, place % x)
 
 
 def refuse_sampling(v: int, temperature: float | None, top_k: int | None) -> None:

@@ -1,7 +1,8 @@
 """Attention masks: the band implied by positions, the combination of masks, and a softmax over masked scores.
 
 A mask is bool (True means *may attend*) or floating (added to the scores; -inf masks a key out). Scores have the form
-of a floating mask, so `combine(score, mask)` applies a mask to scores.
+of a floating mask, so `combine(score, mask)` applies a mask to scores. A mask of two axes is `y x`. A key mask,
+`... x`, is for padding: True for the keys that any query may attend to.
 
 A key is unseen if no query may attend to it. Its weights are zero, and 0 times NaN is NaN, in the output and in the
 gradients: unseen keys with their values, and queries that may attend to no key, are therefore replaced by zeros.
@@ -10,6 +11,7 @@ maps `Lk` and `Lv` NaN, as in nn.Linear.
 """
 
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,13 +74,80 @@ def refuse_window_and_start(window: int | None, start: int) -> None:
         raise CircuitError(f"start, the first query's position, is {start}; it may be 0, the first key's, or more")
 
 
-def refuse_other_length(name: str, x: int, **masks: Tensor | None) -> None:
-    """Raise ShapeError, with the caller's `name`, unless every mask's last axis has size x, the length of the cache."""
+KEY_MASK = {"key_mask": torch.bool}
+"""The dtype of a key mask, by its name, as `circuit` takes it."""
+
+KEY_MASK_HINT = {"key_mask": "True is a real vector, False is padding; of ones and zeros: key_mask.bool()"}
+"""What the error adds where a key mask does not fit."""
+
+MASK_HINT = "a mask of two axes is `y x`, shared by the batch; for padding, `... x`, there is the argument {}"
+"""What the error adds where a mask does not fit, with the name of the argument for padding."""
+
+CALL_HINT = (
+    "layer(query, key, value) of nn.MultiheadAttention is layer(target, source) here: keys and values have one source"
+)
+"""What the error adds where the third argument, a mask here, may be meant as a value."""
+
+
+def refuse_wrong_masks(layer: Any, source: Tensor, length: int, **masks: Tensor | None) -> None:
+    """Raise an error, with the name of the layer's class, for a mask of another length, or a source passed as a mask.
+
+    Args:
+        layer: The layer that is called.
+        source: The source vectors of this call, `... x m`.
+        length: The number of vectors that a cache has of earlier calls, otherwise 0.
+        **masks: The masks, whose last axis has size `length` + x.
+
+    Raises:
+        CircuitError: if a mask is `source` itself.
+        ShapeError: if the last axis of a mask has another size.
+    """
+    x, name = length + source.shape[-2], f"{type(layer).__name__}.forward"
     for argument, mask in masks.items():
-        if mask is not None and mask.shape[-1] != x:
+        if mask is None:
+            continue
+        if mask is source:
+            raise CircuitError(f"{name}: {argument} is the source itself; {CALL_HINT}")
+        if mask.shape[-1] != x:
+            has = f"with those of this call the cache has {x}" if length else f"there are {x}"
             raise ShapeError(
-                f"{name}: {argument} is for {mask.shape[-1]} source vectors; with those of this call the cache has {x}"
+                f"{name}: {argument} is for {mask.shape[-1]} source vectors; {has}\n  {MASK_HINT.format('key_mask')}\n"
+                f"  {CALL_HINT}"
             )
+
+
+def with_key_mask(mask: Tensor | None, key_mask: Tensor | None, axes: int) -> Tensor | None:
+    """Return the mask combined with a key mask `... x`, the same along `axes` axes before x: queries, or heads too.
+
+    Without a mask the result has size 1 along these axes. None if neither is given.
+
+    >>> with_key_mask(None, torch.tensor([[True, False], [True, True]]), 1).shape
+    torch.Size([2, 1, 2])
+    """
+    if key_mask is None:
+        return mask
+    keys = key_mask[(..., *(None,) * axes, slice(None))]
+    return keys if mask is None else combine(mask, keys)
+
+
+def refuse_shared_by_heads(key_mask: Tensor | None, key: Tensor) -> None:
+    """Raise CircuitError for a key mask `b x` of keys `b h x k`, whose batch would be taken for the heads."""
+    if key_mask is None or key_mask.ndim in (1, key.ndim - 1) or key_mask.shape[-2] == 1:
+        return
+    shapes = " and ".join(" ".join(f"{size}" for size in each.shape) for each in (key_mask, key))
+    raise CircuitError(
+        f"attention: key_mask and key have the axes {shapes}; a key mask has those of the keys without the last, and 1"
+        " where it is the same for all: key_mask[:, None] for keys with heads"
+    )
+
+
+def padding_before(key_mask: Tensor) -> Tensor:
+    """Return the number of False before the first True, `...`, as long; 0 where there is no True.
+
+    >>> padding_before(torch.tensor([[False, False, True], [True, False, True]]))
+    tensor([2, 0])
+    """
+    return key_mask.long().argmax(-1)
 
 
 def combine(mask: Tensor, other: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Position encodings: sinusoidal or learned vectors that are added to the input, and rotary embeddings (RoPE).
 
-Every encoding takes `start`, the position of the first vector, so that a sequence may be processed in pieces. The
-angles of sinusoidal and rotary encodings are computed on every call, in float32, or float64 for float64 inputs
-(bfloat16 cannot represent 257). No table is stored, so they have no maximal length and no buffer to initialize.
+Every encoding takes `start`, the position of the first vector, so that a sequence may be processed in pieces. Those
+that are added take `padding`, the number of vectors of padding before each sequence, so that its first real vector is
+at position 0; rotary scores depend on distances alone. The angles of sinusoidal and rotary encodings are computed on
+every call, in float32, or float64 for float64 inputs (bfloat16 cannot represent 257). No table is stored, so they have
+no maximal length and no buffer to initialize.
 
 Source: Vaswani et al. 2017, section 3.5, for sinusoidal encodings; Gehring et al. 2017 for learned ones; Su et al.
 2021, RoFormer, for rotary ones; Grattafiori et al. 2024, The Llama 3 Herd of Models, for their scaled frequencies.
@@ -12,6 +14,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import CircuitError, circuit
@@ -43,21 +46,23 @@ class SinusoidalPositions(nn.Module):
         refuse_sizes_below_one("SinusoidalPositions", m=m)
         self.m = m
 
-    @circuit("... x m -> ... x m", fixed="m")
-    def forward(self, input: Tensor, start: int = 0) -> Tensor:
+    @circuit("... x m -> ... x m", fixed="m", optional={"padding": "..."}, dtypes={"padding": torch.long})
+    def forward(self, input: Tensor, start: int = 0, padding: Tensor | None = None) -> Tensor:
         """Return each vector plus the sines and cosines of its position.
 
         Args:
             input: The vectors, `... x m`.
             start: Position of the first vector.
+            padding: If given, the number that is subtracted from the positions of each sequence, `...`; those below 0
+                become 0.
 
         Raises:
             ShapeError: if the width is not m.
             CircuitError: if `start` is below 0.
         """
-        angle = _angles(input, start, _frequencies(input, self.m, 10000.0))
+        angle = _angles(input, start, _frequencies(input, self.m, 10000.0), padding)
         waves = torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)
-        return input + waves[:, : self.m].to(input.dtype)
+        return input + waves[..., : self.m].to(input.dtype)
 
 
 @savable
@@ -92,13 +97,15 @@ class LearnedPositions(nn.Module):
         """Re-initialize the vectors."""
         nn.init.normal_(self.weight, std=0.02)
 
-    @circuit("... x m -> ... x m", fixed="m")
-    def forward(self, input: Tensor, start: int = 0) -> Tensor:
+    @circuit("... x m -> ... x m", fixed="m", optional={"padding": "..."}, dtypes={"padding": torch.long})
+    def forward(self, input: Tensor, start: int = 0, padding: Tensor | None = None) -> Tensor:
         """Return each vector plus the learned vector of its position.
 
         Args:
             input: The vectors, `... x m`.
             start: Position of the first vector.
+            padding: If given, the number that is subtracted from the positions of each sequence, `...`; those below 0
+                become 0.
 
         Raises:
             ShapeError: if the width is not m.
@@ -113,6 +120,8 @@ class LearnedPositions(nn.Module):
                     f' upper limit; give it a size up to {learned}, as in trace(model, sizes={{"x": {learned}}})'
                 )
             raise CircuitError(f"LearnedPositions: {length} vectors from position {start} on, {learned} learned")
+        if padding is not None:
+            return input + F.embedding(_positions(input, start, padding), self.weight)
         return input + self.weight[start : start + length]
 
     def extra_repr(self) -> str:
@@ -268,14 +277,22 @@ def _frequencies(like: Tensor, width: int, base: float) -> Tensor:
     return base ** (torch.arange(0, -width, -2, device=like.device, dtype=precise) / width)
 
 
-def _angles(input: Tensor, start: int, frequency: Tensor) -> Tensor:
+def _angles(input: Tensor, start: int, frequency: Tensor, padding: Tensor | None = None) -> Tensor:
     """Return the position of each vector (rows) times each frequency (columns).
 
     The product is elementwise, since autocast would compute an einsum in bfloat16.
     """
     _refuse_negative(start)
+    if padding is not None:
+        return _positions(input, start, padding)[..., None] * frequency
     position = torch.arange(start, start + input.shape[-2], device=input.device, dtype=frequency.dtype)
     return position[:, None] * frequency
+
+
+def _positions(input: Tensor, start: int, padding: Tensor) -> Tensor:
+    """Return the position of each vector, `... x`: counted from `start`, less the padding, and 0 for padding."""
+    position = torch.arange(start, start + input.shape[-2], device=input.device)
+    return (position - padding[..., None]).clamp(min=0)
 
 
 def _refuse_odd(name: str, **widths: int) -> None:

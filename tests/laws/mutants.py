@@ -15,11 +15,11 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 FILES = (
-    "attention", "conv_attention", "convolution", "language_model", "layers", "mlp", "parts/cache",
-    "parts/convolution_base", "parts/convolution_kinds", "parts/convolve", "parts/fused_attention", "parts/generation",
-    "parts/linear", "parts/masks", "parts/memory_layout", "parts/pooling", "parts/positions", "parts/space",
-    "resnet", "sequence_to_sequence", "signals", "transformer", "transformer_layers", "unet", "vision_transformer",
-    "visual_attention",
+    "attention", "conv_attention", "convolution", "decoder_layer", "encoder_layer", "language_model", "layers", "mlp",
+    "parts/cache", "parts/convolution_base", "parts/convolution_kinds", "parts/convolve", "parts/fused_attention",
+    "parts/generation", "parts/linear", "parts/masks", "parts/memory_layout", "parts/pooling", "parts/positions",
+    "parts/space", "resnet", "scaled_dot_product", "sequence_to_sequence", "signals", "transformer",
+    "transformer_stacks", "unet", "vision_transformer", "visual_attention",
 )  # fmt: skip
 """The modules of `models` that are changed."""
 

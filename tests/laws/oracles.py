@@ -117,20 +117,45 @@ def weights(
     return softmax(masked(score.masked_fill(hidden, -math.inf), mask))
 
 
+def with_keys(mask: Tensor | None, key_mask: Tensor | None, y: int) -> Tensor | None:
+    """A mask combined with a key mask, row by row."""
+    if key_mask is None:
+        return mask
+    every = torch.stack([key_mask] * y, -2)
+    if mask is None:
+        return every
+    return mask & every if mask.dtype == torch.bool else torch.where(every, mask, -math.inf)
+
+
 def mixed(weight: Tensor, value: Tensor) -> Tensor:
     """The weighted sums of the values."""
     return (weight[..., None] * value[..., None, :, :]).sum(-2)
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0, **options: Any
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    key_mask: Tensor | None = None,
+    dropout: float = 0.0,
+    **options: Any,
 ) -> Tensor:
     """Attention, Figure 20."""
+    mask = with_keys(mask, key_mask, query.shape[-2])
     return mixed(dropped_out(weights(query, key, mask, **options), dropout), value)
 
 
 def grouped_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0, **options: Any
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    key_mask: Tensor | None = None,
+    dropout: float = 0.0,
+    **options: Any,
 ) -> Tensor:
     """Attention head by head, each with the keys and values of its group."""
     shared = query.shape[-3] // key.shape[-3]
@@ -139,7 +164,7 @@ def grouped_attention(
         weights(
             query[..., head, :, :],
             key[..., head // shared, :, :],
-            None if mask is None else mask[..., head, :, :],
+            with_keys(None if mask is None else mask[..., head, :, :], key_mask, query.shape[-2]),
             **options,
         )
         for head in heads
@@ -196,6 +221,7 @@ def attend(
     mask: Tensor | None = None,
     *,
     head_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
     causal: bool = False,
     start: int = 0,
     config: LayerConfig = PLAIN,
@@ -207,7 +233,7 @@ def attend(
         zero = torch.zeros((*query.shape[:-1], keys.shape[-2]), dtype=query.dtype)
         every = masked(masked(zero, every), head_mask)
     options: dict[str, Any] = {"causal": causal, "window": config.window, "start": start, "dropout": config.dropout}
-    found = grouped_attention(query, keys, values, every, **options)
+    found = grouped_attention(query, keys, values, every, key_mask=key_mask, **options)
     return linear(module.Lo, torch.cat(list(found.unbind(-3)), -1))
 
 
@@ -311,16 +337,23 @@ def decoder_layer(
     mask: Tensor | None = None,
     memory_mask: Tensor | None = None,
     *,
+    key_mask: Tensor | None = None,
+    memory_key_mask: Tensor | None = None,
     causal: bool = True,
     config: LayerConfig = PLAIN,
 ) -> Tensor:
     """Three sublayers with norms before or after them; cross-attention has no window and no rotary positions."""
     plain = replace(config, window=None, base=None)
     boxes = (
-        (module.attention_norm, lambda x: multi_head(module.attention, x, x, mask, causal=causal, config=config)),
+        (
+            module.attention_norm,
+            lambda x: multi_head(module.attention, x, x, mask, key_mask=key_mask, causal=causal, config=config),
+        ),
         (
             module.memory_attention_norm,
-            lambda x: multi_head(module.memory_attention, x, memory, memory_mask, config=plain),
+            lambda x: multi_head(
+                module.memory_attention, x, memory, memory_mask, key_mask=memory_key_mask, config=plain
+            ),
         ),
         (module.feed_forward_norm, lambda x: feed_forward(module.feed_forward, x, config=config)),
     )
@@ -328,11 +361,11 @@ def decoder_layer(
 
 
 def encoder(
-    module: Any, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, config: LayerConfig = PLAIN
+    module: Any, x: Tensor, mask: Tensor | None = None, *, config: LayerConfig = PLAIN, **options: Any
 ) -> Tensor:
     """Layer by layer, then the final norm."""
     for layer in module.layers:
-        x = encoder_layer(layer, x, mask, causal=causal, config=config)
+        x = encoder_layer(layer, x, mask, config=config, **options)
     return layer_normed(module.norm, x, config.eps) if config.final_norm else x
 
 
@@ -351,27 +384,45 @@ def transformer(
     target_mask: Tensor | None = None,
     memory_mask: Tensor | None = None,
     *,
+    source_key_mask: Tensor | None = None,
+    target_key_mask: Tensor | None = None,
     causal: bool = True,
     config: LayerConfig = PLAIN,
 ) -> Tensor:
     """The encoder and decoder of Vaswani et al., Figure 1, without embeddings."""
-    memory = encoder(module.encoder, source, source_mask, config=config)
-    return decoder(module.decoder, target, memory, target_mask, memory_mask, causal=causal, config=config)
+    memory = encoder(module.encoder, source, source_mask, key_mask=source_key_mask, config=config)
+    keys = {"key_mask": target_key_mask, "memory_key_mask": source_key_mask}
+    return decoder(module.decoder, target, memory, target_mask, memory_mask, **keys, causal=causal, config=config)
 
 
-def sinusoidal(x: Tensor, start: int = 0) -> Tensor:
+def places(x: Tensor, start: int, padding: Tensor | None) -> list[list[int]]:
+    """The position of each vector of each sequence, all leading axes flattened."""
+    before = [0] * (x[..., 0, 0].numel()) if padding is None else padding.expand(x.shape[:-2]).flatten().tolist()
+    return [[max(0, start + p - less) for p in range(x.shape[-2])] for less in before]
+
+
+def sinusoidal(x: Tensor, start: int = 0, padding: Tensor | None = None) -> Tensor:
     """The vectors plus sines and cosines of their positions, computed element by element."""
     m = x.shape[-1]
     rows = []
-    for p in range(start, start + x.shape[-2]):
+    for p in [p for sequence in places(x, start, padding) for p in sequence]:
         angles = [p / 10000 ** (2 * (i // 2) / m) for i in range(m)]
         rows.append([math.cos(angle) if i % 2 else math.sin(angle) for i, angle in enumerate(angles)])
-    return x + torch.tensor(rows, dtype=x.dtype)
+    return x + torch.tensor(rows, dtype=x.dtype).reshape(x.shape)
 
 
-def learned(module: Any, x: Tensor, start: int = 0) -> Tensor:
+def learned(module: Any, x: Tensor, start: int = 0, padding: Tensor | None = None) -> Tensor:
     """The vectors plus a learned vector for each position."""
-    return torch.stack([each + module.weight[start + p] for p, each in enumerate(x.unbind(-2))], -2)
+    rows = [module.weight[p] for sequence in places(x, start, padding) for p in sequence]
+    return x + torch.stack(rows).reshape(x.shape)
+
+
+def padding_before(key_mask: Tensor | None) -> Tensor | None:
+    """The number of False before the first True of each sequence; 0 if there is none."""
+    if key_mask is None:
+        return None
+    rows = key_mask.reshape(-1, key_mask.shape[-1]).tolist()
+    return torch.tensor([row.index(True) if True in row else 0 for row in rows]).reshape(key_mask.shape[:-1])
 
 
 def token_logits(module: Any, x: Tensor, tied: bool) -> Tensor:
@@ -379,12 +430,20 @@ def token_logits(module: Any, x: Tensor, tied: bool) -> Tensor:
     return (x[..., None, :] * (module.embedding if tied else module.head).weight).sum(-1)
 
 
-def language_logits(module: Any, tokens: Tensor, *, config: LayerConfig = GPT, tied: bool = True) -> Tensor:
+def language_logits(
+    module: Any,
+    tokens: Tensor,
+    *,
+    key_mask: Tensor | None = None,
+    config: LayerConfig = GPT,
+    tied: bool = True,
+) -> Tensor:
     """The logits of GPT-2, with learned or rotary positions."""
     x = module.embedding.weight[tokens]
-    x = dropped_out(learned(module.positions, x) if config.base is None else x, config.dropout)
+    placed = learned(module.positions, x, padding=padding_before(key_mask)) if config.base is None else x
+    x = dropped_out(placed, config.dropout)
     for layer in module.layers:
-        x = encoder_layer(layer, x, causal=True, config=config)
+        x = encoder_layer(layer, x, key_mask=key_mask, causal=True, config=config)
     return token_logits(module, layer_normed(module.norm, x, config.eps), tied)
 
 
@@ -393,23 +452,25 @@ def translated_logits(
     source: Tensor,
     target: Tensor,
     *,
+    source_key_mask: Tensor | None = None,
+    target_key_mask: Tensor | None = None,
     config: LayerConfig = PLAIN,
     padding: int | None = None,
     tied: bool = True,
 ) -> Tensor:
     """The logits of the model of Vaswani et al., with scaled embeddings and masked padding."""
 
-    def embedded(tokens: Tensor) -> Tensor:
+    def embedded(tokens: Tensor, real: Tensor | None) -> Tensor:
         """The scaled embeddings with sinusoidal positions."""
-        vectors = module.embedding.weight[tokens]
-        return dropped_out(sinusoidal(vectors * math.sqrt(vectors.shape[-1])), config.dropout)
+        vectors = module.embedding.weight[tokens] * math.sqrt(module.embedding.weight.shape[-1])
+        return dropped_out(sinusoidal(vectors, padding=padding_before(real)), config.dropout)
 
-    def mask(y: int) -> Tensor | None:
-        """A mask that is False at padding, for y queries."""
-        return None if padding is None else torch.stack([source != padding] * y, -2)
-
-    memory = encoder(module.transformer.encoder, embedded(source), mask(source.shape[-1]), config=config)
-    x = decoder(module.transformer.decoder, embedded(target), memory, None, mask(target.shape[-1]), config=config)
+    real = source_key_mask
+    if padding is not None:
+        real = source != padding if real is None else (source != padding) & real
+    memory = encoder(module.transformer.encoder, embedded(source, real), key_mask=real, config=config)
+    keys = {"key_mask": target_key_mask, "memory_key_mask": real}
+    x = decoder(module.transformer.decoder, embedded(target, target_key_mask), memory, **keys, config=config)
     return token_logits(module, x, tied)
 
 

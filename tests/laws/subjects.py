@@ -6,7 +6,7 @@ Most options differ from the defaults, so that an option that is not passed on i
 entries; test_mutants checks whether the entries detect changes of the source.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -79,7 +79,7 @@ class Entry:
 
 def with_softmax(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the reference of `probabilities`: the softmax of `logits`."""
-    return lambda module, *inputs: oracles.softmax(logits(module, *inputs))
+    return lambda module, *inputs, **options: oracles.softmax(logits(module, *inputs, **options))
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,28 @@ class StepByStepTruncated(Wrapper):
         return torch.cat(outputs, -2)
 
 
-def generated(module: Any, tokens: Tensor, count: int, *, config: LayerConfig = GPT, **choice: Any) -> Tensor:
-    """Return the tokens that a language model generates, by its reference."""
-    return oracles.extended(tokens, count, partial(oracles.language_logits, module, config=config), **choice)
+def padded_somewhere(shape: Sequence[int]) -> Tensor:
+    """Return a random key mask of texts with padding before and after them, each with a token at least."""
+    places = torch.rand(*shape[:-1], 2).mul(shape[-1]).long().sort(-1).values
+    return (torch.arange(shape[-1]) >= places[..., :1]) & (torch.arange(shape[-1]) <= places[..., 1:])
+
+
+def generated(
+    module: Any,
+    tokens: Tensor,
+    count: int,
+    *,
+    key_mask: Tensor | None = None,
+    config: LayerConfig = GPT,
+    **choice: Any,
+) -> Tensor:
+    """Return the tokens that a language model generates, by its reference; with a key mask each text by itself."""
+    logits = partial(oracles.language_logits, module, config=config)
+    if key_mask is None:
+        return oracles.extended(tokens, count, logits, **choice)
+    rows = zip(tokens.flatten(0, -2), key_mask.expand_as(tokens).flatten(0, -2), strict=True)
+    new = [oracles.extended(row[real], count, logits, **choice)[-count:] for row, real in rows]
+    return torch.cat((tokens, torch.stack(new).reshape(*tokens.shape[:-1], count)), -1)
 
 
 def translated(
@@ -209,6 +228,7 @@ def translated(
     target: Tensor,
     count: int,
     *,
+    source_key_mask: Tensor | None = None,
     config: LayerConfig = PLAIN,
     padding: int | None = None,
     **choice: Any,
@@ -217,7 +237,8 @@ def translated(
 
     def logits(grown: Tensor) -> Tensor:
         """Return the logits for the target tokens generated so far."""
-        return oracles.translated_logits(module, source, grown, config=config, padding=padding)
+        keys = {"source_key_mask": source_key_mask}
+        return oracles.translated_logits(module, source, grown, **keys, config=config, padding=padding)
 
     return oracles.extended(target, count, logits, **choice)
 
@@ -299,7 +320,7 @@ CIRCUITS: dict[str, Entry] = {
             claims.inputs_unchanged,
             bfloat16_kernel,
         ),
-        optional="mask",
+        optional="mask key_mask",
     ),
     "attention, bool mask": Entry(lambda: attention.attention, oracles.attention, (bfloat16_kernel,), inputs=BOOL),
     "attention, all sizes 1": Entry(
@@ -375,7 +396,7 @@ CIRCUITS: dict[str, Entry] = {
         lambda: attention.grouped_attention,
         oracles.grouped_attention,
         (partial(equivariant, axis="x"), bfloat16_kernel),
-        optional="mask",
+        optional="mask key_mask",
     ),
     "grouped attention, many axes": Entry(
         lambda: attention.grouped_attention, oracles.grouped_attention, sizes={"...": (2, 3)}, options={"causal": True}
@@ -390,7 +411,7 @@ CIRCUITS: dict[str, Entry] = {
         of(mha),
         oracles.multi_head,
         (partial(equivariant, axis="y"), partial(equivariant, axis="x")),
-        optional="mask head_mask",
+        optional="mask head_mask key_mask",
     ),
     "multi-head, groups, bool masks": Entry(
         of(mha, groups=2, dropout=0.4), oracles.multi_head, inputs={"mask": torch.bool, "head_mask": torch.bool}
@@ -421,7 +442,7 @@ CIRCUITS: dict[str, Entry] = {
         method(rotary_attention, "recall"),
         partial(oracles.attend, config=ROTARY_WINDOW),
         options={"start": 2, "causal": True},
-        optional="mask head_mask",
+        optional="mask head_mask key_mask",
     ),
     "steps": Entry(
         lambda: StepByStep(mha(groups=2, rotary=rotary(), window=4)),
@@ -453,7 +474,7 @@ CIRCUITS: dict[str, Entry] = {
         oracles.encoder_layer,
         (partial(equivariant, axis="x"),),
         inputs=BOOL,
-        optional="mask head_mask source",
+        optional="mask head_mask key_mask source",
     ),
     "encoder layer, norm first": Entry(
         of(rotary_layer, norm_first=True, dropout=0.4),
@@ -485,7 +506,10 @@ CIRCUITS: dict[str, Entry] = {
         sizes={"x": 4},
     ),
     "encoder": Entry(
-        of(transformer.Encoder, **small, depth=2), oracles.encoder, (partial(equivariant, axis="x"),), optional="mask"
+        of(transformer.Encoder, **small, depth=2),
+        oracles.encoder,
+        (partial(equivariant, axis="x"),),
+        optional="mask key_mask",
     ),
     "encoder, no last norm": Entry(
         of(transformer.Encoder, **small, **other_options, depth=1, final_norm=False),
@@ -502,7 +526,7 @@ CIRCUITS: dict[str, Entry] = {
         of(transformer.DecoderLayer, **small),
         oracles.decoder_layer,
         (partial(laws.causal, axis="y"), partial(equivariant, axis="x")),
-        optional="mask memory_mask",
+        optional="mask memory_mask key_mask memory_key_mask",
     ),
     "decoder layer, norm first": Entry(
         of(transformer.DecoderLayer, **small, **other_options, dropout=0.4),
@@ -537,7 +561,7 @@ CIRCUITS: dict[str, Entry] = {
         of(transformer.Decoder, **small, depth=2),
         oracles.decoder,
         (partial(laws.causal, axis="y"),),
-        optional="mask memory_mask",
+        optional="mask memory_mask key_mask memory_key_mask",
     ),
     "decoder, no last norm": Entry(
         of(transformer.Decoder, **small, **other_options, depth=1, final_norm=False),
@@ -554,7 +578,7 @@ CIRCUITS: dict[str, Entry] = {
         of(models.Transformer, **small, encoder_depth=1, decoder_depth=2),
         oracles.transformer,
         (partial(laws.causal, axis="y"), partial(claims.initialized_uniform, uniform=glorot)),
-        optional="source_mask target_mask memory_mask",
+        optional="source_mask target_mask memory_mask source_key_mask target_key_mask",
     ),
     "transformer, norm first": Entry(
         of(models.Transformer, **small, **other_options, encoder_depth=2, decoder_depth=1, final_norm=False),
@@ -570,10 +594,13 @@ CIRCUITS: dict[str, Entry] = {
     ),
     "sinusoidal positions": Entry(
         of(positions.SinusoidalPositions, 5),
-        lambda module, x, start: oracles.sinusoidal(x, start),
+        lambda module, x, **options: oracles.sinusoidal(x, **options),
         options={"start": 3},
+        inputs={"padding": range(6)},
     ),
-    "learned positions": Entry(of(positions.LearnedPositions, 9, m=4), oracles.learned, options={"start": 2}),
+    "learned positions": Entry(
+        of(positions.LearnedPositions, 9, m=4), oracles.learned, options={"start": 2}, inputs={"padding": range(6)}
+    ),
     "rotary positions": Entry(
         of(positions.RotaryPositions, 4, base=50.0),
         partial(oracles.rotated, base=50.0),
@@ -629,21 +656,28 @@ CIRCUITS: dict[str, Entry] = {
         partial(generated, config=replace(GPT, window=4)),
         (claims.takes_integers,),
         sizes={"x": 3},
-        inputs=tokens,
+        inputs={**tokens, "key_mask": None},
         options={"count": 4},
     ),
     "language model, generating, learned": Entry(
         method(with_large_weights(of(models.LanguageModel, 7, **small, depth=1, learned_positions=9)), "generate"),
         partial(generated, config=replace(GPT, base=None)),
         sizes={"x": 3},
-        inputs=tokens,
+        inputs={**tokens, "key_mask": None},
         options={"count": 4},
+    ),
+    "language model, generating, padded": Entry(
+        method(with_large_weights(of(models.LanguageModel, 7, **small, depth=1, learned_positions=9)), "generate"),
+        partial(generated, config=replace(GPT, base=None)),
+        sizes={"x": 4},
+        inputs={**tokens, "key_mask": padded_somewhere},
+        options={"count": 3},
     ),
     "language model, stopping": Entry(
         method(with_large_weights(of(models.LanguageModel, 3, **small, depth=1)), "generate"),
         generated,
         sizes={"x": 2, "...": (5, 2)},
-        inputs={"tokens": range(3)},
+        inputs={"tokens": range(3), "key_mask": None},
         options={"count": 6, "stop": 1},
         without=STOPPING,
     ),
@@ -652,7 +686,7 @@ CIRCUITS: dict[str, Entry] = {
         generated,
         (claims.draws_from_generator,),
         sizes={"x": 2, "...": (5,)},
-        inputs=tokens,
+        inputs={**tokens, "key_mask": None},
         options={"count": 9, "temperature": 5.0, "top_k": 5},
         without=RANDOM,
         slow=True,
@@ -710,7 +744,7 @@ CIRCUITS: dict[str, Entry] = {
         partial(translated, padding=2),
         (claims.takes_integers,),
         sizes={"x": 5, "y": 2, "...": (12,)},
-        inputs=pair,
+        inputs={**pair, "target_key_mask": None},
         options={"count": 4},
     ),
     "sequence to sequence, stopping": Entry(
@@ -722,7 +756,7 @@ CIRCUITS: dict[str, Entry] = {
         ),
         partial(translated, config=OTHER_OPTIONS),
         sizes={"x": 5, "y": 2, "...": (12,)},
-        inputs={"source": range(3), "target": range(3)},
+        inputs={"source": range(3), "target": range(3), "target_key_mask": None},
         options={"count": 5, "stop": 1},
         without=STOPPING,
     ),
@@ -733,7 +767,7 @@ CIRCUITS: dict[str, Entry] = {
         translated,
         (claims.draws_from_generator,),
         sizes={"x": 5, "y": 2, "...": (12,)},
-        inputs=pair,
+        inputs={**pair, "target_key_mask": None},
         options={"count": 9, "temperature": 5.0, "top_k": 5},
         without=RANDOM,
         slow=True,
@@ -1268,6 +1302,7 @@ PARAMETERS = {
     "language model, dropout": 371,
     "language model, generating": 315,
     "language model, generating, learned": 425,
+    "language model, generating, padded": 425,
     "language model, stopping": 347,
     "language model, sampling": 371,
     "sequence to sequence": 934,

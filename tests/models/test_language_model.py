@@ -516,14 +516,14 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str, 
 def test_a_stopped_sequence_is_padded_with_the_stop_token() -> None:
     """`step` predicts the successor of the last token, so a sequence would continue after `stop` if not padded."""
     begun = torch.tensor([[1], [3], [0]])
-    grown = extend(begun, 9, lambda tokens: torch.eye(9)[(tokens[..., -1] + 1) % 9], stop=4)
+    grown = extend(begun, 9, lambda tokens, _: torch.eye(9)[(tokens[..., -1] + 1) % 9], stop=4)
     assert grown.tolist() == [[1, 2, 3, 4, 4], [3, 4, 4, 4, 4], [0, 1, 2, 3, 4]]
 
 
 def test_extend_passes_only_new_tokens_to_step() -> None:
     given = []
 
-    def step(tokens: Tensor) -> Tensor:
+    def step(tokens: Tensor, _: Tensor | None) -> Tensor:
         given.append(tokens.tolist())
         return torch.eye(5)[(tokens[..., -1] + 2) % 5]
 

@@ -1,0 +1,223 @@
+"""The layer of an encoder: attention and a feed-forward network, each with a residual connection and a norm.
+
+The norm follows the sum of the residual connection (post-norm), as in Vaswani et al., or precedes attention and
+feed-forward network (pre-norm, `norm_first`), as in most later models. Masks are as in `models.attention`: in a bool
+mask True means *may attend*, the opposite of torch's layers. `TransformerLayer` is what the decoder's layer shares.
+
+Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1, and section 5.4 for the places of dropout; Xiong et
+al. 2020, On Layer Normalization in the Transformer Architecture, for pre-norm; V. Abbott, Neural Circuit Diagrams, TMLR
+2024, section 3.2.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Self, TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from circuits import CircuitError, circuit
+
+from .attention import MultiHeadAttention
+from .layers import FeedForward
+from .parts.cache import KeyValueCache
+from .parts.masks import KEY_MASK, KEY_MASK_HINT, MASK_HINT
+from .parts.norms import norm_of_vectors
+from .parts.positions import RotaryPositions
+from .weights.files import savable
+from .weights.from_torch import copy_layer, layer_settings
+
+
+class LayerOptions(TypedDict):
+    """Keyword arguments of a layer that a model with many layers passes to each of them unchanged."""
+
+    bias: bool
+    dropout: float
+    eps: float
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+class TransformerLayer(nn.Module):
+    """The constructor of EncoderLayer and DecoderLayer, their feed-forward part, and their conversion from torch.
+
+    Args:
+        m, k, h, f, activation, norm_first, parallel, groups, rotary, window: As in EncoderLayer.
+        norm, feed_forward, bias, qkv_bias, dropout, eps, device, dtype: As in EncoderLayer.
+
+    Raises:
+        CircuitError: as in EncoderLayer.
+    """
+
+    parallel = False
+    """Also of layers that were pickled before there was this option."""
+
+    _has_memory: ClassVar[bool]
+    """Whether cross-attention to a memory follows the self-attention."""
+
+    _torch_names: ClassVar[Mapping[str, str]]
+    """The name of each submodule, with the name of the corresponding submodule in torch's layer."""
+
+    def __init__(
+        self,
+        m: int,
+        k: int,
+        h: int,
+        f: int,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        norm_first: bool = False,
+        parallel: bool = False,
+        groups: int | None = None,
+        rotary: RotaryPositions | None = None,
+        window: int | None = None,
+        norm: Callable[..., nn.Module] = nn.LayerNorm,
+        feed_forward: Callable[..., nn.Module] = FeedForward,
+        bias: bool = True,
+        qkv_bias: bool | None = None,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.m, self.h, self.norm_first, self.parallel, self.dropout = m, h, norm_first, parallel, dropout
+        if parallel and (self._has_memory or not norm_first):
+            raise CircuitError("parallel=True is for an EncoderLayer with norm_first=True")
+        norm = partial(norm_of_vectors, norm, m, eps, bias=bias, device=device, dtype=dtype)
+        options = {"bias": bias, "dropout": dropout, "device": device, "dtype": dtype}
+        attention = partial(MultiHeadAttention, m, k, h, groups=groups, qkv_bias=qkv_bias, **options)
+        self.attention, self.attention_norm = attention(rotary=rotary, window=window), norm()
+        if self._has_memory:
+            self.memory_attention, self.memory_attention_norm = attention(), norm()
+        self.feed_forward: nn.Module = feed_forward(m, f, activation, **options)
+        self.feed_forward_norm: nn.Module = norm()
+
+    def _drop(self, output: Tensor) -> Tensor:
+        """Apply dropout, in training, to the output of attention or of the feed-forward network."""
+        return F.dropout(output, self.dropout) if self.dropout and self.training else output
+
+    def _feed_forward(self, target: Tensor) -> Tensor:
+        """Return the layer's output: apply the feed-forward network with its residual connection and norm."""
+        if self.norm_first:
+            return target + self._drop(self.feed_forward(self.feed_forward_norm(target)))
+        return self.feed_forward_norm(target + self._drop(self.feed_forward(target)))
+
+    @classmethod
+    def _from_torch(cls, theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> Self:
+        """Return a copy of torch's layer; each submodule is copied from the one that `_torch_names` maps it to."""
+        settings: dict[str, Any] = layer_settings(theirs)
+        copy = cls(**settings)
+        copy_layer(theirs, copy, cls._torch_names)
+        return copy.train(theirs.training)
+
+
+@savable
+class EncoderLayer(TransformerLayer):
+    """Self-attention among x vectors, then a feed-forward network on each of them.
+
+    Weights are initialized as in MultiHeadAttention and FeedForward, norms as the identity.
+
+    Parameters: 4mhk + 2mf + 3hk + f + 6m; without bias 4mhk + 2mf + 2m. With groups=g, 4mhk becomes 2mhk + 2mgk, and
+    3hk becomes (h + 2g)k.
+
+    Args:
+        m: Width of the vectors (`d_model`, `embed_dim`, `hidden_size`).
+        k: Width of a head (`head_dim`).
+        h: Number of heads (`nhead`, `num_heads`).
+        f: Number of hidden units of the feed-forward network (`dim_feedforward`, `intermediate_size`).
+        activation: Called without arguments, returns the activation of the feed-forward network, as its class does.
+        norm_first: Whether norms precede attention and feed-forward network (pre-norm) or follow the sums (post-norm).
+        parallel: Whether attention and feed-forward network have the same input, as in GPT-NeoX; with `norm_first`.
+        groups: Number of heads of keys and values (`num_key_value_heads`), as in MultiHeadAttention.
+        rotary: Rotary position embeddings (RoPE), as in MultiHeadAttention.
+        window: Sliding window of the attention, as in MultiHeadAttention.
+        norm: Class of the norms: nn.LayerNorm or nn.RMSNorm, which has no bias.
+        feed_forward: Class of the feed-forward network: FeedForward or GatedFeedForward.
+        bias: Whether linear maps and norms have a bias.
+        qkv_bias: Whether the maps to queries, keys and values have a bias; as `bias` unless given.
+        dropout: In training, the probability that an attention weight, a hidden unit, or an entry in the output of
+            attention or feed-forward network is set to 0.
+        eps: Number that the norms add to the variance.
+        device, dtype: Those of the parameters.
+
+    Raises:
+        CircuitError: if a size is below 1, `groups` does not divide h, the width of `rotary` is not k, or an option is
+            not supported.
+
+    >>> EncoderLayer(m=128, k=16, h=8, f=512)(torch.rand(5, 20, 128)).shape
+    torch.Size([5, 20, 128])
+    """
+
+    _has_memory = False
+    _torch_names: ClassVar[Mapping[str, str]] = {
+        "attention": "self_attn",
+        "attention_norm": "norm1",
+        "feed_forward.L1": "linear1",
+        "feed_forward.L2": "linear2",
+        "feed_forward_norm": "norm2",
+    }
+
+    @circuit(
+        "... x m -> ... x m",
+        fixed="m h",
+        optional={"mask": "... x x'", "head_mask": "... h x x'", "key_mask": "... x'", "source": "... x'' m"},
+        dtypes=KEY_MASK,
+        hints={"mask": MASK_HINT.format("key_mask"), **KEY_MASK_HINT},
+    )
+    def forward(
+        self,
+        target: Tensor,
+        mask: Tensor | None = None,
+        *,
+        source: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return the layer's output `... x m`, for each target vector; in a bool mask True means *may attend*.
+
+        Args:
+            target: The vectors, `... x m`.
+            mask: Bool (True: may attend) or floating (added to the scores), `... x x'`, as in MultiHeadAttention. A
+                mask of two axes is always `x x'`, shared by the batch.
+            source: The vectors to attend to, `... x'' m`; `target` unless given. If the outputs of only a few vectors
+                are needed, pass those as `target` and all vectors as `source`.
+            head_mask: One such mask for each head, `... h x x'`.
+            key_mask: Bool, `... x'`: False for padding, to which no vector attends, as in MultiHeadAttention.
+            causal: Whether a vector may attend only to those at its own position and before.
+            cache: Keys and values of earlier calls, as in MultiHeadAttention.
+
+        Raises:
+            ShapeError: if axes have different sizes.
+            CircuitError: if a mask is neither bool nor floating, or if the cache cannot append the keys and values.
+        """
+        masks = {"mask": mask, "head_mask": head_mask, "key_mask": key_mask}
+        attend = partial(self.attention, **masks, causal=causal, cache=cache)
+        if source is not None:
+            source = source.expand(*target.shape[:-2], -1, -1)  # a source without batch axes is shared by the batch
+        if self.norm_first:
+            normed = self.attention_norm(target)
+            attended = self._drop(attend(normed, normed if source is None else self.attention_norm(source)))
+            if self.parallel:
+                return attended + self._feed_forward(target)
+            target = target + attended
+        else:
+            target = self.attention_norm(target + self._drop(attend(target, target if source is None else source)))
+        return self._feed_forward(target)
+
+    @classmethod
+    def from_torch(cls, theirs: nn.TransformerEncoderLayer) -> Self:
+        """Return a copy of torch's layer, with equal outputs.
+
+        The copy takes `... x m`, whatever `batch_first` is in `theirs`, and in its bool masks True means *may attend*.
+
+        Args:
+            theirs: The layer to copy; its dropout, device, dtype and training mode are copied too.
+
+        Raises:
+            CircuitError: if the layer has submodules or settings that are not supported here.
+        """
+        return cls._from_torch(theirs)
