@@ -30,6 +30,8 @@ from .weights.files import savable
 _KEY_MASKS = {"source_key_mask": "... x", "target_key_mask": "... y"}
 _DTYPES = {"source": torch.long, "target": torch.long, **dict.fromkeys(_KEY_MASKS, torch.bool)}
 
+_Caches = Sequence[DecoderCache]
+
 
 @savable
 class SequenceToSequence(nn.Module):
@@ -219,12 +221,7 @@ class SequenceToSequence(nn.Module):
         return self.transformer.encoder(self._embed(source, real), key_mask=real)
 
     def _decode(
-        self,
-        target: Tensor,
-        memory: Tensor,
-        real: Tensor | None,
-        key_mask: Tensor | None,
-        caches: Sequence[DecoderCache] = (),
+        self, target: Tensor, memory: Tensor, real: Tensor | None, key_mask: Tensor | None, caches: _Caches = ()
     ) -> Tensor:
         """Return the decoder's output for each target token; with caches, the tokens follow those of earlier calls."""
         vectors = self._embed(target, key_mask, caches[0].own.length if caches else 0)

@@ -21,7 +21,7 @@ from circuits import CircuitError, circuit
 
 from ..weights.files import savable
 from .rotation import LastWaves, is_eager, rotate
-from .sizes import is_whole, refuse_sizes_below_one
+from .sizes import refuse_negative_start, refuse_not_above_zero, refuse_odd, refuse_sizes_below_one
 
 
 @savable
@@ -111,7 +111,7 @@ class LearnedPositions(nn.Module):
             ShapeError: if the width is not m.
             CircuitError: if `start` is below 0, or `start` + x is above x_max.
         """
-        _refuse_negative(start)
+        refuse_negative_start(start)
         length, learned = input.shape[-2], self.weight.shape[0]
         if start + length > learned:
             if isinstance(length, torch.SymInt):  # the size of a free axis while a diagram is recorded
@@ -158,10 +158,10 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, k: int, base: float = 10000.0, rotated: int | None = None) -> None:
         super().__init__()
-        _refuse_odd(type(self).__name__, k=k, rotated=k if rotated is None else rotated)
+        refuse_odd(type(self).__name__, k=k, rotated=k if rotated is None else rotated)
         if rotated is not None and rotated > k:
             raise CircuitError(f"{type(self).__name__}: rotated is {rotated}; it may be up to k, which is {k}")
-        _refuse_not_above_zero(type(self).__name__, base=base)
+        refuse_not_above_zero(type(self).__name__, base=base)
         self.k, self.base, self.rotated = k, base, None if rotated == k else rotated
         self.waves = LastWaves()
 
@@ -249,7 +249,7 @@ class ScaledRotaryPositions(RotaryPositions):
         length: int = 8192,
     ) -> None:
         super().__init__(k, base)
-        _refuse_not_above_zero("ScaledRotaryPositions", factor=factor, low=low, high=high, length=length)
+        refuse_not_above_zero("ScaledRotaryPositions", factor=factor, low=low, high=high, length=length)
         if not high > low:
             raise CircuitError(f"ScaledRotaryPositions: high is {high}; it may be any number above low, which is {low}")
         self.factor, self.low, self.high, self.length = factor, low, high, length
@@ -282,7 +282,7 @@ def _angles(input: Tensor, start: int, frequency: Tensor, padding: Tensor | None
 
     The product is elementwise, since autocast would compute an einsum in bfloat16.
     """
-    _refuse_negative(start)
+    refuse_negative_start(start)
     if padding is not None:
         return _positions(input, start, padding)[..., None] * frequency
     position = torch.arange(start, start + input.shape[-2], device=input.device, dtype=frequency.dtype)
@@ -293,24 +293,3 @@ def _positions(input: Tensor, start: int, padding: Tensor) -> Tensor:
     """Return the position of each vector, `... x`: counted from `start`, less the padding, and 0 for padding."""
     position = torch.arange(start, start + input.shape[-2], device=input.device)
     return (position - padding[..., None]).clamp(min=0)
-
-
-def _refuse_odd(name: str, **widths: int) -> None:
-    """Raise CircuitError, with the class's `name`, for the first width that is odd or below 2."""
-    for argument, k in widths.items():
-        if not is_whole(k, 2) or k % 2:
-            near = f"{k - 1} or {k + 1}" if is_whole(k, 3) else "2"
-            raise CircuitError(f"{name}: entries are rotated in pairs; {argument} may be {near}, not {k}")
-
-
-def _refuse_not_above_zero(name: str, **numbers: float) -> None:
-    """Raise CircuitError, with the class's `name`, for the first number that is not above 0."""
-    for argument, number in numbers.items():
-        if not number > 0:
-            raise CircuitError(f"{name}: {argument} is {number}; it may be any number above 0")
-
-
-def _refuse_negative(start: int) -> None:
-    """Raise CircuitError if the first position is below 0."""
-    if start < 0:
-        raise CircuitError(f"start, the first vector's position, is {start}; it may be 0 or more")

@@ -48,3 +48,24 @@ def refuse_no_divisor(name: str, h: int, groups: int) -> None:
     if not is_whole(groups) or h % groups:
         possible = ", ".join(f"{g}" for g in range(1, h + 1) if h % g == 0)
         raise CircuitError(f"{name}: {h} heads cannot share {groups} groups; groups may be {possible}")
+
+
+def refuse_odd(name: str, **widths: int) -> None:
+    """Raise CircuitError, with the class's `name`, for the first width that is odd or below 2."""
+    for argument, k in widths.items():
+        if not is_whole(k, 2) or k % 2:
+            near = f"{k - 1} or {k + 1}" if is_whole(k, 3) else "2"
+            raise CircuitError(f"{name}: entries are rotated in pairs; {argument} may be {near}, not {k}")
+
+
+def refuse_not_above_zero(name: str, **numbers: float) -> None:
+    """Raise CircuitError, with the class's `name`, for the first number that is not above 0."""
+    for argument, number in numbers.items():
+        if not number > 0:
+            raise CircuitError(f"{name}: {argument} is {number}; it may be any number above 0")
+
+
+def refuse_negative_start(start: int) -> None:
+    """Raise CircuitError if the first position is below 0."""
+    if start < 0:
+        raise CircuitError(f"start, the first vector's position, is {start}; it may be 0 or more")
