@@ -180,7 +180,7 @@ def names(test: Any) -> list[str]:
 
 
 def test_laws_that_cannot_apply_have_no_case() -> None:
-    """Those that nobody listed, and independence where the signature has no `...`."""
+    """Those that no test lists, and independence where the signature has no `...`."""
     implied = ["shapes", "broadcasting", "independent", "kernel", "gradcheck", "compiles", "backward_rule"]
     assert names(laws.suite(Block)) == implied
     assert names(laws.suite(lambda: Block())) == implied
