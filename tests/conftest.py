@@ -27,7 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import _get_current_function_mode_stack
 
 from circuits import Diagram, trace, track
-from tests.leftovers import no_leftovers
+from tests.leftovers import Leftovers
 from tests.process_state import unchanged_process
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,11 +60,22 @@ def process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def leftovers() -> Iterator[Leftovers]:
+    """Fail the last test of a worker if a recorder, or what it made, is still alive; the message names the module.
+
+    Garbage is collected here only: a collection takes a second or more, which every module would pay.
+    """
+    found = Leftovers()
+    yield found
+    found.fail()
+
+
 @pytest.fixture(autouse=True, scope="module")
-def garbage() -> Iterator[None]:
-    """Fail a module of tests after which a recorder, or what it made, is still alive."""
-    with no_leftovers():
-        yield
+def notes(request: pytest.FixtureRequest, leftovers: Leftovers) -> Iterator[None]:
+    """Note what a module of tests leaves alive."""
+    yield
+    leftovers.note(request.node.nodeid)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a test module must leave to the garbage collector: recorders, records, fake modes and fake tensors."""
+"""What tests must leave to the garbage collector: recorders, records, fake modes and fake tensors."""
 
 import contextlib
 import gc
@@ -53,30 +53,38 @@ def _is_globals(value: Any) -> bool:
     return type(value) is dict and "__builtins__" in value
 
 
-@contextlib.contextmanager
-def no_leftovers() -> Iterator[None]:
-    """Fail if one of these kinds is alive at the end of the `with` that was not so before, and no test's global is why.
+class Leftovers:
+    """What came to life since this was made, and is alive still; weak references hold it, so that it may end."""
 
-    What was alive before is held by weak references, so that it may end. Garbage is collected if something is found.
-    """
-    known = [weakref.ref(each) for each in living()]
-    yield
-    found = _others(known)
-    if found:
-        del found
+    def __init__(self) -> None:
+        self._known = {id(each): weakref.ref(each) for each in living()}
+        self._since: list[tuple[str, weakref.ref[Any]]] = []
+
+    def note(self, name: str) -> None:
+        """Note what is alive now and was not at the last note, as what the module of tests called `name` made."""
+        now = {id(each): weakref.ref(each) for each in living()}
+        new = [each for key, each in now.items() if key not in self._known or self._known[key]() is not each()]
+        self._since += [(name, each) for each in new]
+        self._known = now
+
+    def fail(self) -> None:
+        """Fail if some of it is alive after garbage has been collected, and no test's global is why."""
         gc.collect()
         gc.collect()  # What the base of a view refers to; the first time ends the view, which holds its base in C++.
-        found = _others(known)
-    kept = kept_by_tests() if found else set()
-    found = [each for each in found if id(each) not in kept]
-    if found:
-        pytest.fail(f"the tests leave {described(found)}", pytrace=False)
+        kept = kept_by_tests() if any(each() is not None for _, each in self._since) else set()
+        found = [(name, each()) for name, each in self._since if each() is not None and id(each()) not in kept]
+        if found:
+            left = [each for _, each in found]
+            pytest.fail(f"the tests of {found[0][0]} leave {described(left)}", pytrace=False)
 
 
-def _others(known: list[weakref.ref[Any]]) -> list[Any]:
-    """Return what is alive of these kinds, and not known."""
-    before = {id(each()) for each in known}
-    return [each for each in living() if id(each) not in before]
+@contextlib.contextmanager
+def no_leftovers() -> Iterator[None]:
+    """Fail if one of these kinds is alive after the `with` that was not so before, and no test's global is why."""
+    leftovers = Leftovers()
+    yield
+    leftovers.note("the block")
+    leftovers.fail()
 
 
 def described(found: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The check after every module of tests finds a recorder, or what it made, that is still alive."""
+"""The check of what modules of tests leave finds a recorder, or what it made, that is still alive."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from circuits import trace, track
 from circuits.recording import Listener
 from circuits.recording.aten_calls import RecordedFakeMode
 from circuits.recording.fake_forms import FakeMode
-from tests.leftovers import no_leftovers
+from tests.leftovers import Leftovers, no_leftovers
 
 KEPT: list[Any] = []
 
@@ -53,10 +53,22 @@ LEFT: dict[str, Callable[[], Any]] = {
 def test_what_is_left_is_named_with_what_holds_it(name: str) -> None:
     holder = Holder(None)
     with (
-        pytest.raises(pytest.fail.Exception, match=f"the tests leave .*{name}.*; the first .* is held by "),
+        pytest.raises(pytest.fail.Exception, match=f"leave .*{name}.*; the first .* is held by "),
         no_leftovers(),
     ):
         holder.left = LEFT[name]()
+
+
+def test_the_module_that_left_it_is_named() -> None:
+    leftovers = Leftovers()
+    leftovers.note("first")
+    kept = Holder(Listener())
+    leftovers.note("second")
+    leftovers.note("third")
+    with pytest.raises(pytest.fail.Exception, match="the tests of second leave 1 Listener"):
+        leftovers.fail()
+    kept.left = None
+    leftovers.fail()
 
 
 def test_what_globals_and_caches_of_tests_hold_is_not_named() -> None:

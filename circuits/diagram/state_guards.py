@@ -10,6 +10,7 @@ import itertools
 import math
 import operator
 import sys
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,18 +175,26 @@ _PARTS = ("_parameters", "_buffers", "_modules")
 
 
 def _is_same(before: Any, now: Any) -> bool:
-    """Return whether two values are the same to the code: the same object, or equal ones of the same type."""
+    """Return whether two values are the same to the code: the same object, or equal ones of the same type.
+
+    Weak references to tensors are, as tensors are: LSTM has those to its parameters, which a user may replace.
+    """
     if before is now or before is Tensor:
         return before is now or isinstance(now, Tensor)
     if type(before) is not type(now):
         return False
     if isinstance(before, nn.Module):
         return _are_same_modules(before, now)
+    if isinstance(before, weakref.ref):
+        return before() is now() or (isinstance(before(), Tensor) and isinstance(now(), Tensor))
     if isinstance(before, float) and math.isnan(before):
         return math.isnan(now)
     if type(before) not in (*PLAIN_TYPES, *_COMPARED):
         return False
     try:
+        if isinstance(before, list | tuple):
+            tensors_apart = [Tensor if isinstance(each, Tensor) else each for each in before]
+            return len(before) == len(now) and all(map(_is_same, tensors_apart, now))
         return bool(before == now)
     except (RuntimeError, ValueError, TypeError):
         return False

@@ -22,6 +22,7 @@ import models
 from circuits import CircuitError, Diagram, Halves, backward, definitions, find_circuit, forward_backward, trace
 from circuits.laws.subject import Subject, owner_of
 from models import by_hand
+from models.gated_feed_forward import GatedFeedForward
 from models.parts import cache, convolve
 from tests import peers
 from tests.laws import subjects
@@ -506,6 +507,7 @@ CIRCUITS = subjects.CIRCUITS | {
     "transposed convolution 3d": convolved("transposed_convolution", 3, *"ckd'h'w'lij"),
     "grouped transposed convolution 2d": convolved("grouped_transposed_convolution", 2, *"gckh'w'ij"),
     "grouped transposed convolution 3d": convolved("grouped_transposed_convolution", 3, *"gckd'h'w'lij"),
+    "gated feed-forward": subjects.Entry(partial(GatedFeedForward, 8, 12)),
 }
 """Every circuit of `models`; those with a custom backward have tests of their own."""
 

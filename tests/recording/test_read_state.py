@@ -138,6 +138,18 @@ def test_equal_values_are_the_same() -> None:
     assert torch.equal(diagram(X), model(X))
 
 
+@pytest.mark.parametrize("kind", ["trace", "track"])
+def test_tensors_in_a_list_or_tuple_of_the_model_are_those_of_each_run(kind: str) -> None:
+    model = Model(lambda m, x: x * m.flags[0] + m.pair[0] * m.pair[1])
+    model.flags, model.pair = [torch.ones(3)], (torch.ones(3), 2)
+    diagram = recorded(kind, model, X)
+    model.flags, model.pair = [torch.zeros(3)], (torch.full((3,), 5.0), 2)
+    assert torch.equal(diagram(X), model(X))
+    model.pair = (torch.ones(3), 3)
+    with pytest.raises(CircuitError, match=r"Model.pair"):
+        diagram(X)
+
+
 def test_a_layer_that_is_replaced_by_an_equal_one_is_used() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.ReLU()))
     diagram = trace(model, X)
