@@ -140,7 +140,7 @@ def test_equal_values_are_the_same() -> None:
 
 @pytest.mark.parametrize("kind", ["trace", "track"])
 def test_tensors_in_a_list_or_tuple_of_the_model_are_those_of_each_run(kind: str) -> None:
-    model = Model(lambda m, x: x * m.flags[0] + m.pair[0] * m.pair[1])
+    model: Any = Model(lambda m, x: x * m.flags[0] + m.pair[0] * m.pair[1])
     model.flags, model.pair = [torch.ones(3)], (torch.ones(3), 2)
     diagram = recorded(kind, model, X)
     model.flags, model.pair = [torch.zeros(3)], (torch.full((3,), 5.0), 2)
