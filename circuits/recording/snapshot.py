@@ -8,8 +8,8 @@ changes in a tensor is recorded as that call.
 import functools
 import operator
 import types
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -124,8 +124,8 @@ class Snapshot:
         """Add the contents of an object, and the objects in it to `waiting`."""
         held = contents(owner)
         if not isinstance(held, tuple):
-            self.before[number] = owner, held.copy()
-        for key, part in held.items() if isinstance(held, dict) else enumerate(held):
+            self.before[number] = owner, _copied(held)
+        for key, part in _items(held) if isinstance(held, dict) else enumerate(held):
             if type(part) in PLAIN_TYPES:
                 continue
             if key in _PARTS_OF_MODULES and isinstance(owner, nn.Module):
@@ -219,6 +219,19 @@ def are_equal_states(state: Tensor, other: Tensor) -> bool:
         return torch.equal(state, other)
 
 
+_DICTS = (dict, OrderedDict, defaultdict)
+
+
+def _items(held: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """Return the items that a dict holds; its class may have a `__getitem__` that makes other objects of them."""
+    return held.items() if type(held) in _DICTS else dict.items(held)
+
+
+def _copied(held: Any) -> Any:
+    """Return a copy of a container, with what it holds."""
+    return dict(_items(held)) if isinstance(held, dict) and type(held) not in _DICTS else held.copy()
+
+
 def is_owner(value: Any) -> bool:
     """Return whether a run may change what an object holds, so that it belongs to a snapshot."""
     kind = type(value)
@@ -266,7 +279,7 @@ def _are_same(before: Any, now: Any) -> bool:
         return before == now
     if len(before) != len(now) or not all(map(operator.is_, before, now)):
         return False
-    return not isinstance(before, dict) or all(map(operator.is_, before.values(), now.values()))
+    return not isinstance(before, dict) or all(before[key] is value for key, value in _items(now))
 
 
 def _differs(before: Any, now: Any) -> bool:

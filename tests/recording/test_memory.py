@@ -114,10 +114,11 @@ def checked_text(number: int) -> None:
 
 MANY = {
     **dict.fromkeys(["a signed module", "signed texts", "checked texts", "calls in one track"], 2000),
-    **dict.fromkeys(["track", "trace", "a trace that fails with a view"], 1000),
-    "backward": 400,
+    **dict.fromkeys(["track", "trace"], 1000),
+    "backward": 200,
+    "a trace that fails with a view": 20,
 }
-"""How many runs of each kind the slow tests make.
+"""How many runs of each kind the slow tests make; a trace that fails collects garbage, which is slow after many tests.
 
 Those with free axes are left out: under pytest 7 objects a trace stay, of a cause that is not known; without pytest
 none stays after the first 100 runs.
