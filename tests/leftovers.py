@@ -61,10 +61,13 @@ class Leftovers:
         self._since: list[tuple[str, weakref.ref[Any]]] = []
 
     def note(self, name: str) -> None:
-        """Note what is alive now and was not at the last note, as what the module of tests called `name` made."""
+        """Note what is alive now and was not at the last note, as what the module of tests called `name` made.
+
+        Without a name it may stay alive.
+        """
         now = {id(each): weakref.ref(each) for each in living()}
         new = [each for key, each in now.items() if key not in self._known or self._known[key]() is not each()]
-        self._since += [(name, each) for each in new]
+        self._since += [(name, each) for each in new if name]
         self._known = now
 
     def fail(self) -> None:
