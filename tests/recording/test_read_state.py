@@ -6,7 +6,6 @@ import itertools
 import pickle
 import random
 import types
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -159,23 +158,6 @@ def test_a_layer_that_is_replaced_by_an_equal_one_is_used() -> None:
     model[0] = nn.Linear(3, 2, bias=False)
     with pytest.raises(CircuitError, match=r"Sequential.0"):
         diagram(X)
-
-
-class Instances(OrderedDict[str, type[nn.Module]]):
-    """A table of classes that returns instances, as that of the activations of transformers does."""
-
-    def __getitem__(self, key: str) -> Any:
-        return super().__getitem__(key)()
-
-
-TABLE = Instances(relu=nn.ReLU, tanh=nn.Tanh)
-
-
-@pytest.mark.parametrize("kind", ["trace", "track"])
-def test_a_global_table_that_makes_what_it_returns_is_left_as_it_is(kind: str) -> None:
-    diagram = recorded(kind, Model(lambda m, x: TABLE["tanh"](x)), X)
-    assert torch.equal(diagram(X), X.tanh())
-    assert list(dict.values(TABLE)) == [nn.ReLU, nn.Tanh]
 
 
 SCALE, PAIR, SETTINGS = 2.0, [1.0], {"k": 2.0}
