@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits import trace, track
+from circuits.recording.recursion import more_frames
 
 X = torch.rand(1, 2)
 
@@ -72,4 +73,25 @@ def test_a_limit_that_the_code_sets_is_kept() -> None:
             sys.setrecursionlimit(limit + 5)
         assert sys.getrecursionlimit() == limit + 5
     finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_the_limit_is_that_of_before_whatever_blocks_threads_open_and_end() -> None:
+    limit, interval = sys.getrecursionlimit(), sys.getswitchinterval()
+
+    def opens_and_ends() -> None:
+        for _ in range(2000):
+            with more_frames():
+                pass
+
+    threads = [threading.Thread(target=opens_and_ends) for _ in range(4)]
+    try:
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sys.getrecursionlimit() == limit
+    finally:
+        sys.setswitchinterval(interval)
         sys.setrecursionlimit(limit)

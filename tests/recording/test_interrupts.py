@@ -1,5 +1,6 @@
 """Ctrl-C at any moment leaves the process as it was: a tracked run ends at once, a trace ends first."""
 
+import contextlib
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits import Diagram, backward, checks, circuit, definitions, trace, track
-from circuits.recording import interception
+from circuits.recording import interception, recursion
 from tests.process_state import attributes, differences, patched, process_state
 
 
@@ -70,7 +71,7 @@ RUNS: dict[str, Callable[[], Any]] = {
     "tracked": tracked,
     "switched": switched,
 }
-STATES = ("switch.py", "interception.py", "thread_modes.py", "contextlib.py")
+STATES = ("switch.py", "recursion.py", "interception.py", "thread_modes.py", "contextlib.py")
 """The files whose lines enter and leave contexts."""
 
 
@@ -103,16 +104,15 @@ def interrupted_at(line: int, run: Callable[[], Any], files: tuple[str, ...]) ->
 
 
 def release() -> None:
-    """Release the lock of the entry points, if this thread holds it.
+    """Release the locks of the entry points and of the recursion limit, if this thread holds them.
 
     A trace function can raise between the last line of `with _lock:` and the release; a signal is received at calls and
     jumps only, not there. Other threads would wait for ever.
     """
-    try:
-        while True:
-            interception._lock.release()
-    except RuntimeError:  # This thread does not hold it.
-        pass
+    for lock in (interception._lock, recursion._lock):
+        with contextlib.suppress(RuntimeError):  # This thread does not hold it.
+            while True:
+                lock.release()
 
 
 def assert_clean(state: dict[str, Any], known: dict[str, Any], where: str) -> None:
