@@ -9,6 +9,7 @@ import inspect
 import sys
 import types
 import weakref
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,35 @@ from circuits.errors import CircuitError
 from circuits.recording.user_frames import is_user_file
 
 _Cache: Any = type(functools.lru_cache(len))
+
+
+class _Globals:
+    """What refers to an object, found by the garbage collector, and by a search of globals if `gc.freeze()` hides them.
+
+    A server or a training script freezes its modules to shorten collections; their tables are searched like others.
+
+    Attributes:
+        frozen: The containers, classes and caches in globals, if any object is frozen.
+    """
+
+    def __init__(self) -> None:
+        self.frozen: list[Any] = []
+        self._holders: dict[int, list[Any]] = defaultdict(list)
+        waiting = [vars(each) for each in [*sys.modules.values()]] if gc.get_freeze_count() else []
+        seen = set[int]()
+        while waiting:
+            each = waiting.pop()
+            if id(each) not in seen:
+                seen.add(id(each))
+                self.frozen.append(each)
+                for held in gc.get_referents(each):
+                    self._holders[id(held)].append(each)
+                    if issubclass(type(held), (dict, list, tuple, set, type, _Cache)):  # not asked for __class__
+                        waiting.append(held)
+
+    def referrers(self, value: Any) -> list[Any]:
+        """Return the objects that refer to a value, each once."""
+        return [*{id(each): each for each in (*gc.get_referrers(value), *self._holders[id(value)])}.values()]
 
 
 def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Module]) -> None:
@@ -39,7 +69,8 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
         return
     gc.collect()
     clear_caches(fakes)
-    found = [where for each in fakes for where in _remove(each)]
+    globals_ = _Globals()
+    found = [where for each in fakes for where in _remove(each, globals_)]
     if found:
         raise CircuitError(
             f"the run keeps a tensor in {found[0]}, which trace does not copy; it was removed from there. Keep it in "
@@ -50,10 +81,15 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
 def clear_caches(fakes: Iterable[weakref.ref[Tensor]]) -> None:
     """Clear each `lru_cache` of the user that holds one of these tensors; also after a run that failed."""
     alive = {id(tensor) for fake in fakes if (tensor := fake()) is not None}
-    caches = [each for each in gc.get_objects() if type(each) is _Cache and _may_be_cleared(each)] if alive else ()
-    for each in caches:
+    for each in _caches() if alive else ():
         if _holds(each, alive):
             each.cache_clear()
+
+
+def _caches() -> list[Any]:
+    """Return each `lru_cache` that may be cleared."""
+    found = gc.get_objects() + _Globals().frozen  # not [*gc.get_objects()], which would hold itself, and all else
+    return [*{id(each): each for each in found if type(each) is _Cache and _may_be_cleared(each)}.values()]
 
 
 def _may_be_cleared(cache: Any) -> bool:
@@ -74,18 +110,18 @@ def _holds(cache: Any, fakes: set[int]) -> bool:
     return False
 
 
-def _remove(fake: weakref.ref[Tensor]) -> list[str]:
+def _remove(fake: weakref.ref[Tensor], globals_: _Globals) -> list[str]:
     """Remove a tensor from the containers and attributes that globals and classes refer to; return their names."""
     found = []
     tensor = fake()
-    for holder in gc.get_referrers(tensor) if tensor is not None else ():
-        where = _name(holder, 3) if isinstance(holder, (dict, list, set)) else ""
+    for holder in globals_.referrers(tensor) if tensor is not None else ():
+        where = _name(holder, 3, globals_) if isinstance(holder, (dict, list, set)) else ""
         if not where:
             continue
         found.append(where)
         if isinstance(holder, dict):
             for key in [key for key, value in holder.items() if value is tensor]:
-                _delete(holder, key)
+                _delete(holder, key, globals_)
         elif isinstance(holder, list):
             holder[:] = [each for each in holder if each is not tensor]
         else:
@@ -93,11 +129,10 @@ def _remove(fake: weakref.ref[Tensor]) -> list[str]:
     return found
 
 
-def _delete(holder: dict[Any, Any], key: Any) -> None:
+def _delete(holder: dict[Any, Any], key: Any, globals_: _Globals) -> None:
     """Delete an entry of a dict, which may be that of the attributes of a class."""
-    owner = next(
-        (each for each in gc.get_referrers(holder) if isinstance(each, type) and _dict_of(each) is holder), None
-    )
+    classes = [each for each in globals_.referrers(holder) if isinstance(each, type)]
+    owner = next((each for each in classes if _dict_of(each) is holder), None)
     if owner is None:
         del holder[key]
     else:
@@ -108,20 +143,20 @@ def _dict_of(kind: type) -> Any:
     return next((each for each in gc.get_referents(kind) if type(each) is dict and "__module__" in each), None)
 
 
-def _name(holder: Any, depth: int) -> str:
+def _name(holder: Any, depth: int, globals_: _Globals) -> str:
     """Return the name by which a global or a class refers to a container; empty if none does."""
     if (
         isinstance(holder, dict)
         and vars(sys.modules.get(holder.get("__name__", ""), types.SimpleNamespace())) is holder
     ):
         return f"a global of {holder['__name__']}" if is_user_file(holder.get("__file__") or "") else ""
-    for each in gc.get_referrers(holder) if depth else ():
+    for each in globals_.referrers(holder) if depth else ():
         if inspect.isframe(each):
             continue
         if isinstance(each, type) and isinstance(holder, dict):
             return f"a class attribute of {each.__qualname__}"
         if isinstance(each, (dict, list, tuple)) and each is not holder:
-            where = _name(each, depth - 1)
+            where = _name(each, depth - 1, globals_)
             if where:
                 keys = [key for key, value in each.items() if value is holder] if isinstance(each, dict) else []
                 return where.replace("a global of ", f"{keys[0]}, a global of ") if keys else where

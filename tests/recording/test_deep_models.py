@@ -80,11 +80,11 @@ def test_the_limit_is_that_of_before_whatever_blocks_threads_open_and_end() -> N
     limit, interval = sys.getrecursionlimit(), sys.getswitchinterval()
 
     def opens_and_ends() -> None:
-        for _ in range(2000):
+        for _ in range(3000):
             with more_frames():
                 pass
 
-    threads = [threading.Thread(target=opens_and_ends) for _ in range(4)]
+    threads = [threading.Thread(target=opens_and_ends) for _ in range(8)]
     try:
         sys.setswitchinterval(1e-6)
         for thread in threads:

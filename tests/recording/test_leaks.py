@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from circuits import CircuitError, trace
 from circuits.recording import leaks
@@ -155,3 +156,24 @@ def test_an_ordinary_trace_leaves_nothing_and_collects_no_garbage(model: Any, mo
         trace(model, torch.rand(3, 4))
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("run", [_in_table_of_another_module, _as_global_of_another_module])
+def test_what_is_frozen_is_searched_too(run: Any) -> None:
+    """Training scripts and servers call `gc.freeze()` to shorten collections; it hides their tables from `gc`."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+    frozen = gc.get_freeze_count()
+    with pytest.raises(CircuitError, match="a global of elsewhere"):
+        trace(run, torch.ones(2, 4))
+    assert "x" not in elsewhere.TABLE
+    assert not isinstance(vars(elsewhere).get("LAST"), FakeTensor)
+    assert abs(gc.get_freeze_count() - frozen) < 100  # what has ended is no longer counted
+
+
+def test_a_cache_that_is_frozen_is_emptied() -> None:
+    _mask.cache_clear()
+    if not gc.get_freeze_count():
+        gc.freeze()
+    trace(lambda x: x * _mask(5), torch.ones(5))
+    assert type(_mask(5)) is Tensor
