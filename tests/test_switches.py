@@ -7,8 +7,11 @@ import asyncio
 import gc
 import itertools
 import os
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -230,8 +233,51 @@ def test_traces_in_threads_that_end_in_the_order_in_which_they_began() -> None:
         inside[number].wait(10)
     for number, thread in enumerate(threads):
         may_end[number].set()
-        thread.join()
+        thread.join(5)
+        assert not thread.is_alive()
     assert not _python_dispatch._is_in_torch_dispatch_mode
+
+
+def _wakes_one_that_waits(condition: threading.Condition) -> None:
+    with condition:
+        condition.notify()
+
+
+def _waits_for(condition: threading.Condition) -> bool:
+    with condition:
+        return condition.wait(5)
+
+
+WAITS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "event": (threading.Event, lambda event: event.wait(5), lambda event: event.set()),
+    "condition": (threading.Condition, _waits_for, _wakes_one_that_waits),
+    "semaphore": (
+        lambda: threading.Semaphore(0),
+        lambda semaphore: semaphore.acquire(timeout=5),
+        lambda semaphore: semaphore.release(),
+    ),
+    "queue": (queue.Queue, lambda items: items.get(timeout=5), lambda items: items.put(1)),
+    "future": (Future, lambda future: future.result(5), lambda future: future.set_result(1)),
+}
+"""What a thread waits for: how it is made, how a thread waits, and how another wakes it."""
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_what_other_threads_wait_for_is_left_as_it_is(name: str) -> None:
+    """A trace puts back what it finds changed; if it removed a thread that waits, nothing would wake that thread."""
+    make, waits, wakes = WAITS[name]
+    shared, results = make(), list[Any]()
+
+    def function(x: Tensor) -> Tensor:
+        thread.start()
+        time.sleep(0.05)  # The thread waits now.
+        return x.sin() if shared else x
+
+    thread = threading.Thread(target=lambda: results.append(waits(shared)))
+    trace(function, torch.ones(2))
+    wakes(shared)
+    thread.join(10)
+    assert results == [True]
 
 
 def test_the_stance_that_the_user_sets_meanwhile_stays() -> None:

@@ -38,6 +38,9 @@ _PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
+_SHARED_BY_THREADS = frozenset({"threading", "queue", "multiprocessing", "concurrent", "asyncio", "logging"})
+"""Packages whose objects other threads change meanwhile. Were their contents put back, a thread could wait for ever."""
+
 HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
 """The other attributes of every module: mostly its hooks, in dicts that are empty in most modules."""
 
@@ -237,7 +240,9 @@ def is_owner(value: Any) -> bool:
     kind = type(value)
     if issubclass(kind, nn.Module):  # Not isinstance, for speed: it reads `__class__`.
         return not issubclass(kind, torch.jit.ScriptModule)
-    return issubclass(kind, (dict, list, set, deque, tuple)) or has_only_attributes(kind)
+    if issubclass(kind, (dict, list, set, deque, tuple)):
+        return True
+    return has_only_attributes(kind) and f"{kind.__module__}".partition(".")[0] not in _SHARED_BY_THREADS
 
 
 def _namespaces(value: Any) -> Iterator[Mapping[str, Any]]:
