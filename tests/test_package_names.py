@@ -143,6 +143,7 @@ def test_models_beside_another_circuits_says_so(file: str, tmp_path: Path) -> No
     assert "uninstall that, then install neural-circuit-diagrams again" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_circuits_in_one_folder_with_another_says_so(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "circuits", tmp_path / "circuits")
     (tmp_path / "circuits" / "core").mkdir()
@@ -151,6 +152,7 @@ def test_circuits_in_one_folder_with_another_says_so(tmp_path: Path) -> None:
     assert "another distribution, `circuits`, is installed" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text"), [("", "is missing"), ("models/__init__.py", "another distribution has put its own models")]
 )

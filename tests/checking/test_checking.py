@@ -560,7 +560,7 @@ class TestSwitches:
     @pytest.mark.parametrize(
         ("value", "error"),
         [
-            ("0", "RuntimeError"),
+            pytest.param("0", "RuntimeError", marks=pytest.mark.slow),
             pytest.param("", "ShapeError", marks=pytest.mark.slow),
             pytest.param("1", "ShapeError", marks=pytest.mark.slow),
         ],

@@ -59,6 +59,7 @@ class Wrong(Block):
         return result + 0.5 * (result - result.detach())
 
 
+@pytest.mark.slow
 def test_a_block_around_torchs_attention_holds() -> None:
     """torch has no second derivative of the fused implementation on CPU; that is no mistake of the block."""
     for inputs in ({}, {"mask": torch.bool}):

@@ -296,6 +296,7 @@ def test_padded_pairs_are_as_each_alone(side: str, own: str) -> None:
 # --- Compiled, exported, mapped, recorded -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_compiles_into_one_graph() -> None:
     model, (tokens, keys) = language_model("learned"), padded(texts(2, 5), "left")
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -306,6 +306,7 @@ models.save(models.MultiHeadAttention(m=6, k=3, h=2), sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed_by_the_next_save(path: Path) -> None:
     others = [path.with_name(name) for name in (f".{path.name}.backup", f".{path.name}.0123456", ".other.01234567")]
     for each in others:
@@ -317,6 +318,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(path: Path) -> N
     assert {*path.parent.iterdir()} == {path, *others}
 
 
+@pytest.mark.slow
 def test_what_another_process_is_writing_is_not_removed(path: Path) -> None:
     command = [sys.executable, "-c", _KILLED, path, "waits"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -175,6 +175,7 @@ def test_every_name_states_the_size(plan: list[tuple[int, int, int, int, int]]) 
     check_names(diagram.box, {"b": 7, "y": 11, "x": 13, "c": 5})
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAN)
 def test_every_name_states_the_size_if_sizes_coincide(plan: list[tuple[int, int, int, int, int]]) -> None:

@@ -33,6 +33,7 @@ class ListOfModules(nn.Module):
         return self.modules[0](x)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_model_may_hide_the_methods_of_its_class() -> None:
     x = torch.rand(1, 4)
     assert [box.label for box in trace(ListOfModules(), x).walk()] == ["ListOfModules", "Linear", "linear"]

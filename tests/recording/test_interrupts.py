@@ -133,7 +133,9 @@ def at_every_line(name: str, step: int, files: tuple[str, ...] = STATES) -> int:
     return line
 
 
-@pytest.mark.parametrize(("name", "step"), [("opened", 1), ("switched", 1), ("tracked", 7)])
+@pytest.mark.parametrize(
+    ("name", "step"), [pytest.param("opened", 1, marks=pytest.mark.slow), ("switched", 1), ("tracked", 7)]
+)
 def test_an_interrupt_at_any_line(name: str, step: int) -> None:
     assert at_every_line(name, step) > 100
 

@@ -197,6 +197,7 @@ def test_a_run_is_extended_and_says_so(tmp_path: Path) -> None:
     assert shorter.output == "error: cannot resume: the run there has 3 epochs behind it, more than 2\n"
 
 
+@pytest.mark.slow
 def test_a_class_from_elsewhere_is_imported_by_the_lines_that_use_it(tmp_path: Path) -> None:
     """In a new process, where models.load alone says which module to import first."""
     result = run("visual_attention", *SHORT[1:], "1", folder=tmp_path)
@@ -228,6 +229,7 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     assert run(*SHORT, "1", folder=tmp_path).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
     code = "import sys, time, pathlib, scripts.checkpoint as c\nwith c.locked(pathlib.Path(sys.argv[1])):\n"
     code += " print('locked', flush=True)\n time.sleep(60)"

@@ -28,11 +28,15 @@ from scripts.tasks import TASKS, Task
 from tests.scripts.toy import without_times
 
 ROOT = Path(__file__).parents[2]
-DEEP = ("resnet", "visual_attention", "language_model", "sequence_to_sequence", "vision_transformer")
-"""The tasks whose tables take a second or more."""
-
+DEEP = ("resnet", "unet", "visual_attention", "language_model", "sequence_to_sequence", "vision_transformer")
 FULL = {**TASKS}
-DATA = [(name, key) for name, task in FULL.items() for key in task.data]
+DATA = [
+    pytest.param(name, key, marks=[pytest.mark.slow] * (name in DEEP))
+    for name, task in FULL.items()
+    for key in task.data
+]
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in TASKS]
+"""Each task; those whose models take a second or more in the slow tests."""
 
 
 @cache
@@ -87,7 +91,7 @@ def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str
     assert float(task.score.text.format(task.score.total(tallies.double()).item()).rstrip("%")) >= 0
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in TASKS])
+@pytest.mark.parametrize("name", EACH)
 def test_each_model_has_a_table(name: str) -> None:
     model = FULL[name].model(small(name).data["few"]())
     assert f"{trace(model)}".startswith(f"{type(model).__name__}: ")
@@ -114,7 +118,7 @@ def test_examples_in_docstrings_are_right(module: ModuleType) -> None:
 # --- Each learns, and goes on where it was killed ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EACH)
 def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, tmp_path: Path) -> None:
     """36 training examples make 3 steps in an epoch: the run is killed in the second."""
     whole = finish(name, tmp_path / "whole")
@@ -138,7 +142,7 @@ def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, 
         assert torch.equal(resumed.model.state_dict()[key], tensor), key
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EACH)
 def test_each_task_writes_a_model_that_is_loaded_and_exported(name: str, tmp_path: Path) -> None:
     """The exported program computes what the loaded model computes, for a batch of another size too."""
     run = Run(plan(name, epochs=1), tmp_path, resume=False)
@@ -153,6 +157,7 @@ def test_each_task_writes_a_model_that_is_loaded_and_exported(name: str, tmp_pat
         torch.testing.assert_close(program(*arguments), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_each_task_runs_in_bfloat16(name: str, tmp_path: Path) -> None:
     """With a learning rate of 0, so that losses differ by rounding alone: bfloat16 has three digits."""

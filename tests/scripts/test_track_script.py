@@ -52,7 +52,13 @@ def test_depth_leaves_out_what_lies_deeper() -> None:
     assert len(run("mlp", "--depth", "1").stdout.splitlines()) == 3
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet", "language_model", "sequence_to_sequence"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlp",
+        *[pytest.param(name, marks=pytest.mark.slow) for name in ("resnet", "language_model", "sequence_to_sequence")],
+    ],
+)
 def test_a_figure_that_ends_with_a_softmax_is_printed_whole(name: str) -> None:
     lines = run(name, "--depth", "1").stdout.splitlines()
     assert ".probabilities: " in lines[0]
