@@ -8,7 +8,7 @@ values, Ainslie et al. 2023.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from .parts.positions import RotaryPositions
 from .parts.sizes import refuse_no_divisor, refuse_no_probability, refuse_sizes_below_one
 from .scaled_dot_product import attention, grouped_attention
 from .weights.files import savable
-from .weights.from_torch import attention_settings, attention_state
+from .weights.sources import Weights
+from .weights.torch_conversions import ATTENTION, AttentionSettings, converted
 
 __all__ = ["MultiHeadAttention", "attention", "grouped_attention"]
 
@@ -211,17 +212,20 @@ class MultiHeadAttention(nn.Module):
         return self.Lo(rearrange(mixed, "... h y k -> ... y (h k)"))
 
     @classmethod
-    def from_torch(cls, theirs: nn.MultiheadAttention) -> Self:
-        """Return a copy of torch's module, with outputs equal to those of `theirs(target, source, source)`.
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[AttentionSettings]) -> Self:
+        """Return a copy of torch's module, with outputs equal to those of `module(target, source, source)`.
 
-        The copy takes `... y m`, whatever `theirs.batch_first` is, and in its bool masks True means *may attend*.
+        The copy takes `... y m`, whatever `batch_first` is there, and in its bool masks True means *may attend*.
 
         Args:
-            theirs: The nn.MultiheadAttention to copy; its dropout, device, dtype and training mode are copied too.
+            weights: The nn.MultiheadAttention to copy, with its dropout, device, dtypes and mode; or its state dict, or
+                the path of a safetensors file, which do not tell whether it has `add_zero_attn`.
+            prefix: Text with which every name begins, such as "_orig_mod.", and which is removed.
+            **settings: `h`, the number of heads (`num_heads`), and `dropout`, which a state dict does not tell either.
 
         Raises:
-            CircuitError: if `theirs` has kdim, vdim, add_bias_kv or add_zero_attn, which Figure 21 does not have.
+            WeightsError: if weights are missing or unexpected, or have other axes.
+            CircuitError: if `h` or `dropout` is missing or contradicts the weights or the module, or the module has an
+                option that Figure 21 does not have.
         """
-        copy = cls(**attention_settings(theirs))
-        copy.load_state_dict(attention_state(theirs))
-        return copy.train(theirs.training)
+        return converted(cls, ATTENTION, weights, prefix, settings)

@@ -10,7 +10,7 @@ arithmetic for deep learning; for separable convolutions, Chollet 2017, Xception
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,7 @@ from circuits import CircuitError, circuit
 from .parts.convolution_base import (
     ConvolutionBase,
     ConvolutionText,
-    copied_from_torch,
-    options_from_torch,
     same_padding,
-    text_from_torch,
 )
 from .parts.convolution_kinds import Options
 from .parts.convolve import (
@@ -33,7 +30,9 @@ from .parts.convolve import (
     transposed_convolution_over,
 )
 from .parts.space import Mode, Number, Padding, as_tuples, space, windows_over
+from .parts.torch_convolutions import CONVOLUTIONS, TRANSPOSED, ConvolutionSettings, TransposedSettings, converted
 from .weights.files import savable
+from .weights.sources import Weights
 
 
 @savable
@@ -105,18 +104,22 @@ class Convolution(ConvolutionBase):
         return self._convolve(image)
 
     @classmethod
-    def from_torch(cls, theirs: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Self:
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **options: Unpack[ConvolutionSettings]) -> Self:
         """Return a Convolution that computes the same as torch's module, with copies of its parameters.
 
         Args:
-            theirs: The module to copy.
+            weights: The module, its state dict, or the path of a safetensors file.
+            prefix: Text with which every name begins, such as "_orig_mod.", and which is removed.
+            **options: `stride`, `padding`, `dilation`, `groups` and `mode`, which a state dict does not tell.
+
+        Raises:
+            WeightsError: If weights are missing or unexpected, or have other axes.
+            CircuitError: If an option is missing, or contradicts the weights or the module.
 
         >>> Convolution.from_torch(nn.Conv1d(4, 6, 3, groups=2))
         Convolution("c w -> k w'", c=4, k=6, kernel=(3,), groups=2)
         """
-        padding: Any = 0 if theirs.padding == "valid" else theirs.padding
-        made = cls(text_from_torch(theirs), padding=padding, mode=theirs.padding_mode, **options_from_torch(theirs))
-        return copied_from_torch(made, theirs)
+        return converted(cls, CONVOLUTIONS, weights, prefix, options)
 
 
 @savable
@@ -200,32 +203,14 @@ class TransposedConvolution(ConvolutionBase):
         return self._convolve(image, output_padding=added)
 
     @classmethod
-    def from_torch(cls, theirs: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> Self:
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **options: Unpack[TransposedSettings]) -> Self:
         """Return a TransposedConvolution that computes the same as torch's module, with copies of its parameters.
 
-        Torch's argument `output_size` of a call is `size` here.
-
-        Args:
-            theirs: The module to copy.
-
-        Raises:
-            CircuitError: If an output padding is not less than the stride; torch also allows one that is less than the
-                dilation.
+        Torch's argument `output_size` of a call is `size` here. Arguments and errors are as in Convolution.from_torch;
+        a state dict does not tell `output_padding` either. An output padding that is not less than the stride, as torch
+        allows it, raises CircuitError.
         """
-        for added, stride in zip(theirs.output_padding, theirs.stride, strict=True):
-            if added >= stride:
-                raise CircuitError(
-                    f"TransposedConvolution.from_torch: output_padding {added} is not supported at stride {stride};"
-                    " it must be less than the stride"
-                )
-        padding: Any = theirs.padding
-        made = cls(
-            text_from_torch(theirs),
-            padding=padding,
-            output_padding=theirs.output_padding,
-            **options_from_torch(theirs),
-        )
-        return copied_from_torch(made, theirs)
+        return converted(cls, TRANSPOSED, weights, prefix, options)
 
 
 @savable

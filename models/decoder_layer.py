@@ -6,19 +6,20 @@ Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1; V. Abbott, Neu
 3.2.
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, Self, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuits import CircuitError, circuit
 
-from .encoder_layer import EncoderLayer, TransformerLayer
+from .encoder_layer import TransformerLayer
 from .parts.cache import DecoderCache
 from .parts.masks import KEY_MASK, MASK_HINT
 from .weights.files import savable
+from .weights.sources import Weights
+from .weights.torch_conversions import DECODER_LAYER, LayerSettings, converted
 
 DECODER_MASKS: dict[str, Any] = {
     "optional": {"mask": "... y y'", "memory_mask": "... y x", "key_mask": "... y'", "memory_key_mask": "... x"},
@@ -47,12 +48,6 @@ class DecoderLayer(TransformerLayer):
     """
 
     _has_memory = True
-    _torch_names: ClassVar[Mapping[str, str]] = {
-        **EncoderLayer._torch_names,
-        "memory_attention": "multihead_attn",
-        "memory_attention_norm": "norm2",
-        "feed_forward_norm": "norm3",
-    }
 
     @circuit("... y m, ... x m -> ... y m", fixed="m", **DECODER_MASKS)
     def forward(
@@ -116,9 +111,9 @@ class DecoderLayer(TransformerLayer):
         return DecoderCache(empty, memory, self.memory_attention.remember(memory))
 
     @classmethod
-    def from_torch(cls, theirs: nn.TransformerDecoderLayer) -> Self:
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:
         """Return a copy of torch's layer, with equal outputs if torch's layer is called with a causal `tgt_mask`.
 
-        Argument, shapes, masks and errors are as in EncoderLayer.from_torch.
+        Arguments, shapes, masks and errors are as in EncoderLayer.from_torch.
         """
-        return cls._from_torch(theirs)
+        return converted(cls, DECODER_LAYER, weights, prefix, settings)

@@ -9,9 +9,9 @@ al. 2020, On Layer Normalization in the Transformer Architecture, for pre-norm; 
 2024, section 3.2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Self, TypedDict
+from typing import ClassVar, Self, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ from .parts.masks import KEY_MASK, KEY_MASK_HINT, MASK_HINT
 from .parts.norms import norm_of_vectors
 from .parts.positions import RotaryPositions
 from .weights.files import savable
-from .weights.from_torch import copy_layer, layer_settings
+from .weights.sources import Weights
+from .weights.torch_conversions import ENCODER_LAYER, LayerSettings, converted
 
 
 class LayerOptions(TypedDict):
@@ -40,7 +41,7 @@ class LayerOptions(TypedDict):
 
 
 class TransformerLayer(nn.Module):
-    """The constructor of EncoderLayer and DecoderLayer, their feed-forward part, and their conversion from torch.
+    """The constructor of EncoderLayer and DecoderLayer, and their feed-forward part.
 
     Args:
         m, k, h, f, activation, norm_first, parallel, groups, rotary, window: As in EncoderLayer.
@@ -55,9 +56,6 @@ class TransformerLayer(nn.Module):
 
     _has_memory: ClassVar[bool]
     """Whether cross-attention to a memory follows the self-attention."""
-
-    _torch_names: ClassVar[Mapping[str, str]]
-    """The name of each submodule, with the name of the corresponding submodule in torch's layer."""
 
     def __init__(
         self,
@@ -104,14 +102,6 @@ class TransformerLayer(nn.Module):
             return target + self._drop(self.feed_forward(self.feed_forward_norm(target)))
         return self.feed_forward_norm(target + self._drop(self.feed_forward(target)))
 
-    @classmethod
-    def _from_torch(cls, theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> Self:
-        """Return a copy of torch's layer; each submodule is copied from the one that `_torch_names` maps it to."""
-        settings: dict[str, Any] = layer_settings(theirs)
-        copy = cls(**settings)
-        copy_layer(theirs, copy, cls._torch_names)
-        return copy.train(theirs.training)
-
 
 @savable
 class EncoderLayer(TransformerLayer):
@@ -151,13 +141,6 @@ class EncoderLayer(TransformerLayer):
     """
 
     _has_memory = False
-    _torch_names: ClassVar[Mapping[str, str]] = {
-        "attention": "self_attn",
-        "attention_norm": "norm1",
-        "feed_forward.L1": "linear1",
-        "feed_forward.L2": "linear2",
-        "feed_forward_norm": "norm2",
-    }
 
     @circuit(
         "... x m -> ... x m",
@@ -209,15 +192,21 @@ class EncoderLayer(TransformerLayer):
         return self._feed_forward(target)
 
     @classmethod
-    def from_torch(cls, theirs: nn.TransformerEncoderLayer) -> Self:
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:
         """Return a copy of torch's layer, with equal outputs.
 
-        The copy takes `... x m`, whatever `batch_first` is in `theirs`, and in its bool masks True means *may attend*.
+        The copy takes `... x m`, whatever `batch_first` is there, and in its bool masks True means *may attend*.
 
         Args:
-            theirs: The layer to copy; its dropout, device, dtype and training mode are copied too.
+            weights: The layer to copy, whose dropout, device, dtype and training mode are copied too, or its state
+                dict, or the path of a safetensors file. (A state dict does not tell `add_zero_attn`.)
+            prefix: Text with which every name begins, such as "_orig_mod.", and which is removed.
+            **settings: What a state dict does not tell: `h`, `activation`, `norm_first`, `eps` and `dropout`, as in
+                the constructor. A module tells them, and they may be left out.
 
         Raises:
-            CircuitError: if the layer has submodules or settings that are not supported here.
+            WeightsError: if weights are missing or unexpected, or have other axes; the reason is named if known.
+            CircuitError: if a setting is missing or contradicts the weights or the module, or if the layer has
+                submodules or settings that are not supported here.
         """
-        return cls._from_torch(theirs)
+        return converted(cls, ENCODER_LAYER, weights, prefix, settings)

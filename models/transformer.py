@@ -8,7 +8,7 @@ initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
 """
 
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from .encoder_layer import EncoderLayer, LayerOptions
 from .parts.masks import MASK_HINT
 from .transformer_stacks import Decoder, Encoder
 from .weights.files import savable
-from .weights.from_torch import refuse_unlike, stack_settings
+from .weights.sources import Weights
+from .weights.torch_conversions import TRANSFORMER, LayerSettings, converted
 
 __all__ = ["Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "Transformer"]
 
@@ -143,25 +144,16 @@ class Transformer(nn.Module):
         return self.decoder(target, memory, target_mask, memory_mask, **key_masks, causal=causal)
 
     @classmethod
-    def from_torch(cls, theirs: nn.Transformer) -> Self:
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:
         """Return a copy of torch's model, with equal outputs if torch's is called with a causal `tgt_mask`.
 
-        Shapes and masks are as in EncoderLayer.from_torch.
-
-        Args:
-            theirs: The nn.Transformer to copy; its dropout, device, dtype and training mode are copied too.
+        Arguments, shapes and masks are as in EncoderLayer.from_torch; weights tell the number of layers.
 
         Raises:
-            CircuitError: if a submodule or setting is not supported, or if the stacks differ in more than their depth.
+            WeightsError: as EncoderLayer.from_torch does.
+            CircuitError: as EncoderLayer.from_torch does, and if the stacks differ in more than their depth.
         """
-        encoder, decoder = Encoder.from_torch(theirs.encoder), Decoder.from_torch(theirs.decoder)
-        settings, others = (stack_settings(each) for each in (theirs.encoder, theirs.decoder))
-        depths = {"encoder_depth": settings.pop("depth"), "decoder_depth": others.pop("depth")}
-        refuse_unlike("from_torch: nn.Transformer with an encoder and a decoder", settings, others)
-        settings |= depths | {"device": "meta"}
-        copy = cls(**settings)
-        copy.encoder, copy.decoder = encoder, decoder
-        return copy.train(theirs.training)
+        return converted(cls, TRANSFORMER, weights, prefix, settings)
 
 
 def glorot_uniform(model: nn.Module) -> None:

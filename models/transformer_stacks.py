@@ -7,7 +7,7 @@ Source: Vaswani et al. 2017, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import ClassVar, Self, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,12 @@ from .parts.cache import DecoderCache, for_each_layer
 from .parts.masks import KEY_MASK, KEY_MASK_HINT, MASK_HINT
 from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
-from .weights.from_torch import stack_settings
+from .weights.sources import Weights
+from .weights.torch_conversions import DECODER, ENCODER, LayerSettings, converted
 
 
 class _Stack(nn.Module):
-    """The constructor of Encoder and Decoder and their conversion from torch; `_layer` is the class of the layers."""
+    """The constructor of Encoder and Decoder; `_layer` is the class of the layers."""
 
     _layer: ClassVar[type[EncoderLayer | DecoderLayer]]
 
@@ -53,17 +54,6 @@ class _Stack(nn.Module):
         self.layers: nn.ModuleList = nn.ModuleList(layers)
         norm = nn.LayerNorm(m, eps, bias=bias, device=device, dtype=dtype) if final_norm else None
         self.norm: nn.LayerNorm | None = norm
-
-    @classmethod
-    def _from_torch(cls, theirs: nn.TransformerEncoder | nn.TransformerDecoder) -> Self:
-        """Return a stack whose layers and norm are copies of those in torch's stack."""
-        settings: Any = stack_settings(theirs)
-        copy = cls(**settings | {"device": "meta"})
-        from_torch: Any = cls._layer.from_torch
-        copy.layers = nn.ModuleList(from_torch(each) for each in theirs.layers)
-        if copy.norm is not None and theirs.norm is not None:
-            copy.norm.to_empty(device=settings["device"]).load_state_dict(theirs.norm.state_dict())
-        return copy.train(theirs.training)
 
 
 @savable
@@ -116,9 +106,12 @@ class Encoder(_Stack):
         return source if self.norm is None else self.norm(source)
 
     @classmethod
-    def from_torch(cls, theirs: nn.TransformerEncoder) -> Self:
-        """Return a copy of torch's stack, with equal outputs; see EncoderLayer.from_torch."""
-        return cls._from_torch(theirs)
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:
+        """Return a copy of torch's stack, with equal outputs; arguments and errors are as in EncoderLayer.from_torch.
+
+        Weights tell the number of layers, and whether a norm follows the last.
+        """
+        return converted(cls, ENCODER, weights, prefix, settings)
 
 
 @savable
@@ -172,6 +165,6 @@ class Decoder(_Stack):
         return [cast(DecoderLayer, layer).cache(memory, y) for layer in self.layers]
 
     @classmethod
-    def from_torch(cls, theirs: nn.TransformerDecoder) -> Self:
-        """Return a copy of torch's stack, with equal outputs; see DecoderLayer.from_torch."""
-        return cls._from_torch(theirs)
+    def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:
+        """Return a copy of torch's stack, with outputs as in DecoderLayer.from_torch, and arguments as in Encoder's."""
+        return converted(cls, DECODER, weights, prefix, settings)

@@ -1,4 +1,4 @@
-"""The base class of Convolution and TransposedConvolution, the text of their axes, and copies of torch's modules."""
+"""The base class of Convolution and TransposedConvolution, and the text of their axes."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from circuits import CircuitError, Signature, rearrange
 
 from .convolution_kinds import Options
 from .sizes import is_whole
-from .space import Number, Padding, as_tuples, is_symmetric, space, windows_over
+from .space import Number, Padding, as_tuples, is_symmetric, windows_over
 
 DEFAULTS: dict[str, Any] = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1, "mode": "zeros"}
 """The options that the `repr` of a module shows where they differ from their defaults."""
@@ -150,34 +150,3 @@ def same_padding(n: int, kernel: Number, dilation: Number) -> Padding:
     if all(window.before == window.after for window in windows):
         return tuple([window.before for window in windows])
     return tuple([(window.before, window.after) for window in windows])
-
-
-def options_from_torch(module: Any) -> dict[str, Any]:
-    """Return the constructor arguments, after the text, that Convolution and TransposedConvolution share.
-
-    Args:
-        module: One of torch's convolutions, transposed or not.
-    """
-    return {
-        "kernel": module.kernel_size,
-        "stride": module.stride,
-        "dilation": module.dilation,
-        "groups": module.groups,
-        "bias": module.bias is not None,
-        "device": module.weight.device,
-        "dtype": module.weight.dtype,
-        "c": module.in_channels,
-        "k": module.out_channels,
-    }
-
-
-def text_from_torch(module: Any) -> str:
-    """Return the text of one of torch's convolutions, with the names of axes that the figures use."""
-    axes, window_axes, _ = space(len(module.kernel_size))
-    return f"c {axes} -> k {window_axes}"
-
-
-def copied_from_torch(copy: Any, module: nn.Module) -> Any:
-    """Return `copy` with the parameters and the training mode of torch's module."""
-    copy.load_state_dict(module.state_dict())
-    return copy.train(module.training)

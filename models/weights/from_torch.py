@@ -1,17 +1,17 @@
-"""The constructor arguments that make a model equal to one of torch's transformer modules.
+"""The constructor arguments that make a model equal to one of torch's attention and transformer modules.
 
 A setting or submodule of torch's module that the models here do not support raises CircuitError, which names it. Start
-with `stack_settings`; `theirs` is always torch's module.
+with `stack_settings`; `theirs` is always torch's module. Weights are read by `torch_conversions`.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from circuits import CircuitError
 
@@ -33,18 +33,7 @@ def attention_settings(theirs: nn.MultiheadAttention) -> dict[str, Any]:
         "h": theirs.num_heads,
         "bias": theirs.in_proj_bias is not None,
         "dropout": theirs.dropout,
-        "device": theirs.out_proj.weight.device,
-        "dtype": theirs.out_proj.weight.dtype,
     }
-
-
-def attention_state(theirs: nn.MultiheadAttention) -> dict[str, Tensor]:
-    """Return the state dict of torch's module under the names of MultiHeadAttention."""
-    state = {f"Lo.{name}": tensor for name, tensor in theirs.out_proj.state_dict().items()}
-    for kind, joined in (("weight", theirs.in_proj_weight), ("bias", theirs.in_proj_bias)):
-        if joined is not None:
-            state |= {f"{box}.{kind}": part for box, part in zip(("Lq", "Lk", "Lv"), joined.chunk(3), strict=True)}
-    return state
 
 
 def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> dict[str, Any]:
@@ -52,6 +41,8 @@ def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLay
     title = f"from_torch: nn.{type(theirs).__name__}"
     parts = list(theirs.children())
     attentions = [each for each in parts if isinstance(each, nn.MultiheadAttention)]
+    for attention in attentions:
+        attention_settings(attention)
     boxes = [theirs.linear1, theirs.linear2, *(part for name, part in theirs.named_children() if "norm" in name)]
     unsupported = [type(each).__name__ for each in boxes if type(each) not in (nn.Linear, nn.LayerNorm)]
     if unsupported:
@@ -72,23 +63,7 @@ def layer_settings(theirs: nn.TransformerEncoderLayer | nn.TransformerDecoderLay
         "f": theirs.linear1.out_features,
         "activation": _activation(title, theirs.activation),
         "norm_first": theirs.norm_first,
-        "device": theirs.linear1.weight.device,
-        "dtype": theirs.linear1.weight.dtype,
     }
-
-
-def copy_layer(theirs: nn.Module, copy: nn.Module, names: Mapping[str, str]) -> None:
-    """Copy the weights of torch's layer; `names` has the name of each submodule here, and of torch's.
-
-    Raises CircuitError if an attention of torch's has a setting that is not supported here.
-    """
-    for name, torch_name in names.items():
-        part = theirs.get_submodule(torch_name)
-        if isinstance(part, nn.MultiheadAttention):
-            attention_settings(part)
-            copy.get_submodule(name).load_state_dict(attention_state(part))
-        else:
-            copy.get_submodule(name).load_state_dict(part.state_dict())
 
 
 def _has_dropout(part: nn.Module) -> bool:
@@ -130,6 +105,14 @@ def stack_settings(theirs: Any) -> dict[str, Any]:
             raise CircuitError(f"{title} with a norm of class {type(norm).__name__} is not supported; nn.LayerNorm is")
         refuse_unlike(f"{title} with a norm and layers", {"eps": norm.eps, "bias": norm.bias is not None}, settings)
     return settings | {"depth": len(theirs.layers), "final_norm": norm is not None}
+
+
+def transformer_settings(theirs: nn.Transformer) -> dict[str, Any]:
+    """Return the arguments that make a Transformer equal to torch's; raise CircuitError if there are none."""
+    settings, others = stack_settings(theirs.encoder), stack_settings(theirs.decoder)
+    depths = {"encoder_depth": settings.pop("depth"), "decoder_depth": others.pop("depth")}
+    refuse_unlike("from_torch: nn.Transformer with an encoder and a decoder", settings, others)
+    return settings | depths
 
 
 _LAYERS: dict[type, type] = {

@@ -104,7 +104,7 @@ def read(
     Raises:
         WeightsError: if tensors are missing or unexpected, or have other axes.
     """
-    depth = sizes.get("depth", _depth(naming.table, state))
+    depth = sizes.get("depth", layers_in(naming.table, state))
     wanted = list(parts(naming.table, depth))
     skipped = {part.name for part in wanted if {*part.own_names} & {*left_out}}
     wanted = [part for part in wanted if part.name not in skipped]
@@ -143,10 +143,10 @@ def write(naming: Naming, state: Mapping[str, Tensor], depth: int, **sizes: int)
     return found
 
 
-def _depth(table: Table, state: Mapping[str, Tensor]) -> int:
+def layers_in(table: Table, state: Mapping[str, Tensor]) -> int:
     """Return the number of layers: one more than the largest index of a layer in the names, at least 1."""
-    start = re.escape(next(name for name, _, _ in table if "{}" in name).split("{}")[0])
-    matches = (re.match(rf"{start}(\d+)\.", name) for name in state)
+    starts = {re.escape(name.split("{}")[0]) for name, _, _ in table if "{}" in name}
+    matches = (re.match(rf"{start}(\d+)\.", name) for start in starts for name in state)
     return max((int(each[1]) + 1 for each in matches if each), default=1)
 
 
