@@ -127,10 +127,10 @@ class MultiHeadAttention(nn.Module):
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: if a mask has another dtype or is the source, or if the cache cannot append to itself.
+            CircuitError: if a mask has another dtype or is an input, or if the cache cannot append to itself.
         """
         start = 0 if cache is None else cache.length
-        refuse_wrong_masks(self, source, start, mask=mask, head_mask=head_mask, key_mask=key_mask)
+        refuse_wrong_masks(self, target, source, start, mask=mask, head_mask=head_mask, key_mask=key_mask)
         query = self._queries(target, start)
         keys, values = self._keys_and_values(source, start)
         if cache is not None:

@@ -16,7 +16,7 @@ from circuits import CircuitError, circuit
 
 from .encoder_layer import TransformerLayer
 from .parts.cache import DecoderCache
-from .parts.masks import KEY_MASK, MASK_HINT
+from .parts.masks import KEY_MASK, LAYER_HINT, MASK_HINT, refuse_input_as_mask
 from .weights.files import savable
 from .weights.sources import Weights
 from .weights.torch_conversions import DECODER_LAYER, LayerSettings, converted
@@ -79,8 +79,11 @@ class DecoderLayer(TransformerLayer):
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: if a mask is neither bool nor floating, or if the cache is full or made for another memory.
+            CircuitError: if a mask is neither bool nor floating or is an input, or if the cache is full or made for
+                another memory.
         """
+        inputs = {"target": target, "memory": memory}
+        refuse_input_as_mask(self, inputs, LAYER_HINT, mask=mask, memory_mask=memory_mask)
         own_cache = None if cache is None else cache.own
         attend = partial(self.attention, mask=mask, key_mask=key_mask, causal=causal, cache=own_cache)
         memory_masks: dict[str, Any] = {"mask": memory_mask, "key_mask": memory_key_mask}

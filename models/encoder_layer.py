@@ -22,7 +22,7 @@ from circuits import CircuitError, circuit
 from .attention import MultiHeadAttention
 from .layers import FeedForward
 from .parts.cache import KeyValueCache
-from .parts.masks import KEY_MASK, KEY_MASK_HINT, MASK_HINT
+from .parts.masks import KEY_MASK, KEY_MASK_HINT, LAYER_HINT, MASK_HINT, refuse_input_as_mask
 from .parts.norms import norm_of_vectors
 from .parts.positions import RotaryPositions
 from .weights.files import savable
@@ -175,8 +175,9 @@ class EncoderLayer(TransformerLayer):
 
         Raises:
             ShapeError: if axes have different sizes.
-            CircuitError: if a mask is neither bool nor floating, or if the cache cannot append the keys and values.
+            CircuitError: if a mask is neither bool nor floating or is the target, or if the cache cannot append.
         """
+        refuse_input_as_mask(self, {"target": target}, LAYER_HINT, mask=mask)
         masks = {"mask": mask, "head_mask": head_mask, "key_mask": key_mask}
         attend = partial(self.attention, **masks, causal=causal, cache=cache)
         if source is not None:

@@ -10,6 +10,7 @@ What keys and values are computed from is not: NaN in a vector of a source, thou
 maps `Lk` and `Lv` NaN, as in nn.Linear.
 """
 
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -89,26 +90,43 @@ CALL_HINT = (
 """What the error adds where the third argument, a mask here, may be meant as a value."""
 
 
-def refuse_wrong_masks(layer: Any, source: Tensor, length: int, **masks: Tensor | None) -> None:
-    """Raise an error, with the name of the layer's class, for a mask of another length, or a source passed as a mask.
+LAYER_HINT = "a mask is bool, or floating and added to the scores"
+"""What the error adds where a layer's input is passed as its mask."""
+
+
+def refuse_input_as_mask(layer: Any, inputs: Mapping[str, Tensor], hint: str, **masks: Tensor | None) -> None:
+    """Raise CircuitError, with the name of the layer's class, if a mask is one of the inputs itself.
 
     Args:
         layer: The layer that is called.
+        inputs: The inputs by name.
+        hint: What the message ends with.
+        **masks: The masks.
+    """
+    for argument, mask in masks.items():
+        for name, tensor in inputs.items() if mask is not None else ():
+            if mask is tensor:
+                raise CircuitError(f"{type(layer).__name__}.forward: {argument} is the {name} itself; {hint}")
+
+
+def refuse_wrong_masks(layer: Any, target: Tensor, source: Tensor, length: int, **masks: Tensor | None) -> None:
+    """Raise an error, with the name of the layer's class, for a mask of another length, or an input passed as a mask.
+
+    Args:
+        layer: The layer that is called.
+        target: The target vectors of this call, `... y m`.
         source: The source vectors of this call, `... x m`.
         length: The number of vectors that a cache has of earlier calls, otherwise 0.
         **masks: The masks, whose last axis has size `length` + x.
 
     Raises:
-        CircuitError: if a mask is `source` itself.
+        CircuitError: if a mask is `source` or `target` itself.
         ShapeError: if the last axis of a mask has another size.
     """
+    refuse_input_as_mask(layer, {"source": source, "target": target}, CALL_HINT, **masks)
     x, name = length + source.shape[-2], f"{type(layer).__name__}.forward"
     for argument, mask in masks.items():
-        if mask is None:
-            continue
-        if mask is source:
-            raise CircuitError(f"{name}: {argument} is the source itself; {CALL_HINT}")
-        if mask.shape[-1] != x:
+        if mask is not None and mask.shape[-1] != x:
             has = f"with those of this call the cache has {x}" if length else f"there are {x}"
             raise ShapeError(
                 f"{name}: {argument} is for {mask.shape[-1]} source vectors; {has}\n  {MASK_HINT.format('key_mask')}\n"

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.exc import Unsupported
 
 import models
 from circuits import CircuitError, ShapeError, definitions, find_circuit, trace
@@ -371,8 +372,38 @@ def test_the_call_of_torchs_attention_is_answered() -> None:
     for same in (target, source, square):
         with pytest.raises(CircuitError, match=told):
             layer(same, same, same)
-    with pytest.raises(CircuitError, match=told):
-        layer(torch.rand(3, 8, 8), square, square)
+    other = torch.rand(3, 8, 8)
+    for taken in ((other, square, square), (other, square, other), (square, square, square)):
+        with pytest.raises(CircuitError, match=rf"mask is the (source|target) itself; {told}"):
+            layer(*taken)
+        with pytest.raises(CircuitError, match=told):
+            trace(layer, *taken)
+        torch._dynamo.reset()
+        with pytest.raises(Unsupported, match=told):
+            torch.compile(layer, fullgraph=True, backend="eager")(*taken)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(other, square, square.clone()), layer(other, square, mask=square.clone()))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_an_input_is_no_mask_of_a_layer(norm_first: bool) -> None:
+    """As many vectors as they are wide, so that an input would fit as a mask."""
+    options: dict[str, Any] = LAYER | {"norm_first": norm_first}
+    target, memory = torch.rand(3, 8, 8), torch.rand(3, 8, 8)
+    encoder, decoder = EncoderLayer(**options), DecoderLayer(**options)
+    for layer in (encoder, Encoder(**options, depth=2)):
+        with pytest.raises(CircuitError, match=r"EncoderLayer.forward: mask is the target itself; a mask is bool, or"):
+            layer(target, target)
+    calls = {
+        ("mask", "memory"): (memory,), ("mask", "target"): (target,), ("memory_mask", "memory"): (None, memory),
+    }  # fmt: skip
+    for (mask, given), masks in calls.items():
+        with pytest.raises(CircuitError, match=rf"DecoderLayer.forward: {mask} is the {given} itself"):
+            decoder(target, memory, *masks)
+    encoder(target, target.clone())
+    decoder(target, memory, memory.clone())
 
 
 def test_a_batch_is_not_taken_for_heads() -> None:
