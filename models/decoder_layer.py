@@ -15,7 +15,7 @@ from torch import Tensor
 from circuits import CircuitError, circuit
 
 from .encoder_layer import TransformerLayer
-from .parts.cache import DecoderCache
+from .parts.cache import DecoderCache, caching, refuse_not_appended
 from .parts.masks import KEY_MASK, LAYER_HINT, MASK_HINT, refuse_input_as_mask
 from .weights.files import savable
 from .weights.sources import Weights
@@ -84,7 +84,7 @@ class DecoderLayer(TransformerLayer):
         """
         inputs = {"target": target, "memory": memory}
         refuse_input_as_mask(self, inputs, LAYER_HINT, mask=mask, memory_mask=memory_mask)
-        own_cache = None if cache is None else cache.own
+        own_cache, length = (None, 0) if cache is None else (cache.own, cache.own.length)
         attend = partial(self.attention, mask=mask, key_mask=key_mask, causal=causal, cache=own_cache)
         memory_masks: dict[str, Any] = {"mask": memory_mask, "key_mask": memory_key_mask}
         if self.norm_first:
@@ -96,6 +96,7 @@ class DecoderLayer(TransformerLayer):
             target = self.attention_norm(target + self._drop(attend(target, target)))
             output = self._attend_to_memory(target, memory, memory_masks, cache)
             target = self.memory_attention_norm(target + self._drop(output))
+        refuse_not_appended(self.attention, own_cache, length + target.shape[-2])
         return self._feed_forward(target)
 
     def _attend_to_memory(
@@ -106,12 +107,15 @@ class DecoderLayer(TransformerLayer):
             return self.memory_attention(target, memory, **masks)
         if cache.memory is not memory:
             raise CircuitError("DecoderLayer: the cache was made for another memory; make one by `cache(memory, y)`")
+        if cache.remembered is None:
+            return self.memory_attention(target, memory, **masks)
         return self.memory_attention.recall(target, *cache.remembered, **masks)
 
     def cache(self, memory: Tensor, y: int) -> DecoderCache:
         """Return a cache for up to y target vectors, with the keys and values of `memory`, which are computed here."""
-        empty = self.attention.cache(y, memory.shape[:-2])
-        return DecoderCache(empty, memory, self.memory_attention.remember(memory))
+        empty = caching(self.attention, "attention of this DecoderLayer").cache(y, memory.shape[:-2])
+        wrapped = not hasattr(type(self.memory_attention), "remember")
+        return DecoderCache(empty, memory, None if wrapped else self.memory_attention.remember(memory))
 
     @classmethod
     def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:

@@ -21,7 +21,7 @@ from circuits import CircuitError, circuit
 
 from .attention import MultiHeadAttention
 from .layers import FeedForward
-from .parts.cache import KeyValueCache
+from .parts.cache import KeyValueCache, refuse_not_appended
 from .parts.masks import KEY_MASK, KEY_MASK_HINT, LAYER_HINT, MASK_HINT, refuse_input_as_mask
 from .parts.norms import norm_of_vectors
 from .parts.positions import RotaryPositions
@@ -180,16 +180,19 @@ class EncoderLayer(TransformerLayer):
         refuse_input_as_mask(self, {"target": target}, LAYER_HINT, mask=mask)
         masks = {"mask": mask, "head_mask": head_mask, "key_mask": key_mask}
         attend = partial(self.attention, **masks, causal=causal, cache=cache)
+        length = (0 if cache is None else cache.length) + (target if source is None else source).shape[-2]
         if source is not None:
             source = source.expand(*target.shape[:-2], -1, -1)  # a source without batch axes is shared by the batch
         if self.norm_first:
             normed = self.attention_norm(target)
             attended = self._drop(attend(normed, normed if source is None else self.attention_norm(source)))
+            refuse_not_appended(self.attention, cache, length)
             if self.parallel:
                 return attended + self._feed_forward(target)
             target = target + attended
         else:
             target = self.attention_norm(target + self._drop(attend(target, target if source is None else source)))
+            refuse_not_appended(self.attention, cache, length)
         return self._feed_forward(target)
 
     @classmethod

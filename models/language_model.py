@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,14 @@ from circuits import CircuitError, circuit
 from .encoder_layer import EncoderLayer, LayerOptions
 from .gated_feed_forward import GatedFeedForward
 from .layers import FeedForward
-from .parts.cache import KeyValueCache, for_each_layer
+from .parts.cache import KeyValueCache, caches_of, for_each_layer, refuse_not_appended
 from .parts.generation import extend, refuse_prompt_and_count, refuse_sampling
 from .parts.linear import tied_logits
 from .parts.masks import padding_before
 from .parts.norms import norm_of_vectors
 from .parts.positions import LearnedPositions, RotaryPositions, ScaledRotaryPositions
 from .parts.sizes import refuse_sizes_below_one
-from .parts.tokens import embedded
+from .parts.tokens import embedded, refuse_not_a_token
 from .weights.files import savable
 from .weights.language_conversions import LanguageModelConversions
 
@@ -206,15 +206,14 @@ class LanguageModel(LanguageModelConversions):
         """
         refuse_prompt_and_count(tokens, count)
         refuse_sampling(self.vocabulary, temperature, top_k)
-        if stop is not None and not 0 <= stop < self.vocabulary:
-            raise CircuitError(f"stop is {stop}; the tokens are 0 to {self.vocabulary - 1}")
+        refuse_not_a_token("stop", stop, self.vocabulary)
         last = tokens.shape[-1] + count - 1  # the last generated token is not an input
         if self.positions is not None and last > self.positions.weight.shape[0]:
             raise CircuitError(
                 f"LanguageModel: to generate {count} tokens after {tokens.shape[-1]}, the model needs {last} positions;"
                 f" {self.positions.weight.shape[0]} are learned"
             )
-        caches = [cast(EncoderLayer, layer).attention.cache(max(last, 1), tokens.shape[:-1]) for layer in self.layers]
+        caches = caches_of("LanguageModel", self.layers, max(last, 1), tokens.shape[:-1])
 
         def step(new: Tensor, real: Tensor | None) -> Tensor:
             return self._head_logits(self._hidden_states(new, caches, real)[..., -1, :])
@@ -226,14 +225,15 @@ class LanguageModel(LanguageModelConversions):
         self, tokens: Tensor, caches: Sequence[KeyValueCache] = (), key_mask: Tensor | None = None
     ) -> Tensor:
         """Return the last norm's output, `... x m`; with caches, the tokens follow those of earlier calls."""
+        start = caches[0].length if caches else 0
         vectors = embedded("LanguageModel", self.embedding, tokens, self.vocabulary)
         if self.positions is not None:
-            padding = None if key_mask is None else padding_before(key_mask)
-            vectors = self.positions(vectors, caches[0].length if caches else 0, padding)
+            vectors = self.positions(vectors, start, None if key_mask is None else padding_before(key_mask))
         if self.dropout and self.training:
             vectors = F.dropout(vectors, self.dropout)
         for layer, cache in zip(self.layers, for_each_layer("LanguageModel", caches, len(self.layers)), strict=True):
             vectors = layer(vectors, causal=True, cache=cache, key_mask=key_mask)
+            refuse_not_appended(layer, cache, start + tokens.shape[-1])
         return self.norm(vectors)
 
     def _head_logits(self, vectors: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuits import CircuitError, circuit
+from circuits import circuit
 
 from .encoder_layer import LayerOptions
 from .parts.cache import DecoderCache
@@ -23,7 +23,7 @@ from .parts.linear import tied_logits
 from .parts.masks import combine_all, padding_before
 from .parts.positions import SinusoidalPositions
 from .parts.sizes import refuse_sizes_below_one
-from .parts.tokens import embedded
+from .parts.tokens import embedded, refuse_not_a_token
 from .transformer import Transformer, glorot_uniform
 from .weights.files import savable
 
@@ -103,7 +103,7 @@ class SequenceToSequence(nn.Module):
         super().__init__()
         refuse_sizes_below_one("SequenceToSequence", vocabulary=vocabulary, m=m)
         if padding is not None:
-            _refuse_not_a_token("padding", padding, vocabulary)
+            refuse_not_a_token("padding", padding, vocabulary)
         self.vocabulary, self.m, self.padding, self.dropout = vocabulary, m, padding, dropout
         self.embedding: nn.Embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         self.positions: SinusoidalPositions = SinusoidalPositions(m)
@@ -197,8 +197,7 @@ class SequenceToSequence(nn.Module):
         """
         refuse_prompt_and_count(target, count)
         refuse_sampling(self.vocabulary, temperature, top_k)
-        if stop is not None:
-            _refuse_not_a_token("stop", stop, self.vocabulary)
+        refuse_not_a_token("stop", stop, self.vocabulary)
         real = self._real(source, source_key_mask)
         memory = self._encode(source, real)
         caches = self.transformer.decoder.cache(memory, max(target.shape[-1] + count - 1, 1))
@@ -234,9 +233,3 @@ class SequenceToSequence(nn.Module):
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
         return tied_logits(vectors, self.embedding) if self.head is None else self.head(vectors)
-
-
-def _refuse_not_a_token(name: str, token: int, vocabulary: int) -> None:
-    """Raise CircuitError, with the argument's `name`, unless `token` is in the vocabulary."""
-    if not 0 <= token < vocabulary:
-        raise CircuitError(f"{name} is {token}; the tokens are 0 to {vocabulary - 1}")

@@ -7,7 +7,7 @@ Source: Vaswani et al. 2017, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Self, Unpack, cast
+from typing import ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from circuits import circuit
 
 from .decoder_layer import DECODER_MASKS, DecoderLayer
 from .encoder_layer import EncoderLayer, LayerOptions
-from .parts.cache import DecoderCache, for_each_layer
+from .parts.cache import DecoderCache, caches_of, for_each_layer
 from .parts.masks import KEY_MASK, KEY_MASK_HINT, MASK_HINT
 from .parts.sizes import refuse_sizes_below_one
 from .weights.files import savable
@@ -162,7 +162,7 @@ class Decoder(_Stack):
 
     def cache(self, memory: Tensor, y: int) -> list[DecoderCache]:
         """Return a list with one cache for each layer, each for this memory and up to y target vectors."""
-        return [cast(DecoderLayer, layer).cache(memory, y) for layer in self.layers]
+        return caches_of("Decoder", self.layers, memory, y)
 
     @classmethod
     def from_torch(cls, weights: Weights, *, prefix: str = "", **settings: Unpack[LayerSettings]) -> Self:

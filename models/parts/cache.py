@@ -5,9 +5,9 @@ needs them. A step writes its positions in place, without copying earlier ones. 
 differentiable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -121,11 +121,48 @@ class KeyValueCache:
 
 @dataclass
 class DecoderCache:
-    """Keys and values that a DecoderLayer keeps between decoding steps: those of the target, and those of `memory`."""
+    """Keys and values that a DecoderLayer keeps between decoding steps: those of the target, and those of `memory`.
+
+    `remembered` is None if the attention to the memory is wrapped: what the wrapper adds is not in keys and values, and
+    every step computes them again.
+    """
 
     own: KeyValueCache
     memory: Tensor
-    remembered: tuple[Tensor, Tensor]
+    remembered: tuple[Tensor, Tensor] | None
+
+
+def caching(module: nn.Module, where: str) -> Any:
+    """Return the module with the method `cache`: the one given, or the only one inside, if that is wrapped.
+
+    Raises CircuitError, which begins with `where`, if there is none or more than one.
+    """
+    found: dict[str, nn.Module] = {}
+    for name, each in module.named_modules():
+        inside = any(not outer or name.startswith(f"{outer}.") for outer in found)
+        if not inside and hasattr(type(each), "cache"):
+            found[name] = each
+    if len(found) != 1:
+        raise CircuitError(
+            f"{where} is a {type(module).__name__} with {len(found) or 'no'} modules inside that have a cache, as"
+            " MultiHeadAttention has; wrap one MultiHeadAttention and pass all arguments on to it, or wrap its linear"
+            " maps Lq, Lk, Lv and Lo"
+        )
+    return next(iter(found.values()))
+
+
+def caches_of(name: str, layers: Iterable[nn.Module], *args: Any) -> list[Any]:
+    """Return the caches that the layers of a model with this name return for these arguments."""
+    return [caching(layer, f"layers.{number} of this {name}").cache(*args) for number, layer in enumerate(layers)]
+
+
+def refuse_not_appended(module: nn.Module, cache: KeyValueCache | None, length: int) -> None:
+    """Raise CircuitError if a call of a module has not brought its cache to this length; a wrapper may prevent it."""
+    if cache is not None and cache.length != length:
+        raise CircuitError(
+            f"the cache given to a {type(module).__name__} has {cache.length} positions after the call, not {length}; a"
+            " wrapper of attention passes all arguments on, `cache` too, and calls what is inside once"
+        )
 
 
 def device_and_dtype(linear: nn.Module) -> tuple[torch.device, torch.dtype | None]:

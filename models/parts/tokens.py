@@ -23,6 +23,12 @@ def embedded(name: str, embedding: nn.Module, tokens: Tensor, vocabulary: int) -
         raise CircuitError(f"{name}: {_out_of_range(tokens, vocabulary)}") from error
 
 
+def refuse_not_a_token(name: str, token: int | None, vocabulary: int) -> None:
+    """Raise CircuitError, with the argument's `name`, for a token that is given and not in the vocabulary."""
+    if token is not None and not 0 <= token < vocabulary:
+        raise CircuitError(f"{name} is {token}; the tokens are 0 to {vocabulary - 1}")
+
+
 def _out_of_range(tokens: Tensor, vocabulary: int) -> str:
     """Return the text that names the first token outside the vocabulary, if the numbers can be read."""
     allowed = f"the tokens are 0 to {vocabulary - 1}"

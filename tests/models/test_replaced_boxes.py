@@ -15,6 +15,7 @@ from circuits import CircuitError
 from models import LanguageModel, MultiHeadAttention, SequenceToSequence, Transformer, VisionTransformer
 from models.attention import attention, grouped_attention
 from models.parts.cache import KeyValueCache
+from models.transformer import DecoderLayer, EncoderLayer
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
 
@@ -131,6 +132,124 @@ def test_a_tied_head_without_the_weight_of_its_embedding_is_told(make: Any) -> N
     expected = generate(untied, source, 2)
     untied.embedding = nn.Sequential(untied.embedding)
     assert torch.equal(generate(untied, source, 2), expected)
+
+
+# --- Attention that is wrapped as a whole ----------------------------------------------------------------------------
+
+
+class Wrapped(nn.Module):
+    """A module plus a linear map of its first argument, as adapter libraries add one."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.side = nn.Linear(16, 16)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.base(*args, **kwargs) + self.side(args[0])
+
+
+class Forwarding(Wrapped):
+    """It has all attributes of its base, as some wrappers do."""
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name in ("base", "side") else getattr(self.base, name)
+
+
+class WithoutCache(Wrapped):
+    """It loses the cache."""
+
+    def forward(self, *args: Any, cache: Any = None, **kwargs: Any) -> Tensor:
+        return super().forward(*args, **kwargs)
+
+
+class Twice(Wrapped):
+    """It calls its base two times, which appends to the cache twice."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super().forward(*args, **kwargs) + self.base(*args, **kwargs)
+
+
+def replace(model: Any, names: Callable[[str], bool], wrap: Callable[[nn.Module], nn.Module]) -> Any:
+    for name, module in [*model.named_modules()]:
+        if names(name):
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, wrap(module))
+    return model
+
+
+every_model = pytest.mark.parametrize(
+    "make", [decoder_only, encoder_decoder, lambda: encoder_decoder(norm_first=True)], ids=["decoder", "post", "pre"]
+)
+
+
+def compiled(module: nn.Module) -> Any:
+    """A module wrapped by torch, whose wrapper has all attributes of what is inside."""
+    return torch.compile(module, backend="eager")
+
+
+def in_decoder(kind: str) -> Callable[[str], bool]:
+    """The names of the parts of a language model, or of the decoder of a model of two stacks."""
+    return lambda name: "encoder" not in name and name.rpartition(".")[2] == kind
+
+
+@pytest.mark.parametrize("wrap", [Wrapped, lambda each: Wrapped(Wrapped(each)), compiled], ids=["1", "2", "compiled"])
+@every_model
+@torch.no_grad()
+def test_generation_with_wrapped_attention(make: Any, wrap: Callable[[Any], Any]) -> None:
+    """What the wrappers add is in every step, also in attention to the memory, and keys are cached below them."""
+    model, source = make(), torch.randint(11, (3, 5))
+    for kind in ("attention", "memory_attention"):
+        replace(model, in_decoder(kind), wrap)
+    assert torch.equal(generate(model, source, 6), most_likely(model, source, 6))
+
+
+@pytest.mark.parametrize("wrap", [Wrapped, Forwarding])
+@pytest.mark.parametrize("norm_first", [True, False])
+@torch.no_grad()
+def test_steps_of_a_layer_with_wrapped_attention_are_the_whole(wrap: type[Wrapped], norm_first: bool) -> None:
+    layer: Any = DecoderLayer(16, 8, 2, 32, norm_first=norm_first)
+    layer.attention, layer.memory_attention = wrap(layer.attention), wrap(layer.memory_attention)
+    target, memory = torch.rand(3, 5, 16), torch.rand(3, 4, 16)
+    whole, cache = layer(target, memory), layer.cache(memory, 5)
+    steps = torch.cat([layer(each, memory, cache=cache) for each in target.split([2, 1, 1, 1], 1)], 1)
+    torch.testing.assert_close(steps, whole)
+    encoder: Any = EncoderLayer(16, 8, 2, 32, norm_first=norm_first)
+    own = encoder.attention.cache(5, (3,))
+    encoder.attention = wrap(encoder.attention)
+    steps = torch.cat([encoder(each, causal=True, cache=own) for each in target.split(1, 1)], 1)
+    torch.testing.assert_close(steps, encoder(target, causal=True))
+
+
+@torch.no_grad()
+def test_generation_with_wrapped_layers() -> None:
+    model, source = decoder_only(), torch.randint(11, (3, 5))
+    model.layers = nn.ModuleList(Wrapped(layer) for layer in model.layers)
+    assert torch.equal(generate(model, source, 6), most_likely(model, source, 6))
+    other = encoder_decoder()
+    other.transformer.decoder.layers = nn.ModuleList(Wrapped(layer) for layer in other.transformer.decoder.layers)
+    assert torch.equal(generate(other, source, 6), most_likely(other, source, 6))
+
+
+@every_model
+@pytest.mark.parametrize("wrap", [WithoutCache, Twice])
+def test_a_wrapper_that_a_cache_cannot_be_used_with_is_named(make: Any, wrap: type[Wrapped]) -> None:
+    model, source = replace(make(), in_decoder("attention"), wrap), torch.randint(11, (3, 5))
+    with pytest.raises(
+        CircuitError, match=rf"{wrap.__name__} has \d+ positions after the call.* `cache` too, and calls"
+    ):
+        generate(model, source, 8)
+
+
+@every_model
+def test_what_has_no_cache_is_named(make: Any) -> None:
+    source = torch.randint(11, (3, 5))
+    model = replace(make(), in_decoder("attention"), lambda _: nn.Identity())
+    with pytest.raises(CircuitError, match=r"is a \w+ with no modules inside that have a cache, as MultiHeadAttention"):
+        generate(model, source, 3)
+    pair = replace(make(), in_decoder("attention"), lambda each: Wrapped(nn.ModuleList([each, copy.deepcopy(each)])))
+    with pytest.raises(CircuitError, match=r"with 2 modules inside that have a cache"):
+        generate(pair, source, 3)
 
 
 # --- Ensembles --------------------------------------------------------------------------------------------------------
