@@ -233,7 +233,7 @@ class LanguageModel(LanguageModelConversions):
             vectors = F.dropout(vectors, self.dropout)
         for layer, cache in zip(self.layers, for_each_layer("LanguageModel", caches, len(self.layers)), strict=True):
             vectors = layer(vectors, causal=True, cache=cache, key_mask=key_mask)
-            refuse_not_appended(layer, cache, start + tokens.shape[-1])
+            refuse_not_appended(layer, cache, start + vectors.shape[-2])
         return self.norm(vectors)
 
     def _head_logits(self, vectors: Tensor) -> Tensor:

@@ -102,8 +102,7 @@ class SequenceToSequence(nn.Module):
     ) -> None:
         super().__init__()
         refuse_sizes_below_one("SequenceToSequence", vocabulary=vocabulary, m=m)
-        if padding is not None:
-            refuse_not_a_token("padding", padding, vocabulary)
+        refuse_not_a_token("padding", padding, vocabulary)
         self.vocabulary, self.m, self.padding, self.dropout = vocabulary, m, padding, dropout
         self.embedding: nn.Embedding = nn.Embedding(vocabulary, m, device=device, dtype=dtype)
         self.positions: SinusoidalPositions = SinusoidalPositions(m)

@@ -374,7 +374,7 @@ def test_the_call_of_torchs_attention_is_answered() -> None:
             layer(same, same, same)
     other = torch.rand(3, 8, 8)
     for taken in ((other, square, square), (other, square, other), (square, square, square)):
-        with pytest.raises(CircuitError, match=rf"mask is the (source|target) itself; {told}"):
+        with pytest.raises(CircuitError, match="mask is the (source|target) itself; " + told):
             layer(*taken)
         with pytest.raises(CircuitError, match=told):
             trace(layer, *taken)
