@@ -1,7 +1,9 @@
 """Multi-head attention, with learned projections to queries, keys and values.
 
 Masks, and the attention of each head, are those of `models.scaled_dot_product`. In a bool mask True means *may attend*,
-the opposite of nn.MultiheadAttention's.
+the opposite of nn.MultiheadAttention's. A source vector that no target vector may attend to has no effect on the output
+of `forward` and on any gradient, whatever it holds, NaN and inf too; `remember` sees no mask, and there NaN reaches the
+gradients of `Lk` and `Lv`.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 21; Vaswani et al. 2017; for heads that share keys and
 values, Ainslie et al. 2023.
@@ -19,6 +21,7 @@ from .parts.cache import KeyValueCache, device_and_dtype
 from .parts.masks import CALL_HINT, KEY_MASK, KEY_MASK_HINT, MASK_HINT, combine_all, refuse_wrong_masks
 from .parts.positions import RotaryPositions
 from .parts.sizes import refuse_no_divisor, refuse_no_probability, refuse_sizes_below_one
+from .parts.unseen import clear_hidden
 from .scaled_dot_product import attention, grouped_attention
 from .weights.files import savable
 from .weights.sources import Weights
@@ -26,7 +29,10 @@ from .weights.torch_conversions import ATTENTION, AttentionSettings, converted
 
 __all__ = ["MultiHeadAttention", "attention", "grouped_attention"]
 
-_HINTS = {"mask": f"{MASK_HINT.format('key_mask')}\n  {CALL_HINT}", **KEY_MASK_HINT}
+_MASKS: Any = {
+    "dtypes": KEY_MASK,
+    "hints": {"mask": f"{MASK_HINT.format('key_mask')}\n  {CALL_HINT}", **KEY_MASK_HINT},
+}
 
 
 @savable
@@ -95,8 +101,7 @@ class MultiHeadAttention(nn.Module):
         "... y m, ... x m -> ... y m",
         fixed="m h",
         optional={"mask": "... y x'", "head_mask": "... h y x'", "key_mask": "... x'"},
-        dtypes=KEY_MASK,
-        hints=_HINTS,
+        **_MASKS,
     )
     def forward(
         self,
@@ -131,11 +136,14 @@ class MultiHeadAttention(nn.Module):
         """
         start = 0 if cache is None else cache.length
         refuse_wrong_masks(self, target, source, start, mask=mask, head_mask=head_mask, key_mask=key_mask)
+        masks = (mask, head_mask, key_mask)
+        if cache is None:  # a later call may see what is hidden now, and a cache has no gradients
+            target, source = clear_hidden(target, source, masks, causal=causal, window=self.window)
         query = self._queries(target, start)
         keys, values = self._keys_and_values(source, start)
         if cache is not None:
             keys, values = cache.append(keys, values)
-        return self._attend(query, keys, values, (mask, head_mask, key_mask), causal, start)
+        return self._attend(query, keys, values, masks, causal, start)
 
     @circuit("... x m -> ... g x k, ... g x k", fixed="m g k")
     def remember(self, source: Tensor, *, start: int = 0) -> tuple[Tensor, Tensor]:
@@ -149,8 +157,7 @@ class MultiHeadAttention(nn.Module):
         "... y m, ... g x k, ... g x k -> ... y m",
         fixed="m g k h",
         optional={"mask": "... y x", "head_mask": "... h y x", "key_mask": "... x"},
-        dtypes=KEY_MASK,
-        hints=_HINTS,
+        **_MASKS,
     )
     def recall(
         self,
@@ -166,8 +173,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """Return the attention output `... y m` for given keys and values; in a bool mask True means *may attend*.
 
-        Keys and values, `... g x k`, are as returned by `remember`. The first
-        key is at position 0, the first target vector at position `start`. Masks and errors are as in `forward`.
+        Keys and values, `... g x k`, are as returned by `remember`; the first key is at position 0, the first target
+        vector at `start`. Masks and errors are as in `forward`.
 
         >>> attend = MultiHeadAttention(m=128, k=16, h=4)
         >>> target, source = torch.rand(20, 128), torch.rand(22, 128)

@@ -17,6 +17,7 @@ from circuits import CircuitError, circuit
 from .encoder_layer import TransformerLayer
 from .parts.cache import DecoderCache, caching, refuse_not_appended
 from .parts.masks import KEY_MASK, LAYER_HINT, MASK_HINT, refuse_input_as_mask
+from .parts.unseen import clear_padding
 from .weights.files import savable
 from .weights.sources import Weights
 from .weights.torch_conversions import DECODER_LAYER, LayerSettings, converted
@@ -70,7 +71,8 @@ class DecoderLayer(TransformerLayer):
             mask: Mask of the self-attention, `... y y'`, bool or floating; combined with `causal`. A mask of two axes
                 is always `y y'`, shared by the batch.
             memory_mask: Mask of the cross-attention, `... y x`, bool or floating; of two axes always `y x`.
-            key_mask: Bool, `... y'`: False for padding in the target, to which no target vector attends.
+            key_mask: Bool, `... y'`: False for padding in the target, to which no target vector attends, as in
+                EncoderLayer, also if it holds NaN.
             memory_key_mask: Bool, `... x`: False for padding in the memory.
             causal: Whether a target vector may attend only to target vectors at its own position and before; torch's
                 layer without a mask is as `causal=False`.
@@ -87,6 +89,8 @@ class DecoderLayer(TransformerLayer):
         own_cache, length = (None, 0) if cache is None else (cache.own, cache.own.length)
         attend = partial(self.attention, mask=mask, key_mask=key_mask, causal=causal, cache=own_cache)
         memory_masks: dict[str, Any] = {"mask": memory_mask, "key_mask": memory_key_mask}
+        if cache is None:
+            target = clear_padding(target, key_mask)
         if self.norm_first:
             normed = self.attention_norm(target)
             target = target + self._drop(attend(normed, normed))

@@ -25,6 +25,7 @@ from .parts.cache import KeyValueCache, refuse_not_appended
 from .parts.masks import KEY_MASK, KEY_MASK_HINT, LAYER_HINT, MASK_HINT, refuse_input_as_mask
 from .parts.norms import norm_of_vectors
 from .parts.positions import RotaryPositions
+from .parts.unseen import clear_padding
 from .weights.files import savable
 from .weights.sources import Weights
 from .weights.torch_conversions import ENCODER_LAYER, LayerSettings, converted
@@ -169,7 +170,9 @@ class EncoderLayer(TransformerLayer):
             source: The vectors to attend to, `... x'' m`; `target` unless given. If the outputs of only a few vectors
                 are needed, pass those as `target` and all vectors as `source`.
             head_mask: One such mask for each head, `... h x x'`.
-            key_mask: Bool, `... x'`: False for padding, to which no vector attends, as in MultiHeadAttention.
+            key_mask: Bool, `... x'`: False for padding, to which no vector attends, as in MultiHeadAttention. NaN and
+                inf in padding are taken for 0: they reach no output of a real vector and no gradient. With `mask` alone
+                a vector that is hidden from all others still has an output of its own, and NaN there.
             causal: Whether a vector may attend only to those at its own position and before.
             cache: Keys and values of earlier calls, as in MultiHeadAttention.
 
@@ -181,7 +184,10 @@ class EncoderLayer(TransformerLayer):
         masks = {"mask": mask, "head_mask": head_mask, "key_mask": key_mask}
         attend = partial(self.attention, **masks, causal=causal, cache=cache)
         length = (0 if cache is None else cache.length) + (target if source is None else source).shape[-2]
-        if source is not None:
+        if cache is None and source is None:
+            target = clear_padding(target, key_mask)
+        elif source is not None:
+            source = source if cache is not None else clear_padding(source, key_mask)
             source = source.expand(*target.shape[:-2], -1, -1)  # a source without batch axes is shared by the batch
         if self.norm_first:
             normed = self.attention_norm(target)

@@ -15,7 +15,9 @@ from circuits import CircuitError, circuit, rearrange, repeat
 
 from .attention import attention
 from .layers import channels_first, channels_last
+from .parts.masks import masked_out
 from .parts.sizes import refuse_no_probability, refuse_sizes_below_one
+from .parts.unseen import in_windows, may_spoil_gradients
 from .weights.files import savable
 
 
@@ -104,8 +106,13 @@ class VisualAttention(nn.Module):
             ShapeError: if axes have different sizes.
             CircuitError: if an image is smaller than a window, or the mask is neither bool nor floating.
         """
-        query = self.Cq(self._padded(target, "target"))
-        source = self._padded(source, "source")
+        size = target.shape[-2:]
+        target, source = self._padded(target, "target"), self._padded(source, "source")
+        if mask is not None and may_spoil_gradients(target, source):
+            hidden = masked_out(mask)
+            target = in_windows(target, ~hidden.flatten(-2).all(-1), self.w, self.s)
+            source = in_windows(source, ~hidden.flatten(1, 2).all(1), self.w, self.s)
+        query = self.Cq(target)
         mixed = attention(
             rearrange(query, "b (h k) i j -> b h (i j) k", k=self.k),
             rearrange(self.Ck(source), "b (h k) u v -> b h (u v) k", k=self.k),
@@ -115,7 +122,7 @@ class VisualAttention(nn.Module):
         )
         output = self.Co(rearrange(mixed, "b h (i j) k -> b (h k) i j", i=query.shape[-2]))
         if self.s > 1:
-            output = output[..., : target.shape[-2], : target.shape[-1]]
+            output = output[..., : size[0], : size[1]]
         return channels_first(output)
 
     def _padded(self, image: Tensor, name: str) -> Tensor:

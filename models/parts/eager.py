@@ -1,5 +1,7 @@
 """Whether a call runs eagerly, so that its steps may depend on the numbers in its tensors."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
@@ -19,3 +21,13 @@ def is_eager(*tensors: Tensor) -> bool:
         return False
     plain = all(type(each) in (Tensor, nn.Parameter) and not each.is_meta for each in tensors)
     return plain and not any(functorch.is_functorch_wrapped_tensor(each) for each in tensors)
+
+
+def can_read(*tensors: Tensor) -> bool:
+    """Return whether a call may depend on the numbers in these tensors: on a CPU, where reading costs little."""
+    return all(each.device.type == "cpu" for each in tensors) and is_eager(*tensors)
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Return whether all numbers are finite; a sum that overflows counts as not."""
+    return math.isfinite(sum(each.detach().sum().item() for each in tensors))

@@ -9,7 +9,6 @@ implementations of CPU and MPS would run in a loop: there two matrix products, w
 place.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -21,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import einsum, repeat
 
-from .eager import is_eager
+from .eager import all_finite, can_read
 from .masks import (
     band,
     clear_unseen,
@@ -102,11 +101,11 @@ def _attend_to_seen(
     running the operator twice would draw twice as many random numbers.
     """
     options = (mask, dropout, False, enable_gqa)
-    if _can_read(query, key, value):
+    if can_read(query, key, value):
         if torch.is_grad_enabled():
-            if _all_finite(query, key, value):
+            if all_finite(query, key, value):
                 return _attend(query, key, value, *options)
-        elif not dropout and _all_finite(output := _call_operator(query, key, value, *options)):
+        elif not dropout and all_finite(output := _call_operator(query, key, value, *options)):
             return output
     n = query.shape[-3] // key.shape[-3] if enable_gqa else 1
     return _attend(*clear_unseen(mask, query, key, value, n), *options)
@@ -162,16 +161,6 @@ def _within_reach(
         key, value = key[..., first:end, :], value[..., first:end, :]
         mask = None if mask is None else mask[..., first:end]
     return key, value, mask, start - first
-
-
-def _can_read(*tensors: Tensor) -> bool:
-    """Return whether a call may depend on the numbers in these tensors: on a CPU, where reading costs little."""
-    return all(each.device.type == "cpu" for each in tensors) and is_eager(*tensors)
-
-
-def _all_finite(*tensors: Tensor) -> bool:
-    """Return whether all numbers are finite; a sum that overflows counts as not."""
-    return math.isfinite(sum(each.detach().sum().item() for each in tensors))
 
 
 def _combined_mask(

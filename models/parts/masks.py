@@ -6,8 +6,7 @@ of a floating mask, so `combine(score, mask)` applies a mask to scores. A mask o
 
 A key is unseen if no query may attend to it. Its weights are zero, and 0 times NaN is NaN, in the output and in the
 gradients: unseen keys with their values, and queries that may attend to no key, are therefore replaced by zeros.
-What keys and values are computed from is not: NaN in a vector of a source, though masked, makes the gradients of the
-maps `Lk` and `Lv` NaN, as in nn.Linear.
+The vectors that they are computed from are cleared before their maps, see `parts.unseen`.
 """
 
 from collections.abc import Mapping
