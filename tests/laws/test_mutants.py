@@ -23,6 +23,7 @@ import importlib.abc
 import importlib.util
 import os
 import pickle
+import re
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ from typing import Any
 import pytest
 import torch
 
+import circuits
 from circuits import laws
 from tests.laws.mutants import FILES, ROOT, Mutant, mutants
 
@@ -52,8 +54,9 @@ class _MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """A finder and loader that imports one module of `models` from a changed tree."""
 
     def __init__(self, file: str, tree: ast.Module) -> None:
-        self.name, self.tree = f"models.{file.replace('/', '.')}", tree
+        self.name, self.tree = f"circuits.models.{file.replace('/', '.')}", tree
         self.origin = str(ROOT / "models" / f"{file}.py")
+        self.was_imported = False
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         """Return the spec of the changed module, None for other modules."""
@@ -66,6 +69,7 @@ class _MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         """Execute the changed tree."""
+        self.was_imported = True
         exec(compile(self.tree, module.__spec__.origin, "exec"), module.__dict__)
 
 
@@ -73,18 +77,23 @@ def in_child_process(work: Callable[[], Any], changed: tuple[str, ast.Module] | 
     """Return the result of `work` in a child process that imports `models` again; "timeout" if it exceeds the limit.
 
     `changed` is a module and its changed syntax tree. If `work` raises an exception, its text is returned.
+
+    Raises:
+        AssertionError: `work` has not imported the changed module: every change would survive.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
         signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "models" or name in _RELOADED]:
-            del sys.modules[name]
-        if changed is not None:
-            sys.meta_path.insert(0, _MutatedModule(*changed))
+        _forget_models()
+        finder = None if changed is None else _MutatedModule(*changed)
+        if finder is not None:
+            sys.meta_path.insert(0, finder)
         try:
             result = work()
+            if finder is not None and not finder.was_imported:
+                result = f"{NOT_CHANGED}: {finder.name} was not imported from the changed source"
         except BaseException as error:
             result = f"{type(error).__name__}: {error}"
         with os.fdopen(writing, "wb") as pipe:
@@ -94,7 +103,18 @@ def in_child_process(work: Callable[[], Any], changed: tuple[str, ast.Module] | 
     with os.fdopen(reading, "rb") as pipe:
         sent = pipe.read()
     os.waitpid(child, 0)
-    return pickle.loads(sent) if sent else "timeout"
+    result = pickle.loads(sent) if sent else "timeout"
+    if f"{result}".startswith(NOT_CHANGED):
+        raise AssertionError(result)
+    return result
+
+
+def _forget_models() -> None:
+    """Have `models`, whose modules are those of `circuits.models`, and the tests' tables imported again."""
+    for name in [name for name in sys.modules if re.match(r"(circuits\.)?models(\.|$)", name) or name in _RELOADED]:
+        del sys.modules[name]
+    if hasattr(circuits, "models"):
+        delattr(circuits, "models")  # otherwise `from circuits import models` finds it
 
 
 _RELOADED = ("tests.laws.subjects", "tests.laws.oracles")
@@ -154,6 +174,10 @@ ORDER = (
 
 NO_IMPORT = "no module"
 """The beginning of the result of a change with which `models` cannot be imported, which is not counted."""
+
+
+NOT_CHANGED = "unchanged source"
+"""The beginning of the result of a child process in which the change had no effect, which is an error of this test."""
 
 
 def broken_law(names: Sequence[str]) -> str:
@@ -246,6 +270,22 @@ def reached_lines() -> ReachedLines:
         name: lines | {(module, line) for module, line in once if module in modules[name]}
         for name, lines in found.items()
     }
+
+
+def a_band() -> str:
+    """Return a mask of `models`, by the modules of both its names."""
+    modules = [importlib.import_module(f"{name}.parts.masks") for name in ("models", "circuits.models")]
+    return " ".join(f"{each.band(1, 2, causal=True, window=None, start=0).tolist()}" for each in modules)
+
+
+def test_a_change_is_made() -> None:
+    """In a child process, under both names; a change that nothing imports is an error, not a survivor."""
+    tree = ast.parse((ROOT / "models" / "parts" / "masks.py").read_text())
+    tree.body.append(ast.parse("band = lambda *_, **__: torch.zeros(1)").body[0])
+    assert in_child_process(a_band, ("parts/masks", tree)) == "[0.0] [0.0]"
+    assert in_child_process(a_band) == a_band() == "[[True, False]] [[True, False]]"
+    with pytest.raises(AssertionError, match="was not imported from the changed source"):
+        in_child_process(str, ("parts/masks", tree))
 
 
 @pytest.mark.mutants
