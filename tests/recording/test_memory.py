@@ -135,7 +135,7 @@ def test_nothing_grows(name: str, count: int) -> None:
 
 
 @pytest.mark.survey
-@pytest.mark.parametrize("name", [name for name, count in MANY.items() if count < 2000])
+@pytest.mark.parametrize("name", [name for name, count in MANY.items() if 100 < count < 2000])
 def test_nothing_grows_in_two_thousand_runs(name: str) -> None:
     assert grown(name, 1000) < VARIES
 
