@@ -12,6 +12,7 @@ are the calls that read numbers of data, `property_guards` those that read a pro
 default dtype).
 """
 
+from circuits.diagram.base_methods import are_same, copy_of, items_of, parts_of, replace, size_of
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.changes import NOTHING, Change, Place, contents
@@ -106,6 +107,7 @@ __all__ = [
     "action_for",
     "alias",
     "applied",
+    "are_same",
     "arguments",
     "attribute",
     "attribute_name",
@@ -113,6 +115,7 @@ __all__ = [
     "comparable_value",
     "contents",
     "copied_from_numpy",
+    "copy_of",
     "describe",
     "describe_all",
     "evaluate",
@@ -121,6 +124,7 @@ __all__ = [
     "has_only_attributes",
     "in_ascii",
     "is_opaque",
+    "items_of",
     "kind_of",
     "leaves",
     "makes_sparse",
@@ -130,12 +134,15 @@ __all__ = [
     "opened",
     "operation_name",
     "overwritten",
+    "parts_of",
     "reading",
     "register_hook",
+    "replace",
     "returning_first",
     "returns_parts",
     "row_line",
     "shape_of",
+    "size_of",
     "size_rule",
     "size_text",
     "splitting_objects",

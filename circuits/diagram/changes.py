@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from circuits.diagram.base_methods import base_of, get, replace
 from circuits.diagram.structure import Struct, bind
 from circuits.errors import CircuitError
 
@@ -104,7 +105,7 @@ class Change:
         now = contents(self.place.find())
         keyed = not isinstance(now, WHOLE)
         for key, before in zip(self.before.keys, self.before.parts, strict=True) if keyed else ():
-            _check(before, now.get(key, NOTHING), f"{self.place.name}.{key}")
+            _check(before, get(now, key, NOTHING), f"{self.place.name}.{key}")
         if not keyed:
             _check(self.before, now, self.place.name)
 
@@ -113,20 +114,15 @@ class Change:
         if after is None:
             return
         now = contents(owner)
-        if isinstance(now, set):
-            now.clear()
-            now.update(after)
-        elif isinstance(now, deque):
-            now.clear()
-            now.extend(after)
-        elif isinstance(now, list):
-            now[:] = after
-        else:
-            for key, value in after.items():
-                if value is NOTHING:
-                    now.pop(key, None)
-                else:
-                    now[key] = value
+        if not isinstance(now, dict):
+            replace(now, after)
+            return
+        base = base_of(now)
+        for key, value in after.items():
+            if value is NOTHING:
+                base.pop(now, key, None)
+            else:
+                base.__setitem__(now, key, value)
 
 
 def apply_changes(changes: Sequence[Change], arguments: Mapping[str, Any], after: Sequence[Any]) -> None:

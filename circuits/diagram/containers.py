@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from circuits.diagram.base_methods import items_of, parts_of
+
 Parts = tuple[tuple[Any, ...], tuple[Any, ...]]
 """The keys and the parts of a container; no keys if it is a sequence."""
 
@@ -31,11 +33,12 @@ class Other(enum.Enum):
 def split(value: Any, kind: type) -> Parts | None:
     """Return the keys and the parts of a container, or None for any other value."""
     if isinstance(value, (tuple, list)):
-        return getattr(value, "_fields", ()), tuple(value)
+        return getattr(value, "_fields", ()), tuple(parts_of(value))
     if kind is defaultdict:
         return (*value, Other.DEFAULT_FACTORY), (*value.values(), value.default_factory)
     if isinstance(value, Mapping):
-        return tuple(value.keys()), tuple(value.values())
+        pairs = [*(items_of(value) if isinstance(value, dict) else value.items())]
+        return tuple([key for key, _ in pairs]), tuple([part for _, part in pairs])
     if kind is slice:
         return (), (value.start, value.stop, value.step)
     if kind is deque:

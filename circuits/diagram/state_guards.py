@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from circuits.diagram.base_methods import parts_of, size_of
 from circuits.diagram.boxes import Call
 from circuits.diagram.changes import NOTHING, contents
 from circuits.diagram.structure import PLAIN_TYPES, Struct
@@ -86,9 +87,9 @@ class Held:
         """Raise CircuitError if the object holds something else now."""
         now, keys = self._now(), self.keys
         if keys is None:
-            found = tuple(now)
-        elif self.is_whole and len(now) != len(keys):
-            keys = tuple(dict.fromkeys((*keys, *now)))
+            found = tuple(parts_of(now))
+        elif self.is_whole and size_of(now) != len(keys):
+            keys = tuple(dict.fromkeys((*keys, *parts_of(now))))
             found = tuple([_get(now)(key, NOTHING) for key in keys])
         else:
             found = tuple(map(_get(now), keys, itertools.repeat(NOTHING)))

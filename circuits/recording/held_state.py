@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from circuits.diagram import NOTHING, PLAIN_TYPES, Call, Held, contents, state_guard
+from circuits.diagram import NOTHING, PLAIN_TYPES, Call, Held, contents, items_of, parts_of, state_guard
 from circuits.recording.events import Record
 from circuits.recording.module_paths import find_root
 from circuits.recording.snapshot import Snapshot, is_owner
@@ -155,12 +155,12 @@ class Holders:
         self.seen.add(id(value))
         before, changed = self._before(value), self.changed.get(id(value)) or ()
         if isinstance(before, (dict, Mapping)):
-            pairs = [(key, part) for key, part in (dict.items(before) if isinstance(before, dict) else before.items())
-                     if key not in changed]  # fmt: skip
+            held = items_of(before) if isinstance(before, dict) else before.items()
+            pairs = [(key, part) for key, part in held if key not in changed]
             keys: Any = tuple([key for key, _ in pairs])
             parts = [part for _, part in pairs]
         else:
-            keys, parts = None, [*before]
+            keys, parts = None, [*parts_of(before)]
         if not isinstance(value, tuple):
             values = tuple([Tensor if isinstance(part, Tensor) else part for part in parts])
             self.found.append(Held(name, value, keys, values, {}, isinstance(value, dict) and not changed))

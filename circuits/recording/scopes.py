@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from circuits.diagram import NOTHING, PLAIN_TYPES, Globals, Variables, contents
+from circuits.diagram import NOTHING, PLAIN_TYPES, Globals, Variables, contents, size_of
 from circuits.recording.snapshot import is_owner
 from circuits.recording.user_frames import is_user_file
 
@@ -132,7 +132,7 @@ class Scopes:
         """Yield the containers and objects in the variables that were added since the last call, with their names."""
         while self._new:
             name, value = self._new.pop()
-            if is_owner(value) and not isinstance(value, nn.Module) and len(contents(value)) <= _LARGEST:
+            if is_owner(value) and not isinstance(value, nn.Module) and size_of(contents(value)) <= _LARGEST:
                 yield name, value
 
     def values(self) -> Iterator[tuple[Any, dict[str, Any]]]:

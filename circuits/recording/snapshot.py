@@ -6,10 +6,9 @@ changes in a tensor is recorded as that call.
 """
 
 import functools
-import operator
 import types
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,10 +22,15 @@ from circuits.diagram import (
     Place,
     Struct,
     Wire,
+    are_same,
     contents,
+    copy_of,
     describe,
     has_only_attributes,
+    items_of,
     kind_of,
+    parts_of,
+    replace,
     splitting_objects,
     unopened,
 )
@@ -127,8 +131,8 @@ class Snapshot:
         """Add the contents of an object, and the objects in it to `waiting`."""
         held = contents(owner)
         if not isinstance(held, tuple):
-            self.before[number] = owner, _copied(held)
-        for key, part in _items(held) if isinstance(held, dict) else enumerate(held):
+            self.before[number] = owner, copy_of(held)
+        for key, part in items_of(held) if isinstance(held, dict) else enumerate(parts_of(held)):
             if type(part) in PLAIN_TYPES:
                 continue
             if key in _PARTS_OF_MODULES and isinstance(owner, nn.Module):
@@ -170,10 +174,11 @@ class Snapshot:
         """Yield what was changed since the objects were added; `wire` returns the wire of a tensor."""
         for number, (owner, before) in self.before.items():
             now = contents(owner)
-            if _are_same(before, now):
+            if are_same(before, now):
                 continue
             olds, news = before, now
             if isinstance(before, dict):
+                now = copy_of(now)
                 keys = [key for key in (before | now) if _differs(before.get(key, NOTHING), now.get(key, NOTHING))]
                 olds, news = [{key: each.get(key, NOTHING) for key in keys} for each in (before, now)]
             if not isinstance(before, dict) or olds:
@@ -201,13 +206,9 @@ class Snapshot:
         """Restore the contents of all objects for which `is_copy` is false."""
         for owner, before in self.before.values():
             held = contents(owner)
-            if is_copy(owner) or _are_same(before, held):
+            if is_copy(owner) or are_same(before, held):
                 continue
-            held.clear()
-            if isinstance(held, (dict, set)):
-                held.update(before)
-            else:
-                held.extend(before)
+            replace(held, before)
 
 
 def state_of_generator(generator: torch.Generator) -> Tensor:
@@ -220,19 +221,6 @@ def are_equal_states(state: Tensor, other: Tensor) -> bool:
     """Return whether two states of generators are equal; no mode of torch sees this."""
     with torch._C.DisableTorchFunction(), _disable_current_modes():
         return torch.equal(state, other)
-
-
-_DICTS = (dict, OrderedDict, defaultdict)
-
-
-def _items(held: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """Return the items that a dict holds; its class may have a `__getitem__` that makes other objects of them."""
-    return held.items() if type(held) in _DICTS else dict.items(held)
-
-
-def _copied(held: Any) -> Any:
-    """Return a copy of a container, with what it holds."""
-    return dict(_items(held)) if isinstance(held, dict) and type(held) not in _DICTS else held.copy()
 
 
 def is_owner(value: Any) -> bool:
@@ -276,15 +264,6 @@ def _name(name: str, owner: Any, key: Any) -> str:
     if isinstance(owner, (dict, list, deque, tuple, set)):
         return f"{name}.{key}" if isinstance(key, str) else f"{name}[{key!r}]"
     return name if key in _PARTS_OF_MODULES else f"{name}.{key}"
-
-
-def _are_same(before: Any, now: Any) -> bool:
-    """Return whether contents are the same objects under the same keys."""
-    if isinstance(before, set):
-        return before == now
-    if len(before) != len(now) or not all(map(operator.is_, before, now)):
-        return False
-    return not isinstance(before, dict) or all(before[key] is value for key, value in _items(now))
 
 
 def _differs(before: Any, now: Any) -> bool:
