@@ -179,8 +179,10 @@ def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
 
 def load(
     path: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-) -> nn.Module:
+) -> Any:
     """Return a model equal to the one that `save` wrote, in training mode as every new module.
+
+    Its class is named in the file, and type checkers do not know it.
 
     Loading never unpickles or executes anything in the file.
 
