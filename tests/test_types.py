@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,13 +138,37 @@ def test_only_circuits_have_kernels_and_backward_circuits() -> None:
         backward_of(nn.Linear(2, 2))
 
 
+ROOT = Path(__file__).parent.parent
+CODE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+"""The blocks of Python of README."""
+
+
+@pytest.mark.slow
+def test_pyright_accepts_the_code_of_readme(tmp_path: Path) -> None:
+    """All of it in one file, as a user would have it."""
+    (tmp_path / "use.py").write_text("\n".join(CODE), encoding="utf-8")
+    venv = f'"venvPath": "{Path(sys.prefix).parent}", "venv": "{Path(sys.prefix).name}"'
+    (tmp_path / "pyrightconfig.json").write_text(
+        f'{{{venv}, "extraPaths": ["{ROOT}"], "typeCheckingMode": "standard"}}'
+    )
+    result = subprocess.run([sys.executable, "-m", "pyright", "use.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
-def test_mypy_accepts_this_file() -> None:
+def test_mypy_accepts_this_file_and_the_circuits_of_readme(tmp_path: Path) -> None:
     """Without the functions that are refused: mypy has other names for their errors."""
-    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", __file__]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    readme = tmp_path / "use.py"
+    registering = [block for block in CODE if "_of(" in block]
+    assert registering
+    readme.write_text(
+        "\n".join([CODE[0], "from torch import nn\nfrom circuits import laws", *registering]), encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--check-untyped-defs", __file__, str(readme)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     found = [line for line in result.stdout.splitlines() if ": error: " in line and "[unused-ignore]" not in line]
     lines = inspect.getsourcelines(refused)
-    refusals = range(lines[1], lines[1] + len(lines[0]))
-    assert [line for line in found if int(line.split(":")[1]) not in refusals] == [], result.stdout + result.stderr
+    refusals = [f"test_types.py:{number}:" for number in range(lines[1], lines[1] + len(lines[0]))]
+    assert [line for line in found if not any(each in line for each in refusals)] == [], result.stdout + result.stderr
+    assert any(each in result.stdout for each in refusals), result.stdout + result.stderr
