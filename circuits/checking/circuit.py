@@ -98,8 +98,8 @@ def circuit(
         modules of its class have none, and `del module.forward` removes it.
 
     Raises:
-        SignatureError: At the declaration, if the text cannot be parsed, or if the options or the parameters of the
-            function do not fit it.
+        SignatureError: At the declaration, if the text is missing or cannot be parsed, or if the options or the
+            parameters of the function do not fit it.
         ShapeError: At a call, if a tensor does not fit; the message lists every mismatch.
         CircuitError: At a call, if an attribute named by `fixed` is missing or is not an int.
 
@@ -111,6 +111,11 @@ def circuit(
     >>> scores.circuit.signature
     Signature.parse('y k, x k -> y x')
     """
+    if not isinstance(text, str):
+        what = getattr(text, "__qualname__", type(text).__name__).split("<locals>.")[-1]
+        raise SignatureError(
+            f"circuit takes a signature, not {what}: write @circuit('y m, x m -> y m') above a function"
+        )
     options = Options.of(optional, fixed, dtypes, multiples, hints)
     frame = sys._getframe(1)
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -260,6 +260,8 @@ DECLARATIONS: dict[str, Callable[[], object]] = {
     "kernel_of_other_names": kernel_of_other_names,
     "a_class": lambda: circuit("a -> a")(MultiHeadAttention),
     "no_function": lambda: circuit("a -> a")(3),  # type: ignore[arg-type]
+    "no_text": lambda: circuit(add_two),  # type: ignore[arg-type]
+    "no_text_but_a_module": lambda: circuit(nn.ReLU()),  # type: ignore[arg-type]
     "replaced_forward": lambda: circuit("a -> a")(with_replaced_forward()),
 }
 
