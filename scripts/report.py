@@ -1,6 +1,7 @@
 """What a run shows: a bar with loss, rate and speed, a line for each epoch, TensorBoard's files, a learning curve."""
 
 import importlib
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,12 +105,13 @@ def _tensorboard(run: Run) -> Iterator[Any]:
 
 
 def use(run: Run) -> str:
-    """Where the models of a finished run are, and the lines of Python that use the best one."""
+    """Where the models of a finished run are, and the lines of Python that use the best one, in any folder."""
     module = type(run.model).__module__
     imports = ["from circuits import models"]
     if not module.startswith("circuits.models."):
-        imports.append(f"import {module}  # defines {type(run.model).__name__}")
-    lines = "\n".join([*imports, f'model = models.load("{run.folder / BEST}").eval()'])
+        imports.append(f"import {module}  # of this clone; defines {type(run.model).__name__}")
+    place = json.dumps((run.folder / BEST).absolute().as_posix(), ensure_ascii=False)
+    lines = "\n".join([*imports, f"model = models.load({place}).eval()"])
     best, epochs = run.record.best, len(run.record.history)
     averaged = " (moving averages of the weights)" if run.config.ema else ""
     return f"saved {run.folder / BEST} (epoch {best}) and {run.folder / LAST} (epoch {epochs}){averaged}\n{lines}"

@@ -186,6 +186,19 @@ def test_the_command_prints_the_table_the_curve_and_the_lines_that_use_the_model
     assert other.output == "error: cannot resume: the run there has lr 0.001, not 0.5\n"
 
 
+def test_the_lines_that_use_the_model_work_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*SHORT, "1", folder=Path('a "run"'))
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith("saved ")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    names: dict[str, Any] = {}
+    exec("\n".join(lines[start + 1 : -1]), names)
+    assert isinstance(names["model"], models.MLP)
+
+
 def test_a_run_is_extended_and_says_so(tmp_path: Path) -> None:
     run(*SHORT, "1", folder=tmp_path)
     result = run("mlp", "--resume", "--epochs", "3", folder=tmp_path)
@@ -204,7 +217,7 @@ def test_a_class_from_elsewhere_is_imported_by_the_lines_that_use_it(tmp_path: P
     lines = result.output.splitlines()
     (start,) = [number for number, line in enumerate(lines) if line.startswith("saved ")]
     code = lines[start + 1 : -1]
-    assert code[1] == "import scripts.tasks  # defines VisualRecogniser"
+    assert code[1] == "import scripts.tasks  # of this clone; defines VisualRecogniser"
     program = "\n".join(["try:", *[f"    {line}" for line in (code[0], code[2])], "except Exception as error:"])
     program += "\n    print(error)\n" + "\n".join([*code, "print(type(model).__name__)"])
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
