@@ -31,7 +31,7 @@ from .mlp import MLP
 from .parts.pooling import max_pool_over, mean_pool_over
 from .resnet import IdentityResNet
 from .sequence_to_sequence import SequenceToSequence
-from .transformer import Transformer
+from .transformer import Decoder, DecoderLayer, Encoder, EncoderLayer, Transformer
 from .unet import UNet
 from .vision_transformer import VisionTransformer
 from .visual_attention import VisualAttention
@@ -42,6 +42,10 @@ __all__ = [
     "MLP",
     "ConvAttention",
     "Convolution",
+    "Decoder",
+    "DecoderLayer",
+    "Encoder",
+    "EncoderLayer",
     "IdentityResNet",
     "LanguageModel",
     "MultiHeadAttention",

@@ -42,7 +42,7 @@ _KEY_MASK = {"key_mask": "... x"}
 class LanguageModel(LanguageModelConversions):
     """A decoder-only language model (GPT-style): for each of x tokens, the logits of v tokens as the next.
 
-    `forward` returns logits, for loss functions such as F.cross_entropy; `probabilities` returns their softmax.
+    `forward` returns logits, which F.cross_entropy takes as `logits.flatten(0, 1)`; `probabilities` their softmax.
 
     Positions are rotary (RoPE) unless `learned_positions` is given. Embeddings and linear maps are initialized as in
     GPT-2: normal with standard deviation 0.02, or 0.02 (2 depth)^-½ for the projections into the residual stream, `Lo`

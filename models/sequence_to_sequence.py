@@ -37,8 +37,8 @@ _Caches = Sequence[DecoderCache]
 class SequenceToSequence(nn.Module):
     """An encoder-decoder transformer over tokens: the logits of the next target token, given x source tokens.
 
-    `forward` returns logits, for loss functions such as F.cross_entropy; `probabilities`, the whole of Figure 1,
-    returns their softmax.
+    `forward` returns logits, which F.cross_entropy takes as `logits.flatten(0, 1)`; `probabilities`, the whole of
+    Figure 1, returns their softmax.
 
     The default sizes are those of the paper's base model. The embedding is initialized normal with variance 1/m,
     everything else as in Transformer.

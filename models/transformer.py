@@ -123,7 +123,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the decoder's output `... y m` for source and target; in a bool mask True means *may attend*.
 
-        The arguments come in the same order as in nn.Transformer. A mask of two axes is shared by the batch.
+        The arguments come in the same order as in nn.Transformer, where the target is not causal without a mask. A mask
+        of two axes is shared by the batch.
 
         Args:
             source: The encoder's input vectors, `... x m`.
