@@ -34,7 +34,7 @@ RECORD, SKIP, TRACE_INTO, ITERATE, READ, MEASURE, PROPERTY, SET_GRADIENTS = rang
 _RECORDED_GETTERS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 _RECORDED_SETTERS = frozenset({"data", "grad", "requires_grad", "real", "imag"})
 _SKIPPED = (
-    "__repr__ __hash__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ "
+    "__hash__ __dlpack_device__ __reduce_ex__ __reduce__ __setstate__ "
     "is_same_size is_tensor is_set_to __dir__ _typed_storage is_storage has_names "
     "sym_float sym_int sym_max sym_min sym_not sym_ite share_memory_ _is_view "
     "register_post_accumulate_grad_hook _lazy_init dense_dim sparse_dim "
@@ -44,8 +44,8 @@ _SKIPPED_NAMES = frozenset(_SKIPPED.split())
 _MEASURING = "size shape numel nelement __len__ dim ndim ndimension"
 _MEASURING_NAMES = frozenset(_MEASURING.split())
 _READING = (
-    "__bool__ __float__ __int__ __index__ __complex__ __array__ __dlpack__ __contains__ __format__ tolist numpy "
-    "is_nonzero"
+    "__bool__ __float__ __int__ __index__ __complex__ __array__ __dlpack__ __contains__ __format__ __repr__ "
+    "tolist numpy is_nonzero"
 )
 _READING_NAMES = frozenset(_READING.split())
 _PROPERTY_METHODS = (

@@ -6,10 +6,7 @@ saves, and an inference mode that the code enters, become settings of the calls 
 the code makes a text becomes a number.
 """
 
-import dis
 import functools
-import linecache
-import re
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -29,7 +26,7 @@ from circuits.recording.attribute_reads import UNREAD
 from circuits.recording.listener import Listener
 from circuits.recording.property_reads import is_inner_frame
 from circuits.recording.symbols import TracingShapeEnv
-from circuits.recording.user_frames import is_user_file
+from circuits.recording.user_frames import is_for_readers, is_user_file
 
 _RANDOM_STATE = {
     each.__name__: each
@@ -92,7 +89,7 @@ def _record_text(listener: Listener, frame: FrameType, _: Any, args: Any, kwargs
         user = user.f_back
     if user is None or not is_user_file(user.f_code.co_filename) or not _is_code_of_run(listener):
         return call()
-    if _is_for_readers(user):
+    if is_for_readers(user):
         return call()
     (node,) = args
     guard = node.guard_bool if node.pytype is bool else node.guard_float if node.pytype is float else node.guard_int
@@ -100,17 +97,6 @@ def _record_text(listener: Listener, frame: FrameType, _: Any, args: Any, kwargs
 
 
 _TEXT_FILES = (f"{torch.__file__}", SymNode.str.__code__.co_filename)
-_FOR_READERS = re.compile(r"\s*(print|warnings\.warn|(self\.)?_?log(ger|ging)?(\.\w+)+)\(")
-"""The beginning of a line of code that writes a text for readers."""
-
-
-def _is_for_readers(frame: FrameType) -> bool:
-    """Return whether the code of a frame is writing a text that it only prints, logs, or raises an exception with."""
-    if _FOR_READERS.match(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
-        return True
-    rest = (each.opname for each in dis.get_instructions(frame.f_code) if each.offset > frame.f_lasti)
-    ending = next((name for name in rest if name.startswith(("RAISE", "RETURN", "STORE", "POP"))), "")
-    return ending == "RAISE_VARARGS"
 
 
 def _intercept_device(original: Any) -> property:

@@ -37,7 +37,13 @@ from circuits.recording.generators import Generators
 from circuits.recording.module_paths import register_circuit
 from circuits.recording.open_boxes import OpenBoxes
 from circuits.recording.property_reads import PropertyReads
-from circuits.recording.recorded_calls import circuit_tensors, is_recorded, refuse_reading_memory, without_modes
+from circuits.recording.recorded_calls import (
+    circuit_tensors,
+    is_recorded,
+    refusal_of_text,
+    refuse_reading_memory,
+    without_modes,
+)
 from circuits.recording.settings import Settings
 from circuits.recording.special_calls import run_otherwise
 from circuits.recording.thread_modes import in_function_mode
@@ -120,10 +126,7 @@ class Listener(TorchFunctionMode):
     def record_call(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, run: Callable[[], Any]
     ) -> Any:
-        """Record `run()` as one call of `function` and return its result.
-
-        A call whose result contains no tensor is not recorded, unless it changes its first argument or reads data.
-        """
+        """Record `run()` as one call of `function`, if it `is_recorded`, and return its result."""
         wire = self.values.wire
         self.stack.error_noted = False
         event = Call(
@@ -150,6 +153,8 @@ class Listener(TorchFunctionMode):
         if (type(event.result) is not Wire or type(function) in OPERATORS) and not is_recorded(
             event, args, kwargs, result, self.values.define, self.definitions
         ):
+            if self.definitions:
+                self.record.refusal = self.record.refusal or refusal_of_text(event)
             return result
         self.stack.mark_whole(functorch.maybe_current_level())
         if event.result is not None:

@@ -21,7 +21,7 @@ from circuits.diagram import (
     writing_call,
 )
 from circuits.recording.events import Call
-from circuits.recording.user_frames import user_line
+from circuits.recording.user_frames import is_for_readers, user_frame, user_line
 
 _READING_MEMORY = frozenset({Tensor.apply_, Tensor.map_, Tensor.map2_})
 """Functions that call a Python function with each number of a tensor; without data they end the process."""
@@ -46,7 +46,7 @@ def is_recorded(
     It is recorded if it has an effect (`EFFECTS`) or writes: `x[i] = y` returns None, and is recorded as a call that
     returns x; an operator returns all arguments that it writes to. It is recorded if there are tensors or symbolic
     numbers in its result, or if it read the result from data: then the call becomes a `Reading`. The text of a tensor
-    without a format (`f"{x}"`) is for readers, not for the code.
+    that is printed, logged or raised is for readers, not for the code.
 
     Args:
         event: The call, which is changed to what a diagram calls.
@@ -77,13 +77,31 @@ def _is_reading(event: Call, result: Any, without_data: bool) -> bool:
     if without_data and operation_name(event.function) == "nnz":
         raise DataDependentOutputException(event.function)  # Without data a sparse tensor has no elements.
     given = (*event.args, *event.kwargs.values())
-    if event.function is Tensor.__format__ and given[1:] == ("",):
+    if makes_text(event) and _is_text_for_readers():
         return False
     if without_data or result is None or not any(isinstance(leaf, Wire) for part in given for leaf in leaves(part)):
         return False
     event.where = event.where or user_line()
     event.function, event.result = reading(event.function, result, event.where), None
     return True
+
+
+def makes_text(event: Call) -> bool:
+    """Return whether a call makes the text of a whole tensor: `str(x)`, `repr(x)`, `f"{x}"`."""
+    return event.function is Tensor.__repr__ or (event.function is Tensor.__format__ and event.args[1:] == ("",))
+
+
+def refusal_of_text(event: Call) -> str:
+    """Return why a diagram cannot run if a call makes the text of a tensor without data, which the code uses."""
+    if not makes_text(event) or _is_text_for_readers():
+        return ""
+    return f"{event.where or user_line()} makes a text of a tensor, which holds no data here: record it with track"
+
+
+def _is_text_for_readers() -> bool:
+    """Return whether the user code that is running only prints, logs or raises the text that it makes."""
+    frame = user_frame()
+    return frame is None or is_for_readers(frame)
 
 
 def without_modes(run: Callable[[], Any]) -> Any:

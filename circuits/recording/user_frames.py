@@ -3,6 +3,7 @@
 Source: Python's stack frames, which also have column numbers since Python 3.11.
 """
 
+import dis
 import linecache
 import re
 import sys
@@ -55,3 +56,16 @@ def current_call() -> tuple[str, str]:
     text = source.encode()[start:stop].decode(errors="replace")
     called = re.match(r"[\w.]+(?=\()", text)
     return (called[0] if called else text), where
+
+
+_FOR_READERS = re.compile(r"\s*(print|warnings\.warn|(self\.)?_?log(ger|ging)?(\.\w+)+)\(")
+"""The beginning of a line of code that writes a text for readers."""
+
+
+def is_for_readers(frame: types.FrameType) -> bool:
+    """Return whether the code of a frame is writing a text that it only prints, logs, or raises an exception with."""
+    if _FOR_READERS.match(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
+        return True
+    rest = (each.opname for each in dis.get_instructions(frame.f_code) if each.offset > frame.f_lasti)
+    ending = next((name for name in rest if name.startswith(("RAISE", "RETURN", "STORE", "POP"))), "")
+    return ending == "RAISE_VARARGS"
