@@ -43,6 +43,7 @@ def assemble(
     box = builder.freeze(root, raw)
     calls = [each.call for each in box.walk() if each.call is not None]
     module_paths = [call.function for call in calls if isinstance(call.function, str)]
+    guards_of_state = state_guards(record, raw is not identity, module_paths)  # it may set the refusal of the record
     return Diagram(
         box=box,
         arguments=named_arguments(root.event, builder.binder),
@@ -59,7 +60,7 @@ def assemble(
         changes=_changes(record.changes, names_of_arguments(root.event, builder.binder), raw),
         held=tuple([(number, place, key) for number, (place, key) in record.held.items() if place.owner is not None]),
         property_guards=(
-            *state_guards(record, raw is not identity, module_paths),
+            *guards_of_state,
             *[replace(call, args=with_expressions(call.args, raw)) for call in record.property_guards.values()],
         ),
     )

@@ -19,8 +19,8 @@ _HOOKS_OF_CALLS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-_MOST = 2000
-"""The number of objects in the attributes of a model that are compared; the others are compared by identity only."""
+_MOST = 20_000
+"""The largest number of objects that a diagram compares at each run, which takes some microseconds for each."""
 
 
 def state_guards(record: Record, is_trace: bool, whole: Iterable[str]) -> tuple[Call, ...]:
@@ -44,6 +44,7 @@ def state_guards(record: Record, is_trace: bool, whole: Iterable[str]) -> tuple[
         holders.add_whole_module(*find_root(record, path.partition(":")[0]))
     for holder, values in record.scopes.values():
         holders.add_variables(holder, values)
+    record.refusal = record.refusal or holders.refusal
     return state_guard(holders.found, holders.hooks)
 
 
@@ -64,6 +65,7 @@ class Holders:
         self.seen: set[int] = set()
         self.found: list[Held] = []
         self.hooks: dict[str, Any] = {}
+        self.refusal = ""
 
     def add_module(self, module: nn.Module, read: Mapping[str, str]) -> None:
         """Add the attributes of a module that the code read, and the hooks of its calls."""
@@ -142,7 +144,13 @@ class Holders:
     def add_inside(self, name: str, value: Any) -> None:
         """Add what an object holds, and all objects in it; nothing for a module and for what holds no values."""
         waiting = [(name, value)]
-        while waiting and len(self.found) < _MOST:
+        while waiting:
+            if len(self.found) >= _MOST:
+                self.refusal = (
+                    f"the run may read {name} and more than {_MOST:,} other objects; a diagram compares no more: keep "
+                    "the numbers in a tensor or a tuple of numbers"
+                )
+                return
             name, value = waiting.pop()
             if type(value) in PLAIN_TYPES or isinstance(value, (Tensor, nn.Module)) or not is_owner(value):
                 continue

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from circuits.diagram import NOTHING, PLAIN_TYPES, Globals, Variables, contents, size_of
+from circuits.diagram import NOTHING, PLAIN_TYPES, Globals, Variables
 from circuits.recording.snapshot import is_owner
 from circuits.recording.user_frames import is_user_file
 
@@ -132,7 +132,7 @@ class Scopes:
         """Yield the containers and objects in the variables that were added since the last call, with their names."""
         while self._new:
             name, value = self._new.pop()
-            if is_owner(value) and not isinstance(value, nn.Module) and size_of(contents(value)) <= _LARGEST:
+            if is_owner(value) and not isinstance(value, nn.Module):
                 yield name, value
 
     def values(self) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -149,9 +149,6 @@ class Scopes:
         for name, cell, value in cells:
             yield Variables(((name, cell),)), {name: value}
 
-
-_LARGEST = 1000
-"""The size of the largest global container whose contents are compared."""
 
 _REFUSAL = (
     "the run {}, which a diagram does not do: keep the value in an attribute of the model, in a dict or in an argument "
