@@ -79,7 +79,7 @@ def without_hidden(
 def clear_padding(vectors: Tensor, key_mask: Tensor | None) -> Tensor:
     """Return the vectors, `... x m`, where NaN and inf in padding, where the key mask `... x` is False, become 0.
 
-    For vectors that are queries too: nobody reads the output of padding, but its gradient, zero, would be multiplied by
+    For vectors that are queries too: the output of padding is unused, but its gradient, zero, would be multiplied by
     NaN in every map. Finite numbers are kept.
     """
     if key_mask is None or key_mask.shape[-1] != vectors.shape[-2]:  # the attention refuses another length

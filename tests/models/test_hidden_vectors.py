@@ -149,7 +149,7 @@ def test_target_vectors_that_see_nothing(way: Any, masked: str) -> None:
 
 @both_ways
 def test_what_is_hidden_in_some_heads_or_from_some_queries_is_kept(way: Any) -> None:
-    """Its NaN is in the output: nothing is hidden that somebody sees."""
+    """Its NaN is in the output: nothing is hidden that a query attends to."""
     model, target, source = MultiHeadAttention(6, 4, 4, dtype=DOUBLE), random(4, 6), random(6, 6)
     source[5] = math.nan
     heads, queries = torch.ones(4, 4, 6, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
