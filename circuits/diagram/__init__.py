@@ -12,7 +12,7 @@ are the calls that read numbers of data, `property_guards` those that read a pro
 default dtype).
 """
 
-from circuits.diagram.base_methods import are_same, copy_of, items_of, parts_of, replace, size_of
+from circuits.diagram.base_methods import are_same, copy_of, items_of, parts_of, replace
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.changes import NOTHING, Change, Place, contents
@@ -142,7 +142,6 @@ __all__ = [
     "returns_parts",
     "row_line",
     "shape_of",
-    "size_of",
     "size_rule",
     "size_text",
     "splitting_objects",
