@@ -138,6 +138,16 @@ def test_a_wrapped_module_is_told_and_unwrapped(kind: str) -> None:
         KINDS[kind].from_torch(nn.Linear(2, 2))
 
 
+@every_kind
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+def test_what_was_converted_can_be_saved(kind: str, tmp_path: Path) -> None:
+    ours = KINDS[kind].from_torch(theirs(kind, torch.float64).state_dict(), **told(kind))
+    models.save(ours, tmp_path / "ours.safetensors")
+    again = models.load(tmp_path / "ours.safetensors")
+    torch.testing.assert_close(dict(again.named_parameters()), dict(ours.named_parameters()), rtol=0, atol=0)
+    assert repr(again) == repr(ours)
+
+
 def without(state: Mapping[str, Tensor], *names: str) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name not in names}
 
