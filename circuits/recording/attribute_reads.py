@@ -2,8 +2,7 @@
 
 from torch import nn
 
-from circuits.recording.scopes import ITERATOR, is_iterator
-from circuits.recording.snapshot import HOOKS
+from circuits.recording.snapshot import HOOKS, ITERATOR, is_iterator
 from circuits.recording.user_frames import user_line
 
 UNREAD = (HOOKS - {"training"}) | {
@@ -36,8 +35,8 @@ class AttributeReads:
     def refusal(self) -> str:
         """Return which attribute is an iterator; empty if none."""
         for module, read in self.read.values():
-            held = module.__dict__
+            holders = (vars(module), *map(vars, type(module).__mro__))
             for name in read:
-                if name in held and is_iterator(held[name]):
+                if is_iterator(next((held[name] for held in holders if name in held), None)):
                     return ITERATOR.format(f"{type(module).__name__}.{name}")
         return ""

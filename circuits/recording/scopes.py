@@ -7,7 +7,6 @@ names, as far as it is the user's. Attributes of the classes of these modules ar
 
 import dis
 import functools
-import io
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from circuits.diagram import NOTHING, PLAIN_TYPES, Globals, Variables
-from circuits.recording.snapshot import is_owner
+from circuits.recording.snapshot import ITERATOR, is_iterator, is_owner
 from circuits.recording.user_frames import is_user_file
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, nn.Module)
@@ -156,12 +155,6 @@ _REFUSAL = (
 )
 
 
-ITERATOR = (
-    "the run may take items of the iterator {}, which are not recorded: take them before the run, and pass them as "
-    "arguments"
-)
-
-
 def classes_of_modules(root: nn.Module) -> Iterable[type]:
     """Return the classes of a module and of the modules in it."""
     seen, waiting, found = {id(root)}, [root], dict[type, None]()
@@ -171,11 +164,6 @@ def classes_of_modules(root: nn.Module) -> Iterable[type]:
         seen.update(map(id, parts))
         waiting += parts
     return found
-
-
-def is_iterator(value: Any) -> bool:
-    """Return whether a value is an iterator; whether the run takes an item of it cannot be seen."""
-    return hasattr(type(value), "__next__") and not isinstance(value, io.IOBase)
 
 
 def _is_users(kind: type) -> bool:
@@ -245,4 +233,4 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(each)
 
 
-__all__ = ["ITERATOR", "Scopes", "classes_of_modules", "is_iterator"]
+__all__ = ["Scopes", "classes_of_modules"]

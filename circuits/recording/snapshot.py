@@ -6,6 +6,7 @@ changes in a tensor is recorded as that call.
 """
 
 import functools
+import io
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,12 @@ _SHARED_BY_THREADS = frozenset({"threading", "queue", "multiprocessing", "concur
 
 HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
 """The other attributes of every module: mostly its hooks, in dicts that are empty in most modules."""
+
+
+ITERATOR = (
+    "the run may take items of the iterator {}, which are not recorded: take them before the run, and pass them as "
+    "arguments"
+)
 
 
 class Snapshot:
@@ -98,10 +105,18 @@ class Snapshot:
                         waiting.append((part, 0, None))
             elif is_owner(value):
                 self._add_contents(value, number, waiting)
+            elif is_iterator(value):
+                self._add_iterator(number)
             else:
                 self._add_generator(value)
             if kind not in self._namespaces:
                 self._add_generators_beside(value, kind)
+
+    def _add_iterator(self, number: int) -> None:
+        """Refuse a diagram if an argument, or a variable of a hook, is or holds an iterator."""
+        place = self.place(number)
+        if not isinstance(place.owner, nn.Module):
+            self.refusal = self.refusal or ITERATOR.format(place.name)
 
     def _add_generators_beside(self, value: Any, kind: type) -> None:
         """Add the generators in the globals of a function, or of the code of a module, and in the module's classes."""
@@ -221,6 +236,11 @@ def are_equal_states(state: Tensor, other: Tensor) -> bool:
     """Return whether two states of generators are equal; no mode of torch sees this."""
     with torch._C.DisableTorchFunction(), _disable_current_modes():
         return torch.equal(state, other)
+
+
+def is_iterator(value: Any) -> bool:
+    """Return whether a value is an iterator; whether the run takes an item of it cannot be seen."""
+    return hasattr(type(value), "__next__") and not isinstance(value, io.IOBase)
 
 
 def is_owner(value: Any) -> bool:

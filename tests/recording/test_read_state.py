@@ -259,7 +259,7 @@ REBINDING: dict[str, tuple[Callable[[], Any], str]] = {
     "variable": (_counts_a_variable, rf"assigns the variable n at {__file__}:\d+"),
     "tensor in a variable": (_keeps_a_tensor_in_a_variable, "assigns the variable state"),
     "attribute of a function": (_counts_an_attribute, "assigns .*run.n"),
-    "iterator": (_takes_from_an_iterator, "the iterator numbers"),
+    "iterator": (_takes_from_an_iterator, "the iterator .*numbers"),
     "random": (lambda: lambda x: x * random.random(), "Python's random"),
     "numpy.random": (lambda: lambda x: x * float(np.random.rand()), "numpy.random"),
 }
