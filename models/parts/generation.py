@@ -106,7 +106,8 @@ def align_right(tokens: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tokens and their key mask, both `... x`, each row rotated so that its last real token is at the end.
 
     Raises:
-        CircuitError: if a row has no real token; that is not noticed where the call is compiled or recorded.
+        CircuitError: if a row has no real token, or padding between real tokens; that is not noticed where the call is
+            compiled or recorded.
 
     >>> tokens, real = torch.tensor([[7, 8, 0], [0, 9, 6]]), torch.tensor([[True, True, False], [False, True, True]])
     >>> align_right(tokens, real)[0]
@@ -114,12 +115,18 @@ def align_right(tokens: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
             [0, 9, 6]])
     """
     key_mask = key_mask.expand_as(tokens)
-    if is_eager(tokens, key_mask) and not key_mask.any(-1).all():
-        empty = (~key_mask.any(-1)).sum().item()
-        raise CircuitError(f"the key mask hides all tokens of {empty} prompts; begin with at least one token")
     x = tokens.shape[-1]
     place = torch.arange(x, device=tokens.device) - padding_before(key_mask.flip(-1))[..., None]
-    return tokens.gather(-1, place % x), key_mask.gather(-1, place % x)
+    aligned = key_mask.gather(-1, place % x)
+    if is_eager(tokens, key_mask):
+        if empty := (~key_mask.any(-1)).sum().item():
+            raise CircuitError(f"the key mask hides all tokens of {empty} prompts; begin with at least one token")
+        if parted := (aligned[..., :-1] & ~aligned[..., 1:]).any(-1).sum().item():
+            raise CircuitError(
+                f"the key mask hides tokens inside {parted} prompts, and positions would count them: padding stands before"
+                " or after a prompt; move the real tokens together"
+            )
+    return tokens.gather(-1, place % x), aligned
 
 
 def refuse_sampling(v: int, temperature: float | None, top_k: int | None) -> None:

@@ -272,6 +272,14 @@ def test_prompts_without_any_token_are_refused() -> None:
         model.generate(torch.zeros(3, 4, dtype=torch.long), 2, key_mask=real(4, 0, 3, 0))
 
 
+def test_padding_inside_a_prompt_is_refused() -> None:
+    """The positions of what follows would be others than those of the prompt without it."""
+    model, mask = language_model("rotary"), torch.ones(3, 5, dtype=torch.bool)
+    mask[1, 2], mask[2, 0], mask[2, 3:] = False, False, False
+    with pytest.raises(CircuitError, match=r"hides tokens inside 1 prompts, .* move the real tokens together"):
+        model.generate(torch.zeros(3, 5, dtype=torch.long), 2, key_mask=mask)
+
+
 def translator(**options: Any) -> models.SequenceToSequence:
     return stirred(models.SequenceToSequence(23, 12, 4, 2, 20, 1, 2, **options, dropout=0.0, dtype=DOUBLE))
 
