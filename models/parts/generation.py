@@ -123,8 +123,8 @@ def align_right(tokens: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
             raise CircuitError(f"the key mask hides all tokens of {empty} prompts; begin with at least one token")
         if parted := (aligned[..., :-1] & ~aligned[..., 1:]).any(-1).sum().item():
             raise CircuitError(
-                f"the key mask hides tokens inside {parted} prompts, and positions would count them: padding stands before"
-                " or after a prompt; move the real tokens together"
+                f"the key mask hides tokens inside {parted} prompts, and positions would count them: padding stands"
+                " before or after a prompt; move the real tokens together"
             )
     return tokens.gather(-1, place % x), aligned
 
