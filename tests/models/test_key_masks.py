@@ -14,6 +14,7 @@ from torch._dynamo.exc import Unsupported
 import models
 from circuits import CircuitError, ShapeError, definitions, find_circuit, trace
 from models.attention import attention, grouped_attention
+from models.parts.masks import combine
 from models.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer, Transformer
 from models.visual_attention import VisualAttention
 
@@ -457,3 +458,20 @@ def test_these_are_all_that_take_a_mask() -> None:
     }
     assert named <= {each.circuit.name for each in TAKES_MASK}
     assert named
+
+
+@pytest.mark.parametrize("one", ["bool", "floating"])
+@pytest.mark.parametrize("two", ["bool", "floating"])
+def test_masks_of_both_kinds_are_combined_number_by_number(one: str, two: str) -> None:
+    """What a floating mask adds stays, where neither masks a key out."""
+    allowed = torch.rand(2, 5, 6) < 0.7
+    added = random(2, 5, 6).masked_fill(torch.rand(2, 5, 6) < 0.2, -torch.inf)
+    masks = [allowed[i] if kind == "bool" else added[i] for i, kind in enumerate((one, two))]
+    found = combine(*masks)
+    assert found.dtype == (torch.bool if one == two == "bool" else DOUBLE)
+    for i in range(5):
+        for j in range(6):
+            parts = [mask[i, j].item() for mask in masks]
+            numbers = [(0.0 if part else -torch.inf) if isinstance(part, bool) else part for part in parts]
+            expected = sum(numbers) if found.dtype == DOUBLE else all(parts)
+            assert found[i, j].item() == pytest.approx(expected)
