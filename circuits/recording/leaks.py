@@ -27,13 +27,15 @@ class _Globals:
     A server or a training script freezes its modules to shorten collections; their tables are searched like others.
 
     Attributes:
-        frozen: The containers, classes and caches in globals, if any object is frozen.
+        frozen: The containers, classes and caches in globals of user code, if any object is frozen.
     """
 
     def __init__(self) -> None:
         self.frozen: list[Any] = []
         self._holders: dict[int, list[Any]] = defaultdict(list)
-        waiting = [vars(each) for each in [*sys.modules.values()]] if gc.get_freeze_count() else []
+        found = [*sys.modules.values()] if gc.get_freeze_count() else []
+        modules = [vars(each) for each in found if issubclass(type(each), types.ModuleType)]
+        waiting: list[Any] = [each for each in modules if is_user_file(each.get("__file__") or "")]
         seen = set[int]()
         while waiting:
             each = waiting.pop()

@@ -71,7 +71,10 @@ def without_hidden(
         None if key_mask is None else key_mask[..., None, None, :],
         None if reached is None else reached[None],
     )
-    hidden = reduce(torch.logical_or, [masked_out(each) for each in with_heads if each is not None])
+    given = [masked_out(each) for each in with_heads if each is not None]
+    if not given:
+        return target, source
+    hidden = reduce(torch.logical_or, given)
     blind, unseen = (hidden.all(axis).all(-2)[..., None] for axis in (-1, -2))  # the size of h, or of y, may be 1
     return target.masked_fill(blind, 0), source.masked_fill(unseen, 0)
 
@@ -88,8 +91,10 @@ def clear_padding(vectors: Tensor, key_mask: Tensor | None) -> Tensor:
 
 
 @circuit("... x m -> ... x m", optional={"key_mask": "... x"}, dtypes=KEY_MASK)
-def finite_padding(vectors: Tensor, *, key_mask: Tensor) -> Tensor:
-    """Return the vectors with 0 for NaN and inf in padding."""
+def finite_padding(vectors: Tensor, *, key_mask: Tensor | None = None) -> Tensor:
+    """Return the vectors with 0 for NaN and inf in padding; without a mask none is padding."""
+    if key_mask is None:
+        return vectors
     return vectors.masked_fill(~(key_mask[..., None] | vectors.isfinite()), 0)
 
 

@@ -23,7 +23,7 @@ from circuits import CircuitError, Diagram, Halves, backward, definitions, find_
 from circuits.laws.subject import Subject, owner_of
 from models import by_hand
 from models.gated_feed_forward import GatedFeedForward
-from models.parts import cache, convolve
+from models.parts import cache, convolve, unseen
 from tests import peers
 from tests.laws import subjects
 from tests.models.test_zoo import MODELS, Entry, random_inputs, randomized
@@ -508,6 +508,16 @@ CIRCUITS = subjects.CIRCUITS | {
     "grouped transposed convolution 2d": convolved("grouped_transposed_convolution", 2, *"gckh'w'ij"),
     "grouped transposed convolution 3d": convolved("grouped_transposed_convolution", 3, *"gckd'h'w'lij"),
     "gated feed-forward": subjects.Entry(partial(GatedFeedForward, 8, 12)),
+    "without hidden vectors": subjects.Entry(
+        lambda: unseen.without_hidden, inputs=dict.fromkeys(("mask", "head_mask", "key_mask", "reached"), torch.bool)
+    ),
+    "finite padding": subjects.Entry(lambda: unseen.finite_padding),
+    "in windows": subjects.Entry(
+        lambda: unseen.in_windows,
+        sizes={"i": 7, "j": 7, "i'": 3, "j'": 3},
+        inputs={"kept": torch.bool},
+        options={"w": 3, "s": 2},
+    ),
 }
 """Every circuit of `models`; those with a custom backward have tests of their own."""
 
