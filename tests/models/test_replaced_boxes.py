@@ -193,7 +193,11 @@ def in_decoder(kind: str) -> Callable[[str], bool]:
     return lambda name: "encoder" not in name and name.rpartition(".")[2] == kind
 
 
-@pytest.mark.parametrize("wrap", [Wrapped, lambda each: Wrapped(Wrapped(each)), compiled], ids=["1", "2", "compiled"])
+@pytest.mark.parametrize(
+    "wrap",
+    [Wrapped, lambda each: Wrapped(Wrapped(each)), pytest.param(compiled, marks=pytest.mark.slow)],
+    ids=["1", "2", "compiled"],
+)
 @every_model
 @torch.no_grad()
 def test_generation_with_wrapped_attention(make: Any, wrap: Callable[[Any], Any]) -> None:

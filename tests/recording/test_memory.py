@@ -71,7 +71,7 @@ def alive(*kinds: type) -> list[Any]:
     return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (" with a " in name)) for name in RUNS])
 def test_nothing_keeps_a_model_a_recorder_or_a_fake_tensor_alive(name: str) -> None:
     kinds = (Listener, Record, FakeTensor)
     before = len(alive(*kinds))
@@ -83,6 +83,7 @@ def test_nothing_keeps_a_model_a_recorder_or_a_fake_tensor_alive(name: str) -> N
     assert dead() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trace with a free axis", "a trace that fails", "backward with a free axis"])
 def test_shape_environments_do_not_accumulate(name: str) -> None:
     """torch's own caches keep those of the last call."""

@@ -289,6 +289,7 @@ def test_training_is_the_same_under_track() -> None:
     assert losses(True) == losses(False)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_while_a_run_is_recorded() -> None:
     compiled: list[Any] = []
 

@@ -184,7 +184,10 @@ def stored(loss: Callable[[], Tensor]) -> tuple[Tensor, int]:
         return loss(), sum(held.values())
 
 
-@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.blocks])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "unet")) for name, task in TASKS.items() if task.blocks],
+)
 def test_checkpointing_stores_less_and_changes_nothing(name: str, tmp_path: Path) -> None:
     task = small(name)
     given = task.data["few"]()
