@@ -25,6 +25,9 @@ def is_opaque(function: Any) -> bool:
     """Return whether a function is the user's code: an `autograd.Function`, TorchScript, a custom operator."""
     if type(function) in OPERATORS:
         return f"{function}".partition(".")[0] not in ("aten", "prims")
+    owner = getattr(function, "__self__", None) if isinstance(function, types.BuiltinMethodType) else None
+    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):  # Its `apply`, since torch 2.14.
+        return True
     return isinstance(function, (types.MethodType, torch.jit.ScriptFunction, torch._C.ScriptMethod))
 
 

@@ -99,19 +99,22 @@ def _record_text(listener: Listener, frame: FrameType, _: Any, args: Any, kwargs
 _TEXT_FILES = (f"{torch.__file__}", SymNode.str.__code__.co_filename)
 
 
-def _intercept_device(original: Any) -> property:
-    """Return a replacement for `FakeTensor.device`, a Python property that function modes do not see."""
+def _intercept_property(original: property) -> property:
+    """Return a replacement for a Python property of `FakeTensor`: function modes do not see what the code reads."""
+    name = f"{original.fget.__name__}" if original.fget is not None else ""
+    getter: Any = getattr(torch.Tensor, name).__get__
 
-    def device(tensor: FakeTensor) -> torch.device:
+    def read(tensor: FakeTensor) -> Any:
         found, frame, recorder = original.__get__(tensor), sys._getframe(1), switch.current()
         if isinstance(recorder, Listener) and not is_inner_frame(frame) and _is_code_of_run(recorder):
-            recorder.property_reads.note(_DEVICE, (tensor,), {}, found, frame)
+            recorder.property_reads.note(getter, (tensor,), {}, found, frame)
         return found
 
-    return property(device)
+    return property(read)
 
 
-_DEVICE: Any = torch.Tensor.device.__get__
+# Since torch 2.14 all of them are Python's properties; before, only the device.
+_PROPERTIES = [each for each in ("device", "layout", "is_mkldnn") if isinstance(vars(FakeTensor).get(each), property)]
 
 
 def _intercept_arithmetic(original: Any) -> Any:
@@ -192,7 +195,7 @@ STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     ],
     *[(torch, name, _interception(_record_mode)) for name in _MODES],
     *[(inference_mode, name, _interception(_record_inference_mode)) for name in ("__enter__", "__exit__")],
-    (FakeTensor, "device", _intercept_device),
+    *[(FakeTensor, name, _intercept_property) for name in _PROPERTIES],
     (SymNode, "str", _interception(_record_text)),
     *[(SymNode, name, _intercept_arithmetic) for name in ("_add", "_sub", "_mul")],
     (nn.Module, "__getattribute__", _intercept_attribute),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuits import (
     CircuitError,
@@ -745,9 +746,10 @@ def test_the_gradient_of_a_gradient_of_a_whole_model() -> None:
         return vjp(run, target)[1](back)[0]
 
     weigh = r(3, 4)
-    _, pull = vjp(slope, source, model.Lq.weight.detach())
     found = again(target, source, back, weigh)
-    torch.testing.assert_close(tuple(found.values()), pull(weigh))
+    with sdpa_kernel(SDPBackend.MATH):  # torch has no second derivative of its fused attention
+        _, pull = vjp(slope, source, model.Lq.weight.detach())
+        torch.testing.assert_close(tuple(found.values()), pull(weigh))
 
 
 def test_a_gradient_is_taken_in_code_that_is_traced_again() -> None:
