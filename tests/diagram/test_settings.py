@@ -139,7 +139,9 @@ def diagrams(model: nn.Module, x: Tensor) -> list[Callable[[Tensor], Tensor]]:
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("recorded", MODES)
+@pytest.mark.parametrize(
+    "recorded", [pytest.param(name, marks=[pytest.mark.slow] * (name == "autocast")) for name in MODES]
+)
 def test_a_diagram_computes_in_every_mode_what_the_model_computes_there(recorded: str, run: Any) -> None:
     model, x = Runs(run), torch.rand(2, 3)
     if run in (force, one_step) and recorded == "inference_mode":

@@ -335,6 +335,7 @@ def test_two_calls_of_a_circuit_share_no_names() -> None:
     assert [shown(box.outputs) for box in diagram.boxes] == ["a k", "b _"]
 
 
+@pytest.mark.slow
 def test_a_value_seen_from_an_inner_scope_keeps_its_outer_names_outside() -> None:
     def run(x: Tensor, bias: Tensor) -> Tensor:
         @circuit("y k -> y k")

@@ -158,6 +158,7 @@ def test_an_ordinary_trace_leaves_nothing_and_collects_no_garbage(model: Any, mo
         gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [_in_table_of_another_module, _as_global_of_another_module])
 def test_what_is_frozen_is_searched_too(run: Any) -> None:
     """Training scripts and servers call `gc.freeze()` to shorten collections; it hides their tables from `gc`."""
