@@ -163,7 +163,7 @@ class RotaryPositions(nn.Module):
             raise CircuitError(f"{type(self).__name__}: rotated is {rotated}; it may be up to k, which is {k}")
         refuse_not_above_zero(type(self).__name__, base=base)
         self.k, self.base, self.rotated = k, base, None if rotated == k else rotated
-        self.waves = LastWaves()
+        self.waves: LastWaves = LastWaves()
 
     @circuit("... x k -> ... x k", fixed="k")
     def forward(self, input: Tensor, start: int = 0) -> Tensor:
