@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import CircuitError, Diagram, trace, track
+from circuits import CircuitError
+from tests.recording.test_read_state import recorded
 
 X = torch.tensor([0.5, -1.0, 2.0])
 
@@ -43,14 +44,6 @@ class Counting(nn.Module):
         return x * NUMBERS["calls"]
 
 
-def recorded(kind: str, model: nn.Module) -> Diagram:
-    if kind == "trace":
-        return trace(model, X)
-    with track(model, to=None) as seen:
-        model(X)
-    return seen.diagram
-
-
 both = pytest.mark.parametrize("kind", ["trace", "track"])
 
 
@@ -58,7 +51,7 @@ both = pytest.mark.parametrize("kind", ["trace", "track"])
 @pytest.mark.parametrize("key", [1, 1499])
 def test_entries_of_large_globals(kind: str, key: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = OfGlobals(key)
-    diagram = recorded(kind, model)
+    diagram = recorded(kind, model, X)
     assert torch.equal(diagram(X), model(X))
     for held, entry, value, name in (
         (NUMBERS, key, 7.5, rf"NUMBERS\[{key}\]"),
@@ -76,7 +69,7 @@ def test_entries_of_large_globals(kind: str, key: int, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("key", [0, 2499])
 def test_many_objects_in_an_attribute(kind: str, key: int) -> None:
     model = OfAttributes(2500)
-    diagram = recorded(kind, model)
+    diagram = recorded(kind, model, X)
     assert torch.equal(diagram(X), model(X))
     model.table[key][0] = 7.5
     with pytest.raises(CircuitError, match=rf"OfAttributes.table\[{key}\]\[0\]"):
@@ -86,7 +79,7 @@ def test_many_objects_in_an_attribute(kind: str, key: int) -> None:
 @both
 def test_more_objects_than_are_compared(kind: str) -> None:
     """Read, and not run: the number of the first or of the last may be another."""
-    diagram = recorded(kind, OfAttributes(20_100))
+    diagram = recorded(kind, OfAttributes(20_100), X)
     assert "mul" in f"{diagram}"
     with pytest.raises(CircuitError, match=r"may read OfAttributes.table\[\d+\] and more than 20,000 other objects"):
         diagram(X)
@@ -95,7 +88,7 @@ def test_more_objects_than_are_compared(kind: str) -> None:
 @both
 def test_what_a_run_writes_into_a_large_global(kind: str) -> None:
     try:
-        diagram = recorded(kind, Counting())
+        diagram = recorded(kind, Counting(), X)
         assert NUMBERS.get("calls") == (None if kind == "trace" else 1)
         NUMBERS.pop("calls", None)
         assert torch.equal(diagram(X), X)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuits import CircuitError, Diagram, trace, track
+from circuits import CircuitError, trace
+from tests.recording.test_read_state import recorded
 
 TEXTS: dict[str, Callable[[Tensor], str]] = {
     "str": lambda x: str(x),
@@ -41,14 +42,6 @@ class Longer(nn.Module):
         return x * len(self.text(x))
 
 
-def recorded(kind: str, model: nn.Module) -> Diagram:
-    if kind == "trace":
-        return trace(model, X)
-    with track(model, to=None) as seen:
-        model(X)
-    return seen.diagram
-
-
 X, OTHER = torch.tensor([1.5, -2.0]), torch.tensor([-1234.5, 3.25])
 
 
@@ -71,7 +64,7 @@ def test_a_trace_has_no_text_of_a_number_of_the_data(name: str) -> None:
 def test_a_tracked_run_makes_the_text_again(name: str) -> None:
     """And refuses another one."""
     model = Longer((TEXTS | NUMBERS)[name])
-    diagram = recorded("track", model)
+    diagram = recorded("track", model, X)
     assert torch.equal(diagram(X), model(X))
     if model.text(OTHER) == model.text(X):
         assert torch.equal(diagram(OTHER), model(OTHER))
@@ -94,6 +87,6 @@ class ForReaders(nn.Module):
 def test_texts_for_readers_do_not_matter(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = ForReaders()
     with pytest.warns(UserWarning, match=r"ensor\("):
-        diagram = recorded(kind, model)
+        diagram = recorded(kind, model, X)
     assert capsys.readouterr().out
     assert torch.equal(diagram(OTHER), OTHER * 2)
