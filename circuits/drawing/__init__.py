@@ -1,0 +1,7 @@
+"""`draw`: a diagram as a picture in the notation of neural circuit diagrams, as SVG, TikZ, PNG, PDF or terminal text.
+
+Three steps, each data to data: `scene` (what is drawn), `layout` (where), `ink` (as which text). `marks` is the data
+between layout and ink.
+
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 8 to 28.
+"""
