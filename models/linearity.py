@@ -1,0 +1,119 @@
+"""The small circuits of section 2.4: einsum as a sequence of linear steps, and equal diagrams of linear maps.
+
+F, G, H and K are examples of linear maps, `LinearMap`s of fixed numbers. The equations of Figure 18 hold for any.
+
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4, Figures 17 and 18.
+"""
+
+import torch
+from torch import Tensor
+
+from circuits import LinearMap, circuit, einsum, rearrange
+
+# Figure 17: einsum ----------------------------------------------------------------------------------------------------
+
+
+@circuit("y k h, x k h -> y x h")
+def scores_in_steps(query: Tensor, key: Tensor) -> Tensor:
+    """Return the scores of attention: transpose, outer product and diagonal over h, inner product over k, scale."""
+    key = rearrange(key, "x k h -> k x h")
+    product = einsum(query, key, "y k h, k' x h -> y k k' x h")
+    return einsum(product, "y k k x h -> y x h") * query.shape[1] ** -0.5
+
+
+@circuit("y k h, x k h -> y x h")
+def scores(query: Tensor, key: Tensor) -> Tensor:
+    """Return the same by one einsum: linear steps that are broadcast over each other's axes are one step."""
+    return einsum(query, key, "y k h, x k h -> y x h") * query.shape[1] ** -0.5
+
+
+# Figure 18: linear maps -----------------------------------------------------------------------------------------------
+
+
+def _sizes(names: str) -> dict[str, int]:
+    """Return the sizes of some axes of the linear maps."""
+    return {name: {"a": 3, "b": 4, "c": 5, "d": 2}[name] for name in names.split()}
+
+
+def _map(signature: str) -> LinearMap:
+    """Return a linear map of fixed numbers between -1 and 1."""
+    sizes = torch.Size(_sizes(signature.replace("->", " ")).values())
+    return LinearMap(torch.arange(1.0, 1 + sizes.numel(), device="cpu").square().sin().reshape(sizes), signature)
+
+
+_F, _G, _H, _K = _map("a -> b c"), _map("a -> b"), _map("b -> c"), _map("b c -> d")
+_UNIT = LinearMap.unit("b", _sizes("b")["b"])
+
+
+@circuit("... a -> ... b c", fixed=_sizes("a b c"))
+def F(vector: Tensor) -> Tensor:
+    """Return a linear map from a to b and c."""
+    return _F(vector)
+
+
+@circuit("... b a -> ... c", fixed=_sizes("a b c"))
+def F_transposed(matrix: Tensor) -> Tensor:
+    """Return F with its output b as an input: the associated transpose."""
+    return _F.transpose("b")(matrix)
+
+
+@circuit("b a -> c", fixed=_sizes("a b c"))
+def F_transposed_by_broadcasting(matrix: Tensor) -> Tensor:
+    """Return the same: F broadcast over another b, then the inner product of the two."""
+    return einsum(F(matrix), "b b c -> c")
+
+
+@circuit("... a -> ... b", fixed=_sizes("a b"))
+def G(vector: Tensor) -> Tensor:
+    """Return a linear map from a to b."""
+    return _G(vector)
+
+
+@circuit("... b -> ... c", fixed=_sizes("b c"))
+def H(vector: Tensor) -> Tensor:
+    """Return a linear map from b to c."""
+    return _H(vector)
+
+
+@circuit("-> b c", fixed=_sizes("b c"))
+def H_transposed() -> Tensor:
+    """Return H with its input as an output: a tensor."""
+    return _H.transpose("b")()
+
+
+@circuit("b c -> d", fixed=_sizes("b c d"))
+def K(matrix: Tensor) -> Tensor:
+    """Return a linear map from b and c to d."""
+    return _K(matrix)
+
+
+@circuit("a -> c", fixed=_sizes("a c"))
+def G_then_H(vector: Tensor) -> Tensor:
+    """Return H of G."""
+    return H(G(vector))
+
+
+@circuit("a -> c", fixed=_sizes("a c"))
+def G_then_H_bent(vector: Tensor) -> Tensor:
+    """Return the same: the outer product with the unit, and then the inner product, is the identity."""
+    product = einsum(G(vector), _UNIT(), "b, b' b'' -> b b' b''")
+    return H(einsum(product, "b b b'' -> b''"))
+
+
+@circuit("a -> c", fixed=_sizes("a c"))
+def G_then_H_shifted(vector: Tensor) -> Tensor:
+    """Return the same: the unit and then H is the transpose of H, which may stand before G or after."""
+    return einsum(G(vector), H_transposed(), "b, b c -> c")
+
+
+@circuit("a, b -> d", fixed=_sizes("a b d"))
+def product_then_maps(first: Tensor, second: Tensor) -> Tensor:
+    """Return K of G and H of an outer product, each broadcast over the other's axis."""
+    product = einsum(first, second, "a, b' -> b' a")
+    return K(H(rearrange(G(product), "b' b -> b b'")))
+
+
+@circuit("a, b -> d", fixed=_sizes("a b d"))
+def maps_then_product(first: Tensor, second: Tensor) -> Tensor:
+    """Return the same: an outer product of linear maps may be taken after them."""
+    return K(einsum(G(first), H(second), "b, c -> b c"))
