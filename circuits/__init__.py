@@ -14,6 +14,7 @@ from circuits.autodiff import Halves, backward, forward_backward, jacobian, simp
 from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, backward_of, check, checks, circuit, definitions, find_circuit, kernel_of
 from circuits.diagram import Box, Diagram, Value
+from circuits.drawing import Drawing, draw
 from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.printing import listing
 from circuits.recording import Seen, Tracker, trace, track
@@ -28,6 +29,7 @@ __all__ = [
     "Circuit",
     "CircuitError",
     "Diagram",
+    "Drawing",
     "Halves",
     "LinearMap",
     "Seen",
@@ -45,6 +47,7 @@ __all__ = [
     "checks",
     "circuit",
     "definitions",
+    "draw",
     "einsum",
     "find_circuit",
     "fold",

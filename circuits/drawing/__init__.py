@@ -5,3 +5,8 @@ between layout and ink.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 8 to 28.
 """
+
+from circuits.drawing.draw import draw
+from circuits.drawing.drawing import Drawing
+
+__all__ = ["Drawing", "draw"]

@@ -1,0 +1,112 @@
+"""`draw`: the picture of a diagram, or of what `trace` takes, in the notation of neural circuit diagrams.
+
+Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 8 to 28.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from circuits.diagram import Diagram
+from circuits.drawing.builder import scene_of
+from circuits.drawing.drawing import Drawing
+from circuits.drawing.layout.picture import picture_of
+from circuits.drawing.options import Options, names_of, pairs_of, titles_of, width_of
+from circuits.errors import CircuitError
+from circuits.recording import trace
+
+
+def draw(
+    target: Any,
+    /,
+    *args: Any,
+    depth: int | None = None,
+    open: str | Sequence[str] = (),
+    close: str | Sequence[str] = (),
+    wires: Literal["axes", "tensors"] = "axes",
+    order: str | Sequence[str] = "",
+    pairs: str = "",
+    hide: str | Sequence[str] = "",
+    show_sizes: bool = False,
+    literal: bool = False,
+    width: float | Literal["column", "page"] | None = None,
+    theme: Literal["light", "dark", "print"] = "light",
+    equation: bool = False,
+    sizes: Mapping[str, int] | None = None,
+    axes: str | None = None,
+    **kwargs: Any,
+) -> Drawing:
+    """Return the picture of a diagram, or of a circuit, module or function, which is traced first.
+
+    The picture is computed from the diagram alone: the same diagram gives the same bytes on every machine.
+
+    Args:
+        target: A diagram, or what `trace` takes.
+        *args: The positional arguments of `trace`, which a diagram does not take.
+        depth: How many levels of boxes are open: 0 draws one closed box. By default the deepest level at which the
+            picture stays readable.
+        open: Names of circuits or modules (class, function, path) that are open at any depth.
+        close: Names of those that are closed at any depth.
+        wires: "axes" draws one wire an axis, as the paper does; "tensors" one wire a tensor, labelled by its axes.
+        order: The axes of every tensor from top to bottom, `"y x m k h b"`; axes without a place come after them. By
+            default the order of the data.
+        pairs: Pairs of axes that are one double wire with a bold label: `"h w"`, or with the label `"x = h w"`.
+        hide: Axes that are not drawn; every operation has to leave them untouched.
+        show_sizes: Whether labels show sizes beside names, `k = 10`.
+        literal: Whether operations that regroup axes are drawn by themselves, not as ports of the box beside them.
+        width: The largest width of a row, in pixels, or "column" or "page".
+        theme: The colours; they do not change the geometry.
+        equation: Whether the picture begins with the closed box and `=`.
+        sizes, axes: Those of `trace`.
+        **kwargs: The keyword arguments of `trace`, those of the model included; for one of draw's own names, pass the
+            diagram.
+
+    Raises:
+        CircuitError: An option is not one of those above, or a hidden axis is read; and as `trace` raises.
+        Exception: As `trace` raises.
+
+    >>> from torch import nn
+    >>> draw(nn.Linear(4, 3), axes="b m").svg[:4]
+    '<svg'
+    """
+    options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)
+    if isinstance(target, Diagram):
+        if args or kwargs or sizes is not None or axes is not None:
+            raise CircuitError("draw: a diagram takes no arguments of trace: it is recorded already")
+        diagram = target
+    else:
+        diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
+    return Drawing(picture_of(scene_of(diagram, options), options), theme)
+
+
+def _options(
+    depth: int | None,
+    opened: str | Sequence[str],
+    closed: str | Sequence[str],
+    wires: str,
+    order: str | Sequence[str],
+    pairs: str,
+    hide: str | Sequence[str],
+    show_sizes: bool,
+    literal: bool,
+    width: float | str | None,
+) -> Options:
+    """Return the options, checked."""
+    if wires not in ("axes", "tensors"):
+        raise CircuitError(f"draw: wires has to be 'axes' or 'tensors', not {wires!r}")
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 0):
+        raise CircuitError(f"draw: depth has to be a number from 0 on, or None for the readable one, not {depth!r}")
+    return Options(
+        depth,
+        titles_of(opened),
+        titles_of(closed),
+        "tensors" if wires == "tensors" else "axes",
+        names_of(order),
+        pairs_of(pairs),
+        names_of(hide),
+        show_sizes,
+        literal,
+        width_of(width),
+    )
+
+
+__all__ = ["draw"]

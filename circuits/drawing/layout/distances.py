@@ -1,0 +1,61 @@
+"""The smallest distances between neighbours from top to bottom, in distances of neighbouring wires."""
+
+from collections.abc import Callable, Sequence
+
+from circuits.drawing.layout.sweep import Column, Key
+from circuits.drawing.scene import Group
+
+TITLE = 0.8
+"""The height of a title inside the upper edge of a fence."""
+
+_DISTANCES = {
+    ("wire", "top"): 0.8,
+    ("wire", "bottom"): 0.75,
+    ("wire", "above"): 0.95,
+    ("top", "wire"): 0.95,
+    ("top", "top"): 0.4,
+    ("top", "above"): 0.6,
+    ("top", "bottom"): 0.8,
+    ("bottom", "wire"): 1.3,
+    ("bottom", "top"): 0.5,
+    ("bottom", "bottom"): 0.35,
+    ("bottom", "above"): 0.9,
+    ("above", "wire"): 0.75,
+    ("above", "bottom"): 0.6,
+    ("above", "top"): 0.6,
+    ("above", "above"): 1.0,
+}
+
+
+def distance_at(column: Column, groups: Sequence[Group]) -> Callable[[Key, Key], float]:
+    """Return the function that gives the distance of two neighbours at the stations of a column.
+
+    Args:
+        column: The column; its steps need room between some of their wires.
+        groups: All groups, of which a title needs room below the upper edge.
+    """
+    wide = _wide(column)
+
+    def distance(upper: Key, lower: Key) -> float:
+        if upper[0] == lower[0] == "wire":
+            return wide.get((upper, lower), 1.0 if upper[1] == lower[1] else 1.5)
+        title = TITLE if upper[0] == "top" and groups[upper[1]].title else 0.0
+        return _DISTANCES[upper[0], lower[0]] + title
+
+    return distance
+
+
+def _wide(column: Column) -> dict[tuple[Key, Key], float]:
+    """Return the distances that are larger than usual: between an image and its channels, beside a window."""
+    found = {}
+    for _, step in column.steps:
+        for link in step.links:
+            if link.kind == "glyph" and link.shape in ("window", "transposed") and len(link.ins) > 1:
+                keys = [("wire", step.ins[index], wire) for index, wire in link.ins]
+                for upper, lower in zip(column.at, column.at[1:], strict=False):
+                    if upper in keys and lower in keys and keys[-1] in (upper, lower):
+                        found[upper, lower] = 2.0
+    return found
+
+
+__all__ = ["TITLE", "distance_at"]

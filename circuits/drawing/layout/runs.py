@@ -1,0 +1,124 @@
+"""Rows: which things stay at one height from column to column, and the heights that keep all distances.
+
+A run is a thing that keeps its height over several stations. Where the order of things changes from one station to the
+next, a longest increasing subsequence keeps its runs, and the others begin new ones: they are the wires that bend.
+Within a station each thing is below the one before it by at least their distance; the heights are the smallest that
+satisfy this (longest paths in a graph without cycles, because runs never cross).
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from circuits.drawing.layout.sweep import Key, Pair
+
+Station = list[tuple[Key, int]]
+"""The things at one station from top to bottom, each with its run."""
+
+
+@dataclass
+class Runs:
+    """The runs of a row of the picture: how many, and the distances between neighbours.
+
+    Attributes:
+        count: The number of runs.
+        below: For each run the runs that have been directly below it at a station, each with the largest distance.
+        hanging: Runs that are as low as those below them allow, such as the upper edges of fences.
+    """
+
+    count: int = 0
+    below: list[dict[int, float]] = field(default_factory=list)
+    hanging: set[int] = field(default_factory=set)
+
+    def new(self) -> int:
+        """Return a new run."""
+        self.below.append({})
+        self.count += 1
+        return self.count - 1
+
+    def station(self, keys: Sequence[Key], known: dict[Key, int], distance: Callable[[Key, Key], float]) -> Station:
+        """Return a station, with new runs for the things that have none.
+
+        Args:
+            keys: The things, from top to bottom.
+            known: The runs of those that have one.
+            distance: The smallest distance of two neighbours.
+        """
+        found = [(key, known[key] if key in known else self.new()) for key in keys]
+        for (key, run), (lower, next_run) in zip(found, found[1:], strict=False):
+            self.below[run][next_run] = max(self.below[run].get(next_run, 0.0), distance(key, lower))
+        self.hanging |= {run for key, run in found if key[0] in ("top", "above")}
+        return found
+
+    def heights(self) -> list[float]:
+        """Return the height of each run, in distances of neighbouring wires from the top."""
+        above = [0] * self.count
+        for lower in self.below:
+            for run in lower:
+                above[run] += 1
+        heights = [0.0] * self.count
+        order = [run for run in range(self.count) if not above[run]]
+        for run in order:
+            for lower, distance in self.below[run].items():
+                heights[lower] = max(heights[lower], heights[run] + distance)
+                above[lower] -= 1
+                if not above[lower]:
+                    order.append(lower)
+        for run in reversed(order):
+            if run in self.hanging and self.below[run]:
+                heights[run] = min([heights[lower] - distance for lower, distance in self.below[run].items()])
+        return heights
+
+
+def kept(before: Station, after: Sequence[Key], pairs: Sequence[Pair], loose: set[Key]) -> dict[Key, int]:
+    """Return the runs that go on at the next station.
+
+    Args:
+        before: The station.
+        after: The things at the next station, from top to bottom.
+        pairs: Which thing goes on as which.
+        loose: The things at the next station that begin a new run in any case.
+    """
+    runs, places = dict(before), {key: place for place, (key, _) in enumerate(before)}
+    target = {key: place for place, key in enumerate(after)}
+    candidates = sorted(
+        [
+            (places[old], target[new], new, old)
+            for old, new in pairs
+            if old in places and new in target and new not in loose
+        ]
+    )
+    edges = [entry for entry in candidates if entry[2][0] in ("top", "bottom")]
+    others = [entry for entry in candidates if entry[2][0] not in ("top", "bottom")]
+    chosen = edges + _increasing([entry for entry in others if _fits(entry, edges)])
+    return {new: runs[old] for _, _, new, old in chosen}
+
+
+def _fits(entry: tuple[int, int, Key, Key], edges: Sequence[tuple[int, int, Key, Key]]) -> bool:
+    """Return whether a thing stays on the same side of every fence edge."""
+    low = bisect_left([edge[0] for edge in edges], entry[0])
+    return low == bisect_left([edge[1] for edge in edges], entry[1])
+
+
+def _increasing(entries: Sequence[tuple[int, int, Key, Key]]) -> list[tuple[int, int, Key, Key]]:
+    """Return a longest subsequence whose places at the next station increase; entries are sorted by the first."""
+    ends: list[int] = []
+    tails: list[int] = []
+    previous: list[int] = []
+    for number, entry in enumerate(entries):
+        place = bisect_left(ends, entry[1])
+        previous.append(tails[place - 1] if place else -1)
+        if place == len(ends):
+            ends.append(entry[1])
+            tails.append(number)
+        else:
+            ends[place], tails[place] = entry[1], number
+    found = []
+    number = tails[-1] if tails else -1
+    while number >= 0:
+        found.append(entries[number])
+        number = previous[number]
+    return found[::-1]
+
+
+__all__ = ["Runs", "Station", "kept"]

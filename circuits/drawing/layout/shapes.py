@@ -1,0 +1,377 @@
+"""The marks of steps: shapes on wires, cups, dots, ends and beginnings, and texts above the wires."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from circuits.drawing.layout.pens import Pens
+from circuits.drawing.layout.sweep import Key, stays
+from circuits.drawing.marks import Circle, Data, Mark, P, Path, Point, Span, Text
+from circuits.drawing.scene import Link, Port, Step, Strand
+from circuits.drawing.widths import width
+
+LETTER, TEXT, SMALL = 23.0, 12.0, 11.0
+_GAP = 8.0
+
+
+@dataclass
+class Frame:
+    """Where a step stands: the left and right edge of its slot, and the heights of the wires around it.
+
+    Attributes:
+        step: The step.
+        number: Its number.
+        sources: The left edge of the slot of names of sources.
+        left, right: The slot of the step.
+        here: The height of each wire that enters.
+        there: That of each wire that leaves.
+        strands: All strands.
+        pens: The wires that are being drawn.
+    """
+
+    step: Step
+    number: int
+    sources: float
+    left: float
+    right: float
+    here: Mapping[Key, float]
+    there: Mapping[Key, float]
+    strands: Mapping[int, Strand]
+    pens: Pens
+
+    def enter(self, port: Port) -> float:
+        """Return the height of a wire that enters."""
+        return self.here["wire", self.step.ins[port[0]], port[1]]
+
+    def leave(self, port: Port) -> float:
+        """Return the height of a wire that leaves."""
+        return self.there["wire", self.step.outs[port[0]], port[1]]
+
+    def finish(self, port: Port, end: Point) -> None:
+        """End a wire that enters."""
+        self.pens.finish(("wire", self.step.ins[port[0]], port[1]), end)
+
+    def begin(self, port: Port, start: Point) -> None:
+        """Begin a wire that leaves."""
+        strand = self.strands[self.step.outs[port[0]]]
+        key = ("wire", strand.id, port[1])
+        self.pens.begin(key, strand, strand.wires[port[1]], start)
+        self.pens.bend(key, start[0], self.right, self.leave(port))
+
+    def data(self, kind: str, **more: str) -> Data:
+        """Return what a mark of the step stands for."""
+        return (("kind", kind), ("box", self.step.box), *more.items())
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The numbers of the tensors that the step reads and makes."""
+        read, made = (
+            " ".join([f"{self.strands[strand].value}" for strand in side]) for side in (self.step.ins, self.step.outs)
+        )
+        return {"in": read, "out": made, "title": self.step.title}
+
+
+def step_width(step: Step) -> float:
+    """Return the width that a step needs."""
+    return max([_link_width(link) for link in step.links] + [_above_width(step), 12.0])
+
+
+def _above_width(step: Step) -> float:
+    return width(step.above, TEXT) + 34 if step.above else 0.0
+
+
+def _link_width(link: Link) -> float:
+    text = width(link.text, LETTER if link.shape == "letter" else TEXT)
+    if link.kind == "glyph":
+        return {
+            "box": max(text + 12, P) + 2 * _GAP,
+            "letter": text + 2 * _GAP,
+            "triangle": P + 2 * _GAP + (text + 4 if text else 0.0),
+            "circle": P + 2 * _GAP,
+            "bar": 2 * _GAP + 4,
+            "star": text + 12 + 2 * _GAP,
+            "pentagon": max(text + 14, 1.2 * P) + _GAP,
+            "window": _window_width(link),
+            "transposed": _window_width(link) + 14,
+        }[link.shape]
+    if link.kind == "end":
+        return text + 12 if text else 14.0
+    return {"cup": 2.4 * P, "unit": 2.4 * P, "join": 1.6 * P, "fork": 1.8 * P, "start": 14.0}.get(link.kind, 0.0)
+
+
+def _window_width(link: Link) -> float:
+    return 1.2 * P + max(width(link.inner, TEXT) + 10, 20) + width(link.closing, 19) + 3 * _GAP
+
+
+def draw_step(frame: Frame) -> list[Mark]:
+    """Return the marks of a step, and draw its wires."""
+    found: list[Mark] = []
+    for number, (strand, name) in enumerate(frame.step.sources):
+        found += _source(frame, strand, name)
+        del number
+    cups = [link for link in frame.step.links if link.kind == "cup"]
+    for link in frame.step.links:
+        if link.kind == "glyph":
+            found += _GLYPHS.get(link.shape, _box)(frame, link)
+        elif link.kind == "cup":
+            found += _cup(frame, link, cups)
+        else:
+            found += _OTHERS[link.kind](frame, link)
+    return found + _above(frame)
+
+
+def _source(frame: Frame, strand: int, name: str) -> list[Mark]:
+    """Return the name of a parameter or constant, at which its wires begin."""
+    wires = frame.strands[strand].wires
+    keys = [("wire", strand, place) for place in range(len(wires))]
+    rows = [frame.here[key] for key in keys]
+    text = (Span(name, "sans"),)
+    start = frame.sources + width(text, SMALL) + 5
+    for key, row, wire in zip(keys, rows, wires, strict=True):
+        frame.pens.begin(key, frame.strands[strand], wire, (min(start, frame.left), row))
+        frame.pens.bend(key, frame.left, frame.left, row)
+    middle = (min(rows) + max(rows)) / 2 + 4
+    data = (("kind", "source"), ("value", f"{frame.strands[strand].value}"), ("box", frame.step.box))
+    return [Text(min(start, frame.left) - 3, middle, text, SMALL, "end", "title", data)]
+
+
+def _pass(frame: Frame, link: Link) -> list[Mark]:
+    """A wire goes on; where the tensor changes, one path ends and the next begins."""
+    entered, left = frame.enter(link.ins[0]), frame.leave(link.outs[0])
+    place = (frame.left + frame.right) / 2 if abs(entered - left) < 0.01 else frame.right
+    frame.finish(link.ins[0], (place, left))
+    frame.begin(link.outs[0], (place, left))
+    return []
+
+
+def _join(frame: Frame, link: Link) -> list[Mark]:
+    """Wires join at a dot on the row of the one that stays."""
+    row = frame.leave(link.outs[0]) if len(link.ins) > 1 else frame.enter(link.ins[0])
+    row = frame.enter(stays(frame.step, link))
+    x = frame.left + min(1.5 * P, frame.right - frame.left - 4)
+    for port in link.ins:
+        frame.finish(port, (x, row))
+    frame.begin(link.outs[0], (x, row))
+    return [_dot(frame, x, row)]
+
+
+def _fork(frame: Frame, link: Link) -> list[Mark]:
+    """A wire is copied at a dot; the copies bend down to their rows."""
+    row = frame.enter(link.ins[0])
+    x = frame.left + 6
+    frame.finish(link.ins[0], (x, row))
+    for port in link.outs:
+        frame.begin_bent(port, (x, row)) if False else _branch(frame, port, (x, row))
+    return [_dot(frame, x, row)]
+
+
+def _branch(frame: Frame, port: Port, start: Point) -> None:
+    strand = frame.strands[frame.step.outs[port[0]]]
+    key = ("wire", strand.id, port[1])
+    frame.pens.begin(key, strand, strand.wires[port[1]], start)
+    frame.pens.bend(key, start[0], frame.right, frame.leave(port))
+
+
+def _dot(frame: Frame, x: float, y: float) -> Circle:
+    return Circle(x, y, 0.17 * P, "", "ink", data=frame.data("dot", **frame.values))
+
+
+def _cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
+    """Two wires meet in a half circle, its apex at the right; further pairs are around it."""
+    rows = sorted([(frame.enter(port), port) for port in link.ins])
+    spans = sorted([abs(frame.enter(each.ins[0]) - frame.enter(each.ins[1])) for each in cups])
+    nested = spans.index(abs(rows[0][0] - rows[1][0]))
+    middle = (rows[0][0] + rows[1][0]) / 2
+    radius = min((rows[1][0] - rows[0][0]) / 2, (0.75 + 0.4 * nested) * P)
+    x = frame.right - radius - 6
+    ends = [(x, middle - radius), (x, middle + radius)]
+    for (_, port), end in zip(rows, ends, strict=True):
+        frame.finish(port, end)
+    strand = frame.strands[frame.step.ins[rows[0][1][0]]]
+    wire = strand.wires[rows[0][1][1]]
+    bow = radius * 0.5523
+    curve = (
+        (x + bow, middle - radius, x + radius, middle - bow, x + radius, middle),
+        (x + radius, middle + bow, x + bow, middle + radius, x, middle + radius),
+    )
+    axes = ",".join([f"{axis}" for axis in wire.axes])
+    data = frame.data("cup", value=f"{strand.value}", axis=axes, **frame.values)
+    return [Path(ends[0], curve, wire.role, double=wire.double, data=data)]
+
+
+def _end(frame: Frame, link: Link) -> list[Mark]:
+    """Wires end: at a text, or at a small arrow head (an axis of size 1 is removed)."""
+    found: list[Mark] = []
+    for port in link.ins:
+        y = frame.enter(port)
+        x = frame.left + 4
+        if link.text:
+            frame.finish(port, (x, y))
+            found.append(Text(x + 2, y + 5, link.text, 14, role="label", data=frame.data("text", **frame.values)))
+        else:
+            frame.finish(port, (x, y))
+            found.append(_head(x + 7, y, frame.data("text", **frame.values)))
+    return found
+
+
+def _head(x: float, y: float, data: Data) -> Path:
+    """Return a solid barbed arrow head with its tip at a place."""
+    return Path((x, y), ((x - 8, y - 4), (x - 6, y), (x - 8, y + 4)), "", "ink", closed=True, data=data)
+
+
+def _start(frame: Frame, link: Link) -> list[Mark]:
+    """A wire begins at an arrow tail: an axis of size 1, or one that is repeated, is introduced."""
+    found: list[Mark] = []
+    for port in link.outs:
+        y = frame.leave(port)
+        x = frame.right - 6
+        found.append(_head(x, y, frame.data("text", **frame.values)))
+        frame.begin(port, (x, y))
+    return found
+
+
+def _above(frame: Frame) -> list[Mark]:
+    """Return the text above the wires between two arrow heads, or the sign above dots."""
+    step = frame.step
+    if step.sign:
+        y = frame.here["above", frame.number, 0]
+        x = frame.left + min(1.5 * P, frame.right - frame.left - 4)
+        spans = (Span(step.sign, "upright"),)
+        return [Text(x, y + 6, spans, 17, "middle", data=frame.data("float", **frame.values))]
+    if not step.above:
+        return []
+    y = frame.here["above", frame.number, 0]
+    length = width(step.above, TEXT + 1)
+    x = (frame.left + frame.right - length) / 2
+    data = frame.data("float", **frame.values)
+    return [
+        _head(x - 3, y, data),
+        Text(x, y + 4.5, step.above, TEXT + 1, role="label", data=data),
+        _head(x + length + 11, y, data),
+    ]
+
+
+def _ports(frame: Frame, link: Link) -> tuple[float, float]:
+    """Return the height of the first and the last wire of a glyph, on both sides."""
+    rows = [frame.enter(port) for port in link.ins] + [frame.leave(port) for port in link.outs]
+    return (min(rows), max(rows)) if rows else (frame.there_first(), frame.there_first())
+
+
+def _connect(frame: Frame, link: Link, left: float, right: float) -> None:
+    """End the wires that enter a glyph at its left side, and begin those that leave at its right side."""
+    for port in link.ins:
+        frame.finish(port, (left, frame.enter(port)))
+    for port in link.outs:
+        frame.begin(port, (right, frame.leave(port)))
+
+
+def _outline(frame: Frame, link: Link, box: tuple[float, float, float, float], stroke: str, fill: str) -> Path:
+    left, top, right, bottom = box
+    data = frame.data("glyph", shape=link.shape, **frame.values)
+    corners = ((right, top), (right, bottom), (left, bottom))
+    return Path((left, top), corners, stroke, fill, closed=True, data=data)
+
+
+def _middle(frame: Frame) -> float:
+    return (frame.left + frame.right) / 2
+
+
+def _text(frame: Frame, x: float, y: float, spans: tuple[Span, ...], size: float, role: str = "label") -> Text:
+    return Text(x, y + 0.34 * size, spans, size, "middle", role, frame.data("text", **frame.values))
+
+
+def _box(frame: Frame, link: Link) -> list[Mark]:
+    """A box with its name; every wire of it ends at its left side or begins at its right side."""
+    top, bottom = _ports(frame, link)
+    half = max(width(link.text, TEXT) + 12, P) / 2
+    middle = _middle(frame)
+    pad = 0.33 * P if bottom > top else 0.4 * P
+    _connect(frame, link, middle - half, middle + half)
+    fill = frame.step.fill or "inside"
+    outline = _outline(frame, link, (middle - half, top - pad, middle + half, bottom + pad), "glyph", fill)
+    return [outline, _text(frame, middle, (top + bottom) / 2, link.text, TEXT)]
+
+
+def _letter(frame: Frame, link: Link) -> list[Mark]:
+    """A bare letter: wires stop before it and start after it."""
+    top, bottom = _ports(frame, link)
+    half = width(link.text, LETTER) / 2 + 2
+    middle = _middle(frame)
+    _connect(frame, link, middle - half, middle + half)
+    outline = _outline(frame, link, (middle - half, top - 0.45 * P, middle + half, bottom + 0.45 * P), "", "")
+    return [outline, _text(frame, middle, (top + bottom) / 2, link.text, LETTER)]
+
+
+def _triangle(frame: Frame, link: Link) -> list[Mark]:
+    """The triangle of a softmax: apex at the left, where the wire enters; flat side at the right."""
+    found: list[Mark] = []
+    top, bottom = _ports(frame, link)
+    middle = _middle(frame)
+    left, right = middle - P / 2, middle + P / 2
+    _connect(frame, link, left, right)
+    centre = (top + bottom) / 2
+    half = (bottom - top) / 2 + 0.7 * P
+    data = frame.data("glyph", shape="triangle", **frame.values)
+    found.append(
+        Path(
+            (left, centre), ((right, centre - half), (right, centre + half)), "glyph", "inside", closed=True, data=data
+        )
+    )
+    if link.text:
+        found.append(_text(frame, right - 8, centre, link.text, 9))
+    return found
+
+
+def _circle(frame: Frame, link: Link) -> list[Mark]:
+    """The circle of a normalization, on its wire."""
+    top, _ = _ports(frame, link)
+    middle, radius = _middle(frame), 0.42 * P
+    _connect(frame, link, middle - radius, middle + radius)
+    data = frame.data("glyph", shape="circle", **frame.values)
+    return [Circle(middle, top, radius, "glyph", "inside", 2.4, data)]
+
+
+def _bar(frame: Frame, link: Link) -> list[Mark]:
+    """A thick bar at which axes are merged, split or concatenated."""
+    top, bottom = _ports(frame, link)
+    middle = _middle(frame)
+    _connect(frame, link, middle - 2, middle + 2)
+    return [_outline(frame, link, (middle - 2, top - P / 4, middle + 2, bottom + P / 4), "", "ink")]
+
+
+def _star(frame: Frame, link: Link) -> list[Mark]:
+    """The box of a convolution that keeps sizes, between the rows of the image and of the channels."""
+    top, bottom = _ports(frame, link)
+    half = width(link.text, TEXT) / 2 + 6
+    middle = _middle(frame)
+    pad = 0.0 if bottom - top > 0.9 * P else 0.4 * P
+    _connect(frame, link, middle - half, middle + half)
+    outline = _outline(frame, link, (middle - half, top - pad, middle + half, bottom + pad), "glyph", "star")
+    return [outline, _text(frame, middle, (top + bottom) / 2, link.text, TEXT)]
+
+
+def _pentagon(frame: Frame, link: Link) -> list[Mark]:
+    """The pentagon at which an indexed axis ends, pointing to the right."""
+    found: list[Mark] = []
+    for port in link.ins:
+        y, size = frame.enter(port), max(width(link.text, TEXT) + 14, 1.2 * P)
+        left = frame.left + 2
+        frame.finish(port, (left, y))
+        high, tip = 0.42 * P, left + size
+        corners = ((tip - 8, y - high), (tip, y), (tip - 8, y + high), (left, y + high))
+        data = frame.data("glyph", shape="pentagon", **frame.values)
+        found.append(Path((left, y - high), corners, "", "index", closed=True, data=data))
+        found.append(_text(frame, left + (size - 6) / 2, y, link.text, TEXT, "indextext"))
+    return found
+
+
+_GLYPHS = {
+    "letter": _letter,
+    "triangle": _triangle,
+    "circle": _circle,
+    "bar": _bar,
+    "star": _star,
+    "pentagon": _pentagon,
+}
+_OTHERS = {"pass": _pass, "join": _join, "fork": _fork, "end": _end, "start": _start}
+
+__all__ = ["Frame", "draw_step", "step_width"]

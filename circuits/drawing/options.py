@@ -1,0 +1,125 @@
+"""What a caller of `draw` chooses, checked once: order, pairs and hidden axes, depth, and which boxes are open.
+
+The name of an axis is compared by its first letters: `h/2`, `h'` and `2*h` are axes `h`.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from circuits.errors import CircuitError
+
+_WORD = re.compile(r"[^\W\d]\w*")
+COLUMN, PAGE = 330.0, 690.0
+"""The width of a column and of a page of a paper, in units."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is drawn, and how.
+
+    Attributes:
+        depth: How many levels of boxes are open; None for the deepest level that stays readable.
+        opened: The names of boxes that are open at any depth.
+        closed: Those of boxes that are closed at any depth.
+        wires: "axes" for one wire an axis, or "tensors" for one wire a tensor.
+        order: The axes from top to bottom; others come after them, in the order of the data.
+        pairs: The pairs of axes that are one double wire, each with its label and the two names.
+        hidden: The axes that are not drawn.
+        show_sizes: Whether labels show sizes beside names.
+        literal: Whether regrouping is drawn as columns of its own.
+        width: The largest width of a row in units; None for one row without limit.
+    """
+
+    depth: int | None = None
+    opened: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    wires: Literal["axes", "tensors"] = "axes"
+    order: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str, str], ...] = ()
+    hidden: tuple[str, ...] = ()
+    show_sizes: bool = False
+    literal: bool = False
+    width: float | None = None
+
+    def rank(self, name: str) -> int:
+        """Return the place of an axis in the order; a group has that of the first of its axes."""
+        found = [self.order.index(word) for word in self._words(name) if word in self.order]
+        return min(found, default=len(self.order))
+
+    def _words(self, name: str) -> Iterable[str]:
+        words = _WORD.findall(name)
+        return [name, *words, *[word.rstrip("0123456789") for word in words]]
+
+    def hides(self, name: str) -> bool:
+        """Return whether an axis of this name is hidden."""
+        return name in self.hidden or base(name) in self.hidden
+
+    def pair(self, first: str, second: str) -> str | None:
+        """Return the label of two neighbouring axes if they are a pair: `x/2` for `h/2` and `w/2`; else None."""
+        for label, one, two in self.pairs:
+            if base(first) == one and base(second) == two and _without(first, one) == _without(second, two):
+                return re.sub(rf"\b{re.escape(one)}\b", label, first)
+        return None
+
+
+def base(name: str) -> str:
+    """Return the first name in a label: `h` of `h/2`; empty if there is none.
+
+    >>> base("2*h'"), base("16")
+    ('h', '')
+    """
+    found = _WORD.search(name)
+    return found[0] if found else ""
+
+
+def _without(label: str, name: str) -> str:
+    return re.sub(rf"\b{re.escape(name)}\b", "", label)
+
+
+def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names from a text, separated by spaces, or from a sequence of names."""
+    return tuple(given.split()) if isinstance(given, str) else tuple(given)
+
+
+def titles_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return titles of boxes: a text is one or several, separated by spaces."""
+    return names_of(given)
+
+
+def pairs_of(given: str) -> tuple[tuple[str, str, str], ...]:
+    """Return pairs from a text: `"h w"`, or with a label each, `"x = h w, y = i j"`.
+
+    >>> pairs_of("x = h w, i j")
+    (('x', 'h', 'w'), ('ij', 'i', 'j'))
+
+    Raises:
+        CircuitError: If a pair does not have two names.
+    """
+    found = []
+    for part in given.split(",") if given.strip() else []:
+        label, equals, names = part.rpartition("=")
+        words = names.split()
+        if len(words) != 2 or (equals and not label.strip()):
+            raise CircuitError(f"draw: pairs={given!r} has to name two axes a pair, as in 'h w' or 'x = h w, y = i j'")
+        found.append((label.strip() or "".join(words), *words))
+    return tuple(found)
+
+
+def width_of(given: float | str | None) -> float | None:
+    """Return a width in units.
+
+    Raises:
+        CircuitError: If it is no positive number, "column" or "page".
+    """
+    if given is None:
+        return None
+    if given in ("column", "page"):
+        return COLUMN if given == "column" else PAGE
+    if isinstance(given, bool | str) or not given > 0:
+        raise CircuitError(f"draw: width={given!r} has to be a positive number of pixels, 'column' or 'page'")
+    return float(given)
+
+
+__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "titles_of", "width_of"]
