@@ -9,8 +9,9 @@ Source: Adobe Core 14 AFM files; Greek and symbols: the wider of Liberation and 
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate, groupby
 
 from circuits.drawing.marks import Span
 
@@ -75,12 +76,15 @@ _TABLES: dict[str, str] = {
 }
 
 _SYMBOLS = {
-    **dict.fromkeys("′⋅", 320),
-    **dict.fromkeys("″⟨⟩⌊⌋⌈⌉∘", 560),
+    **dict.fromkeys("′⋅¹²³", 330),
+    **dict.fromkeys("″⟨⟩⌊⌋⌈⌉∘∂", 560),
     **dict.fromkeys("‴∗↑↓", 630),
-    **dict.fromkeys("∀∂∃∅∆∇∈∉∝∧∨∩∪∫∼≈≠≡≤≥⊂⊃⊆⊇⊥⊤•ℓ⋆", 825),
+    **dict.fromkeys("∀∃∅∆∇∈∉∝∧∨∩∪∫∼≈≠≡≤≥⊂⊃⊆⊇⊥⊤•ℓ⋆", 825),
 }
 """Symbols narrower than one em, in every style."""
+
+_JOINED = {"Mn", "Me", "Cf"}
+"""The categories of characters without a width, which change the character before."""
 
 _BIDIRECTIONAL = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -148,7 +152,7 @@ def _letter(letter: str, style: str) -> float:
     if known is not None:
         return known
     kind = unicodedata.category(letter)
-    if kind in {"Mn", "Me", "Cf"}:
+    if kind in _JOINED:
         return 0
     if unicodedata.east_asian_width(letter) in {"W", "F"}:
         return 1000
@@ -181,6 +185,33 @@ def line(spans: Sequence[Span], size: float) -> Iterator[Place]:
         shifted, right, before = x, max(right, x + wide), "" if stacked else span.shift
 
 
+def runs(place: Place) -> Iterator[tuple[str, Place]]:
+    """Yield the parts of a span that are of one script: "latin", "greek" or "symbol".
+
+    A viewer that lacks one character of a run may draw the whole run in another font; so it only changes the symbols.
+
+    Args:
+        place: A span and where it stands.
+    """
+    x, scripts = place.x, list(map(_script, place.text))
+    scripts = list(accumulate(scripts, lambda before, script: script or before))
+    for script, letters in groupby(zip(scripts, place.text, strict=True), lambda pair: pair[0]):
+        text = "".join(letter for _, letter in letters)
+        wide = sum(_letter(letter, place.span.style) for letter in text) * place.size / 1000
+        yield script or "latin", replace(place, text=text, x=x, width=wide)
+        x += wide
+
+
+def _script(letter: str) -> str:
+    """The script of a character; empty for a mark that combines with the one before."""
+    base = unicodedata.normalize("NFD", letter)[0]
+    if "α" <= base <= "ω" or "Α" <= base <= "Ω":
+        return "greek"
+    if unicodedata.category(base) in _JOINED:
+        return ""
+    return "latin" if ord(base) < 0x250 or base in _table("upright") else "symbol"
+
+
 def width(spans: Sequence[Span], size: float) -> float:
     """Return the width of a line of text.
 
@@ -196,4 +227,4 @@ def width(spans: Sequence[Span], size: float) -> float:
     return round(max((place.x + place.width for place in line(spans, size)), default=0.0), 3)
 
 
-__all__ = ["SMALL", "Place", "line", "visible", "width"]
+__all__ = ["SMALL", "Place", "line", "runs", "visible", "width"]

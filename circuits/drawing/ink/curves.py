@@ -13,8 +13,8 @@ from circuits.errors import CircuitError
 GAP = 4.0
 """The distance between the two lines of a pair of axes, in units."""
 
-_PARTS = 4
-"""Into how many parts a cubic is cut before it is moved to the side."""
+_TURN = math.cos(math.radians(25))
+"""A cubic that turns by more than 25 degrees is cut in two before it is moved to the side."""
 
 Line = tuple[Point, list[tuple[Point, ...]]]
 """A first point and its pieces."""
@@ -84,6 +84,18 @@ def _cut(cubic: tuple[Point, ...], parts: int) -> Iterator[tuple[Point, ...]]:
     yield cubic
 
 
+def _bent(cubic: tuple[Point, ...], depth: int = 6) -> Iterator[tuple[Point, ...]]:
+    """The parts of a cubic that turn little."""
+    first, second = _split(cubic, 0.5)
+    a, b, c = _normal(first), _normal(second), _normal(cubic[::-1])
+    straight = min(a[0] * b[0] + a[1] * b[1], -b[0] * c[0] - b[1] * c[1]) >= _TURN
+    if straight or not depth:
+        yield cubic
+    else:
+        yield from _bent(first, depth - 1)
+        yield from _bent(second, depth - 1)
+
+
 def _normal(points: tuple[Point, ...]) -> Point:
     """The unit normal of the first step between two different points; none of no length."""
     for (x, y), (u, v) in pairwise(points):
@@ -106,7 +118,7 @@ def _moved(line: Line, side: float) -> Line:
     before = start
     for piece in pieces:
         whole = (before, *piece)
-        short += _cut(whole, _PARTS) if len(piece) == 3 else [whole]
+        short += _bent(whole) if len(piece) == 3 else [whole]
         before = piece[-1]
     short = [piece for piece in short if _normal(piece) != (0.0, 0.0)]
     if not short:

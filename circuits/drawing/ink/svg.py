@@ -11,12 +11,13 @@ from xml.sax.saxutils import quoteattr
 from circuits.drawing.ink.curves import Line, lines, number
 from circuits.drawing.ink.themes import colours
 from circuits.drawing.marks import Circle, Data, Mark, Path, Picture, Text
-from circuits.drawing.widths import Place, line, visible
+from circuits.drawing.widths import Place, line, runs, visible
 
-SERIF = "'STIX Two Text', 'Times New Roman', Times, serif"
+SERIF = "'STIX Two Text', 'Times New Roman', Times, 'Liberation Serif', 'Nimbus Roman', 'New Computer Modern', serif"
 """Fonts with the widths of Times, the widths of the table, for a viewer that does not know `textLength`."""
 
-SANS = "'Latin Modern Sans', Helvetica, Arial, sans-serif"
+SANS = "'Latin Modern Sans', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+SYMBOLS = "'STIX Two Math', 'Cambria Math', 'STIX', 'New Computer Modern Math', 'DejaVu Sans', serif"
 
 _DASHES = {"dashed": "6 4", "dotted": "1.2 2.4"}
 _STYLES = {
@@ -96,33 +97,35 @@ def _way(part: Line, closed: bool) -> str:
 
 def _text(mark: Text, colour: dict[str, str]) -> str:
     """A line of text: one element, or a group of it and the bars over its spans."""
-    places = [place for place in line(mark.spans, mark.size) if place.width and place.text.strip()]
-    wide = max((place.x + place.width for place in line(mark.spans, mark.size)), default=0.0)
+    places = list(line(mark.spans, mark.size))
+    wide = max((place.x + place.width for place in places), default=0.0)
     left = mark.x - {"start": 0.0, "middle": wide / 2, "end": wide}[mark.anchor]
+    parts = [run for place in places for run in runs(place) if run[1].width and run[1].text.strip()]
     ink = f' fill="{colour[mark.role]}"'
     data = _data(mark.data)
-    bars = [_bar(place, left, mark, colour[mark.role]) for place in places if place.span.over]
+    bars = [_bar(place, left, mark, colour[mark.role]) for place in places if place.span.over and place.width]
     inside = "" if bars else data
-    if len(places) == 1 and not places[0].rise and not places[0].x:
+    if len(places) == len(parts) == 1 and not places[0].rise:
         anchor = "" if mark.anchor == "start" else f' text-anchor="{mark.anchor}"'
         where = f' x="{number(mark.x)}" y="{number(mark.y)}"{anchor}'
-        text = f"<text{where}{_font(places[0])}{ink}{inside}>{_escaped(places[0].text)}</text>"
+        text = f"<text{where}{_font(*parts[0])}{ink}{inside}>{_escaped(places[0].text)}</text>"
     else:
-        spans = "".join(_span(place, left, mark.y) for place in places)
+        spans = "".join(_span(script, place, left, mark.y) for script, place in parts)
         text = f"<text{ink}{inside}>{spans}</text>"
     return f"<g{data}>{text}{''.join(bars)}</g>" if bars else text
 
 
-def _font(place: Place) -> str:
-    """The font and the width of a span."""
+def _font(script: str, place: Place) -> str:
+    """The font and the width of a run."""
     size, wide = number(place.size), number(place.width)
-    return f'{_STYLES[place.span.style]} font-size="{size}" textLength="{wide}" lengthAdjust="spacingAndGlyphs"'
+    style = f' font-family="{SYMBOLS}"' if script == "symbol" else _STYLES[place.span.style]
+    return f'{style} font-size="{size}" textLength="{wide}" lengthAdjust="spacingAndGlyphs"'
 
 
-def _span(place: Place, left: float, y: float) -> str:
-    """One span of several, at its own place."""
+def _span(script: str, place: Place, left: float, y: float) -> str:
+    """One run of several, at its own place."""
     where = f' x="{number(left + place.x)}" y="{number(y - place.rise)}"'
-    return f"<tspan{where}{_font(place)}>{_escaped(place.text)}</tspan>"
+    return f"<tspan{where}{_font(script, place)}>{_escaped(place.text)}</tspan>"
 
 
 def _bar(place: Place, left: float, mark: Text, colour: str) -> str:

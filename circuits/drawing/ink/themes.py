@@ -32,7 +32,7 @@ _LIGHT = {
     "paper": "#ffffff",
     "wire": "#1a1a1a",
     "cotangent": "#0b4f8a",
-    "error": "#a80018",
+    "error": "#a30017",
     "faint": "#4d4d4d",
     "glyph": "#1a1a1a",
     "ink": "#000000",
@@ -54,8 +54,8 @@ _GROUND = "#14161a"
 _DARK = {
     "paper": _GROUND,
     "wire": "#e8e8e8",
-    "cotangent": "#8fc7ff",
-    "error": "#ffa79d",
+    "cotangent": "#a0d0ff",
+    "error": "#ffb3aa",
     "faint": "#c6c6c6",
     "glyph": "#e8e8e8",
     "ink": "#f5f5f5",
@@ -69,7 +69,7 @@ _DARK = {
     "title": "#f5f5f5",
     "bracket": "#f5f5f5",
     **_tints("fence", [_mixed(hue, _GROUND, 0.8) for hue in _HUES]),
-    **_tints("box", [_mixed(hue, _GROUND, 0.68) for hue in _HUES]),
+    **_tints("box", [_mixed(hue, _GROUND, 0.72) for hue in _HUES]),
 }
 
 _PRINT = {
