@@ -145,6 +145,8 @@ class Box:
             have their default value; None if they are unknown.
         inside: The values that the function inside a transform returns, before the transform converts them to its
             outputs.
+        lifted: The tensors inside a transform that wrap tensors outside it: the number inside, the number outside, and
+            the axis that vmap hides, among those that are not hidden outside; None if it hides none.
         note: What a reader of the table has to know of this box: the number that it read from data; else empty.
     """
 
@@ -164,6 +166,7 @@ class Box:
     reverse: CustomBackward | None = None
     given: Any = None
     inside: tuple[Value, ...] = ()
+    lifted: tuple[tuple[int, int, int | None], ...] = ()
     note: str = ""
 
     @property

@@ -1,17 +1,25 @@
 """From a diagram to a scene: strands for the uses of tensors, steps for operations, groups for open boxes."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from circuits.diagram import Box, Diagram, Value
-from circuits.drawing.contents import Item, contents, merged
+from circuits.drawing.contents import Item, Reader
+from circuits.drawing.joining import merged
 from circuits.drawing.labels import box_title, colour
-from circuits.drawing.operations import LEARNED, Drawn, drawing_of
+from circuits.drawing.lifting import inside_axes, outside_axes
+from circuits.drawing.marks import Span
+from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
+from circuits.drawing.repeating import folded
 from circuits.drawing.scene import Group, Link, Node, Port, Scene, Step, Strand, Wire
 from circuits.drawing.wires import order_of, place_of, renamed, wires_of
 from circuits.errors import CircuitError
+
+READABLE = 60
+"""The largest number of steps that a picture of automatic depth has."""
 
 
 def scene_of(diagram: Diagram, options: Options) -> Scene:
@@ -24,29 +32,42 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     Raises:
         CircuitError: If an axis is hidden that an operation does not leave untouched.
     """
-    symbols = {expression: axis for axis, expression in diagram.symbols.items()}
     box = diagram.box
-    build = _Builder(options)
     title = box_title("", box.label)
-    items = contents(box, options, symbols) if options.depth != 0 else ()
+    reader = Reader(box, options, {expression: axis for axis, expression in diagram.symbols.items()})
+    items = _chosen(reader, options)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
+    build = _Builder(options)
     have: dict[int, list[int]] = {}
     for value in inputs:
         have.setdefault(value.number, []).append(build.strand(value))
     entering = [strand for strands in have.values() for strand in strands]
     names = _shown_names(inputs)
+    shown = [(strand, names.get(build.strands[strand].value, "")) for strand in entering]
+    node: Node
     if items:
-        group = build.group(Item(box, "root", None, items, title), have, [value.number for value in box.outputs])
-        nodes: tuple[Node, ...] = (*group.before, group.node)
-        left = group.outs
+        node, left = build.group(Item(box, "root", None, items, title), have, [value.number for value in box.outputs])
     else:
-        step, left = build.leaf(
-            Item(box, "root", as_box(inputs, box.outputs, title), title=title, closed=True), entering
-        )
-        nodes = (step,)
-    order = [build.strands[strand].value for strand in entering]
-    shown = tuple([(strand, names.get(number, "")) for strand, number in zip(entering, order, strict=True)])
-    return Scene(title, tuple(build.strands), shown, tuple(left), nodes)
+        whole = Item(box, "root", as_box(inputs, box.outputs, title), title=title, closed=True)
+        node, left = build.leaf(whole, entering)
+    return Scene(title, tuple(build.strands), tuple(shown), tuple(left), (node,))
+
+
+def _chosen(reader: Reader, options: Options) -> tuple[Item, ...]:
+    """Return what is drawn at the chosen depth, or at the deepest that stays readable."""
+    if options.depth is not None:
+        return folded(reader.items(options.depth)) if options.depth else ()
+    depth, found = 1, folded(reader.items(1))
+    while True:
+        deeper = folded(reader.items(depth + 1))
+        if _count(deeper) == _count(found) or _count(deeper) > READABLE:
+            return found
+        depth, found = depth + 1, deeper
+
+
+def _count(items: Iterable[Item]) -> int:
+    """Return how many steps are drawn."""
+    return sum([_count(item.items) if item.drawn is None else 1 for item in items])
 
 
 def _shown_names(inputs: Sequence[Value]) -> dict[int, str]:
@@ -56,21 +77,12 @@ def _shown_names(inputs: Sequence[Value]) -> dict[int, str]:
     return {value.number: value.name for value in inputs} if ambiguous else {}
 
 
-@dataclass(frozen=True)
-class _Built:
-    """An open box: the steps before it (copies), its group, and the strands that leave it, one for each result."""
-
-    before: tuple[Node, ...]
-    node: Group
-    outs: tuple[int, ...]
-
-
 @dataclass
 class _Scope:
     """The strands of each tensor that can be read in one group, and how often each is still read."""
 
     have: dict[int, list[int]]
-    left: list[int]
+    left: Counter[int]
     nodes: list[Node] = field(default_factory=list)
 
 
@@ -93,67 +105,78 @@ class _Builder:
         self.now.append(self.strands[-1])
         return len(self.strands) - 1
 
-    def group(self, item: Item, have: dict[int, list[int]], results: Sequence[int]) -> _Built:
-        """Return an open box.
+    def group(self, item: Item, have: dict[int, list[int]], results: Sequence[int]) -> tuple[Group, list[int]]:
+        """Return an open box or repeated boxes, and the strands that leave, one for each result.
 
         Args:
             item: The box, with what is inside.
-            have: The strands that enter, by the number of their tensor; they are all used.
-            results: The numbers of the tensors that leave, one for each strand.
+            have: The strands that enter, by the number that their tensor has inside; they are all used.
+            results: The numbers of the tensors that leave.
         """
-        inner = item.items if self.options.literal or self.options.wires == "tensors" else merged(item.items)
+        literal = self.options.literal or self.options.wires == "tensors"
+        inner = list(item.items) if literal else merged(item.items)
         ins = self._entering(item, have)
-        needed = [number for each in inner for number in each.needs] + list(results)
+        own = _own_numbers(item, results)
+        needed = Counter([number for each in inner for number in each.needs] + own)
         scope = _Scope({number: list(strands) for number, strands in have.items()}, needed)
-        for place, each in enumerate(inner):
-            self._add(each, scope, inner[place + 1 :], results)
-        outs = [self._take(number, scope) for number in results]
+        for each in inner:
+            self._add(each, scope)
+        outs = [self._take(number, scope) for number in own]
         self._drop_rest(scope)
-        leaving = tuple([self._leaving(strand, item.box) for strand in outs])
-        fill = f"fence{colour(item.box.label)}"
-        return _Built((), Group(item.id, item.title, ins, leaving, tuple(scope.nodes), fill), tuple(outs))
+        leaving = tuple([self._leaving(strand, item, number) for strand, number in zip(outs, results, strict=True)])
+        fill = "" if item.times > 1 else f"fence{colour(item.box.label)}"
+        title = "" if item.times > 1 else item.title
+        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note), outs
 
     def _entering(self, item: Item, have: dict[int, list[int]]) -> tuple[Strand, ...]:
         """Return the strands that enter a box, with the names that their axes have inside."""
-        named = {value.number: value for inner in item.items for value in inner.box.inputs}
+        named = {value.number: value for inner in reversed(item.items) for value in _inputs(inner)}
+        dims = {inside: dim for inside, _, dim in item.box.lifted} if item.times == 1 else {}
         found = []
         for number, strands in have.items():
             for strand in strands:
-                known = self.now[strand]
-                wires = renamed(known.wires, named[number], self.options) if number in named else known.wires
-                found.append(self._named(strand, wires))
+                wires = self.now[strand].wires
+                if number in named:
+                    wires = inside_axes(wires, named[number], dims[number]) if number in dims else wires
+                    wires = renamed(wires, named[number], self.options)
+                found.append(self._named(strand, number, wires))
         return tuple(found)
 
-    def _named(self, strand: int, wires: tuple[Wire, ...]) -> Strand:
+    def _named(self, strand: int, number: int, wires: tuple[Wire, ...]) -> Strand:
         """Set the names of a strand's wires from here on, and return it as it is then."""
-        self.now[strand] = replace(self.now[strand], wires=wires, order=order_of(wires, self.options))
+        self.now[strand] = Strand(strand, number, wires, order_of(wires, self.options))
         return self.now[strand]
 
-    def _leaving(self, strand: int, box: Box) -> Strand:
-        """Return a strand that leaves a box, with the names that its axes have outside."""
-        value = next((each for each in box.outputs if each.number == self.strands[strand].value), None)
+    def _leaving(self, strand: int, item: Item, number: int) -> Strand:
+        """Return a strand that leaves a box, with the number and the names that it has outside."""
+        value = next((each for each in item.box.outputs if each.number == number), None)
         wires = self.now[strand].wires
-        return self._named(strand, wires if value is None else renamed(wires, value, self.options))
+        inside = next((each for each in item.box.inside if each.number == self.now[strand].value), None)
+        if item.times == 1 and value is not None:
+            wires = outside_axes(wires, inside, value) if inside is not None else wires
+            wires = renamed(wires, value, self.options)
+        return self._named(strand, number, wires)
 
-    def _add(self, item: Item, scope: _Scope, later: Sequence[Item], results: Sequence[int]) -> None:
+    def _add(self, item: Item, scope: _Scope) -> None:
         """Add a box to a scope: copies of what is read again, then the box."""
         if item.drawn is not None:
-            taken = [self._take(value.number, scope) if value.role not in LEARNED else None for value in item.drawn.ins]
+            learned = [value.role in LEARNED for value in item.drawn.ins]
+            numbers = [value.number for value in item.drawn.ins]
+            taken = [None if own else self._take(number, scope) for number, own in zip(numbers, learned, strict=True)]
             step, outs = self.leaf(item, taken)
             scope.nodes.append(step)
             for value, strand in zip(item.drawn.outs, outs, strict=True):
                 scope.have.setdefault(value.number, []).append(strand)
             return
         have: dict[int, list[int]] = {}
-        for number in item.needs:
-            have.setdefault(number, []).append(self._take(number, scope))
-        still = [number for each in later for number in each.needs] + list(results)
-        made = [number for number in dict.fromkeys(item.makes) if number in still]
+        for number, inside in zip(item.needs, item.enters, strict=True):
+            have.setdefault(inside, []).append(self._take(number, scope))
+        made = [number for number in dict.fromkeys(item.makes) if scope.left[number]]
         shown = [value.number for value in item.box.outputs if value.number in made]
         leaving = list(dict.fromkeys([*shown, *made]))
-        built = self.group(item, have, leaving)
-        scope.nodes.append(built.node)
-        for number, strand in zip(leaving, built.outs, strict=True):
+        node, outs = self.group(item, have, leaving)
+        scope.nodes.append(node)
+        for number, strand in zip(leaving, outs, strict=True):
             scope.have.setdefault(number, []).append(strand)
 
     def _take(self, number: int, scope: _Scope) -> int:
@@ -161,14 +184,12 @@ class _Builder:
         strands = scope.have.get(number)
         if not strands:
             raise CircuitError(f"draw: tensor {number} is read before it is made")
-        more = scope.left.count(number) - 1
-        scope.left.remove(number)
-        if more < len(strands):
+        scope.left[number] -= 1
+        if scope.left[number] < len(strands):
             return strands.pop(0)
         old = self.now[strands[0]]
         pair = [self.like(old.value, old.wires) for _ in range(2)]
-        places = range(len(old.wires))
-        links = tuple([Link("fork", ((0, place),), ((0, place), (1, place))) for place in places])
+        links = tuple([Link("fork", ((0, place),), ((0, place), (1, place))) for place in range(len(old.wires))])
         scope.nodes.append(Step("", "copy", (old.id,), tuple(pair), links))
         strands[0] = pair[1]
         return pair[0]
@@ -179,7 +200,6 @@ class _Builder:
             for strand in strands:
                 links = tuple([Link("end", ((0, place),)) for place in range(len(self.strands[strand].wires))])
                 scope.nodes.append(Step("", "unused", (strand,), (), links))
-            strands.clear()
 
     def leaf(self, item: Item, taken: Sequence[int | None]) -> tuple[Step, list[int]]:
         """Return the step of an operation or a closed box, and the strands that it makes.
@@ -188,28 +208,16 @@ class _Builder:
             item: The operation or box.
             taken: The strand of each tensor that is drawn; None for a parameter or constant, which begins here.
         """
-        drawn = item.drawn
-        assert_drawn: Drawn = drawn if drawn is not None else drawing_of(item.box)
+        drawn = item.drawn or as_box((), (), item.title)
         ins, sources = [], []
-        for value, strand in zip(assert_drawn.ins, taken, strict=True):
-            here = self.strand(value) if strand is None else strand
-            ins.append(here)
-            sources += [(here, value.name or "constant")] if strand is None else []
-        outs = [self.strand(value) for value in assert_drawn.outs]
-        links = self._links(assert_drawn, ins, outs, item)
+        for value, strand in zip(drawn.ins, taken, strict=True):
+            ins.append(self.strand(value) if strand is None else strand)
+            sources += [(ins[-1], value.name or "constant")] if strand is None else []
+        outs = [self.strand(value) for value in drawn.outs]
+        links = self._links(drawn, ins, outs, item)
         fill = f"box{colour(item.box.label)}" if item.closed else ""
-        step = Step(
-            item.id,
-            item.title,
-            tuple(ins),
-            tuple(outs),
-            links,
-            assert_drawn.above,
-            assert_drawn.sign,
-            tuple(sources),
-            fill,
-        )
-        return step, outs
+        numbers = (tuple(ins), tuple(outs))
+        return Step(item.id, item.title, *numbers, links, drawn.above, drawn.sign, tuple(sources), fill), outs
 
     def _links(self, drawn: Drawn, ins: Sequence[int], outs: Sequence[int], item: Item) -> tuple[Link, ...]:
         """Return the links of a drawing between wires, from those between axes."""
@@ -217,25 +225,19 @@ class _Builder:
             return self._tensor_links(drawn, item)
         found: dict[Link, None] = {}
         for link in drawn.links:
-            before, after, beside = (
-                self._ports(*side) for side in ((link.ins, ins), (link.outs, outs), (link.beside, ins))
-            )
-            if (link.ins and not before) or (link.outs and not after):
-                if bool(before) != bool(after) and link.kind != "glyph":
-                    raise CircuitError(f"draw: hide= names an axis that {item.title} reads: it cannot be left out")
-                if not before and not after:
-                    continue
-            found[replace(link, ins=before, outs=after, beside=beside)] = None
-        links = _whole(
-            tuple(found),
-            [len(self.strands[each].wires) for each in ins],
-            [len(self.strands[each].wires) for each in outs],
-        )
-        return links or as_box_links(self.strands, ins, outs, item.title)
+            before, after = self._ports(link.ins, ins), self._ports(link.outs, outs)
+            if link.kind != "glyph" and bool(link.ins and not before) != bool(link.outs and not after):
+                raise CircuitError(f"draw: hide= names an axis that {item.title} reads: it cannot be left out")
+            if before or after or not (link.ins or link.outs):
+                channels = (self._ports(link.channels[0], ins), self._ports(link.channels[1], outs))
+                beside = self._ports(link.beside, ins)
+                found[replace(link, ins=before, outs=after, beside=beside, channels=channels)] = None
+        counts = [[len(self.now[strand].wires) for strand in side] for side in (ins, outs)]
+        return _whole(tuple(found), *counts) or _one_box(*counts, (Span(item.title, "sans"),))
 
     def _ports(self, side: Iterable[Port], strands: Sequence[int]) -> tuple[Port, ...]:
         """Return the wires of some axes, each once, without those of hidden axes."""
-        found = [(place, place_of(self.strands[strands[place]].wires, axis)) for place, axis in side]
+        found = [(place, place_of(self.now[strands[place]].wires, axis)) for place, axis in side]
         return tuple(dict.fromkeys([(place, wire) for place, wire in found if wire is not None]))
 
     def _tensor_links(self, drawn: Drawn, item: Item) -> tuple[Link, ...]:
@@ -246,11 +248,28 @@ class _Builder:
             return (Link("pass", ins, outs),)
         if drawn.sign and len(outs) == 1:
             return (Link("join", ins, outs),)
-        shown = next(
-            (link for link in drawn.links if link.kind == "glyph" and link.shape in ("box", "letter", "star")), None
-        )
-        name = shown.text if shown is not None else ()
-        return as_box_links(self.strands, ins, outs, item.title.partition(" '")[0], name)
+        shapes = ("box", "letter", "star")
+        named = [link.text for link in drawn.links if link.kind == "glyph" and link.shape in shapes and link.text]
+        title = item.title.partition(" '")[0]
+        return _one_box([1] * len(ins), [1] * len(outs), named[0] if named else (Span(title, "sans"),))
+
+
+def _own_numbers(item: Item, results: Sequence[int]) -> list[int]:
+    """Return the numbers that results have inside a box: others inside a transform, and inside repeated boxes."""
+    if item.times > 1:
+        return [{after: before for before, after in item.last}[number] for number in results]
+    outside = [value.number for value in item.box.outputs]
+    if len(item.box.inside) != len(outside):
+        return list(results)
+    own = dict(zip(outside, [value.number for value in item.box.inside], strict=True))
+    return [own.get(number, number) for number in results]
+
+
+def _inputs(item: Item) -> list[Value]:
+    """Return the tensors that an item reads, with the names that they have outside it."""
+    if item.times > 1:
+        return [value for inner in reversed(item.items) for value in _inputs(inner)]
+    return list(item.drawn.ins) if item.drawn is not None else list(item.box.inputs)
 
 
 def _whole(links: tuple[Link, ...], ins: list[int], outs: list[int]) -> tuple[Link, ...]:
@@ -269,20 +288,12 @@ def _simple(link: Link) -> Link:
     return replace(link, kind="pass", shape="") if single else link
 
 
-def as_box_links(
-    strands: Sequence[Strand], ins: Sequence, outs: Sequence, title: str, text: tuple = ()
-) -> tuple[Link, ...]:
-    """Return one box to which every wire is attached."""
-    from circuits.drawing.marks import Span
-
-    if (ins and isinstance(ins[0], tuple)) or (outs and isinstance(outs[0], tuple)):
-        before, after = tuple(ins), tuple(outs)
-    else:
-        before, after = (
-            tuple([(place, wire) for place, strand in enumerate(side) for wire in range(len(strands[strand].wires))])
-            for side in (ins, outs)
-        )
-    return (Link("glyph", before, after, "box", text or (Span(title, "sans"),)),)
+def _one_box(ins: Sequence[int], outs: Sequence[int], text: tuple[Span, ...]) -> tuple[Link, ...]:
+    """Return a box to which every wire is attached, from the number of wires of each strand."""
+    before, after = (
+        tuple([(place, wire) for place, count in enumerate(side) for wire in range(count)]) for side in (ins, outs)
+    )
+    return (Link("glyph", before, after, "box", text),)
 
 
-__all__ = ["scene_of"]
+__all__ = ["Box", "scene_of"]

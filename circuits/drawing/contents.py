@@ -3,8 +3,10 @@
 The bookkeeping of BatchNorm (its counter) and functions that return their argument unchanged are left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from circuits.diagram import Box, Value
@@ -12,20 +14,22 @@ from circuits.drawing.labels import box_title
 from circuits.drawing.operations import LEARNED, Drawn, drawing_of
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
-from circuits.drawing.scene import Link
 
 
 @dataclass(frozen=True)
 class Item:
-    """A box that is drawn.
+    """A box that is drawn, or several that are repeated.
 
     Attributes:
         box: The box of the diagram.
         id: Its place in the diagram: the numbers of the boxes around it and its own, `0.3.1`.
-        drawn: How it is drawn, if it is one operation or closed; None for an open box.
-        items: What is drawn inside an open box.
+        drawn: How it is drawn, if it is one operation or closed; None for an open box and for repeated ones.
+        items: What is drawn inside an open box, or once of what is repeated.
         title: Its title.
         closed: Whether it is a closed circuit or module.
+        times: How often the items are repeated.
+        note: Whether the repetitions have their own weights or the same.
+        last: For repeated items, the number of the tensor that the last repetition makes, for each of the first.
     """
 
     box: Box
@@ -34,104 +38,171 @@ class Item:
     items: tuple["Item", ...] = ()
     title: str = ""
     closed: bool = False
+    times: int = 1
+    note: str = ""
+    last: tuple[tuple[int, int], ...] = ()
 
-    @property
+    @cached_property
     def needs(self) -> list[int]:
         """The numbers of the tensors that it reads, one for each strand that enters it."""
+        return [outside for _, outside in self._entering]
+
+    @cached_property
+    def enters(self) -> list[int]:
+        """The numbers that the tensors in `needs` have inside: other ones inside a transform."""
+        return [inside for inside, _ in self._entering]
+
+    @cached_property
+    def _entering(self) -> list[tuple[int, int]]:
+        """The number inside and outside of each tensor that enters."""
         if self.drawn is not None:
-            return [value.number for value in self.drawn.ins if value.role not in LEARNED]
-        inner = uses(self.items, [value.number for value in self.box.outputs])
-        found: list[int] = []
-        for number in dict.fromkeys([*[value.number for value in self.box.inputs], *inner]):
-            outside = [value.number for value in self.box.inputs].count(number)
-            found += [number] * min(max(outside, 1), inner.count(number))
+            return [(value.number, value.number) for value in self.drawn.ins if value.role not in LEARNED]
+        inner = Counter(uses(self.items))
+        if self.times > 1:
+            return [(number, number) for number in inner]
+        lifted = {inside: outside for inside, outside, _ in self.box.lifted}
+        given = Counter([value.number for value in self.box.inputs])
+        found: list[tuple[int, int]] = []
+        for number in dict.fromkeys([*given, *inner]):
+            found += [(number, lifted.get(number, number))] * min(max(given[number], 1), inner[number])
         return found
 
-    @property
+    @cached_property
     def makes(self) -> list[int]:
         """The numbers of the tensors that it computes."""
         if self.drawn is not None:
             return [value.number for value in self.drawn.outs]
-        return [number for item in self.items for number in item.makes]
+        made = [number for item in self.items for number in item.makes]
+        if self.times > 1:
+            return [after for _, after in self.last]
+        return [*[value.number for value in self.box.outputs], *made] if self.box.inside else made
 
 
-def uses(items: Iterable[Item], results: Sequence[int]) -> list[int]:
-    """Return the numbers of the tensors from outside that some boxes read, one for each use.
-
-    Args:
-        items: The boxes.
-        results: The numbers of the tensors that are returned; those that the boxes do not compute are not counted.
-    """
+def uses(items: Iterable[Item]) -> list[int]:
+    """Return the numbers of the tensors from outside that some boxes read, one for each use."""
     made: set[int] = set()
     found: list[int] = []
     for item in items:
         found += [number for number in item.needs if number not in made]
-        made |= set(item.makes)
+        made.update(item.makes)
     return found
 
 
-def contents(root: Box, options: Options, symbols: Mapping[Any, Any]) -> tuple[Item, ...]:
-    """Return what is drawn inside the outermost box.
+class Reader:
+    """Reads the boxes of a diagram.
 
     Args:
-        root: The outermost box of the diagram.
+        root: The outermost box.
         options: The depth, and the boxes that are open or closed at any depth.
         symbols: The formula in the user's axes for each symbol of torch.
     """
-    return _inside(root, "", 1, options, symbols)
+
+    def __init__(self, root: Box, options: Options, symbols: Mapping[Any, Any]) -> None:
+        self.root, self.options, self.symbols = root, options, symbols
+        self._reads: dict[int, int] = {}  # the place of the last leaf that reads each tensor
+        self._ends: dict[int, int] = {}  # the place after the last leaf of each box
+        self._count = 0
+        self._number(root)
+        self._reads |= {value.number: self._count for value in root.outputs}
+
+    def _number(self, box: Box) -> None:
+        """Number the leaves in the order of the run."""
+        for value in box.inputs if not box.boxes else ():
+            self._reads[value.number] = self._count
+        if not box.boxes:
+            self._count += 1
+        for inner in box.boxes:
+            self._number(inner)
+        self._reads |= {value.number: self._count - 1 for value in box.inside}
+        self._ends[id(box)] = self._count
+
+    def items(self, depth: int | None) -> tuple[Item, ...]:
+        """Return what is drawn inside the outermost box if this many levels are open."""
+        return self._inside(self.root, "", 1, depth)
+
+    def _inside(self, box: Box, path: str, level: int, depth: int | None) -> tuple[Item, ...]:
+        found = []
+        for number, inner in enumerate(box.boxes):
+            if not self._is_bookkeeping(inner):
+                found.append(self._item(inner, f"{path}.{number}" if path else f"{number}", level, depth))
+        return tuple(found)
+
+    def _item(self, box: Box, place: str, level: int, depth: int | None) -> Item:
+        title = box_title(box.name, box.label)
+        single = self._single_operation(box)
+        if single is not None:
+            return Item(box, place, drawing_of(single, box.name, self.symbols), title=title)
+        if self.is_open(box, level, depth):
+            items = self._inside(box, place, level + 1, depth)
+            if items:
+                return Item(box, place, None, items, title)
+        return Item(box, place, self._closed(box, title), title=title, closed=True)
+
+    def is_open(self, box: Box, level: int, depth: int | None) -> bool:
+        """Return whether the box of a circuit or module is open: by its name, or because the depth reaches it."""
+        if not box.boxes or is_named(box, self.options.closed):
+            return False
+        if self.options.opened and any(is_named(inner, self.options.opened) for inner in box.walk()):
+            return True
+        return depth is None or level < depth
+
+    def _closed(self, box: Box, title: str) -> Drawn:
+        """Return a closed box with every tensor that it reads and returns, those of closures included."""
+        read = {value.number: value for value in box.inputs if value.role not in LEARNED}
+        made = {value.number: value for value in box.outputs}
+        inside: dict[int, Value] = {}
+        lifted = {inner for each in box.walk() for inner, _, _ in each.lifted}
+        for leaf in _leaves(box):
+            for value in leaf.inputs:
+                if value.number not in inside and value.number not in lifted and value.role not in LEARNED:
+                    read.setdefault(value.number, value)
+            inside |= {value.number: value for value in leaf.outputs}
+        inside |= {value.number: value for each in box.walk() if each.kind == "transform" for value in each.outputs}
+        end = self._ends[id(box)]
+        ends = {value.number for each in box.walk() if each.kind == "transform" for value in each.inside}
+        for number, value in inside.items():
+            if self._reads.get(number, -1) >= end and number not in ends:
+                made.setdefault(number, value)
+        given = [value for value in box.inputs if value.role not in LEARNED]
+        extra = [value for number, value in read.items() if number not in {each.number for each in given}]
+        return as_box([*given, *[value for value in extra if value.number not in inside]], list(made.values()), title)
+
+    def _single_operation(self, box: Box) -> Box | None:
+        """Return the only operation in a box with the same result, such as that of nn.Linear; None if there is none."""
+        if box.kind == "operation" or (box.call is not None and not box.boxes):
+            return box
+        inner = [each for each in box.boxes if not self._is_bookkeeping(each)]
+        if box.kind != "module" or len(inner) != 1 or inner[0].error or inner[0].kind != "operation":
+            return None
+        same = [value.number for value in box.outputs] == [value.number for value in inner[0].outputs]
+        data = [{value.number for value in each.inputs if value.role not in LEARNED} for each in (box, inner[0])]
+        if not same or data[0] != data[1]:
+            return None
+        return replace(inner[0], inputs=_outer_names(box.inputs, inner[0].inputs), outputs=box.outputs)
+
+    def _is_bookkeeping(self, box: Box) -> bool:
+        """Return whether a box computes nothing that is drawn.
+
+        These are a function that returns its arguments, and an operation that overwrites a buffer without data of the
+        run and whose result is not read.
+        """
+        if box.error or any(inner.error for inner in box.walk()):
+            return False
+        if box.kind == "operation":
+            unread = all(self._reads.get(value.number, -1) < self._ends[id(box)] for value in box.outputs)
+            return bool(box.mutates) and unread and all(value.role in ("buffer", "parameter") for value in box.inputs)
+        if box.boxes:
+            return all(self._is_bookkeeping(inner) for inner in box.boxes) and not box.inside
+        read = {value.number for value in box.inputs}
+        return box.call is None and all(value.number in read for value in box.outputs)
 
 
-def _inside(box: Box, path: str, level: int, options: Options, symbols: Mapping[Any, Any]) -> tuple[Item, ...]:
-    found = []
-    for number, inner in enumerate(box.boxes):
-        if not _is_bookkeeping(inner):
-            found.append(_item(inner, f"{path}.{number}" if path else f"{number}", level, options, symbols))
-    return tuple(found)
-
-
-def _item(box: Box, id: str, level: int, options: Options, symbols: Mapping[Any, Any]) -> Item:
-    title = box_title(box.name, box.label)
-    single = _single_operation(box)
-    if single is not None:
-        return Item(box, id, drawing_of(single, box.name, symbols), title=title)
-    if is_open(box, level, options):
-        items = _inside(box, id, level + 1, options, symbols)
-        if items:
-            return Item(box, id, None, items, title)
-    return Item(box, id, _closed(box, title), title=title, closed=True)
-
-
-def is_open(box: Box, level: int, options: Options) -> bool:
-    """Return whether the box of a circuit or module is open: by its name, or because the depth reaches inside it."""
-    if not box.boxes or _is_named(box, options.closed):
-        return False
-    if options.opened and any(_is_named(inner, options.opened) for inner in box.walk()):
-        return True
-    return options.depth is None or level < options.depth
-
-
-def _is_named(box: Box, names: Sequence[str]) -> bool:
-    return any(name in (box.label, box.name, box.path) for name in names)
-
-
-def _closed(box: Box, title: str) -> Drawn:
-    """Return a closed box with every tensor that it reads and returns."""
-    read = [value for value in box.inputs if value.role not in LEARNED]
-    return as_box(read, box.outputs, title)
-
-
-def _single_operation(box: Box) -> Box | None:
-    """Return the only operation in a box with the same result, such as that of nn.Linear; None if there is none."""
-    if box.kind == "operation" or (box.call is not None and not box.boxes):
-        return box
-    inner = [each for each in box.boxes if not _is_bookkeeping(each)]
-    if box.kind != "module" or len(inner) != 1 or inner[0].error or inner[0].kind != "operation":
-        return None
-    same = [value.number for value in box.outputs] == [value.number for value in inner[0].outputs]
-    data = [[value.number for value in each.inputs if value.role not in LEARNED] for each in (box, inner[0])]
-    if not same or sorted(set(data[0])) != sorted(set(data[1])):
-        return None
-    return replace(inner[0], inputs=_outer_names(box.inputs, inner[0].inputs), outputs=box.outputs)
+def _leaves(box: Box) -> Iterator[Box]:
+    """Yield the boxes without boxes inside, in the order of the run."""
+    if not box.boxes:
+        yield box
+    for inner in box.boxes:
+        yield from _leaves(inner)
 
 
 def _outer_names(outer: Sequence[Value], inner: Sequence[Value]) -> tuple[Value, ...]:
@@ -140,90 +211,9 @@ def _outer_names(outer: Sequence[Value], inner: Sequence[Value]) -> tuple[Value,
     return tuple([replace(named[value.number], role=value.role) if value.number in named else value for value in inner])
 
 
-def _is_bookkeeping(box: Box) -> bool:
-    """Return whether a box computes nothing that is drawn.
-
-    These are a function that returns its arguments, and an operation that overwrites a buffer without data of the run.
-    """
-    if box.error or any(inner.error for inner in box.walk()):
-        return False
-    if box.kind == "operation":
-        return bool(box.mutates) and all(value.role in ("buffer", "parameter") for value in box.inputs)
-    if box.boxes:
-        return all(_is_bookkeeping(inner) for inner in box.boxes)
-    read = {value.number for value in box.inputs}
-    return box.call is None and all(value.number in read for value in box.outputs)
+def is_named(box: Box, names: Sequence[str]) -> bool:
+    """Return whether a box has one of these names: its class or function, its name or its path in the model."""
+    return any(name in (box.label, box.name, box.path, box_title(box.name, box.label)) for name in names)
 
 
-def merged(items: Sequence[Item]) -> list[Item]:
-    """Return boxes with regrouping drawn as ports: a learned map and a rearrangement beside it are one 𝐋 (Figure 21)."""
-    found: list[Item] = []
-    for item in items:
-        previous = found[-1] if found else None
-        joined = None if previous is None else _joined(previous, item, items)
-        if joined is None:
-            found.append(item)
-        else:
-            found[-1] = joined
-    return found
-
-
-def _joined(first: Item, second: Item, items: Sequence[Item]) -> Item | None:
-    """Return two boxes as one if one is a learned map and the other only regroups its axes; else None."""
-    if first.drawn is None or second.drawn is None or first.closed or second.closed:
-        return None
-    number = first.drawn.outs[0].number
-    used = [each for item in items for each in item.needs].count(number)
-    if len(first.drawn.outs) != 1 or [value.number for value in second.drawn.ins] != [number] or used != 1:
-        return None
-    if _is_regrouping(second.drawn) and _map_of(first.drawn) is not None:
-        return replace(first, drawn=_after(first.drawn, second.drawn)) if _after(first.drawn, second.drawn) else None
-    if _is_regrouping(first.drawn) and _map_of(second.drawn) is not None:
-        drawn = _before(first.drawn, second.drawn)
-        return replace(second, drawn=drawn) if drawn else None
-    return None
-
-
-def _map_of(drawn: Drawn) -> Link | None:
-    """Return the glyph of a learned map."""
-    glyphs = [link for link in drawn.links if link.kind == "glyph"]
-    return glyphs[0] if len(glyphs) == 1 and glyphs[0].shape in ("letter", "window", "transposed", "star") else None
-
-
-def _is_regrouping(drawn: Drawn) -> bool:
-    """Return whether an operation only moves, splits and merges axes."""
-    kinds = {(link.kind, link.shape) for link in drawn.links}
-    return kinds <= {("pass", ""), ("glyph", "bar")} and not drawn.above and len(drawn.ins) == 1 == len(drawn.outs)
-
-
-def _after(first: Drawn, second: Drawn) -> Drawn | None:
-    """Return a learned map whose outputs are regrouped: the bars after it become its own outputs."""
-    glyph = _map_of(first)
-    made = {link.ins[0]: link.outs[0] for link in second.links if link.kind == "pass"}
-    outs = []
-    for port in glyph.outs if glyph else ():
-        bar = next((link for link in second.links if port in link.ins and link.kind == "glyph"), None)
-        outs += [] if bar is not None and port != bar.ins[0] else bar.outs if bar is not None else [made[port]]
-    bars = [port for link in second.links if link.kind == "glyph" for port in link.ins]
-    if glyph is None or not set(bars) <= set(glyph.outs):
-        return None
-    links = [replace(link, outs=(made[link.outs[0]],)) for link in first.links if link is not glyph]
-    return Drawn(first.ins, second.outs, (*links, replace(glyph, outs=tuple(outs))))
-
-
-def _before(first: Drawn, second: Drawn) -> Drawn | None:
-    """Return a learned map whose inputs are regrouped: the bars before it become its own inputs."""
-    glyph = _map_of(second)
-    read = {link.outs[0]: link.ins[0] for link in first.links if link.kind == "pass"}
-    ins = []
-    for port in glyph.ins if glyph else ():
-        bar = next((link for link in first.links if port in link.outs and link.kind == "glyph"), None)
-        ins += [] if bar is not None and port != bar.outs[0] else bar.ins if bar is not None else [read[port]]
-    bars = [port for link in first.links if link.kind == "glyph" for port in link.outs]
-    if glyph is None or not set(bars) <= set(glyph.ins):
-        return None
-    links = [replace(link, ins=(read[link.ins[0]],)) for link in second.links if link is not glyph]
-    return Drawn(first.ins, second.outs, (*links, replace(glyph, ins=tuple(ins), beside=())))
-
-
-__all__ = ["Item", "contents", "is_open", "merged", "uses"]
+__all__ = ["Item", "Reader", "is_named", "uses"]

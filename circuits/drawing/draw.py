@@ -65,7 +65,7 @@ def draw(
         Exception: As `trace` raises.
 
     >>> from torch import nn
-    >>> draw(nn.Linear(4, 3), axes="b m").svg[:4]
+    >>> draw(nn.Linear(4, 3), axes="b 4").svg[:4]
     '<svg'
     """
     options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)

@@ -73,6 +73,7 @@ class Link:
         text: The text in the glyph or at the end.
         inner: For a window: the label of the wire from the window to its end, such as 3².
         closing: For a window: the text that ends that wire: a learned map, which takes the channels too, Max or 𝔼.
+        channels: For a window that ends in a learned map: the wires that this map takes, and those that it makes.
         beside: Wires that a normalization averages over without changing them: joined to its circle by arcs.
     """
 
@@ -83,6 +84,7 @@ class Link:
     text: tuple[Span, ...] = ()
     inner: tuple[Span, ...] = ()
     closing: tuple[Span, ...] = ()
+    channels: tuple[tuple[Port, ...], tuple[Port, ...]] = ((), ())
     beside: tuple[Port, ...] = ()
 
 

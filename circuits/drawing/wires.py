@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from circuits.diagram import Value, size_text
 from circuits.drawing.operations import SCALAR
-from circuits.drawing.options import Options
+from circuits.drawing.options import Options, base
 from circuits.drawing.scene import Wire
 
 
@@ -46,7 +46,12 @@ def axis_names(value: Value) -> list[str]:
 
 
 def merged_pair(name: str, options: Options) -> str | None:
-    """Return the label of a group of a pair of axes, `(h/2 w/2)`, which is drawn as the pair is; else None."""
+    """Return the label of an axis that stands for a pair, which is drawn as the pair is; None for other axes.
+
+    It is a group of the two, `(h/2 w/2)`, or has the name that the pair has in the picture.
+    """
+    if base(name) in [label for label, _, _ in options.pairs]:
+        return name
     inner = name[1:-1].split() if name.startswith("(") and name.endswith(")") else []
     return options.pair(*inner) if len(inner) == 2 else None
 

@@ -149,6 +149,9 @@ class Builder:
         if event.dim is not None:
             self.names.levels[event.level] = axes.pop(event.dim)
         self.names.put(event.number, axes)
+        transforms = [draft for draft in self.open if draft.event.kind == "transform"]
+        if 0 < event.level <= len(transforms):
+            transforms[event.level - 1].lifted.append((event.number, event.source, event.dim))
         if event.source in self.freezer.argument_names:
             self.freezer.argument_names[event.number] = self.freezer.argument_names[event.source]
 

@@ -57,6 +57,7 @@ class Draft:
         failed: Whether an exception left the box.
         result: The result of the box, with wires.
         inside: For a transform, the results of the transformed function.
+        lifted: For a transform, the tensors that wrap tensors outside it (see `Box`).
         parent: The draft that contains this one; None for the outermost.
     """
 
@@ -69,6 +70,7 @@ class Draft:
     failed: bool = False
     result: Any = None
     inside: list[Port] = field(default_factory=list)
+    lifted: list[tuple[int, int, int | None]] = field(default_factory=list)
     parent: "Draft | None" = None
 
 
@@ -124,6 +126,7 @@ class Freezer:
             if scalar is not None and event.kind != "function"
             else None,
             inside=self._values(draft.inside),
+            lifted=tuple(draft.lifted),
             note="" if draft.parent is not None else unopened_result(draft.result) or self.record.shared,
         )
 

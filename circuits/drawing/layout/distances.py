@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from circuits.drawing.layout.sweep import Column, Key
-from circuits.drawing.scene import Group
+from circuits.drawing.scene import Group, Link, Port
 
 TITLE = 0.8
 """The height of a title inside the upper edge of a fence."""
@@ -38,24 +38,31 @@ def distance_at(column: Column, groups: Sequence[Group]) -> Callable[[Key, Key],
 
     def distance(upper: Key, lower: Key) -> float:
         if upper[0] == lower[0] == "wire":
-            return wide.get((upper, lower), 1.0 if upper[1] == lower[1] else 1.5)
+            return max(wide.get((upper, lower), 0.0), 1.0 if upper[1] == lower[1] else 1.5)
         title = TITLE if upper[0] == "top" and groups[upper[1]].title else 0.0
-        return _DISTANCES[upper[0], lower[0]] + title
+        return max(_DISTANCES[upper[0], lower[0]] + title, wide.get((upper, lower), 0.0) - 0.4)
 
     return distance
 
 
 def _wide(column: Column) -> dict[tuple[Key, Key], float]:
-    """Return the distances that are larger than usual: between an image and its channels, beside a window."""
+    """Return the distances that are larger than usual: below an image whose windows end there."""
     found = {}
     for _, step in column.steps:
         for link in step.links:
-            if link.kind == "glyph" and link.shape in ("window", "transposed") and len(link.ins) > 1:
-                keys = [("wire", step.ins[index], wire) for index, wire in link.ins]
-                for upper, lower in zip(column.at, column.at[1:], strict=False):
-                    if upper in keys and lower in keys and keys[-1] in (upper, lower):
-                        found[upper, lower] = 2.0
+            if link.kind == "glyph" and link.shape in ("window", "transposed"):
+                for keys, side, strands in ((column.at, link.ins, step.ins), (column.done, link.outs, step.outs)):
+                    ports = image_ports(link, side)
+                    image = {("wire", strands[index], wire) for index, wire in ports}
+                    for upper, lower in zip(keys, keys[1:], strict=False):
+                        if upper in image and lower not in image:
+                            found[upper, lower] = 2.0
     return found
 
 
-__all__ = ["TITLE", "distance_at"]
+def image_ports(link: Link, side: Sequence[Port]) -> list[Port]:
+    """Return the wires of the image of a window: all but the channels, which a learned map takes."""
+    return [port for port in side if port not in link.channels[side is link.outs]]
+
+
+__all__ = ["TITLE", "distance_at", "image_ports"]

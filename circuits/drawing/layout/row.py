@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from circuits.drawing.labels import axis_label
-from circuits.drawing.layout.distances import distance_at
+from circuits.drawing.layout.commas import Piece, comma_marks, event_pieces, pieces_of
+from circuits.drawing.layout.distances import distance_at, image_ports
 from circuits.drawing.layout.pens import Pens
-from circuits.drawing.layout.runs import Runs, Station, kept
+from circuits.drawing.layout.runs import Runs, Station, crossed, kept
 from circuits.drawing.layout.shapes import Frame, draw_step, step_width
 from circuits.drawing.layout.sweep import Column, Key, Pair, Sweep
 from circuits.drawing.marks import Mark, P, Path, Span, Text
@@ -28,8 +29,9 @@ class Placed:
         before, opened, at, done: The stations, each thing with its run.
         gathering, crossing, bending: Whether wires bend before the fences that begin, before the steps, and beside
             them.
-        labels: The wires whose names stand in it.
-        x: The left edges of its slots: gather, open, label, cross, event, close; then its right edge.
+        outside: The wires whose names stand before the fences that begin in it.
+        labels: The wires whose names stand before its steps.
+        x: The left edges of its slots (outside, gather, open, label, cross, event, close), then its right edge.
     """
 
     column: Column
@@ -40,6 +42,7 @@ class Placed:
     gathering: bool = False
     crossing: bool = False
     bending: bool = False
+    outside: list[Key] = field(default_factory=list)
     labels: list[Key] = field(default_factory=list)
     x: list[float] = field(default_factory=list)
 
@@ -71,9 +74,10 @@ class Row:
         distance = distance_at(column, self.sweep.groups)
         before = self.runs.station(column.before, {key: known[key] for key in column.before if key in known}, distance)
         opened = self._next(before, column.opened, [], set(), distance)
-        sunk = _sunk(column)
+        sunk = _sunk(column) | crossed(column.opened, column.at)
         at = self._next(opened, column.at, [], sunk, distance)
-        done = self._next(at, column.done, column.aligned, set(), distance)
+        done = self._next(at, column.done, column.aligned, column.falls, distance)
+        self.runs.hang(done, column.falls)
         placed = Placed(column, before, opened, at, done)
         placed.gathering, placed.crossing = _bends(before, opened), _bends(opened, at)
         placed.bending = _bends(at, done)
@@ -95,32 +99,35 @@ class Row:
         self.end = self.runs.station(keys, {key: known[key] for key in keys if key in known}, distance)
 
     def _set_labels(self) -> None:
-        """Choose where names stand: at the left edge, and again when a wire has another name or another height."""
+        """Choose where names stand: at the left edge, and again where a wire is new, has another name or height."""
         heights = self.first_heights
         shown: dict[Key, tuple[str, float]] = {}
-        lineage: dict[Key, Key] = {}
         for number, placed in enumerate(self.placed):
-            for key, run in placed.before if number == 0 else ():
-                if key[0] == "wire":
-                    shown[key] = (self._name(placed.column, key), heights[run])
+            column = placed.column
+            for key, run in placed.before:
+                if key[0] == "wire" and (number == 0 or key[1] in column.outer):
+                    now = (self._outer(column, key).name, heights[run])
+                    if number and now[0] and shown.get(key) != now:
+                        placed.outside.append(key)
+                    shown[key] = now
             for key, run in placed.opened:
-                if key[0] != "wire":
-                    continue
-                now = (self._name(placed.column, key), heights[run])
-                if shown.get(lineage.get(key, key)) != now and now[0]:
-                    placed.labels.append(key)
-                shown[key] = now
-            lineage = {pair.after: pair.before for pair in placed.column.aligned}
-            for key, before in lineage.items():
-                if key != before and before in shown:
-                    shown.setdefault(key, shown[before])
+                if key[0] == "wire":
+                    now = (self._wire(column, key).name, heights[run])
+                    if now[0] and shown.get(key) != now:
+                        placed.labels.append(key)
+                    shown[key] = now
+            for key, old in column.same.items():
+                if old in shown:
+                    shown[key] = shown[old]
+
+    def _outer(self, column: Column, key: Key) -> Wire:
+        """Return a wire with the name that it has before the groups that begin in a column."""
+        strand = column.outer.get(key[1]) or column.strands.get(key[1]) or self.sweep.strands[key[1]]
+        return strand.wires[key[2]]
 
     def _wire(self, column: Column, key: Key) -> Wire:
         strand = column.strands.get(key[1]) or self.sweep.strands[key[1]]
         return strand.wires[key[2]]
-
-    def _name(self, column: Column, key: Key) -> str:
-        return self._wire(column, key).name
 
     def _label(self, wire: Wire) -> tuple[Span, ...]:
         """Return the label of a wire: its name, and its size if sizes are shown."""
@@ -140,9 +147,10 @@ class Row:
                 open_groups[group] = number
             sources = [name for _, step in column.steps for _, name in step.sources]
             slots = [
+                self._label_width([self._outer(column, key) for key in placed.outside], 0.0),
                 _bend_width(placed.before, placed.opened, heights) if placed.gathering else 0.0,
                 _PAD * len(column.opens) + (4.0 if column.opens else 0.0),
-                self._label_width(placed),
+                self._label_width([self._wire(column, key) for key in placed.labels], 4.0),
                 max(
                     _bend_width(placed.opened, placed.at, heights) if placed.crossing else 0.0,
                     max([width((Span(name, "sans"),), 11) + 10 for name in sources], default=0.0),
@@ -164,31 +172,32 @@ class Row:
         """Widen a column in which a group ends so that its title fits into the fence; return the right edge."""
         for group in reversed(placed.column.closes):
             title = self.sweep.groups[group].title
-            begin = self.placed[opened.get(group, 0)].x[1]
+            begin = self.placed[opened.get(group, 0)].x[2]
             missing = begin + width((Span(title, "sans"),), 12) + 2 * _PAD + 8 - x
             if title and missing > 0:
-                placed.x[5:] = [place + missing for place in placed.x[5:]]
+                placed.x[6:] = [place + missing for place in placed.x[6:]]
                 x += missing
         return x
 
     def _left_width(self) -> float:
         """Return the width of the names at the left edge."""
         first = self.placed[0]
-        wires = [self._wire(first.column, key) for key, _ in first.before if key[0] == "wire"]
+        wires = [self._outer(first.column, key) for key, _ in first.before if key[0] == "wire"]
         names = max([width((Span(name, "sans"),), FONT) for name in self.names.values() if name], default=-6.0) + 6
         self.start = names + 2
         return self.start + max([width(self._label(wire), FONT) for wire in wires], default=0.0) + 2 * _LEAD
 
-    def _label_width(self, placed: Placed) -> float:
-        widths = [width(self._label(self._wire(placed.column, key)), FONT) for key in placed.labels]
-        return max(widths) + _LEAD if widths else 4.0
+    def _label_width(self, wires: Sequence[Wire], least: float) -> float:
+        widths = [width(self._label(wire), FONT) for wire in wires]
+        return max(widths) + _LEAD if widths else least
 
     def _event_width(self, placed: Placed) -> float:
-        """Return the width of the slot of the steps."""
+        """Return the width of the slot of the steps; wires that come down do so behind the cup."""
         heights = self.first_heights
         widths = [step_width(step) for _, step in placed.column.steps]
         bend = _bend_width(placed.at, placed.done, heights) if placed.bending else 0.0
-        return max([*widths, bend, 10.0])
+        falls = [_fall(placed, key, heights) for key in placed.column.falls]
+        return max([*widths, bend, 10.0, *[1.4 * P + fall for fall in falls if fall]])
 
     def _wire_at_end(self, key: Key) -> Wire:
         return self.sweep.strands[key[1]].wires[key[2]]
@@ -204,26 +213,28 @@ class Row:
             if number == 0:
                 for key, run in placed.before:
                     if key[0] == "wire":
-                        wire = self._wire(column, key)
+                        wire = self._outer(column, key)
                         pens.begin(key, self.sweep.strands[key[1]], wire, (self.start, heights[run]))
                         labels += self._name_mark(key, wire, self.start + _LEAD / 2, heights[run])
                 labels += self._input_names(placed, heights)
-            for station, stop, to in ((placed.opened, x[0], x[1]), (placed.at, x[3], x[4])):
+            for station, stop, to in ((placed.opened, x[1], x[2]), (placed.at, x[4], x[5])):
                 for key, run in station:
                     if key[0] == "wire" and pens.knows(key):
                         pens.bend(key, stop, to, heights[run])
+            for key in placed.outside:
+                labels += self._name_mark(key, self._outer(column, key), x[0] + 3, heights[dict(placed.before)[key]])
             for key in placed.labels:
-                labels += self._name_mark(key, self._wire(column, key), x[2] + 3, heights[dict(placed.opened)[key]])
+                labels += self._name_mark(key, self._wire(column, key), x[3] + 3, heights[dict(placed.opened)[key]])
             here = {key: heights[run] for key, run in placed.at}
             there = {key: heights[run] for key, run in placed.done}
             taken = set()
             for step_number, step in column.steps:
-                frame = Frame(step, step_number, x[3], x[4], x[5], here, there, self.sweep.strands, pens)
+                frame = Frame(step, step_number, x[4], x[5], x[6], here, there, self.sweep.strands, pens)
                 glyphs += draw_step(frame)
                 taken |= {("wire", strand) for strand in step.ins}
             for key, run in placed.done:
                 if key[0] == "wire" and (key[0], key[1]) not in taken and pens.knows(key):
-                    pens.bend(key, x[4], x[5], heights[run])
+                    pens.bend(key, x[5], x[6], heights[run])
         for key, run in self.end:
             if key[0] == "wire":
                 pens.bend(key, self.right, self.right, heights[run])
@@ -262,13 +273,13 @@ class Row:
                 continue
             first, last = spans[0], spans[-1]
             depth = first.column.opens.index(number) if number in first.column.opens else 0
-            left = first.x[1] + 3 + depth * _PAD if number in first.column.opens else 0.0
+            left = first.x[2] + 3 + depth * _PAD if number in first.column.opens else 0.0
             after = (
                 len(last.column.closes) - 1 - last.column.closes.index(number) if number in last.column.closes else 0
             )
             after = last.column.closes.index(number) if number in last.column.closes else 0
             right = (
-                last.x[6] - 3 - (len(last.column.closes) - 1 - after) * _PAD
+                last.x[7] - 3 - (len(last.column.closes) - 1 - after) * _PAD
                 if number in last.column.closes
                 else self.width
             )
@@ -276,7 +287,7 @@ class Row:
             top, bottom = heights[runs["top", number, 0]], heights[runs["bottom", number, 0]]
             data = (("kind", "fence"), ("box", group.box), ("title", group.title))
             corners = ((right, top), (right, bottom), (left, bottom))
-            found.append(Path((left, top), corners, "", group.fill, closed=True, data=data))
+            found.append(Path((left, top), corners, "faint", group.fill, 0.6, closed=True, data=data))
             spans_ = (Span(group.title, "sans"),)
             titles.append(
                 Text(left + 6, top + 15, spans_, 12, role="title", data=(("kind", "title"), ("box", group.box)))
@@ -285,29 +296,14 @@ class Row:
 
     def _commas(self, heights: Sequence[float]) -> list[Mark]:
         """Return the dashed lines between tensors."""
-        pieces: list[tuple[float, float, float]] = []
-        for placed in self.placed:
-            together = {strand: number for number, step in placed.column.steps for strand in step.ins}
-            for station, left, right in (
-                (placed.opened, placed.x[0], placed.x[3]),
-                (placed.at, placed.x[3], placed.x[5]),
-                (placed.done, placed.x[5], placed.x[6]),
-            ):
-                for upper, lower, y in _gaps(station, heights):
-                    same = station is placed.at and together.get(upper, -1) == together.get(lower, -2)
-                    pieces.append((y, left, left if same else right))
-        for upper, lower, y in _gaps(self.end, heights):
-            pieces.append((y, self.right, self.width))
-            del upper, lower
-        pieces.sort()
-        found: list[list[float]] = []
-        for y, left, right in pieces:
-            if found and found[-1][0] == y and left <= found[-1][2] + 0.01:
-                found[-1][2] = max(found[-1][2], right)
-            elif right > left:
-                found.append([y, left, right])
-        data = (("kind", "comma"),)
-        return [Path((left, y), ((right, y),), width=1.6, dash="dashed", data=data) for y, left, right in found]
+        pieces: list[Piece] = []
+        for number, placed in enumerate(self.placed):
+            left = self.start - 4 if number == 0 else placed.x[0]
+            pieces += pieces_of(placed.opened, left, placed.x[4], heights)
+            pieces += event_pieces(placed.column, placed.at, placed.done, placed.x[4:7], heights)
+            pieces += pieces_of(placed.done, placed.x[6], placed.x[7], heights)
+        pieces += pieces_of(self.end, self.right, self.width, heights)
+        return comma_marks(pieces)
 
 
 def axes_text(wire: Wire) -> str:
@@ -315,31 +311,24 @@ def axes_text(wire: Wire) -> str:
     return ",".join([f"{axis}" for axis in wire.axes]) or "scalar"
 
 
-def _gaps(station: Station, heights: Sequence[float]) -> list[tuple[int, int, float]]:
-    """Return the neighbouring tensors of a station, with the height of the dashed line between them."""
-    found = []
-    last: tuple[Key, float] | None = None
-    low: float | None = None
-    for key, run in station:
-        if key[0] == "bottom":
-            low = heights[run]
-        if key[0] != "wire":
-            continue
-        if last is not None and last[0][1] != key[1]:
-            y = last[1] + P / 2 if low is None or low < last[1] else low + P / 4
-            found.append((last[0][1], key[1], y))
-        last, low = (key, heights[run]), None
-    return found
-
-
 def _sunk(column: Column) -> set[Key]:
-    """Return the wires that may bend before a step to make room in it: the channels beside a window."""
+    """Return the wires that may bend before a step to make room in it: those below an image whose windows end there."""
     found: set[Key] = set()
     for _, step in column.steps:
         for link in step.links:
-            if link.kind == "glyph" and link.shape in ("window", "transposed") and len(link.ins) > 1:
-                found |= {("wire", step.ins[index], wire) for index, wire in link.ins[-1:]}
+            if link.kind == "glyph" and link.shape in ("window", "transposed"):
+                index = link.ins[0][0]
+                mine = [key for key in column.at if key[:2] == ("wire", step.ins[index])]
+                last = max([mine.index(("wire", step.ins[index], wire)) for _, wire in image_ports(link, link.ins)])
+                found |= set(mine[last + 1 : last + 2])
     return found
+
+
+def _fall(placed: Placed, key: Key, heights: Sequence[float]) -> float:
+    """Return the width of the bend of a wire that comes down; 0 if it stays on its row."""
+    source = next((pair.before for pair in placed.column.aligned if pair.after == key), key)
+    move = heights[dict(placed.done)[key]] - heights[dict(placed.at).get(source, dict(placed.done)[key])]
+    return P * min(1.2 + 0.45 * abs(move), 5.0) if abs(move) > 0.01 else 0.0
 
 
 def _bends(before: Station, after: Station) -> bool:

@@ -50,6 +50,10 @@ class Runs:
         self.hanging |= {run for key, run in found if key[0] in ("top", "above")}
         return found
 
+    def hang(self, station: Station, keys: set[Key]) -> None:
+        """Let the runs of some things of a station be as low as those below them allow."""
+        self.hanging |= {run for key, run in station if key in keys}
+
     def heights(self) -> list[float]:
         """Return the height of each run, in distances of neighbouring wires from the top."""
         above = [0] * self.count
@@ -94,6 +98,26 @@ def kept(before: Station, after: Sequence[Key], pairs: Sequence[Pair], loose: se
     return {new: runs[old] for _, _, new, old in chosen}
 
 
+def crossed(before: Sequence[Key], after: Sequence[Key]) -> set[Key]:
+    """Return the wires that cross another wire of their tensor between two stations: both of them bend (Figure 17)."""
+    places = {key: place for place, key in enumerate(before)}
+    found: set[Key] = set()
+    strands: dict[int, list[Key]] = {}
+    for key in after:
+        if key[0] == "wire" and key in places:
+            strands.setdefault(key[1], []).append(key)
+    for keys in strands.values():
+        order = [places[key] for key in keys]
+        lowest = [min(order[number:]) for number in range(len(order))]
+        highest = [max(order[: number + 1]) for number in range(len(order))]
+        found |= {
+            key
+            for key, place, low, high in zip(keys, order, lowest, highest, strict=True)
+            if low < place or high > place
+        }
+    return found
+
+
 def _fits(entry: tuple[int, int, Key, Key], edges: Sequence[tuple[int, int, Key, Key]]) -> bool:
     """Return whether a thing stays on the same side of every fence edge."""
     low = bisect_left([edge[0] for edge in edges], entry[0])
@@ -121,4 +145,4 @@ def _increasing(entries: Sequence[tuple[int, int, Key, Key]]) -> list[tuple[int,
     return found[::-1]
 
 
-__all__ = ["Runs", "Station", "kept"]
+__all__ = ["Runs", "Station", "crossed", "kept"]

@@ -1,7 +1,7 @@
 """The marks of steps: shapes on wires, cups, dots, ends and beginnings, and texts above the wires."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circuits.drawing.layout.pens import Pens
 from circuits.drawing.layout.sweep import Key, stays
@@ -11,6 +11,8 @@ from circuits.drawing.widths import width
 
 LETTER, TEXT, SMALL = 23.0, 12.0, 11.0
 _GAP = 8.0
+_CUP = 2.4 * P
+"""The width of a cup with the bends before it."""
 
 
 @dataclass
@@ -46,9 +48,21 @@ class Frame:
         """Return the height of a wire that leaves."""
         return self.there["wire", self.step.outs[port[0]], port[1]]
 
+    def joined(self, link: Link) -> list[Port]:
+        """Return the wires beside a circle that are drawn directly below it, and so are joined to it by arcs."""
+        keys = list(self.here)
+        place = keys.index(("wire", self.step.ins[link.ins[-1][0]], link.ins[-1][1]))
+        below = keys[place + 1 : place + 2]
+        return [port for port in link.beside if ("wire", self.step.ins[port[0]], port[1]) in below]
+
     def finish(self, port: Port, end: Point) -> None:
         """End a wire that enters."""
         self.pens.finish(("wire", self.step.ins[port[0]], port[1]), end)
+
+    def go(self, port: Port, x: float) -> None:
+        """Draw a wire that enters straight on to a place."""
+        key = ("wire", self.step.ins[port[0]], port[1])
+        self.pens.bend(key, x, x, self.enter(port))
 
     def begin(self, port: Port, start: Point) -> None:
         """Begin a wire that leaves."""
@@ -81,6 +95,8 @@ def _above_width(step: Step) -> float:
 
 def _link_width(link: Link) -> float:
     text = width(link.text, LETTER if link.shape == "letter" else TEXT)
+    if link.kind == "cup":
+        return _CUP
     if link.kind == "glyph":
         return {
             "box": max(text + 12, P) + 2 * _GAP,
@@ -95,7 +111,7 @@ def _link_width(link: Link) -> float:
         }[link.shape]
     if link.kind == "end":
         return text + 12 if text else 14.0
-    return {"cup": 2.4 * P, "unit": 2.4 * P, "join": 1.6 * P, "fork": 1.8 * P, "start": 14.0}.get(link.kind, 0.0)
+    return {"cup": _CUP, "unit": _CUP, "join": 1.6 * P, "fork": 1.8 * P, "start": 14.0}.get(link.kind, 0.0)
 
 
 def _window_width(link: Link) -> float:
@@ -105,11 +121,13 @@ def _window_width(link: Link) -> float:
 def draw_step(frame: Frame) -> list[Mark]:
     """Return the marks of a step, and draw its wires."""
     found: list[Mark] = []
-    for number, (strand, name) in enumerate(frame.step.sources):
+    for strand, name in frame.step.sources:
         found += _source(frame, strand, name)
-        del number
     cups = [link for link in frame.step.links if link.kind == "cup"]
+    joined = {port for link in frame.step.links if link.beside for port in frame.joined(link)}
     for link in frame.step.links:
+        if link.kind == "pass" and link.ins[0] in joined:
+            continue
         if link.kind == "glyph":
             found += _GLYPHS.get(link.shape, _box)(frame, link)
         elif link.kind == "cup":
@@ -138,6 +156,8 @@ def _pass(frame: Frame, link: Link) -> list[Mark]:
     """A wire goes on; where the tensor changes, one path ends and the next begins."""
     entered, left = frame.enter(link.ins[0]), frame.leave(link.outs[0])
     place = (frame.left + frame.right) / 2 if abs(entered - left) < 0.01 else frame.right
+    if any(each.kind == "cup" for each in frame.step.links) and left > entered:
+        frame.go(link.ins[0], frame.left + _CUP / 2)
     frame.finish(link.ins[0], (place, left))
     frame.begin(link.outs[0], (place, left))
     return []
@@ -145,8 +165,7 @@ def _pass(frame: Frame, link: Link) -> list[Mark]:
 
 def _join(frame: Frame, link: Link) -> list[Mark]:
     """Wires join at a dot on the row of the one that stays."""
-    row = frame.leave(link.outs[0]) if len(link.ins) > 1 else frame.enter(link.ins[0])
-    row = frame.enter(stays(frame.step, link))
+    row = frame.enter(stays(frame.step, link, frame.here))
     x = frame.left + min(1.5 * P, frame.right - frame.left - 4)
     for port in link.ins:
         frame.finish(port, (x, row))
@@ -160,15 +179,8 @@ def _fork(frame: Frame, link: Link) -> list[Mark]:
     x = frame.left + 6
     frame.finish(link.ins[0], (x, row))
     for port in link.outs:
-        frame.begin_bent(port, (x, row)) if False else _branch(frame, port, (x, row))
+        frame.begin(port, (x, row))
     return [_dot(frame, x, row)]
-
-
-def _branch(frame: Frame, port: Port, start: Point) -> None:
-    strand = frame.strands[frame.step.outs[port[0]]]
-    key = ("wire", strand.id, port[1])
-    frame.pens.begin(key, strand, strand.wires[port[1]], start)
-    frame.pens.bend(key, start[0], frame.right, frame.leave(port))
 
 
 def _dot(frame: Frame, x: float, y: float) -> Circle:
@@ -182,7 +194,7 @@ def _cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
     nested = spans.index(abs(rows[0][0] - rows[1][0]))
     middle = (rows[0][0] + rows[1][0]) / 2
     radius = min((rows[1][0] - rows[0][0]) / 2, (0.75 + 0.4 * nested) * P)
-    x = frame.right - radius - 6
+    x = frame.left + max(_CUP, 1.2 * P + radius) - radius - 6
     ends = [(x, middle - radius), (x, middle + radius)]
     for (_, port), end in zip(rows, ends, strict=True):
         frame.finish(port, end)
@@ -327,6 +339,10 @@ def _circle(frame: Frame, link: Link) -> list[Mark]:
     middle, radius = _middle(frame), 0.42 * P
     _connect(frame, link, middle - radius, middle + radius)
     data = frame.data("glyph", shape="circle", **frame.values)
+    for port in frame.joined(link):
+        passing = next(each for each in frame.step.links if each.kind == "pass" and each.ins == (port,))
+        frame.finish(port, (middle - 0.7 * radius, top + 0.7 * radius))
+        frame.begin(passing.outs[0], (middle + 0.7 * radius, top + 0.7 * radius))
     return [Circle(middle, top, radius, "glyph", "inside", 2.4, data)]
 
 
@@ -347,6 +363,63 @@ def _star(frame: Frame, link: Link) -> list[Mark]:
     _connect(frame, link, middle - half, middle + half)
     outline = _outline(frame, link, (middle - half, top - pad, middle + half, bottom + pad), "glyph", "star")
     return [outline, _text(frame, middle, (top + bottom) / 2, link.text, TEXT)]
+
+
+def _window(frame: Frame, link: Link) -> list[Mark]:
+    """The trapezoid of a windowed operation: positions go on at its right, and windows end below them.
+
+    They end in a learned map, which takes the channels too, or in Max or 𝔼.
+    """
+    image = [port for port in link.ins if port not in link.channels[0]]
+    rows = [frame.enter(port) for port in image]
+    places = [port for port in link.outs if port not in link.channels[1]]
+    rows += [frame.leave(port) for port in places]
+    left, wide = frame.left + _GAP, 1.2 * P
+    right = left + wide
+    top, edge = min(rows) - 0.4 * P, max(rows) + 0.45 * P
+    low = edge + 0.6 * P
+    for port in image:
+        frame.finish(port, (left, frame.enter(port)))
+    for port in places:
+        frame.begin(port, (right, frame.leave(port)))
+    data = frame.data("glyph", shape=link.shape, **frame.values)
+    corners = ((right, top), (right, low), (left, edge))
+    turned = link.shape == "transposed"
+    marks: list[Mark] = [Path((left, top), corners, "glyph", "window", closed=True, data=data)]
+    diagonal = Path(
+        (left, edge), ((right, (top + low) / 2),) if not link.text else ((left + wide / 2, (edge + top + low) / 3),)
+    )
+    marks.append(Path(diagonal.start, diagonal.pieces, "glyph", data=frame.data("text", **frame.values)))
+    marks.append(_text(frame, left + 0.36 * wide, (top + edge) / 2 - 3, (Span("★", "upright"),), 11))
+    if link.text:
+        marks.append(_text(frame, right - 7, (top + low) / 2 + 4, link.text, 11))
+    if turned:
+        marks.append(_text(frame, right + 7, top + 5, (Span("T", "italic"),), TEXT))
+    return [*marks, *_window_end(frame, link, right, low - 0.25 * P)]
+
+
+def _window_end(frame: Frame, link: Link, right: float, row: float) -> list[Mark]:
+    """Return the wire of the windows with its label, and what it ends in."""
+    label = width(link.inner, SMALL)
+    x = right + max(label + 6, 16)
+    inner = frame.data("inner", **frame.values)
+    double = len(link.inner) > 1
+    marks: list[Mark] = [Path((right, row), ((x, row),), double=double, data=inner)]
+    marks.append(Text(right + 3, row - 4, link.inner, SMALL, data=frame.data("text", **frame.values)))
+    learned = any(link.channels)
+    size = 19.0 if learned else 14.0
+    long = width(link.closing, size)
+    if not learned:
+        data = frame.data("text", **frame.values)
+        return [*marks, Text(x + 2, row + 5, link.closing, size, data=data), _head(x + long + 12, row, data)]
+    rows = [row, *map(frame.enter, link.channels[0]), *map(frame.leave, link.channels[1])]
+    for port in link.channels[0]:
+        frame.finish(port, (x, frame.enter(port)))
+    for port in link.channels[1]:
+        frame.begin(port, (x + long + 4, frame.leave(port)))
+    box = (x, min(rows) - 0.35 * P, x + long + 4, max(rows) + 0.35 * P)
+    outline = _outline(frame, replace(link, shape="letter"), box, "", "")
+    return [*marks, outline, _text(frame, x + long / 2 + 2, (min(rows) + max(rows)) / 2, link.closing, size)]
 
 
 def _pentagon(frame: Frame, link: Link) -> list[Mark]:
@@ -371,6 +444,8 @@ _GLYPHS = {
     "bar": _bar,
     "star": _star,
     "pentagon": _pentagon,
+    "window": _window,
+    "transposed": _window,
 }
 _OTHERS = {"pass": _pass, "join": _join, "fork": _fork, "end": _end, "start": _start}
 

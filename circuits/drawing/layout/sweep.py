@@ -5,7 +5,7 @@ neighbours; `at`, where they enter the steps, in the order in which the steps ta
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from circuits.drawing.layout.schedule import Schedule, reads, schedule
@@ -35,6 +35,9 @@ class Column:
         steps: The steps, each with its number.
         opens, closes: The groups that begin and end here, outer ones first.
         strands: The strands at its left, with the names that their wires have there.
+        outer: The strands that enter the groups which begin here, with the names that their wires have outside.
+        same: For each wire that a step only passes on, joins or copies, the wire before it.
+        falls: The wires that come down beside the steps, next to the wire below them in their tensor.
     """
 
     before: list[Key] = field(default_factory=list)
@@ -46,6 +49,9 @@ class Column:
     opens: list[int] = field(default_factory=list)
     closes: list[int] = field(default_factory=list)
     strands: dict[int, Strand] = field(default_factory=dict)
+    outer: dict[int, Strand] = field(default_factory=dict)
+    same: dict[Key, Key] = field(default_factory=dict)
+    falls: set[Key] = field(default_factory=set)
 
 
 class _Region:
@@ -121,6 +127,10 @@ class Sweep:
         column.aligned = [Pair(key, key) for key in column.at if key[0] != "above"]
         self._run(self._regions[-1], events, column)
         column.done = self._keys(self._regions[-1])
+        ending = {strand.id for group in self._ending.get(number, []) for strand in self.groups[group].outs}
+        for _, step in column.steps:
+            if ending & set(step.outs):
+                column.falls |= falling(step, self.orders)
         for group in reversed(self._ending.get(number, [])):
             self._close(group, column)
         self.columns.append(column)
@@ -144,6 +154,7 @@ class Sweep:
         _replace(parent.entries, inside, region)
         self._regions[number] = region
         for strand in node.ins:
+            column.outer.setdefault(strand.id, self.strands[strand.id])
             self.strands[strand.id] = strand
         column.opens.append(number)
 
@@ -201,6 +212,7 @@ class Sweep:
                     self.orders[strand] = places
                 entries += list(entry.step.outs)
                 column.aligned += alignment(entry.step, events[entry.number], outs)
+                column.same |= unchanged(entry.step)
             else:
                 entries.append(entry)
         region.entries = entries
@@ -230,10 +242,11 @@ def _keeps_order(step: Step) -> bool:
     return len(step.ins) > 1 and not any(link.kind == "cup" for link in step.links)
 
 
-def stays(step: Step, link: Link) -> Port:
+def stays(step: Step, link: Link, rows: Mapping[Key, float]) -> Port:
     """Return which of the wires of a join keeps its row: of a contraction the lower, else the upper (Figures 17, 27)."""
     contracts = not step.sign and not step.above and all(each.kind != "glyph" for each in step.links)
-    return link.ins[-1] if contracts else link.ins[0]
+    by_row = sorted(link.ins, key=lambda port: rows["wire", step.ins[port[0]], port[1]])
+    return by_row[-1] if contracts else by_row[0]
 
 
 def arrangement(step: Step, orders: dict[int, list[int]], ins: Sequence[int]) -> list[Key]:
@@ -313,6 +326,25 @@ def _glyphs_together(wires: Sequence[int], index: int, kinds: dict[Port, Link]) 
     return found
 
 
+def falling(step: Step, orders: Mapping[int, Sequence[int]]) -> set[Key]:
+    """Return the wires of upper tensors that come down after the last contraction of a group (Figures 20, 21 and 28).
+
+    Args:
+        step: The step.
+        orders: The order of the wires of each strand.
+    """
+    if not any(link.kind == "cup" for link in step.links) or len(step.ins) < 2:
+        return set()
+    found: set[Key] = set()
+    made = {port: link for link in step.links for port in link.outs}
+    for index, strand in enumerate(step.outs):
+        wires = orders[strand]
+        upper = [made[index, wire].kind == "pass" and made[index, wire].ins[0][0] == 0 for wire in wires]
+        if not all(upper):
+            found |= {("wire", strand, wire) for wire, is_upper in zip(wires, upper, strict=True) if is_upper}
+    return found
+
+
 def outcome(step: Step, entering: Sequence[Key], wanted: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
     """Return the order of the wires of each strand that a step makes: that in which the rows go on.
 
@@ -343,7 +375,7 @@ def _row(step: Step, link: Link, port: Port, rows: dict[Key, int], wanted: Seque
     if not link.ins:
         return None
     if link.kind in ("join",):
-        index, wire = stays(step, link)
+        index, wire = stays(step, link, rows)
         return float(rows["wire", step.ins[index], wire])
     entered = sorted([rows["wire", step.ins[index], wire] for index, wire in link.ins])
     if link.kind != "glyph":
@@ -364,15 +396,20 @@ def alignment(step: Step, entering: Sequence[Key], leaving: Mapping[int, Sequenc
             left = sorted(link.outs, key=lambda port: (port[0], leaving[step.outs[port[0]]].index(port[1])))
             pairs = list(zip(entered, left, strict=False))
         else:
-            pairs = [(stays(step, link) if link.kind == "join" else link.ins[0], link.outs[0])]
+            pairs = [(stays(step, link, rows) if link.kind == "join" else link.ins[0], link.outs[0])]
         for before, after in pairs:
             found.append(Pair(("wire", step.ins[before[0]], before[1]), ("wire", step.outs[after[0]], after[1])))
     return found
 
 
-def without(scene: Scene, strands: set[int]) -> Scene:
-    """Return a scene whose inputs lack some strands."""
-    return replace(scene, inputs=tuple([each for each in scene.inputs if each[0] not in strands]))
+def unchanged(step: Step) -> dict[Key, Key]:
+    """Return the wires that a step makes of one wire without a glyph, each with that wire."""
+    return {
+        ("wire", step.outs[port[0]], port[1]): ("wire", step.ins[link.ins[0][0]], link.ins[0][1])
+        for link in step.links
+        if link.kind in ("pass", "join", "fork")
+        for port in link.outs
+    }
 
 
-__all__ = ["Column", "Key", "Pair", "Sweep", "alignment", "arrangement", "outcome", "stays"]
+__all__ = ["Column", "Key", "Pair", "Sweep", "alignment", "arrangement", "outcome", "stays", "unchanged"]

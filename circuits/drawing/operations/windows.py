@@ -22,25 +22,23 @@ def convolution(reading: Reading) -> Drawn | None:
     batch = passing([((0, axis), (0, axis)) for axis in range(first - 1)])
     kernel = weight.sizes[2:]
     transposed = "transpose" in reading.function_name
-    if not transposed and value.sizes[first:] == out.sizes[first:]:
-        glyph = Link("glyph", taken, taken, "star", _star(kernel, reading))
-    else:
-        bias = reading.value(2, "bias") is not None
-        glyph = Link(
-            "glyph",
-            taken,
-            taken,
-            "transposed" if transposed else "window",
-            _stride(reading.get(3, "stride", 1)),
-            _window(kernel),
-            letter(_superscript(reading.name), bias),
-        )
+    keeps = not transposed and value.sizes[first:] == out.sizes[first:]
+    glyph = Link(
+        "glyph",
+        taken,
+        taken,
+        "star" if keeps else "transposed" if transposed else "window",
+        _star(kernel, reading) if keeps else _stride(reading.get(3, "stride", 1)),
+        _window(kernel),
+        letter(_superscript(reading.name), reading.value(2, "bias") is not None),
+        (((0, first - 1),), ((0, first - 1),)),
+    )
     return Drawn((value,), (out,), (*batch, glyph))
 
 
 def _superscript(name: str) -> str:
-    """Return the name of a module of which the letter shows something: none for numbers and the usual names."""
-    return name if len(name) <= 2 and not name.isdigit() else ""
+    """Return the name of a module if it is as short as those of a figure, such as `Cq`; the usual names say nothing."""
+    return name if len(name) <= 2 else ""
 
 
 def _star(kernel: Any, reading: Reading) -> tuple[Span, ...]:
