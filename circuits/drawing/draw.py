@@ -53,7 +53,7 @@ def draw(
         hide: Axes that are not drawn; every operation has to leave them untouched.
         show_sizes: Whether labels show sizes beside names, `k = 10`.
         literal: Whether operations that regroup axes are drawn by themselves, not as ports of the box beside them.
-        width: The largest width of a row, in pixels, or "column" or "page".
+        width: The largest width of a row, in pixels, or "column" or "page"; 1200 by default.
         theme: The colours; they do not change the geometry.
         equation: Whether the picture begins with the closed box and `=`.
         sizes, axes: Those of `trace`.

@@ -11,8 +11,8 @@ from typing import Literal
 from circuits.errors import CircuitError
 
 _WORD = re.compile(r"[^\W\d]\w*")
-COLUMN, PAGE = 330.0, 690.0
-"""The width of a column and of a page of a paper, in units."""
+COLUMN, PAGE, DEFAULT_WIDTH = 330.0, 690.0, 1200.0
+"""The width of a column and of a page of a paper, and the usual width of a row, in units."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
         hidden: The axes that are not drawn.
         show_sizes: Whether labels show sizes beside names.
         literal: Whether regrouping is drawn as columns of its own.
-        width: The largest width of a row in units; None for one row without limit.
+        width: The largest width of a row in units; None for the usual one.
     """
 
     depth: int | None = None
@@ -42,6 +42,11 @@ class Options:
     show_sizes: bool = False
     literal: bool = False
     width: float | None = None
+
+    @property
+    def row_width(self) -> float:
+        """The largest width of a row in units."""
+        return DEFAULT_WIDTH if self.width is None else self.width
 
     def rank(self, name: str) -> int:
         """Return the place of an axis in the order; a group has that of the first of its axes."""

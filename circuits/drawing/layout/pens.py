@@ -48,8 +48,7 @@ class Pens:
 
     def begin(self, key: Key, strand: Strand, wire: Wire, start: Point) -> None:
         """Begin a wire."""
-        axes = ",".join([f"{axis}" for axis in wire.axes]) or "scalar"
-        data = (("kind", "wire"), ("value", f"{strand.value}"), ("axis", axes), ("name", wire.name))
+        data = (("kind", "wire"), ("value", f"{strand.value}"), ("axis", axes_text(wire)), ("name", wire.name))
         self._pens[key] = _Pen(start, wire, data)
 
     def bend(self, key: Key, x: float, to: float, y: float) -> None:
@@ -81,4 +80,9 @@ def _mark(pen: _Pen) -> Path:
     return Path(pen.start, tuple(pen.pieces), role, dash=dash, double=wire.double, data=pen.data)
 
 
-__all__ = ["Pens"]
+def axes_text(wire: Wire) -> str:
+    """Return the places of a wire's axes in its tensor as text."""
+    return ",".join([f"{axis}" for axis in wire.axes]) or "scalar"
+
+
+__all__ = ["Pens", "axes_text"]

@@ -1,14 +1,18 @@
-"""From a scene to a picture: the sweep, its rows, and the marks of all rows below each other."""
+"""From a scene to a picture: the sweep, where its rows break, and the marks of all rows below each other."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from circuits.drawing.layout.row import Row
-from circuits.drawing.layout.sweep import Sweep
-from circuits.drawing.marks import Circle, Mark, Path, Picture, Text
+from circuits.drawing.layout.breaking import row_starts, untouched
+from circuits.drawing.layout.row import Edges, Row
+from circuits.drawing.layout.slots import set_labels, set_places
+from circuits.drawing.layout.stations import Stations
+from circuits.drawing.layout.sweep import Column, Sweep
+from circuits.drawing.marks import Circle, Mark, P, Path, Picture, Text
 from circuits.drawing.options import Options
 from circuits.drawing.scene import Scene
 
-_MARGIN = 14.0
+_MARGIN, _BETWEEN, _EDGE = 14.0, 1.4 * P, 110.0
 
 
 def picture_of(scene: Scene, options: Options) -> Picture:
@@ -19,12 +23,57 @@ def picture_of(scene: Scene, options: Options) -> Picture:
         options: The width of a row, and whether sizes are shown.
     """
     sweep = Sweep(scene)
-    names = dict(scene.inputs)
-    row = Row(sweep, sweep.columns, options.show_sizes, names)
-    top = min([_top(mark) for mark in row.marks], default=0.0)
-    bottom = max([_bottom(mark) for mark in row.marks], default=0.0)
-    marks = [moved(mark, _MARGIN, _MARGIN - top) for mark in row.marks]
-    return Picture(row.width + 2 * _MARGIN, bottom - top + 2 * _MARGIN, tuple(marks), scene.title)
+    rows = _rows(sweep, options)
+    top, width = _MARGIN, 0.0
+    marks: list[Mark] = []
+    for row in rows:
+        upper = min([_top(mark) for mark in row.marks], default=0.0)
+        lower = max([_bottom(mark) for mark in row.marks], default=0.0)
+        marks += [moved(mark, _MARGIN, top - upper) for mark in row.marks]
+        top += lower - upper + _BETWEEN
+        width = max(width, row.width)
+    return Picture(width + 2 * _MARGIN, top - _BETWEEN + _MARGIN, tuple(marks), scene.title)
+
+
+def _rows(sweep: Sweep, options: Options) -> list[Row]:
+    """Return the rows of a picture."""
+    columns = sweep.columns
+    starts = row_starts(columns, _widths(sweep, options), options.row_width, _EDGE)
+    parts = [columns[start:stop] for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True)]
+    skipped = [untouched(part) if 0 < number < len(parts) - 1 else frozenset() for number, part in enumerate(parts)]
+    names = _memory_names(skipped)
+    rows = []
+    for number, part in enumerate(parts):
+        after = skipped[number + 1] if number + 1 < len(parts) else frozenset[int]()
+        before = skipped[number - 1] if number else frozenset[int]()
+        edges = Edges(
+            {strand: name for strand, name in sweep.scene.inputs if name} if number == 0 else {},
+            number == 0,
+            number == len(parts) - 1,
+            {strand: names[strand] for strand in sorted(before - skipped[number])},
+            {strand: names[strand] for strand in sorted(after - skipped[number])},
+            skipped[number],
+        )
+        rows.append(Row(part, sweep.groups, sweep.strands, edges, options.show_sizes))
+    return rows
+
+
+def _memory_names(skipped: Sequence[frozenset[int]]) -> dict[int, str]:
+    """Return a name for each tensor that is saved and loaded: C1, C2, ... in the order in which they are saved."""
+    order = dict.fromkeys([strand for each in skipped for strand in sorted(each)])
+    return {strand: f"C{number}" for number, strand in enumerate(order, start=1)}
+
+
+def _widths(sweep: Sweep, options: Options) -> list[float]:
+    """Return the width of each column, from a layout of short pieces, so that the time stays proportional."""
+    found: list[float] = []
+    for start in range(0, len(sweep.columns), 40):
+        part: Sequence[Column] = sweep.columns[start : start + 40]
+        stations = Stations(part, sweep.groups, frozenset())
+        set_labels(stations)
+        set_places(stations, sweep.groups, 0.0, options.show_sizes)
+        found += [placed.x[-1] - placed.x[0] for placed in stations.placed]
+    return found
 
 
 def moved(mark: Mark, x: float, y: float) -> Mark:

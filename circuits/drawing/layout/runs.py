@@ -7,7 +7,7 @@ satisfy this (longest paths in a graph without cycles, because runs never cross)
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circuits.drawing.layout.sweep import Key, Pair
@@ -50,9 +50,9 @@ class Runs:
         self.hanging |= {run for key, run in found if key[0] in ("top", "above")}
         return found
 
-    def hang(self, station: Station, keys: set[Key]) -> None:
+    def hang(self, station: Mapping[Key, int], keys: set[Key]) -> None:
         """Let the runs of some things of a station be as low as those below them allow."""
-        self.hanging |= {run for key, run in station if key in keys}
+        self.hanging |= {run for key, run in station.items() if key in keys}
 
     def heights(self) -> list[float]:
         """Return the height of each run, in distances of neighbouring wires from the top."""

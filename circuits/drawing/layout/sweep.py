@@ -35,6 +35,7 @@ class Column:
         steps: The steps, each with its number.
         opens, closes: The groups that begin and end here, outer ones first.
         strands: The strands at its left, with the names that their wires have there.
+        after: The strands at its right, with the names that their wires have there.
         outer: The strands that enter the groups which begin here, with the names that their wires have outside.
         same: For each wire that a step only passes on, joins or copies, the wire before it.
         falls: The wires that come down beside the steps, next to the wire below them in their tensor.
@@ -49,6 +50,7 @@ class Column:
     opens: list[int] = field(default_factory=list)
     closes: list[int] = field(default_factory=list)
     strands: dict[int, Strand] = field(default_factory=dict)
+    after: dict[int, Strand] = field(default_factory=dict)
     outer: dict[int, Strand] = field(default_factory=dict)
     same: dict[Key, Key] = field(default_factory=dict)
     falls: set[Key] = field(default_factory=set)
@@ -133,6 +135,7 @@ class Sweep:
                 column.falls |= falling(step, self.orders)
         for group in reversed(self._ending.get(number, [])):
             self._close(group, column)
+        column.after = {strand: self.strands[strand] for kind, strand, _ in column.done if kind == "wire"}
         self.columns.append(column)
 
     def _keys(self, region: _Region) -> list[Key]:

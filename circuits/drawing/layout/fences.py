@@ -1,0 +1,108 @@
+"""The marks of groups: fences with their titles, and brackets around what is repeated."""
+
+from collections.abc import Mapping, Sequence
+
+from circuits.drawing.layout.slots import BRACKET, PAD, TITLE_FONT
+from circuits.drawing.layout.stations import Placed
+from circuits.drawing.layout.sweep import Key
+from circuits.drawing.marks import Mark, P, Path, Span, Text
+from circuits.drawing.scene import Group
+
+
+def fence_marks(
+    placed: Sequence[Placed], groups: Sequence[Group], heights: Sequence[float], width: float
+) -> list[Mark]:
+    """Return the backgrounds, titles and brackets of the groups of a row, outer ones first.
+
+    A group that begins in a row above or goes on in a row below reaches to the edge of the row.
+
+    Args:
+        placed: The columns of the row.
+        groups: All groups.
+        heights: The height of each run.
+        width: The width of the row.
+    """
+    spans: dict[int, list[Placed]] = {}
+    for each in placed:
+        for key in each.opened:
+            if key[0] == "top":
+                spans.setdefault(key[1], []).append(each)
+    found: list[Mark] = []
+    titles: list[Mark] = []
+    for number in sorted(spans):
+        first, last, group = spans[number][0], spans[number][-1], groups[number]
+        left = _left(first, number, groups)
+        right = _right(last, number, groups)
+        rows = [heights[first.opened[edge, number, 0]] for edge in ("top", "bottom")]
+        if group.times > 1:
+            titles += _bracket(group, left, right, rows[0], rows[1])
+            continue
+        edges = (0.0 if left is None else left, width if right is None else right)
+        found.append(_fence(group, edges, rows))
+        spans_ = (Span(group.title, "sans"),)
+        data = (("kind", "title"), ("box", group.box))
+        titles.append(Text(edges[0] + 6, rows[0] + 0.65 * P, spans_, TITLE_FONT, role="title", data=data))
+    return [*found, *titles]
+
+
+def _left(first: Placed, number: int, groups: Sequence[Group]) -> float | None:
+    """Return the left edge of a group; None if it begins in a row above."""
+    opens = first.column.opens
+    if number not in opens:
+        return None
+    around = opens[: opens.index(number)]
+    return first.x[2] + 3 + sum([BRACKET if groups[each].times > 1 else PAD for each in around])
+
+
+def _right(last: Placed, number: int, groups: Sequence[Group]) -> float | None:
+    """Return the right edge of a group; None if it goes on in a row below."""
+    closes = last.column.closes
+    if number not in closes:
+        return None
+    around = closes[closes.index(number) + 1 :]
+    return last.x[7] - 3 - sum([BRACKET if groups[each].times > 1 else PAD for each in around])
+
+
+def _fence(group: Group, edges: tuple[float, float], rows: Sequence[float]) -> Path:
+    left, right = edges
+    top, bottom = rows
+    data = (("kind", "fence"), ("box", group.box), ("title", group.title))
+    corners = ((right, top), (right, bottom), (left, bottom))
+    return Path((left, top), corners, "faint", group.fill, 0.6, closed=True, data=data)
+
+
+def _bracket(group: Group, left: float | None, right: float | None, top: float, bottom: float) -> list[Mark]:
+    """Return the curved strokes around repeated boxes, with the range of λ, and whose weights they have."""
+    data = (("kind", "bracket"), ("box", group.box), ("times", f"{group.times}"))
+    marks: list[Mark] = []
+    size = 12.0
+    if left is not None:
+        x = left + BRACKET - 8
+        marks.append(_stroke((x, top), (x, bottom), -9.0, data))
+        marks.append(
+            Text(x - 2, bottom + 12, (Span("λ", "italic"), Span(" = 1", "upright")), size, "middle", "bracket", data)
+        )
+        marks.append(Text(x - 2, top - 4, (Span(f"{group.times}", "upright"),), size, "middle", "bracket", data))
+    if right is not None:
+        x = right - BRACKET + 8
+        marks.append(_stroke((x, top), (x, bottom), 9.0, data))
+        marks.append(Text(x + 3, top - 4, (Span(f"× {group.times}", "upright"),), size, "middle", "bracket", data))
+        if group.note:
+            marks.append(Text(x + 8, bottom + 12, (Span(group.note, "sans"),), 10.0, "end", "bracket", data))
+    return marks
+
+
+def _stroke(
+    start: tuple[float, float], end: tuple[float, float], bow: float, data: tuple[tuple[str, str], ...]
+) -> Path:
+    third = (end[1] - start[1]) / 4
+    piece = (start[0] + bow, start[1] + third, end[0] + bow, end[1] - third, *end)
+    return Path(start, (piece,), "bracket", width=2.6, data=data)
+
+
+def heights_of(station: Mapping[Key, int], heights: Sequence[float]) -> dict[Key, float]:
+    """Return the height of each thing at a station."""
+    return {key: heights[run] for key, run in station.items()}
+
+
+__all__ = ["fence_marks", "heights_of"]

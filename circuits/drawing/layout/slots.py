@@ -1,0 +1,124 @@
+"""Where names stand in a row, and the places of the slots of its columns from left to right."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from circuits.drawing.labels import axis_label
+from circuits.drawing.layout.shapes import step_width
+from circuits.drawing.layout.stations import Placed, Stations
+from circuits.drawing.layout.sweep import Key
+from circuits.drawing.marks import P, Span
+from circuits.drawing.scene import Group, Wire
+from circuits.drawing.widths import width
+
+FONT, TITLE_FONT, SOURCE_FONT = 15.0, 12.0, 11.0
+"""The sizes of labels, of titles, and of the names of parameters and constants."""
+LEAD, PAD, BRACKET = 8.0, 9.0, 26.0
+"""The room at the edges of a row, between nested fences, and for a bracket."""
+
+
+def label(wire: Wire, show_sizes: bool) -> tuple[Span, ...]:
+    """Return the label of a wire: its name, and its size if sizes are shown."""
+    spans = axis_label(wire.name, wire.double)
+    if show_sizes and wire.size and wire.size != wire.name:
+        return (*spans, Span(f" = {wire.size}", "upright"))
+    return spans
+
+
+def set_labels(stations: Stations) -> None:
+    """Choose where names stand: again where a wire is new, has another name or another height.
+
+    At the left edge of the row all names stand, so that the first column repeats none of them.
+    """
+    heights = stations.heights
+    shown: dict[Key, tuple[str, float]] = {}
+    for number, placed in enumerate(stations.placed):
+        for key, run in placed.before.items():
+            if key[0] == "wire" and (number == 0 or key[1] in placed.column.outer):
+                now = (placed.outer(key).name, heights[run])
+                if number and now[0] and shown.get(key) != now:
+                    placed.outside.append(key)
+                shown[key] = now
+        for key, run in placed.opened.items():
+            if key[0] == "wire":
+                now = (placed.wire(key).name, heights[run])
+                if now[0] and shown.get(key) != now:
+                    placed.labels.append(key)
+                shown[key] = now
+        shown |= {key: shown[old] for key, old in placed.column.same.items() if old in shown}
+
+
+def set_places(stations: Stations, groups: Sequence[Group], left: float, show_sizes: bool) -> float:
+    """Set the places of the slots of all columns, and return the right edge of the last.
+
+    Args:
+        stations: The columns.
+        groups: All groups, whose titles have to fit into their fences.
+        left: The left edge of the first column.
+        show_sizes: Whether labels show sizes.
+    """
+    x = left
+    begins: dict[int, float] = {}
+    for placed in stations.placed:
+        placed.x = [x]
+        for slot in _slots(placed, groups, stations.heights, show_sizes):
+            placed.x.append(placed.x[-1] + slot)
+        begins |= dict.fromkeys(placed.column.opens, placed.x[2])
+        for group in placed.column.closes:
+            missing = begins.get(group, left) + _title_width(groups[group]) - placed.x[-1]
+            if missing > 0:
+                placed.x[6:] = [place + missing for place in placed.x[6:]]
+        x = placed.x[-1]
+    return x
+
+
+def _title_width(group: Group) -> float:
+    return width((Span(group.title, "sans"),), TITLE_FONT) + 2 * PAD + 10 if group.title else 0.0
+
+
+def _slots(placed: Placed, groups: Sequence[Group], heights: Sequence[float], show_sizes: bool) -> list[float]:
+    """Return the widths of the slots of a column."""
+    column = placed.column
+    sources = [width((Span(name, "sans"),), SOURCE_FONT) for _, step in column.steps for _, name in step.sources]
+    return [
+        label_width([placed.outer(key) for key in placed.outside], show_sizes),
+        bend_width(placed.before, placed.opened, heights),
+        edge_width(column.opens, groups),
+        label_width([placed.wire(key) for key in placed.labels], show_sizes) or 4.0,
+        max([bend_width(placed.opened, placed.at, heights), *[each + 12 for each in sources]]),
+        _event_width(placed, heights),
+        edge_width(column.closes, groups),
+    ]
+
+
+def edge_width(groups: Sequence[int], every: Sequence[Group]) -> float:
+    """Return the room for the edges of groups that begin or end in one column."""
+    return sum([BRACKET if every[group].times > 1 else PAD for group in groups]) + (4.0 if groups else 0.0)
+
+
+def label_width(wires: Iterable[Wire], show_sizes: bool) -> float:
+    """Return the width of the longest label with the room beside it; 0 without any."""
+    widths = [width(label(wire, show_sizes), FONT) for wire in wires]
+    return max(widths) + LEAD if widths else 0.0
+
+
+def _event_width(placed: Placed, heights: Sequence[float]) -> float:
+    """Return the width of the slot of the steps; wires that come down do so behind the cup."""
+    widths = [step_width(step) for _, step in placed.column.steps]
+    source = {pair.after: pair.before for pair in placed.column.aligned}
+    falls = []
+    for key in placed.column.falls:
+        move = abs(heights[placed.done[key]] - heights[placed.at.get(source.get(key, key), placed.done[key])])
+        falls += [P * (2.6 + min(0.45 * move, 3.8))] if move > 0.01 else []
+    return max([*widths, *falls, bend_width(placed.at, placed.done, heights), 10.0])
+
+
+def bend_width(before: Mapping[Key, int], after: Mapping[Key, int], heights: Sequence[float]) -> float:
+    """Return the width that the bends between two stations need: more for longer ones."""
+    moves = [abs(heights[before[key]] - heights[run]) for key, run in after.items() if key in before]
+    largest = max(moves, default=0.0)
+    return 0.0 if largest < 0.01 else P * min(1.2 + 0.2 * largest, 3.5)
+
+
+__all__ = [
+    "BRACKET", "FONT", "LEAD", "PAD", "SOURCE_FONT", "TITLE_FONT", "bend_width", "edge_width", "label", "label_width", "set_labels", "set_places",
+]  # fmt: skip
