@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 USE = """
 import importlib.util, sys, tempfile
 sys.path[1:1] = sys.argv[1:]
-assert not any(importlib.util.find_spec(name) for name in ("matplotlib", "sklearn", "typer", "pytest"))
+assert not any(importlib.util.find_spec(name) for name in ("matplotlib", "sklearn", "pytest"))
 import torch, models
 from circuits import backward, laws, listing, trace, track
 
@@ -27,6 +27,10 @@ with track(model, to=None) as seen:
     assert torch.equal(trace(model, data)(data), model(data))
 assert str(seen.diagram) and listing(backward(model, data))
 laws.independent(model, "...")
+assert "typer" not in sys.modules
+
+from circuits.commands import app
+app(["draw", "circuits.models.mlp:MLP", "x=2", "y=2"], standalone_mode=False)
 """
 
 

@@ -87,11 +87,11 @@ def test_markdown_is_a_table() -> None:
     [
         (("nope",), "no model is called nope: there are mlp"),
         (("torch.nn:Nope",), "torch.nn has no Nope"),
-        (("no.such.place:X",), "no.such.place cannot be imported"),
-        (("torch.nn:Linear",), "'in_features' and 'out_features'; give its arguments as name=value"),
-        (("attention", "q=foo"), "q: neither an argument of attention nor the size of an axis"),
-        (("attention", "q=3"), "the axes are y m x"),
-        (("attention", "y"), "y is not name=value"),
+        (("no.such.place:X",), "there is no module no.such.place"),
+        (("torch.nn:Linear",), "torch.nn:Linear needs in_features=... out_features=..."),
+        (("attention", "q=foo"), "MultiHeadAttention takes no q; it takes"),
+        (("attention", "q=3"), "axes: y, m, x"),
+        (("attention", "y"), "y is not KEY=VALUE"),
         (("torch.nn:ReLU",), 'axes="b c h w"'),
     ],
 )

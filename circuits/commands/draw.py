@@ -1,0 +1,84 @@
+"""`python -m circuits draw`: the diagram of a TARGET as a picture, in the terminal or as a file."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from circuits.commands.diagrams import SettingsArgument, TargetArgument, diagram_of
+from circuits.commands.reports import UsageError, reported, show
+from circuits.drawing import Drawing
+from circuits.drawing import draw as drawing_of
+from circuits.errors import CircuitError
+
+
+class Wires(StrEnum):
+    """What a line of a picture is."""
+
+    axes = "axes"
+    tensors = "tensors"
+
+
+class Theme(StrEnum):
+    """The colours of a picture."""
+
+    light = "light"
+    dark = "dark"
+    print = "print"
+
+
+Width = Annotated[str | None, typer.Option(metavar="PIXELS", help="Where rows break: pixels, 'column' or 'page'.")]
+File = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write an SVG file.")]
+
+
+def draw(
+    target: TargetArgument,
+    settings: SettingsArgument = None,
+    order: Annotated[str, typer.Option(help="Axes from top to bottom in every tensor: 'y x m k h b'.")] = "",
+    depth: Annotated[int | None, typer.Option(min=0, help="How many levels of nested boxes are open.")] = None,
+    opened: Annotated[str, typer.Option("--open", help="Boxes that are open at any depth: 'Block attention'.")] = "",
+    closed: Annotated[str, typer.Option("--close", help="Boxes that are closed at any depth.")] = "",
+    wires: Annotated[Wires, typer.Option(help="One wire for each axis, or one for each tensor.")] = Wires.axes,
+    pairs: Annotated[str, typer.Option(help="Two axes as one double wire: 'h w', or with a label 'x = h w'.")] = "",
+    hide: Annotated[str, typer.Option(help="Axes that are left out: 'b'.")] = "",
+    show_sizes: Annotated[bool, typer.Option("--show-sizes", help="Sizes beside the names of axes.")] = False,
+    literal: Annotated[bool, typer.Option("--literal", help="Every rearrange as a column of its own.")] = False,
+    width: Width = None,
+    theme: Annotated[Theme, typer.Option(help="The colours.")] = Theme.light,
+    equation: Annotated[bool, typer.Option("--equation", help="The closed box = its inside.")] = False,
+    out: File = None,
+) -> None:
+    """Draw a model in the notation of neural circuit diagrams: as SVG, to the standard output or with -o to a file.
+
+    Sizes of axes that are not given stay symbolic.
+    """
+    options: dict[str, Any] = dict(locals())
+    for name in ("target", "settings", "out"):
+        del options[name]
+    options |= {"open": options.pop("opened"), "close": options.pop("closed"), "width": _width(width)}
+    with reported():
+        drawing = drawing_of(diagram_of(target, settings or ()), **options)
+        if out is None:
+            show(drawing.svg)
+        else:
+            _save(drawing, out)
+
+
+def _save(drawing: Drawing, path: Path) -> None:
+    """Write a drawing to a file and say so."""
+    if path.suffix != ".svg":
+        raise UsageError(f"{path} has to end with .svg")
+    try:
+        path.write_text(drawing.svg, encoding="utf-8", newline="")
+    except OSError as error:
+        raise CircuitError(f"{path} cannot be written: {error.strerror or error}") from error
+    typer.echo(f"wrote {path}")
+
+
+def _width(text: str | None) -> int | str | None:
+    """Return the width as `draw` takes it."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+__all__ = ["draw"]
