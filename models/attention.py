@@ -9,7 +9,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 21; Vaswani et al.
 values, Ainslie et al. 2023.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, Unpack
 
 import torch
@@ -236,3 +236,9 @@ class MultiHeadAttention(nn.Module):
                 option that Figure 21 does not have.
         """
         return converted(cls, ATTENTION, weights, prefix, settings)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "MultiHeadAttention": {"order": "y x m k h"},
+}
+"""The options with which `circuits.draw` draws Figure 21 as the paper does."""

@@ -6,6 +6,9 @@ the figures show only its axes.
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.3, Figures 8 to 12.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from circuits import broadcast, circuit, einsum, rearrange
@@ -117,3 +120,19 @@ def square(number: Tensor) -> Tensor:
 
 square_of_elements = broadcast(square, "4 3 -> 4 3")
 """The square of each element (Figure 12)."""
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "h": {"depth": 1},
+    "G": {"depth": 0},
+    "G_of_rows": {"depth": 1},
+    "apply_then_index": {"depth": 1},
+    "index_then_apply": {"depth": 1},
+    "H": {"depth": 0},
+    "H_of_rows": {"depth": 1, "show_sizes": True},
+    "apply_then_index_inner": {"depth": 1},
+    "index_then_apply_inner": {"depth": 1},
+    "square": {"depth": 0},
+    "square_of_elements": {"depth": 1},
+}
+"""The options with which `circuits.draw` draws section 2.3 and Figures 8 to 12 as the paper does."""

@@ -9,7 +9,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 3.3; Dumoulin and
 arithmetic for deep learning; for separable convolutions, Chollet 2017, Xception.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, Unpack
 
 import torch
@@ -283,3 +283,9 @@ class SeparableConvolution(nn.Module):
             ShapeError: If an axis disagrees with the text, or a spatial axis is smaller than a window.
         """
         return self.pointwise(self.depthwise(image))
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "Convolution": {"order": "h w c k", "pairs": "x = h w"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

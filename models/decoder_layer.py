@@ -6,6 +6,7 @@ Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1; V. Abbott, Neu
 3.2.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self, Unpack
 
@@ -128,3 +129,9 @@ class DecoderLayer(TransformerLayer):
         Arguments, shapes, masks and errors are as in EncoderLayer.from_torch.
         """
         return converted(cls, DECODER_LAYER, weights, prefix, settings)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "DecoderLayer": {"order": "y x m f k h"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

@@ -9,9 +9,9 @@ al. 2020, On Layer Normalization in the Transformer Architecture, for pre-norm; 
 2024, section 3.2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -220,3 +220,9 @@ class EncoderLayer(TransformerLayer):
                 submodules or settings that are not supported here.
         """
         return converted(cls, ENCODER_LAYER, weights, prefix, settings)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "EncoderLayer": {"order": "y x m f k h"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

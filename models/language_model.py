@@ -9,7 +9,7 @@ al. 2021, RoFormer, for rotary positions; Press and Wolf 2017 for the tied head.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -254,3 +254,9 @@ def _rotary(learned: bool, k: int, rotary: RotaryPositions | None) -> RotaryPosi
     if learned and rotary is not None:
         raise CircuitError("LanguageModel: positions may be learned or rotary; give learned_positions or rotary")
     return None if learned else RotaryPositions(k) if rotary is None else rotary
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "LanguageModel.probabilities": {"order": "y x v m f k h"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

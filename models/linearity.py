@@ -5,6 +5,9 @@ F, G, H and K are examples of linear maps, `LinearMap`s of fixed numbers. The eq
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4, Figures 17 and 18.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -117,3 +120,18 @@ def product_then_maps(first: Tensor, second: Tensor) -> Tensor:
 def maps_then_product(first: Tensor, second: Tensor) -> Tensor:
     """Return the same: an outer product of linear maps may be taken after them."""
     return K(einsum(G(first), H(second), "b, c -> b c"))
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "scores_in_steps": {"order": "y x k h"},
+    "scores": {"order": "y x k h"},
+    "F": {"depth": 0},
+    "F_transposed": {"depth": 0},
+    "F_transposed_by_broadcasting": {"depth": 1},
+    "G_then_H": {"depth": 1},
+    "G_then_H_bent": {"depth": 1},
+    "G_then_H_shifted": {"depth": 1},
+    "product_then_maps": {"order": "a b c", "depth": 1},
+    "maps_then_product": {"depth": 1},
+}
+"""The options with which `circuits.draw` draws Figures 17 and 18 as the paper does."""

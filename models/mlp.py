@@ -3,6 +3,9 @@
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 19: the model of PyTorch's introductory tutorial.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -83,3 +86,9 @@ class MLP(Classifier):
     def probabilities(self, image: Tensor) -> Tensor:
         """Return the probability of each class, `... k`: the whole of Figure 19. Argument and error as in `forward`."""
         return self(image).softmax(-1)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "MLP.probabilities": {"order": "x y m k", "show_sizes": True},
+}
+"""The options with which `circuits.draw` draws Figure 19 as the paper does."""

@@ -8,7 +8,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 26; He et al. 2016
 Networks; for the initialization, He et al. 2015, Delving Deep into Rectifiers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -196,3 +196,10 @@ class IdentityResNet(Classifier):
     def probabilities(self, image: Tensor) -> Tensor:
         """Return the probability of each class, `b k`: the whole of Figure 26. Errors are those of `forward`."""
         return self(image).softmax(-1)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "IdentityResNet.probabilities": {"order": "h w c n k b", "pairs": "x = h w", "close": "Block"},
+    "Block": {"order": "h w n b", "pairs": "x = h w"},
+}
+"""The options with which `circuits.draw` draws both parts of Figure 26 as the paper does."""

@@ -6,7 +6,7 @@ positions are added.
 Source: Vaswani et al. 2017, Attention Is All You Need, Figure 1 and sections 3.4, 3.5 and 5.4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -232,3 +232,9 @@ class SequenceToSequence(nn.Module):
     def _head_logits(self, vectors: Tensor) -> Tensor:
         """Return the logits of each token of the vocabulary: apply the head, or if tied the embedding's weight."""
         return tied_logits(vectors, self.embedding) if self.head is None else self.head(vectors)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "SequenceToSequence.probabilities": {"order": "y x v m f k h"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

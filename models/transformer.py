@@ -7,7 +7,7 @@ Source: Vaswani et al. 2017, Figure 1; V. Abbott, Neural Circuit Diagrams, TMLR 
 initialisation, Glorot and Bengio 2010, as nn.Transformer uses it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar, Unpack
 
 import torch
@@ -176,3 +176,9 @@ def glorot_uniform(model: nn.Module) -> None:
             bound = (6 / (module.m + sum(each.out_features for each in maps))) ** 0.5
             for each in maps:
                 nn.init.uniform_(each.weight, -bound, bound)
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "Transformer": {"order": "y x m f k h"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

@@ -8,6 +8,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 27; Ronneberger et
 for Biomedical Image Segmentation.
 """
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -203,3 +204,10 @@ class UNet(Classifier):
         if self.top is not None:
             image = self.top(torch.cat((image, saved_images.pop()), 1))
         return channels_first(self.convolution(image))
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "UNet": {"order": "h w c k", "pairs": "x = h w", "hide": "b"},
+    "UNet.as_drawn": {"order": "h w c k", "pairs": "x = h w", "hide": "b"},
+}
+"""The options with which `circuits.draw` draws Figure 27 as the paper does."""

@@ -289,3 +289,9 @@ class VisionTransformer(VisionTransformerConversions):
                 f"VisionTransformer: no standard size is named {name}; there are {', '.join(STANDARD)}, as in B/16"
             )
         return cls(image_size, int(patch), **{**STANDARD[size], **options})
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "VisionTransformer": {"order": "y x i j p q c m f k h n b"},
+}
+"""The options with which `circuits.draw` orders axes as the paper does."""

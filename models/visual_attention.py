@@ -7,6 +7,9 @@ least one window, whatever their sizes. The source may be the target itself (sel
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figure 28.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -137,3 +140,9 @@ class VisualAttention(nn.Module):
             return channels_last(image)
         below, right = (self.w + self.s * ((size - self.w + self.s - 1) // self.s) - size for size in (rows, columns))
         return channels_last(F.pad(image, (0, right, 0, below)))
+
+
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    "VisualAttention": {"order": "i j u v c k h", "pairs": "y = i j, x = u v", "hide": "b"},
+}
+"""The options with which `circuits.draw` draws Figure 28 as the paper does."""

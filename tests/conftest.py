@@ -27,9 +27,10 @@ from torch._functorch import apis
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import _get_current_function_mode_stack
 
-from circuits import Diagram, trace, track
+from circuits import Diagram, Drawing, trace, track
 from tests.leftovers import Leftovers
 from tests.process_state import unchanged_process
+from tests.svg_differences import report
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -93,6 +94,26 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             path.write_text(text, encoding="utf-8")
         assert path.exists(), f"no golden file {path}; run pytest --update-golden and read it"
         assert text == path.read_text(encoding="utf-8")
+
+    return check
+
+
+@pytest.fixture
+def golden_drawing(request: pytest.FixtureRequest) -> Callable[[str, Drawing], None]:
+    """Return a function that compares a drawing with `tests/golden/drawings/<name>.svg`, byte for byte.
+
+    A mismatch names the elements that are missing, new, moved or changed. A missing file fails unless --update-golden.
+    """
+
+    def check(name: str, drawing: Drawing) -> None:
+        path, text = GOLDEN / "drawings" / f"{name}.svg", drawing.svg
+        if request.config.getoption("--update-golden"):
+            path.write_bytes(text.encode())
+        if not path.exists():
+            pytest.fail(f"no golden file {path}; run pytest --update-golden and look at it", pytrace=False)
+        known = path.read_bytes().decode()
+        if text != known:
+            pytest.fail(f"{path.name} has changed:\n{report(known, text)}", pytrace=False)
 
     return check
 
