@@ -1,5 +1,5 @@
 """Measure the overhead of the library and the speed of its models: `python -m scripts.bench checks`, `tracking`,
-`broadcast`, `models`, `backward`.
+`drawing`, `broadcast`, `models`, `backward`.
 
 All times are of one process, on one thread by default. The variants run interleaved in small blocks, so that other load
 slows all alike, and ratios are taken block by block. The tables show the median and the quartiles.
@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
-from scripts.benches import backward, broadcasting, checks, models, tracking
+from scripts.benches import backward, broadcasting, checks, drawing, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -40,6 +40,15 @@ def _(
 def _(blocks: Annotated[int, typer.Option(help="Number of blocks; each variant runs once in a block.")] = 30) -> None:
     """The cost of `track` on a small vision transformer, compared with the forward pass and torchinfo's summary."""
     tracking.measure(_console(), blocks)
+
+
+@app.command("drawing")
+def _(
+    blocks: Annotated[int, typer.Option(min=2, help="Number of blocks; each variant runs once in a block.")] = 5,
+    largest: Annotated[int, typer.Option(min=100, help="The largest number of boxes.")] = 10_000,
+) -> None:
+    """The cost of `draw`, compared with `trace`, and against the number of boxes."""
+    drawing.measure(_console(), blocks, largest)
 
 
 @app.command("broadcast")
