@@ -127,7 +127,7 @@ def test_a_mistake_is_a_message_on_the_standard_error(words: tuple[str, ...], co
 
 
 def test_a_mistake_in_the_library_is_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a CircuitError is a message: what nobody foresaw is not hidden."""
+    """Only a CircuitError is a message: any other exception is not hidden."""
 
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
