@@ -147,7 +147,7 @@ KINDS: Mapping[str, Callable[[int], Any]] = {
 
 def boxes_shown(svg: str) -> int:
     """The number of boxes in a drawing, open and closed: of different `data-box` attributes."""
-    return len({*re.findall(r' data-box="([^"]*)"', svg)})
+    return len({*re.findall(r' data-box="([^"]+)"', svg)})
 
 
 def slope(counts: Sequence[float], values: Sequence[float]) -> float:
@@ -188,10 +188,14 @@ def growth(console: Console, blocks: int, largest: int) -> None:
         console.print(f"slopes of the logarithms against that of the boxes shown: {'; '.join(slopes)}")
 
 
+EQUAL = (2, 96)
+"""Numbers of equal layers."""
+
+
 def equal_layers(console: Console) -> None:
     """Print the size of drawings of equal layers, which are drawn once in brackets."""
     sizes = {}
-    for count in (2, 96):
+    for count in EQUAL:
         model = nn.Sequential(*[EncoderLayer(m=64, k=16, h=4, f=128) for _ in range(count)])
         svg = drawn(trace(model, axes="x 64"), depth=100)
         sizes[count] = f"{count} equal layers: {len(svg.encode()) / 1e3:.1f} kB, {boxes_shown(svg)} boxes"

@@ -6,8 +6,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from circuits import trace
+from models.mlp import MLP
 from scripts.bench import app
-from scripts.benches import broadcasting
+from scripts.benches import broadcasting, drawing
 from scripts.benches.checks import Case, cases
 from scripts.benches.memory import peak
 from scripts.benches.pairs import PAIRS
@@ -36,6 +38,35 @@ def test_tracking_is_measured() -> None:
     assert ran.exit_code == 0, ran.output
     for words in ("batch 1", "batch 8", "track, printing nothing", "torchinfo.summary"):
         assert words in ran.output
+
+
+def test_drawing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(drawing, "subjects", lambda: {"MLP": drawing.Subject(MLP(2, 2, 4, 3))})
+    monkeypatch.setattr(drawing, "EQUAL", (2, 3))
+    ran = CliRunner().invoke(app, ["drawing", "--blocks", "2", "--largest", "300"])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    for words in ("times the trace", "MLP", "nested blocks", "slopes of the logarithms", "3 equal layers"):
+        assert words in ran.output
+
+
+@pytest.mark.parametrize("kind", drawing.KINDS)
+def test_as_many_boxes_are_drawn_as_the_model_has(kind: str) -> None:
+    """With all boxes open, none is left out and none is folded into a bracket."""
+    diagram = trace(drawing.KINDS[kind](100), axes="b m")
+    pending, count = [diagram.box], 0
+    while pending:
+        pending += pending.pop().boxes
+        count += 1
+    assert drawing.boxes_shown(drawing.drawn(diagram, depth=100)) == count >= 100
+
+
+def test_a_word_without_squares_has_none() -> None:
+    word = drawing.square_free(500)
+    assert {*word} == {0, 1, 2}
+    for length in range(1, 250):
+        assert not any(word[at : at + length] == word[at + length : at + 2 * length] for at in range(500 - 2 * length))
 
 
 def test_broadcasting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
