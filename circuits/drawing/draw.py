@@ -47,8 +47,8 @@ def draw(
         open: Names of circuits or modules (class, function, path) that are open at any depth.
         close: Names of those that are closed at any depth.
         wires: "axes" draws one wire an axis, as the paper does; "tensors" one wire a tensor, labelled by its axes.
-        order: The axes of every tensor from top to bottom, `"y x m k h b"`; axes without a place come after them. By
-            default the order of the data.
+        order: The axes of every tensor from top to bottom, `"y x m k h b"`; `...` stands for all others, which
+            come last if it is not there. By default the order of the data.
         pairs: Pairs of axes that are one double wire with a bold label: `"h w"`, or with the label `"x = h w"`.
         hide: Axes that are not drawn; every operation has to leave them untouched.
         show_sizes: Whether labels show sizes beside names, `k = 10`.

@@ -21,6 +21,8 @@ The `data` of a mark says what it stands for. `kind` is always there:
     comma     the dashed line between two tensors of a tuple
     source    the name at the left of the wires of an input, a parameter or a constant: value
     memory    a tensor saved or loaded by name: value
+    inner     the wire from a window to its end: box
+    head      the head of an arrow: of a row, or at the end of a wire
     row       the arrow with which a wire goes on in the next row: value, axis
     bracket   the bracket around repeated boxes, and its texts: box
     error     the words of an error: box

@@ -24,7 +24,7 @@ class Options:
         opened: The names of boxes that are open at any depth.
         closed: Those of boxes that are closed at any depth.
         wires: "axes" for one wire an axis, or "tensors" for one wire a tensor.
-        order: The axes from top to bottom; others come after them, in the order of the data.
+        order: The axes from top to bottom; others are at `...`, or come last, in the order of the data.
         pairs: The pairs of axes that are one double wire, each with its label and the two names.
         hidden: The axes that are not drawn.
         show_sizes: Whether labels show sizes beside names.
@@ -49,9 +49,13 @@ class Options:
         return DEFAULT_WIDTH if self.width is None else self.width
 
     def rank(self, name: str) -> int:
-        """Return the place of an axis in the order; a group has that of the first of its axes."""
+        """Return the place of an axis in the order; a group has that of the first of its axes.
+
+        An axis that the order does not name has the place of `...`, or the last.
+        """
         found = [self.order.index(word) for word in self._words(name) if word in self.order]
-        return min(found, default=len(self.order))
+        others = self.order.index("...") if "..." in self.order else len(self.order)
+        return min(found, default=others)
 
     def _words(self, name: str) -> Iterable[str]:
         words = _WORD.findall(name)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from circuits.drawing.layout.sweep import Column
 
-_CUT, _WIRE, _SHORT = 0.3, 0.01, 0.5
+_CUT, _WIRE, _SHORT = 0.6, 0.01, 0.5
 
 
 def row_starts(columns: Sequence[Column], widths: Sequence[float], limit: float, edge: float) -> list[int]:

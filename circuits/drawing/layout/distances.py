@@ -1,12 +1,14 @@
 """The smallest distances between neighbours from top to bottom, in distances of neighbouring wires."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from circuits.drawing.layout.sweep import Column, Key
 from circuits.drawing.scene import Group, Link, Port
 
 TITLE = 0.8
 """The height of a title inside the upper edge of a fence."""
+_RANGE = 0.7  # the height of the range of λ above and below a bracket
 
 _DISTANCES = {
     ("wire", "top"): 0.8,
@@ -40,6 +42,8 @@ def distance_at(column: Column, groups: Sequence[Group]) -> Callable[[Key, Key],
         if upper[0] == lower[0] == "wire":
             return max(wide.get((upper, lower), 0.0), 1.0 if upper[1] == lower[1] else 1.5)
         title = TITLE if upper[0] == "top" and groups[upper[1]].title else 0.0
+        title += _RANGE * (lower[0] == "top" and groups[lower[1]].times > 1)
+        title += _RANGE * (upper[0] == "bottom" and groups[upper[1]].times > 1)
         return max(_DISTANCES[upper[0], lower[0]] + title, wide.get((upper, lower), 0.0) - 0.4)
 
     return distance
@@ -51,18 +55,20 @@ def _wide(column: Column) -> dict[tuple[Key, Key], float]:
     for _, step in column.steps:
         for link in step.links:
             if link.kind == "glyph" and link.shape in ("window", "transposed"):
-                for keys, side, strands in ((column.at, link.ins, step.ins), (column.done, link.outs, step.outs)):
-                    ports = image_ports(link, side)
+                sides = [image_ports(link, link.ins), image_ports(link, link.outs)]
+                rows = max(map(len, sides))
+                for keys, ports, strands in zip((column.at, column.done), sides, (step.ins, step.outs), strict=True):
                     image = {("wire", strands[index], wire) for index, wire in ports}
-                    for upper, lower in zip(keys, keys[1:], strict=False):
+                    for upper, lower in pairwise(keys):
                         if upper in image and lower not in image:
-                            found[upper, lower] = 2.0
+                            found[upper, lower] = 2.0 + rows - len(ports)
     return found
 
 
 def image_ports(link: Link, side: Sequence[Port]) -> list[Port]:
     """Return the wires of the image of a window: all but the channels, which a learned map takes."""
-    return [port for port in side if port not in link.channels[side is link.outs]]
+    channels = link.channels[1] if side is link.outs and side is not link.ins else link.channels[0]
+    return [port for port in side if port not in channels]
 
 
 __all__ = ["TITLE", "distance_at", "image_ports"]

@@ -51,7 +51,8 @@ def leaving_arrow(key: Key, strand: Strand, at: Point) -> list[Mark]:
     data: Data = (("kind", "row"), ("value", f"{strand.value}"), ("axis", axes_text(wire)))
     x, y = at
     curve = Path(at, ((x + 8, y, x + 12, y + 3, x + 16, y + 7),), wire.role, double=wire.double, data=data)
-    head = Path((x + 20, y + 10.5), ((x + 12.5, y + 9), (x + 16.5, y + 3.5)), "", "ink", closed=True, data=data)
+    corners = ((x + 12.5, y + 9), (x + 16.5, y + 3.5))
+    head = Path((x + 20, y + 10.5), corners, "", "ink", closed=True, data=(("kind", "head"), *data[1:]))
     return [curve, head]
 
 
@@ -60,8 +61,9 @@ def arriving_arrow(key: Key, strand: Strand, at: Point) -> list[Mark]:
     wire = strand.wires[key[2]]
     data: Data = (("kind", "row"), ("value", f"{strand.value}"), ("axis", axes_text(wire)))
     x, y = at
-    curve = Path((x - 20, y - 9), ((x - 16, y - 4, x - 12, y, x - 7, y),), wire.role, double=wire.double, data=data)
-    head = Path((x, y), ((x - 8, y - 3.5), (x - 8, y + 3.5)), "", "ink", closed=True, data=data)
+    curve = Path((x - 20, y - 9), ((x - 16, y - 4, x - 12, y, x, y),), wire.role, double=wire.double, data=data)
+    corners = ((x - 8, y - 3.5), (x - 8, y + 3.5))
+    head = Path((x, y), corners, "", "ink", closed=True, data=(("kind", "head"), *data[1:]))
     return [curve, head]
 
 

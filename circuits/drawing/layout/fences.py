@@ -60,7 +60,7 @@ def _right(last: Placed, number: int, groups: Sequence[Group]) -> float | None:
     if number not in closes:
         return None
     around = closes[closes.index(number) + 1 :]
-    return last.x[7] - 3 - sum([BRACKET if groups[each].times > 1 else PAD for each in around])
+    return last.x[8] - 3 - sum([BRACKET if groups[each].times > 1 else PAD for each in around])
 
 
 def _fence(group: Group, edges: tuple[float, float], rows: Sequence[float]) -> Path:

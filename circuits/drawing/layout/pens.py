@@ -28,10 +28,10 @@ class _Pen:
         else:
             self.pieces.append((x, y))
 
-    def curve(self, x: float, y: float) -> None:
+    def curve(self, x: float, y: float, aside: float = 0.0) -> None:
         """Go to another height by an S-curve that begins and ends horizontally."""
         x0, y0 = self.at
-        middle = (x0 + x) / 2
+        middle = (x0 + x) / 2 + max(min(aside, (x - x0) / 2), (x0 - x) / 2)
         self.pieces.append((middle, y0, middle, y, x, y))
 
 
@@ -46,17 +46,28 @@ class Pens:
         """Return whether a wire is being drawn."""
         return key in self._pens
 
+    def height(self, key: Key) -> float:
+        """Return the height at which a wire is."""
+        return self._pens[key].at[1]
+
     def begin(self, key: Key, strand: Strand, wire: Wire, start: Point) -> None:
         """Begin a wire."""
         data = (("kind", "wire"), ("value", f"{strand.value}"), ("axis", axes_text(wire)), ("name", wire.name))
         self._pens[key] = _Pen(start, wire, data)
 
-    def bend(self, key: Key, x: float, to: float, y: float) -> None:
-        """Draw a wire straight to `x`, then by an S-curve to the height `y` at `to`; straight if that is its height."""
+    def bend(self, key: Key, x: float, to: float, y: float, aside: float = 0.0) -> None:
+        """Draw a wire straight to `x`, then by an S-curve to the height `y` at `to`; straight if that is its height.
+
+        Args:
+            key: The wire.
+            x, to: Where the curve begins and ends.
+            y: The height at its end.
+            aside: How far the middle of the curve is to the right of the middle between `x` and `to`.
+        """
         pen = self._pens[key]
         pen.straight(x)
         if abs(pen.at[1] - y) > 0.005:
-            pen.curve(max(to, pen.at[0] + 1), y)
+            pen.curve(max(to, pen.at[0] + 1), y, aside)
         else:
             pen.straight(to)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from circuits.drawing.layout.commas import Piece, comma_marks, event_pieces, pieces_of
 from circuits.drawing.layout.edges import ARROW, arriving_arrow, input_names, leaving_arrow, memory_marks, memory_width
 from circuits.drawing.layout.fences import fence_marks, heights_of
+from circuits.drawing.layout.lanes import lanes
 from circuits.drawing.layout.pens import Pens, axes_text
 from circuits.drawing.layout.shapes import Frame, draw_step
 from circuits.drawing.layout.slots import FONT, LEAD, label, label_width, set_labels, set_places
@@ -137,17 +138,20 @@ class Row:
         """Draw the wires of a column, and return the marks of its steps."""
         x, found = placed.x, list[Mark]()
         for station, stop, to in ((placed.opened, x[1], x[2]), (placed.at, x[4], x[5])):
-            for key, run in station.items():
-                if key[0] == "wire" and pens.knows(key):
-                    pens.bend(key, stop, to, self._heights[run])
+            self._bend(station, pens, stop, to, set())
         here, there = heights_of(placed.at, self._heights), heights_of(placed.done, self._heights)
         for number, step in placed.column.steps:
-            found += draw_step(Frame(step, number, x[4], x[5], x[6], here, there, self._strands, pens))
+            found += draw_step(Frame(step, number, x[5], x[6], x[7], here, there, self._strands, pens))
         made = {strand for _, step in placed.column.steps for strand in step.outs}
-        for key, y in there.items():
-            if key[0] == "wire" and key[1] not in made and pens.knows(key):
-                pens.bend(key, x[5], x[6], y)
+        self._bend(placed.done, pens, x[6], x[7], made)
         return found
+
+    def _bend(self, station: Mapping[Key, int], pens: Pens, stop: float, to: float, made: set[int]) -> None:
+        """Draw wires through a slot to their heights at the next station, but those of strands that begin in it."""
+        keys = [key for key in station if key[0] == "wire" and key[1] not in made and pens.knows(key)]
+        aside = lanes({key: (pens.height(key), self._heights[station[key]]) for key in keys})
+        for key in keys:
+            pens.bend(key, stop, to, self._heights[station[key]], aside.get(key, 0.0))
 
     def _end(self, pens: Pens) -> list[Mark]:
         """End the wires at the right edge, and return their labels and arrows."""
@@ -173,9 +177,8 @@ class Row:
             pieces += pieces_of(
                 list(placed.opened.items()), self._start - 4 if number == 0 else x[0], x[4], self._heights
             )
-            at, done = list(placed.at.items()), list(placed.done.items())
-            pieces += event_pieces(placed.column, at, done, x[4:7], self._heights)
-            pieces += pieces_of(done, x[6], x[7], self._heights)
+            pieces += event_pieces(placed, self._heights)
+            pieces += pieces_of(list(placed.done.items()), x[7], x[8], self._heights)
         pieces += pieces_of(list(self._stations.end.items()), self._right, self._stop, self._heights)
         return comma_marks(pieces)
 

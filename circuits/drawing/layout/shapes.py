@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from circuits.drawing.layout.lanes import lanes, lanes_width
 from circuits.drawing.layout.pens import Pens
 from circuits.drawing.layout.sweep import Key, stays
 from circuits.drawing.marks import Circle, Data, Mark, P, Path, Point, Span, Text
@@ -11,7 +13,7 @@ from circuits.drawing.widths import width
 
 LETTER, TEXT, SMALL = 23.0, 12.0, 11.0
 _GAP = 8.0
-_CUP = 2.4 * P
+_CUP = 2.6 * P
 """The width of a cup with the bends before it."""
 
 
@@ -64,12 +66,35 @@ class Frame:
         key = ("wire", self.step.ins[port[0]], port[1])
         self.pens.bend(key, x, x, self.enter(port))
 
-    def begin(self, port: Port, start: Point) -> None:
-        """Begin a wire that leaves."""
+    def curve(self, port: Port, to: Point, aside: float = 0.0) -> None:
+        """Draw a wire that enters to another height."""
+        key = ("wire", self.step.ins[port[0]], port[1])
+        self.pens.bend(key, self.left, to[0], to[1], aside)
+
+    def begin(self, port: Port, start: Point, aside: float = 0.0) -> None:
+        """Begin a wire that leaves; `aside` is how far the middle of its bend is to the right of the middle."""
         strand = self.strands[self.step.outs[port[0]]]
         key = ("wire", strand.id, port[1])
         self.pens.begin(key, strand, strand.wires[port[1]], start)
-        self.pens.bend(key, start[0], self.right, self.leave(port))
+        self.pens.bend(key, start[0], self.right, self.leave(port), aside)
+
+    @property
+    def dots(self) -> float:
+        """Where the dots stand at which wires join."""
+        return self.left + 1.5 * P + lanes_width(len(self.rising))
+
+    @cached_property
+    def rising(self) -> dict[Port, float]:
+        """The lanes of the wires that join others."""
+        joins = [link for link in self.step.links if link.kind == "join"]
+        rows = {port: self.enter(stays(self.step, link, self.here)) for link in joins for port in link.ins}
+        return lanes({port: (self.enter(port), row) for port, row in rows.items()})
+
+    @cached_property
+    def falling(self) -> dict[Port, float]:
+        """The lanes of copies."""
+        forks = [link for link in self.step.links if link.kind == "fork"]
+        return lanes({port: (self.enter(link.ins[0]), self.leave(port)) for link in forks for port in link.outs})
 
     def data(self, kind: str, **more: str) -> Data:
         """Return what a mark of the step stands for."""
@@ -86,7 +111,14 @@ class Frame:
 
 def step_width(step: Step) -> float:
     """Return the width that a step needs."""
-    return max([_link_width(link) for link in step.links] + [_above_width(step), 12.0])
+    joins, forks = ([link for link in step.links if link.kind == kind] for kind in ("join", "fork"))
+    more = max(
+        lanes_width(sum([len(link.ins) - 1 for link in joins])),
+        lanes_width(sum([len(link.outs) - 1 for link in forks])),
+    )
+    cups = sum([link.kind == "cup" for link in step.links])
+    widths = [_link_width(link) for link in step.links]
+    return max([*widths, _above_width(step), 12.0]) + more + 0.4 * P * max(cups - 1, 0)
 
 
 def _above_width(step: Step) -> float:
@@ -103,7 +135,7 @@ def _link_width(link: Link) -> float:
             "letter": text + 2 * _GAP,
             "triangle": P + 2 * _GAP + (text + 4 if text else 0.0),
             "circle": P + 2 * _GAP,
-            "bar": 2 * _GAP + 4,
+            "bar": (3.4 * P if len({port[0] for port in link.ins + link.outs}) > 1 else 2 * _GAP + 4),
             "star": text + 12 + 2 * _GAP,
             "pentagon": max(text + 14, 1.2 * P) + _GAP,
             "window": _window_width(link),
@@ -166,8 +198,9 @@ def _pass(frame: Frame, link: Link) -> list[Mark]:
 def _join(frame: Frame, link: Link) -> list[Mark]:
     """Wires join at a dot on the row of the one that stays."""
     row = frame.enter(stays(frame.step, link, frame.here))
-    x = frame.left + min(1.5 * P, frame.right - frame.left - 4)
+    x = frame.dots
     for port in link.ins:
+        frame.curve(port, (x, row), frame.rising.get(port, 0.0))
         frame.finish(port, (x, row))
     frame.begin(link.outs[0], (x, row))
     return [_dot(frame, x, row)]
@@ -179,7 +212,7 @@ def _fork(frame: Frame, link: Link) -> list[Mark]:
     x = frame.left + 6
     frame.finish(link.ins[0], (x, row))
     for port in link.outs:
-        frame.begin(port, (x, row))
+        frame.begin(port, (x, row), frame.falling.get(port, 0.0))
     return [_dot(frame, x, row)]
 
 
@@ -194,7 +227,10 @@ def _cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
     nested = spans.index(abs(rows[0][0] - rows[1][0]))
     middle = (rows[0][0] + rows[1][0]) / 2
     radius = min((rows[1][0] - rows[0][0]) / 2, (0.75 + 0.4 * nested) * P)
-    x = frame.left + max(_CUP, 1.2 * P + radius) - radius - 6
+    others = {round(y, 1) for y in (*frame.here.values(), *frame.there.values())} - {round(y, 1) for y, _ in rows}
+    while radius > 6 and any(abs(abs(y - middle) - radius) < 3 for y in others):
+        radius -= 4
+    x = frame.left + 1.4 * P
     ends = [(x, middle - radius), (x, middle + radius)]
     for (_, port), end in zip(rows, ends, strict=True):
         frame.finish(port, end)
@@ -227,7 +263,8 @@ def _end(frame: Frame, link: Link) -> list[Mark]:
 
 def _head(x: float, y: float, data: Data) -> Path:
     """Return a solid barbed arrow head with its tip at a place."""
-    return Path((x, y), ((x - 8, y - 4), (x - 6, y), (x - 8, y + 4)), "", "ink", closed=True, data=data)
+    corners = ((x - 8, y - 4), (x - 6, y), (x - 8, y + 4))
+    return Path((x, y), corners, "", "ink", closed=True, data=(("kind", "head"), *data[1:]))
 
 
 def _start(frame: Frame, link: Link) -> list[Mark]:
@@ -246,7 +283,7 @@ def _above(frame: Frame) -> list[Mark]:
     step = frame.step
     if step.sign:
         y = frame.here["above", frame.number, 0]
-        x = frame.left + min(1.5 * P, frame.right - frame.left - 4)
+        x = frame.dots
         spans = (Span(step.sign, "upright"),)
         return [Text(x, y + 6, spans, 17, "middle", data=frame.data("float", **frame.values))]
     if not step.above:
@@ -347,11 +384,22 @@ def _circle(frame: Frame, link: Link) -> list[Mark]:
 
 
 def _bar(frame: Frame, link: Link) -> list[Mark]:
-    """A thick bar at which axes are merged, split or concatenated."""
-    top, bottom = _ports(frame, link)
-    middle = _middle(frame)
-    _connect(frame, link, middle - 2, middle + 2)
-    return [_outline(frame, link, (middle - 2, top - P / 4, middle + 2, bottom + P / 4), "", "ink")]
+    """A thick bar at which axes are merged, split or concatenated.
+
+    Wires of other tensors than the first bend to the end of the bar below the first (Figure 27).
+    """
+    middle = frame.dots if any(each.kind == "join" for each in frame.step.links) else _middle(frame)
+    ends: list[float] = []
+    for ports, height, connect, x in (
+        (link.ins, frame.enter, frame.finish, middle - 2),
+        (link.outs, frame.leave, frame.begin, middle + 2),
+    ):
+        rows = sorted([(height(port), port) for port in ports])
+        step = min(0.5, 0.8 / max(len(rows) - 1, 1)) * P if len({port[0] for _, port in rows}) > 1 else None
+        for place, (row, port) in enumerate(rows):
+            ends.append(row if step is None else rows[0][0] + place * step)
+            connect(port, (x, ends[-1]))
+    return [_outline(frame, link, (middle - 2, min(ends) - P / 4, middle + 2, max(ends) + P / 4), "", "ink")]
 
 
 def _star(frame: Frame, link: Link) -> list[Mark]:

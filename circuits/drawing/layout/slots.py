@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from circuits.drawing.labels import axis_label
+from circuits.drawing.layout.lanes import lanes_width
 from circuits.drawing.layout.shapes import step_width
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
@@ -66,7 +67,7 @@ def set_places(stations: Stations, groups: Sequence[Group], left: float, show_si
         for group in placed.column.closes:
             missing = begins.get(group, left) + _title_width(groups[group]) - placed.x[-1]
             if missing > 0:
-                placed.x[6:] = [place + missing for place in placed.x[6:]]
+                placed.x[7:] = [place + missing for place in placed.x[7:]]
         x = placed.x[-1]
     return x
 
@@ -84,7 +85,8 @@ def _slots(placed: Placed, groups: Sequence[Group], heights: Sequence[float], sh
         bend_width(placed.before, placed.opened, heights),
         edge_width(column.opens, groups),
         label_width([placed.wire(key) for key in placed.labels], show_sizes) or 4.0,
-        max([bend_width(placed.opened, placed.at, heights), *[each + 12 for each in sources]]),
+        bend_width(placed.opened, placed.at, heights),
+        max([each + 12 for each in sources], default=0.0),
         _event_width(placed, heights),
         edge_width(column.closes, groups),
     ]
@@ -114,9 +116,12 @@ def _event_width(placed: Placed, heights: Sequence[float]) -> float:
 
 def bend_width(before: Mapping[Key, int], after: Mapping[Key, int], heights: Sequence[float]) -> float:
     """Return the width that the bends between two stations need: more for longer ones."""
-    moves = [abs(heights[before[key]] - heights[run]) for key, run in after.items() if key in before]
-    largest = max(moves, default=0.0)
-    return 0.0 if largest < 0.01 else P * min(1.2 + 0.2 * largest, 3.5)
+    moves = [heights[run] - heights[before[key]] for key, run in after.items() if key in before]
+    bends = [move for move in moves if abs(move) > 0.01]
+    if not bends:
+        return 0.0
+    count = max(sum([move > 0 for move in bends]), sum([move < 0 for move in bends]))
+    return P * min(1.2 + 0.2 * max(map(abs, bends)), 3.5) + lanes_width(count)
 
 
 __all__ = [

@@ -18,7 +18,7 @@ class Placed:
         before, opened, at, done: The run of each thing at its stations, from top to bottom.
         outside: The wires whose names stand before the fences that begin in it.
         labels: The wires whose names stand before its steps.
-        x: The left edges of its slots (outside, gather, open, label, cross, event, close), then its right edge.
+        x: The left edges of its slots (outside, gather, open, label, cross, source, event, close), then its right edge.
     """
 
     column: Column

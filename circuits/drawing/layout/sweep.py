@@ -325,7 +325,7 @@ def _glyphs_together(wires: Sequence[int], index: int, kinds: dict[Port, Link]) 
         if link.kind != "glyph" or len(mine) == 1:
             found.append(wire)
         elif wire == mine[-1]:
-            found += mine
+            found += sorted(mine, key=lambda each: (index, each) in link.channels[0])
     return found
 
 
@@ -383,7 +383,8 @@ def _row(step: Step, link: Link, port: Port, rows: dict[Key, int], wanted: Seque
     entered = sorted([rows["wire", step.ins[index], wire] for index, wire in link.ins])
     if link.kind != "glyph":
         return float(entered[0])
-    place = sorted([wire for strand, wire in link.outs if strand == port[0]], key=wanted.index).index(port[1])
+    mine = [each for each in link.outs if each[0] == port[0]]
+    place = sorted(mine, key=lambda each: (each in link.channels[1], wanted.index(each[1]))).index(port)
     return entered[place] if place < len(entered) else entered[-1] + 0.1 * (place - len(entered) + 1)
 
 
