@@ -40,6 +40,7 @@ def test_tracking_is_measured() -> None:
         assert words in ran.output
 
 
+@pytest.mark.slow
 def test_drawing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()
     monkeypatch.setattr(drawing, "subjects", lambda: {"MLP": drawing.Subject(MLP(2, 2, 4, 3))})
