@@ -45,7 +45,7 @@ def _(blocks: Annotated[int, typer.Option(help="Number of blocks; each variant r
 @app.command("drawing")
 def _(
     blocks: Annotated[int, typer.Option(min=2, help="Number of blocks; each variant runs once in a block.")] = 5,
-    largest: Annotated[int, typer.Option(min=100, help="The largest number of boxes.")] = 10_000,
+    largest: Annotated[int, typer.Option(min=300, help="The largest number of boxes.")] = 10_000,
 ) -> None:
     """The cost of `draw`, compared with `trace`, and against the number of boxes."""
     drawing.measure(_console(), blocks, largest)

@@ -161,31 +161,29 @@ def slope(counts: Sequence[float], values: Sequence[float]) -> float:
 
 
 def growth(console: Console, blocks: int, largest: int) -> None:
-    """Print time and size of drawings of more and more boxes, and how fast they grow."""
+    """Print time and size of drawings of more and more boxes, and how fast they grow.
+
+    The numbers of boxes are timed in turn, and a slope is that of one block.
+    """
     counts = [count for count in (100, 300, 1000, 3000, 10000) if count <= largest]
     table = Table(title="draw, with all boxes open")
     for column in ("what", "boxes shown", "milliseconds", "microseconds a box", "SVG, kB", "bytes a box"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    slopes = []
-    for name, make in KINDS.items():
-        shown, seconds, sizes = [], [], []
-        for count in counts:
-            diagram = trace(make(count), axes="b m")
-            calls = {"draw": partial(drawn, diagram, depth=100)}
-            times = interleaved(calls, blocks, 1)["draw"]
-            svg = drawn(diagram, depth=100)
-            shown, sizes = [*shown, boxes_shown(svg)], [*sizes, len(svg.encode())]
-            spread = Spread.of([1e3 * time for time in times])
-            seconds.append(spread.middle)
-            table.add_row(
-                name, f"{shown[-1]:,}", spread.show(), f"{1e3 * spread.middle / shown[-1]:.0f}",
-                f"{sizes[-1] / 1e3:.0f}", f"{sizes[-1] / shown[-1]:.0f}",
-            )  # fmt: skip
-        if len(counts) > 1:
-            slopes.append(f"{name}: time {slope(shown, seconds):.2f}, size {slope(shown, sizes):.2f}")
+    lines = []
+    for kind, make in KINDS.items():
+        calls = {f"{count}": partial(drawn, trace(make(count), axes="b m"), depth=100) for count in counts}
+        texts = {count: call() for count, call in calls.items()}
+        shown = [boxes_shown(text) for text in texts.values()]
+        sizes = [len(text.encode()) for text in texts.values()]
+        times = interleaved(calls, blocks, 1)
+        for boxes, size, seconds in zip(shown, sizes, times.values(), strict=True):
+            spread = Spread.of([1e3 * time for time in seconds])
+            each = f"{1e3 * spread.middle / boxes:.0f}"
+            table.add_row(kind, f"{boxes:,}", spread.show(), each, f"{size / 1e3:.0f}", f"{size / boxes:.0f}")
+        slopes = Spread.of([slope(shown, block) for block in zip(*times.values(), strict=True)])
+        lines.append(f"{kind}: time {slopes.show()}, size {slope(shown, sizes):.2f}")
     console.print(table)
-    if slopes:
-        console.print(f"slopes of the logarithms against that of the boxes shown: {'; '.join(slopes)}")
+    console.print("\n".join(["slopes of the logarithms against that of the boxes shown (1 is linear):", *lines]))
 
 
 EQUAL = (2, 96)
@@ -205,5 +203,5 @@ def equal_layers(console: Console) -> None:
 def measure(console: Console, blocks: int, largest: int) -> None:
     """Print time and size of drawings."""
     against_trace(console, blocks)
-    growth(console, max(2, blocks // 5), largest)
+    growth(console, max(2, blocks // 2), largest)
     equal_layers(console)
