@@ -14,6 +14,7 @@ from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
 from circuits.drawing.repeating import folded
+from circuits.drawing.roles import clashes, cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Port, Scene, Step, Strand, Wire
 from circuits.drawing.wires import order_of, place_of, renamed, wires_of
 from circuits.errors import CircuitError
@@ -37,7 +38,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     reader = Reader(box, options, {expression: axis for axis, expression in diagram.symbols.items()})
     items = _chosen(reader, options)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
-    build = _Builder(options)
+    build = _Builder(options, cotangents(box))
     have: dict[int, list[int]] = {}
     for value in inputs:
         have.setdefault(value.number, []).append(build.strand(value))
@@ -50,7 +51,10 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     else:
         whole = Item(box, "root", as_box(inputs, box.outputs, title), title=title, closed=True)
         node, left = build.leaf(whole, entering)
-    return Scene(title, tuple(build.strands), tuple(shown), tuple(left), (node,))
+    results = result_names(diagram)
+    ends = tuple([(strand, results.get(build.now[strand].value, "")) for strand in left])
+    scene = Scene(title, tuple(build.strands), tuple(shown), ends, (node,), build.error)
+    return recoloured(scene, build.clashing)
 
 
 def _chosen(reader: Reader, options: Options) -> tuple[Item, ...]:
@@ -89,14 +93,16 @@ class _Scope:
 class _Builder:
     """Builds steps and groups; `strands` holds every strand so far."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, options: Options, gradients: set[int]) -> None:
+        self.options, self._gradients = options, gradients
+        self.error = ""
+        self.clashing: dict[tuple[int, int], str] = {}
         self.strands: list[Strand] = []
         self.now: list[Strand] = []  # with the names that their axes have at this place of the run
 
     def strand(self, value: Value) -> int:
         """Return the id of a new strand of a tensor."""
-        role = "cotangent" if value.name.startswith("cotangent") else "wire"
+        role = "cotangent" if value.number in self._gradients else "wire"
         return self.like(value.number, wires_of(value, self.options, role))
 
     def like(self, number: int, wires: tuple[Wire, ...]) -> int:
@@ -126,7 +132,8 @@ class _Builder:
         leaving = tuple([self._leaving(strand, item, number) for strand, number in zip(outs, results, strict=True)])
         fill = "" if item.times > 1 else f"fence{colour(item.box.label)}"
         title = "" if item.times > 1 else item.title
-        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note), outs
+        late = is_reverse(item.box)
+        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note, late), outs
 
     def _entering(self, item: Item, have: dict[int, list[int]]) -> tuple[Strand, ...]:
         """Return the strands that enter a box, with the names that their axes have inside."""
@@ -212,12 +219,38 @@ class _Builder:
         ins, sources = [], []
         for value, strand in zip(drawn.ins, taken, strict=True):
             ins.append(self.strand(value) if strand is None else strand)
-            sources += [(ins[-1], value.name or "constant")] if strand is None else []
+            name = f"{value.name} →" if value.role == "saved" else value.name or "constant"
+            sources += [(ins[-1], name)] if strand is None else []
         outs = [self.strand(value) for value in drawn.outs]
         links = self._links(drawn, ins, outs, item)
         fill = f"box{colour(item.box.label)}" if item.closed else ""
+        error = next((box.error for box in item.box.walk() if box.error), "")
+        if error:
+            self._fail(item, error, drawn, ins)
         numbers = (tuple(ins), tuple(outs))
-        return Step(item.id, item.title, *numbers, links, drawn.above, drawn.sign, tuple(sources), fill), outs
+        return Step(
+            item.id,
+            item.title,
+            *numbers,
+            links,
+            drawn.above,
+            drawn.sign,
+            tuple(sources),
+            fill,
+            error,
+            is_reverse(item.box),
+        ), outs
+
+    def _fail(self, item: Item, error: str, drawn: Drawn, ins: Sequence[int]) -> None:
+        """Remember the error of a run, and the wires whose axes clash."""
+        self.error = f"{item.title}: {error}"
+        failed = next(box for box in item.box.walk() if box.error)
+        strands = {value.number: strand for value, strand in zip(drawn.ins, ins, strict=True)}
+        for (place, axis), size in clashes(failed).items():
+            strand = strands.get(failed.inputs[place].number)
+            wire = None if strand is None else place_of(self.now[strand].wires, axis)
+            if strand is not None and wire is not None:
+                self.clashing[strand, wire] = size
 
     def _links(self, drawn: Drawn, ins: Sequence[int], outs: Sequence[int], item: Item) -> tuple[Link, ...]:
         """Return the links of a drawing between wires, from those between axes."""

@@ -11,9 +11,12 @@ from typing import Any
 
 from circuits.diagram import Box, Value
 from circuits.drawing.labels import box_title
+from circuits.drawing.marks import Span
 from circuits.drawing.operations import LEARNED, Drawn, drawing_of
-from circuits.drawing.operations.reading import as_box
+from circuits.drawing.operations.reading import as_box, ports
 from circuits.drawing.options import Options
+from circuits.drawing.roles import is_reverse, saved_names
+from circuits.drawing.scene import Link
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Reader:
 
     def __init__(self, root: Box, options: Options, symbols: Mapping[Any, Any]) -> None:
         self.root, self.options, self.symbols = root, options, symbols
+        self._saved = saved_names(root)
         self._reads: dict[int, int] = {}  # the place of the last leaf that reads each tensor
         self._ends: dict[int, int] = {}  # the place after the last leaf of each box
         self._count = 0
@@ -118,14 +122,27 @@ class Reader:
 
     def items(self, depth: int | None) -> tuple[Item, ...]:
         """Return what is drawn inside the outermost box if this many levels are open."""
-        return self._inside(self.root, "", 1, depth)
+        inputs = [_save(value, self._saved[value.number]) for value in self.root.inputs if value.number in self._saved]
+        return (*inputs, *self._inside(self.root, "", 1, depth))
 
     def _inside(self, box: Box, path: str, level: int, depth: int | None) -> tuple[Item, ...]:
         found = []
         for number, inner in enumerate(box.boxes):
             if not self._is_bookkeeping(inner):
-                found.append(self._item(inner, f"{path}.{number}" if path else f"{number}", level, depth))
+                item = self._item(inner, f"{path}.{number}" if path else f"{number}", level, depth)
+                found.append(replace(item, drawn=self._loading(item.drawn)) if item.drawn and is_reverse(box) else item)
+                if item.drawn is not None and not is_reverse(inner):
+                    values = [value for value in item.drawn.outs if value.number in self._saved]
+                    found += [_save(value, self._saved[value.number]) for value in values]
         return tuple(found)
+
+    def _loading(self, drawn: Drawn) -> Drawn:
+        """Return the drawing of an operation of the reverse pass, which loads the saved tensors that it reads."""
+        values = [
+            replace(value, role="saved", name=self._saved[value.number]) if value.number in self._saved else value
+            for value in drawn.ins
+        ]
+        return replace(drawn, ins=tuple(values))
 
     def _item(self, box: Box, place: str, level: int, depth: int | None) -> Item:
         title = box_title(box.name, box.label)
@@ -195,6 +212,12 @@ class Reader:
             return all(self._is_bookkeeping(inner) for inner in box.boxes) and not box.inside
         read = {value.number for value in box.inputs}
         return box.call is None and all(value.number in read for value in box.outputs)
+
+
+def _save(value: Value, name: str) -> Item:
+    """Return the end of a tensor that is saved for the reverse pass."""
+    drawn = Drawn((value,), (), (Link("glyph", tuple(ports(0, value)), (), "memory", (Span(f"→ {name}", "sans"),)),))
+    return Item(Box("operation", "", f"save {name}"), f"save {value.number}", drawn, title=f"save {name}")
 
 
 def _leaves(box: Box) -> Iterator[Box]:

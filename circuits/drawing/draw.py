@@ -4,13 +4,16 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 8 to 28.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from circuits.diagram import Diagram
 from circuits.drawing.builder import scene_of
 from circuits.drawing.drawing import Drawing
+from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
 from circuits.drawing.options import Options, names_of, pairs_of, titles_of, width_of
+from circuits.drawing.scene import without_fence
 from circuits.errors import CircuitError
 from circuits.recording import trace
 
@@ -75,7 +78,10 @@ def draw(
         diagram = target
     else:
         diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
-    return Drawing(picture_of(scene_of(diagram, options), options), theme)
+    if not equation:
+        return Drawing(picture_of(scene_of(diagram, options), options), theme)
+    closed = picture_of(scene_of(diagram, replace(options, depth=0)), options)
+    return Drawing(both_sides(closed, picture_of(without_fence(scene_of(diagram, options)), options)), theme)
 
 
 def _options(

@@ -57,8 +57,7 @@ def box_title(name: str, label: str) -> str:
     """
     bare = label.rpartition("<locals>.")[2].replace("<lambda>", "λ")
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[A-Z][A-Z])(?=[A-Z][a-z])", " ", bare)
-    spaced = words.replace("_", " ").strip()
-    return spaced[:1].upper() + spaced[1:] if spaced else name
+    return words.replace("_", " ").strip() or name
 
 
 def colour(label: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from circuits.diagram import Box, Struct, Wire, substitute
 from circuits.drawing.contents import Item, uses
+from circuits.drawing.operations import LEARNED
 
 _LONGEST = 8
 """The largest number of boxes in one repetition."""
@@ -100,7 +101,9 @@ def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Ite
 
 def _content(box: Box) -> Any:
     """Return all that has to be equal in repetitions: labels, axes, sizes, dtypes and numbers, but no names."""
-    ports = tuple([(str(value), value.shape, value.dtype, value.role) for value in (*box.inputs, *box.outputs)])
+    ports = tuple(
+        [(str(value), value.shape, value.dtype, value.role in LEARNED) for value in (*box.inputs, *box.outputs)]
+    )
     return box.label, box.kind, ports, _numbers(box), box.error, tuple([_content(inner) for inner in box.boxes])
 
 

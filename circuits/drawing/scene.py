@@ -8,7 +8,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 8 to 28.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from circuits.drawing.marks import Span
@@ -103,6 +103,7 @@ class Step:
         sources: The strands among `ins` that begin here, each with its name: parameters and constants.
         fill: The role of the fill of a closed box.
         error: The words of the error with which the run failed here.
+        late: Whether it begins after all nodes before it that are not late: it belongs to the reverse pass.
     """
 
     box: str
@@ -115,6 +116,7 @@ class Step:
     sources: tuple[tuple[int, str], ...] = ()
     fill: str = ""
     error: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Group:
         fill: The role of the background; empty for a bracket without a fence.
         times: How often the nodes inside are repeated; 1 for an ordinary group.
         note: The words beside the bracket: "own weights" or "the same weights".
+        late: As for a step.
     """
 
     box: str
@@ -140,6 +143,7 @@ class Group:
     fill: str = ""
     times: int = 1
     note: str = ""
+    late: bool = False
 
 
 Node = Step | Group
@@ -153,19 +157,27 @@ class Scene:
         title: The name of the circuit.
         strands: Every strand, by its id.
         inputs: The strands at the left edge, each with the name that is written there (empty for none).
-        outputs: The strands at the right edge.
+        outputs: The strands at the right edge, each with the name that is written there (empty for none).
         nodes: The steps and groups, in the order of the run.
+        error: The words of the error with which the run failed; empty if it did not.
     """
 
     title: str
     strands: tuple[Strand, ...]
     inputs: tuple[tuple[int, str], ...]
-    outputs: tuple[int, ...]
+    outputs: tuple[tuple[int, str], ...]
     nodes: tuple[Node, ...]
+    error: str = ""
 
     def steps(self) -> Iterator[Step]:
         """Yield every step, in the order of the run."""
         return _steps(self.nodes)
+
+
+def without_fence(scene: Scene) -> Scene:
+    """Return a scene whose outermost group has neither background nor title."""
+    nodes = [replace(node, title="", fill="") if isinstance(node, Group) else node for node in scene.nodes]
+    return replace(scene, nodes=tuple(nodes))
 
 
 def _steps(nodes: tuple[Node, ...]) -> Iterator[Step]:
@@ -176,4 +188,4 @@ def _steps(nodes: tuple[Node, ...]) -> Iterator[Step]:
             yield from _steps(node.nodes)
 
 
-__all__ = ["Group", "Link", "Node", "Port", "Scene", "Step", "Strand", "Wire"]
+__all__ = ["Group", "Link", "Node", "Port", "Scene", "Step", "Strand", "Wire", "without_fence"]

@@ -11,7 +11,9 @@ from circuits.drawing.layout.sweep import Column
 _CUT, _WIRE, _SHORT = 0.6, 0.01, 0.5
 
 
-def row_starts(columns: Sequence[Column], widths: Sequence[float], limit: float, edge: float) -> list[int]:
+def row_starts(
+    columns: Sequence[Column], widths: Sequence[float], limit: float, edge: float, longer: float
+) -> list[int]:
     """Return the first column of each row.
 
     Args:
@@ -19,6 +21,7 @@ def row_starts(columns: Sequence[Column], widths: Sequence[float], limit: float,
         widths: The width of each.
         limit: The largest width of a row.
         edge: The width of the labels and arrows at the two edges of a row.
+        longer: How many times the limit a row may be wide, at a cost.
     """
     count = len(columns)
     breaks = [_break_cost(column) for column in columns]
@@ -28,7 +31,7 @@ def row_starts(columns: Sequence[Column], widths: Sequence[float], limit: float,
         total = edge
         for start in range(stop - 1, -1, -1):
             total += widths[start]
-            if total > limit and start < stop - 1:
+            if total > limit * longer and start < stop - 1:
                 break
             cost = (
                 best[start] + _row_cost(total, limit, stop == count and start > 0) + (breaks[start] if start else 0.0)
@@ -44,7 +47,9 @@ def row_starts(columns: Sequence[Column], widths: Sequence[float], limit: float,
 
 def _row_cost(width: float, limit: float, last: bool) -> float:
     """Return the cost of a row of this width: the more room it leaves, the more it costs; the last may be shorter."""
-    room = max(limit - width, 0.0) / limit
+    if width > limit:
+        return 0.3 + (width - limit) / limit
+    room = (limit - width) / limit
     if last:
         return _SHORT * max(room - 0.6, 0.0) * 2
     return room * room + 0.05

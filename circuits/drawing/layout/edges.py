@@ -1,6 +1,7 @@
 """The edges of a row: names of inputs, labels, arrows to and from other rows, and tensors that are saved and loaded."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from circuits.drawing.layout.pens import axes_text
 from circuits.drawing.layout.sweep import Key
@@ -67,24 +68,29 @@ def arriving_arrow(key: Key, strand: Strand, at: Point) -> list[Mark]:
     return [curve, head]
 
 
-def input_names(
-    rows: Mapping[int, list[float]], names: Mapping[int, str], strands: Mapping[int, Strand], x: float
+def end_names(
+    rows: Mapping[int, list[float]],
+    names: Mapping[int, str],
+    strands: Mapping[int, Strand],
+    x: float,
+    anchor: Literal["start", "end"],
 ) -> list[Mark]:
-    """Return the names of the inputs, each at the middle of its wires.
+    """Return the names of inputs or results, each at the middle of its wires.
 
     Args:
         rows: The heights of the wires of each strand.
         names: The name of each strand that has one.
         strands: All strands.
-        x: Where the wires begin.
+        x: Where the names end or start.
+        anchor: Which of the two.
     """
     found: list[Mark] = []
     for strand, heights in rows.items():
         if names.get(strand):
             data = (("kind", "source"), ("value", f"{strands[strand].value}"))
             middle = (min(heights) + max(heights)) / 2 + 5
-            found.append(Text(x - 5, middle, (Span(names[strand], "sans"),), 15.0, "end", "title", data))
+            found.append(Text(x, middle, (Span(names[strand], "sans"),), 15.0, anchor, "title", data))
     return found
 
 
-__all__ = ["ARROW", "arriving_arrow", "input_names", "leaving_arrow", "memory_marks", "memory_width"]
+__all__ = ["ARROW", "arriving_arrow", "end_names", "leaving_arrow", "memory_marks", "memory_width"]

@@ -8,11 +8,14 @@ from circuits.drawing.layout.row import Edges, Row
 from circuits.drawing.layout.slots import set_labels, set_places
 from circuits.drawing.layout.stations import Stations
 from circuits.drawing.layout.sweep import Column, Sweep
-from circuits.drawing.marks import Circle, Mark, P, Path, Picture, Text
+from circuits.drawing.marks import Circle, Mark, P, Path, Picture, Span, Text
 from circuits.drawing.options import Options
 from circuits.drawing.scene import Scene
+from circuits.drawing.widths import width as text_width
 
 _MARGIN, _BETWEEN, _EDGE = 14.0, 1.4 * P, 110.0
+_LONGER = 1.15  # by how much a row may be wider than the usual width, where a break would cost more
+_SMALL, _LINE = 12.0, 16.0  # the size of the words of an error, and the distance of their lines
 
 
 def picture_of(scene: Scene, options: Options) -> Picture:
@@ -32,13 +35,44 @@ def picture_of(scene: Scene, options: Options) -> Picture:
         marks += [moved(mark, _MARGIN, top - upper) for mark in row.marks]
         top += lower - upper + _BETWEEN
         width = max(width, row.width)
+    for number, line in enumerate(_wrapped(scene.error, max(width, 400.0))):
+        top += _LINE if number else 0.0
+        spans = (Span(line, "sans"),)
+        marks.append(Text(_MARGIN, top, spans, _SMALL, role="error", data=(("kind", "error"),)))
+        width = max(width, text_width(spans, _SMALL))
+    top += _BETWEEN if scene.error else 0.0
     return Picture(width + 2 * _MARGIN, top - _BETWEEN + _MARGIN, tuple(marks), scene.title)
+
+
+def equation(closed: Picture, inside: Picture) -> Picture:
+    """Return the picture of a closed box, `=`, and below it what is inside (Figures 26 and 27)."""
+    sign = Text(closed.width + 10, closed.height / 2 + 8, (Span("=", "upright"),), 28.0, data=(("kind", "equals"),))
+    below = [moved(mark, 0.0, closed.height) for mark in inside.marks]
+    width = max(closed.width + 40, inside.width)
+    return Picture(width, closed.height + inside.height, (*closed.marks, sign, *below), inside.title)
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Return the words of an error in lines of at most this width, where words allow it."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        found = ""
+        for word in line.split():
+            longer = f"{found} {word}".strip()
+            if found and text_width((Span(longer, "sans"),), _SMALL) > width:
+                lines.append(found)
+                longer = word
+            found = longer
+        lines += [found] if found else []
+    return lines
 
 
 def _rows(sweep: Sweep, options: Options) -> list[Row]:
     """Return the rows of a picture."""
     columns = sweep.columns
-    starts = row_starts(columns, _widths(sweep, options), options.row_width, _EDGE)
+    starts = row_starts(
+        columns, _widths(sweep, options), options.row_width, _EDGE, _LONGER if options.width is None else 1.0
+    )
     parts = [columns[start:stop] for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True)]
     skipped = [untouched(part) if 0 < number < len(parts) - 1 else frozenset() for number, part in enumerate(parts)]
     names = _memory_names(skipped)
@@ -53,6 +87,7 @@ def _rows(sweep: Sweep, options: Options) -> list[Row]:
             {strand: names[strand] for strand in sorted(before - skipped[number])},
             {strand: names[strand] for strand in sorted(after - skipped[number])},
             skipped[number],
+            {strand: name for strand, name in sweep.scene.outputs if name} if number == len(parts) - 1 else {},
         )
         rows.append(Row(part, sweep.groups, sweep.strands, edges, options.show_sizes))
     return rows
@@ -98,4 +133,4 @@ def _bottom(mark: Mark) -> float:
     return mark.y + (mark.radius if isinstance(mark, Circle) else 0.25 * mark.size)
 
 
-__all__ = ["moved", "picture_of"]
+__all__ = ["equation", "moved", "picture_of"]

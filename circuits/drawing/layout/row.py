@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circuits.drawing.layout.commas import Piece, comma_marks, event_pieces, pieces_of
-from circuits.drawing.layout.edges import ARROW, arriving_arrow, input_names, leaving_arrow, memory_marks, memory_width
+from circuits.drawing.layout.edges import ARROW, arriving_arrow, end_names, leaving_arrow, memory_marks, memory_width
 from circuits.drawing.layout.fences import fence_marks, heights_of
 from circuits.drawing.layout.lanes import lanes
 from circuits.drawing.layout.pens import Pens, axes_text
@@ -27,6 +27,7 @@ class Edges:
         loaded: The names of tensors that are loaded at the left edge, by strand.
         saved: The names of tensors that are saved at the right edge, by strand.
         skipped: The strands that are saved before the row and loaded after it.
+        results: The names of results at the right edge, by strand.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Edges:
     loaded: Mapping[int, str] = field(default_factory=dict)
     saved: Mapping[int, str] = field(default_factory=dict)
     skipped: frozenset[int] = frozenset()
+    results: Mapping[int, str] = field(default_factory=dict)
 
 
 class Row:
@@ -81,7 +83,9 @@ class Row:
 
     def _right_edge(self) -> float:
         """Return the room for arrows and saved tensors."""
-        return max([0.0 if self._edges.last else ARROW, *[memory_width(name) for name in self._edges.saved.values()]])
+        saved = [memory_width(name) for name in self._edges.saved.values()]
+        names = [width((Span(name, "sans"),), FONT) + 8 for name in self._edges.results.values()]
+        return max([0.0 if self._edges.last else ARROW, *saved, *names])
 
     def _ends(self) -> list[Key]:
         return [key for key in self._stations.end if key[0] == "wire"]
@@ -119,7 +123,7 @@ class Row:
         for strand, name in self._edges.loaded.items():
             left = self._start - memory_width(name)
             found += memory_marks(name, True, left, rows.get(strand, [0.0]), self._strands[strand])
-        return [*found, *input_names(rows, self._edges.names, self._strands, self._start)]
+        return [*found, *end_names(rows, self._edges.names, self._strands, self._start - 5, "end")]
 
     def _labels(self, placed: Placed) -> list[Mark]:
         """Return the names in a column."""
@@ -167,7 +171,7 @@ class Row:
                 found += leaving_arrow(key, self._strands[key[1]], (self._stop, y))
         for strand, name in self._edges.saved.items():
             found += memory_marks(name, False, self._stop, rows.get(strand, [0.0]), self._strands[strand])
-        return found
+        return [*found, *end_names(rows, self._edges.results, self._strands, self._stop + 5, "start")]
 
     def _commas(self) -> list[Mark]:
         """Return the dashed lines between tensors."""

@@ -78,9 +78,11 @@ def _length(node: Node) -> int:
 def _starts(nodes: Sequence[Node], ready: dict[int, int], first: int, lengths: dict[int, int]) -> dict[int, int]:
     """Return the first column of each node: the earliest, then later for those that are aligned or read no data."""
     starts: dict[int, int] = {}
-    ready = dict(ready)
+    ready, early = dict(ready), first
     for node in nodes:
-        starts[id(node)] = max([first, *[ready[strand] for strand in reads(node)]])
+        earliest = early if node.late and not all(each.late for each in nodes) else first
+        starts[id(node)] = max([earliest, *[ready[strand] for strand in reads(node)]])
+        early = early if node.late else max(early, starts[id(node)] + lengths[id(node)])
         for strand in makes(node):
             ready[strand] = starts[id(node)] + lengths[id(node)]
     readers = {strand: node for node in nodes for strand in reads(node)}

@@ -137,6 +137,7 @@ def _link_width(link: Link) -> float:
             "circle": P + 2 * _GAP,
             "bar": (3.4 * P if len({port[0] for port in link.ins + link.outs}) > 1 else 2 * _GAP + 4),
             "star": text + 12 + 2 * _GAP,
+            "memory": text + 12,
             "pentagon": max(text + 14, 1.2 * P) + _GAP,
             "window": _window_width(link),
             "transposed": _window_width(link) + 14,
@@ -180,8 +181,35 @@ def _source(frame: Frame, strand: int, name: str) -> list[Mark]:
         frame.pens.begin(key, frame.strands[strand], wire, (min(start, frame.left), row))
         frame.pens.bend(key, frame.left, frame.left, row)
     middle = (min(rows) + max(rows)) / 2 + 4
-    data = (("kind", "source"), ("value", f"{frame.strands[strand].value}"), ("box", frame.step.box))
-    return [Text(min(start, frame.left) - 3, middle, text, SMALL, "end", "title", data)]
+    left = min(start, frame.left)
+    data: Data = (("kind", "source"), ("value", f"{frame.strands[strand].value}"), ("box", frame.step.box))
+    if not name.endswith("→"):
+        return [Text(left - 3, middle, text, SMALL, "end", "title", data)]
+    data = (("kind", "memory"), *data[1:])
+    return [
+        _ground(left - width(text, SMALL) - 4, left, rows, data),
+        Text(left - 2, middle, text, SMALL, "end", "title", data),
+    ]
+
+
+def _ground(left: float, right: float, rows: Sequence[float], data: Data) -> Path:
+    """Return the pale box behind a tensor that is saved or loaded by name."""
+    top, bottom = min(rows) - 0.4 * P, max(rows) + 0.4 * P
+    return Path((left, top), ((right, top), (right, bottom), (left, bottom)), "", "memory", closed=True, data=data)
+
+
+def _memory(frame: Frame, link: Link) -> list[Mark]:
+    """The end of a tensor that is saved by name (Figure 27)."""
+    rows = [frame.enter(port) for port in link.ins]
+    left = frame.left + 2
+    for port, row in zip(link.ins, rows, strict=True):
+        frame.finish(port, (left, row))
+    value = frame.strands[frame.step.ins[0]].value
+    data: Data = (("kind", "memory"), ("value", f"{value}"), ("box", frame.step.box))
+    right = left + width(link.text, TEXT) + 8
+    ground = _ground(left, right, rows, data)
+    middle = (min(rows) + max(rows)) / 2 + 0.34 * TEXT
+    return [ground, Text((left + right) / 2, middle, link.text, TEXT, "middle", data=data)]
 
 
 def _pass(frame: Frame, link: Link) -> list[Mark]:
@@ -335,8 +363,8 @@ def _box(frame: Frame, link: Link) -> list[Mark]:
     middle = _middle(frame)
     pad = 0.33 * P if bottom > top else 0.4 * P
     _connect(frame, link, middle - half, middle + half)
-    fill = frame.step.fill or "inside"
-    outline = _outline(frame, link, (middle - half, top - pad, middle + half, bottom + pad), "glyph", fill)
+    fill, stroke = frame.step.fill or "inside", "error" if frame.step.error else "glyph"
+    outline = _outline(frame, link, (middle - half, top - pad, middle + half, bottom + pad), stroke, fill)
     return [outline, _text(frame, middle, (top + bottom) / 2, link.text, TEXT)]
 
 
@@ -492,6 +520,7 @@ _GLYPHS = {
     "bar": _bar,
     "star": _star,
     "pentagon": _pentagon,
+    "memory": _memory,
     "window": _window,
     "transposed": _window,
 }

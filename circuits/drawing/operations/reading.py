@@ -19,8 +19,11 @@ from circuits.naming import Operation
 SCALAR = -1
 """The place of the axis in the port of a tensor without axes."""
 
-LEARNED = ("parameter", "buffer", "constant")
-"""The roles of tensors that are no data of the run: they are part of a learned map, or begin at the step itself."""
+LEARNED = ("parameter", "buffer", "constant", "saved")
+"""The roles of tensors that are no data of the run: they are part of a learned map, or begin at the step itself.
+
+In a backward diagram "saved" is the role of a tensor of the forward pass that the reverse pass loads by name.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,156 @@
+"""The colours of wires: cotangents in a backward diagram, and the axes that clash where a run failed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from circuits.diagram import Box, Diagram, Value, size_text
+from circuits.drawing.scene import Group, Node, Scene, Step, Strand, Wire
+
+
+def cotangents(box: Box) -> set[int]:
+    """Return the numbers of the tensors that depend on a cotangent: the gradients of a backward diagram."""
+    found = {value.number for value in box.inputs if value.name.startswith("cotangent")}
+    if found:
+        _spread(box, found)
+    return found
+
+
+def _spread(box: Box, found: set[int]) -> None:
+    if not box.boxes and any(value.number in found for value in box.inputs):
+        found |= {value.number for value in box.outputs}
+    for inner in box.boxes:
+        _spread(inner, found)
+
+
+def is_reverse(box: Box) -> bool:
+    """Return whether a box is the reverse of another: it belongs to the reverse pass."""
+    return box.label.startswith("∂") or box.name.startswith("∂")
+
+
+def saved_names(root: Box) -> dict[int, str]:
+    """Return a name for each tensor of the forward pass that the reverse pass of a backward diagram reads.
+
+    Inputs keep their names; the others are C1, C2, ... in the order in which they are made.
+    """
+    gradients = cotangents(root)
+    if not gradients:
+        return {}
+    read: dict[int, Value] = {}
+    made: list[int] = []
+    for box in root.boxes:
+        if is_reverse(box):
+            _collect(box, read)
+        else:
+            made += [value.number for leaf in box.walk() if not leaf.boxes for value in leaf.outputs]
+    given = {value.number: value.name for value in root.inputs if value.number in read}
+    kept = [number for number in dict.fromkeys(made) if number in read and number not in given]
+    names = {**given, **{number: f"C{place}" for place, number in enumerate(kept, start=1)}}
+    return {number: name for number, name in names.items() if number not in gradients}
+
+
+def _collect(box: Box, read: dict[int, Value]) -> None:
+    """Add the tensors that the operations in a box read."""
+    for value in box.inputs if not box.boxes else ():
+        if value.role in ("input", "made"):
+            read.setdefault(value.number, value)
+    for inner in box.boxes:
+        _collect(inner, read)
+
+
+def result_names(diagram: Diagram) -> dict[int, str]:
+    """Return the names of the results of a backward diagram: `∂x` for the gradient of x; nothing for other diagrams."""
+    result = diagram.result
+    if not diagram.name.startswith("∂") or getattr(result, "kind", None) is not dict:
+        return {}
+    pairs = zip(result.keys, result.parts, strict=True)
+    return {part.number: f"∂{key}" for key, part in pairs if hasattr(part, "number")}
+
+
+def clashes(box: Box) -> dict[tuple[int, int], str]:
+    """Return the axes that clash in the box in which a run failed, each with its size.
+
+    Each is the place of a tensor among the inputs of the box and the place of an axis in it. An empty result says that
+    the error is of another kind, or its axes are not known.
+    """
+    if box.signature is not None:
+        sides = [[f"{term}" for term in terms] for terms in box.signature.inputs]
+        pairs = zip(sides, box.inputs, strict=False)
+        return _unequal(box, [terms if "..." not in terms else _right(terms, value) for terms, value in pairs])
+    name = box.label.partition(" ")[0]
+    if name == "einsum":
+        left = box.label.partition("'")[2].partition("->")[0]
+        terms = [text.split() for text in left.split(",")]
+        pairs = zip(terms, box.inputs, strict=False)
+        return _unequal(box, [_right(each, value) if "..." in each else each for each, value in pairs])
+    if name in ("matmul", "mm", "bmm", "linear") and len(box.inputs) > 1:
+        first, second = box.inputs[:2]
+        place = len(second.sizes) - 1 if name == "linear" else max(len(second.sizes) - 2, 0)
+        ports = [(0, len(first.sizes) - 1, "k"), (1, place, "k")]
+        return _found(box, ports)
+    ranks = [len(value.sizes) for value in box.inputs]
+    aligned = [
+        (place, axis, f"{rank - axis}")
+        for place, rank in enumerate(ranks)
+        for axis in range(rank)
+        if box.inputs[place].sizes[axis] != 1
+    ]
+    return _found(box, aligned)
+
+
+def _right(terms: list[str], value: Value) -> list[str]:
+    """Return one term for each axis: those of `...` have none."""
+    rest = terms.index("...")
+    more = len(value.sizes) - len(terms) + 1
+    return [*terms[:rest], *["" for _ in range(max(more, 0))], *terms[rest + 1 :]]
+
+
+def _unequal(box: Box, terms: Iterable[list[str]]) -> dict[tuple[int, int], str]:
+    return _found(
+        box, [(place, axis, name) for place, names in enumerate(terms) for axis, name in enumerate(names) if name]
+    )
+
+
+def _found(box: Box, ports: Iterable[tuple[int, int, str]]) -> dict[tuple[int, int], str]:
+    """Return the ports whose name occurs with two sizes."""
+    sizes: dict[str, dict[tuple[int, int], Any]] = {}
+    for place, axis, name in ports:
+        if place < len(box.inputs) and axis < len(box.inputs[place].sizes):
+            sizes.setdefault(name, {})[place, axis] = box.inputs[place].sizes[axis]
+    return {
+        port: size_text(size)
+        for found in sizes.values()
+        if len({f"{size}" for size in found.values()}) > 1
+        for port, size in found.items()
+    }
+
+
+def recoloured(scene: Scene, wires: Mapping[tuple[int, int], str]) -> Scene:
+    """Return a scene in which some wires, by strand and place, have the colour of an error and show their size."""
+    if not wires:
+        return scene
+
+    def strand(old: Strand) -> Strand:
+        marked = [_marked(wire, wires.get((old.id, place))) for place, wire in enumerate(old.wires)]
+        return replace(old, wires=tuple(marked))
+
+    def node(old: Node) -> Node:
+        if isinstance(old, Step):
+            return old
+        return _with(old, tuple(map(strand, old.ins)), tuple(map(strand, old.outs)), tuple(map(node, old.nodes)))
+
+    return replace(scene, strands=tuple(map(strand, scene.strands)), nodes=tuple(map(node, scene.nodes)))
+
+
+def _with(group: Group, ins: tuple[Strand, ...], outs: tuple[Strand, ...], nodes: tuple[Node, ...]) -> Group:
+    return replace(group, ins=ins, outs=outs, nodes=nodes)
+
+
+def _marked(wire: Wire, size: str | None) -> Wire:
+    if size is None:
+        return wire
+    name = wire.name if wire.name == size else f"{wire.name} = {size}"
+    return replace(wire, name=name, size="", role="error")
+
+
+__all__ = ["clashes", "cotangents", "recoloured", "result_names"]
