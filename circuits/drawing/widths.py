@@ -18,7 +18,7 @@ from circuits.drawing.marks import Span
 SMALL = 0.7
 """The size of sub- and superscripts as a part of the size of the line."""
 
-_RISES = {"": 0.0, "sub": -0.2, "sup": 0.38}
+_RISES = {"": 0.0, "sub": -0.15, "sup": 0.38}
 """How far the baseline of a shifted span is above that of the line, in sizes of the line."""
 
 CHARACTERS = (

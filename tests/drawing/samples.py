@@ -31,9 +31,15 @@ def box(x: float, y: float, wide: float, high: float, stroke: str = "glyph", fil
     return Path((x, y), corners, stroke, fill, closed=True, data=data(**values))
 
 
-def words(x: float, y: float, *spans: Span, role: str = "label", size: float = 15, middle: bool = False) -> Text:
-    kind = data(kind="label" if role == "label" else "title")
+def words(
+    x: float, y: float, *spans: Span, role: str = "label", size: float = 15, middle: bool = False, box: str = ""
+) -> Text:
+    """A label; the title of a box if it says which."""
+    kind = data(kind="title", box=box) if box else data(kind="label")
     return Text(x, y, spans, size, "middle" if middle else "start", role, kind)
+
+
+TRIANGLE = data(kind="glyph", box="s", shape="triangle")
 
 
 def sample() -> Picture:
@@ -41,8 +47,8 @@ def sample() -> Picture:
     marks: list[Mark] = [
         box(60, 10, 430, 250, "", "fence4", kind="fence", box="a", title="Attention"),
         box(200, 34, 130, 150, "", "fence7", kind="fence", box="a.b", title="Softmax"),
-        words(265, 26, Span("Attention", "sans"), role="title", size=14, middle=True),
-        words(265, 50, Span("Softmax", "sans"), role="title", size=14, middle=True),
+        words(265, 26, Span("Attention", "sans"), role="title", size=14, middle=True, box="a"),
+        words(265, 50, Span("Softmax", "sans"), role="title", size=14, middle=True, box="a.b"),
         wire((20, 70), (240, 70)),
         curve(240, 70, 330, 142),
         wire((330, 142), (520, 142)),
@@ -51,7 +57,7 @@ def sample() -> Picture:
         wire((20, 142), (200, 142)),
         cup(200, 94, 142),
         wire((20, 166), (300, 166)),
-        Path((300, 166), ((324, 149), (324, 183)), "glyph", "inside", closed=True, data=data(kind="glyph", box="s")),
+        Path((300, 166), ((324, 149), (324, 183)), "glyph", "inside", closed=True, data=TRIANGLE),
         wire((324, 166), (490, 166)),
         words(30, 67, Span("y", over=True)),
         words(30, 91, Span("k")),

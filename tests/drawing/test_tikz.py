@@ -40,7 +40,7 @@ def test_a_small_picture_whole() -> None:
 \usepackage{graphicx,amssymb,tikz}
 \renewcommand\rmdefault{cmr} \renewcommand\sfdefault{cmss}
 \pagestyle{empty}
-\parindent=0pt \topskip=0pt \maxdepth=0pt \lineskip=0pt \vfuzz=1bp \hfuzz=1bp
+\parindent=0pt \topskip=0pt \maxdepth=0pt \lineskip=0pt
 \definecolor{ncdpaper}{HTML}{FFFFFF}
 \definecolor{ncdwire}{HTML}{1A1A1A}
 \definecolor{ncdfaint}{HTML}{4D4D4D}
@@ -54,6 +54,7 @@ def test_a_small_picture_whole() -> None:
   \ifdim\wd\wordsbox>0pt \pgfmathsetmacro\wordsfactor{#1/\wd\wordsbox}%
   \scalebox{\wordsfactor}[1]{\usebox\wordsbox}\fi}
 \begin{document}
+\vbox to 0pt{\hbox to 0pt{%
 \begin{tikzpicture}[x=0.75bp,y=-0.75bp,every node/.style={anchor=base west,inner sep=0pt,outer sep=0pt}]
 \path[use as bounding box,fill=ncdpaper] (0,0) rectangle (72,36);
 \path[fill=ncdbox1,draw=ncdglyph,line width=0.9bp] (30,6) -- (54,6) -- (54,30) -- (30,30) -- cycle;
@@ -65,6 +66,7 @@ def test_a_small_picture_whole() -> None:
 \path[fill=ncdink] (60,18.12) circle[radius=3];
 \path[draw=ncdfaint,line width=0.9bp,dash pattern=on 4.5bp off 3bp] (0,30) .. controls (5,30) and (10,35) .. (10,36);
 \end{tikzpicture}%
+\hss}\vss}
 \end{document}
 """
     assert tikz(Picture(72, 36, marks, "A #1 % \\end{document}")) == expected.lstrip()
@@ -95,7 +97,7 @@ def test_characters_of_the_tables_have_commands() -> None:
 @given(st.text())
 def test_a_name_ends_no_line_of_the_document(name: str) -> None:
     head, body = tikz(named(name)).split("inner sep=0pt,outer sep=0pt}]\n")
-    *marks, end, last, empty = body.split("\n")
+    *marks, end, _, last, empty = body.split("\n")
     assert (end, last, empty) == (r"\end{tikzpicture}%", r"\end{document}", "")
     assert all(line.startswith(r"\path") and line.endswith(";") for line in marks)
     assert all(line[:1] in set("\\% ") for line in head.split("\n"))

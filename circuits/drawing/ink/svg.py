@@ -28,7 +28,7 @@ _STYLES = {
 }
 
 
-def svg(picture: Picture, theme: str = "light") -> str:
+def svg(picture: Picture, theme: str = "light", scale: float = 1.0) -> str:
     """Return a picture as the text of an SVG file.
 
     >>> mark = Path((0, 12), ((48, 12),), data=(("kind", "wire"),))
@@ -38,11 +38,13 @@ def svg(picture: Picture, theme: str = "light") -> str:
     Args:
         picture: What is drawn, and where.
         theme: "light", "dark" or "print".
+        scale: How many pixels wide a unit is shown.
     """
     colour = colours(theme)
     wide, high = number(picture.width), number(picture.height)
+    shown = f'width="{number(picture.width * scale)}" height="{number(picture.height * scale)}"'
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" {shown} '
         f'style="max-width: 100%; height: auto" role="img" fill="none" font-family="{SERIF}" xml:space="preserve">'
     )
     ground = f'<rect width="{wide}" height="{high}" fill="{colour["paper"]}"/>'

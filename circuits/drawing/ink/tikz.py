@@ -23,7 +23,7 @@ _HEAD = r"""\RequirePackage{{fix-cm}}
 \usepackage{{graphicx,amssymb,tikz}}
 \renewcommand\rmdefault{{cmr}} \renewcommand\sfdefault{{cmss}}
 \pagestyle{{empty}}
-\parindent=0pt \topskip=0pt \maxdepth=0pt \lineskip=0pt \vfuzz=1bp \hfuzz=1bp
+\parindent=0pt \topskip=0pt \maxdepth=0pt \lineskip=0pt
 {colours}
 % \words{{width}}{{size}}{{text}} draws a text with the width that it has in the picture, whatever the font
 \newsavebox\wordsbox
@@ -31,24 +31,26 @@ _HEAD = r"""\RequirePackage{{fix-cm}}
   \ifdim\wd\wordsbox>0pt \pgfmathsetmacro\wordsfactor{{#1/\wd\wordsbox}}%
   \scalebox{{\wordsfactor}}[1]{{\usebox\wordsbox}}\fi}}
 \begin{{document}}
+\vbox to 0pt{{\hbox to 0pt{{%
 \begin{{tikzpicture}}[x={unit}bp,y=-{unit}bp,every node/.style={{anchor=base west,inner sep=0pt,outer sep=0pt}}]
 \path[use as bounding box,fill=ncdpaper] (0,0) rectangle ({units});
 """
 
 
-def tikz(picture: Picture, theme: str = "light") -> str:
+def tikz(picture: Picture, theme: str = "light", scale: float = 1.0) -> str:
     r"""Return a picture as a LaTeX document, for `pdflatex` or `lualatex`.
 
     >>> from circuits.drawing.marks import Path
     >>> mark = Path((0, 12), ((48, 12),))
-    >>> print(tikz(Picture(48, 24, (mark,))).splitlines()[-3])
+    >>> print(tikz(Picture(48, 24, (mark,))).splitlines()[-4])
     \path[draw=ncdwire,line width=0.9bp] (0,12) -- (48,12);
 
     Args:
         picture: What is drawn, and where.
         theme: "light", "dark" or "print".
+        scale: How many times 3/4 of a big point a unit is, less if the page would be too large for TeX.
     """
-    unit = min(_UNIT, _LARGEST / max(picture.width, picture.height, 1))
+    unit = min(_UNIT * scale, _LARGEST / max(picture.width, picture.height, 1))
     table = colours(theme)
     body = "\n".join(text for text in (_mark(mark, unit) for mark in picture.marks) if text)
     used = [role for role in table if f"=ncd{role}" in body or role == "paper"]
@@ -60,7 +62,7 @@ def tikz(picture: Picture, theme: str = "light") -> str:
         colours="\n".join(rf"\definecolor{{ncd{role}}}{{HTML}}{{{table[role][1:].upper()}}}" for role in used),
     )
     title = f"% {visible(picture.title)}\n" if picture.title else ""
-    return f"{title}{head}{body}\n\\end{{tikzpicture}}%\n\\end{{document}}\n"
+    return f"{title}{head}{body}\n\\end{{tikzpicture}}%\n\\hss}}\\vss}}\n\\end{{document}}\n"
 
 
 def _mark(mark: Mark, unit: float) -> str:
