@@ -2,20 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from circuits.diagram import Box, Diagram, Value
+from circuits.diagram import Diagram, Value
 from circuits.drawing.contents import Item, Reader
 from circuits.drawing.joining import merged
 from circuits.drawing.labels import box_title, colour
 from circuits.drawing.lifting import inside_axes, outside_axes
-from circuits.drawing.marks import Span
+from circuits.drawing.linking import links_of
 from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
 from circuits.drawing.repeating import folded
 from circuits.drawing.roles import clashes, cotangents, is_reverse, recoloured, result_names
-from circuits.drawing.scene import Group, Link, Node, Port, Scene, Step, Strand, Wire
+from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
 from circuits.drawing.wires import order_of, place_of, renamed, wires_of
 from circuits.errors import CircuitError
 
@@ -222,7 +222,8 @@ class _Builder:
             name = f"{value.name} →" if value.role == "saved" else value.name or "constant"
             sources += [(ins[-1], name)] if strand is None else []
         outs = [self.strand(value) for value in drawn.outs]
-        links = self._links(drawn, ins, outs, item)
+        sides = ([self.now[each].wires for each in ins], [self.now[each].wires for each in outs])
+        links = links_of(item, drawn, sides, self.options)
         fill = f"box{colour(item.box.label)}" if item.closed else ""
         error = next((box.error for box in item.box.walk() if box.error), "")
         if error:
@@ -252,40 +253,6 @@ class _Builder:
             if strand is not None and wire is not None:
                 self.clashing[strand, wire] = size
 
-    def _links(self, drawn: Drawn, ins: Sequence[int], outs: Sequence[int], item: Item) -> tuple[Link, ...]:
-        """Return the links of a drawing between wires, from those between axes."""
-        if self.options.wires == "tensors":
-            return self._tensor_links(drawn, item)
-        found: dict[Link, None] = {}
-        for link in drawn.links:
-            before, after = self._ports(link.ins, ins), self._ports(link.outs, outs)
-            if link.kind != "glyph" and bool(link.ins and not before) != bool(link.outs and not after):
-                raise CircuitError(f"draw: hide= names an axis that {item.title} reads: it cannot be left out")
-            if before or after or not (link.ins or link.outs):
-                channels = (self._ports(link.channels[0], ins), self._ports(link.channels[1], outs))
-                beside = self._ports(link.beside, ins)
-                found[replace(link, ins=before, outs=after, beside=beside, channels=channels)] = None
-        counts = [[len(self.now[strand].wires) for strand in side] for side in (ins, outs)]
-        return _whole(tuple(found), *counts) or _one_box(*counts, (Span(item.title, "sans"),))
-
-    def _ports(self, side: Iterable[Port], strands: Sequence[int]) -> tuple[Port, ...]:
-        """Return the wires of some axes, each once, without those of hidden axes."""
-        found = [(place, place_of(self.now[strands[place]].wires, axis)) for place, axis in side]
-        return tuple(dict.fromkeys([(place, wire) for place, wire in found if wire is not None]))
-
-    def _tensor_links(self, drawn: Drawn, item: Item) -> tuple[Link, ...]:
-        """Return the links of whole tensors: dots where they are added or copied, else a box with a name."""
-        ins = tuple([(place, 0) for place in range(len(drawn.ins))])
-        outs = tuple([(place, 0) for place in range(len(drawn.outs))])
-        if drawn.above and len(ins) == len(outs) == 1:
-            return (Link("pass", ins, outs),)
-        if drawn.sign and len(outs) == 1:
-            return (Link("join", ins, outs),)
-        shapes = ("box", "letter", "star")
-        named = [link.text for link in drawn.links if link.kind == "glyph" and link.shape in shapes and link.text]
-        title = item.title.partition(" '")[0]
-        return _one_box([1] * len(ins), [1] * len(outs), named[0] if named else (Span(title, "sans"),))
-
 
 def _own_numbers(item: Item, results: Sequence[int]) -> list[int]:
     """Return the numbers that results have inside a box: others inside a transform, and inside repeated boxes."""
@@ -305,28 +272,4 @@ def _inputs(item: Item) -> list[Value]:
     return list(item.drawn.ins) if item.drawn is not None else list(item.box.inputs)
 
 
-def _whole(links: tuple[Link, ...], ins: list[int], outs: list[int]) -> tuple[Link, ...]:
-    """Return links if they take and make each wire once; nothing if a pair of axes is not treated as one."""
-    links = tuple([_simple(link) for link in links])
-    for counts, side in ((ins, "ins"), (outs, "outs")):
-        wanted = [(place, wire) for place, count in enumerate(counts) for wire in range(count)]
-        if sorted([port for link in links for port in getattr(link, side)]) != wanted:
-            return ()
-    return links
-
-
-def _simple(link: Link) -> Link:
-    """Return a bar from one wire to one wire (a pair of axes that is grouped) as a wire that passes."""
-    single = link.kind == "glyph" and link.shape == "bar" and len(link.ins) == len(link.outs) == 1
-    return replace(link, kind="pass", shape="") if single else link
-
-
-def _one_box(ins: Sequence[int], outs: Sequence[int], text: tuple[Span, ...]) -> tuple[Link, ...]:
-    """Return a box to which every wire is attached, from the number of wires of each strand."""
-    before, after = (
-        tuple([(place, wire) for place, count in enumerate(side) for wire in range(count)]) for side in (ins, outs)
-    )
-    return (Link("glyph", before, after, "box", text),)
-
-
-__all__ = ["Box", "scene_of"]
+__all__ = ["scene_of"]

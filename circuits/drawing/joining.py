@@ -10,7 +10,7 @@ from circuits.drawing.scene import Link, Port
 
 
 def merged(items: Sequence[Item]) -> list[Item]:
-    """Return boxes with regrouping drawn as ports: a learned map and a rearrangement beside it are one 𝐋 (Figure 21)."""
+    """Return boxes with regrouping as ports: a learned map and a rearrangement beside it are one 𝐋 (Figure 21)."""
     found: list[Item] = []
     used = Counter([number for item in items for number in item.needs])
     for item in items:

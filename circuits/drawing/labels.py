@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 
 from circuits.drawing.marks import Span
 
@@ -29,7 +30,7 @@ def axis_label(name: str, pair: bool = False) -> tuple[Span, ...]:
             spans += [Span(index, "upright", "sub")] if index else []
             spans += [Span("′" * len(primes), "upright")] if primes else []
         else:
-            spans.append(Span(number or space or _REPLACED.get(other, other), "upright"))
+            spans.append(Span(f"{number or space or _REPLACED.get(other, other)}", "upright"))
     return _joined(spans)
 
 
@@ -43,7 +44,7 @@ def _joined(spans: list[Span]) -> tuple[Span, ...]:
             and (last.style, last.shift, last.over) == (span.style, span.shift, span.over)
             and not span.over
         ):
-            found[-1] = Span(last.text + span.text, span.style, span.shift)
+            found[-1] = replace(last, text=last.text + span.text)
         else:
             found.append(span)
     return tuple(found)

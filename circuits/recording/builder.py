@@ -149,9 +149,7 @@ class Builder:
         if event.dim is not None:
             self.names.levels[event.level] = axes.pop(event.dim)
         self.names.put(event.number, axes)
-        transforms = [draft for draft in self.open if draft.event.kind == "transform"]
-        if 0 < event.level <= len(transforms):
-            transforms[event.level - 1].lifted.append((event.number, event.source, event.dim))
+        _add_lifted(self.open, event)
         if event.source in self.freezer.argument_names:
             self.freezer.argument_names[event.number] = self.freezer.argument_names[event.source]
 
@@ -219,6 +217,13 @@ class Builder:
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
         """Return the box of a draft; see `Freezer.freeze`."""
         return self.freezer.freeze(draft, scalar)
+
+
+def _add_lifted(drafts: Sequence[Draft], event: Lift) -> None:
+    """Add a tensor inside a transform to the draft of this transform, the open one of the event's level."""
+    transforms = [draft for draft in drafts if draft.event.kind == "transform"]
+    if 0 < event.level <= len(transforms):
+        transforms[event.level - 1].lifted.append((event.number, event.source, event.dim))
 
 
 def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> None:

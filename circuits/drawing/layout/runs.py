@@ -9,6 +9,7 @@ satisfy this (longest paths in a graph without cycles, because runs never cross)
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from circuits.drawing.layout.sweep import Key, Pair
 
@@ -45,7 +46,7 @@ class Runs:
             distance: The smallest distance of two neighbours.
         """
         found = [(key, known[key] if key in known else self.new()) for key in keys]
-        for (key, run), (lower, next_run) in zip(found, found[1:], strict=False):
+        for (key, run), (lower, next_run) in pairwise(found):
             self.below[run][next_run] = max(self.below[run].get(next_run, 0.0), distance(key, lower))
         self.hanging |= {run for key, run in found if key[0] in ("top", "above")}
         return found

@@ -78,9 +78,9 @@ def _length(node: Node) -> int:
 def _starts(nodes: Sequence[Node], ready: dict[int, int], first: int, lengths: dict[int, int]) -> dict[int, int]:
     """Return the first column of each node: the earliest, then later for those that are aligned or read no data."""
     starts: dict[int, int] = {}
-    ready, early = dict(ready), first
+    ready, early, mixed = dict(ready), first, not all(node.late for node in nodes)
     for node in nodes:
-        earliest = early if node.late and not all(each.late for each in nodes) else first
+        earliest = early if node.late and mixed else first
         starts[id(node)] = max([earliest, *[ready[strand] for strand in reads(node)]])
         early = early if node.late else max(early, starts[id(node)] + lengths[id(node)])
         for strand in makes(node):

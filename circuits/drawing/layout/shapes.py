@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from circuits.drawing.layout.crossing import Key, stays
 from circuits.drawing.layout.lanes import lanes, lanes_width
 from circuits.drawing.layout.pens import Pens
-from circuits.drawing.layout.sweep import Key, stays
 from circuits.drawing.marks import Circle, Data, Mark, P, Path, Point, Span, Text
 from circuits.drawing.scene import Link, Port, Step, Strand
 from circuits.drawing.widths import width
@@ -330,7 +330,7 @@ def _above(frame: Frame) -> list[Mark]:
 def _ports(frame: Frame, link: Link) -> tuple[float, float]:
     """Return the height of the first and the last wire of a glyph, on both sides."""
     rows = [frame.enter(port) for port in link.ins] + [frame.leave(port) for port in link.outs]
-    return (min(rows), max(rows)) if rows else (frame.there_first(), frame.there_first())
+    return (min(rows), max(rows)) if rows else (0.0, 0.0)
 
 
 def _connect(frame: Frame, link: Link, left: float, right: float) -> None:

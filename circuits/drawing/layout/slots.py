@@ -125,5 +125,16 @@ def bend_width(before: Mapping[Key, int], after: Mapping[Key, int], heights: Seq
 
 
 __all__ = [
-    "BRACKET", "FONT", "LEAD", "PAD", "SOURCE_FONT", "TITLE_FONT", "bend_width", "edge_width", "label", "label_width", "set_labels", "set_places",
-]  # fmt: skip
+    "BRACKET",
+    "FONT",
+    "LEAD",
+    "PAD",
+    "SOURCE_FONT",
+    "TITLE_FONT",
+    "bend_width",
+    "edge_width",
+    "label",
+    "label_width",
+    "set_labels",
+    "set_places",
+]

@@ -1,0 +1,116 @@
+"""From links between axes, as the rules of operations give them, to links between the wires that are drawn."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from circuits.drawing.contents import Item
+from circuits.drawing.marks import Span
+from circuits.drawing.operations import Drawn
+from circuits.drawing.options import Options
+from circuits.drawing.scene import Link, Port, Wire
+from circuits.drawing.wires import place_of
+from circuits.errors import CircuitError
+
+Sides = tuple[Sequence[tuple[Wire, ...]], Sequence[tuple[Wire, ...]]]
+"""The wires of each tensor that a step reads, and of each that it makes."""
+
+
+def links_of(item: Item, drawn: Drawn, sides: Sides, options: Options) -> tuple[Link, ...]:
+    """Return the links of a step.
+
+    Args:
+        item: The operation or closed box.
+        drawn: How it is drawn.
+        sides: The wires of its tensors.
+        options: Whether wires are axes or tensors.
+
+    Raises:
+        CircuitError: If an axis is hidden that the step does not leave untouched.
+    """
+    ins, outs = sides
+    if options.wires == "tensors":
+        return _tensor_links(drawn, item)
+    found: dict[Link, None] = {}
+    for link in drawn.links:
+        before, after = _ports(link.ins, ins), _ports(link.outs, outs)
+        _refuse_hidden(link, before, after, ins, outs, item)
+        if before or after or not (link.ins or link.outs):
+            channels = (_ports(link.channels[0], ins), _ports(link.channels[1], outs))
+            made = replace(link, ins=before, outs=after, beside=_ports(link.beside, ins), channels=channels)
+            grouped = {len(link.ins), len(link.outs)} == {1, 2} and _is_pair(made, ins, outs)
+            found[replace(made, kind="pass", shape="") if grouped and link.shape == "bar" else made] = None
+    counts = [len(wires) for wires in ins], [len(wires) for wires in outs]
+    return tuple(found) if _is_whole(tuple(found), *counts) else one_box(*counts, (Span(item.title, "sans"),))
+
+
+def _ports(side: Iterable[Port], strands: Sequence[tuple[Wire, ...]]) -> tuple[Port, ...]:
+    """Return the wires of some axes, each once, without those of hidden axes."""
+    found = [(place, place_of(strands[place], axis)) for place, axis in side]
+    return tuple(dict.fromkeys([(place, wire) for place, wire in found if wire is not None]))
+
+
+def _refuse_hidden(
+    link: Link,
+    before: tuple[Port, ...],
+    after: tuple[Port, ...],
+    ins: Sequence[tuple[Wire, ...]],
+    outs: Sequence[tuple[Wire, ...]],
+    item: Item,
+) -> None:
+    """Raise CircuitError if a step changes or reads an axis that is hidden."""
+    hidden = [
+        place_of(strands[place], axis) for side, strands in ((link.ins, ins), (link.outs, outs)) for place, axis in side
+    ]
+    if None in hidden and (link.kind not in ("pass", "join", "fork", "glyph") or bool(before) != bool(after)):
+        raise CircuitError(f"draw: hide= names an axis that {item.title} reads or makes: it cannot be left out")
+    if None in wires and link.kind == "glyph" and link.shape != "box":
+        raise CircuitError(f"draw: hide= names an axis on which {item.title} works: it cannot be left out")
+
+
+def _is_pair(link: Link, ins: Sequence[tuple[Wire, ...]], outs: Sequence[tuple[Wire, ...]]) -> bool:
+    """Return whether a link is between a pair of axes, drawn as one wire, and the same pair grouped."""
+    if len(link.ins) != 1 or len(link.outs) != 1:
+        return False
+    return ins[link.ins[0][0]][link.ins[0][1]].double and outs[link.outs[0][0]][link.outs[0][1]].double
+
+
+def _is_whole(links: tuple[Link, ...], ins: list[int], outs: list[int]) -> bool:
+    """Return whether links take and make each wire once; they do not if the axes of a pair are not treated as one."""
+    for counts, side in ((ins, "ins"), (outs, "outs")):
+        wanted = [(place, wire) for place, count in enumerate(counts) for wire in range(count)]
+        if sorted([port for link in links for port in getattr(link, side)]) != wanted:
+            return False
+    return True
+
+
+def _tensor_links(drawn: Drawn, item: Item) -> tuple[Link, ...]:
+    """Return the links of whole tensors: dots where they are added or copied, else a box with a name."""
+    ins = tuple([(place, 0) for place in range(len(drawn.ins))])
+    outs = tuple([(place, 0) for place in range(len(drawn.outs))])
+    if drawn.above and len(ins) == len(outs) == 1:
+        return (Link("pass", ins, outs),)
+    if drawn.sign and len(outs) == 1:
+        return (Link("join", ins, outs),)
+    shapes = ("box", "letter", "star", "memory")
+    named = [link for link in drawn.links if link.kind == "glyph" and link.shape in shapes and link.text]
+    if named and named[0].shape == "memory":
+        return (replace(named[0], ins=ins),)
+    title = item.title.partition(" '")[0]
+    return one_box([1] * len(ins), [1] * len(outs), named[0].text if named else (Span(title, "sans"),))
+
+
+def one_box(ins: Sequence[int], outs: Sequence[int], text: tuple[Span, ...]) -> tuple[Link, ...]:
+    """Return a box to which every wire is attached.
+
+    Args:
+        ins: The number of wires of each tensor that it reads.
+        outs: That of each that it makes.
+        text: The text in the box.
+    """
+    before, after = (
+        tuple([(place, wire) for place, count in enumerate(side) for wire in range(count)]) for side in (ins, outs)
+    )
+    return (Link("glyph", before, after, "box", text),)
+
+
+__all__ = ["links_of", "one_box"]
