@@ -58,12 +58,11 @@ def _refuse_hidden(
     item: Item,
 ) -> None:
     """Raise CircuitError if a step changes or reads an axis that is hidden."""
-    hidden = [
-        place_of(strands[place], axis) for side, strands in ((link.ins, ins), (link.outs, outs)) for place, axis in side
-    ]
-    if None in hidden and (link.kind not in ("pass", "join", "fork", "glyph") or bool(before) != bool(after)):
+    sides = ((link.ins, ins), (link.outs, outs))
+    hidden = any(place_of(strands[place], axis) is None for side, strands in sides for place, axis in side)
+    if hidden and (link.kind not in ("pass", "join", "fork", "glyph") or bool(before) != bool(after)):
         raise CircuitError(f"draw: hide= names an axis that {item.title} reads or makes: it cannot be left out")
-    if None in wires and link.kind == "glyph" and link.shape != "box":
+    if hidden and link.kind == "glyph" and link.shape != "box":
         raise CircuitError(f"draw: hide= names an axis on which {item.title} works: it cannot be left out")
 
 
