@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from circuits.algebra import LinearMap
 from circuits.diagram import Diagram
 from circuits.drawing.builder import scene_of
 from circuits.drawing.drawing import Drawing
 from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
+from circuits.drawing.networks import scene_of_map
 from circuits.drawing.options import Options, names_of, pairs_of, titles_of, width_of
 from circuits.drawing.scene import without_fence
 from circuits.errors import CircuitError
@@ -43,7 +45,7 @@ def draw(
     The picture is computed from the diagram alone: the same diagram gives the same bytes on every machine.
 
     Args:
-        target: A diagram, or what `trace` takes.
+        target: A diagram, a `LinearMap`, or what `trace` takes.
         *args: The positional arguments of `trace`, which a diagram does not take.
         depth: How many levels of boxes are open: 0 draws one closed box. By default the deepest level at which the
             picture stays readable.
@@ -72,6 +74,8 @@ def draw(
     '<svg'
     """
     options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)
+    if isinstance(target, LinearMap) and not args and not kwargs:
+        return Drawing(picture_of(scene_of_map(target, options), options), theme)
     if isinstance(target, Diagram):
         if args or kwargs or sizes is not None or axes is not None:
             raise CircuitError("draw: a diagram takes no arguments of trace: it is recorded already")
