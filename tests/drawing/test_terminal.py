@@ -27,7 +27,7 @@ def size(line: str) -> int:
 def attention() -> Picture:
     """The heart of attention: a cup that loses k, a copy, a softmax, and a value that is mixed in."""
     head = Path((130, 60), ((122, 56), (124, 60), (122, 64)), "", "ink", closed=True, data=data(kind="float", box="r"))
-    tail = Path((170, 60), ((162, 56), (164, 60), (162, 64)), "", "ink", closed=True, data=data(kind="float", box="r"))
+    tail = Path((156, 60), ((148, 56), (150, 60), (148, 64)), "", "ink", closed=True, data=data(kind="float", box="r"))
     triangle = ((264, 67), (264, 101))
     return picture(
         box(40, 10, 330, 200, "", "fence0", kind="fence", box="a", title="Attention"),
@@ -54,7 +54,7 @@ def attention() -> Picture:
 def test_a_picture_whole() -> None:
     expected = """\
       ┌ Attention ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┐
-      ┆                ▸ R ▸                             ┆
+      ┆               ▸ R ▸                              ┆
  ȳ    ┆                                                  ┆
 ────────────────────────────────────────◁──────────●───────────
  k    ┆                                            │     ┆
@@ -255,3 +255,13 @@ def test_signs_and_brackets() -> None:
   ⎝                       ⎠
 """
     assert terminal(picture(*marks), None) == expected
+
+
+def test_arrows_at_the_ends_of_rows_stay_in_their_rows() -> None:
+    leaves = Path((100, 30), ((108, 30, 112, 33, 116, 37),), data=data(kind="row", value=1, axis=0))
+    enters = Path((0, 21), ((4, 26, 8, 30, 20, 30),), data=data(kind="row", value=1, axis=0))
+    heads = [
+        Path((118, 39), ((109, 37), (113, 30)), "", "ink", closed=True, data=data(kind="head")),
+        Path((24, 30), ((16, 26), (18, 30), (16, 34)), "", "ink", closed=True, data=data(kind="head")),
+    ]
+    assert terminal(picture(enters, wire((20, 30), (100, 30)), leaves, *heads), None) == "──▸─────────────▸\n"

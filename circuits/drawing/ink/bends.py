@@ -8,7 +8,7 @@ one of them turns twice: it first goes a little aside, and past all the others.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from circuits.drawing.ink.pieces import Bend, Stroke
+from circuits.drawing.ink.parts import Bend, Stroke
 
 _STEP = 0.01
 """The distance between two strokes of a group, in units: far less than between any other places."""

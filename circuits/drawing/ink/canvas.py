@@ -6,7 +6,7 @@ Of what is put on one place, a letter hides a sign, a sign a stroke, and a strok
 import unicodedata
 from dataclasses import dataclass, field
 
-from circuits.drawing.ink.pieces import DOUBLE, HEAVY
+from circuits.drawing.ink.parts import DOUBLE, HEAVY
 
 UP, RIGHT, DOWN, LEFT = 0, 1, 2, 3
 

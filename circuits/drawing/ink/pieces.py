@@ -1,83 +1,31 @@
-"""The marks of a picture as what a terminal can show: level and upright strokes, bends, words, signs and frames.
+"""The marks of a picture as the parts that a terminal can show.
 
 Places are still those of the picture. A curve becomes strokes with corners; a glyph whose shape no line of text can
 have becomes a sign (a triangle ◁, a circle ○, an arrow head ▸) or a box.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
+from circuits.drawing.ink.arrows import between_heads, row_arrows
 from circuits.drawing.ink.curves import points
+from circuits.drawing.ink.parts import (
+    DOUBLE,
+    HEAVY,
+    LIGHT,
+    Bend,
+    Frame,
+    Pieces,
+    Sign,
+    Stroke,
+    Word,
+    extent,
+    left_of,
+    middle_of,
+    path_points,
+)
 from circuits.drawing.marks import Circle, Mark, Path, Point, Span, Text
 from circuits.drawing.widths import width
-
-LIGHT, DOUBLE, HEAVY = 1, 2, 3
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """A straight line: `at` is its height if it is level, its place from the left if not."""
-
-    level: bool
-    at: float
-    start: float
-    end: float
-    weight: int = LIGHT
-    dash: bool = False
-    square: bool = False
-
-
-@dataclass(frozen=True)
-class Bend:
-    """A line that goes on to the right at another height."""
-
-    start: Point
-    end: Point
-    weight: int = LIGHT
-    dash: bool = False
-
-
-@dataclass(frozen=True)
-class Word:
-    """A text: its left and right end, the height of its middle, and which part of it keeps its place."""
-
-    left: float
-    right: float
-    y: float
-    text: str
-    anchor: str
-
-
-@dataclass(frozen=True)
-class Sign:
-    """One character."""
-
-    x: float
-    y: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A dotted rectangle around a part, or a tall bracket if its left and right side are the same."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    bracket: str = ""
-
-
-@dataclass
-class Pieces:
-    """What is shown."""
-
-    strokes: list[Stroke] = field(default_factory=list)
-    bends: list[Bend] = field(default_factory=list)
-    words: list[Word] = field(default_factory=list)
-    signs: list[Sign] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
 
 
 def pieces_of(marks: Sequence[Mark], shown: Callable[[Span], str]) -> Pieces:
@@ -89,11 +37,14 @@ def pieces_of(marks: Sequence[Mark], shown: Callable[[Span], str]) -> Pieces:
     """
     found = Pieces()
     titles = {dict(mark.data).get("box"): mark for mark in marks if ("kind", "title") in mark.data}
-    between = _between_heads(marks, shown)
+    between, rows = between_heads(marks, shown), row_arrows(marks)
     for mark in marks:
         kind = dict(mark.data).get("kind")
+        word = between.get(id(mark))
         if id(mark) in between:
-            found.words += [between[id(mark)]] if isinstance(mark, Text) else []
+            found.words += [word] if word else []
+        elif id(mark) in rows and isinstance(mark, Path):
+            _row_arrow(found, mark, rows[id(mark)])
         elif isinstance(mark, Text):
             _word(found, mark, shown)
         elif isinstance(mark, Circle):
@@ -107,61 +58,25 @@ def pieces_of(marks: Sequence[Mark], shown: Callable[[Span], str]) -> Pieces:
         elif mark.closed:
             _outline(found, mark, dict(mark.data).get("shape", ""))
         else:
-            _line(found, mark, wire=kind in ("wire", "cup", "comma", "row", None))
+            _line(found, mark, wire=kind in ("wire", "cup", "comma", None))
     return found
+
+
+def _row_arrow(found: Pieces, mark: Path, y: float) -> None:
+    """The line or the head of an arrow at the end of a row, in the row of its wire."""
+    left, _, right, _ = extent(mark)
+    if mark.closed:
+        found.signs.append(Sign((left + right) / 2, y, "▸"))
+    else:
+        found.strokes.append(Stroke(True, y, left, right, DOUBLE if mark.double else LIGHT))
 
 
 def _fence(mark: Mark, title: Mark | None) -> Frame:
     """The frame of a part, its upper side in the row of its title."""
     left, top, right, bottom = extent(mark)
     if isinstance(title, Text) and 0 < title.y - top < 2.5 * title.size:
-        top = _middle(title)
+        top = middle_of(title)
     return Frame(left, top, right, bottom)
-
-
-def _between_heads(marks: Sequence[Mark], shown: Callable[[Span], str]) -> dict[int, Word]:
-    """The words between two arrow heads above the wires, by the identity of each of the three marks."""
-    boxes: dict[str, list[Mark]] = {}
-    for mark in marks:
-        if ("kind", "float") in mark.data:
-            boxes.setdefault(dict(mark.data).get("box", ""), []).append(mark)
-    found: dict[int, Word] = {}
-    for floats in boxes.values():
-        texts = [mark for mark in floats if isinstance(mark, Text)]
-        heads = [extent(mark) for mark in floats if isinstance(mark, Path) and mark.closed]
-        if len(texts) == 1 and len(heads) == 2 and len(floats) == 3:
-            left, right = min(head[0] for head in heads), max(head[2] for head in heads)
-            word = Word(left, right, _middle(texts[0]), f"▸ {''.join(map(shown, texts[0].spans))} ▸", "middle")
-            found |= {id(mark): word for mark in floats}
-    return found
-
-
-def extent(mark: Mark) -> tuple[float, float, float, float]:
-    """Return the left, upper, right and lower end of a mark.
-
-    Args:
-        mark: Any mark.
-    """
-    if isinstance(mark, Circle):
-        return mark.x - mark.radius, mark.y - mark.radius, mark.x + mark.radius, mark.y + mark.radius
-    if isinstance(mark, Text):
-        left = _left(mark)
-        return left, mark.y - 0.8 * mark.size, left + width(mark.spans, mark.size), mark.y + 0.25 * mark.size
-    places = list(_points(mark))
-    xs, ys = [x for x, _ in places], [y for _, y in places]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _points(path: Path) -> Iterator[Point]:
-    return points((path.start, [tuple(zip(piece[::2], piece[1::2], strict=True)) for piece in path.pieces]))
-
-
-def _left(mark: Text) -> float:
-    return mark.x - width(mark.spans, mark.size) * {"start": 0.0, "middle": 0.5, "end": 1.0}[mark.anchor]
-
-
-def _middle(mark: Text) -> float:
-    return mark.y - mark.size / 3
 
 
 # --- Texts ------------------------------------------------------------------------------------------------------------
@@ -170,13 +85,13 @@ def _middle(mark: Text) -> float:
 def _word(found: Pieces, mark: Text, shown: Callable[[Span], str]) -> None:
     text = "".join(map(shown, mark.spans))
     if text.strip():
-        left = _left(mark)
+        left = left_of(mark)
         right = left + width(mark.spans, mark.size)
         if mark.role == "indextext":
             left, right, text = left - 7, right + 7, f"[{text}⟩"
         elif ("kind", "title") in mark.data:
             text = f" {text} "
-        found.words.append(Word(left, max(right, left + 1), _middle(mark), text, mark.anchor))
+        found.words.append(Word(left, max(right, left + 1), middle_of(mark), text, mark.anchor))
 
 
 # --- Closed shapes ----------------------------------------------------------------------------------------------------
@@ -209,7 +124,7 @@ def _outline(found: Pieces, mark: Path, shape: str) -> None:
 
 def _head(mark: Path) -> str:
     """The sign of an arrow head: its tip is the first point."""
-    xs, ys = ([place[axis] for place in _points(mark)] for axis in (0, 1))
+    xs, ys = ([place[axis] for place in path_points(mark)] for axis in (0, 1))
     level = (max(xs) + min(xs)) / 2 - mark.start[0]
     upright = (max(ys) + min(ys)) / 2 - mark.start[1]
     if abs(level) >= abs(upright):
@@ -281,4 +196,4 @@ def _is_level(*places: Point) -> bool:
     return True
 
 
-__all__ = ["DOUBLE", "HEAVY", "LIGHT", "Bend", "Frame", "Pieces", "Sign", "Stroke", "Word", "extent", "pieces_of"]
+__all__ = ["pieces_of"]

@@ -14,7 +14,8 @@ from circuits.drawing.ink.bends import Cross, Turned, turned
 from circuits.drawing.ink.canvas import UPRIGHT, Canvas, columns
 from circuits.drawing.ink.letters import drawn, shown, spelled
 from circuits.drawing.ink.levels import Columns, Interval, rows
-from circuits.drawing.ink.pieces import DOUBLE, HEAVY, Pieces, Stroke, Word, extent, pieces_of
+from circuits.drawing.ink.parts import DOUBLE, HEAVY, Pieces, Stroke, Word, extent
+from circuits.drawing.ink.pieces import pieces_of
 from circuits.drawing.marks import Mark, Picture, Point
 from circuits.errors import CircuitError
 
@@ -205,8 +206,11 @@ def _lines(canvas: Canvas, width: int | None) -> Iterator[str]:
     kept = canvas.cuts() if width is not None and whole > width else (set[int](), set[int]())
     start = 0
     while start < whole:
-        room = whole if width is None else width - (start > 0)
-        end = whole if whole - start <= room else _cut(start, start + room - 1, kept)
+        end = whole
+        if width is not None and whole - start > width - (start > 0):
+            room = width - 1 - (start > 0)
+            parts = -(-(whole - start) // room)
+            end = _cut(start, min(room, -(-(whole - start) // parts) + room // 10), room, kept)
         lines = canvas.lines(height, start, end)
         for row, text in enumerate(lines):
             before = "▸" if start and canvas.stroke(row, start - 1) else " " if start else ""
@@ -216,15 +220,15 @@ def _lines(canvas: Canvas, width: int | None) -> Iterator[str]:
         start = end
 
 
-def _cut(start: int, last: int, kept: tuple[set[int], set[int]]) -> int:
-    """The column at which a text goes on below: the last that is in no box and no word, or in no word, or the last."""
+def _cut(start: int, wanted: int, room: int, kept: tuple[set[int], set[int]]) -> int:
+    """The column at which a text goes on below: near the wanted number of columns, if it can be in no box or word."""
+    tried = [*range(wanted, wanted // 2, -1), *range(wanted + 1, room + 1), *range(wanted // 2, 0, -1)]
     words, boxes = kept
-    half = start + (last - start) // 2
     for forbidden in (boxes, words):
-        for column in range(last, half, -1):
-            if column not in forbidden:
-                return column
-    return last
+        for columns_before in tried:
+            if start + columns_before not in forbidden:
+                return start + columns_before
+    return start + room
 
 
 def _trimmed(lines: list[str]) -> list[str]:
