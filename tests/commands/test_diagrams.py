@@ -38,6 +38,17 @@ class Open(nn.Module):
         return x * self.sizes["c"]
 
 
+class OpenRecurrent(nn.Module):
+    """An argument of its own is called as one for the inputs."""
+
+    def __init__(self, input_size: int, **others: int) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(input_size, **others)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
 @circuit("y m -> y m")
 def scaled(x: Tensor, factor: float = 2.0) -> Tensor:
     return factor * x
@@ -81,6 +92,15 @@ def test_arguments_of_the_class_then_sizes() -> None:
     assert found == trace(MultiHeadAttention(m=128, k=16, h=4, bias=True), sizes={"y": 20}).table()
 
 
+def test_a_size_of_0_is_a_size() -> None:
+    assert "y=0" in table(f"{HERE}:scaled", "y=0").splitlines()[0]
+
+
+def test_two_spellings_of_a_name_are_one() -> None:
+    """As in Python's own names: `ﬁ` is `fi`."""
+    assert "3 4 -> 3 4" in table("torch.nn:ReLU", "axes=fi 4", "ﬁ=3")
+
+
 def test_a_size_is_an_argument_of_the_class_where_it_takes_one() -> None:
     assert table("models.mlp:MLP", "x=2", "y=3").startswith("MLP: ... x y -> ... k")
     assert "2 3 -> 10" in table("models.mlp:MLP", "x=2", "y=3")
@@ -100,6 +120,7 @@ def test_arguments_of_a_base_class() -> None:
 def test_a_class_that_takes_any_argument_gets_all_but_those_for_the_inputs() -> None:
     assert parameters_of(Open).open
     assert "y m -> y m" in table(f"{HERE}:Open", "text=a text", "c=3", "axes=y m")
+    assert "t b 8 -> t b 4" in table(f"{HERE}:OpenRecurrent", "input_size=8", "hidden_size=4", "axes=t b 8")
 
 
 def test_arguments_of_the_call() -> None:
