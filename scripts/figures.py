@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -102,21 +103,27 @@ def file_name(name: str) -> str:
     return f"{'section' if '.' in name else 'figure'}_{name.replace(' ', '_')}"
 
 
-def written(names: Sequence[str], folder: Path, *, check: bool) -> list[str]:
+def written(names: Sequence[str], suffixes: Sequence[str], folder: Path, *, check: bool) -> list[str]:
     """Write figures, or compare them with the files that are there; return the files that differ from before."""
     found = []
-    for name in names:
-        path, now = folder / f"{file_name(name)}.svg", figure(name).svg.encode()
-        if not path.is_file() or path.read_bytes() != now:
-            found.append(path.name)
-            if not check:
-                path.write_bytes(now)
+    with TemporaryDirectory() as scratch:
+        for name in names:
+            drawing = figure(name)
+            for suffix in suffixes:
+                new = Path(scratch) / f"{file_name(name)}.{suffix}"
+                drawing.save(new)
+                path = folder / new.name
+                if not path.is_file() or path.read_bytes() != new.read_bytes():
+                    found.append(path.name)
+                    if not check:
+                        drawing.save(path)
     return found
 
 
 def main(
     out: Annotated[Path, typer.Option(help="The folder.")] = Path("runs/figures"),
     only: Annotated[list[str] | None, typer.Option(help=f"A figure: {', '.join(FIGURES)}; all by default.")] = None,
+    suffix: Annotated[list[str] | None, typer.Option(help="svg, tex, png or pdf; svg and tex by default.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing, and fail if a file would change.")] = False,
 ) -> None:
     """Write the figures of the paper as drawings of our circuits."""
@@ -127,14 +134,14 @@ def main(
     try:
         if not check:
             out.mkdir(parents=True, exist_ok=True)
-        different = written(names, out, check=check)
-    except CircuitError as error:
+        different = written(names, [each.lstrip(".") for each in suffix or ("svg", "tex")], out, check=check)
+    except (CircuitError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     if check and different:
         typer.echo(f"error: these files in {out} would change: {', '.join(different)}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{len(names)} figures in {out}{'' if check else ', ' + str(len(different)) + ' files changed'}")
+    typer.echo(f"{len(names)} figures in {out}{'' if check else f', {len(different)} files changed'}")
 
 
 if __name__ == "__main__":

@@ -100,20 +100,21 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture
 def golden_drawing(request: pytest.FixtureRequest) -> Callable[[str, Drawing], None]:
-    """Return a function that compares a drawing with `tests/golden/drawings/<name>.svg`, byte for byte.
+    """Return a function that compares a drawing with `tests/golden/drawings/<name>.svg` and `.tex`, byte for byte.
 
     A mismatch names the elements that are missing, new, moved or changed. A missing file fails unless --update-golden.
     """
 
     def check(name: str, drawing: Drawing) -> None:
-        path, text = GOLDEN / "drawings" / f"{name}.svg", drawing.svg
-        if request.config.getoption("--update-golden"):
-            path.write_bytes(text.encode())
-        if not path.exists():
-            pytest.fail(f"no golden file {path}; run pytest --update-golden and look at it", pytrace=False)
-        known = path.read_bytes().decode()
-        if text != known:
-            pytest.fail(f"{path.name} has changed:\n{report(known, text)}", pytrace=False)
+        for suffix, text in ((".svg", drawing.svg), (".tex", drawing.tikz)):
+            path = GOLDEN / "drawings" / f"{name}{suffix}"
+            if request.config.getoption("--update-golden"):
+                path.write_bytes(text.encode())
+            if not path.exists():
+                pytest.fail(f"no golden file {path}; run pytest --update-golden and look at it", pytrace=False)
+            known = path.read_bytes().decode()
+            if text != known:
+                pytest.fail(f"{path.name} has changed:\n{report(known, text, suffix)}", pytrace=False)
 
     return check
 

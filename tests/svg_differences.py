@@ -1,5 +1,6 @@
 """Which elements of two drawings differ: moved, changed, missing or new, matched by their `data-` attributes."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,15 +89,25 @@ def differences(old: str, new: str) -> list[str]:
     return lines
 
 
-def report(old: str, new: str) -> str:
-    """The differences as one text, the first of them if there are many, with how many there are of each kind."""
-    lines = differences(old, new)
+def report(old: str, new: str, suffix: str = ".svg") -> str:
+    """The differences as one text, the first of them if there are many, with how many there are of each kind.
+
+    Of SVG files they are elements; of other files lines.
+    """
+    lines = differences(old, new) if suffix == ".svg" or old == new else _lines(old, new)
     counts: dict[str, int] = defaultdict(int)
     for line in lines:
         counts[line.partition(":")[0]] += 1
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items()) if len(lines) > 1 else ""
     shown = [*lines[:MOST], *([f"and {len(lines) - MOST} more"] if len(lines) > MOST else [])]
     return "\n".join([*([summary] if summary else []), *shown])
+
+
+def _lines(old: str, new: str) -> list[str]:
+    """The lines that differ between two texts, each as `missing: ...` or `new: ...`."""
+    _, _, *found = difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), n=0)
+    names = {"-": "missing", "+": "new"}
+    return [f"{names[line[0]]}: {line[1:].rstrip()}" for line in found if line[0] in names]
 
 
 Pairs = list[tuple[Element, Element]]

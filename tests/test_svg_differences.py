@@ -1,9 +1,15 @@
 """The comparison of golden drawings: each planted defect is reported as what it is, and nothing else is."""
 
+import pathlib
+from typing import Any
+
 import pytest
 
+from circuits import Drawing
 from circuits.drawing.ink.svg import svg
+from circuits.drawing.ink.tikz import tikz
 from circuits.drawing.marks import Circle, Path, Picture, Span, Text
+from tests import conftest
 from tests.svg_differences import MOST, differences, report
 
 
@@ -96,3 +102,41 @@ def test_a_report_counts_and_is_short() -> None:
     assert lines[0] == "100 new"
     assert len(lines) == MOST + 2
     assert lines[-1] == f"and {100 - MOST} more"
+
+
+def test_of_other_files_the_lines_are_reported() -> None:
+    old, new = (tikz(Picture(96, 72, (wire(24, 0, 0, "y"), wire(height, 0, 1, "k")))) for height in (48, 50))
+    assert report(old, old, ".tex") == ""
+    found = report(old, new, ".tex").splitlines()
+    assert found[0] == "1 missing, 1 new"
+    assert found[1].startswith("missing: ")
+    assert "48" in found[1]
+    assert found[2].startswith("new: ")
+    assert "50" in found[2]
+    assert report("a\n", "a\r\n", ".tex")
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".tex"])
+def test_a_golden_drawing_that_has_changed_fails_and_says_what(
+    suffix: str,
+    golden_drawing: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    drawing, other = Drawing(Picture(96, 72, MARKS)), Drawing(Picture(96, 72, (wire(30, 0, 0, "y"), *MARKS[1:])))
+    monkeypatch.setattr(conftest, "GOLDEN", tmp_path)
+    monkeypatch.setattr(request.config.option, "update_golden", False)
+    (tmp_path / "drawings").mkdir()
+    with pytest.raises(pytest.fail.Exception, match="no golden file"):
+        golden_drawing("two_wires", drawing)
+    for each in (".svg", ".tex"):
+        (other if each == suffix else drawing).save(tmp_path / "drawings" / f"two_wires{each}")
+    with pytest.raises(
+        pytest.fail.Exception, match=rf"two_wires\{suffix} has changed:\n(moved: wire|1 missing, 1 new)"
+    ):
+        golden_drawing("two_wires", drawing)
+    monkeypatch.setattr(request.config.option, "update_golden", True)
+    golden_drawing("two_wires", drawing)
+    monkeypatch.setattr(request.config.option, "update_golden", False)
+    golden_drawing("two_wires", drawing)

@@ -1,5 +1,6 @@
 """`python -m circuits draw`: the diagram of a TARGET as a picture, in the terminal or as a file."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from circuits.commands.diagrams import SettingsArgument, TargetArgument, diagram_of
-from circuits.commands.reports import UsageError, reported, show
+from circuits.commands.reports import reported, terminal_width
 from circuits.drawing import Drawing
 from circuits.drawing import draw as drawing_of
 from circuits.errors import CircuitError
@@ -29,7 +30,7 @@ class Theme(StrEnum):
 
 
 Width = Annotated[str | None, typer.Option(metavar="PIXELS", help="Where rows break: pixels, 'column' or 'page'.")]
-File = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write an SVG file.")]
+File = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write .svg, .tex, .pdf or .png.")]
 
 
 def draw(
@@ -47,30 +48,39 @@ def draw(
     width: Width = None,
     theme: Annotated[Theme, typer.Option(help="The colours.")] = Theme.light,
     equation: Annotated[bool, typer.Option("--equation", help="The closed box = its inside.")] = False,
+    scale: Annotated[float, typer.Option(help="Pixels of a PNG for each unit; how much larger other files are.")] = 1.0,
     out: File = None,
 ) -> None:
-    """Draw a model in the notation of neural circuit diagrams: as SVG, to the standard output or with -o to a file.
+    """Draw a model in the notation of neural circuit diagrams: as text, or with -o as a file.
 
     Sizes of axes that are not given stay symbolic.
     """
     options: dict[str, Any] = dict(locals())
-    for name in ("target", "settings", "out"):
+    for name in ("target", "settings", "scale", "out"):
         del options[name]
     options |= {"open": options.pop("opened"), "close": options.pop("closed"), "width": _width(width)}
     with reported():
         drawing = drawing_of(diagram_of(target, settings or ()), **options)
         if out is None:
-            show(drawing.svg)
+            typer.echo(printable(drawing))
         else:
-            _save(drawing, out)
+            _save(drawing, out, scale)
 
 
-def _save(drawing: Drawing, path: Path) -> None:
-    """Write a drawing to a file and say so."""
-    if path.suffix != ".svg":
-        raise UsageError(f"{path} has to end with .svg")
+def printable(drawing: Drawing) -> str:
+    """Return a drawing as text as wide as the terminal, in ASCII if the standard output can encode nothing else."""
+    text = drawing.text(terminal_width())
     try:
-        path.write_text(drawing.svg, encoding="utf-8", newline="")
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return drawing.text(terminal_width(), "ascii")
+    return text
+
+
+def _save(drawing: Drawing, path: Path, scale: float) -> None:
+    """Write a drawing to a file and say so."""
+    try:
+        drawing.save(path, scale)
     except OSError as error:
         raise CircuitError(f"{path} cannot be written: {error.strerror or error}") from error
     typer.echo(f"wrote {path}")

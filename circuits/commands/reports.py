@@ -32,10 +32,4 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
-def show(text: str) -> None:
-    """Print a text; characters that the standard output cannot encode become question marks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(text.encode(encoding, "replace").decode(encoding))
-
-
-__all__ = ["UsageError", "reported", "show", "terminal_width"]
+__all__ = ["UsageError", "reported", "terminal_width"]

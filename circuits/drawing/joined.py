@@ -6,7 +6,8 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 9 to 11, 17 and 1
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from circuits.drawing.marks import Mark, P, Path, Picture, Span, Text
+from circuits.drawing.layout.picture import moved
+from circuits.drawing.marks import Mark, P, Picture, Span, Text
 from circuits.drawing.widths import width
 
 SIGN_SIZE, ABOVE_SIZE = 24.0, 13.0
@@ -77,18 +78,6 @@ def below(pictures: Sequence[Picture], gap: float = P) -> Picture:
     )
 
 
-def moved(mark: Mark, x: float, y: float) -> Mark:
-    """Return a mark at another place.
-
-    >>> moved(Path((1, 2), ((3, 4),)), 10, 20).end
-    (13, 24)
-    """
-    if not isinstance(mark, Path):
-        return replace(mark, x=mark.x + x, y=mark.y + y)
-    pieces = tuple([tuple([value + (y if at % 2 else x) for at, value in enumerate(piece)]) for piece in mark.pieces])
-    return replace(mark, start=(mark.start[0] + x, mark.start[1] + y), pieces=pieces)
-
-
 def _part(mark: Mark, number: int) -> Mark:
     """Return a mark with the number of its picture in `part`."""
     inner = "".join([f".{value}" for name, value in mark.data if name == "part"])
@@ -96,4 +85,4 @@ def _part(mark: Mark, number: int) -> Mark:
     return replace(mark, data=(*rest, ("part", f"{number}{inner}")))
 
 
-__all__ = ["Sign", "below", "beside", "moved"]
+__all__ = ["Sign", "below", "beside"]

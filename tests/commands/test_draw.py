@@ -1,6 +1,7 @@
 """`python -m circuits draw`: the options are those of `draw`, and mistakes are messages."""
 
 import inspect
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from circuits import draw, trace
-from circuits.commands import app
+from circuits.commands import app, reports
 from circuits.commands import draw as command
 from models.attention import MultiHeadAttention, attention
 
@@ -49,10 +50,41 @@ def test_a_file_is_what_draw_gives(tmp_path: Path) -> None:
     assert path.read_bytes() == draw(diagram, order="y x m k h").svg.encode()
 
 
-def test_without_a_file_it_is_printed() -> None:
+@pytest.mark.parametrize("suffix", [".svg", ".tex", ".pdf", ".png"])
+def test_the_suffix_says_what_is_written(suffix: str, tmp_path: Path) -> None:
+    if suffix in (".pdf", ".png"):
+        pytest.importorskip("typst")
+    for scale in (1.0, 2.0):
+        answer = run(ATTENTION, "-o", f"{tmp_path / 'drawn'}{suffix}", "--scale", f"{scale}")
+        assert answer.exit_code == 0, answer.output
+        draw(attention).save(tmp_path / f"expected{suffix}", scale)
+        assert (tmp_path / f"drawn{suffix}").read_bytes() == (tmp_path / f"expected{suffix}").read_bytes()
+
+
+def test_without_a_file_it_is_printed_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """120 columns where there is none."""
+    drawing = draw(trace(attention, sizes={"y": 20}))
     answer = run(ATTENTION, "y=20")
     assert answer.exit_code == 0, answer.output
-    assert answer.stdout.rstrip("\n") == draw(trace(attention, sizes={"y": 20})).svg.rstrip("\n")
+    assert answer.stdout.rstrip("\n") == drawing.text(120).rstrip("\n")
+    for columns in (60, 90):
+        monkeypatch.setattr(command, "terminal_width", lambda columns=columns: columns)
+        assert run(ATTENTION, "y=20").stdout.rstrip("\n") == drawing.text(columns).rstrip("\n")
+
+
+def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "77")
+    assert reports.terminal_width() == 120  # the standard output of a test is no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert reports.terminal_width() == 77
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_stream_that_cannot_take_the_letters_gets_ascii(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    letters = "unicode" if encoding == "utf-8" else "ascii"
+    assert command.printable(draw(attention)) == draw(attention).text(120, letters)
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
@@ -110,10 +142,12 @@ def test_the_width_of_a_paper(width: str, asked: dict[str, Any]) -> None:
         (("torch.nn:Linear", "in_features=3", "out_features=4", "axes=b 5"), 1, "cannot be traced: RuntimeError"),
         ((ATTENTION, "--width", "wide"), 1, "width='wide'"),
         ((ATTENTION, "--pairs", "y"), 1, "pairs='y' has to name two axes"),
+        ((ATTENTION, "--hide", "k"), 1, "hide= names an axis"),
         ((ATTENTION, "--wires", "ropes"), 2, "ropes"),
         ((ATTENTION, "--theme", "blue"), 2, "blue"),
-        ((ATTENTION, "-o", "no/such/folder/x.svg"), 1, "no/such/folder/x.svg cannot be written: No such file"),
-        ((ATTENTION, "-o", "x.gif"), 2, "x.gif"),
+        ((ATTENTION, "-o", "no/such/folder/x.svg"), 1, "no/such/folder/x.svg: there is no folder"),
+        ((ATTENTION, "-o", "x.gif"), 1, "x.gif has none of the suffixes of a drawing"),
+        ((ATTENTION, "-o", "x.svg", "--scale", "0"), 1, "scale"),
         ((), 2, "TARGET"),
     ],
 )

@@ -1,7 +1,8 @@
 """Pictures joined to one: beside each other with signs, and one below the other."""
 
 from circuits.drawing.ink.svg import svg
-from circuits.drawing.joined import Sign, below, beside, moved
+from circuits.drawing.joined import Sign, below, beside
+from circuits.drawing.layout.picture import moved
 from circuits.drawing.marks import Circle, Mark, Path, Picture, Span, Text
 
 PATH = Path((1, 2), ((3, 4), (5, 6, 7, 8, 9, 10)), data=(("kind", "wire"), ("value", "0")))

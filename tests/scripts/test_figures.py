@@ -108,9 +108,11 @@ def test_one_figure_is_written_and_checked(tmp_path: Path) -> None:
     first = run(*out)
     assert first.exit_code == 0, first.output
     assert "2 figures in" in first.output
-    assert "2 files changed" in first.output
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"figure_8.svg", "figure_9.svg"}
+    assert "4 files changed" in first.output
+    names = {f"figure_{number}.{suffix}" for number in (8, 9) for suffix in ("svg", "tex")}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
     assert (tmp_path / "new" / "figure_8.svg").read_bytes() == figure("8").svg.encode()
+    assert (tmp_path / "new" / "figure_8.tex").read_bytes() == figure("8").tikz.encode()
     assert "0 files changed" in run(*out).output
     assert run(*out, "--check").exit_code == 0
 
@@ -134,6 +136,14 @@ def test_both_parts_of_a_figure_are_named_by_its_number(monkeypatch: pytest.Monk
     monkeypatch.setattr(figures, "figure", lambda name: drawing)
     assert run("--out", f"{tmp_path}", "--only", "26").exit_code == 0
     assert {path.stem for path in tmp_path.iterdir()} == {"figure_26", "figure_26_block"}
+
+
+def test_another_kind_of_file(tmp_path: Path) -> None:
+    assert run("--out", f"{tmp_path}", "--only", "8", "--suffix", "tex").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["figure_8.tex"]
+    refused = run("--out", f"{tmp_path}", "--only", "8", "--suffix", "gif")
+    assert refused.exit_code == 1
+    assert "gif" in refused.output
 
 
 def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:
