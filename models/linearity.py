@@ -45,7 +45,6 @@ def _map(signature: str) -> LinearMap:
 
 
 _F, _G, _H, _K = _map("a -> b c"), _map("a -> b"), _map("b -> c"), _map("b c -> d")
-_UNIT = LinearMap.unit("b", _sizes("b")["b"])
 
 
 @circuit("... a -> ... b c", fixed=_sizes("a b c"))
@@ -99,7 +98,8 @@ def G_then_H(vector: Tensor) -> Tensor:
 @circuit("a -> c", fixed=_sizes("a c"))
 def G_then_H_bent(vector: Tensor) -> Tensor:
     """Return the same: the outer product with the unit, and then the inner product, is the identity."""
-    product = einsum(G(vector), _UNIT(), "b, b' b'' -> b b' b''")
+    unit = torch.eye(_sizes("b")["b"], device="cpu")
+    product = einsum(G(vector), unit, "b, b' b'' -> b b' b''")
     return H(einsum(product, "b b b'' -> b''"))
 
 

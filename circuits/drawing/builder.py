@@ -11,6 +11,7 @@ from circuits.drawing.labels import box_title, colour
 from circuits.drawing.lifting import inside_axes, outside_axes
 from circuits.drawing.linking import links_of
 from circuits.drawing.operations import LEARNED, Drawn
+from circuits.drawing.operations.closed import closed_box
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
 from circuits.drawing.repeating import folded
@@ -49,7 +50,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     if items:
         node, left = build.group(Item(box, "root", None, items, title), have, [value.number for value in box.outputs])
     else:
-        whole = Item(box, "root", as_box(inputs, box.outputs, title), title=title, closed=True)
+        whole = Item(box, "root", closed_box(box, inputs, box.outputs, title), title=title, closed=True)
         node, left = build.leaf(whole, entering)
     results = result_names(diagram)
     ends = tuple([(strand, results.get(build.now[strand].value, "")) for strand in left])
@@ -130,8 +131,8 @@ class _Builder:
         outs = [self._take(number, scope) for number in own]
         self._drop_rest(scope)
         leaving = tuple([self._leaving(strand, item, number) for strand, number in zip(outs, results, strict=True)])
-        fill = "" if item.times > 1 else f"fence{colour(item.box.label)}"
-        title = "" if item.times > 1 else item.title
+        open_box = item.times == 1 and not item.plain
+        fill, title = (f"fence{colour(item.box.label)}", item.title) if open_box else ("", "")
         late = is_reverse(item.box)
         return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note, late), outs
 

@@ -13,7 +13,8 @@ from circuits.diagram import Box, Value
 from circuits.drawing.labels import box_title
 from circuits.drawing.marks import Span
 from circuits.drawing.operations import LEARNED, Drawn, drawing_of
-from circuits.drawing.operations.reading import as_box, ports
+from circuits.drawing.operations.closed import closed_box
+from circuits.drawing.operations.reading import ports
 from circuits.drawing.options import Options
 from circuits.drawing.roles import is_reverse, saved_names
 from circuits.drawing.scene import Link
@@ -32,6 +33,7 @@ class Item:
         closed: Whether it is a closed circuit or module.
         times: How often the items are repeated.
         note: Whether the repetitions have their own weights or the same.
+        plain: Whether an open box has neither fence nor title: a lift, whose wires pass the circuit inside.
         last: For repeated items, the number of the tensor that the last repetition makes, for each of the first.
     """
 
@@ -43,6 +45,7 @@ class Item:
     closed: bool = False
     times: int = 1
     note: str = ""
+    plain: bool = False
     last: tuple[tuple[int, int], ...] = ()
 
     @cached_property
@@ -149,6 +152,8 @@ class Reader:
         single = self._single_operation(box)
         if single is not None:
             return Item(box, place, drawing_of(single, box.name, self.symbols), title=title)
+        if is_lift(box) and not is_named(box, self.options.closed):
+            return Item(box, place, None, self._inside(box, place, level, depth), title, plain=True)
         if self.is_open(box, level, depth):
             items = self._inside(box, place, level + 1, depth)
             if items:
@@ -181,8 +186,9 @@ class Reader:
             if self._reads.get(number, -1) >= end and number not in ends:
                 made.setdefault(number, value)
         given = [value for value in box.inputs if value.role not in LEARNED]
-        extra = [value for number, value in read.items() if number not in {each.number for each in given}]
-        return as_box([*given, *[value for value in extra if value.number not in inside]], list(made.values()), title)
+        known = {value.number for value in given} | set(inside)
+        extra = [value for number, value in read.items() if number not in known]
+        return closed_box(box, [*given, *extra], list(made.values()), title)
 
     def _single_operation(self, box: Box) -> Box | None:
         """Return the only operation in a box with the same result, such as that of nn.Linear; None if there is none."""
@@ -214,6 +220,13 @@ class Reader:
         return box.call is None and all(value.number in read for value in box.outputs)
 
 
+def is_lift(box: Box) -> bool:
+    """Return whether a box is a call of `torch.vmap`, or a circuit that `broadcast` made, which consists of one."""
+    if box.kind == "transform":
+        return box.label.startswith("vmap") and bool(box.inside)
+    return box.kind == "circuit" and len(box.boxes) == 1 and is_lift(box.boxes[0]) and box.boxes[0].kind == "transform"
+
+
 def _save(value: Value, name: str) -> Item:
     """Return the end of a tensor that is saved for the reverse pass."""
     drawn = Drawn((value,), (), (Link("glyph", tuple(ports(0, value)), (), "memory", (Span(f"→ {name}", "sans"),)),))
@@ -239,4 +252,4 @@ def is_named(box: Box, names: Sequence[str]) -> bool:
     return any(name in (box.label, box.name, box.path, box_title(box.name, box.label)) for name in names)
 
 
-__all__ = ["Item", "Reader", "is_named", "uses"]
+__all__ = ["Item", "Reader", "is_lift", "is_named", "uses"]

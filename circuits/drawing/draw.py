@@ -36,6 +36,7 @@ def draw(
     width: float | Literal["column", "page"] | None = None,
     theme: Literal["light", "dark", "print"] = "light",
     equation: bool = False,
+    frame: bool = True,
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
     **kwargs: Any,
@@ -61,6 +62,7 @@ def draw(
         width: The largest width of a row, in pixels, or "column" or "page"; 1200 by default.
         theme: The colours; they do not change the geometry.
         equation: Whether the picture begins with the closed box and `=`.
+        frame: Whether the outermost box has its background and its title.
         sizes, axes: Those of `trace`.
         **kwargs: The keyword arguments of `trace`, those of the model included; for one of draw's own names, pass the
             diagram.
@@ -83,7 +85,8 @@ def draw(
     else:
         diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
     if not equation:
-        return Drawing(picture_of(scene_of(diagram, options), options), theme)
+        scene = scene_of(diagram, options)
+        return Drawing(picture_of(scene if frame else without_fence(scene), options), theme)
     closed = picture_of(scene_of(diagram, replace(options, depth=0)), options)
     return Drawing(both_sides(closed, picture_of(without_fence(scene_of(diagram, options)), options)), theme)
 

@@ -50,6 +50,9 @@ def arrangement(step: Step, orders: dict[int, list[int]], ins: Sequence[int]) ->
         index = step.ins.index(strand)
         wires = orders[strand]
         cupped = [wire for wire in wires if kinds[index, wire].kind == "cup"]
+        if any({port[0] for port in kinds[index, wire].ins} == {index} for wire in cupped):
+            found += [("wire", strand, wire) for wire in _glyphs_together(_traced(wires, index, kinds), index, kinds)]
+            continue
         upper = bool(cupped) and all(_is_upper(kinds[index, wire], (index, wire), step, ranked) for wire in cupped)
         joined = [wire for wire in wires if kinds[index, wire].kind in ("join", "cup")]
         wires = _contracted_side(wires, cupped, upper, joined)
@@ -57,6 +60,16 @@ def arrangement(step: Step, orders: dict[int, list[int]], ins: Sequence[int]) ->
             wires = _nested(wires, cupped, above, step, index)
         above += [(index, wire) for wire in wires if wire in cupped]
         found += [("wire", strand, wire) for wire in _glyphs_together(wires, index, kinds)]
+    return found
+
+
+def _traced(wires: Sequence[int], index: int, kinds: Mapping[Port, Link]) -> list[int]:
+    """Return the wires of a strand with two that are contracted with each other as neighbours."""
+    found: list[int] = []
+    for wire in wires:
+        link = kinds[index, wire]
+        mine = [other for other in wires if kinds[index, other] is link and link.kind == "cup"]
+        found += [each for each in mine or [wire] if each not in found]
     return found
 
 

@@ -140,13 +140,19 @@ class Sweep:
 
     def _keys(self, region: _Region) -> list[Key]:
         """Return what has a height in a region, from top to bottom."""
-        found: list[Key] = [("top", region.group, 0)] if region.group >= 0 else []
+        found: list[Key] = []
         for entry in region.entries:
             if isinstance(entry, _Region):
                 found += self._keys(entry)
             elif isinstance(entry, int):
                 found += [("wire", entry, place) for place in self.orders[entry]]
-        return found + ([("bottom", region.group, 0)] if region.group >= 0 else [])
+        return self._fenced(region, found)
+
+    def _fenced(self, region: _Region, keys: list[Key]) -> list[Key]:
+        """Return what is in a region between its edges, if it has a fence or a bracket."""
+        if region.group < 0 or not (self.groups[region.group].fill or self.groups[region.group].times > 1):
+            return keys
+        return [("top", region.group, 0), *keys, ("bottom", region.group, 0)]
 
     def _open(self, node: Group, number: int, column: Column) -> None:
         """Begin a group: its strands become neighbours, with the names that they have inside."""
@@ -184,7 +190,7 @@ class Sweep:
 
     def _arranged(self, region: _Region, events: dict[int, list[Key]]) -> tuple[list[Key], dict[int, list[Key]]]:
         """Return the order of a region where wires enter the steps, and that of the wires of each step."""
-        found: list[Key] = [("top", region.group, 0)] if region.group >= 0 else []
+        found: list[Key] = []
         for entry in region.entries:
             if isinstance(entry, _Region):
                 found += self._arranged(entry, events)[0]
@@ -196,7 +202,7 @@ class Sweep:
             else:
                 self.orders[entry] = self._wanted(entry)
                 found += [("wire", entry, place) for place in self.orders[entry]]
-        return found + ([("bottom", region.group, 0)] if region.group >= 0 else []), events
+        return self._fenced(region, found), events
 
     def _wanted(self, strand: int) -> list[int]:
         """Return the order of the wires of a strand that was chosen for the names that it has here."""

@@ -137,6 +137,15 @@ def _slice_text(reading: Reading, item: slice) -> str:
     return f"[{texts[0]}:{texts[1]}{step}]"
 
 
+@rule("eye")
+def eye(reading: Reading) -> Drawn | None:
+    """An identity matrix is a unit, the cup turned round (Figure 18)."""
+    out = reading.box.outputs[0]
+    if len(out.sizes) != 2 or out.sizes[0] != out.sizes[1]:
+        return None
+    return Drawn((), (out,), (Link("unit", (), ((0, 0), (0, 1))),))
+
+
 @rule("cat concat concatenate stack")
 def join(reading: Reading) -> Drawn | None:
     """The concatenated axes meet in a bar, the other axes in dots (Figure 27); a stack begins a new axis at a bar."""
