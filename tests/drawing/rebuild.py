@@ -1,0 +1,215 @@
+"""The connections of a diagram, rebuilt from the SVG text of its drawing alone.
+
+Lines are connected by where their ends are: two ends within `TOUCH`, an end on the side of a glyph, in a dot, on a cup,
+at a memory or a row arrow. The `data-` attributes only say which box or which axis a connection that was found is of.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from circuits.drawing.marks import Point
+from tests.drawing.elements import Element, elements
+from tests.drawing.lines import GAP, TOUCH
+from tests.drawing.shapes import Index, Rect, around, grown, sides
+
+Axis = tuple[int, str]
+"""One wire of a tensor: the number of the value, and the place of the axis as it is written."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One place where wires end and begin: what connects them, and the wires from top to bottom.
+
+    Attributes:
+        boxes: The ids of the boxes of which it is; an empty id for a copy; none where one wire meets another.
+        kinds: The kinds of the marks that connect the wires: "glyph", "dot", "cup", "text", "memory", "row", "wire".
+        ins: The wires that end here.
+        outs: The wires that begin here.
+        texts: The texts of memories and marks at the ends of wires.
+        x: Where it is.
+    """
+
+    boxes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    ins: tuple[Axis, ...]
+    outs: tuple[Axis, ...]
+    texts: tuple[str, ...] = ()
+    x: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a drawing says.
+
+    Attributes:
+        joints: Where wires meet, from left to right and from top to bottom.
+        titles: The title of each box with a glyph, by its id.
+        names: The names written for each wire, by wire.
+        floats: The texts above the wires: the id of the box, the values read and the values returned.
+        fences: The titles of the open boxes, by id.
+    """
+
+    joints: tuple[Joint, ...]
+    titles: dict[str, str]
+    names: dict[Axis, tuple[str, ...]]
+    floats: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    fences: dict[str, str]
+
+    @property
+    def boxes(self) -> set[str]:
+        """The ids of the boxes that are drawn as an event."""
+        named = {box for joint in self.joints for box in joint.boxes if box}
+        return named | set(self.titles) | {box for box, _, _ in self.floats}
+
+
+class Places:
+    """The ends of lines as places: two ends within `TOUCH` are one place, and marks join places."""
+
+    def __init__(self, points: list[Point]) -> None:
+        self.parent = list(range(len(points)))
+        self.points = points
+        self.index = Index([(number, around([point])) for number, point in enumerate(points)])
+        for number, point in enumerate(points):
+            self.join([number, *[other for other in self.near(point, TOUCH) if other < number]])
+
+    def near(self, point: Point, reach: float) -> list[int]:
+        """Return the ends at most `reach` from a point."""
+        found = self.index.near(grown(around([point]), reach))
+        return [number for number in found if math.dist(point, self.points[number]) <= reach]
+
+    def within(self, rect: Rect) -> list[int]:
+        """Return the ends in a box."""
+        return self.index.near(rect)
+
+    def find(self, number: int) -> int:
+        """Return the number of the place of an end."""
+        while self.parent[number] != number:
+            self.parent[number] = number = self.parent[self.parent[number]]
+        return number
+
+    def join(self, numbers: Iterable[int]) -> None:
+        """Make several ends one place."""
+        first, *rest = [self.find(number) for number in numbers] or [0]
+        for other in rest:
+            self.parent[self.find(other)] = self.find(first)
+
+
+def rebuild(svg: str) -> Rebuilt:
+    """Return what an SVG text says, by the ends of its lines."""
+    found = elements(svg)
+    titles = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "glyph"}
+    floats = [
+        (mark.data.get("box", ""), _numbers(mark.data.get("in", "")), _numbers(mark.data.get("out", "")))
+        for mark in found
+        if mark.kind == "float"
+    ]
+    names: dict[Axis, tuple[str, ...]] = {}
+    for mark in found:
+        if mark.kind in ("label", "wire") and (said := mark.data.get("name") or mark.text):
+            known = names.setdefault(axis_of(mark), ())
+            names[axis_of(mark)] = known if said in known else (*known, said)
+    fences = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "fence"}
+    return Rebuilt(tuple(joints(found)), titles, names, tuple(floats), fences)
+
+
+def axis_of(mark: Element) -> Axis:
+    """Return which wire a mark is of."""
+    return int(mark.data["value"]), mark.data.get("axis", "")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple([int(number) for number in text.split()])
+
+
+def joints(found: list[Element]) -> list[Joint]:
+    """Return the places where wires meet."""
+    lines = [mark for mark in found if mark.kind in ("wire", "cup", "row")]
+    places = Places([end for line in lines for end in line.ends])
+    marks: list[tuple[int, Element]] = []
+    for number, line in enumerate(lines):
+        if line.kind == "cup" or "box" in line.data:
+            places.join([2 * number, 2 * number + 1])
+            marks.append((2 * number, line))
+    for mark in found:
+        met = _met(mark, places)
+        if mark.kind == "memory":
+            marks += [(number, mark) for number in met]
+        elif met:
+            places.join(met)
+            marks.append((met[0], mark))
+    marks += [(2 * number + (place == "end"), line) for number, line, place in _arrows(lines, places)]
+    _end_at_texts(found, lines, places, marks)
+    return _joints(lines, places, marks)
+
+
+def _met(mark: Element, places: Places) -> list[int]:
+    """Return the ends that a dot, a glyph or a memory connects."""
+    left, _, right, _ = mark.rect
+    if mark.kind == "dot":
+        return places.near(mark.points[0], (right - left) / 2 + TOUCH)
+    if mark.kind not in ("glyph", "memory") or not mark.points:
+        return []
+    near = places.within(grown(mark.rect, TOUCH))
+    return [number for number in near if _on_side(places.points[number], mark)]
+
+
+def _on_side(end: Point, mark: Element) -> bool:
+    """Return whether an end is on the left or right side of an outline."""
+    left, top, right, bottom = mark.rect
+    if len(mark.points) == 1:
+        return abs(math.dist(end, mark.points[0]) - (right - left) / 2) <= TOUCH
+    crossed = sides(mark.points, min(max(end[1], top), bottom))
+    return crossed is not None and any(abs(end[0] - side) <= TOUCH for side in crossed)
+
+
+def _arrows(lines: list[Element], places: Places) -> Iterator[tuple[int, Element, str]]:
+    """Yield the row arrows with the end at which they meet a wire."""
+    for number, line in enumerate(lines):
+        if line.kind == "row":
+            for side, place in enumerate(("start", "end")):
+                if any(lines[other // 2].kind == "wire" for other in places.near(line.ends[side], TOUCH)):
+                    yield number, line, place
+
+
+def _end_at_texts(found: list[Element], lines: list[Element], places: Places, marks: list[tuple[int, Element]]) -> None:
+    """Join the ends of wires that meet nothing else with the text that stands there: Σ, or a memory without a box."""
+    used = {places.find(number) for number, _ in marks}
+    count: dict[int, int] = defaultdict(int)
+    for number in range(2 * len(lines)):
+        count[places.find(number)] += 1
+    for mark in found:
+        if mark.kind in ("text", "memory") and mark.text:
+            near = places.within(grown(mark.rect, GAP))
+            met = [number for number in near if count[places.find(number)] == 1 and places.find(number) not in used]
+            met = [number for number in met if mark.rect[1] <= places.points[number][1] <= mark.rect[3]]
+            if met:
+                places.join(met)
+                marks.append((met[0], mark))
+
+
+def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element]]) -> list[Joint]:
+    """Return each place with the wires that end and begin there."""
+    ins: dict[int, list[tuple[float, Axis]]] = defaultdict(list)
+    outs: dict[int, list[tuple[float, Axis]]] = defaultdict(list)
+    corner: dict[int, Point] = {}
+    for number, line in enumerate(lines):
+        if line.kind == "wire" and "box" not in line.data:
+            left, right = sorted((2 * number, 2 * number + 1), key=lambda end: places.points[end][0])
+            for end, side in ((left, outs), (right, ins)):
+                place = places.find(end)
+                side[place].append((places.points[end][1], axis_of(line)))
+                corner[place] = min(corner.get(place, places.points[end]), places.points[end])
+    connected: dict[int, list[Element]] = defaultdict(list)
+    for number, mark in marks:
+        connected[places.find(number)].append(mark)
+    found = []
+    for place in sorted(corner, key=lambda place: corner[place]):
+        of = connected[place]
+        boxes = dict.fromkeys([mark.data["box"] for mark in of if "box" in mark.data])
+        kinds = dict.fromkeys([mark.kind for mark in of])
+        texts = dict.fromkeys([mark.text for mark in of if mark.text])
+        wires = [tuple([axis for _, axis in sorted(side[place])]) for side in (ins, outs)]
+        found.append(Joint(tuple(boxes), tuple(kinds), wires[0], wires[1], tuple(texts), corner[place][0]))
+    return found
