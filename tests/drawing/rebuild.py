@@ -46,9 +46,11 @@ class Rebuilt:
     Attributes:
         joints: Where wires meet, from left to right and from top to bottom.
         titles: The title of each box with a glyph, by its id.
-        names: The names written for each wire, by wire.
+        names: The names of each wire.
         floats: The texts above the wires: the id of the box, the values read and the values returned.
         fences: The titles of the open boxes, by id.
+        sources: The texts at the left of the wires of inputs, parameters and constants, by value.
+        labels: Each label with its wire.
     """
 
     joints: tuple[Joint, ...]
@@ -56,6 +58,8 @@ class Rebuilt:
     names: dict[Axis, tuple[str, ...]]
     floats: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     fences: dict[str, str]
+    sources: dict[int, str]
+    labels: tuple[tuple[Axis, str], ...]
 
     @property
     def boxes(self) -> set[str]:
@@ -107,11 +111,13 @@ def rebuild(svg: str) -> Rebuilt:
     ]
     names: dict[Axis, tuple[str, ...]] = {}
     for mark in found:
-        if mark.kind in ("label", "wire") and (said := mark.data.get("name") or mark.text):
+        if mark.kind == "wire" and (said := mark.data.get("name")):
             known = names.setdefault(axis_of(mark), ())
             names[axis_of(mark)] = known if said in known else (*known, said)
     fences = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "fence"}
-    return Rebuilt(tuple(joints(found)), titles, names, tuple(floats), fences)
+    sources = {int(mark.data["value"]): mark.text for mark in found if mark.kind == "source"}
+    labels = tuple([(axis_of(mark), mark.text) for mark in found if mark.kind == "label"])
+    return Rebuilt(tuple(joints(found)), titles, names, tuple(floats), fences, sources, labels)
 
 
 def axis_of(mark: Element) -> Axis:

@@ -1,0 +1,257 @@
+"""What a diagram says of its boxes and tensors, compared with what its drawing says.
+
+Which boxes are open is read from the drawing; all else comes from the boxes of the diagram: which tensors a box reads
+and returns, how often, and which axes they have.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from circuits.diagram import Box, Diagram, Value, size_text, wires
+from tests.drawing.rebuild import Axis, Joint, Rebuilt, rebuild
+
+LEARNED = ("parameter", "buffer", "constant")
+"""The roles of tensors that may be part of a glyph; if they are drawn, then whole."""
+
+REGROUPING = ("rearrange", "view", "reshape", "flatten", "unflatten", "transpose", "permute", "swapaxes", "movedim")
+"""Operations that may be drawn as the wires of a learned map beside them."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A box that has to be drawn as one event.
+
+    Attributes:
+        box: The box.
+        ins: How often it reads each tensor that is data of the run.
+        outs: The tensors that it returns.
+    """
+
+    box: Box
+    ins: Counter[int]
+    outs: tuple[int, ...]
+
+
+def shown(diagram: Diagram, fences: Iterable[str]) -> dict[str, Shown]:
+    """Return the boxes that are drawn as one event, by id, if these boxes are open.
+
+    Args:
+        diagram: The diagram.
+        fences: The ids of the open boxes: `root`, and the numbers of the boxes around a box and its own: `0.3.1`.
+    """
+    opened = set(fences)
+    leaves = dict(_leaves(diagram.box, "", opened)) if "root" in opened else {"root": diagram.box}
+    reads = Counter(value.number for value in diagram.outputs)
+    for box in leaves.values():
+        reads.update({value.number for value in box.inputs})
+    drawn = {number: box for number, box in leaves.items() if not (is_bookkeeping(box) and _unread(box, reads))}
+    return {number: _shown(box, reads) for number, box in drawn.items()}
+
+
+def _unread(box: Box, reads: Counter[int]) -> bool:
+    """Return whether no other box reads what a box computes."""
+    read = {value.number for value in box.inputs}
+    return all(reads[value.number] == 0 for value in box.outputs if value.number not in read)
+
+
+def _leaves(box: Box, path: str, opened: set[str]) -> Iterator[tuple[str, Box]]:
+    for place, inner in enumerate(box.boxes):
+        number = f"{path}{place}"
+        if number in opened:
+            yield from _leaves(inner, f"{number}.", opened)
+        else:
+            yield number, inner
+
+
+def is_bookkeeping(box: Box) -> bool:
+    """Return whether a box computes nothing of the run: it returns what it reads, or updates buffers alone."""
+    read = {value.number for value in box.inputs}
+    if box.boxes:
+        return all(is_bookkeeping(inner) for inner in box.boxes)
+    if box.call is None:
+        return {value.number for value in box.outputs} <= read
+    return bool(box.mutates) and all(value.role in ("buffer", "parameter") for value in box.inputs)
+
+
+def _shown(box: Box, reads: Counter[int]) -> Shown:
+    """Return what a box reads and returns, also what is made inside it and read outside."""
+    data = {value.number for value in box.inputs if value.role not in LEARNED}
+    read = Counter(number for number in data)
+    if box.call is not None and not box.boxes:
+        used = Counter([*wires(box.call.args), *wires(box.call.kwargs)])
+        read = Counter({number: max(used[number], 1) for number in data})
+    results = [value.number for value in box.outputs]
+    inside = dict.fromkeys([value.number for inner in box.boxes for each in inner.walk() for value in each.outputs])
+    more = [number for number in inside if number not in results and number not in data and reads[number]]
+    return Shown(box, read, (*results, *more))
+
+
+def values(diagram: Diagram) -> dict[int, list[Value]]:
+    """Return every tensor by its number, with each of its namings."""
+    found: dict[int, list[Value]] = defaultdict(list)
+    for box in diagram.walk():
+        for value in (*box.inputs, *box.outputs, *box.inside):
+            found[value.number].append(value)
+    return found
+
+
+def axes_of(axis: str) -> tuple[int, ...]:
+    """Return the places of the axes of one wire: one, two for a pair, none for a tensor without axes."""
+    return tuple([int(part) for part in axis.replace(",", " ").split()])
+
+
+def differences(svg: str, diagram: Diagram) -> list[str]:
+    """Return what a drawing says otherwise than its diagram, each as a sentence.
+
+    Args:
+        svg: The text of the drawing, in which no axis is hidden.
+        diagram: What was drawn.
+    """
+    drawn, known = rebuild(svg), values(diagram)
+    boxes = shown(diagram, drawn.fences)
+    named = [(joint, box_of(joint, drawn)) for joint in drawn.joints]
+    found = list(_unnamed(named))
+    found += _boxes(boxes, named, known)
+    found += _edges(diagram, named, drawn, known)
+    found += _names(drawn, known)
+    return found
+
+
+def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
+    """Return the id of the box of a joint, "" for a copy; None where a wire goes on, or leaves or enters."""
+    ids = [box for box in joint.boxes if box]
+    if ids or joint.boxes:
+        return ids[0] if ids else ""
+    if joint.ins and joint.outs and joint.ins != joint.outs:
+        for box, before, after in drawn.floats:
+            if {value for value, _ in joint.ins} <= set(before) and {value for value, _ in joint.outs} <= set(after):
+                return box
+    return None
+
+
+def _unnamed(named: list[tuple[Joint, str | None]]) -> Iterator[str]:
+    """Yield joints that are of several boxes or of none, and copies that change what they copy."""
+    for joint, box in named:
+        where = f"{text(joint.ins)} -> {text(joint.outs)} at x = {joint.x:.0f}"
+        if len([each for each in joint.boxes if each]) > 1:
+            yield f"boxes {', '.join(joint.boxes)} share the joint {where}"
+        if box is None and joint.ins and joint.outs and joint.ins != joint.outs:
+            yield f"no box connects {where}"
+        if box == "" and (len(joint.ins) != 1 or (joint.outs and set(joint.outs) != set(joint.ins))):
+            yield f"a copy connects {where}"
+
+
+def text(axes: Iterable[Axis]) -> str:
+    """Return wires as text: `3.0, 3.1` are the first two axes of tensor 3."""
+    return ", ".join([f"{value}.{axis}" for value, axis in axes]) or "nothing"
+
+
+def _boxes(
+    boxes: Mapping[str, Shown], named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]]
+) -> Iterator[str]:
+    """Yield where a box reads or returns something else than in the diagram."""
+    reads: dict[str, Counter[Axis]] = defaultdict(Counter)
+    returns: dict[str, Counter[Axis]] = defaultdict(Counter)
+    for joint, box in named:
+        if box:
+            reads[box].update(joint.ins)
+            returns[box].update(joint.outs)
+    wanted = absorbed(boxes, set(reads) | set(returns))
+    for number in sorted(set(reads) | set(returns) | set(wanted)):
+        if number not in wanted:
+            yield f"box {number} is drawn and is not in the diagram at this depth"
+            continue
+        ins, outs = whole(reads[number], known), whole(returns[number], known)
+        label = f"box {number} ({wanted[number].box.label})"
+        for what, side in (("reads", reads), ("returns", returns)):
+            for value in sorted({value for value, _ in side[number]}):
+                if whole(side[number], known).get(value) is None:
+                    parts = text(axis for axis in side[number].elements() if axis[0] == value)
+                    yield f"{label} {what} a part of tensor {value}, or parts of it more often: {parts}"
+        expected = wanted[number]
+        for value, times in expected.ins.items():
+            if ins.get(value, 0) != times:
+                yield f"{label} reads tensor {value} {times} times, drawn {ins.get(value, 0)} times"
+        for value in ins:
+            role = known[value][0].role if value in known else ""
+            if value not in expected.ins and role not in LEARNED:
+                yield f"{label} does not read tensor {value}, which is drawn"
+        for value, times in Counter(expected.outs).items():
+            if outs.get(value, 0) != times:
+                yield f"{label} returns tensor {value} {times} times, drawn {outs.get(value, 0)} times"
+        for value in set(outs) - set(expected.outs):
+            yield f"{label} does not return tensor {value}, which is drawn"
+
+
+def whole(axes: Counter[Axis], known: Mapping[int, list[Value]]) -> dict[int, int]:
+    """Return how often each tensor is there with all its axes; a tensor with some of them only is left out."""
+    found: dict[int, int] = {}
+    for value in {value for value, _ in axes}:
+        count = Counter[int]()
+        for (number, axis), times in axes.items():
+            if number == value:
+                for place in axes_of(axis) or (-1,):
+                    count[place] += times
+        rank = len(known[value][0].sizes) if value in known else 0
+        wanted = set(range(rank)) or {-1}
+        if set(count) == wanted and len(set(count.values())) == 1:
+            found[value] = next(iter(count.values()))
+    return found
+
+
+def absorbed(boxes: Mapping[str, Shown], drawn: set[str]) -> dict[str, Shown]:
+    """Return the boxes, those that regroup axes and are not drawn joined with the learned map before or after them."""
+    found = dict(boxes)
+    for number, each in boxes.items():
+        if number in drawn or not each.box.label.startswith(REGROUPING) or len(each.outs) != 1 or len(each.ins) != 1:
+            continue
+        (read,) = each.ins
+        before = next((other for other in found if read in found[other].outs and other in drawn), None)
+        after = next((other for other in found if each.outs[0] in found[other].ins and other in drawn), None)
+        if before is not None and len(found[before].outs) == 1:
+            found[before] = Shown(found[before].box, found[before].ins, each.outs)
+            del found[number]
+        elif after is not None:
+            ins = found[after].ins - Counter([each.outs[0]])
+            found[after] = Shown(found[after].box, ins + each.ins, found[after].outs)
+            del found[number]
+    return {number: each for number, each in found.items() if each.ins or each.outs}
+
+
+def _edges(
+    diagram: Diagram,
+    named: list[tuple[Joint, str | None]],
+    drawn: Rebuilt,
+    known: Mapping[int, list[Value]],
+) -> Iterator[str]:
+    """Yield where other tensors enter or leave than the inputs and results of the diagram."""
+    entering, leaving = Counter[Axis](), Counter[Axis]()
+    for joint, box in named:
+        if box is None and "row" not in joint.kinds and "memory" not in joint.kinds:
+            entering.update(joint.outs if not joint.ins else ())
+            leaving.update(joint.ins if not joint.outs else ())
+    inputs = Counter(value.number for value in diagram.inputs if value.role not in LEARNED)
+    results = Counter(value.number for value in diagram.outputs)
+    begun = {value: times for value, times in whole(entering, known).items() if value not in drawn.sources}
+    wanted = {value: times for value, times in inputs.items() if value not in drawn.sources}
+    if begun != wanted:
+        yield f"tensors {sorted(entering)} enter, the inputs are {dict(inputs)}"
+    if whole(leaving, known) != dict(results):
+        yield f"tensors {sorted(leaving)} leave, the results are {dict(results)}"
+
+
+def _names(drawn: Rebuilt, known: Mapping[int, list[Value]]) -> Iterator[str]:
+    """Yield wires with a name that no part of the diagram gives to their axis."""
+    for (value, axis), names in drawn.names.items():
+        places = axes_of(axis)
+        if value not in known:
+            yield f"there is no tensor {value}"
+        elif len(places) == 1:
+            given = {each.axes[places[0]] or size_text(each.sizes[places[0]]) for each in known[value]}
+            if not set(names) <= given:
+                yield f"axis {axis} of tensor {value} is named {names}, in the diagram {sorted(given)}"
+    for (value, axis), label in drawn.labels:
+        said = label.translate({ord("−"): "-", ord("·"): "*", ord("′"): "'"}).partition(" = ")[0]
+        if said not in drawn.names.get((value, axis), ()):
+            yield f"the label {label!r} is on axis {axis} of tensor {value}, named {drawn.names.get((value, axis))}"
