@@ -98,7 +98,7 @@ def values(diagram: Diagram) -> dict[int, list[Value]]:
 
 def axes_of(axis: str) -> tuple[int, ...]:
     """Return the places of the axes of one wire: one, two for a pair, none for a tensor without axes."""
-    return tuple([int(part) for part in axis.replace(",", " ").split()])
+    return tuple([int(part) for part in axis.split(",") if part not in ("", "scalar")])
 
 
 def differences(svg: str, diagram: Diagram) -> list[str]:
@@ -119,23 +119,29 @@ def differences(svg: str, diagram: Diagram) -> list[str]:
 
 
 def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
-    """Return the id of the box of a joint, "" for a copy; None where a wire goes on, or leaves or enters."""
+    """Return the id of the box of a joint, "" for a copy; None where a wire goes on, or leaves or enters.
+
+    Where a wire only passes, no mark is of the box: it is named by the wire that begins there, or by the marks of a box
+    that reads and returns these tensors.
+    """
     ids = [box for box in joint.boxes if box]
     if ids or joint.boxes:
         return ids[0] if ids else ""
-    if joint.ins and joint.outs and joint.ins != joint.outs:
-        for box, before, after in drawn.floats:
-            if {value for value, _ in joint.ins} <= set(before) and {value for value, _ in joint.outs} <= set(after):
-                return box
-    return None
+    if not (joint.ins and joint.outs) or joint.ins == joint.outs:
+        return None
+    named = [box for box in joint.made if box]
+    for box, before, after in drawn.steps:
+        if {value for value, _ in joint.ins} <= set(before) and {value for value, _ in joint.outs} <= set(after):
+            named.append(box)
+    return named[0] if named else None
 
 
 def _unnamed(named: list[tuple[Joint, str | None]]) -> Iterator[str]:
     """Yield joints that are of several boxes or of none, and copies that change what they copy."""
     for joint, box in named:
         where = f"{text(joint.ins)} -> {text(joint.outs)} at x = {joint.x:.0f}"
-        if len([each for each in joint.boxes if each]) > 1:
-            yield f"boxes {', '.join(joint.boxes)} share the joint {where}"
+        if len({each for each in (*joint.boxes, *joint.made) if each}) > 1:
+            yield f"boxes {', '.join([*joint.boxes, *joint.made])} share the joint {where}"
         if box is None and joint.ins and joint.outs and joint.ins != joint.outs:
             yield f"no box connects {where}"
         if box == "" and (len(joint.ins) != 1 or (joint.outs and set(joint.outs) != set(joint.ins))):
@@ -157,7 +163,7 @@ def _boxes(
         if box:
             reads[box].update(joint.ins)
             returns[box].update(joint.outs)
-    wanted = absorbed(boxes, set(reads) | set(returns))
+    wanted = absorbed(boxes, reads, returns)
     for number in sorted(set(reads) | set(returns) | set(wanted)):
         if number not in wanted:
             yield f"box {number} is drawn and is not in the diagram at this depth"
@@ -200,20 +206,31 @@ def whole(axes: Counter[Axis], known: Mapping[int, list[Value]]) -> dict[int, in
     return found
 
 
-def absorbed(boxes: Mapping[str, Shown], drawn: set[str]) -> dict[str, Shown]:
-    """Return the boxes, those that regroup axes and are not drawn joined with the learned map before or after them."""
+def absorbed(
+    boxes: Mapping[str, Shown], reads: Mapping[str, Counter[Axis]], returns: Mapping[str, Counter[Axis]]
+) -> dict[str, Shown]:
+    """Return the boxes, those that regroup axes and are not drawn joined with the box before or after them.
+
+    Args:
+        boxes: The boxes that have to be drawn, by id.
+        reads: The wires that enter each box that is drawn.
+        returns: The wires that leave it.
+    """
     found = dict(boxes)
     for number, each in boxes.items():
-        if number in drawn or not each.box.label.startswith(REGROUPING) or len(each.outs) != 1 or len(each.ins) != 1:
+        if number in {*reads, *returns} or not each.box.label.startswith(REGROUPING):
             continue
-        (read,) = each.ins
-        before = next((other for other in found if read in found[other].outs and other in drawn), None)
-        after = next((other for other in found if each.outs[0] in found[other].ins and other in drawn), None)
-        if before is not None and len(found[before].outs) == 1:
-            found[before] = Shown(found[before].box, found[before].ins, each.outs)
+        if len(each.outs) != 1 or len(each.ins) != 1:
+            continue
+        (read,), (made,) = each.ins, each.outs
+        before = next((other for other in found if read in found[other].outs and other in returns), None)
+        after = next((other for other in found if made in found[other].ins and other in reads), None)
+        if before is not None and made in {value for value, _ in returns[before]}:
+            outs = tuple([made if value == read else value for value in found[before].outs])
+            found[before] = Shown(found[before].box, found[before].ins, outs)
             del found[number]
-        elif after is not None:
-            ins = found[after].ins - Counter([each.outs[0]])
+        elif after is not None and read in {value for value, _ in reads[after]}:
+            ins = found[after].ins - Counter([made])
             found[after] = Shown(found[after].box, ins + each.ins, found[after].outs)
             del found[number]
     return {number: each for number, each in found.items() if each.ins or each.outs}
@@ -242,16 +259,20 @@ def _edges(
 
 
 def _names(drawn: Rebuilt, known: Mapping[int, list[Value]]) -> Iterator[str]:
-    """Yield wires with a name that no part of the diagram gives to their axis."""
-    for (value, axis), names in drawn.names.items():
-        places = axes_of(axis)
-        if value not in known:
-            yield f"there is no tensor {value}"
-        elif len(places) == 1:
-            given = {each.axes[places[0]] or size_text(each.sizes[places[0]]) for each in known[value]}
-            if not set(names) <= given:
-                yield f"axis {axis} of tensor {value} is named {names}, in the diagram {sorted(given)}"
-    for (value, axis), label in drawn.labels:
-        said = label.translate({ord("−"): "-", ord("·"): "*", ord("′"): "'"}).partition(" = ")[0]
-        if said not in drawn.names.get((value, axis), ()):
-            yield f"the label {label!r} is on axis {axis} of tensor {value}, named {drawn.names.get((value, axis))}"
+    """Yield wires and labels with a name that no part of the diagram gives to their axes."""
+    said = [(wire, name) for wire, names in drawn.names.items() for name in names]
+    labels = [(wire, label.partition(" = ")[0]) for wire, label in drawn.labels]
+    for (value, axis), name in [*said, *labels]:
+        given = {" ".join(names) for each in known.get(value, ()) for names in [_axis_names(each, axes_of(axis))]}
+        if _bare(name) not in {_bare(each) for each in given}:
+            yield f"axis {axis} of tensor {value} is named {name!r}, in the diagram {sorted(given)}"
+
+
+def _axis_names(value: Value, places: Iterable[int]) -> list[str]:
+    """Return the names of some axes of a tensor, or their sizes."""
+    return [value.axes[place] or size_text(value.sizes[place]) for place in places]
+
+
+def _bare(name: str) -> str:
+    """Return a name as it is compared: in ASCII and without blanks, which are not drawn."""
+    return name.translate({ord("−"): "-", ord("·"): "*", ord("′"): "'", ord(" "): None})

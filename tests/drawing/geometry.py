@@ -77,6 +77,24 @@ def labels_on_glyphs(picture: Picture) -> list[str]:
     return defects
 
 
+def texts_out_of_glyphs(picture: Picture) -> list[str]:
+    """Return the texts in a drawn outline that are wider or higher than it."""
+    found = defaultdict(list)
+    for glyph in glyphs(picture):
+        if glyph.stroke or glyph.fill:
+            found[data(glyph).get("box", "")].append(glyph)
+    defects = []
+    for text in texts(picture):
+        left, top, right, bottom = rect = text_box(text)
+        middle = (left + right) / 2, (top + bottom) / 2
+        for glyph in found[data(text).get("box", "")] if kind(text) == "text" else ():
+            around = grown(box(glyph), ALLOWED)
+            fits = around[0] <= left and right <= around[2] and around[1] <= top and bottom <= around[3]
+            if overlap(rect, box(glyph)) and inside(middle, outline(glyph)) and not fits:
+                defects.append(f"{name(text)} is larger than {name(glyph)}")
+    return defects
+
+
 def _own(text: Text, glyph: Path | Circle) -> bool:
     """Return whether a text is the text of a glyph: inside an operation, or of a memory."""
     one, two = data(text), data(glyph)
@@ -161,6 +179,7 @@ KINDS: dict[str, Callable[[Picture], list[str]]] = {
     "overlapping labels": overlapping_labels,
     "labels on lines": labels_on_lines,
     "labels on glyphs": labels_on_glyphs,
+    "texts out of glyphs": texts_out_of_glyphs,
     "lines through glyphs": lines_through_glyphs,
     "coinciding lines": coinciding_lines,
     "loose ends": loose_ends,

@@ -112,7 +112,8 @@ def loose_ends(picture: Picture) -> list[str]:
     lines = paths(picture, "wire", "cup", "row")
     ends = [(number, end) for number, line in enumerate(lines) for end in (line.start, line.end)]
     points = Index([(each, grown(around([each[1]]), TOUCH)) for each in ends])
-    marks = [mark for mark in picture.marks if kind(mark) in ("glyph", "dot", "source", "memory", "text", "float")]
+    marks = [mark for mark in picture.marks if kind(mark) in ("glyph", "dot", "memory", "text")]
+    sources = [mark for mark in picture.marks if kind(mark) == "source"]
     things = Index([(mark, grown(box(mark), GAP)) for mark in marks])
     edges = _edges(picture)
     loose = []
@@ -121,7 +122,7 @@ def loose_ends(picture: Picture) -> list[str]:
         others = [each for number, each in points.near(at) if lines[number] is not line]
         met = any(math.dist(start, each) <= TOUCH for each in others)
         open_end = kind(line) == "wire" and any(_at_edge(start, edge) for edge in edges)
-        if not (met or open_end or any(_meets(start, line, mark) for mark in things.near(at))):
+        if not (met or open_end or any(_meets(start, line, mark) for mark in [*things.near(at), *sources])):
             loose.append((line, f"the {end} of {name(line)} at ({start[0]:.1f}, {start[1]:.1f}) meets nothing"))
     free = [id(line) for line, _ in loose if kind(line) == "row"]
     return [said for line, said in loose if kind(line) != "row" or free.count(id(line)) == 2]

@@ -29,6 +29,7 @@ class Joint:
         outs: The wires that begin here.
         texts: The texts of memories and marks at the ends of wires.
         x: Where it is.
+        made: The ids by which the wires that begin here name the box that makes them.
     """
 
     boxes: tuple[str, ...]
@@ -37,6 +38,7 @@ class Joint:
     outs: tuple[Axis, ...]
     texts: tuple[str, ...] = ()
     x: float = 0.0
+    made: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Rebuilt:
         joints: Where wires meet, from left to right and from top to bottom.
         titles: The title of each box with a glyph, by its id.
         names: The names of each wire.
-        floats: The texts above the wires: the id of the box, the values read and the values returned.
+        steps: The marks that name what their box reads and returns: its id, the values read and the values returned.
         fences: The titles of the open boxes, by id.
         sources: The texts at the left of the wires of inputs, parameters and constants, by value.
         labels: Each label with its wire.
@@ -56,7 +58,7 @@ class Rebuilt:
     joints: tuple[Joint, ...]
     titles: dict[str, str]
     names: dict[Axis, tuple[str, ...]]
-    floats: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    steps: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     fences: dict[str, str]
     sources: dict[int, str]
     labels: tuple[tuple[Axis, str], ...]
@@ -65,7 +67,7 @@ class Rebuilt:
     def boxes(self) -> set[str]:
         """The ids of the boxes that are drawn as an event."""
         named = {box for joint in self.joints for box in joint.boxes if box}
-        return named | set(self.titles) | {box for box, _, _ in self.floats}
+        return named | set(self.titles) | {box for box, _, _ in self.steps}
 
 
 class Places:
@@ -104,10 +106,10 @@ def rebuild(svg: str) -> Rebuilt:
     """Return what an SVG text says, by the ends of its lines."""
     found = elements(svg)
     titles = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "glyph"}
-    floats = [
-        (mark.data.get("box", ""), _numbers(mark.data.get("in", "")), _numbers(mark.data.get("out", "")))
+    steps = [
+        (mark.data["box"], _numbers(mark.data.get("in", "")), _numbers(mark.data.get("out", "")))
         for mark in found
-        if mark.kind == "float"
+        if "box" in mark.data and ("in" in mark.data or "out" in mark.data)
     ]
     names: dict[Axis, tuple[str, ...]] = {}
     for mark in found:
@@ -117,7 +119,7 @@ def rebuild(svg: str) -> Rebuilt:
     fences = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "fence"}
     sources = {int(mark.data["value"]): mark.text for mark in found if mark.kind == "source"}
     labels = tuple([(axis_of(mark), mark.text) for mark in found if mark.kind == "label"])
-    return Rebuilt(tuple(joints(found)), titles, names, tuple(floats), fences, sources, labels)
+    return Rebuilt(tuple(joints(found)), titles, names, tuple(dict.fromkeys(steps)), fences, sources, labels)
 
 
 def axis_of(mark: Element) -> Axis:
@@ -180,13 +182,13 @@ def _arrows(lines: list[Element], places: Places) -> Iterator[tuple[int, Element
 
 
 def _end_at_texts(found: list[Element], lines: list[Element], places: Places, marks: list[tuple[int, Element]]) -> None:
-    """Join the ends of wires that meet nothing else with the text that stands there: Σ, or a memory without a box."""
+    """Join the ends of wires that meet nothing else with the mark that stands there: Σ, an arrow head, a memory."""
     used = {places.find(number) for number, _ in marks}
     count: dict[int, int] = defaultdict(int)
     for number in range(2 * len(lines)):
         count[places.find(number)] += 1
     for mark in found:
-        if mark.kind in ("text", "memory") and mark.text:
+        if mark.kind in ("text", "memory"):
             near = places.within(grown(mark.rect, GAP))
             met = [number for number in near if count[places.find(number)] == 1 and places.find(number) not in used]
             met = [number for number in met if mark.rect[1] <= places.points[number][1] <= mark.rect[3]]
@@ -199,6 +201,7 @@ def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element
     """Return each place with the wires that end and begin there."""
     ins: dict[int, list[tuple[float, Axis]]] = defaultdict(list)
     outs: dict[int, list[tuple[float, Axis]]] = defaultdict(list)
+    made: dict[int, dict[str, None]] = defaultdict(dict)
     corner: dict[int, Point] = {}
     for number, line in enumerate(lines):
         if line.kind == "wire" and "box" not in line.data:
@@ -206,6 +209,8 @@ def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element
             for end, side in ((left, outs), (right, ins)):
                 place = places.find(end)
                 side[place].append((places.points[end][1], axis_of(line)))
+                if side is outs and "made" in line.data:
+                    made[place][line.data["made"]] = None
                 corner[place] = min(corner.get(place, places.points[end]), places.points[end])
     connected: dict[int, list[Element]] = defaultdict(list)
     for number, mark in marks:
@@ -217,5 +222,7 @@ def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element
         kinds = dict.fromkeys([mark.kind for mark in of])
         texts = dict.fromkeys([mark.text for mark in of if mark.text])
         wires = [tuple([axis for _, axis in sorted(side[place])]) for side in (ins, outs)]
-        found.append(Joint(tuple(boxes), tuple(kinds), wires[0], wires[1], tuple(texts), corner[place][0]))
+        found.append(
+            Joint(tuple(boxes), tuple(kinds), wires[0], wires[1], tuple(texts), corner[place][0], tuple(made[place]))
+        )
     return found

@@ -19,6 +19,9 @@ Segment = tuple[Point, Point]
 ASCENT, DESCENT = 0.72, 0.22
 """How far letters reach above and below the baseline, in sizes of the font."""
 
+LEVEL = frozenset("abcdehiklmnorstuvwxzABCDEFGHIKLMNOPRSTUVWXYZ0123456789+−=.·×★Σ𝔼′ ")
+"""Characters that do not reach below the baseline."""
+
 CURVE = 24
 """In how many chords a cubic curve is measured: at most a few units each."""
 
@@ -90,7 +93,7 @@ def text_box(text: Text) -> Rect:
     places = list(line(text.spans, text.size))
     above = [place.rise + ASCENT * place.size for place in places]
     above += [place.bar[2] + 1.0 for place in places if place.span.over]
-    below = [place.rise - DESCENT * place.size for place in places]
+    below = [place.rise - (0.02 if LEVEL.issuperset(place.text) else DESCENT) * place.size for place in places]
     return left, text.y - max(above, default=0.0), left + wide, text.y - min(below, default=0.0)
 
 

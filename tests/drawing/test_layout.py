@@ -30,7 +30,7 @@ PLANTS: list[tuple[str, Plant, str]] = [
     ("overlapping labels", added(words("no", "error", 360, 136)), r"memory '→ C' value 3 .* overlaps error 'no'"),
     ("labels on lines", changed("label", 0, moved(0, 3)), r"label 'y' .* lies on wire value 0 axis 0 name y"),
     ("labels on lines", changed("label", 1, moved(0, -16)), r"label 'k' .* lies on wire value 0 axis 0 name y"),
-    ("labels on lines", changed("label", 2, moved(20, -20)), r"label 'k' value 1 .* lies on comma at"),
+    ("labels on lines", changed("label", 2, moved(20, -17)), r"label 'k' value 1 .* lies on comma at"),
     ("labels on lines", changed("float", 0, moved(0, 40)), r"float 'R' .* lies on wire value 2 axis 1 name j at"),
     (
         "labels on lines",
@@ -48,6 +48,8 @@ PLANTS: list[tuple[str, Plant, str]] = [
         changed("wire", 3, moved(0, 40)),
         r"wire value 0 .* runs through glyph .* title f box 0.0",
     ),
+    ("texts out of glyphs", changed("text", 0, moved(19, 0)), r"text 'f' box 0.0 .* is larger than glyph .* title f"),
+    ("texts out of glyphs", changed("text", 0, moved(0, 24)), r"text 'f' box 0.0 .* is larger than glyph .* title f"),
     ("lines through glyphs", changed("comma", 0, ending((160, 96))), r"comma at .* runs through glyph .* title f"),
     ("lines through glyphs", changed("wire", 2, ending((155, 120))), r"wire value 1 .* runs through glyph .* title f"),
     (

@@ -53,7 +53,7 @@ def test_the_connections_of_a_drawing_are_rebuilt() -> None:
     assert said(rebuilt) == WANTED
     assert rebuilt.titles == {"0.0": "f"}
     assert rebuilt.names[1, "0"] == ("k",)
-    assert rebuilt.floats == (("0.1", (2,), (3,)),)
+    assert rebuilt.steps == (("0.0", (0, 1), (2,)), ("0.1", (2,), (3,)))
     assert rebuilt.fences == {"0": "Attend"}
     assert rebuilt.boxes == {"0.0", "0.1", "1", "2", "c"}
 
