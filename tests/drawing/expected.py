@@ -6,10 +6,12 @@ and returns, how often, and which axes they have.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from circuits.diagram import Box, Diagram, Value, size_text, wires
 from tests.drawing.rebuild import Axis, Joint, Rebuilt, rebuild
+from tests.drawing.repeats import Repeats, repeats
 
 LEARNED = ("parameter", "buffer", "constant")
 """The roles of tensors that may be part of a glyph; if they are drawn, then whole."""
@@ -33,20 +35,21 @@ class Shown:
     outs: tuple[int, ...]
 
 
-def shown(diagram: Diagram, fences: Iterable[str]) -> dict[str, Shown]:
+def shown(diagram: Diagram, fences: Iterable[str], repeated: Repeats) -> dict[str, Shown]:
     """Return the boxes that are drawn as one event, by id, if these boxes are open.
 
     Args:
         diagram: The diagram.
         fences: The ids of the open boxes: `root`, and the numbers of the boxes around a box and its own: `0.3.1`.
+        repeated: What is drawn once in brackets.
     """
     opened = set(fences)
-    leaves = dict(_leaves(diagram.box, "", opened)) if "root" in opened else {"root": diagram.box}
-    reads = Counter(value.number for value in diagram.outputs)
+    leaves = dict(_leaves(diagram.box, "", opened, repeated.hidden)) if "root" in opened else {"root": diagram.box}
+    reads = Counter(repeated.same(value.number) for value in diagram.outputs)
     for box in leaves.values():
-        reads.update({value.number for value in box.inputs})
+        reads.update({repeated.same(value.number) for value in box.inputs})
     drawn = {number: box for number, box in leaves.items() if not (is_bookkeeping(box) and _unread(box, reads))}
-    return {number: _shown(box, reads) for number, box in drawn.items()}
+    return {number: _shown(box, reads, repeated) for number, box in drawn.items()}
 
 
 def _unread(box: Box, reads: Counter[int]) -> bool:
@@ -55,12 +58,12 @@ def _unread(box: Box, reads: Counter[int]) -> bool:
     return all(reads[value.number] == 0 for value in box.outputs if value.number not in read)
 
 
-def _leaves(box: Box, path: str, opened: set[str]) -> Iterator[tuple[str, Box]]:
+def _leaves(box: Box, path: str, opened: set[str], hidden: set[str]) -> Iterator[tuple[str, Box]]:
     for place, inner in enumerate(box.boxes):
         number = f"{path}{place}"
         if number in opened:
-            yield from _leaves(inner, f"{number}.", opened)
-        else:
+            yield from _leaves(inner, f"{number}.", opened, hidden)
+        elif number not in hidden:
             yield number, inner
 
 
@@ -74,17 +77,20 @@ def is_bookkeeping(box: Box) -> bool:
     return bool(box.mutates) and all(value.role in ("buffer", "parameter") for value in box.inputs)
 
 
-def _shown(box: Box, reads: Counter[int]) -> Shown:
+def _shown(box: Box, reads: Counter[int], repeated: Repeats) -> Shown:
     """Return what a box reads and returns, also what is made inside it and read outside."""
     data = {value.number for value in box.inputs if value.role not in LEARNED}
-    read = Counter(number for number in data)
+    read = Counter(data)
     if box.call is not None and not box.boxes:
         used = Counter([*wires(box.call.args), *wires(box.call.kwargs)])
         read = Counter({number: max(used[number], 1) for number in data})
     results = [value.number for value in box.outputs]
     inside = dict.fromkeys([value.number for inner in box.boxes for each in inner.walk() for value in each.outputs])
     more = [number for number in inside if number not in results and number not in data and reads[number]]
-    return Shown(box, read, (*results, *more))
+    same = Counter[int]()
+    for number, times in read.items():
+        same[repeated.same(number)] += times
+    return Shown(box, same, tuple([repeated.same(number) for number in (*results, *more)]))
 
 
 def values(diagram: Diagram) -> dict[int, list[Value]]:
@@ -109,13 +115,53 @@ def differences(svg: str, diagram: Diagram) -> list[str]:
         diagram: What was drawn.
     """
     drawn, known = rebuild(svg), values(diagram)
-    boxes = shown(diagram, drawn.fences)
+    repeated = repeats(diagram.box, drawn.brackets, {*drawn.boxes, *drawn.fences})
+    boxes = shown(diagram, drawn.fences, repeated)
     named = [(joint, box_of(joint, drawn)) for joint in drawn.joints]
-    found = list(_unnamed(named))
+    found = [*repeated.wrong, *_unnamed(named), *_passes(named, known)]
+    named = [(_same(joint, repeated), box) for joint, box in named]
     found += _boxes(boxes, named, known)
-    found += _edges(diagram, named, drawn, known)
+    found += _edges(diagram, named, drawn, known, repeated)
+    found += _rows(drawn)
     found += _names(drawn, known)
     return found
+
+
+def _same(joint: Joint, repeated: Repeats) -> Joint:
+    """Return a joint with the tensors of the last repetition named as those of the first."""
+    ins, outs = [tuple([(repeated.same(value), axis) for value, axis in side]) for side in (joint.ins, joint.outs)]
+    return replace(joint, ins=ins, outs=outs)
+
+
+def _passes(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]]) -> Iterator[str]:
+    """Yield wires that only pass a box and have another size behind it."""
+    for joint, box in named:
+        if box and len(joint.ins) == len(joint.outs) == 1 and set(joint.kinds) <= {"wire"}:
+            sizes = [
+                prod([known[value][0].sizes[place] for place in axes_of(axis)])
+                for value, axis in (*joint.ins, *joint.outs)
+                if value in known
+            ]
+            if len(sizes) == 2 and sizes[0] != sizes[1]:
+                yield f"{text(joint.ins)} passes box {box} as {text(joint.outs)}, of size {sizes[0]} and {sizes[1]}"
+
+
+def _rows(drawn: Rebuilt) -> Iterator[str]:
+    """Yield where rows end with other wires than those with which the next one begins, or memories differ."""
+    arrows = sorted([joint for joint in drawn.joints if "row" in joint.kinds], key=lambda joint: joint.at[1])
+    leaving, arriving = (
+        [each for joint in arrows for each in joint.ins],
+        [each for joint in arrows for each in joint.outs],
+    )
+    if leaving != arriving:
+        yield f"rows end with {text(leaving)}, the next ones begin with {text(arriving)}"
+    saved, loaded = Counter[tuple[str, Axis]](), Counter[tuple[str, Axis]]()
+    for joint in drawn.joints:
+        for name in joint.texts if "memory" in joint.kinds else ():
+            saved.update([(name, axis) for axis in joint.ins])
+            loaded.update([(name, axis) for axis in joint.outs])
+    if saved != loaded:
+        yield f"saved are {sorted(saved.elements())}, loaded are {sorted(loaded.elements())}"
 
 
 def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
@@ -139,7 +185,7 @@ def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
 def _unnamed(named: list[tuple[Joint, str | None]]) -> Iterator[str]:
     """Yield joints that are of several boxes or of none, and copies that change what they copy."""
     for joint, box in named:
-        where = f"{text(joint.ins)} -> {text(joint.outs)} at x = {joint.x:.0f}"
+        where = f"{text(joint.ins)} -> {text(joint.outs)} at x = {joint.at[0]:.0f}"
         if len({each for each in (*joint.boxes, *joint.made) if each}) > 1:
             yield f"boxes {', '.join([*joint.boxes, *joint.made])} share the joint {where}"
         if box is None and joint.ins and joint.outs and joint.ins != joint.outs:
@@ -217,11 +263,7 @@ def absorbed(
         returns: The wires that leave it.
     """
     found = dict(boxes)
-    for number, each in boxes.items():
-        if number in {*reads, *returns} or not each.box.label.startswith(REGROUPING):
-            continue
-        if len(each.outs) != 1 or len(each.ins) != 1:
-            continue
+    for number, each in _chains(found, {*reads, *returns}):
         (read,), (made,) = each.ins, each.outs
         before = next((other for other in found if read in found[other].outs and other in returns), None)
         after = next((other for other in found if made in found[other].ins and other in reads), None)
@@ -236,11 +278,37 @@ def absorbed(
     return {number: each for number, each in found.items() if each.ins or each.outs}
 
 
+def _chains(found: dict[str, Shown], drawn: set[str]) -> list[tuple[str, Shown]]:
+    """Return the boxes that regroup axes and are not drawn; in `found` too, several in a row become one."""
+    chains: dict[str, Shown] = {}
+    for number, each in list(found.items()):
+        if number in drawn or not _regroups(each):
+            continue
+        (read,) = each.ins
+        before = next((other for other in chains if chains[other].outs == (read,)), None)
+        readers = [other for other in found.values() if read in other.ins]
+        if before is not None and len(readers) == 1:
+            found[before] = chains[before] = Shown(each.box, chains[before].ins, each.outs)
+            del found[number]
+        else:
+            chains[number] = each
+    return list(chains.items())
+
+
+def _regroups(each: Shown) -> bool:
+    """Return whether a box only moves, splits and merges axes, or takes all of a tensor."""
+    box = each.box
+    whole = len(box.inputs) == 1 and [value.sizes for value in box.inputs] == [value.sizes for value in box.outputs]
+    named = box.label.startswith(REGROUPING) or (box.label.startswith("index") and whole)
+    return named and len(each.ins) == len(each.outs) == 1
+
+
 def _edges(
     diagram: Diagram,
     named: list[tuple[Joint, str | None]],
     drawn: Rebuilt,
     known: Mapping[int, list[Value]],
+    repeated: Repeats,
 ) -> Iterator[str]:
     """Yield where other tensors enter or leave than the inputs and results of the diagram."""
     entering, leaving = Counter[Axis](), Counter[Axis]()
@@ -249,7 +317,7 @@ def _edges(
             entering.update(joint.outs if not joint.ins else ())
             leaving.update(joint.ins if not joint.outs else ())
     inputs = Counter(value.number for value in diagram.inputs if value.role not in LEARNED)
-    results = Counter(value.number for value in diagram.outputs)
+    results = Counter(repeated.same(value.number) for value in diagram.outputs)
     begun = {value: times for value, times in whole(entering, known).items() if value not in drawn.sources}
     wanted = {value: times for value, times in inputs.items() if value not in drawn.sources}
     if begun != wanted:

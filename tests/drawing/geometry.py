@@ -52,7 +52,7 @@ def overlapping_labels(picture: Picture) -> list[str]:
 
 def labels_on_lines(picture: Picture) -> list[str]:
     """Return the texts that lie on a line: a wire, a cup, a comma, an arrow or a bracket, also one of their own."""
-    lines = [*paths(picture, *LINES, "float", "bracket")]
+    lines = [*paths(picture, *LINES, "head", "bracket")]
     dots = [mark for mark in picture.marks if isinstance(mark, Circle) and kind(mark) == "dot"]
     index = Index([(line, grown(box(line), _half(line))) for line in [*lines, *dots]])
     defects = []

@@ -32,13 +32,13 @@ from tests.drawing.shapes import (
 TOUCH = 0.6
 """How near two points are that are drawn as one."""
 
-ROW = 54.0
-"""How far two marks of one row may be apart in height; rows are farther apart."""
+ROW = 28.0
+"""How far the marks of one row may be apart in height; rows are farther apart."""
 
 GAP = 12.0
 """How far the end of a wire may be from the text that it belongs to: a name at its left, a mark at its end."""
 
-LINES = ("wire", "cup", "comma", "row")
+LINES = ("wire", "cup", "comma", "row", "inner")
 """The kinds of lines that no label and no other glyph may touch."""
 
 
@@ -109,10 +109,10 @@ def _away_from_shared_ends(one: Path, two: Path, points: list[Point]) -> list[Po
 
 def loose_ends(picture: Picture) -> list[str]:
     """Return the ends of wires that meet nothing, and those of cups and row arrows that meet no wire."""
-    lines = paths(picture, "wire", "cup", "row")
+    lines = paths(picture, "wire", "cup", "row", "inner")
     ends = [(number, end) for number, line in enumerate(lines) for end in (line.start, line.end)]
     points = Index([(each, grown(around([each[1]]), TOUCH)) for each in ends])
-    marks = [mark for mark in picture.marks if kind(mark) in ("glyph", "dot", "memory", "text")]
+    marks = [mark for mark in picture.marks if kind(mark) in ("glyph", "dot", "memory", "text", "head")]
     sources = [mark for mark in picture.marks if kind(mark) == "source"]
     things = Index([(mark, grown(box(mark), GAP)) for mark in marks])
     edges = _edges(picture)
@@ -145,6 +145,9 @@ def _meets(end: Point, line: Path, mark: Mark) -> bool:
         return crossed is not None and any(abs(end[0] - side) <= TOUCH for side in crossed)
     if kind(mark) == "source":
         return data(mark).get("value") == data(line).get("value") and end[0] <= box(mark)[2] + 2 * GAP
+    if kind(mark) == "head":
+        left, top, right, bottom = grown(box(mark), 2 * TOUCH)
+        return left <= end[0] <= right and top <= end[1] <= bottom
     if kind(mark) in ("text", "memory"):
         left, top, right, bottom = box(mark)
         return top <= end[1] <= bottom and min(abs(end[0] - left), abs(end[0] - right)) <= GAP
@@ -152,10 +155,9 @@ def _meets(end: Point, line: Path, mark: Mark) -> bool:
 
 
 def rows(picture: Picture) -> list[Rect]:
-    """Return the boxes around the rows of a picture: groups of lines and glyphs with nothing at their heights."""
-    marks = [*paths(picture, "wire", "cup", "comma"), *glyphs(picture)]
+    """Return the boxes around the rows of a picture: groups of marks with nothing between them at any height."""
     found: list[Rect] = []
-    for rect in sorted([box(mark) for mark in marks], key=lambda rect: rect[1]):
+    for rect in sorted([box(mark) for mark in picture.marks if kind(mark)], key=lambda rect: rect[1]):
         if found and rect[1] <= found[-1][3] + ROW:
             last = found.pop()
             rect = min(last[0], rect[0]), last[1], max(last[2], rect[2]), max(last[3], rect[3])
@@ -164,13 +166,14 @@ def rows(picture: Picture) -> list[Rect]:
 
 
 def _edges(picture: Picture) -> list[tuple[float, Rect]]:
-    """Return the left and the right edge of each row, where inputs come in and results leave."""
-    wires = paths(picture, "wire", "cup", "row")
-    found = []
-    for row in rows(picture):
-        xs = [box(wire) for wire in wires if row[1] <= box(wire)[3] and box(wire)[1] <= row[3]]
-        found += [(min(x[0] for x in xs), row), (max(x[2] for x in xs), row)] if xs else []
-    return found
+    """Return the left edge of the first row and the right edge of the last, where inputs enter and results leave."""
+    lines, found = paths(picture, "wire", "cup", "row"), rows(picture)
+    edges = []
+    for row, choose in ((found[:1], min), (found[-1:], max)):
+        for each in row:
+            xs = [x for line in lines for x in box(line)[::2] if each[1] <= box(line)[1] and box(line)[3] <= each[3]]
+            edges += [(choose(xs), each)] if xs else []
+    return edges
 
 
 def _at_edge(end: Point, edge: tuple[float, Rect]) -> bool:

@@ -6,7 +6,7 @@ at a memory or a row arrow. The `data-` attributes only say which box or which a
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from circuits.drawing.marks import Point
@@ -27,8 +27,8 @@ class Joint:
         kinds: The kinds of the marks that connect the wires: "glyph", "dot", "cup", "text", "memory", "row", "wire".
         ins: The wires that end here.
         outs: The wires that begin here.
-        texts: The texts of memories and marks at the ends of wires.
-        x: Where it is.
+        texts: The names of memories, and the texts of marks at the ends of wires.
+        at: Where it is.
         made: The ids by which the wires that begin here name the box that makes them.
     """
 
@@ -37,7 +37,7 @@ class Joint:
     ins: tuple[Axis, ...]
     outs: tuple[Axis, ...]
     texts: tuple[str, ...] = ()
-    x: float = 0.0
+    at: Point = (0.0, 0.0)
     made: tuple[str, ...] = ()
 
 
@@ -53,6 +53,7 @@ class Rebuilt:
         fences: The titles of the open boxes, by id.
         sources: The texts at the left of the wires of inputs, parameters and constants, by value.
         labels: Each label with its wire.
+        brackets: How often what is in brackets is repeated, by the id of the first box in them.
     """
 
     joints: tuple[Joint, ...]
@@ -62,6 +63,7 @@ class Rebuilt:
     fences: dict[str, str]
     sources: dict[int, str]
     labels: tuple[tuple[Axis, str], ...]
+    brackets: dict[str, int]
 
     @property
     def boxes(self) -> set[str]:
@@ -119,7 +121,9 @@ def rebuild(svg: str) -> Rebuilt:
     fences = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "fence"}
     sources = {int(mark.data["value"]): mark.text for mark in found if mark.kind == "source"}
     labels = tuple([(axis_of(mark), mark.text) for mark in found if mark.kind == "label"])
-    return Rebuilt(tuple(joints(found)), titles, names, tuple(dict.fromkeys(steps)), fences, sources, labels)
+    brackets = {mark.data["box"]: int(mark.data["times"]) for mark in found if mark.kind == "bracket"}
+    brackets = {box.partition("×")[0]: times for box, times in brackets.items()}
+    return Rebuilt(tuple(joints(found)), titles, names, tuple(dict.fromkeys(steps)), fences, sources, labels, brackets)
 
 
 def axis_of(mark: Element) -> Axis:
@@ -147,16 +151,19 @@ def joints(found: list[Element]) -> list[Joint]:
         elif met:
             places.join(met)
             marks.append((met[0], mark))
-    marks += [(2 * number + (place == "end"), line) for number, line, place in _arrows(lines, places)]
+    rows = [(2 * number, line) for number, line in enumerate(lines) if line.kind == "row"]
+    marks += [(end + side, line) for end, line in rows for side in (0, 1)]
     _end_at_texts(found, lines, places, marks)
     return _joints(lines, places, marks)
 
 
 def _met(mark: Element, places: Places) -> list[int]:
-    """Return the ends that a dot, a glyph or a memory connects."""
+    """Return the ends that a dot, a glyph, a memory or the head of a row's arrow connects."""
     left, _, right, _ = mark.rect
     if mark.kind == "dot":
         return places.near(mark.points[0], (right - left) / 2 + TOUCH)
+    if mark.kind == "head" and "box" not in mark.data:
+        return places.within(grown(mark.rect, 2 * TOUCH))
     if mark.kind not in ("glyph", "memory") or not mark.points:
         return []
     near = places.within(grown(mark.rect, TOUCH))
@@ -172,15 +179,6 @@ def _on_side(end: Point, mark: Element) -> bool:
     return crossed is not None and any(abs(end[0] - side) <= TOUCH for side in crossed)
 
 
-def _arrows(lines: list[Element], places: Places) -> Iterator[tuple[int, Element, str]]:
-    """Yield the row arrows with the end at which they meet a wire."""
-    for number, line in enumerate(lines):
-        if line.kind == "row":
-            for side, place in enumerate(("start", "end")):
-                if any(lines[other // 2].kind == "wire" for other in places.near(line.ends[side], TOUCH)):
-                    yield number, line, place
-
-
 def _end_at_texts(found: list[Element], lines: list[Element], places: Places, marks: list[tuple[int, Element]]) -> None:
     """Join the ends of wires that meet nothing else with the mark that stands there: Σ, an arrow head, a memory."""
     used = {places.find(number) for number, _ in marks}
@@ -188,7 +186,7 @@ def _end_at_texts(found: list[Element], lines: list[Element], places: Places, ma
     for number in range(2 * len(lines)):
         count[places.find(number)] += 1
     for mark in found:
-        if mark.kind in ("text", "memory"):
+        if mark.kind in ("text", "memory") or (mark.kind == "head" and "box" in mark.data):
             near = places.within(grown(mark.rect, GAP))
             met = [number for number in near if count[places.find(number)] == 1 and places.find(number) not in used]
             met = [number for number in met if mark.rect[1] <= places.points[number][1] <= mark.rect[3]]
@@ -220,9 +218,9 @@ def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element
         of = connected[place]
         boxes = dict.fromkeys([mark.data["box"] for mark in of if "box" in mark.data])
         kinds = dict.fromkeys([mark.kind for mark in of])
-        texts = dict.fromkeys([mark.text for mark in of if mark.text])
+        texts = dict.fromkeys([mark.data.get("name", mark.text) for mark in of if mark.kind in ("text", "memory")])
         wires = [tuple([axis for _, axis in sorted(side[place])]) for side in (ins, outs)]
         found.append(
-            Joint(tuple(boxes), tuple(kinds), wires[0], wires[1], tuple(texts), corner[place][0], tuple(made[place]))
+            Joint(tuple(boxes), tuple(kinds), wires[0], wires[1], tuple(texts), corner[place], tuple(made[place]))
         )
     return found
