@@ -14,6 +14,7 @@ from tests.drawing.lines import LINES, coinciding_lines, lines_through_glyphs, l
 from tests.drawing.shapes import (
     Index,
     Rect,
+    Segment,
     around,
     box,
     cut,
@@ -59,9 +60,16 @@ def labels_on_lines(picture: Picture) -> list[str]:
     for text in texts(picture):
         rect = grown(text_box(text), -ALLOWED)
         for line in index.near(rect):
-            if isinstance(line, Circle) or any(cut(each, grown(rect, _half(line))) for each in segments(line)):
+            if isinstance(line, Circle) or any(cut(each, _widened(rect, line, each)) for each in segments(line)):
                 defects.append(f"{name(text)} lies on {name(line)}")
     return defects
+
+
+def _widened(rect: Rect, line: Path, segment: Segment) -> Rect:
+    """Return a box, larger by half the width of a line on the sides from which the line could overlap it."""
+    (x, y), (u, v) = segment
+    across, along = [_half(line) * abs(step) / math.dist(*segment) for step in (v - y, u - x)]
+    return rect[0] - across, rect[1] - along, rect[2] + across, rect[3] + along
 
 
 def labels_on_glyphs(picture: Picture) -> list[str]:

@@ -171,7 +171,8 @@ def _edges(picture: Picture) -> list[tuple[float, Rect]]:
     edges = []
     for row, choose in ((found[:1], min), (found[-1:], max)):
         for each in row:
-            xs = [x for line in lines for x in box(line)[::2] if each[1] <= box(line)[1] and box(line)[3] <= each[3]]
+            boxes = [box(line) for line in lines]
+            xs = [x for rect in boxes for x in rect[::2] if each[1] <= rect[1] and rect[3] <= each[3]]
             edges += [(choose(xs), each)] if xs else []
     return edges
 

@@ -5,6 +5,7 @@ Nothing here knows how a picture is laid out: a shape is computed from one mark 
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -25,9 +26,15 @@ LEVEL = frozenset("abcdehiklmnorstuvwxzABCDEFGHIKLMNOPRSTUVWXYZ0123456789+âˆ’=.Â
 CURVE = 24
 """In how many chords a cubic curve is measured: at most a few units each."""
 
+WEIGHTS = [
+    ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3) for t in [n / CURVE for n in range(1, CURVE + 1)]
+]
+"""How much each of the four points counts at the ends of the chords."""
+
 Thing = TypeVar("Thing")
 
 
+@lru_cache(20_000)
 def data(mark: Mark) -> dict[str, str]:
     """Return what a mark stands for."""
     return dict(mark.data)
@@ -38,6 +45,7 @@ def kind(mark: Mark) -> str:
     return data(mark).get("kind", "")
 
 
+@lru_cache(20_000)
 def polyline(path: Path) -> list[Point]:
     """Return the points of a path, its curves in chords."""
     found = [path.start]
@@ -48,18 +56,18 @@ def polyline(path: Path) -> list[Point]:
 
 def cubic(start: Point, piece: Sequence[float]) -> Iterator[Point]:
     """Yield points of a cubic curve after its start; its six numbers are two control points and its end."""
-    xs, ys = (start[0], *piece[0::2]), (start[1], *piece[1::2])
-    for number in range(1, CURVE + 1):
-        t = number / CURVE
-        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-        yield sum(w * x for w, x in zip(weights, xs, strict=True)), sum(w * y for w, y in zip(weights, ys, strict=True))
+    (x, y), (x1, y1, x2, y2, x3, y3) = start, piece
+    for a, b, c, d in WEIGHTS:
+        yield a * x + b * x1 + c * x2 + d * x3, a * y + b * y1 + c * y2 + d * y3
 
 
+@lru_cache(20_000)
 def segments(path: Path) -> list[Segment]:
     """Return the chords of a path that are not points."""
     return [(one, two) for one, two in pairwise(polyline(path)) if one != two]
 
 
+@lru_cache(20_000)
 def outline(mark: Path | Circle) -> list[Point]:
     """Return the corners of the area of a mark; a stroke of one straight piece is as wide as its line."""
     if isinstance(mark, Circle):
@@ -79,6 +87,7 @@ def around(points: Sequence[Point]) -> Rect:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+@lru_cache(20_000)
 def box(mark: Mark) -> Rect:
     """Return the box around a mark, the width of its line not counted."""
     if isinstance(mark, Text):
@@ -86,6 +95,7 @@ def box(mark: Mark) -> Rect:
     return around(outline(mark) if isinstance(mark, Circle) else polyline(mark))
 
 
+@lru_cache(20_000)
 def text_box(text: Text) -> Rect:
     """Return the box around a text: wide as its letters, high as ascenders, descenders, bars and shifted letters."""
     wide = width(text.spans, text.size)
@@ -172,7 +182,7 @@ class Index(Generic[Thing]):
     """
 
     def __init__(self, items: Sequence[tuple[Thing, Rect]], cell: float = 48.0) -> None:
-        self.cell, self.boxes = cell, list(items)
+        self.cell, self.boxes = cell, [(thing, grown(rect, 1e-6)) for thing, rect in items]
         self.found: dict[tuple[int, int], list[int]] = {}
         for number, (_, rect) in enumerate(self.boxes):
             for key in self._cells(rect):
@@ -187,7 +197,7 @@ class Index(Generic[Thing]):
     def near(self, rect: Rect) -> list[Thing]:
         """Return the things whose boxes touch a box, in their order."""
         numbers = {number for key in self._cells(rect) for number in self.found.get(key, ())}
-        touching = [number for number in sorted(numbers) if overlap(grown(self.boxes[number][1], 1e-6), rect)]
+        touching = [number for number in sorted(numbers) if overlap(self.boxes[number][1], rect)]
         return [self.boxes[number][0] for number in touching]
 
 
