@@ -6,8 +6,8 @@ between two wires of one tensor is 24 units. x grows to the right, y downward. A
 
 The `data` of a mark says what it stands for. `kind` is always there:
 
-    wire      a path of one axis of one tensor: value (its number), axis (its place in the tensor), name (its label),
-              and box for the part inside the column of a step, where it crosses, joins or passes
+    wire      a path of one axis of one tensor: value (its number), axis (its place in the tensor; two for a pair),
+              name (its label), and made (the id of the box that makes it, if it begins there; empty for a copy)
     cup       the half circle in which two contracted wires end: box, value and axis of the first
     dot       where a wire is copied, or where wires join: box
     label     the name or size above a wire: value, axis

@@ -20,6 +20,9 @@ from tests.models.test_zoo import MODELS
 LEFT_OUT = ("argmax", "argmin", "empty", "new_empty")
 """Operations that end an axis and whose result says a place on it, and those whose result is any number."""
 
+QUICK = ("attention", "visual attention", "language model, parallel layers", "convolution")
+"""The models of the zoo that are looked at with every change."""
+
 
 def claims(box: Box, drawn: Drawn) -> list[Claim]:
     """Return what the wires of an operation say; `drawn` has a tensor once for each time that the call reads it."""
@@ -48,7 +51,9 @@ def lies(diagram: Diagram) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MODELS]
+)
 def test_wires_of_the_models_say_the_truth(name: str) -> None:
     assert not lies(trace(MODELS[name].make(), sizes=MODELS[name].sizes))
 
@@ -60,6 +65,7 @@ def test_wires_of_torch_modules_say_the_truth(name: str) -> None:
     assert not lies(trace(entry.make(), *[each.make(2) for each in entry.inputs]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_wires_of_other_peoples_operations_say_the_truth(step: str) -> None:
     given = (torch.randn(3, 4), torch.randn(3, 4), {"y": torch.zeros(3, 4), "list": []})

@@ -6,8 +6,8 @@ They step down at 45° where the tensor above gets wider, and end where its wire
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from circuits.drawing.layout.frames import step_width
 from circuits.drawing.layout.runs import Station
-from circuits.drawing.layout.shapes import step_width
 from circuits.drawing.layout.stations import Placed
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.marks import Mark, P, Path

@@ -50,10 +50,18 @@ class Pens:
         """Return the height at which a wire is."""
         return self._pens[key].at[1]
 
-    def begin(self, key: Key, strand: Strand, wire: Wire, start: Point) -> None:
-        """Begin a wire."""
+    def begin(self, key: Key, strand: Strand, wire: Wire, start: Point, made: str | None = None) -> None:
+        """Begin a wire.
+
+        Args:
+            key: The wire.
+            strand: Its tensor.
+            wire: The wire as it is named here.
+            start: Where it begins.
+            made: The id of the box that makes it; None if it only comes from another place.
+        """
         data = (("kind", "wire"), ("value", f"{strand.value}"), ("axis", axes_text(wire)), ("name", wire.name))
-        self._pens[key] = _Pen(start, wire, data)
+        self._pens[key] = _Pen(start, wire, data if made is None else (*data, ("made", made)))
 
     def bend(self, key: Key, x: float, to: float, y: float, aside: float = 0.0) -> None:
         """Draw a wire straight to `x`, then by an S-curve to the height `y` at `to`; straight if that is its height.

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from circuits.drawing.layout.commas import Piece, comma_marks, event_pieces, pieces_of
 from circuits.drawing.layout.edges import ARROW, arriving_arrow, end_names, leaving_arrow, memory_marks, memory_width
 from circuits.drawing.layout.fences import fence_marks, heights_of
+from circuits.drawing.layout.frames import Frame
 from circuits.drawing.layout.lanes import lanes
 from circuits.drawing.layout.pens import Pens, axes_text
-from circuits.drawing.layout.shapes import Frame, draw_step
+from circuits.drawing.layout.shapes import draw_step
 from circuits.drawing.layout.slots import FONT, LEAD, label, label_width, set_labels, set_places
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Column, Key

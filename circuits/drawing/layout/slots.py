@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from circuits.drawing.labels import axis_label
+from circuits.drawing.layout.frames import step_width
 from circuits.drawing.layout.lanes import lanes_width
-from circuits.drawing.layout.shapes import step_width
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.marks import P, Span

@@ -1,0 +1,207 @@
+"""Where a step stands in its column, how wide it is, and the shapes that all glyphs share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from circuits.drawing.layout.crossing import Key, stays
+from circuits.drawing.layout.lanes import lanes, lanes_width
+from circuits.drawing.layout.pens import Pens
+from circuits.drawing.marks import Data, P, Path, Point, Span, Text
+from circuits.drawing.scene import Link, Port, Step, Strand
+from circuits.drawing.widths import width
+
+LETTER, TEXT, SMALL = 23.0, 12.0, 11.0
+"""The sizes of letters of learned maps, of texts in glyphs, and of small texts."""
+GAP = 8.0
+"""The room at both sides of a glyph."""
+CUP = 2.6 * P
+"""The width of a cup with the bends before it."""
+
+
+@dataclass
+class Frame:
+    """Where a step stands: the left and right edge of its slot, and the heights of the wires around it.
+
+    Attributes:
+        step: The step.
+        number: Its number.
+        sources: The left edge of the slot of names of sources.
+        left, right: The slot of the step.
+        here: The height of each wire that enters.
+        there: That of each wire that leaves.
+        strands: All strands.
+        pens: The wires that are being drawn.
+    """
+
+    step: Step
+    number: int
+    sources: float
+    left: float
+    right: float
+    here: Mapping[Key, float]
+    there: Mapping[Key, float]
+    strands: Mapping[int, Strand]
+    pens: Pens
+
+    def enter(self, port: Port) -> float:
+        """Return the height of a wire that enters."""
+        return self.here["wire", self.step.ins[port[0]], port[1]]
+
+    def leave(self, port: Port) -> float:
+        """Return the height of a wire that leaves."""
+        return self.there["wire", self.step.outs[port[0]], port[1]]
+
+    def joined(self, link: Link) -> list[Port]:
+        """Return the wires beside a circle that are drawn directly below it, and so are joined to it by arcs."""
+        keys = list(self.here)
+        place = keys.index(("wire", self.step.ins[link.ins[-1][0]], link.ins[-1][1]))
+        below = keys[place + 1 : place + 2]
+        return [port for port in link.beside if ("wire", self.step.ins[port[0]], port[1]) in below]
+
+    def finish(self, port: Port, end: Point) -> None:
+        """End a wire that enters."""
+        self.pens.finish(("wire", self.step.ins[port[0]], port[1]), end)
+
+    def go(self, port: Port, x: float) -> None:
+        """Draw a wire that enters straight on to a place."""
+        key = ("wire", self.step.ins[port[0]], port[1])
+        self.pens.bend(key, x, x, self.enter(port))
+
+    def curve(self, port: Port, to: Point, aside: float = 0.0) -> None:
+        """Draw a wire that enters to another height."""
+        key = ("wire", self.step.ins[port[0]], port[1])
+        self.pens.bend(key, self.left, to[0], to[1], aside)
+
+    def begin(self, port: Port, start: Point, aside: float = 0.0) -> None:
+        """Begin a wire that leaves; `aside` is how far the middle of its bend is to the right of the middle."""
+        strand = self.strands[self.step.outs[port[0]]]
+        key = ("wire", strand.id, port[1])
+        self.pens.begin(key, strand, strand.wires[port[1]], start, self.step.box)
+        self.pens.bend(key, start[0], self.right, self.leave(port), aside)
+
+    @property
+    def middle(self) -> float:
+        """The middle of its slot."""
+        return (self.left + self.right) / 2
+
+    @property
+    def dots(self) -> float:
+        """Where the dots stand at which wires join."""
+        return self.left + 1.5 * P + lanes_width(len(self.rising))
+
+    @cached_property
+    def rising(self) -> dict[Port, float]:
+        """The lanes of the wires that join others."""
+        joins = [link for link in self.step.links if link.kind == "join"]
+        rows = {port: self.enter(stays(self.step, link, self.here)) for link in joins for port in link.ins}
+        return lanes({port: (self.enter(port), row) for port, row in rows.items()})
+
+    @cached_property
+    def falling(self) -> dict[Port, float]:
+        """The lanes of copies."""
+        forks = [link for link in self.step.links if link.kind == "fork"]
+        return lanes({port: (self.enter(link.ins[0]), self.leave(port)) for link in forks for port in link.outs})
+
+    def data(self, kind: str, **more: str) -> Data:
+        """Return what a mark of the step stands for."""
+        return (("kind", kind), ("box", self.step.box), *more.items())
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The numbers of the tensors that the step reads and makes."""
+        read, made = (
+            " ".join([f"{self.strands[strand].value}" for strand in side]) for side in (self.step.ins, self.step.outs)
+        )
+        return {"in": read, "out": made, "title": self.step.title}
+
+
+def step_width(step: Step) -> float:
+    """Return the width that a step needs."""
+    joins, forks = ([link for link in step.links if link.kind == kind] for kind in ("join", "fork"))
+    more = max(
+        lanes_width(sum([len(link.ins) - 1 for link in joins])),
+        lanes_width(sum([len(link.outs) - 1 for link in forks])),
+    )
+    cups = sum([link.kind == "cup" for link in step.links])
+    widths = [_link_width(link) for link in step.links]
+    return max([*widths, _above_width(step), 12.0]) + more + 0.4 * P * max(cups - 1, 0)
+
+
+def _above_width(step: Step) -> float:
+    return width(step.above, TEXT) + 34 if step.above else 0.0
+
+
+def _link_width(link: Link) -> float:
+    text = width(link.text, LETTER if link.shape == "letter" else TEXT)
+    if link.kind == "cup":
+        return CUP
+    if link.kind == "glyph":
+        return {
+            "box": max(text + 12, P) + 2 * GAP,
+            "letter": text + 2 * GAP,
+            "triangle": P + 2 * GAP + (text + 4 if text else 0.0),
+            "circle": P + 2 * GAP,
+            "bar": (3.4 * P if len({port[0] for port in link.ins + link.outs}) > 1 else 2 * GAP + 4),
+            "star": text + 12 + 2 * GAP,
+            "memory": text + 12,
+            "pentagon": max(text + 14, 1.2 * P) + GAP,
+            "window": _window_width(link),
+            "transposed": _window_width(link) + 14,
+        }[link.shape]
+    if link.kind == "end":
+        return text + 12 if text else 14.0
+    return {"cup": CUP, "unit": CUP, "join": 1.6 * P, "fork": 1.8 * P, "start": 14.0}.get(link.kind, 0.0)
+
+
+def _window_width(link: Link) -> float:
+    return 1.2 * P + max(width(link.inner, TEXT) + 10, 20) + width(link.closing, 19) + 3 * GAP
+
+
+def extent(frame: Frame, link: Link) -> tuple[float, float]:
+    """Return the height of the first and the last wire of a glyph, on both sides."""
+    rows = [frame.enter(port) for port in link.ins] + [frame.leave(port) for port in link.outs]
+    return (min(rows), max(rows)) if rows else (0.0, 0.0)
+
+
+def connect(frame: Frame, link: Link, left: float, right: float) -> None:
+    """End the wires that enter a glyph at its left side, and begin those that leave at its right side."""
+    for port in link.ins:
+        frame.finish(port, (left, frame.enter(port)))
+    for port in link.outs:
+        frame.begin(port, (right, frame.leave(port)))
+
+
+def outlined(frame: Frame, link: Link, box: tuple[float, float, float, float], stroke: str, fill: str) -> Path:
+    """Return a rectangle as the outline of a glyph."""
+    left, top, right, bottom = box
+    data = frame.data("glyph", shape=link.shape, **frame.values)
+    corners = ((right, top), (right, bottom), (left, bottom))
+    return Path((left, top), corners, stroke, fill, closed=True, data=data)
+
+
+def text_mark(frame: Frame, x: float, y: float, spans: tuple[Span, ...], size: float, role: str = "label") -> Text:
+    """Return a text in a glyph, its middle at a place."""
+    return Text(x, y + 0.34 * size, spans, size, "middle", role, frame.data("text", **frame.values))
+
+
+def head(x: float, y: float, data: Data) -> Path:
+    """Return a solid barbed arrow head with its tip at a place."""
+    corners = ((x - 8, y - 4), (x - 6, y), (x - 8, y + 4))
+    return Path((x, y), corners, "", "ink", closed=True, data=(("kind", "head"), *data[1:]))
+
+
+__all__ = [
+    "CUP",
+    "GAP",
+    "LETTER",
+    "SMALL",
+    "TEXT",
+    "Frame",
+    "connect",
+    "extent",
+    "head",
+    "outlined",
+    "step_width",
+    "text_mark",
+]

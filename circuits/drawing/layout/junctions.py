@@ -1,0 +1,121 @@
+"""The marks of steps without a glyph: wires that pass, join, are copied or contracted, end or begin; texts above."""
+
+from collections.abc import Sequence
+
+from circuits.drawing.layout.crossing import stays
+from circuits.drawing.layout.frames import CUP, TEXT, Frame, head
+from circuits.drawing.marks import Circle, Mark, P, Path, Span, Text
+from circuits.drawing.scene import Link
+from circuits.drawing.widths import width
+
+
+def pass_on(frame: Frame, link: Link) -> list[Mark]:
+    """A wire goes on; where the tensor changes, one path ends and the next begins."""
+    entered, left = frame.enter(link.ins[0]), frame.leave(link.outs[0])
+    place = (frame.left + frame.right) / 2 if abs(entered - left) < 0.01 else frame.right
+    if any(each.kind == "cup" for each in frame.step.links) and left > entered:
+        frame.go(link.ins[0], frame.left + CUP / 2)
+    frame.finish(link.ins[0], (place, left))
+    frame.begin(link.outs[0], (place, left))
+    return []
+
+
+def join(frame: Frame, link: Link) -> list[Mark]:
+    """Wires join at a dot on the row of the one that stays."""
+    row = frame.enter(stays(frame.step, link, frame.here))
+    x = frame.dots
+    for port in link.ins:
+        frame.curve(port, (x, row), frame.rising.get(port, 0.0))
+        frame.finish(port, (x, row))
+    frame.begin(link.outs[0], (x, row))
+    return [_dot(frame, x, row)]
+
+
+def fork(frame: Frame, link: Link) -> list[Mark]:
+    """A wire is copied at a dot; the copies bend down to their rows."""
+    row = frame.enter(link.ins[0])
+    x = frame.left + 6
+    frame.finish(link.ins[0], (x, row))
+    for port in link.outs:
+        frame.begin(port, (x, row), frame.falling.get(port, 0.0))
+    return [_dot(frame, x, row)]
+
+
+def _dot(frame: Frame, x: float, y: float) -> Circle:
+    return Circle(x, y, 0.17 * P, "", "ink", data=frame.data("dot", **frame.values))
+
+
+def cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
+    """Two wires meet in a half circle, its apex at the right; further pairs are around it."""
+    rows = sorted([(frame.enter(port), port) for port in link.ins])
+    spans = sorted([abs(frame.enter(each.ins[0]) - frame.enter(each.ins[1])) for each in cups])
+    nested = spans.index(abs(rows[0][0] - rows[1][0]))
+    middle = (rows[0][0] + rows[1][0]) / 2
+    radius = min((rows[1][0] - rows[0][0]) / 2, (0.75 + 0.4 * nested) * P)
+    others = {round(y, 1) for y in (*frame.here.values(), *frame.there.values())} - {round(y, 1) for y, _ in rows}
+    while radius > 6 and any(abs(abs(y - middle) - radius) < 3 for y in others):
+        radius -= 4
+    x = frame.left + 1.4 * P
+    ends = [(x, middle - radius), (x, middle + radius)]
+    for (_, port), end in zip(rows, ends, strict=True):
+        frame.finish(port, end)
+    strand = frame.strands[frame.step.ins[rows[0][1][0]]]
+    wire = strand.wires[rows[0][1][1]]
+    bow = radius * 0.5523
+    curve = (
+        (x + bow, middle - radius, x + radius, middle - bow, x + radius, middle),
+        (x + radius, middle + bow, x + bow, middle + radius, x, middle + radius),
+    )
+    axes = ",".join([f"{axis}" for axis in wire.axes])
+    data = frame.data("cup", value=f"{strand.value}", axis=axes, **frame.values)
+    return [Path(ends[0], curve, wire.role, double=wire.double, data=data)]
+
+
+def end(frame: Frame, link: Link) -> list[Mark]:
+    """Wires end: at a text, or at a small arrow head (an axis of size 1 is removed)."""
+    found: list[Mark] = []
+    for port in link.ins:
+        y = frame.enter(port)
+        x = frame.left + 4
+        if link.text:
+            frame.finish(port, (x, y))
+            found.append(Text(x + 2, y + 5, link.text, 14, role="label", data=frame.data("text", **frame.values)))
+        else:
+            frame.finish(port, (x, y))
+            found.append(head(x + 7, y, frame.data("text", **frame.values)))
+    return found
+
+
+def start(frame: Frame, link: Link) -> list[Mark]:
+    """A wire begins at an arrow tail: an axis of size 1, or one that is repeated, is introduced."""
+    found: list[Mark] = []
+    for port in link.outs:
+        y = frame.leave(port)
+        x = frame.right - 6
+        found.append(head(x, y, frame.data("text", **frame.values)))
+        frame.begin(port, (x, y))
+    return found
+
+
+def above(frame: Frame) -> list[Mark]:
+    """Return the text above the wires between two arrow heads, or the sign above dots."""
+    step = frame.step
+    if step.sign:
+        y = frame.here["above", frame.number, 0]
+        x = frame.dots
+        spans = (Span(step.sign, "upright"),)
+        return [Text(x, y + 6, spans, 17, "middle", data=frame.data("float", **frame.values))]
+    if not step.above:
+        return []
+    y = frame.here["above", frame.number, 0]
+    length = width(step.above, TEXT + 1)
+    x = (frame.left + frame.right - length) / 2
+    data = frame.data("float", **frame.values)
+    return [
+        head(x - 3, y, data),
+        Text(x, y + 4.5, step.above, TEXT + 1, role="label", data=data),
+        head(x + length + 11, y, data),
+    ]
+
+
+__all__ = ["above", "cup", "end", "fork", "join", "pass_on", "start"]
