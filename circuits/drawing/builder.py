@@ -14,7 +14,7 @@ from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.closed import closed_box
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
-from circuits.drawing.repeating import folded
+from circuits.drawing.repeating import Folding
 from circuits.drawing.roles import clashes, cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
 from circuits.drawing.wires import order_of, place_of, renamed, wires_of
@@ -37,7 +37,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     box = diagram.box
     title = box_title("", box.label)
     reader = Reader(box, options, {expression: axis for axis, expression in diagram.symbols.items()})
-    items = _chosen(reader, options)
+    items, legend = _chosen(reader, options)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
     build = _Builder(options, cotangents(box))
     have: dict[int, list[int]] = {}
@@ -54,20 +54,27 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
         node, left = build.leaf(whole, entering)
     results = result_names(diagram)
     ends = tuple([(strand, results.get(build.now[strand].value, "")) for strand in left])
-    scene = Scene(title, tuple(build.strands), tuple(shown), ends, (node,), build.error)
+    scene = Scene(title, tuple(build.strands), tuple(shown), ends, (node,), build.error, legend)
     return recoloured(scene, build.clashing)
 
 
-def _chosen(reader: Reader, options: Options) -> tuple[Item, ...]:
+def _chosen(reader: Reader, options: Options) -> tuple[tuple[Item, ...], tuple[str, ...]]:
     """Return what is drawn at the chosen depth, or at the deepest that stays readable."""
     if options.depth is not None:
-        return folded(reader.items(options.depth)) if options.depth else ()
-    depth, found = 1, folded(reader.items(1))
+        return _folded(reader, options.depth) if options.depth else ((), ())
+    depth, found = 1, _folded(reader, 1)
     while True:
-        deeper = folded(reader.items(depth + 1))
-        if _count(deeper) == _count(found) or _count(deeper) > READABLE:
+        deeper = _folded(reader, depth + 1)
+        if _count(deeper[0]) == _count(found[0]) or _count(deeper[0]) > READABLE:
             return found
         depth, found = depth + 1, deeper
+
+
+def _folded(reader: Reader, depth: int) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """Return what is drawn at a depth, repeated boxes folded, and what the letters of sizes by λ stand for."""
+    folding = Folding()
+    items = folding.folded(reader.items(depth))
+    return items, folding.families.lines(reader.options.pairs)
 
 
 def _count(items: Iterable[Item]) -> int:
@@ -160,7 +167,7 @@ class _Builder:
         value = next((each for each in item.box.outputs if each.number == number), None)
         wires = self.now[strand].wires
         inside = next((each for each in item.box.inside if each.number == self.now[strand].value), None)
-        if item.times == 1 and value is not None:
+        if value is not None:
             wires = outside_axes(wires, inside, value) if inside is not None else wires
             wires = renamed(wires, value, self.options)
         return self._named(strand, number, wires)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from circuits.diagram import Box, Value
-from circuits.drawing.labels import box_title
+from circuits.drawing.labels import axis_label, box_title
 from circuits.drawing.marks import Span
 from circuits.drawing.operations import LEARNED, Drawn, drawing_of
 from circuits.drawing.operations.closed import closed_box
@@ -125,7 +125,7 @@ class Reader:
 
     def items(self, depth: int | None) -> tuple[Item, ...]:
         """Return what is drawn inside the outermost box if this many levels are open."""
-        inputs = [_save(value, self._saved[value.number]) for value in self.root.inputs if value.number in self._saved]
+        inputs = [saving(value, self._saved[value.number]) for value in self.root.inputs if value.number in self._saved]
         return (*inputs, *self._inside(self.root, "", 1, depth))
 
     def _inside(self, box: Box, path: str, level: int, depth: int | None) -> tuple[Item, ...]:
@@ -136,7 +136,7 @@ class Reader:
                 found.append(replace(item, drawn=self._loading(item.drawn)) if item.drawn and is_reverse(box) else item)
                 if item.drawn is not None and not is_reverse(inner):
                     values = [value for value in item.drawn.outs if value.number in self._saved]
-                    found += [_save(value, self._saved[value.number]) for value in values]
+                    found += [saving(value, self._saved[value.number]) for value in values]
         return tuple(found)
 
     def _loading(self, drawn: Drawn) -> Drawn:
@@ -227,9 +227,11 @@ def is_lift(box: Box) -> bool:
     return box.kind == "circuit" and len(box.boxes) == 1 and is_lift(box.boxes[0]) and box.boxes[0].kind == "transform"
 
 
-def _save(value: Value, name: str) -> Item:
-    """Return the end of a tensor that is saved for the reverse pass."""
-    drawn = Drawn((value,), (), (Link("glyph", tuple(ports(0, value)), (), "memory", (Span(f"→ {name}", "sans"),)),))
+def saving(value: Value, name: str) -> Item:
+    """Return the end of a tensor that is saved by name."""
+    drawn = Drawn(
+        (value,), (), (Link("glyph", tuple(ports(0, value)), (), "memory", (Span("→ ", "upright"), *axis_label(name))),)
+    )
     return Item(Box("operation", "", f"save {name}"), f"save {value.number}", drawn, title=f"save {name}")
 
 
@@ -252,4 +254,4 @@ def is_named(box: Box, names: Sequence[str]) -> bool:
     return any(name in (box.label, box.name, box.path, box_title(box.name, box.label)) for name in names)
 
 
-__all__ = ["Item", "Reader", "is_lift", "is_named", "uses"]
+__all__ = ["Item", "Reader", "is_lift", "is_named", "saving", "uses"]

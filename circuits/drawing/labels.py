@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from circuits.drawing.marks import Span
 
-_TOKEN = re.compile(r"([^\W\d_]+)(\d*)('*)|(\d+(?:\.\d+)?)|(\s+)|(.)", re.DOTALL)
+_TOKEN = re.compile(r"([^\W\d_]+)(\d*)('*)(?:\[([^\]]*)\])?|(\d+(?:\.\d+)?)|(\s+)|(.)", re.DOTALL)
 POSITIONS = frozenset("xy")
 """The axes that have a bar: positions, over which operations are broadcast (Figures 17 to 28)."""
 
@@ -17,18 +17,19 @@ def axis_label(name: str, pair: bool = False) -> tuple[Span, ...]:
     """Return the name of an axis as text: letters italic, digits after a letter below it, positions with a bar.
 
     Args:
-        name: The name or the size: `x`, `n1`, `(h k)`, `h/2`, `28`.
+        name: The name or the size: `x`, `n1`, `(h k)`, `h/2`, `28`, `c[λ-1]`.
         pair: Whether it is the label of a pair of axes, whose letters are bold.
 
     >>> "|".join(span.text for span in axis_label("n1/2"))
     'n|1|/2'
     """
     spans: list[Span] = []
-    for letters, index, primes, number, space, other in _TOKEN.findall(name):
+    for letters, index, primes, place, number, space, other in _TOKEN.findall(name):
         if letters:
             spans.append(Span(letters, "bold" if pair else "italic", over=letters in POSITIONS))
             spans += [Span(index, "upright", "sub")] if index else []
             spans += [Span("′" * len(primes), "upright")] if primes else []
+            spans += [Span(place.replace("-", "−"), "italic", "sub")] if place else []
         else:
             spans.append(Span(f"{number or space or _REPLACED.get(other, other)}", "upright"))
     return _joined(spans)

@@ -1,37 +1,172 @@
-"""Repeated boxes, which are drawn once in brackets: only what is equal in boxes, axes, sizes, numbers and wiring.
+"""Repeated boxes, which are drawn once in brackets: only what is equal in boxes, axes, numbers and wiring.
 
 Each repetition reads what the one before it made, in the same places, and the same other tensors; what a repetition
-makes is read by the next one only, and by what follows the last.
+makes is read by the next one only, and by what follows the last. Sizes are equal, or follow a rule (`families`). If
+repetitions return a tensor each that is read later, it is saved by name, C_λ, and loaded by name (Figure 27).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
-from circuits.diagram import Box, Struct, Wire, substitute
-from circuits.drawing.contents import Item, uses
+from circuits.diagram import Box, Struct, Value, Wire, substitute
+from circuits.drawing.contents import Item, saving, uses
+from circuits.drawing.families import Families
 from circuits.drawing.operations import LEARNED
 
 _LONGEST = 8
 """The largest number of boxes in one repetition."""
 
 
-def folded(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Return items with repeated ones folded, at every level."""
-    items = [replace(item, items=folded(item.items)) if item.drawn is None else item for item in items]
-    contents: dict[Any, int] = {}
-    kinds = [contents.setdefault(_content(item.box), len(contents)) for item in items]
-    readers = _readers(items)
-    found: list[Item] = []
-    start = 0
-    while start < len(items):
-        length, times = _longest(items, kinds, readers, start)
-        if times > 1:
-            found.append(_repeated(items, start, length, times))
+@dataclass
+class Folding:
+    """What is known of repetitions in one picture.
+
+    Attributes:
+        families: The sizes that follow a rule.
+        saved: The name of each tensor that is saved, by number: its letter and its place.
+    """
+
+    families: Families = field(default_factory=Families)
+    saved: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """Return items with repeated ones folded, at every level."""
+        items = [replace(item, items=self.folded(item.items)) if item.drawn is None else item for item in items]
+        strict, loose = _kinds(items, _content), _kinds(items, _shape)
+        readers = _readers(items)
+        found: list[Item] = []
+        start = 0
+        while start < len(items):
+            length, times = _longest(items, strict, start, lambda *run: _flow(items, readers, *run).is_chain)
+            if times > 1:
+                found.append(_repeated(items, start, length, times))
+            else:
+                length, times = _longest(items, loose, start, lambda *run: self._follows(_flow(items, readers, *run)))
+                found.append(
+                    self._ruled(items, readers, start, length, times) if times > 1 else self._loading(items[start])
+                )
+            start += length * times
+        return tuple(found)
+
+    def _follows(self, flow: "Flow") -> bool:
+        """Return whether repetitions whose sizes differ can be drawn once."""
+        return flow.chained and flow.clean and all(self._loads(sources) is not None for sources in flow.loads.values())
+
+    def _loads(self, sources: Sequence[int]) -> str | None:
+        """Return the name of the tensors that the repetitions load, one each: `C[5-λ]`; None if it follows no rule."""
+        names = [self.saved.get(number) for number in sources]
+        letters = {name[0] for name in names if name is not None}
+        if None in names or len(letters) != 1:
+            return None
+        places = [name[1] for name in names if name is not None]
+        steps = {after - before for before, after in pairwise(places)}
+        if steps not in ({1}, {-1}):
+            return None
+        step = steps.pop()
+        offset = places[0] - step
+        text = f"{offset}-λ" if step < 0 else "λ" if not offset else f"λ{offset:+d}"
+        return f"{letters.pop()}[{text}]"
+
+    def _loading(self, item: Item) -> Item:
+        """Return an item in which the tensors that were saved are loaded by name."""
+        names = {number: f"{letter}[{place}]" for number, (letter, place) in self.saved.items()}
+        return _with_loads(item, names) if names else item
+
+    def _ruled(self, items: Sequence[Item], readers: Any, start: int, length: int, times: int) -> Item:
+        """Return repetitions whose sizes follow rules as one item."""
+        flow = _flow(items, readers, start, length, times)
+        loads = {flow.read[0][place]: self._loads(sources) or "" for place, sources in flow.loads.items()}
+        letter = f"C{'′' * len({name for name, _ in self.saved.values()})}"
+        for place in flow.saves:
+            self.saved |= {numbers[place]: (letter, number) for number, numbers in enumerate(flow.made, start=1)}
+        saves = {flow.made[0][place]: f"{letter}[λ]" for place in flow.saves}
+        names = self._names([[item.box for item in group] for group in flow.groups])
+        first = [_named(_with_loads(item, loads), names) for item in flow.groups[0]]
+        whole = _repeated(items, start, length, times)
+        return replace(whole, items=tuple(_with_saves(first, saves, names)))
+
+    def _names(self, groups: Sequence[Sequence[Box]]) -> dict[Value, Value]:
+        """Return each tensor of the first repetition with the names of its axes by λ."""
+        together = [_values(boxes) for boxes in groups]
+        runs = list(zip(*together, strict=True))
+        sizes = [tuple([value.sizes[axis] for value in run]) for run in runs for axis in range(len(run[0].sizes))]
+        names = [run[0].axes[axis] or "" for run in runs for axis in range(len(run[0].sizes))]
+        varying = Counter([each for each in sizes if len(set(each)) > 1])
+        for each, _ in varying.most_common():
+            self.families.label(each, next(name for name, size in zip(names, sizes, strict=True) if size == each))
+        return {run[0]: self._renamed(run) for run in runs}
+
+    def _renamed(self, run: Sequence[Value]) -> Value:
+        first = run[0]
+        axes = []
+        for axis, name in enumerate(first.axes):
+            sizes = [value.sizes[axis] for value in run]
+            same = len(set(sizes)) == 1
+            axes.append(name if same else self.families.label(sizes, name or f"{sizes[0]}"))
+        return replace(first, axes=tuple(axes))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How tensors go between repetitions.
+
+    Attributes:
+        groups: The items of each repetition.
+        made, read: The numbers of the tensors that each makes, and that each reads from outside.
+        chained: Whether each reads what the one before it made, always the same places.
+        loads: The tensors that each reads in one place, all different and none made by the one before, by place.
+        saves: The places of made tensors that are read elsewhere than in the next repetition.
+        clean: Whether the repetitions have the same numbers of tensors.
+    """
+
+    groups: list[Sequence[Item]]
+    made: list[list[int]]
+    read: list[list[int]]
+    chained: bool
+    loads: dict[int, list[int]]
+    saves: list[int]
+    clean: bool
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether tensors go from each repetition to the next only."""
+        return self.clean and self.chained and not self.loads and not self.saves
+
+
+def _flow(items: Sequence[Item], readers: Mapping[int, list[int]], start: int, length: int, times: int) -> Flow:
+    """Return how tensors go between repetitions."""
+    groups = [items[start + length * number : start + length * (number + 1)] for number in range(times)]
+    made = [[number for item in group for number in item.makes] for group in groups]
+    read = [list(dict.fromkeys(uses(group))) for group in groups]
+    clean = len({len(numbers) for numbers in made}) == 1 == len({len(numbers) for numbers in read})
+    chained, loads = False, dict[int, list[int]]()
+    for place in range(len(read[0]) if clean else 0):
+        sources = [numbers[place] for numbers in read]
+        before = [
+            numbers.index(each) if each in numbers else -1 for numbers, each in zip(made, sources[1:], strict=False)
+        ]
+        if len(set(sources)) == 1:
+            continue
+        if -1 not in before and len(set(before)) == 1:
+            chained = True
         else:
-            found.append(items[start])
-        start += length * times
-    return tuple(found)
+            loads[place] = sources
+    saves = []
+    for place in range(len(made[0]) if clean else 0):
+        for number, numbers in enumerate(made[:-1]):
+            stop = start + length * (number + 2)
+            if any(reader >= stop for reader in readers.get(numbers[place], ())) and place not in saves:
+                saves.append(place)
+    return Flow(groups, made, read, chained, loads, saves, clean)
+
+
+def _kinds(items: Sequence[Item], content: Any) -> list[int]:
+    """Return a number for each item, equal for those of equal content."""
+    known: dict[Any, int] = {}
+    return [known.setdefault(content(item.box), len(known)) for item in items]
 
 
 def _readers(items: Sequence[Item]) -> Mapping[int, list[int]]:
@@ -43,46 +178,23 @@ def _readers(items: Sequence[Item]) -> Mapping[int, list[int]]:
     return found
 
 
-def _longest(items: Sequence[Item], kinds: Sequence[int], readers: Any, start: int) -> tuple[int, int]:
+def _longest(items: Sequence[Item], kinds: Sequence[int], start: int, is_repetition: Any) -> tuple[int, int]:
     """Return the length and number of the repetitions that begin at an item: those that cover the most items."""
     best = (1, 1)
     for length in range(1, min(_LONGEST, (len(items) - start) // 2) + 1):
-        times = 1
-        end = start + length
-        while kinds[start : start + length] == kinds[end : end + length] and len(kinds[end : end + length]) == length:
+        times, end = 1, start + length
+        while end + length <= len(kinds) and kinds[start : start + length] == kinds[end : end + length]:
             times, end = times + 1, end + length
-        if times > 1 and all(item.box.kind == "operation" for item in items[start : start + length]):
+        group = items[start : start + length]
+        if times == 1 or all(item.box.kind == "operation" for item in group):
             continue
-        while times > 1 and not _is_chain(items, readers, start, length, times):
+        if times == 2 and all(item.drawn is not None for item in group):
+            continue  # two small boxes are easier to read than a bracket
+        while times > 1 and not is_repetition(start, length, times):
             times -= 1
         if times > 1 and length * times > best[0] * best[1]:
             best = (length, times)
     return best
-
-
-def _is_chain(items: Sequence[Item], readers: Mapping[int, list[int]], start: int, length: int, times: int) -> bool:
-    """Return whether each repetition reads what the one before it made, and nothing else reads that."""
-    groups = [items[start + length * number : start + length * (number + 1)] for number in range(times)]
-    made = [[number for item in group for number in item.makes] for group in groups]
-    read = [list(dict.fromkeys(uses(group))) for group in groups]
-    if len({len(numbers) for numbers in made}) > 1 or len({len(numbers) for numbers in read}) > 1:
-        return False
-    chained = False
-    for place in range(len(read[0])):
-        sources = [read[number][place] for number in range(times)]
-        if len(set(sources)) == 1:
-            continue
-        chains = [
-            made[number].index(source) if source in made[number] else -1 for number, source in enumerate(sources[1:])
-        ]
-        if -1 in chains or len(set(chains)) > 1:
-            return False
-        chained = True
-    for number, numbers in enumerate(made[:-1]):
-        stop = start + length * (number + 2)
-        if any(place >= stop for each in numbers for place in readers.get(each, ())):
-            return False
-    return chained
 
 
 def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Item:
@@ -94,17 +206,73 @@ def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Ite
     note = "own weights" if own else "the same weights"
     if not any(item.box.parameters for item in first):
         note = ""
-    title = first[0].title
     box = replace(first[0].box, lifted=(), inside=(), outputs=last[-1].box.outputs)
+    title = first[0].title
     return Item(box, f"{first[0].id}×{times}", None, tuple(first), title, times=times, note=note, last=tuple(pairs))
+
+
+def _with_loads(item: Item, names: Mapping[int, str]) -> Item:
+    """Return an item in which some tensors begin where they are read, loaded by name."""
+    if item.drawn is None:
+        return replace(item, items=tuple([_with_loads(inner, names) for inner in item.items]))
+    ins = [
+        replace(value, role="saved", name=names[value.number]) if value.number in names else value
+        for value in item.drawn.ins
+    ]
+    return replace(item, drawn=replace(item.drawn, ins=tuple(ins)))
+
+
+def _with_saves(items: Sequence[Item], names: Mapping[int, str], renamed: Mapping[Value, Value]) -> list[Item]:
+    """Return items with the ends of tensors that are saved by name, beside the items that read the tensors too."""
+    found: list[Item] = []
+    for item in items:
+        inside = {number for inner in item.items for number in inner.makes}
+        found.append(
+            replace(item, items=tuple(_with_saves(item.items, names, renamed))) if inside & set(names) else item
+        )
+        made = [value for value in item.box.outputs if value.number in names and value.number not in inside]
+        found += [saving(renamed.get(value, value), names[value.number]) for value in made]
+    return found
+
+
+def _named(item: Item, names: Mapping[Value, Value]) -> Item:
+    """Return an item whose tensors have other names of axes."""
+
+    def renamed(values: Iterable[Value]) -> tuple[Value, ...]:
+        return tuple([_like(value, names) for value in values])
+
+    box = replace(item.box, inputs=renamed(item.box.inputs), outputs=renamed(item.box.outputs))
+    drawn = item.drawn and replace(item.drawn, ins=renamed(item.drawn.ins), outs=renamed(item.drawn.outs))
+    return replace(item, box=box, drawn=drawn, items=tuple([_named(inner, names) for inner in item.items]))
+
+
+def _like(value: Value, names: Mapping[Value, Value]) -> Value:
+    """Return a tensor with its new names, also if it is loaded by name here."""
+    found = names.get(value) or next((new for old, new in names.items() if _is_same(old, value)), value)
+    return replace(found, role=value.role, name=value.name)
+
+
+def _is_same(one: Value, two: Value) -> bool:
+    return (one.number, one.axes, one.sizes) == (two.number, two.axes, two.sizes)
+
+
+def _values(boxes: Iterable[Box]) -> list[Value]:
+    """Return the tensors that boxes and those inside them read and make, in order."""
+    return [value for box in boxes for inner in box.walk() for value in (*inner.inputs, *inner.outputs)]
 
 
 def _content(box: Box) -> Any:
     """Return all that has to be equal in repetitions: labels, axes, sizes, dtypes and numbers, but no names."""
-    ports = tuple(
-        [(str(value), value.shape, value.dtype, value.role in LEARNED) for value in (*box.inputs, *box.outputs)]
-    )
+    values = (*box.inputs, *box.outputs)
+    ports = tuple([(str(value), value.shape, value.dtype, value.role in LEARNED) for value in values])
     return box.label, box.kind, ports, _numbers(box), box.error, tuple([_content(inner) for inner in box.boxes])
+
+
+def _shape(box: Box) -> Any:
+    """Return what has to be equal in repetitions whose sizes follow rules."""
+    ports = tuple([(len(value.sizes), value.dtype, value.role in LEARNED) for value in (*box.inputs, *box.outputs)])
+    label = box.label.partition(" ")[0] if box.kind == "operation" else box.label
+    return label, box.kind, ports, _numbers(box), box.error, tuple([_shape(inner) for inner in box.boxes])
 
 
 def _numbers(box: Box) -> str:
@@ -115,4 +283,4 @@ def _numbers(box: Box) -> str:
     return repr(substitute(args, lambda wire: Wire(0), lambda scalar: scalar))
 
 
-__all__ = ["folded"]
+__all__ = ["Folding"]

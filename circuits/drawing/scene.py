@@ -160,6 +160,7 @@ class Scene:
         outputs: The strands at the right edge, each with the name that is written there (empty for none).
         nodes: The steps and groups, in the order of the run.
         error: The words of the error with which the run failed; empty if it did not.
+        legend: What the letters of sizes that follow a rule stand for, one line each.
     """
 
     title: str
@@ -168,6 +169,7 @@ class Scene:
     outputs: tuple[tuple[int, str], ...]
     nodes: tuple[Node, ...]
     error: str = ""
+    legend: tuple[str, ...] = ()
 
     def steps(self) -> Iterator[Step]:
         """Yield every step, in the order of the run."""

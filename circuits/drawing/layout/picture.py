@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from circuits.drawing.labels import axis_label
 from circuits.drawing.layout.breaking import row_starts, untouched
 from circuits.drawing.layout.row import Edges, Row
 from circuits.drawing.layout.slots import set_labels, set_places
@@ -35,6 +36,12 @@ def picture_of(scene: Scene, options: Options) -> Picture:
         marks += [moved(mark, _MARGIN, top - upper) for mark in row.marks]
         top += lower - upper + _BETWEEN
         width = max(width, row.width)
+    for line in scene.legend:
+        spans = axis_label(line)
+        marks.append(Text(_MARGIN, top, spans, _SMALL, role="label", data=(("kind", "legend"),)))
+        width = max(width, text_width(spans, _SMALL))
+        top += _LINE
+    top += _LINE if scene.legend else 0.0
     for number, line in enumerate(_wrapped(scene.error, max(width, 400.0))):
         top += _LINE if number else 0.0
         spans = (Span(line, "sans"),)

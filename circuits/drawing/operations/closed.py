@@ -1,4 +1,4 @@
-"""A closed circuit or module: a box with its name. The axes that its signature calls `...`, and lifted ones, pass it."""
+"""A closed circuit or module: a box with its name. Axes that its signature calls `...`, and lifted ones, pass it."""
 
 from collections.abc import Sequence
 
