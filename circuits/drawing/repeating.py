@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from circuits.diagram import Box, Struct, Value, Wire, substitute
+from circuits.diagram import Box, Struct, Value, Wire, size_text, substitute
 from circuits.drawing.contents import Item, saving, uses
 from circuits.drawing.families import Families
 from circuits.drawing.operations import LEARNED
@@ -53,7 +53,13 @@ class Folding:
 
     def _follows(self, flow: "Flow") -> bool:
         """Return whether repetitions whose sizes differ can be drawn once."""
-        return flow.chained and flow.clean and all(self._loads(sources) is not None for sources in flow.loads.values())
+        several = len(flow.groups) > 2  # two sizes are no rule
+        return (
+            several
+            and flow.chained
+            and flow.clean
+            and all(self._loads(sources) is not None for sources in flow.loads.values())
+        )
 
     def _loads(self, sources: Sequence[int]) -> str | None:
         """Return the name of the tensors that the repetitions load, one each: `C[5-λ]`; None if it follows no rule."""
@@ -93,7 +99,9 @@ class Folding:
         together = [_values(boxes) for boxes in groups]
         runs = list(zip(*together, strict=True))
         sizes = [tuple([value.sizes[axis] for value in run]) for run in runs for axis in range(len(run[0].sizes))]
-        names = [run[0].axes[axis] or "" for run in runs for axis in range(len(run[0].sizes))]
+        names = [
+            run[0].axes[axis] or size_text(run[0].sizes[axis]) for run in runs for axis in range(len(run[0].sizes))
+        ]
         varying = Counter([each for each in sizes if len(set(each)) > 1])
         for each, _ in varying.most_common():
             self.families.label(each, next(name for name, size in zip(names, sizes, strict=True) if size == each))
@@ -105,7 +113,7 @@ class Folding:
         for axis, name in enumerate(first.axes):
             sizes = [value.sizes[axis] for value in run]
             same = len(set(sizes)) == 1
-            axes.append(name if same else self.families.label(sizes, name or f"{sizes[0]}"))
+            axes.append(name if same else self.families.label(sizes, name or size_text(sizes[0])))
         return replace(first, axes=tuple(axes))
 
 

@@ -22,7 +22,8 @@ def letter(name: str, bias: bool) -> tuple[Span, ...]:
     'Lq+'
     """
     last = name.rpartition(".")[2]
-    shown = last[1:] if re.fullmatch(r"[A-Z][a-z]", last) else "" if _NUMBERED.fullmatch(last) else last
+    usual = _NUMBERED.fullmatch(last) or last in ("linear", "conv", "weight")
+    shown = last[1:] if re.fullmatch(r"[A-Z][a-z]", last) else "" if usual else last
     above = (Span(shown, "italic", "sup"),) if shown else ()
     return (Span("L", "bold"), *above, *((Span("+", "upright", "sub"),) if bias else ()))
 
