@@ -186,7 +186,7 @@ def line(spans: Sequence[Span], size: float) -> Iterator[Place]:
 
 
 def runs(place: Place) -> Iterator[tuple[str, Place]]:
-    """Yield the parts of a span that are of one script: "latin", "greek" or "symbol".
+    """Yield the parts of a span that are of one script: "latin", "greek", "other" letters or "symbol".
 
     A viewer that lacks one character of a run may draw the whole run in another font; so it only changes the symbols.
 
@@ -209,7 +209,10 @@ def _script(letter: str) -> str:
         return "greek"
     if unicodedata.category(base) in _JOINED:
         return ""
-    return "latin" if ord(base) < 0x250 or base in _table("upright") else "symbol"
+    if ord(base) < 0x250 or base in _table("upright"):
+        return "latin"
+    plain = unicodedata.category(base).startswith("L") and unicodedata.normalize("NFKD", base) == base
+    return "other" if plain else "symbol"
 
 
 def width(spans: Sequence[Span], size: float) -> float:

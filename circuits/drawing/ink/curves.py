@@ -58,7 +58,7 @@ def points(line: Line, parts: int = 16) -> Iterator[Point]:
     yield before
     for piece in pieces:
         if len(piece) == 3:
-            yield from (part[-1] for part in list(_cut((before, *piece), parts))[:-1])
+            yield from (_at(before, *piece, step / parts) for step in range(1, parts))
         before = piece[-1]
         yield before
 
@@ -76,12 +76,11 @@ def _split(cubic: tuple[Point, ...], t: float) -> tuple[tuple[Point, ...], tuple
     return tuple(row[0] for row in rows), tuple(row[-1] for row in reversed(rows))
 
 
-def _cut(cubic: tuple[Point, ...], parts: int) -> Iterator[tuple[Point, ...]]:
-    """The parts of a cubic at equal steps."""
-    for left in range(parts, 1, -1):
-        part, cubic = _split(cubic, 1 / left)
-        yield part
-    yield cubic
+def _at(a: Point, b: Point, c: Point, d: Point, t: float) -> Point:
+    """The point of a cubic at `t`."""
+    s = 1 - t
+    p, q, r, u = s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t
+    return p * a[0] + q * b[0] + r * c[0] + u * d[0], p * a[1] + q * b[1] + r * c[1] + u * d[1]
 
 
 def _bent(cubic: tuple[Point, ...], depth: int = 6) -> Iterator[tuple[Point, ...]]:

@@ -85,7 +85,7 @@ def _rare(picture: Picture) -> Iterator[str]:
     for mark in picture.marks:
         for place in line(mark.spans, mark.size) if isinstance(mark, Text) else ():
             for script, run in runs(place):
-                yield from (run.text if script == "symbol" else "")
+                yield from (run.text if script in ("symbol", "other") else "")
 
 
 def _known(typst: Any, fonts: Any, letter: str) -> bool:
