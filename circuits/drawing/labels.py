@@ -52,14 +52,12 @@ def _joined(spans: list[Span]) -> tuple[Span, ...]:
 
 
 def box_title(name: str, label: str) -> str:
-    """Return the title of a circuit or module: its class or function in words, with the name that it has in its model.
+    """Return the title of a circuit or module: its class or function as in the code, without the functions around it.
 
-    >>> box_title("blocks.0", "TransformerBlock"), box_title("", "MLP")
-    ('Transformer Block', 'MLP')
+    >>> box_title("blocks.0", "TransformerBlock"), box_title("", "make.<locals>.layer")
+    ('TransformerBlock', 'layer')
     """
-    bare = label.rpartition("<locals>.")[2].replace("<lambda>", "λ")
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[A-Z][A-Z])(?=[A-Z][a-z])", " ", bare)
-    return words.replace("_", " ").strip() or name
+    return label.rpartition("<locals>.")[2].replace("<lambda>", "λ") or name
 
 
 def colour(label: str) -> int:

@@ -57,9 +57,9 @@ def _row_cost(width: float, limit: float, last: bool) -> float:
 
 def _break_cost(column: Column) -> float:
     """Return the cost of a break before a column: for each fence it cuts but the outermost, and each wire."""
-    fences = sum([key[0] == "top" for key in column.before])
+    fences = sum([key[0] == "top" and key[1] != 0 for key in column.before])
     wires = sum([key[0] == "wire" for key in column.before])
-    return _CUT * max(fences - 1, 0) + _WIRE * wires
+    return _CUT * fences + _WIRE * wires
 
 
 def untouched(columns: Sequence[Column]) -> frozenset[int]:

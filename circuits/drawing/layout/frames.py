@@ -82,8 +82,9 @@ class Frame:
 
     @property
     def middle(self) -> float:
-        """The middle of its slot."""
-        return (self.left + self.right) / 2
+        """The middle of its slot, or of what is right of the dots at which wires join."""
+        joins = any(link.kind == "join" for link in self.step.links)
+        return ((self.dots if joins else self.left) + self.right) / 2
 
     @property
     def dots(self) -> float:
@@ -124,7 +125,9 @@ def step_width(step: Step) -> float:
         lanes_width(sum([len(link.outs) - 1 for link in forks])),
     )
     cups = sum([link.kind == "cup" for link in step.links])
+    glyphs = [_link_width(link) for link in step.links if link.kind == "glyph" and link.shape != "bar"]
     widths = [_link_width(link) for link in step.links]
+    more += max(glyphs, default=0.0) if joins else 0.0
     return max([*widths, _above_width(step), 12.0]) + more + 0.4 * P * max(cups - 1, 0)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from circuits.drawing.labels import axis_label
 from circuits.drawing.layout.frames import step_width
 from circuits.drawing.layout.lanes import lanes_width
+from circuits.drawing.layout.sources import source_text
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.marks import P, Span
@@ -79,7 +80,7 @@ def _title_width(group: Group) -> float:
 def _slots(placed: Placed, groups: Sequence[Group], heights: Sequence[float], show_sizes: bool) -> list[float]:
     """Return the widths of the slots of a column."""
     column = placed.column
-    sources = [width((Span(name, "sans"),), SOURCE_FONT) for _, step in column.steps for _, name in step.sources]
+    sources = [width(source_text(name), SOURCE_FONT) for _, step in column.steps for _, name in step.sources]
     return [
         label_width([placed.outer(key) for key in placed.outside], show_sizes),
         bend_width(placed.before, placed.opened, heights),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from circuits.drawing.labels import axis_label
 from circuits.drawing.layout.frames import SMALL, TEXT, Frame
 from circuits.drawing.marks import Data, Mark, P, Path, Span, Text
 from circuits.drawing.scene import Link
@@ -13,7 +14,7 @@ def source(frame: Frame, strand: int, name: str) -> list[Mark]:
     wires = frame.strands[strand].wires
     keys = [("wire", strand, place) for place in range(len(wires))]
     rows = [frame.here[key] for key in keys]
-    text = (Span(name, "sans"),)
+    text = source_text(name)
     start = frame.sources + width(text, SMALL) + 5
     for key, row, wire in zip(keys, rows, wires, strict=True):
         frame.pens.begin(key, frame.strands[strand], wire, (min(start, frame.left), row))
@@ -28,6 +29,13 @@ def source(frame: Frame, strand: int, name: str) -> list[Mark]:
         _ground(left - width(text, SMALL) - 4, left, rows, data),
         Text(left - 2, middle, text, SMALL, "end", "title", data),
     ]
+
+
+def source_text(name: str) -> tuple[Span, ...]:
+    """Return the name of a parameter or constant as text; that of a loaded tensor, `C[λ] →`, with its index below."""
+    if not name.endswith("→"):
+        return (Span(name, "sans"),)
+    return (*axis_label(name.removesuffix("→").strip()), Span(" →", "upright"))
 
 
 def _ground(left: float, right: float, rows: Sequence[float], data: Data) -> Path:
@@ -50,4 +58,4 @@ def memory(frame: Frame, link: Link) -> list[Mark]:
     return [ground, Text((left + right) / 2, middle, link.text, TEXT, "middle", data=data)]
 
 
-__all__ = ["memory", "source"]
+__all__ = ["memory", "source", "source_text"]

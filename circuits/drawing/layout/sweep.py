@@ -18,7 +18,7 @@ from circuits.drawing.layout.crossing import (
     outcome,
     unchanged,
 )
-from circuits.drawing.layout.schedule import Schedule, reads, schedule
+from circuits.drawing.layout.schedule import Schedule, reads, schedule, walk
 from circuits.drawing.scene import Group, Node, Scene, Step, Strand
 
 
@@ -92,6 +92,7 @@ class Sweep:
         self._regions: dict[int, _Region] = {}
         self._parents: dict[int, int] = {}
         self._steps = 0
+        self._read_with = {strand: node for node in walk(scene.nodes) for node in [reads(node)] for strand in node}
         self._collect(scene.nodes, -1)
         self._regions[-1] = _Region(-1, [strand for strand, _ in scene.inputs])
         for column in range(self.schedule.columns):
@@ -186,7 +187,20 @@ class Sweep:
         event = _Event(self._steps, step, ins)
         self._steps += 1
         column.steps.append((event.number, step))
-        _replace(region.entries, present, event)
+        if present or not self._beside(step, region, event):
+            _replace(region.entries, present, event)
+
+    def _beside(self, step: Step, region: _Region, event: _Event) -> bool:
+        """Put a step that reads nothing beside the strands that are read together with its result, if there are any."""
+        together = next((self._read_with[out] for out in step.outs if out in self._read_with), [])
+        places = {
+            entry: place for place, entry in enumerate(region.entries) if isinstance(entry, int) and entry in together
+        }
+        if places:
+            mine = min([together.index(out) for out in step.outs if out in together])
+            above = [place for entry, place in places.items() if together.index(entry) < mine]
+            region.entries.insert(max(above) + 1 if above else min(places.values()), event)
+        return bool(places)
 
     def _arranged(self, region: _Region, events: dict[int, list[Key]]) -> tuple[list[Key], dict[int, list[Key]]]:
         """Return the order of a region where wires enter the steps, and that of the wires of each step."""

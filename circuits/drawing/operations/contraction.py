@@ -175,6 +175,21 @@ def _learned_map(
     return Drawn((tensors[data],), reading.box.outputs, (*links, glyph))
 
 
+@rule("scaled_dot_product_attention")
+def attention(reading: Reading) -> Drawn | None:
+    """The leading axes of queries, keys and values join; a box takes all others but the positions of the queries."""
+    tensors, out = reading.tensors, reading.box.outputs[0]
+    rank = len(out.sizes)
+    lead = [value.sizes[:-2] for value in (*tensors, out)]
+    if len(tensors) != 3 or rank < 2 or any(sizes != lead[0] for sizes in lead):
+        return None
+    links = [Link("join", ((0, axis), (1, axis), (2, axis)), ((0, axis),)) for axis in range(rank - 2)]
+    links.append(Link("pass", ((0, rank - 2),), ((0, rank - 2),)))
+    taken = ((0, rank - 1), (1, rank - 2), (1, rank - 1), (2, rank - 2), (2, rank - 1))
+    links.append(Link("glyph", taken, ((0, rank - 1),), "box", (Span("attention", "sans"),)))
+    return Drawn(tensors, (out,), tuple(links))
+
+
 @rule("embedding")
 def embedding(reading: Reading) -> Drawn | None:
     """The numbers of the tokens enter a box, and their vectors leave it."""
