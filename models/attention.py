@@ -239,6 +239,6 @@ class MultiHeadAttention(nn.Module):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "MultiHeadAttention": {"order": "y x m k h"},
+    "MultiHeadAttention": {"order": "y x ... h"},
 }
 """The options with which `circuits.draw` draws Figure 21 as the paper does."""

@@ -286,6 +286,6 @@ class SeparableConvolution(nn.Module):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "Convolution": {"order": "h w c k", "pairs": "x = h w"},
+    "Convolution": {"order": "h w ...", "pairs": "x = h w"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

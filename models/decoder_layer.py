@@ -132,6 +132,6 @@ class DecoderLayer(TransformerLayer):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "DecoderLayer": {"order": "y x m f k h"},
+    "DecoderLayer": {"order": "y x ... h"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

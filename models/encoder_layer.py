@@ -223,6 +223,6 @@ class EncoderLayer(TransformerLayer):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "EncoderLayer": {"order": "y x m f k h"},
+    "EncoderLayer": {"order": "y x ... h"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

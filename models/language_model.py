@@ -257,6 +257,6 @@ def _rotary(learned: bool, k: int, rotary: RotaryPositions | None) -> RotaryPosi
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "LanguageModel.probabilities": {"order": "y x v m f k h"},
+    "LanguageModel.probabilities": {"order": "y x ... h"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

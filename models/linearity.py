@@ -1,6 +1,7 @@
 """The small circuits of section 2.4: einsum as a sequence of linear steps, and equal diagrams of linear maps.
 
-F, G, H and K are examples of linear maps, `LinearMap`s of fixed numbers. The equations of Figure 18 hold for any.
+F, G, H and K are examples of linear maps: `LinearMap`s of fixed numbers, and circuits that apply them. The equations of
+Figure 18 hold for any.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, section 2.4, Figures 17 and 18.
 """
@@ -44,19 +45,21 @@ def _map(signature: str) -> LinearMap:
     return LinearMap(torch.arange(1.0, 1 + sizes.numel(), device="cpu").square().sin().reshape(sizes), signature)
 
 
-_F, _G, _H, _K = _map("a -> b c"), _map("a -> b"), _map("b -> c"), _map("b c -> d")
+F_map, G_map, H_map, K_map = _map("a -> b c"), _map("a -> b"), _map("b -> c"), _map("b c -> d")
+F_map_transposed = F_map.transpose("b")
+"""F with its output b as an input: the associated transpose."""
 
 
 @circuit("... a -> ... b c", fixed=_sizes("a b c"))
 def F(vector: Tensor) -> Tensor:
     """Return a linear map from a to b and c."""
-    return _F(vector)
+    return F_map(vector)
 
 
 @circuit("... b a -> ... c", fixed=_sizes("a b c"))
 def F_transposed(matrix: Tensor) -> Tensor:
     """Return F with its output b as an input: the associated transpose."""
-    return _F.transpose("b")(matrix)
+    return F_map_transposed(matrix)
 
 
 @circuit("b a -> c", fixed=_sizes("a b c"))
@@ -68,25 +71,25 @@ def F_transposed_by_broadcasting(matrix: Tensor) -> Tensor:
 @circuit("... a -> ... b", fixed=_sizes("a b"))
 def G(vector: Tensor) -> Tensor:
     """Return a linear map from a to b."""
-    return _G(vector)
+    return G_map(vector)
 
 
 @circuit("... b -> ... c", fixed=_sizes("b c"))
 def H(vector: Tensor) -> Tensor:
     """Return a linear map from b to c."""
-    return _H(vector)
+    return H_map(vector)
 
 
 @circuit("-> b c", fixed=_sizes("b c"))
 def H_transposed() -> Tensor:
     """Return H with its input as an output: a tensor."""
-    return _H.transpose("b")()
+    return H_map.transpose("b")()
 
 
 @circuit("b c -> d", fixed=_sizes("b c d"))
 def K(matrix: Tensor) -> Tensor:
     """Return a linear map from b and c to d."""
-    return _K(matrix)
+    return K_map(matrix)
 
 
 @circuit("a -> c", fixed=_sizes("a c"))
@@ -125,7 +128,6 @@ def maps_then_product(first: Tensor, second: Tensor) -> Tensor:
 FIGURES: Mapping[str, Mapping[str, Any]] = {
     "scores_in_steps": {"order": "y x k h"},
     "scores": {"order": "y x k h"},
-    "F": {"depth": 0},
     "F_transposed": {"depth": 0},
     "F_transposed_by_broadcasting": {"depth": 1},
     "G_then_H": {"depth": 1},

@@ -89,6 +89,6 @@ class MLP(Classifier):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "MLP.probabilities": {"order": "x y m k", "show_sizes": True},
+    "MLP.probabilities": {"show_sizes": True},
 }
 """The options with which `circuits.draw` draws Figure 19 as the paper does."""

@@ -235,6 +235,6 @@ class SequenceToSequence(nn.Module):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "SequenceToSequence.probabilities": {"order": "y x v m f k h"},
+    "SequenceToSequence.probabilities": {"order": "y x ... h"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

@@ -179,6 +179,6 @@ def glorot_uniform(model: nn.Module) -> None:
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "Transformer": {"order": "y x m f k h"},
+    "Transformer": {"order": "y x ... h"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

@@ -207,7 +207,7 @@ class UNet(Classifier):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "UNet": {"order": "h w c k", "pairs": "x = h w", "hide": "b"},
-    "UNet.as_drawn": {"order": "h w c k", "pairs": "x = h w", "hide": "b"},
+    "UNet": {"order": "h w ...", "pairs": "x = h w", "hide": "b"},
+    "UNet.as_drawn": {"order": "h w ...", "pairs": "x = h w", "hide": "b"},
 }
 """The options with which `circuits.draw` draws Figure 27 as the paper does."""

@@ -292,6 +292,6 @@ class VisionTransformer(VisionTransformerConversions):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "VisionTransformer": {"order": "y x i j p q c m f k h n b"},
+    "VisionTransformer": {"order": "y x i j ... h b"},
 }
 """The options with which `circuits.draw` orders axes as the paper does."""

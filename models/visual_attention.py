@@ -143,6 +143,6 @@ class VisualAttention(nn.Module):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "VisualAttention": {"order": "i j u v c k h", "pairs": "y = i j, x = u v", "hide": "b"},
+    "VisualAttention": {"order": "i j u v ... h", "pairs": "y = i j, x = u v", "hide": "b"},
 }
 """The options with which `circuits.draw` draws Figure 28 as the paper does."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from circuits import CircuitError, Diagram, Drawing, draw
-from circuits.commands.diagrams import diagram_of
+from circuits import CircuitError, Diagram, Drawing, LinearMap, draw
+from circuits.commands.draw import subject_of
 from circuits.drawing.joined import Sign, below, beside
 
 
@@ -33,15 +33,15 @@ class Part:
     settings: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def diagram(self) -> Diagram:
-        """The diagram of the target."""
-        return diagram_of(f"models.{self.target}", shlex.split(self.settings))
+    def subject(self) -> Diagram | LinearMap:
+        """What is drawn."""
+        return subject_of(f"models.{self.target}", shlex.split(self.settings))
 
     def drawing(self) -> Drawing:
         """The drawing, with the options that the model's file has for it."""
         module, _, name = self.target.partition(":")
         known = getattr(importlib.import_module(f"models.{module}"), "FIGURES", {})
-        return draw(self.diagram(), **{**known.get(name, {}), **self.options})
+        return draw(self.subject(), **{**known.get(name, {}), **self.options})
 
 
 EQUALS, DEFINES = Sign("="), Sign("=", "def")
@@ -64,7 +64,7 @@ FIGURES: Mapping[str, tuple[Row, ...]] = {
     "17": ((Part("linearity:scores_in_steps"),), (Part("linearity:scores"),)),
     "18": (
         (
-            Part("linearity:F"),
+            Part("linearity:F_map"),
             Sign("↦", "associated transpose"),
             Part("linearity:F_transposed_by_broadcasting"),
             EQUALS,

@@ -1,12 +1,12 @@
-"""The diagram of a TARGET and of its KEY=VALUE arguments, which every command shows in its own way."""
+"""What a TARGET and its KEY=VALUE arguments ask for, and its diagram, which every command shows in its own way."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from circuits.commands.reports import UsageError
-from circuits.commands.settings import Parameters, parameters_of, parse_settings, trace_arguments
+from circuits.commands.settings import Parameters, TraceArguments, parameters_of, parse_settings, trace_arguments
 from circuits.commands.targets import FORMS, Target, attribute, find_target, makes_model
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
@@ -29,8 +29,28 @@ SettingsArgument = Annotated[
 ]
 
 
-def diagram_of(target: str, words: Sequence[str]) -> Diagram:
-    """Return the diagram of a TARGET, traced without computing anything.
+class Request(NamedTuple):
+    """What a command is asked to show: a circuit, module, function or LinearMap, and how it is traced."""
+
+    target: str
+    function: Any
+    arguments: TraceArguments
+
+    def diagram(self) -> Diagram:
+        """Return the diagram, traced without computing anything.
+
+        Raises:
+            CircuitError: The traced code raises.
+        """
+        axes, sizes, call = self.arguments
+        try:
+            return trace(self.function, axes=axes, sizes=sizes, **call)
+        except Exception as error:
+            raise _failed(f"{self.target} cannot be traced", error) from error
+
+
+def request_of(target: str, words: Sequence[str]) -> Request:
+    """Return what a TARGET and settings name; a class is called.
 
     Args:
         target: The TARGET, as `find_target` reads it. A class is called with those settings that are its arguments.
@@ -38,7 +58,7 @@ def diagram_of(target: str, words: Sequence[str]) -> Diagram:
 
     Raises:
         UsageError: The target or a setting is unknown, or an argument of the class is missing.
-        CircuitError: The class or the traced code raises.
+        CircuitError: The class raises.
     """
     found, settings = find_target(target), parse_settings(words)
     function, taken = found.found, ()
@@ -52,11 +72,12 @@ def diagram_of(target: str, words: Sequence[str]) -> Diagram:
         function = attribute(function, name, target)
     if not callable(function):
         raise UsageError(f"{target} is of type {type(function).__name__}: no circuit, module or function")
-    arguments = trace_arguments(target, function, settings, taken)
-    try:
-        return trace(function, axes=arguments.axes, sizes=arguments.sizes, **arguments.call)
-    except Exception as error:
-        raise _failed(f"{target} cannot be traced", error) from error
+    return Request(target, function, trace_arguments(target, function, settings, taken))
+
+
+def diagram_of(target: str, words: Sequence[str]) -> Diagram:
+    """Return the diagram of what a TARGET and settings name; the errors are those of `request_of` and of the trace."""
+    return request_of(target, words).diagram()
 
 
 def _arguments_of_class(parameters: Parameters, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,4 +110,4 @@ def _failed(said: str, error: Exception) -> CircuitError:
     return CircuitError("\n".join([f"{said}: {kind}{error}", *notes]))
 
 
-__all__ = ["SettingsArgument", "TargetArgument", "diagram_of"]
+__all__ = ["Request", "SettingsArgument", "TargetArgument", "diagram_of", "request_of"]

@@ -1,14 +1,17 @@
 """`python -m circuits draw`: the diagram of a TARGET as a picture, in the terminal or as a file."""
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from circuits.commands.diagrams import SettingsArgument, TargetArgument, diagram_of
+from circuits.algebra import LinearMap
+from circuits.commands.diagrams import SettingsArgument, TargetArgument, request_of
 from circuits.commands.reports import reported, terminal_width
+from circuits.diagram import Diagram
 from circuits.drawing import Drawing
 from circuits.drawing import draw as drawing_of
 from circuits.errors import CircuitError
@@ -60,11 +63,17 @@ def draw(
         del options[name]
     options |= {"open": options.pop("opened"), "close": options.pop("closed"), "width": _width(width)}
     with reported():
-        drawing = drawing_of(diagram_of(target, settings or ()), **options)
+        drawing = drawing_of(subject_of(target, settings or ()), **options)
         if out is None:
             typer.echo(printable(drawing))
         else:
             _save(drawing, out, scale)
+
+
+def subject_of(target: str, settings: Sequence[str]) -> Diagram | LinearMap:
+    """Return what is drawn: a diagram, or a LinearMap itself, whose tensors are drawn as letters."""
+    request = request_of(target, settings)
+    return request.function if isinstance(request.function, LinearMap) else request.diagram()
 
 
 def printable(drawing: Drawing) -> str:
@@ -91,4 +100,4 @@ def _width(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
 
 
-__all__ = ["draw"]
+__all__ = ["draw", "printable", "subject_of"]

@@ -15,6 +15,7 @@ from circuits import draw, trace
 from circuits.commands import app, reports
 from circuits.commands import draw as command
 from models.attention import MultiHeadAttention, attention
+from models.linearity import F_map_transposed
 
 ROOT = Path(__file__).parents[2]
 ATTENTION = "models.attention:attention"
@@ -204,3 +205,10 @@ def test_it_runs_in_a_folder_with_files_of_its_own(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "circuits", "draw", "circuits.models.mlp:MLP", "-o", "x.svg"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_linear_map_is_drawn_as_letters(tmp_path: Path) -> None:
+    assert run("models.linearity:F_map_transposed", "-o", f"{tmp_path / 'x.svg'}").exit_code == 0
+    drawn = (tmp_path / "x.svg").read_text(encoding="utf-8")
+    assert drawn == draw(F_map_transposed).svg
+    assert drawn != draw(trace(F_map_transposed)).svg

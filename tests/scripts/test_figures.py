@@ -97,7 +97,7 @@ def test_every_option_beside_a_model_is_drawn() -> None:
 def test_the_options_change_the_drawing() -> None:
     ((part,),) = FIGURES["21"]
     assert isinstance(part, Part)
-    assert part.drawing().svg != draw(part.diagram()).svg
+    assert part.drawing().svg != draw(part.subject()).svg
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
