@@ -71,6 +71,27 @@ def cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
     return [Path(ends[0], curve, wire.role, double=wire.double, data=data)]
 
 
+def unit(frame: Frame, link: Link) -> list[Mark]:
+    """Two wires begin in a half circle, its apex at the left: an identity matrix (Figure 18)."""
+    rows = sorted([(frame.leave(port), port) for port in link.outs])
+    middle = (rows[0][0] + rows[1][0]) / 2
+    radius = min((rows[1][0] - rows[0][0]) / 2, 0.75 * P)
+    x = frame.left + radius
+    ends = [(x, middle - radius), (x, middle + radius)]
+    for (_, port), place in zip(rows, ends, strict=True):
+        frame.begin(port, place)
+    strand = frame.strands[frame.step.outs[rows[0][1][0]]]
+    wire = strand.wires[rows[0][1][1]]
+    bow = radius * 0.5523
+    curve = (
+        (x - bow, middle - radius, x - radius, middle - bow, x - radius, middle),
+        (x - radius, middle + bow, x - bow, middle + radius, x, middle + radius),
+    )
+    axes = ",".join([f"{axis}" for axis in wire.axes])
+    data = frame.data("unit", value=f"{strand.value}", axis=axes, **frame.values)
+    return [Path(ends[0], curve, wire.role, double=wire.double, data=data)]
+
+
 def end(frame: Frame, link: Link) -> list[Mark]:
     """Wires end: at a text, or at a small arrow head (an axis of size 1 is removed)."""
     found: list[Mark] = []
@@ -118,4 +139,4 @@ def above(frame: Frame) -> list[Mark]:
     ]
 
 
-__all__ = ["above", "cup", "end", "fork", "join", "pass_on", "start"]
+__all__ = ["above", "cup", "end", "fork", "join", "pass_on", "start", "unit"]

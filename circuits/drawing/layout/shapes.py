@@ -2,7 +2,7 @@
 
 from circuits.drawing.layout.frames import Frame
 from circuits.drawing.layout.glyphs import bar, box, circle, letter, pentagon, star, triangle
-from circuits.drawing.layout.junctions import above, cup, end, fork, join, pass_on, start
+from circuits.drawing.layout.junctions import above, cup, end, fork, join, pass_on, start, unit
 from circuits.drawing.layout.sources import memory, source
 from circuits.drawing.layout.windows import window
 from circuits.drawing.marks import Mark
@@ -38,6 +38,6 @@ _GLYPHS = {
     "window": window,
     "transposed": window,
 }
-_OTHERS = {"pass": pass_on, "join": join, "fork": fork, "end": end, "start": start}
+_OTHERS = {"pass": pass_on, "join": join, "fork": fork, "end": end, "start": start, "unit": unit}
 
 __all__ = ["draw_step"]
