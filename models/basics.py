@@ -123,16 +123,20 @@ square_of_elements = broadcast(square, "4 3 -> 4 3")
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "h": {"depth": 1},
+    "h": {"depth": 1, "frame": False},
+    "row": {"frame": False},
+    "element": {"frame": False},
+    "element_of_row": {"frame": False},
+    "element_of_column": {"frame": False},
     "G": {"depth": 0},
-    "G_of_rows": {"depth": 2},
-    "apply_then_index": {"depth": 1},
-    "index_then_apply": {"depth": 1},
+    "G_of_rows": {"depth": 1, "frame": False},
+    "apply_then_index": {"depth": 1, "frame": False},
+    "index_then_apply": {"depth": 1, "frame": False},
     "H": {"depth": 0},
-    "H_of_rows": {"depth": 2, "show_sizes": True},
-    "apply_then_index_inner": {"depth": 1},
-    "index_then_apply_inner": {"depth": 1},
+    "H_of_rows": {"depth": 1, "frame": False},
+    "apply_then_index_inner": {"depth": 1, "frame": False},
+    "index_then_apply_inner": {"depth": 1, "frame": False},
     "square": {"depth": 0},
-    "square_of_elements": {"depth": 3},
+    "square_of_elements": {"depth": 2, "frame": False},
 }
 """The options with which `circuits.draw` draws section 2.3 and Figures 8 to 12 as the paper does."""

@@ -126,14 +126,14 @@ def maps_then_product(first: Tensor, second: Tensor) -> Tensor:
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "scores_in_steps": {"order": "y x k h"},
-    "scores": {"order": "y x k h"},
+    "scores_in_steps": {"frame": False},
+    "scores": {"frame": False},
     "F_transposed": {"depth": 0},
-    "F_transposed_by_broadcasting": {"depth": 1},
-    "G_then_H": {"depth": 1},
-    "G_then_H_bent": {"depth": 1},
-    "G_then_H_shifted": {"depth": 1},
-    "product_then_maps": {"order": "a b c", "depth": 1},
-    "maps_then_product": {"depth": 1},
+    "F_transposed_by_broadcasting": {"depth": 1, "frame": False},
+    "G_then_H": {"depth": 1, "frame": False},
+    "G_then_H_bent": {"depth": 1, "frame": False},
+    "G_then_H_shifted": {"depth": 1, "frame": False},
+    "product_then_maps": {"depth": 1, "frame": False},
+    "maps_then_product": {"depth": 1, "frame": False},
 }
 """The options with which `circuits.draw` draws Figures 17 and 18 as the paper does."""

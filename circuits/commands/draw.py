@@ -51,6 +51,7 @@ def draw(
     width: Width = None,
     theme: Annotated[Theme, typer.Option(help="The colours.")] = Theme.light,
     equation: Annotated[bool, typer.Option("--equation", help="The closed box = its inside.")] = False,
+    frame: Annotated[bool, typer.Option("--frame/--no-frame", help="The outermost fence and its title.")] = True,
     scale: Annotated[float, typer.Option(help="Pixels of a PNG for each unit; how much larger other files are.")] = 1.0,
     out: File = None,
 ) -> None:

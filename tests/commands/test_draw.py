@@ -103,6 +103,7 @@ OPTIONS = {
     "--width": ("400", "width", 400),
     "--theme": ("dark", "theme", "dark"),
     "--equation": (None, "equation", True),
+    "--no-frame": (None, "frame", False),
 }
 """For each option of the command a value, and the option of `draw` with its value."""
 
