@@ -37,7 +37,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     box = diagram.box
     title = box_title("", box.label)
     reader = Reader(box, options, {expression: axis for axis, expression in diagram.symbols.items()})
-    items, legend = _chosen(reader, options)
+    items, folding = _chosen(reader, options)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
     build = _Builder(options, cotangents(box))
     have: dict[int, list[int]] = {}
@@ -48,20 +48,24 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     shown = [(strand, names.get(build.strands[strand].value, "")) for strand in entering]
     node: Node
     if items:
-        node, left = build.group(Item(box, "root", None, items, title), have, [value.number for value in box.outputs])
+        saved = folding.saved if folding else {}
+        results = [value.number for value in box.outputs if value.number not in saved]
+        node, left = build.group(Item(box, "root", None, items, title), have, results)
     else:
         whole = Item(box, "root", closed_box(box, inputs, box.outputs, title), title=title, closed=True)
         node, left = build.leaf(whole, entering)
-    results = result_names(diagram)
-    ends = tuple([(strand, results.get(build.now[strand].value, "")) for strand in left])
-    scene = Scene(title, tuple(build.strands), tuple(shown), ends, (node,), build.error, legend)
+    ends_named = result_names(diagram)
+    ends = tuple([(strand, ends_named.get(build.now[strand].value, "")) for strand in left])
+    scene = Scene(
+        title, tuple(build.strands), tuple(shown), ends, (node,), build.error, folding.legend() if folding else ()
+    )
     return recoloured(scene, build.clashing)
 
 
-def _chosen(reader: Reader, options: Options) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+def _chosen(reader: Reader, options: Options) -> tuple[tuple[Item, ...], Folding | None]:
     """Return what is drawn at the chosen depth, or at the deepest that stays readable."""
     if options.depth is not None:
-        return _folded(reader, options.depth) if options.depth else ((), ())
+        return _folded(reader, options.depth) if options.depth else ((), None)
     depth, found = 1, _folded(reader, 1)
     while True:
         deeper = _folded(reader, depth + 1)
@@ -70,11 +74,10 @@ def _chosen(reader: Reader, options: Options) -> tuple[tuple[Item, ...], tuple[s
         depth, found = depth + 1, deeper
 
 
-def _folded(reader: Reader, depth: int) -> tuple[tuple[Item, ...], tuple[str, ...]]:
-    """Return what is drawn at a depth, repeated boxes folded, and what the letters of sizes by λ stand for."""
-    folding = Folding()
-    items = folding.folded(reader.items(depth))
-    return items, folding.families.lines(reader.options.pairs)
+def _folded(reader: Reader, depth: int) -> tuple[tuple[Item, ...], Folding | None]:
+    """Return what is drawn at a depth, repeated boxes folded, and what is known of them."""
+    folding = Folding(reader)
+    return folding.folded(reader.items(depth)), folding
 
 
 def _count(items: Iterable[Item]) -> int:

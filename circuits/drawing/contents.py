@@ -34,6 +34,7 @@ class Item:
         times: How often the items are repeated.
         note: Whether the repetitions have their own weights or the same.
         plain: Whether an open box has neither fence nor title: a lift, whose wires pass the circuit inside.
+        end: The place after its last leaf, in the order of the run.
         last: For repeated items, the number of the tensor that the last repetition makes, for each of the first.
     """
 
@@ -46,6 +47,7 @@ class Item:
     times: int = 1
     note: str = ""
     plain: bool = False
+    end: int = 0
     last: tuple[tuple[int, int], ...] = ()
 
     @cached_property
@@ -147,7 +149,14 @@ class Reader:
         ]
         return replace(drawn, ins=tuple(values))
 
+    def last_read(self, number: int) -> int:
+        """Return the place of the last leaf that reads a tensor; results are read at the end of the run."""
+        return self._reads.get(number, -1)
+
     def _item(self, box: Box, place: str, level: int, depth: int | None) -> Item:
+        return replace(self._new_item(box, place, level, depth), end=self._ends[id(box)])
+
+    def _new_item(self, box: Box, place: str, level: int, depth: int | None) -> Item:
         title = box_title(box.name, box.label)
         single = self._single_operation(box)
         if single is not None:

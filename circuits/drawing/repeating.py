@@ -6,15 +6,19 @@ repetitions return a tensor each that is read later, it is saved by name, C_λ, 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from circuits.diagram import Box, Struct, Value, Wire, size_text, substitute
-from circuits.drawing.contents import Item, saving, uses
+from circuits.drawing.contents import Item, Reader, uses
 from circuits.drawing.families import Families
 from circuits.drawing.operations import LEARNED
+from circuits.drawing.renaming import named, with_loads, with_saves
+
+LastRead = Callable[[int], int]
+"""Returns the place of the last leaf that reads a tensor."""
 
 _LONGEST = 8
 """The largest number of boxes in one repetition."""
@@ -25,31 +29,40 @@ class Folding:
     """What is known of repetitions in one picture.
 
     Attributes:
+        reader: The boxes of the diagram, and where each tensor is read.
         families: The sizes that follow a rule.
         saved: The name of each tensor that is saved, by number: its letter and its place.
+        returned: The letters of saved tensors that are results, each with their number.
     """
 
+    reader: Reader
     families: Families = field(default_factory=Families)
     saved: dict[int, tuple[str, int]] = field(default_factory=dict)
+    returned: dict[str, int] = field(default_factory=dict)
 
     def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return items with repeated ones folded, at every level."""
         items = [replace(item, items=self.folded(item.items)) if item.drawn is None else item for item in items]
         strict, loose = _kinds(items, _content), _kinds(items, _shape)
-        readers = _readers(items)
+        reads = self.reader.last_read
         found: list[Item] = []
         start = 0
         while start < len(items):
-            length, times = _longest(items, strict, start, lambda *run: _flow(items, readers, *run).is_chain)
+            length, times = _longest(items, strict, start, lambda *run: _flow(items, reads, *run).is_chain)
             if times > 1:
                 found.append(_repeated(items, start, length, times))
             else:
-                length, times = _longest(items, loose, start, lambda *run: self._follows(_flow(items, readers, *run)))
+                length, times = _longest(items, loose, start, lambda *run: self._follows(_flow(items, reads, *run)))
                 found.append(
-                    self._ruled(items, readers, start, length, times) if times > 1 else self._loading(items[start])
+                    self._ruled(items, reads, start, length, times) if times > 1 else self._loading(items[start])
                 )
             start += length * times
         return tuple(found)
+
+    def legend(self) -> tuple[str, ...]:
+        """Return what the letters stand for, one line each."""
+        results = [f"{letter}[i] is returned  (i = 1…{times})" for letter, times in self.returned.items()]
+        return (*self.families.lines(self.reader.options.pairs), *results)
 
     def _follows(self, flow: "Flow") -> bool:
         """Return whether repetitions whose sizes differ can be drawn once."""
@@ -79,29 +92,32 @@ class Folding:
     def _loading(self, item: Item) -> Item:
         """Return an item in which the tensors that were saved are loaded by name."""
         names = {number: f"{letter}[{place}]" for number, (letter, place) in self.saved.items()}
-        return _with_loads(item, names) if names else item
+        return with_loads(item, names) if names else item
 
-    def _ruled(self, items: Sequence[Item], readers: Any, start: int, length: int, times: int) -> Item:
+    def _ruled(self, items: Sequence[Item], reads: LastRead, start: int, length: int, times: int) -> Item:
         """Return repetitions whose sizes follow rules as one item."""
-        flow = _flow(items, readers, start, length, times)
+        flow = _flow(items, reads, start, length, times)
         loads = {flow.read[0][place]: self._loads(sources) or "" for place, sources in flow.loads.items()}
-        letter = f"C{'′' * len({name for name, _ in self.saved.values()})}"
+        saves: dict[int, str] = {}
+        results = {value.number for value in self.reader.root.outputs}
         for place in flow.saves:
+            letter = "C" + "'" * len({name for name, _ in self.saved.values()})
+            saves[flow.made[0][place]] = f"{letter}[λ]"
             self.saved |= {numbers[place]: (letter, number) for number, numbers in enumerate(flow.made, start=1)}
-        saves = {flow.made[0][place]: f"{letter}[λ]" for place in flow.saves}
+            if any(numbers[place] in results for numbers in flow.made):
+                self.returned[letter] = times
         names = self._names([[item.box for item in group] for group in flow.groups])
-        first = [_named(_with_loads(item, loads), names) for item in flow.groups[0]]
+        first = [named(with_loads(item, loads), names) for item in flow.groups[0]]
         whole = _repeated(items, start, length, times)
-        return replace(whole, items=tuple(_with_saves(first, saves, names)))
+        return replace(whole, items=tuple(with_saves(first, saves, names)))
 
     def _names(self, groups: Sequence[Sequence[Box]]) -> dict[Value, Value]:
         """Return each tensor of the first repetition with the names of its axes by λ."""
         together = [_values(boxes) for boxes in groups]
         runs = list(zip(*together, strict=True))
-        sizes = [tuple([value.sizes[axis] for value in run]) for run in runs for axis in range(len(run[0].sizes))]
-        names = [
-            run[0].axes[axis] or size_text(run[0].sizes[axis]) for run in runs for axis in range(len(run[0].sizes))
-        ]
+        places = [(run, axis) for run in runs for axis in range(len(run[0].sizes))]
+        sizes = [tuple([value.sizes[axis] for value in run]) for run, axis in places]
+        names = [run[0].axes[axis] or size_text(run[0].sizes[axis]) for run, axis in places]
         varying = Counter([each for each in sizes if len(set(each)) > 1])
         for each, _ in varying.most_common():
             self.families.label(each, next(name for name, size in zip(names, sizes, strict=True) if size == each))
@@ -144,7 +160,7 @@ class Flow:
         return self.clean and self.chained and not self.loads and not self.saves
 
 
-def _flow(items: Sequence[Item], readers: Mapping[int, list[int]], start: int, length: int, times: int) -> Flow:
+def _flow(items: Sequence[Item], reads: LastRead, start: int, length: int, times: int) -> Flow:
     """Return how tensors go between repetitions."""
     groups = [items[start + length * number : start + length * (number + 1)] for number in range(times)]
     made = [[number for item in group for number in item.makes] for group in groups]
@@ -165,8 +181,8 @@ def _flow(items: Sequence[Item], readers: Mapping[int, list[int]], start: int, l
     saves = []
     for place in range(len(made[0]) if clean else 0):
         for number, numbers in enumerate(made[:-1]):
-            stop = start + length * (number + 2)
-            if any(reader >= stop for reader in readers.get(numbers[place], ())) and place not in saves:
+            end = groups[number + 1][-1].end
+            if reads(numbers[place]) >= end and place not in saves:
                 saves.append(place)
     return Flow(groups, made, read, chained, loads, saves, clean)
 
@@ -175,15 +191,6 @@ def _kinds(items: Sequence[Item], content: Any) -> list[int]:
     """Return a number for each item, equal for those of equal content."""
     known: dict[Any, int] = {}
     return [known.setdefault(content(item.box), len(known)) for item in items]
-
-
-def _readers(items: Sequence[Item]) -> Mapping[int, list[int]]:
-    """Return the places of the items that read each tensor."""
-    found: dict[int, list[int]] = {}
-    for place, item in enumerate(items):
-        for number in item.needs:
-            found.setdefault(number, []).append(place)
-    return found
 
 
 def _longest(items: Sequence[Item], kinds: Sequence[int], start: int, is_repetition: Any) -> tuple[int, int]:
@@ -216,52 +223,8 @@ def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Ite
         note = ""
     box = replace(first[0].box, lifted=(), inside=(), outputs=last[-1].box.outputs)
     title = first[0].title
-    return Item(box, f"{first[0].id}×{times}", None, tuple(first), title, times=times, note=note, last=tuple(pairs))
-
-
-def _with_loads(item: Item, names: Mapping[int, str]) -> Item:
-    """Return an item in which some tensors begin where they are read, loaded by name."""
-    if item.drawn is None:
-        return replace(item, items=tuple([_with_loads(inner, names) for inner in item.items]))
-    ins = [
-        replace(value, role="saved", name=names[value.number]) if value.number in names else value
-        for value in item.drawn.ins
-    ]
-    return replace(item, drawn=replace(item.drawn, ins=tuple(ins)))
-
-
-def _with_saves(items: Sequence[Item], names: Mapping[int, str], renamed: Mapping[Value, Value]) -> list[Item]:
-    """Return items with the ends of tensors that are saved by name, beside the items that read the tensors too."""
-    found: list[Item] = []
-    for item in items:
-        inside = {number for inner in item.items for number in inner.makes}
-        found.append(
-            replace(item, items=tuple(_with_saves(item.items, names, renamed))) if inside & set(names) else item
-        )
-        made = [value for value in item.box.outputs if value.number in names and value.number not in inside]
-        found += [saving(renamed.get(value, value), names[value.number]) for value in made]
-    return found
-
-
-def _named(item: Item, names: Mapping[Value, Value]) -> Item:
-    """Return an item whose tensors have other names of axes."""
-
-    def renamed(values: Iterable[Value]) -> tuple[Value, ...]:
-        return tuple([_like(value, names) for value in values])
-
-    box = replace(item.box, inputs=renamed(item.box.inputs), outputs=renamed(item.box.outputs))
-    drawn = item.drawn and replace(item.drawn, ins=renamed(item.drawn.ins), outs=renamed(item.drawn.outs))
-    return replace(item, box=box, drawn=drawn, items=tuple([_named(inner, names) for inner in item.items]))
-
-
-def _like(value: Value, names: Mapping[Value, Value]) -> Value:
-    """Return a tensor with its new names, also if it is loaded by name here."""
-    found = names.get(value) or next((new for old, new in names.items() if _is_same(old, value)), value)
-    return replace(found, role=value.role, name=value.name)
-
-
-def _is_same(one: Value, two: Value) -> bool:
-    return (one.number, one.axes, one.sizes) == (two.number, two.axes, two.sizes)
+    whole = Item(box, f"{first[0].id}×{times}", None, tuple(first), title, times=times, note=note, last=tuple(pairs))
+    return replace(whole, end=last[-1].end)
 
 
 def _values(boxes: Iterable[Box]) -> list[Value]:

@@ -183,7 +183,7 @@ class Sweep:
         begun = {strand for strand, _ in step.sources}
         present = [entry for entry in region.entries if isinstance(entry, int) and entry in set(step.ins)]
         ins = [strand for strand in present if strand not in begun]
-        ins = list(step.ins) if begun or keeps_order(step) else ins
+        ins = list(step.ins) if keeps_order(step) else [*ins, *[strand for strand in step.ins if strand in begun]]
         event = _Event(self._steps, step, ins)
         self._steps += 1
         column.steps.append((event.number, step))
