@@ -199,7 +199,7 @@ class IdentityResNet(Classifier):
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "IdentityResNet.probabilities": {"order": "h w ... b", "pairs": "x = h w", "close": "Block"},
-    "Block": {"order": "h w ... b", "pairs": "x = h w"},
+    "IdentityResNet.probabilities": {"order": "h w ... b", "pairs": "x = h w", "close": "Block", "equation": True},
+    "Block": {"order": "h w ... b", "pairs": "x = h w", "equation": True},
 }
 """The options with which `circuits.draw` draws both parts of Figure 26 as the paper does."""

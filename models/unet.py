@@ -208,6 +208,6 @@ class UNet(Classifier):
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
     "UNet": {"order": "h w ...", "pairs": "x = h w", "hide": "b"},
-    "UNet.as_drawn": {"order": "h w ...", "pairs": "x = h w", "hide": "b"},
+    "UNet.as_drawn": {"order": "h w ...", "pairs": "x = h w", "hide": "b", "equation": True},
 }
 """The options with which `circuits.draw` draws Figure 27 as the paper does."""

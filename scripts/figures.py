@@ -77,8 +77,8 @@ FIGURES: Mapping[str, tuple[Row, ...]] = {
     "19": ((Part("mlp:MLP.probabilities"),),),
     "20": ((Part("scaled_dot_product:attention"),),),
     "21": ((Part("attention:MultiHeadAttention", "m=128 k=16 h=4"),),),
-    "26": ((Part("resnet:IdentityResNet.probabilities"),),),
-    "26 block": ((Part("resnet:Block", "s=2 N=3 n0=64 n1=128 h=32 w=32"),),),
+    "26": ((Part("resnet:IdentityResNet.probabilities", "bias=True"),),),
+    "26 block": ((Part("resnet:Block", "s=2 N=3 n0=64 n1=128 bias=True 'axes=b 64 2*h 2*w'"),),),
     "27": ((Part("unet:UNet.as_drawn"),),),
     "28": ((Part("visual_attention:VisualAttention", "c=33 k=8"),),),
 }
