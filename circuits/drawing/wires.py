@@ -87,8 +87,13 @@ def renamed(wires: tuple[Wire, ...], value: Value, options: Options) -> tuple[Wi
         elif len(wire.axes) == 1:
             found.append(replace(wire, name=names[wire.axes[0]], size=sizes[wire.axes[0]]))
         else:
-            found.append(replace(wire, name=" ".join([names[axis] for axis in wire.axes])))
+            found.append(replace(wire, name=_both([names[axis] for axis in wire.axes])))
     return tuple(found)
+
+
+def _both(names: list[str]) -> str:
+    """Return the label of a pair of axes without a common name: `16²` for two of one size."""
+    return f"{names[0]}²" if len(set(names)) == 1 and names[0].isdigit() else " ".join(names)
 
 
 def place_of(wires: tuple[Wire, ...], axis: int) -> int | None:

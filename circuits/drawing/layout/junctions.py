@@ -113,7 +113,8 @@ def start(frame: Frame, link: Link) -> list[Mark]:
     for port in link.outs:
         y = frame.leave(port)
         x = frame.right - 6
-        found.append(head(x, y, frame.data("text", **frame.values)))
+        scalar = frame.strands[frame.step.outs[port[0]]].wires[port[1]].scalar
+        found += [] if scalar else [head(x, y, frame.data("text", **frame.values))]
         frame.begin(port, (x, y))
     return found
 

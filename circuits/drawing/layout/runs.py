@@ -24,11 +24,13 @@ class Runs:
     Attributes:
         count: The number of runs.
         below: For each run the runs that have been directly below it at a station, each with the largest distance.
+        sinking: Pairs of runs of which the second is not above the first, if that is possible.
         hanging: Runs that are as low as those below them allow, such as the upper edges of fences.
     """
 
     count: int = 0
     below: list[dict[int, float]] = field(default_factory=list)
+    sinking: list[tuple[int, int]] = field(default_factory=list)
     hanging: set[int] = field(default_factory=set)
 
     def new(self) -> int:
@@ -55,24 +57,50 @@ class Runs:
         """Let the runs of some things of a station be as low as those below them allow."""
         self.hanging |= {run for key, run in station.items() if key in keys}
 
+    def sink(self, before: Mapping[Key, int], after: Mapping[Key, int], sources: Mapping[Key, Key]) -> None:
+        """Let wires that bend only go down: their new runs are not above the runs from which they come.
+
+        Args:
+            before, after: The stations before and after the bends.
+            sources: For each wire that bends, the wire from which it comes; others cross nothing.
+        """
+        for key, source in sources.items():
+            if source in before and key in after and before[source] != after[key]:
+                self.sinking.append((before[source], after[key]))
+
     def heights(self) -> list[float]:
         """Return the height of each run, in distances of neighbouring wires from the top."""
-        above = [0] * self.count
-        for lower in self.below:
-            for run in lower:
-                above[run] += 1
+        below = [dict(lower) for lower in self.below]
+        for upper, lower in self.sinking:
+            below[upper].setdefault(lower, 0.0)
+        order = _topological(below)
+        if len(order) < self.count:  # wires that only go down would have to cross: some may rise
+            below = self.below
+            order = _topological(below)
         heights = [0.0] * self.count
-        order = [run for run in range(self.count) if not above[run]]
         for run in order:
-            for lower, distance in self.below[run].items():
+            for lower, distance in below[run].items():
                 heights[lower] = max(heights[lower], heights[run] + distance)
-                above[lower] -= 1
-                if not above[lower]:
-                    order.append(lower)
         for run in reversed(order):
             if run in self.hanging and self.below[run]:
-                heights[run] = min([heights[lower] - distance for lower, distance in self.below[run].items()])
+                hung = min([heights[lower] - distance for lower, distance in self.below[run].items()])
+                heights[run] = max(heights[run], hung)
         return heights
+
+
+def _topological(below: Sequence[Mapping[int, float]]) -> list[int]:
+    """Return the runs, each after those above it; those of a cycle are left out."""
+    above = [0] * len(below)
+    for lower in below:
+        for run in lower:
+            above[run] += 1
+    order = [run for run, count in enumerate(above) if not count]
+    for run in order:
+        for lower in below[run]:
+            above[lower] -= 1
+            if not above[lower]:
+                order.append(lower)
+    return order
 
 
 def kept(before: Station, after: Sequence[Key], pairs: Sequence[Pair], loose: set[Key]) -> dict[Key, int]:

@@ -81,9 +81,12 @@ class Stations:
         known = self.placed[-1].done if self.placed else {}
         before = self._station(self._shown(column.before), known, distance)
         opened = self._next(before, column.opened, [], set(), distance)
-        loose = _sunk(column) | crossed(column.opened, column.at)
+        crossing = crossed(column.opened, column.at)
+        loose = _sunk(column) | crossing
         at = self._next(opened, column.at, [], loose, distance)
+        self._runs.sink(opened, at, {key: key for key in _sunk(column) - crossing})
         done = self._next(at, column.done, column.aligned, column.falls, distance)
+        self._runs.sink(at, done, {pair.after: pair.before for pair in column.aligned if pair.after in column.falls})
         self._runs.hang(done, column.falls)
         self.placed.append(Placed(column, before, opened, at, done))
 
