@@ -247,6 +247,7 @@ class _Builder:
             links,
             drawn.above,
             drawn.sign,
+            drawn.scale,
             tuple(sources),
             fill,
             error,

@@ -1,4 +1,8 @@
-"""Regrouping as ports: a learned map and a rearrangement beside it are drawn as one 𝐋 (Figures 21 and 28)."""
+"""Two operations drawn as one: a learned map and a rearrangement beside it, a contraction and its scale.
+
+Of the first the regrouped axes are ports of the 𝐋 (Figures 21 and 28); of the second the scale stands at an arrow from
+the cup (Figures 17 and 20).
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +28,7 @@ def merged(items: Sequence[Item]) -> list[Item]:
 
 
 def _joined(first: Item, second: Item, used: Mapping[int, int]) -> Item | None:
-    """Return two boxes as one if one is a learned map and the other only regroups its axes; else None."""
+    """Return two boxes as one if one regroups the axes of the other, or scales its result; else None."""
     if first.drawn is None or second.drawn is None or first.closed or second.closed:
         return None
     between = [value.number for value in first.drawn.outs]
@@ -36,7 +40,14 @@ def _joined(first: Item, second: Item, used: Mapping[int, int]) -> Item | None:
     if _is_regrouping(first.drawn) and _map_of(second.drawn) is not None:
         drawn = _before(first.drawn, second.drawn)
         return replace(second, drawn=drawn) if drawn else None
+    if _is_scale(second.drawn) and any(link.kind == "cup" for link in first.drawn.links) and not first.drawn.scale:
+        return replace(first, drawn=replace(first.drawn, outs=second.drawn.outs, scale=second.drawn.above))
     return None
+
+
+def _is_scale(drawn: Drawn) -> bool:
+    """Return whether an operation multiplies or divides by a number."""
+    return bool(drawn.above) and drawn.above[0].text in ("× ", "÷ ") and len(drawn.ins) == 1
 
 
 def _map_of(drawn: Drawn) -> Link | None:

@@ -100,6 +100,7 @@ class Step:
         links: How the wires go on.
         above: The text of an elementwise operation, which stands above the wires.
         sign: The sign above the dots where tensors are added: "+".
+        scale: The number by which a contraction is scaled, at the arrow from its cup.
         sources: The strands among `ins` that begin here, each with its name: parameters and constants.
         fill: The role of the fill of a closed box.
         error: The words of the error with which the run failed here.
@@ -113,6 +114,7 @@ class Step:
     links: tuple[Link, ...]
     above: tuple[Span, ...] = ()
     sign: str = ""
+    scale: tuple[Span, ...] = ()
     sources: tuple[tuple[int, str], ...] = ()
     fill: str = ""
     error: str = ""

@@ -128,6 +128,7 @@ def step_width(step: Step) -> float:
     glyphs = [_link_width(link) for link in step.links if link.kind == "glyph" and link.shape != "bar"]
     widths = [_link_width(link) for link in step.links]
     more += max(glyphs, default=0.0) if joins else 0.0
+    more += width(step.scale, TEXT) + 14 if step.scale else 0.0
     more += 12.0 if glyphs and any(link.kind == "start" for link in step.links) else 0.0
     return max([*widths, _above_width(step), 12.0]) + more + 0.4 * P * max(cups - 1, 0)
 

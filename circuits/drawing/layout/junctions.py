@@ -68,7 +68,25 @@ def cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
     )
     axes = ",".join([f"{axis}" for axis in wire.axes])
     data = frame.data("cup", value=f"{strand.value}", axis=axes, **frame.values)
-    return [Path(ends[0], curve, wire.role, double=wire.double, data=data)]
+    mark = Path(ends[0], curve, wire.role, double=wire.double, data=data)
+    return [mark, *_scale(frame, x + radius, middle)] if nested == len(cups) - 1 else [mark]
+
+
+def _scale(frame: Frame, x: float, y: float) -> list[Mark]:
+    """Return the arrow from the apex of a cup with the number by which the result is scaled, if there is one."""
+    spans = frame.step.scale
+    if not spans:
+        return []
+    others = [*frame.here.values(), *frame.there.values()]
+    y += 0.3 * P if any(abs(other - y) < 0.2 * P for other in others) else 0.0
+    long = width(spans, TEXT)
+    data = frame.data("text", **frame.values)
+    end = x + long + 14
+    return [
+        Path((x, y), ((end - 6, y),), "glyph", data=data),
+        head(end, y, data),
+        Text(x + 4, y - 4, spans, TEXT, role="label", data=data),
+    ]
 
 
 def unit(frame: Frame, link: Link) -> list[Mark]:

@@ -130,7 +130,8 @@ class Sweep:
         column.aligned = [Pair(key, key) for key in column.at if key[0] != "above"]
         self._run(self._regions[-1], events, column)
         column.done = self._keys(self._regions[-1])
-        ending = {strand.id for group in self._ending.get(number, []) for strand in self.groups[group].outs}
+        groups = [self.groups[group] for group in self._ending.get(number, [])]
+        ending = {strand.id for group in groups if _contracts_twice(group) for strand in group.outs}
         for _, step in column.steps:
             if ending & set(step.outs):
                 column.falls |= falling(step, self.orders)
@@ -239,6 +240,12 @@ class Sweep:
             else:
                 entries.append(entry)
         region.entries = entries
+
+
+def _contracts_twice(group: Group) -> bool:
+    """Return whether a group has two contractions or more, after the last of which the upper wires come down."""
+    cups = [any(link.kind == "cup" for link in node.links) for node in group.nodes if isinstance(node, Step)]
+    return sum(cups) > 1
 
 
 def _replace(entries: list[Any], old: Sequence[int], new: object) -> None:

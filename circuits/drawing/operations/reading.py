@@ -36,6 +36,7 @@ class Drawn:
         links: How each wire goes on.
         above: The text above the wires, for an elementwise operation.
         sign: The sign above the dots at which tensors join.
+        scale: The number by which a contraction is scaled, at the arrow from its cup.
     """
 
     ins: tuple[Value, ...]
@@ -43,6 +44,7 @@ class Drawn:
     links: tuple[Link, ...]
     above: tuple[Span, ...] = ()
     sign: str = ""
+    scale: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
