@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from circuits.drawing.contents import Item
 from circuits.drawing.marks import Span
-from circuits.drawing.operations import Drawn
+from circuits.drawing.operations import Drawn, without_pattern
 from circuits.drawing.options import Options
 from circuits.drawing.scene import Link, Port, Wire
 from circuits.drawing.wires import place_of
@@ -40,7 +40,11 @@ def links_of(item: Item, drawn: Drawn, sides: Sides, options: Options) -> tuple[
             grouped = {len(link.ins), len(link.outs)} == {1, 2} and _is_pair(made, ins, outs)
             found[replace(made, kind="pass", shape="") if grouped and link.shape == "bar" else made] = None
     counts = [len(wires) for wires in ins], [len(wires) for wires in outs]
-    return tuple(found) if _is_whole(tuple(found), *counts) else one_box(*counts, (Span(item.title, "sans"),))
+    return (
+        tuple(found)
+        if _is_whole(tuple(found), *counts)
+        else one_box(*counts, (Span(without_pattern(item.title), "sans"),))
+    )
 
 
 def _ports(side: Iterable[Port], strands: Sequence[tuple[Wire, ...]]) -> tuple[Port, ...]:
@@ -94,7 +98,7 @@ def _tensor_links(drawn: Drawn, item: Item) -> tuple[Link, ...]:
     named = [link for link in drawn.links if link.kind == "glyph" and link.shape in shapes and link.text]
     if named and named[0].shape == "memory":
         return (replace(named[0], ins=ins),)
-    title = item.title.partition(" '")[0]
+    title = without_pattern(item.title)
     return one_box([1] * len(ins), [1] * len(outs), named[0].text if named else (Span(title, "sans"),))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from circuits.drawing.layout.sweep import Column
 
-_CUT, _WIRE, _SHORT = 0.6, 0.01, 0.5
+_CUT, _WIRE, _SHORT = 0.6, 0.06, 0.5
 
 
 def row_starts(

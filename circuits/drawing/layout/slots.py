@@ -14,6 +14,7 @@ from circuits.drawing.widths import width
 
 FONT, TITLE_FONT, SOURCE_FONT = 15.0, 12.0, 11.0
 """The sizes of labels, of titles, and of the names of parameters and constants."""
+_LONG = 8  # the number of columns after which a name stands again
 LEAD, PAD, BRACKET = 8.0, 9.0, 26.0
 """The room at the edges of a row, between nested fences, and for a bracket."""
 
@@ -27,26 +28,40 @@ def label(wire: Wire, show_sizes: bool) -> tuple[Span, ...]:
 
 
 def set_labels(stations: Stations) -> None:
-    """Choose where names stand: again where a wire is new, has another name or another height.
+    """Choose where names stand: again where a wire is new, has another name or another height, and after a long way.
 
     At the left edge of the row all names stand, so that the first column repeats none of them.
     """
     heights = stations.heights
     shown: dict[Key, tuple[str, float]] = {}
+    since: dict[Key, int] = {}  # the column in which the name of a wire stood last
     for number, placed in enumerate(stations.placed):
         for key, run in placed.before.items():
             if key[0] == "wire" and (number == 0 or key[1] in placed.column.outer):
                 now = (placed.outer(key).name, heights[run])
                 if number and now[0] and shown.get(key) != now:
                     placed.outside.append(key)
-                shown[key] = now
+                shown[key], since[key] = now, number
         for key, run in placed.opened.items():
             if key[0] == "wire":
                 now = (placed.wire(key).name, heights[run])
                 if now[0] and shown.get(key) != now:
                     placed.labels.append(key)
+                    since[key] = number
                 shown[key] = now
-        shown |= {key: shown[old] for key, old in placed.column.same.items() if old in shown}
+        _repeat_labels(placed, since, number)
+        for key, old in placed.column.same.items():
+            if old in shown:
+                shown[key], since[key] = shown[old], since.get(old, number)
+
+
+def _repeat_labels(placed: Placed, since: dict[Key, int], number: int) -> None:
+    """Add the names of wires that have not stood for a long way to a column in which other names stand."""
+    for key in placed.opened if placed.labels else ():
+        old = key[0] == "wire" and number - since.get(key, number) >= _LONG
+        if old and key not in placed.outside and placed.wire(key).name:
+            placed.labels.append(key)
+            since[key] = number
 
 
 def set_places(stations: Stations, groups: Sequence[Group], left: float, show_sizes: bool) -> float:

@@ -3,6 +3,7 @@
 Start with `reading` (what a rule reads and returns), then `elementwise`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -30,8 +31,13 @@ def drawing_of(box: Box, name: str = "", symbols: Mapping[Any, Any] = MappingPro
     drawn = _by_rule(reading)
     if drawn is None:
         data = [value for value in box.inputs if value.role not in LEARNED]
-        return as_box(data, box.outputs, box.label.partition(" '")[0])
+        return as_box(data, box.outputs, without_pattern(box.label))
     return _with_mapped(drawn, box) if mapped else drawn
+
+
+def without_pattern(label: str) -> str:
+    """Return the label of an operation without its pattern: `unfold` for `unfold '... h -> ... i j: i + j'`."""
+    return re.split(r"\s[\"']", label, maxsplit=1)[0]
 
 
 def _by_rule(reading: Reading) -> Drawn | None:
@@ -95,4 +101,4 @@ def _is_complete(drawn: Drawn) -> bool:
     return True
 
 
-__all__ = ["FAMILIES", "LEARNED", "SCALAR", "Drawn", "drawing_of"]
+__all__ = ["FAMILIES", "LEARNED", "SCALAR", "Drawn", "drawing_of", "without_pattern"]

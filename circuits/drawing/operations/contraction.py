@@ -23,7 +23,7 @@ def letter(name: str, bias: bool) -> tuple[Span, ...]:
     """
     last = name.rpartition(".")[2]
     usual = _NUMBERED.fullmatch(last) or last in ("linear", "conv", "weight")
-    shown = last[1:] if re.fullmatch(r"[A-Z][a-z]", last) else "" if usual else last
+    shown = last[1:] if re.fullmatch(r"[A-Z][a-z0-9]", last) else "" if usual else last
     above = (Span(shown, "italic", "sup"),) if shown else ()
     return (Span("L", "bold"), *above, *((Span("+", "upright", "sub"),) if bias else ()))
 

@@ -99,17 +99,28 @@ def joins(ranks: list[int], rank: int) -> list[Link]:
 
 
 def name_spans(reading: Reading) -> tuple[Span, ...]:
-    """Return the text between the arrow heads: `R` for relu, `× 0.5` for a product with a number, or the name."""
+    """Return the text between the arrow heads: `R` for relu, `× 0.5` for a product with a number, or the name.
+
+    A number that is the first operand of −, ÷ or ^ stands before the sign: `1 −`.
+    """
     name = reading.function_name
+    changed = [f"{word} = {value}" for word, value in reading.operation.kwargs.items() if _changes(word, value)]
+    if changed:
+        return (Span(f"{name} {', '.join(changed)}", "sans"),)
     reflected = name.startswith("r") and name[1:] in SIGNS
     sign = SIGNS.get(name[1:] if reflected else _base(name))
     numbers = _numbers(reading)
-    if sign is not None and len(numbers) == 1:
-        if reflected and sign in "−÷":
-            return (*reading.spans(numbers[0]), Span(f" {sign}", "upright"))
-        return (Span(f"{sign} ", "upright"), *reading.spans(numbers[0]))
-    style = "italic" if _SHORT.get(name) == "R" else "sans"
-    return (Span(_SHORT.get(name, name), style),)
+    if sign is None or len(numbers) != 1:
+        return (Span(_SHORT.get(name, name), "italic" if _SHORT.get(name) == "R" else "sans"),)
+    first = reflected or not isinstance(reading.operation.args[0], Wire)
+    if first and sign not in "+×=≠":
+        return (*reading.spans(numbers[0]), Span(f" {sign}", "upright"))
+    return (Span(f"{sign} ", "upright"), *reading.spans(numbers[0]))
+
+
+def _changes(word: str, value: Any) -> bool:
+    """Return whether an argument changes what an operator computes: `alpha=2`, `rounding_mode="floor"`."""
+    return (word == "alpha" and value != 1) or (word == "rounding_mode" and value is not None)
 
 
 def _numbers(reading: Reading) -> list[Any]:

@@ -184,7 +184,8 @@ def number_spans(value: Any) -> tuple[Span, ...]:
     if isinstance(expression, bool):
         return (Span(f"{expression}", "upright"),)
     if isinstance(expression, float):
-        text = f"{expression:.4g}" if math.isfinite(expression) else f"{expression}".replace("inf", "∞")
+        whole = math.isfinite(expression) and expression == int(expression) and abs(expression) < 1e6
+        text = f"{int(expression)}" if whole else f"{expression:.4g}".replace("inf", "∞")
     else:
         text = size_text(expression) if not isinstance(expression, str) else expression
     power = re.fullmatch(r"(\w+)\*\*\(?(-?)(\d*\.?\d+)\)?", text)
