@@ -40,11 +40,8 @@ def links_of(item: Item, drawn: Drawn, sides: Sides, options: Options) -> tuple[
             grouped = {len(link.ins), len(link.outs)} == {1, 2} and _is_pair(made, ins, outs)
             found[replace(made, kind="pass", shape="") if grouped and link.shape == "bar" else made] = None
     counts = [len(wires) for wires in ins], [len(wires) for wires in outs]
-    return (
-        tuple(found)
-        if _is_whole(tuple(found), *counts)
-        else one_box(*counts, (Span(without_pattern(item.title), "sans"),))
-    )
+    title = without_pattern(item.title)
+    return tuple(found) if _is_whole(tuple(found), *counts) else one_box(*counts, (Span(title, "sans"),))
 
 
 def _ports(side: Iterable[Port], strands: Sequence[tuple[Wire, ...]]) -> tuple[Port, ...]:

@@ -157,10 +157,9 @@ class Sweep:
         return [("top", region.group, 0), *keys, ("bottom", region.group, 0)]
 
     def _open(self, node: Group, number: int, column: Column) -> None:
-        """Begin a group: its strands become neighbours, with the names that they have inside."""
+        """Begin a group: its strands become neighbours, in the order of its arguments, with the names inside."""
         parent = self._regions[self._parents[number]]
-        wanted = reads(node)
-        inside = [entry for entry in parent.entries if isinstance(entry, int) and entry in set(wanted)]
+        inside = reads(node)
         region = _Region(number, list(inside))
         _replace(parent.entries, inside, region)
         self._regions[number] = region

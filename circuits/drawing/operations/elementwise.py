@@ -68,12 +68,9 @@ def several(reading: Reading) -> Drawn | None:
         links = passing([(port, port) for port in ports(0, out)])
         return Drawn((tensors[0],), (out,), tuple(links), above=above)
     links = tuple(joins([len(value.sizes) for value in tensors], len(out.sizes)))
-    name = (
-        reading.function_name.removeprefix("i")
-        if reading.function_name in ("iadd", "isub", "imul")
-        else reading.function_name
-    )
-    sign = SIGNS.get(name, "") if len(tensors) == 2 and not _numbers(reading) else ""
+    plain = len(tensors) == 2 and not _numbers(reading)
+    plain = plain and not any(_changes(word, value) for word, value in reading.operation.kwargs.items())
+    sign = SIGNS.get(_base(reading.function_name), "") if plain else ""
     return Drawn(tensors, (out,), links, above=() if sign else above, sign=sign)
 
 
