@@ -9,9 +9,10 @@ The `data` of a mark says what it stands for. `kind` is always there:
     wire      a path of one axis of one tensor: value (its number), axis (its place in the tensor; two for a pair),
               name (its label), and made (the id of the box that makes it, if it begins there; empty for a copy)
     cup       the half circle in which two contracted wires end: box, value and axis of the first
+    unit      the half circle in which two wires begin: box
     dot       where a wire is copied, or where wires join: box
     label     the name or size above a wire: value, axis
-    glyph     the outline of an operation: box (its id), shape ("box", "letter", "triangle", "circle", ...), title, and
+    glyph     the outline of an operation: box (its id), shape ("box", "solid", "letter", "triangle", ...), title, and
               in and out (numbers of the tensors read and returned); no stroke and no fill if it is a bare letter. A
               wire that the operation takes ends on the left or right side of the outline, and no other wire crosses it
     text      a text inside a glyph, or at the end of a wire (Σ, Max): box
@@ -26,6 +27,11 @@ The `data` of a mark says what it stands for. `kind` is always there:
     row       the arrow with which a wire goes on in the next row: value, axis
     bracket   the bracket around repeated boxes, and its texts: box
     error     the words of an error: box
+    legend    what letters stand for
+    equals    the = between a closed box and its inside
+    sign      a sign or an arrow between two pictures of one figure, with its words
+
+Marks of a picture that is joined of several have `part`, the number of theirs.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, Figures 8 to 28.
 """

@@ -5,6 +5,7 @@ its right. Tensors are named F, G, H, ... in the order in which the map is compo
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from string import ascii_uppercase
 
@@ -28,16 +29,17 @@ class _Lines:
     strands: list[Strand] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
-    def strand(self, lines: list[int]) -> Strand:
-        """Return a new strand with these lines."""
-        wires = tuple([Wire((place,), self.names[each], self.sizes[each]) for place, each in enumerate(lines)])
+    def strand(self, lines: list[int], names: Sequence[str] = ()) -> Strand:
+        """Return a new strand with these lines, which have the names of their wires or those given."""
+        shown_names = names or [self.names[each] for each in lines]
+        wires = tuple([Wire((place,), shown_names[place], self.sizes[each]) for place, each in enumerate(lines)])
         shown = wires or (Wire((), "", scalar=True),)
         self.strands.append(Strand(len(self.strands), len(self.strands), shown, order_of(shown, self.options)))
         return self.strands[-1]
 
-    def step(self, title: str, lines: list[int], links: list[Link]) -> None:
+    def step(self, title: str, lines: list[int], links: list[Link], names: Sequence[str] = ()) -> None:
         """Add a step that leads to other lines."""
-        before, after = self.strands[-1], self.strand(lines)
+        before, after = self.strands[-1], self.strand(lines, names)
         if not self.now:
             links = [*links, Link("end", ((0, 0),))]
         if not lines:
@@ -58,14 +60,14 @@ def scene_of_map(linear: LinearMap, options: Options) -> Scene:
     names |= {wire: name for name, wire in zip((*linear.inputs, *linear.outputs), linear.wires, strict=True)}
     sizes = {wire: f"{size}" for wire, (size, _) in linear.sizes.items()}
     lines = _Lines(options, names, sizes, list(linear.wires[:count]))
-    first = lines.strand(lines.now)
+    first = lines.strand(lines.now, linear.inputs)
     left = Counter(linear.wires[count:]) + Counter([wire for _, wires in linear.factors for wire in wires])
     _spread(lines, left)
     for number, (_, wires) in enumerate(linear.factors):
         left -= Counter(wires)
         _factor(lines, list(wires), _LETTERS[number % len(_LETTERS)])
         _spread(lines, left)
-    _finish(lines, list(linear.wires[count:]))
+    _finish(lines, list(linear.wires[count:]), linear.outputs)
     title = f"{linear.signature}"
     outputs = ((lines.strands[-1].id, ""),)
     return Scene(title, tuple(lines.strands), ((first.id, ""),), outputs, tuple(lines.steps))
@@ -119,10 +121,10 @@ def _factor(lines: _Lines, wires: list[int], letter: str) -> None:
     lines.now = after
 
 
-def _finish(lines: _Lines, outputs: list[int]) -> None:
+def _finish(lines: _Lines, outputs: list[int], names: Sequence[str]) -> None:
     """Add units for wires that only outputs have, and bring the lines into the order of the outputs."""
     missing = [wire for wire in dict.fromkeys(outputs) if wire not in lines.now]
-    if not missing and lines.now == outputs:
+    if not missing and lines.now == outputs and [lines.names[each] for each in outputs] == list(names):
         return
     places: dict[int, list[int]] = {}
     for place, wire in enumerate(lines.now):
@@ -137,7 +139,7 @@ def _finish(lines: _Lines, outputs: list[int]) -> None:
     for made in units.values():
         ports = tuple([(0, new) for new in made])
         links += [Link("unit", (), ports)] if len(ports) == 2 else [Link("start", (), (port,)) for port in ports]
-    lines.step("wires", outputs, links)
+    lines.step("wires", outputs, links, names)
 
 
 __all__ = ["scene_of_map"]

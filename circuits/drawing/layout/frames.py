@@ -143,7 +143,7 @@ def _link_width(link: Link) -> float:
         return CUP
     if link.kind == "glyph":
         return {
-            "box": max(text + 12, P) + 2 * GAP,
+            "box": max(text + 12, P) + 2 * GAP + 7,
             "letter": text + 2 * GAP,
             "triangle": P + 2 * GAP + (text + 4 if text else 0.0),
             "circle": P + 2 * GAP,

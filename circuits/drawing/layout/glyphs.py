@@ -5,17 +5,47 @@ from circuits.drawing.marks import Circle, Mark, P, Path
 from circuits.drawing.scene import Link
 from circuits.drawing.widths import width
 
+DEEP = 7.0
+"""How far the side of a solid box reaches to the right, and its upper face upward."""
+
 
 def box(frame: Frame, link: Link) -> list[Mark]:
-    """A box with its name; every wire of it ends at its left side or begins at its right side."""
+    """A box with its name; every wire of it ends at its left side or begins at its right side.
+
+    That of a circuit or module is solid: it has a side and an upper face, and wires leave its side (Figures 26 and 27).
+    """
     top, bottom = extent(frame, link)
-    half = max(width(link.text, TEXT) + 12, P) / 2
+    deep = DEEP if frame.step.fill else 0.0
+    half = (max(width(link.text, TEXT) + 12, P) + deep) / 2
     middle = frame.middle
-    pad = 0.33 * P if bottom > top else 0.4 * P
-    connect(frame, link, middle - half, middle + half)
-    fill, stroke = frame.step.fill or "inside", "error" if frame.step.error else "glyph"
-    outline = outlined(frame, link, (middle - half, top - pad, middle + half, bottom + pad), stroke, fill)
-    return [outline, text_mark(frame, middle, (top + bottom) / 2, link.text, TEXT)]
+    pad = 0.36 * P if bottom > top else 0.42 * P
+    left, right = middle - half, middle + half
+    connect(frame, link, left, right)
+    stroke, text = "error" if frame.step.error else "glyph", (top + bottom) / 2
+    label = text_mark(frame, middle - deep / 2, text, link.text, TEXT)
+    if not deep:
+        return [outlined(frame, link, (left, top - pad, right, bottom + pad), stroke, "inside"), label]
+    front = (left, top - pad, right - deep, bottom + pad)
+    return [*_solid(frame, link, front, stroke), label]
+
+
+def _solid(frame: Frame, link: Link, front: tuple[float, float, float, float], stroke: str) -> list[Mark]:
+    """Return a box with an upper and a right face beside its front."""
+    left, top, right, bottom = front
+    corners = (
+        (left + DEEP, top - DEEP),
+        (right + DEEP, top - DEEP),
+        (right + DEEP, bottom - DEEP),
+        (right, bottom),
+        (left, bottom),
+    )
+    data = frame.data("glyph", shape="solid", **frame.values)
+    edges = frame.data("text", **frame.values)
+    return [
+        Path((left, top), corners, stroke, frame.step.fill, closed=True, data=data),
+        Path((left, top), ((right, top), (right, bottom)), stroke, data=edges),
+        Path((right, top), ((right + DEEP, top - DEEP),), stroke, data=edges),
+    ]
 
 
 def letter(frame: Frame, link: Link) -> list[Mark]:
