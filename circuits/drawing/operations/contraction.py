@@ -177,16 +177,23 @@ def _learned_map(
 
 @rule("scaled_dot_product_attention")
 def attention(reading: Reading) -> Drawn | None:
-    """The leading axes of queries, keys and values join; a box takes all others but the positions of the queries."""
+    """The leading axes of queries, keys and values join; a box takes all others but the positions of the queries.
+
+    With a causal mask it takes these too: which keys a query sees depends on its position.
+    """
     tensors, out = reading.tensors, reading.box.outputs[0]
     rank = len(out.sizes)
     lead = [value.sizes[:-2] for value in (*tensors, out)]
     if len(tensors) != 3 or rank < 2 or any(sizes != lead[0] for sizes in lead):
         return None
     links = [Link("join", ((0, axis), (1, axis), (2, axis)), ((0, axis),)) for axis in range(rank - 2)]
-    links.append(Link("pass", ((0, rank - 2),), ((0, rank - 2),)))
+    causal = bool(reading.get(5, "is_causal", False))
+    queries = (0, rank - 2)
+    links += [] if causal else [Link("pass", (queries,), (queries,))]
     taken = ((0, rank - 1), (1, rank - 2), (1, rank - 1), (2, rank - 2), (2, rank - 1))
-    links.append(Link("glyph", taken, ((0, rank - 1),), "box", (Span("attention", "sans"),)))
+    text = (Span("causal attention" if causal else "attention", "sans"),)
+    before, after = ((queries, *taken), (queries, (0, rank - 1))) if causal else (taken, ((0, rank - 1),))
+    links.append(Link("glyph", before, after, "box", text))
     return Drawn(tensors, (out,), tuple(links))
 
 
