@@ -78,6 +78,7 @@ class Sweep:
         groups: The groups, by number.
         strands: Every strand with the names that it has at the present column.
         last: The strands at the right edge.
+        extended: Whether a column follows the last steps, in which wires cross into the order of their tensors.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -92,11 +93,15 @@ class Sweep:
         self._regions: dict[int, _Region] = {}
         self._parents: dict[int, int] = {}
         self._steps = 0
+        self.extended = False
         self._read_with = {strand: node for node in walk(scene.nodes) for node in [reads(node)] for strand in node}
         self._collect(scene.nodes, -1)
         self._regions[-1] = _Region(-1, [strand for strand, _ in scene.inputs])
-        for column in range(self.schedule.columns):
-            self._sweep(column)
+        last = self.schedule.columns - 1
+        for number in range(last + 1):
+            self._sweep(number, number == last)
+        if self.extended:
+            self._sweep(last + 1, False)
         self.last = [entry for entry in self._regions[-1].entries if isinstance(entry, int)]
 
     def _collect(self, nodes: Sequence[Node], parent: int) -> None:
@@ -113,8 +118,8 @@ class Sweep:
             else:
                 self._starting.setdefault(start, []).append((node, parent))
 
-    def _sweep(self, number: int) -> None:
-        """Add one column."""
+    def _sweep(self, number: int, last: bool) -> None:
+        """Add one column; after the last, groups go on for one more if wires have to be brought into order."""
         column = Column()
         column.before = self._keys(self._regions[-1])
         starting = self._starting.get(number, [])
@@ -130,6 +135,9 @@ class Sweep:
         column.aligned = [Pair(key, key) for key in column.at if key[0] != "above"]
         self._run(self._regions[-1], events, column)
         column.done = self._keys(self._regions[-1])
+        if last and any(self.orders[key[1]] != self._wanted(key[1]) for key in column.done if key[0] == "wire"):
+            self._ending[number + 1] = self._ending.pop(number, [])
+            self.extended = True
         groups = [self.groups[group] for group in self._ending.get(number, [])]
         ending = {strand.id for group in groups if _contracts_twice(group) for strand in group.outs}
         for _, step in column.steps:
