@@ -69,7 +69,11 @@ class Item:
         if self.times > 1:
             return [(number, number) for number in inner]
         lifted = {inside: outside for inside, outside, _ in self.box.lifted}
-        given = Counter([value.number for value in self.box.inputs])
+        insides: dict[int, list[int]] = {}
+        for inside, outside in lifted.items():
+            insides.setdefault(outside, []).append(inside)
+        arguments = [value.number for value in self.box.inputs]
+        given = Counter([each for number in arguments for each in (*insides.get(number, ()), number)])
         found: list[tuple[int, int]] = []
         for number in dict.fromkeys([*given, *inner]):
             found += [(number, lifted.get(number, number))] * min(max(given[number], 1), inner[number])
