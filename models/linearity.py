@@ -107,6 +107,13 @@ def G_then_H_bent(vector: Tensor) -> Tensor:
 
 
 @circuit("a -> c", fixed=_sizes("a c"))
+def G_then_H_wide(vector: Tensor) -> Tensor:
+    """Return the same: H may stand before the inner product, broadcast over the unit's other axis."""
+    unit = torch.eye(_sizes("b")["b"], device="cpu")
+    return einsum(G(vector), H(unit), "b, b c -> c")
+
+
+@circuit("a -> c", fixed=_sizes("a c"))
 def G_then_H_shifted(vector: Tensor) -> Tensor:
     """Return the same: the unit and then H is the transpose of H, which may stand before G or after."""
     return einsum(G(vector), H_transposed(), "b, b c -> c")
@@ -132,6 +139,7 @@ FIGURES: Mapping[str, Mapping[str, Any]] = {
     "F_transposed_by_broadcasting": {"depth": 1, "frame": False},
     "G_then_H": {"depth": 1, "frame": False},
     "G_then_H_bent": {"depth": 1, "frame": False},
+    "G_then_H_wide": {"depth": 1, "frame": False},
     "G_then_H_shifted": {"depth": 1, "frame": False},
     "product_then_maps": {"depth": 1, "frame": False},
     "maps_then_product": {"depth": 1, "frame": False},

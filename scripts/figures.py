@@ -71,7 +71,7 @@ FIGURES: Mapping[str, tuple[Row, ...]] = {
             Part("linearity:F_transposed"),
         ),
         (Part("linearity:G_then_H"), EQUALS, Part("linearity:G_then_H_bent")),
-        (EQUALS, Part("linearity:G_then_H_shifted")),
+        (EQUALS, Part("linearity:G_then_H_wide"), EQUALS, Part("linearity:G_then_H_shifted")),
         (Part("linearity:product_then_maps"), EQUALS, Part("linearity:maps_then_product")),
     ),
     "19": ((Part("mlp:MLP.probabilities"),),),

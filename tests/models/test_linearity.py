@@ -64,7 +64,9 @@ def test_figure_18_row_1_transposes_F() -> None:
     torch.testing.assert_close(linearity.F_transposed_by_broadcasting(data), expected)
 
 
-@pytest.mark.parametrize("circuit", [linearity.G_then_H, linearity.G_then_H_bent, linearity.G_then_H_shifted])
+@pytest.mark.parametrize(
+    "circuit", [linearity.G_then_H, linearity.G_then_H_bent, linearity.G_then_H_wide, linearity.G_then_H_shifted]
+)
 def test_figure_18_rows_2_and_3_are_G_then_H(circuit: Callable[[Tensor], Tensor]) -> None:
     data, expected = torch.randn(3), torch.zeros(5)
     for i, j, n in itertools.product(range(3), range(4), range(5)):
