@@ -21,17 +21,31 @@ def with_loads(item: Item, names: Mapping[int, str]) -> Item:
 
 
 def with_saves(items: Sequence[Item], names: Mapping[int, str], renamed: Mapping[Value, Value]) -> list[Item]:
-    """Return items with the ends of tensors that are saved by name, beside the items that read the tensors too."""
+    """Return items with the ends of tensors that are saved by name, beside the items that read the tensors too.
+
+    A tensor is saved behind the outermost box that returns it and in which nothing else reads it.
+    """
     found: list[Item] = []
     for item in items:
+        made = [value for value in _outputs(item) if value.number in names and not _is_read(item, value.number)]
+        deeper = {number: name for number, name in names.items() if number not in {value.number for value in made}}
         inside = {number for inner in item.items for number in inner.makes}
-        found.append(
-            replace(item, items=tuple(with_saves(item.items, names, renamed))) if inside & set(names) else item
-        )
-        outputs = item.drawn.outs if item.drawn is not None else item.box.outputs
-        made = [value for value in outputs if value.number in names and value.number not in inside]
+        if inside & set(deeper):
+            found.append(replace(item, items=tuple(with_saves(item.items, deeper, renamed))))
+        else:
+            found.append(item)
         found += [saving(renamed.get(value, value), names[value.number]) for value in made]
     return found
+
+
+def _outputs(item: Item) -> Sequence[Value]:
+    """Return the tensors that an item makes; in repeated ones and transforms they have other numbers inside."""
+    return item.drawn.outs if item.drawn is not None else () if item.times > 1 else item.box.outputs
+
+
+def _is_read(item: Item, number: int) -> bool:
+    """Return whether something in a box reads a tensor that the box makes."""
+    return any(number in inner.needs for inner in item.items)
 
 
 def named(item: Item, names: Mapping[Value, Value]) -> Item:

@@ -79,10 +79,9 @@ def _bracket(group: Group, left: float | None, right: float | None, top: float, 
     if left is not None:
         x = left + BRACKET - 8
         marks.append(_stroke((x, top), (x, bottom), -9.0, data))
-        marks.append(
-            Text(x - 2, bottom + 12, (Span("λ", "italic"), Span(" = 1", "upright")), size, "middle", "bracket", data)
-        )
-        marks.append(Text(x - 2, top - 4, (Span(f"{group.times}", "upright"),), size, "middle", "bracket", data))
+        for number, y in ((1, bottom + 12), (group.times, top - 4)):
+            spans = (Span("λ", "italic"), Span(f" = {number}", "upright"))
+            marks.append(Text(x - 2, y, spans, size, "middle", "bracket", data))
     if right is not None:
         x = right - BRACKET + 8
         marks.append(_stroke((x, top), (x, bottom), 9.0, data))

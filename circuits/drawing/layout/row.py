@@ -133,11 +133,15 @@ class Row:
             found += self._name(key, placed.outer(key), placed.x[0] + 3, self._heights[placed.before[key]])
         for key in placed.labels:
             found += self._name(key, placed.wire(key), placed.x[3] + 3, self._heights[placed.opened[key]])
+        for key in placed.inside:
+            found += self._name(key, placed.inner(key), placed.x[7] + 3, self._heights[placed.done[key]])
         return found
 
     def _name(self, key: Key, wire: Wire, x: float, y: float) -> list[Mark]:
         data = (("kind", "label"), ("value", f"{self._strands[key[1]].value}"), ("axis", axes_text(wire)))
-        return [Text(x, y - 4, label(wire, self._show_sizes), FONT, data=data)] if wire.name else []
+        spans = label(wire, self._show_sizes)
+        above = 4 + 2 * wire.double + 2 * any(span.shift == "sub" for span in spans)
+        return [Text(x, y - above, spans, FONT, data=data)] if wire.name else []
 
     def _column(self, placed: Placed, pens: Pens) -> list[Mark]:
         """Draw the wires of a column, and return the marks of its steps."""

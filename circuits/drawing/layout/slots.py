@@ -53,6 +53,12 @@ def set_labels(stations: Stations) -> None:
         for key, old in placed.column.same.items():
             if old in shown:
                 shown[key], since[key] = shown[old], since.get(old, number)
+        for key, run in placed.done.items():
+            if key[0] == "wire" and key[1] in placed.column.inner:
+                now = (placed.inner(key).name, heights[run])
+                outside = placed.column.after[key[1]].wires[key[2]].name
+                if now[0] not in ("", outside) and shown.get(key) != now:
+                    placed.inside.append(key)
 
 
 def _repeat_labels(placed: Placed, since: dict[Key, int], number: int) -> None:
@@ -104,7 +110,7 @@ def _slots(placed: Placed, groups: Sequence[Group], heights: Sequence[float], sh
         bend_width(placed.opened, placed.at, heights),
         max([each + 12 for each in sources], default=0.0),
         _event_width(placed, heights),
-        edge_width(column.closes, groups),
+        label_width([placed.inner(key) for key in placed.inside], show_sizes) + edge_width(column.closes, groups),
     ]
 
 

@@ -18,6 +18,7 @@ class Placed:
         before, opened, at, done: The run of each thing at its stations, from top to bottom.
         outside: The wires whose names stand before the fences that begin in it.
         labels: The wires whose names stand before its steps.
+        inside: The wires whose names stand before the brackets that end in it.
         x: The left edges of its slots (outside, gather, open, label, cross, source, event, close), then its right edge.
     """
 
@@ -28,6 +29,7 @@ class Placed:
     done: dict[Key, int]
     outside: list[Key] = field(default_factory=list)
     labels: list[Key] = field(default_factory=list)
+    inside: list[Key] = field(default_factory=list)
     x: list[float] = field(default_factory=list)
 
     def wire(self, key: Key) -> Wire:
@@ -38,6 +40,10 @@ class Placed:
         """Return a wire with the name that it has before the groups that begin in the column."""
         strand = self.column.outer.get(key[1]) or self.column.strands[key[1]]
         return strand.wires[key[2]]
+
+    def inner(self, key: Key) -> Wire:
+        """Return a wire with the name that it has in the bracket that ends in the column."""
+        return self.column.inner[key[1]].wires[key[2]]
 
 
 class Stations:

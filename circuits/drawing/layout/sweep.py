@@ -37,6 +37,7 @@ class Column:
         strands: The strands at its left, with the names that their wires have there.
         after: The strands at its right, with the names that their wires have there.
         outer: The strands that enter the groups which begin here, with the names that their wires have outside.
+        inner: The strands that leave the brackets which end here, with the names that their wires have inside.
         same: For each wire that a step only passes on, joins or copies, the wire before it.
         falls: The wires that come down beside the steps, next to the wire below them in their tensor.
     """
@@ -52,6 +53,7 @@ class Column:
     strands: dict[int, Strand] = field(default_factory=dict)
     after: dict[int, Strand] = field(default_factory=dict)
     outer: dict[int, Strand] = field(default_factory=dict)
+    inner: dict[int, Strand] = field(default_factory=dict)
     same: dict[Key, Key] = field(default_factory=dict)
     falls: set[Key] = field(default_factory=set)
 
@@ -182,6 +184,8 @@ class Sweep:
         place = parent.entries.index(region)
         parent.entries[place : place + 1] = region.entries
         for strand in self.groups[number].outs:
+            if self.groups[number].times > 1:
+                column.inner.setdefault(strand.id, self.strands[strand.id])
             self.strands[strand.id] = strand
         column.closes.append(number)
 
