@@ -17,7 +17,7 @@ from circuits.drawing.options import Options
 from circuits.drawing.repeating import Folding
 from circuits.drawing.roles import clashes, cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
-from circuits.drawing.wires import order_of, place_of, renamed, wires_of
+from circuits.drawing.wires import axis_names, order_of, place_of, renamed, wires_of
 from circuits.errors import CircuitError
 
 READABLE = 60
@@ -44,7 +44,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     for value in inputs:
         have.setdefault(value.number, []).append(build.strand(value))
     entering = [strand for strands in have.values() for strand in strands]
-    names = _shown_names(inputs)
+    names = _shown_names(inputs, declared=box.kind == "circuit")
     shown = [(strand, names.get(build.strands[strand].value, "")) for strand in entering]
     node: Node
     if items:
@@ -85,9 +85,12 @@ def _count(items: Iterable[Item]) -> int:
     return sum([_count(item.items) if item.drawn is None else 1 for item in items])
 
 
-def _shown_names(inputs: Sequence[Value]) -> dict[int, str]:
-    """Return the names of the inputs if two have the same axes, or one has none with a name; else nothing."""
-    axes = [value.axes for value in inputs]
+def _shown_names(inputs: Sequence[Value], *, declared: bool) -> dict[int, str]:
+    """Return the names of the inputs if two have the same axes, or one an axis without a name; else nothing.
+
+    In the signature of a circuit a number names an axis.
+    """
+    axes = [tuple(axis_names(value)) if declared else value.axes for value in inputs]
     ambiguous = len(set(axes)) < len(axes) or (len(inputs) > 1 and any(None in each for each in axes))
     return {value.number: value.name for value in inputs} if ambiguous else {}
 

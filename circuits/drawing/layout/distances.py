@@ -61,7 +61,7 @@ def _wide(column: Column) -> dict[tuple[Key, Key], float]:
                     image = {("wire", strands[index], wire) for index, wire in ports}
                     for upper, lower in pairwise(keys):
                         if upper in image and lower not in image:
-                            found[upper, lower] = 2.0 + rows - len(ports)
+                            found[upper, lower] = 1.6 + rows - len(ports)
     return found
 
 

@@ -160,7 +160,7 @@ def _link_width(link: Link) -> float:
 
 
 def _window_width(link: Link) -> float:
-    return 1.2 * P + max(width(link.inner, TEXT) + 10, 20) + width(link.closing, 19) + 3 * GAP
+    return 1.2 * P + max(width(link.inner, TEXT) + 10, 20) + width(link.closing, LETTER) + 3 * GAP
 
 
 def extent(frame: Frame, link: Link) -> tuple[float, float]:

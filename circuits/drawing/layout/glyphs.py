@@ -1,5 +1,7 @@
 """The glyphs of operations on their wires: boxes, letters, triangles, circles, bars, stars and pentagons."""
 
+from dataclasses import replace
+
 from circuits.drawing.layout.frames import LETTER, TEXT, Frame, connect, extent, outlined, text_mark
 from circuits.drawing.marks import Circle, Mark, P, Path
 from circuits.drawing.scene import Link
@@ -118,6 +120,7 @@ def star(frame: Frame, link: Link) -> list[Mark]:
     pad = 0.0 if bottom - top > 0.9 * P else 0.4 * P
     connect(frame, link, middle - half, middle + half)
     outline = outlined(frame, link, (middle - half, top - pad, middle + half, bottom + pad), "glyph", "star")
+    outline = replace(outline, width=2.4)
     return [outline, text_mark(frame, middle, (top + bottom) / 2, link.text, TEXT)]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from circuits.drawing.layout.frames import GAP, SMALL, TEXT, Frame, head, outlined, text_mark
+from circuits.drawing.layout.frames import GAP, LETTER, SMALL, TEXT, Frame, head, outlined, text_mark
 from circuits.drawing.marks import Mark, P, Path, Span, Text
 from circuits.drawing.scene import Link
 from circuits.drawing.widths import width
@@ -37,7 +37,7 @@ def window(frame: Frame, link: Link) -> list[Mark]:
     if link.text:
         marks.append(text_mark(frame, right - 7, (top + low) / 2 + 4, link.text, 11))
     if turned:
-        marks.append(text_mark(frame, right + 7, top + 5, (Span("T", "italic"),), TEXT))
+        marks.append(text_mark(frame, right + 7, min(rows) - 9, (Span("T", "italic"),), TEXT))
     return [*marks, *_window_end(frame, link, right, low - 0.25 * P)]
 
 
@@ -50,14 +50,18 @@ def _window_end(frame: Frame, link: Link, right: float, row: float) -> list[Mark
     marks: list[Mark] = [Path((right, row), ((x, row),), double=double, data=inner)]
     marks.append(Text(right + 3, row - 4, link.inner, SMALL, data=frame.data("text", **frame.values)))
     learned = any(link.channels)
-    size = 19.0 if learned else 14.0
+    size = LETTER if learned else 14.0
     long = width(link.closing, size)
     if not learned:
         data = frame.data("text", **frame.values)
         return [*marks, Text(x + 2, row + 5, link.closing, size, data=data), head(x + long + 12, row, data)]
-    rows = [row, *map(frame.enter, link.channels[0]), *map(frame.leave, link.channels[1])]
-    for port in link.channels[0]:
-        frame.finish(port, (x, frame.enter(port)))
+    rows = [row, *map(frame.leave, link.channels[1])]
+    channels = sorted(link.channels[0], key=frame.enter)
+    for place, port in enumerate(channels):  # further wires rise to the first one (Figure 28)
+        y = min(frame.enter(port), frame.enter(channels[0]) + 0.5 * P * place)
+        frame.curve(port, (x - 4, y))
+        frame.finish(port, (x, y))
+        rows.append(y)
     for port in link.channels[1]:
         frame.begin(port, (x + long + 4, frame.leave(port)))
     box = (x, min(rows) - 0.35 * P, x + long + 4, max(rows) + 0.35 * P)
