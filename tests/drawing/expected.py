@@ -4,12 +4,15 @@ Which boxes are open is read from the drawing; all else comes from the boxes of 
 and returns, how often, and which axes they have.
 """
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from circuits.diagram import Box, Diagram, Value, size_text, wires
+from tests.drawing.meaning import LEFT_OUT, Claim, untrue, uses_of
 from tests.drawing.rebuild import Axis, Joint, Rebuilt, rebuild
 from tests.drawing.repeats import Repeats, repeats
 
@@ -18,6 +21,10 @@ LEARNED = ("parameter", "buffer", "constant")
 
 REGROUPING = ("rearrange", "view", "reshape", "flatten", "unflatten", "transpose", "permute", "swapaxes", "movedim")
 """Operations that may be drawn as the wires of a learned map beside them."""
+
+
+SIZES = ("expand_as", "view_as", "reshape_as", "broadcast_to")
+"""Operations that read only the sizes of their second tensor, which is not drawn."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +87,12 @@ def is_bookkeeping(box: Box) -> bool:
 def _shown(box: Box, reads: Counter[int], repeated: Repeats) -> Shown:
     """Return what a box reads and returns, also what is made inside it and read outside."""
     data = {value.number for value in box.inputs if value.role not in LEARNED}
-    read = Counter(data)
+    read = Counter([value.number for value in box.inputs if value.number in data])
     if box.call is not None and not box.boxes:
         used = Counter([*wires(box.call.args), *wires(box.call.kwargs)])
         read = Counter({number: max(used[number], 1) for number in data})
+        if box.label.startswith(SIZES):
+            read = Counter(wires(box.call.args)[:1])
     results = [value.number for value in box.outputs]
     inside = dict.fromkeys([value.number for inner in box.boxes for each in inner.walk() for value in each.outputs])
     more = [number for number in inside if number not in results and number not in data and reads[number]]
@@ -116,10 +125,18 @@ def differences(svg: str, diagram: Diagram) -> list[str]:
     """
     drawn, known = rebuild(svg), values(diagram)
     repeated = repeats(diagram.box, drawn.brackets, {*drawn.boxes, *drawn.fences})
-    boxes = shown(diagram, drawn.fences, repeated)
+    opened = {*drawn.fences, *[box.rpartition(".")[0] for box in drawn.boxes if "." in box]}
+    boxes = shown(diagram, opened, repeated)
     named = [(joint, box_of(joint, drawn)) for joint in drawn.joints]
-    found = [*repeated.wrong, *_unnamed(named), *_passes(named, known)]
+    found = [
+        *repeated.wrong,
+        *_without_fence(diagram, opened - set(drawn.fences)),
+        *_passes(named, known),
+        *_copies(named, known, repeated),
+    ]
     named = [(_same(joint, repeated), box) for joint, box in named]
+    found += _unnamed(named)
+    found += _orders(named, drawn)
     found += _boxes(boxes, named, known)
     found += _edges(diagram, named, drawn, known, repeated)
     found += _rows(drawn)
@@ -133,15 +150,21 @@ def _same(joint: Joint, repeated: Repeats) -> Joint:
     return replace(joint, ins=ins, outs=outs)
 
 
+def _without_fence(diagram: Diagram, opened: set[str]) -> Iterator[str]:
+    """Yield open boxes that have no fence, but for transforms and circuits that only lift another."""
+    for number in sorted(opened):
+        box = diagram.box
+        for place in number.split("."):
+            box = box.boxes[int(place)]
+        if "transform" not in {box.kind, *[inner.kind for inner in box.boxes]}:
+            yield f"box {number} ({box.label}) is open and has no fence"
+
+
 def _passes(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]]) -> Iterator[str]:
     """Yield wires that only pass a box and have another size behind it."""
     for joint, box in named:
         if box and len(joint.ins) == len(joint.outs) == 1 and set(joint.kinds) <= {"wire"}:
-            sizes = [
-                prod([known[value][0].sizes[place] for place in axes_of(axis)])
-                for value, axis in (*joint.ins, *joint.outs)
-                if value in known
-            ]
+            sizes = _sizes([*joint.ins, *joint.outs], known)
             if len(sizes) == 2 and sizes[0] != sizes[1]:
                 yield f"{text(joint.ins)} passes box {box} as {text(joint.outs)}, of size {sizes[0]} and {sizes[1]}"
 
@@ -188,10 +211,50 @@ def _unnamed(named: list[tuple[Joint, str | None]]) -> Iterator[str]:
         where = f"{text(joint.ins)} -> {text(joint.outs)} at x = {joint.at[0]:.0f}"
         if len({each for each in (*joint.boxes, *joint.made) if each}) > 1:
             yield f"boxes {', '.join([*joint.boxes, *joint.made])} share the joint {where}"
-        if box is None and joint.ins and joint.outs and joint.ins != joint.outs:
+        if box is None and joint.ins and joint.outs and [v for v, _ in joint.ins] != [v for v, _ in joint.outs]:
             yield f"no box connects {where}"
-        if box == "" and (len(joint.ins) != 1 or (joint.outs and set(joint.outs) != set(joint.ins))):
-            yield f"a copy connects {where}"
+
+
+def _sizes(axes: Sequence[Axis], known: Mapping[int, list[Value]]) -> list[Any]:
+    """Return the sizes of wires: of a pair, the product."""
+    return [prod([known[value][0].sizes[place] for place in axes_of(axis)]) for value, axis in axes if value in known]
+
+
+def _copies(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]], same: Repeats) -> Iterator[str]:
+    """Yield copies that are of several wires, or of which a wire goes on as another axis."""
+    for joint, box in named:
+        for value, axis in joint.outs if box == "" and joint.ins else ():
+            before, place = joint.ins[0]
+            lifted = value != before and same.same(value) == same.same(before)
+            sizes = [
+                [known[number][0].sizes[n] for n in axes_of(each)] for number, each in ((before, place), (value, axis))
+            ]
+            if len(joint.ins) > 1 or not ((value, axis) == (before, place) or (lifted and sizes[0] == sizes[1])):
+                yield f"{text(joint.ins)} is copied as {text(joint.outs)}"
+
+
+def _orders(named: list[tuple[Joint, str | None]], drawn: Rebuilt) -> Iterator[str]:
+    """Yield glyphs and edges at which the axes of a tensor are in another order than in the tensor.
+
+    Where each has another name, the names say which is which; sizes do not.
+    """
+    sides: list[tuple[str, tuple[Axis, ...]]] = []
+    for joint, box in named:
+        if box and "glyph" in joint.kinds:
+            sides += [(f"box {box}", joint.ins), (f"box {box}", joint.outs)]
+    ends = [joint for joint, box in named if box is None and not {"row", "memory"} & set(joint.kinds)]
+    ends.sort(key=lambda joint: joint.at[1])
+    sides.append(("the left edge", tuple([axis for joint in ends if not joint.ins for axis in joint.outs])))
+    sides.append(("the right edge", tuple([axis for joint in ends if not joint.outs for axis in joint.ins])))
+    for where, axes in sides:
+        for value in dict.fromkeys([value for value, _ in axes]):
+            places = [axes_of(axis) for number, axis in axes if number == value]
+            names = [
+                drawn.names.get((number, axis), ("",))[0] for number, axis in dict.fromkeys(axes) if number == value
+            ]
+            told = len(set(names)) == len(names) and all(re.match(r"\(?[^\W\d]", name) for name in names)
+            if not told and places != sorted(set(places)) * (len(places) // len(set(places))):
+                yield f"at {where} the axes of tensor {value} are in the order {places}"
 
 
 def text(axes: Iterable[Axis]) -> str:
@@ -297,10 +360,13 @@ def _chains(found: dict[str, Shown], drawn: set[str]) -> list[tuple[str, Shown]]
 
 def _regroups(each: Shown) -> bool:
     """Return whether a box only moves, splits and merges axes, or takes all of a tensor."""
-    box = each.box
+    operations = [box for box in each.box.walk() if not box.boxes and not is_bookkeeping(box)]
+    return len(each.ins) == len(each.outs) == 1 and all(map(_is_regrouping, operations))
+
+
+def _is_regrouping(box: Box) -> bool:
     whole = len(box.inputs) == 1 and [value.sizes for value in box.inputs] == [value.sizes for value in box.outputs]
-    named = box.label.startswith(REGROUPING) or (box.label.startswith("index") and whole)
-    return named and len(each.ins) == len(each.outs) == 1
+    return box.label.startswith(REGROUPING) or (box.label.startswith("index") and whole)
 
 
 def _edges(
@@ -344,3 +410,52 @@ def _axis_names(value: Value, places: Iterable[int]) -> list[str]:
 def _bare(name: str) -> str:
     """Return a name as it is compared: in ASCII and without blanks, which are not drawn."""
     return name.translate({ord("−"): "-", ord("·"): "*", ord("′"): "'", ord(" "): None})
+
+
+# Meaning --------------------------------------------------------------------------------------------------------------
+
+
+def lies(svg: str, diagram: Diagram) -> list[str]:
+    """Return where the wires of a drawing say of an operation what does not hold on random numbers.
+
+    Args:
+        svg: The text of the drawing, in which no axis is hidden.
+        diagram: What was drawn.
+    """
+    drawn = rebuild(svg)
+    found: dict[str, list[Claim]] = defaultdict(list)
+    boxes: dict[str, Box] = {}
+    for joint in drawn.joints:
+        number = box_of(joint, drawn)
+        box = _operation(diagram, number) if number and joint.ins and "glyph" not in joint.kinds else None
+        if number and box is not None:
+            boxes[number] = box
+            found[number] += _claims(joint, box)
+    return [
+        f"{boxes[number].label} (box {number}): {claim}"
+        for number, claims in found.items()
+        for claim in untrue(boxes[number], claims)
+    ]
+
+
+def _operation(diagram: Diagram, number: str) -> Box | None:
+    """Return the operation that a box is or consists of; None if it has several, or one that says a place."""
+    box = diagram.box
+    for place in number.split(".") if number != "root" else ():
+        box = box.boxes[int(place)]
+    inner = [each for each in box.walk() if each.call is not None and not is_bookkeeping(each)]
+    return inner[0] if len(inner) == 1 and not inner[0].label.startswith(LEFT_OUT) else None
+
+
+def _claims(joint: Joint, box: Box) -> list[Claim]:
+    """Return what a joint says of each of the axes that meet there; nothing if a tensor is read more than once."""
+    uses, results = [value.number for value in uses_of(box)], [value.number for value in box.outputs]
+    ins = [(uses.index(value), axes_of(axis)) for value, axis in joint.ins if uses.count(value) == 1]
+    outs = [(results.index(value), axes_of(axis)) for value, axis in joint.outs if results.count(value) == 1]
+    counts = {len(axes) for _, axes in (*ins, *outs)}
+    if len(ins) < len(joint.ins) or len(outs) < len(joint.outs) or len(counts) != 1:
+        return []
+    return [
+        Claim(tuple([(use, axes[n]) for use, axes in ins]), tuple([(place, axes[n]) for place, axes in outs]))
+        for n in range(counts.pop())
+    ]

@@ -18,6 +18,9 @@ from circuits.diagram import Box, Value, Wire, fill, tensors, wires
 Port = tuple[int, int]
 """One axis: which use of a tensor by the call, or which of its results, and the place of the axis."""
 
+LEFT_OUT = ("argmax", "argmin", "empty", "new_empty")
+"""Operations that end an axis and whose result says a place on it, and those whose result is any number."""
+
 
 @dataclass(frozen=True)
 class Claim:

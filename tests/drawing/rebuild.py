@@ -48,6 +48,7 @@ class Rebuilt:
     Attributes:
         joints: Where wires meet, from left to right and from top to bottom.
         titles: The title of each box with a glyph, by its id.
+        shapes: The shapes of its glyphs.
         names: The names of each wire.
         steps: The marks that name what their box reads and returns: its id, the values read and the values returned.
         fences: The titles of the open boxes, by id.
@@ -58,6 +59,7 @@ class Rebuilt:
 
     joints: tuple[Joint, ...]
     titles: dict[str, str]
+    shapes: dict[str, tuple[str, ...]]
     names: dict[Axis, tuple[str, ...]]
     steps: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     fences: dict[str, str]
@@ -108,6 +110,10 @@ def rebuild(svg: str) -> Rebuilt:
     """Return what an SVG text says, by the ends of its lines."""
     found = elements(svg)
     titles = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "glyph"}
+    shapes: dict[str, tuple[str, ...]] = {}
+    for mark in found:
+        if mark.kind == "glyph":
+            shapes[mark.data["box"]] = (*shapes.get(mark.data["box"], ()), mark.data.get("shape", ""))
     steps = [
         (mark.data["box"], _numbers(mark.data.get("in", "")), _numbers(mark.data.get("out", "")))
         for mark in found
@@ -123,7 +129,9 @@ def rebuild(svg: str) -> Rebuilt:
     labels = tuple([(axis_of(mark), mark.text) for mark in found if mark.kind == "label"])
     brackets = {mark.data["box"]: int(mark.data["times"]) for mark in found if mark.kind == "bracket"}
     brackets = {box.partition("×")[0]: times for box, times in brackets.items()}
-    return Rebuilt(tuple(joints(found)), titles, names, tuple(dict.fromkeys(steps)), fences, sources, labels, brackets)
+    return Rebuilt(
+        tuple(joints(found)), titles, shapes, names, tuple(dict.fromkeys(steps)), fences, sources, labels, brackets
+    )
 
 
 def axis_of(mark: Element) -> Axis:
@@ -185,14 +193,13 @@ def _end_at_texts(found: list[Element], lines: list[Element], places: Places, ma
     count: dict[int, int] = defaultdict(int)
     for number in range(2 * len(lines)):
         count[places.find(number)] += 1
-    for mark in found:
-        if mark.kind in ("text", "memory") or (mark.kind == "head" and "box" in mark.data):
-            near = places.within(grown(mark.rect, GAP))
-            met = [number for number in near if count[places.find(number)] == 1 and places.find(number) not in used]
-            met = [number for number in met if mark.rect[1] <= places.points[number][1] <= mark.rect[3]]
-            if met:
-                places.join(met)
-                marks.append((met[0], mark))
+    ended = [mark for mark in found if mark.kind in ("text", "memory") or (mark.kind == "head" and "box" in mark.data)]
+    index = Index([(mark, grown(mark.rect, GAP)) for mark in ended])
+    for number, (x, y) in enumerate(places.points):
+        if count[places.find(number)] == 1 and places.find(number) not in used:
+            near = [mark for mark in index.near(around([(x, y)])) if mark.rect[1] <= y <= mark.rect[3]]
+            best = min(near, key=lambda mark: min(abs(x - mark.rect[0]), abs(x - mark.rect[2])), default=None)
+            marks += [] if best is None else [(number, best)]
 
 
 def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element]]) -> list[Joint]:

@@ -1,4 +1,4 @@
-"""What is drawn once in brackets: whether it is repeated in the diagram, and which tensors stand for which.
+"""What is drawn once in brackets or lifted: whether it is repeated in the diagram, and which tensors stand for which.
 
 Repetitions have to be equal in labels, sizes and wiring, and each may read, beside tensors that all of them read, only
 what the one before it made in the same place. After the brackets a tensor of the last repetition is read.
@@ -18,7 +18,7 @@ class Repeats:
 
     Attributes:
         hidden: The ids of the boxes that are not drawn: those of all repetitions but the first.
-        first: For each tensor that the last repetition makes, that of the first.
+        first: For each tensor of the last repetition, that of the first; for those of a transform, the other one.
         wrong: Brackets around what is not repeated, as sentences.
     """
 
@@ -28,7 +28,9 @@ class Repeats:
 
     def same(self, number: int) -> int:
         """Return the number of the tensor that is drawn in place of a tensor."""
-        while number in self.first:
+        seen: set[int] = set()
+        while number in self.first and number not in seen:
+            seen.add(number)
             number = self.first[number]
         return number
 
@@ -42,6 +44,11 @@ def repeats(root: Box, brackets: dict[str, int], drawn: Iterable[str]) -> Repeat
         drawn: The ids of the boxes that are drawn, closed and open.
     """
     found = Repeats()
+    for box in root.walk():
+        if box.kind == "transform":
+            found.first |= {inside: outside for inside, outside, _ in box.lifted if inside != outside}
+            pairs = zip(box.inside, box.outputs, strict=False)
+            found.first |= {outer.number: inner.number for inner, outer in pairs if inner.number != outer.number}
     everything = [each for each in drawn if re.fullmatch(r"[\d.]+", each)]
     for start in sorted(brackets, key=lambda start: (start.count("."), start)):
         path, _, place = start.rpartition(".")
@@ -71,7 +78,9 @@ def _groups(boxes: Sequence[Box], place: int, times: int, shown: set[int]) -> li
 
 def content(box: Box) -> Any:
     """Return what has to be equal in repetitions of a box."""
-    ports = [(value.axes, value.sizes, value.dtype, value.role) for value in (*box.inputs, *box.outputs)]
+    learned = ("parameter", "buffer")
+    values = (*box.inputs, *box.outputs)
+    ports = [(value.axes, value.sizes, value.dtype, value.role if value.role in learned else "") for value in values]
     return box.label, box.kind, ports, [content(inner) for inner in box.boxes]
 
 

@@ -13,12 +13,9 @@ from circuits import Diagram, einsum, trace
 from circuits.diagram import Box
 from circuits.drawing.operations import Drawn, drawing_of
 from tests.diagram.programs import STEPS, Program
-from tests.drawing.meaning import Claim, untrue, uses_of
+from tests.drawing.meaning import LEFT_OUT, Claim, untrue, uses_of
 from tests.models.other_peoples_models import TORCH_NN
 from tests.models.test_zoo import MODELS
-
-LEFT_OUT = ("argmax", "argmin", "empty", "new_empty")
-"""Operations that end an axis and whose result says a place on it, and those whose result is any number."""
 
 QUICK = ("attention", "visual attention", "language model, parallel layers", "convolution")
 """The models of the zoo that are looked at with every change."""
