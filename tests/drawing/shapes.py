@@ -20,7 +20,7 @@ Segment = tuple[Point, Point]
 ASCENT, DESCENT = 0.72, 0.22
 """How far letters reach above and below the baseline, in sizes of the font."""
 
-LEVEL = frozenset("abcdehiklmnorstuvwxzABCDEFGHIKLMNOPRSTUVWXYZ0123456789+−=.·×★Σ𝔼′ ")
+LEVEL = frozenset("abcdehiklmnorstuvwxzABCDEFGHIKLMNOPRSTUVWXYZ0123456789+−=.·×★Σ𝔼λκαδθω′ ")
 """Characters that do not reach below the baseline."""
 
 CURVE = 24

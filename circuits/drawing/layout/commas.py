@@ -1,20 +1,30 @@
 """Dashed lines: the commas between the tensors of a tuple, half a wire's distance below the last wire of each.
 
-They step down at 45° where the tensor above gets wider, and end where its wires are taken together with the next.
+A line is followed through the steps by the two things that it separates. It steps at 45°: down before a step that needs
+the room, up behind it; and it ends where its two tensors are taken together, or go apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from circuits.drawing.layout.frames import step_width
-from circuits.drawing.layout.runs import Station
-from circuits.drawing.layout.stations import Placed
+from circuits.drawing.layout.frames import GAP, step_width
+from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.marks import Mark, P, Path
-from circuits.drawing.scene import Step
+from circuits.drawing.scene import Link, Port, Step
+
+SHORTEST = 10.0
+"""The length of the shortest dashed line that is drawn."""
+
+_STEP = 2.2
+"""The largest step of a dashed line; a longer one would lie across the wires that it separates."""
+
+_REACH = {"triangle": 0.7, "window": 1.1, "transposed": 1.1, "bar": 0.25, "letter": 0.42}
+"""How far glyphs reach below their last wire; others less than the distance of a dashed line."""
 
 
-class Piece(NamedTuple):
+class Level(NamedTuple):
     """A horizontal piece of a dashed line."""
 
     left: float
@@ -22,106 +32,154 @@ class Piece(NamedTuple):
     y: float
 
 
-def pieces_of(station: Station, left: float, right: float, heights: Sequence[float]) -> list[Piece]:
-    """Return the pieces between neighbouring tensors of a station.
+Pair = tuple[int, int]
+"""The tensors above and below a dashed line."""
+
+
+def comma_marks(stations: Stations, start: float, right: float, stop: float) -> list[Mark]:
+    """Return the dashed lines of a row.
 
     Args:
-        station: The things from top to bottom, each with its run.
-        left, right: Where the pieces begin and end.
-        heights: The height of each run.
+        stations: The columns of the row.
+        start: Where its wires begin.
+        right: The right edge of its last column.
+        stop: Where its wires end.
     """
-    return [Piece(left, right, y) for _, _, y in _gaps(station, heights)] if right > left else []
+    lines = _Lines()
+    heights = [height * P for height in stations.heights]
+    left = start - 4
+    for placed in stations.placed:
+        x = placed.x
+        lines.station(_gaps(placed.before, heights), left if placed is stations.placed[0] else x[0], x[1])
+        lines.station(_gaps(placed.opened, heights), x[2], x[4])
+        lines.event(placed, heights)
+        lines.station(_gaps(placed.done, heights), x[7], x[8])
+    lines.station(_gaps(stations.end, heights), right, stop)
+    return [_path(line) for line in lines.all if line[-1].right - line[0].left >= SHORTEST]
 
 
-def event_pieces(placed: Placed, heights: Sequence[float]) -> list[Piece]:
-    """Return the pieces beside the steps of a column: below all that a step has, and none between its own tensors.
+class _Lines:
+    """The dashed lines so far; `now` has those that can go on, by their tensors."""
 
-    Args:
-        placed: The column.
-        heights: The height of each run.
-    """
-    column, x = placed.column, placed.x
-    taken = {strand: number for number, step in column.steps for strand in step.ins}
-    made = {strand: number for number, step in column.steps for strand in step.outs}
-    below = {strand: overhang(step, strand) for _, step in column.steps for strand in (*step.ins, *step.outs)}
-    after = {
-        (made.get(upper, -1 - upper), made.get(lower, -1 - lower)): y
-        for upper, lower, y in _gaps(list(placed.done.items()), heights, below)
-    }
-    found = [Piece(x[4], x[5], y) for _, _, y in _gaps(list(placed.opened.items()), heights)]
-    for upper, lower, y in _gaps(list(placed.at.items()), heights, below):
-        pair = (taken.get(upper, -1 - upper), taken.get(lower, -1 - lower))
-        stop = x[7] if pair in after and pair[0] != pair[1] else x[6] + 4
-        found.append(Piece(x[5], stop, max(y, after.get(pair, y)) if pair[0] != pair[1] else y))
-    steps = dict(column.steps)
-    for (first, second), y in after.items():
-        if first == second:
-            found.append(Piece(_glyph_end(steps[first], x[6], x[7]), x[7], y))
-    return [piece for piece in found if piece.right > piece.left]
+    def __init__(self) -> None:
+        self.all: list[list[Level]] = []
+        self.now: dict[Pair, list[Level]] = {}
+
+    def station(self, gaps: Mapping[Pair, float], left: float, right: float) -> None:
+        """Go on between the tensors that are neighbours at a station; other lines have ended."""
+        self.now = {pair: self._go_on(self.now.get(pair), Level(left, right, y)) for pair, y in gaps.items()}
+
+    def _go_on(self, line: list[Level] | None, level: Level) -> list[Level]:
+        """Return a line with a further level; without a line, or far from it, a new one begins."""
+        if line is None or abs(line[-1].y - level.y) > _STEP * P:
+            line = []
+            self.all.append(line)
+        if line and line[-1].y == level.y:
+            line[-1] = Level(line[-1].left, max(level.right, line[-1].right), level.y)
+        elif level.right > level.left or not line:
+            line.append(level)
+        return line
+
+    def event(self, placed: Placed, heights: Sequence[float]) -> None:
+        """Go on beside the steps of a column: below all that a step has, and not between its own tensors."""
+        column, x = placed.column, placed.x
+        steps = dict(column.steps)
+        taken = {strand: number for number, step in column.steps for strand in step.ins}
+        made = {strand: number for number, step in column.steps for strand in step.outs}
+        low = {number: _bottom(step, placed, heights) for number, step in column.steps}
+        after: dict[Pair, tuple[Pair, float]] = {}
+        for (upper, lower), y in _gaps(placed.done, heights).items():
+            sides = made.get(upper, -1 - upper), made.get(lower, -1 - lower)
+            after[sides] = (upper, lower), max(y, low.get(sides[0], y) if sides[0] != sides[1] else y)
+        now: dict[Pair, list[Level]] = {}
+        for (upper, lower), y in _gaps(placed.at, heights).items():
+            sides = taken.get(upper, -1 - upper), taken.get(lower, -1 - lower)
+            line = self.now.get((upper, lower))
+            if sides[0] == sides[1]:
+                self._go_on(line, Level(x[5], _left(steps[sides[0]], x[6], x[7]), y))
+            elif sides in after:
+                pair, lowest = after[sides]
+                now[pair] = self._go_on(line, Level(x[5], x[7], max(y, lowest, low.get(sides[0], y))))
+            else:
+                self._go_on(line, Level(x[5], x[6] + 4, y))
+        for (first, second), (pair, y) in after.items():
+            if first == second:
+                now[pair] = self._go_on(None, Level(_right(steps[first], x[6], x[7]), x[7], y))
+        self.now = now
 
 
-def _glyph_end(step: Step, left: float, right: float) -> float:
+def _left(step: Step, left: float, right: float) -> float:
+    """Return where the tensors of a step are taken together: at its box, or where its wires begin to bend."""
+    return (left + right - step_width(step)) / 2 + GAP if _is_box(step) else left + 4
+
+
+def _right(step: Step, left: float, right: float) -> float:
     """Return where the tensors that a step makes are apart: behind its box, or behind the bends of its copies."""
-    boxed = any(link.kind == "glyph" and link.shape == "box" for link in step.links)
-    return (left + right + step_width(step)) / 2 if boxed else min(left + 1.4 * P, right)
+    return (left + right + step_width(step)) / 2 if _is_box(step) else min(left + 1.4 * P, right)
 
 
-def overhang(step: Step, strand: int) -> float:
-    """Return how far the glyphs of a step reach below the last wire of a tensor that it reads or makes, at most."""
-    reach = {"triangle": 0.7, "letter": 0.7, "box": 0.4, "circle": 0.42, "pentagon": 0.42, "star": 0.4, "bar": 0.3}
-    reach |= {"window": 1.25, "transposed": 1.25}
-    places = [place for side in (step.ins, step.outs) for place, each in enumerate(side) if each == strand]
-    glyphs = [link for link in step.links if any(port[0] in places for port in (*link.ins, *link.outs))]
-    return max([reach.get(link.shape, 0.35 if link.text else 0.0) for link in glyphs], default=0.0)
+def _is_box(step: Step) -> bool:
+    return any(link.kind == "glyph" and link.shape == "box" for link in step.links)
 
 
-def _gaps(
-    station: Station, heights: Sequence[float], overhangs: Mapping[int, float] | None = None
-) -> list[tuple[int, int, float]]:
+def _bottom(step: Step, placed: Placed, heights: Sequence[float]) -> float:
+    """Return the height at which a dashed line passes below the glyphs of a step."""
+    found = [0.0]
+    for link in step.links:
+        rows = [*_rows(link.ins, step.ins, placed.at, heights), *_rows(link.outs, step.outs, placed.done, heights)]
+        reach = _reach(link)
+        found += [max(rows) + (reach + 0.1) * P] if rows and reach > 0.4 else []
+    return max(found)
+
+
+def _rows(
+    ports: Sequence[Port], strands: Sequence[int], station: Mapping[Key, int], heights: Sequence[float]
+) -> Iterator[float]:
+    """Yield the heights of the wires of some ports that are drawn in the row."""
+    for index, wire in ports:
+        key = ("wire", strands[index], wire)
+        if key in station:
+            yield heights[station[key]]
+
+
+def _reach(link: Link) -> float:
+    """Return how far what is drawn of a link reaches below its last wire."""
+    if link.kind != "glyph":
+        return 0.0
+    sunk = link.shape == "letter" and any(span.shift == "sub" for span in link.text)
+    return 0.5 if sunk else _REACH.get(link.shape, 0.4)
+
+
+def _gaps(station: Mapping[Key, int], heights: Sequence[float]) -> dict[Pair, float]:
     """Return the neighbouring tensors of a station, with the height of the dashed line between them."""
-    found = []
+    found: dict[Pair, float] = {}
     last: tuple[Key, float] | None = None
     low: float | None = None
-    for key, run in station:
+    for key, run in station.items():
         if key[0] == "bottom":
             low = heights[run]
         if key[0] != "wire":
             continue
         if last is not None and last[0][1] != key[1]:
-            below = max(0.5, (overhangs or {}).get(last[0][1], 0.0) + 0.12)
-            y = last[1] + below * P if low is None else low + P / 4
-            found.append((last[0][1], key[1], y))
+            found[last[0][1], key[1]] = last[1] + P / 2 if low is None else low + P / 4
         last, low = (key, heights[run]), None
     return found
 
 
-def comma_marks(pieces: Sequence[Piece]) -> list[Mark]:
-    """Return dashed lines from pieces that meet end to end, with a slanted piece where the height changes."""
-    lines: list[list[Piece]] = []
-    for piece in sorted(pieces):
-        near = [
-            line for line in lines if abs(line[-1].right - piece.left) < 0.02 and abs(line[-1].y - piece.y) < 2.2 * P
-        ]
-        best = min(near, key=lambda line: abs(line[-1].y - piece.y), default=None)
-        if best is None:
-            lines.append([piece])
-        elif best[-1].y == piece.y:
-            best[-1] = Piece(best[-1].left, piece.right, piece.y)
-        else:
-            best.append(piece)
-    return [_line(line) for line in lines]
-
-
-def _line(line: Sequence[Piece]) -> Path:
-    points = []
-    for piece, following in zip(line, [*line[1:], None], strict=True):
-        room = piece.right - piece.left
-        slant = 0.0 if following is None else min(abs(following.y - piece.y), room)
-        points += [(piece.left, piece.y)] if not points else []
-        points += [(piece.right - slant, piece.y)]
-        points += [(piece.right, following.y)] if following is not None else []
-    steps = [point for number, point in enumerate(points) if number and point != points[number - 1]]
+def _path(line: Sequence[Level]) -> Path:
+    """Return a line of levels with slanted pieces: down at the end of a level, up at the beginning of the next."""
+    points = [(line[0].left, line[0].y)]
+    for level, following in zip(line, [*line[1:], None], strict=True):
+        if following is None:
+            points.append((level.right, level.y))
+        elif following.y > level.y:
+            begin = max(following.left - (following.y - level.y), points[-1][0])
+            points += [(begin, level.y), (following.left, following.y)]
+        elif following.y < level.y:
+            end = min(level.right + level.y - following.y, following.right)
+            points += [(level.right, level.y), (end, following.y)]
+    steps = [point for before, point in pairwise(points) if point != before]
     return Path(points[0], tuple(steps), width=1.6, dash="dashed", data=(("kind", "comma"),))
 
 
-__all__ = ["Piece", "comma_marks", "event_pieces", "pieces_of"]
+__all__ = ["comma_marks"]

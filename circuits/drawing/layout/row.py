@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circuits.drawing.layout.commas import Piece, comma_marks, event_pieces, pieces_of
+from circuits.drawing.layout.commas import comma_marks
 from circuits.drawing.layout.edges import ARROW, arriving_arrow, end_names, leaving_arrow, memory_marks, memory_width
 from circuits.drawing.layout.fences import fence_marks, heights_of
 from circuits.drawing.layout.frames import Frame
@@ -105,7 +105,13 @@ class Row:
             glyphs += self._column(placed, pens)
         glyphs += self._end(pens)
         fences = fence_marks(self._stations.placed, groups, self._heights, self.width)
-        return [*fences, *self._commas(), *pens.marks(), *glyphs, *labels]
+        return [
+            *fences,
+            *comma_marks(self._stations, self._start, self._right, self._stop),
+            *pens.marks(),
+            *glyphs,
+            *labels,
+        ]
 
     def _begin(self, pens: Pens) -> list[Mark]:
         """Begin the wires of the left edge, and return their names, labels and arrows."""
@@ -177,19 +183,6 @@ class Row:
         for strand, name in self._edges.saved.items():
             found += memory_marks(name, False, self._stop, rows.get(strand, [0.0]), self._strands[strand])
         return [*found, *end_names(rows, self._edges.results, self._strands, self._stop + 5, "start")]
-
-    def _commas(self) -> list[Mark]:
-        """Return the dashed lines between tensors."""
-        pieces: list[Piece] = []
-        for number, placed in enumerate(self._stations.placed):
-            x = placed.x
-            pieces += pieces_of(
-                list(placed.opened.items()), self._start - 4 if number == 0 else x[0], x[4], self._heights
-            )
-            pieces += event_pieces(placed, self._heights)
-            pieces += pieces_of(list(placed.done.items()), x[7], x[8], self._heights)
-        pieces += pieces_of(list(self._stations.end.items()), self._right, self._stop, self._heights)
-        return comma_marks(pieces)
 
 
 __all__ = ["Edges", "Row"]
