@@ -14,6 +14,7 @@ from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.closed import closed_box
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
+from circuits.drawing.renaming import relabelled, relabelled_box
 from circuits.drawing.repeating import Folding
 from circuits.drawing.roles import clashes, cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
@@ -38,6 +39,8 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     title = box_title("", box.label)
     reader = Reader(box, options, {expression: axis for axis, expression in diagram.symbols.items()})
     items, folding = _chosen(reader, options)
+    if folding is not None and folding.families.letters:
+        box = relabelled_box(box, folding.families.outside)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
     build = _Builder(options, cotangents(box))
     have: dict[int, list[int]] = {}
@@ -77,7 +80,10 @@ def _chosen(reader: Reader, options: Options) -> tuple[tuple[Item, ...], Folding
 def _folded(reader: Reader, depth: int) -> tuple[tuple[Item, ...], Folding | None]:
     """Return what is drawn at a depth, repeated boxes folded, and what is known of them."""
     folding = Folding(reader)
-    return folding.folded(reader.items(depth)), folding
+    items = folding.folded(reader.items(depth))
+    if folding.families.letters:
+        items = tuple([relabelled(item, folding.families.outside) for item in items])
+    return items, folding
 
 
 def _count(items: Iterable[Item]) -> int:

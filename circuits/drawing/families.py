@@ -6,9 +6,10 @@ consecutive members of a family, from the first to the last or from the last to 
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from circuits.diagram import size_text
+from circuits.diagram import Value, size_text
 
 
 class Families:
@@ -45,6 +46,28 @@ class Families:
         while letter in self.letters:
             letter += "'"
         return letter
+
+    def outside(self, value: Value) -> Value:
+        """Return a tensor in which no name of an axis can be mistaken for a member of a family.
+
+        In a circuit `c1` is the name of an axis; beside a family c it would be read as the member 1. It becomes the
+        member that has its size, or the size.
+        """
+        names = [
+            self._member(name, size) if name and self._looks_like_a_member(name) else name
+            for name, size in zip(value.axes, value.sizes, strict=True)
+        ]
+        return replace(value, axes=tuple(names))
+
+    def _looks_like_a_member(self, name: str) -> bool:
+        return any(word.rstrip("0123456789") in self.letters for word in re.findall(r"[^\W\d_]+\d+", name))
+
+    def _member(self, name: str, size: Any) -> str:
+        """Return the member of a family with this size, of the family of the name if there is one; else the size."""
+        letter = re.search(r"[^\W\d_]+", name)
+        members = self.letters.get(letter[0], {}) if letter else {}
+        found = next((number for number, member in members.items() if member == size), None)
+        return size_text(size) if letter is None or found is None else f"{letter[0]}[{found}]"
 
     def lines(self, pairs: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
         """Return what the letters stand for, one line a family.

@@ -1,9 +1,9 @@
 """Items with other names: of the tensors that they load and save, and of axes whose sizes follow a rule."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from circuits.diagram import Value
+from circuits.diagram import Box, Value
 from circuits.drawing.contents import Item, saving
 
 
@@ -50,13 +50,24 @@ def _is_read(item: Item, number: int) -> bool:
 
 def named(item: Item, names: Mapping[Value, Value]) -> Item:
     """Return an item whose tensors have other names of axes."""
+    return relabelled(item, lambda value: _like(value, names))
+
+
+def relabelled(item: Item, rename: Callable[[Value], Value]) -> Item:
+    """Return an item in which each tensor is replaced by the same tensor with other names of axes."""
 
     def renamed(values: Iterable[Value]) -> tuple[Value, ...]:
-        return tuple([_like(value, names) for value in values])
+        return tuple([rename(value) for value in values])
 
-    box = replace(item.box, inputs=renamed(item.box.inputs), outputs=renamed(item.box.outputs))
     drawn = item.drawn and replace(item.drawn, ins=renamed(item.drawn.ins), outs=renamed(item.drawn.outs))
-    return replace(item, box=box, drawn=drawn, items=tuple([named(inner, names) for inner in item.items]))
+    inner = tuple([relabelled(each, rename) for each in item.items])
+    return replace(item, box=relabelled_box(item.box, rename), drawn=drawn, items=inner)
+
+
+def relabelled_box(box: Box, rename: Callable[[Value], Value]) -> Box:
+    """Return a box whose inputs and outputs have other names of axes."""
+    inputs, outputs = (tuple([rename(value) for value in values]) for values in (box.inputs, box.outputs))
+    return replace(box, inputs=inputs, outputs=outputs)
 
 
 def _like(value: Value, names: Mapping[Value, Value]) -> Value:
@@ -69,4 +80,4 @@ def _is_same(one: Value, two: Value) -> bool:
     return (one.number, one.axes, one.sizes) == (two.number, two.axes, two.sizes)
 
 
-__all__ = ["named", "with_loads", "with_saves"]
+__all__ = ["named", "relabelled", "relabelled_box", "with_loads", "with_saves"]
