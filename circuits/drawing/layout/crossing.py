@@ -179,7 +179,10 @@ def _row(step: Step, link: Link, port: Port, rows: dict[Key, int], wanted: Seque
 
 
 def alignment(step: Step, entering: Sequence[Key], leaving: Mapping[int, Sequence[int]]) -> list[Pair]:
-    """Return which wires go on in one row through a step: those that pass, and the first ones of each glyph."""
+    """Return which wires go on in one row through a step: those that pass, and the first ones of each glyph.
+
+    The wires that leave a box stand below each other at its top: only the rows of its first tensor go on.
+    """
     rows = {key: place for place, key in enumerate(entering)}
     found = []
     for link in step.links:
@@ -188,6 +191,8 @@ def alignment(step: Step, entering: Sequence[Key], leaving: Mapping[int, Sequenc
         if link.kind == "glyph":
             entered = sorted(link.ins, key=lambda port: rows["wire", step.ins[port[0]], port[1]])
             left = sorted(link.outs, key=lambda port: (port[0], leaving[step.outs[port[0]]].index(port[1])))
+            if link.shape == "box":
+                entered = [port for port in entered if port[0] == entered[0][0]]
             pairs = list(zip(entered, left, strict=False))
         else:
             pairs = [(stays(step, link, rows) if link.kind == "join" else link.ins[0], link.outs[0])]
