@@ -1,11 +1,13 @@
 """From a diagram to a scene: strands for the uses of tensors, steps for operations, groups for open boxes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from circuits.diagram import Diagram, Value
+from circuits.drawing.clashes import clashes
 from circuits.drawing.contents import Item, Reader
+from circuits.drawing.depths import ALL, chosen
 from circuits.drawing.joining import merged
 from circuits.drawing.labels import box_title, colour
 from circuits.drawing.lifting import inside_axes, outside_axes
@@ -14,15 +16,11 @@ from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.closed import closed_box
 from circuits.drawing.operations.reading import as_box
 from circuits.drawing.options import Options
-from circuits.drawing.renaming import relabelled, relabelled_box
-from circuits.drawing.repeating import Folding
-from circuits.drawing.roles import clashes, cotangents, is_reverse, recoloured, result_names
+from circuits.drawing.renaming import relabelled_box
+from circuits.drawing.roles import cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
 from circuits.drawing.wires import axis_names, order_of, place_of, renamed, wires_of
 from circuits.errors import CircuitError
-
-READABLE = 60
-"""The largest number of steps that a picture of automatic depth has."""
 
 
 def scene_of(diagram: Diagram, options: Options) -> Scene:
@@ -35,10 +33,12 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     Raises:
         CircuitError: If an axis is hidden that an operation does not leave untouched.
     """
+    if options.hidden and options.wires == "axes" and options.depth != ALL:
+        scene_of(diagram, replace(options, depth=ALL, opened=(), closed=()))  # raises for what is inside closed boxes
     box = diagram.box
     title = box_title("", box.label)
     reader = Reader(box, options, {expression: axis for axis, expression in diagram.symbols.items()})
-    items, folding = _chosen(reader, options)
+    items, folding = chosen(reader, options)
     if folding is not None and folding.families.letters:
         box = relabelled_box(box, folding.families.outside)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
@@ -63,32 +63,6 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
         title, tuple(build.strands), tuple(shown), ends, (node,), build.error, folding.legend() if folding else ()
     )
     return recoloured(scene, build.clashing)
-
-
-def _chosen(reader: Reader, options: Options) -> tuple[tuple[Item, ...], Folding | None]:
-    """Return what is drawn at the chosen depth, or at the deepest that stays readable."""
-    if options.depth is not None:
-        return _folded(reader, options.depth) if options.depth else ((), None)
-    depth, found = 1, _folded(reader, 1)
-    while True:
-        deeper = _folded(reader, depth + 1)
-        if _count(deeper[0]) == _count(found[0]) or _count(deeper[0]) > READABLE:
-            return found
-        depth, found = depth + 1, deeper
-
-
-def _folded(reader: Reader, depth: int) -> tuple[tuple[Item, ...], Folding | None]:
-    """Return what is drawn at a depth, repeated boxes folded, and what is known of them."""
-    folding = Folding(reader)
-    items = folding.folded(reader.items(depth))
-    if folding.families.letters:
-        items = tuple([relabelled(item, folding.families.outside) for item in items])
-    return items, folding
-
-
-def _count(items: Iterable[Item]) -> int:
-    """Return how many steps are drawn."""
-    return sum([_count(item.items) if item.drawn is None else 1 for item in items])
 
 
 def _shown_names(inputs: Sequence[Value], *, declared: bool) -> dict[int, str]:
@@ -152,8 +126,11 @@ class _Builder:
         leaving = tuple([self._leaving(strand, item, number) for strand, number in zip(outs, results, strict=True)])
         open_box = item.times == 1 and not item.plain
         fill, title = (f"fence{colour(item.box.label)}", item.title) if open_box else ("", "")
+        error = item.box.error if item.times == 1 else ""
+        if error:
+            self.error = f"{item.title}: {error}"
         late = is_reverse(item.box)
-        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note, late), outs
+        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note, late, error), outs
 
     def _entering(self, item: Item, have: dict[int, list[int]]) -> tuple[Strand, ...]:
         """Return the strands that enter a box, with the names that their axes have inside."""

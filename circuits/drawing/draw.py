@@ -14,7 +14,7 @@ from circuits.drawing.drawing import Drawing
 from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
 from circuits.drawing.networks import scene_of_map
-from circuits.drawing.options import Options, names_of, pairs_of, titles_of, width_of
+from circuits.drawing.options import Options, names_of, pairs_of, width_of
 from circuits.drawing.scene import without_fence
 from circuits.errors import CircuitError
 from circuits.recording import trace
@@ -110,12 +110,12 @@ def _options(
         raise CircuitError(f"draw: depth has to be a number from 0 on, or None for the readable one, not {depth!r}")
     return Options(
         depth,
-        titles_of(opened),
-        titles_of(closed),
+        names_of("open", opened),
+        names_of("close", closed),
         "tensors" if wires == "tensors" else "axes",
-        names_of(order),
+        names_of("order", order),
         pairs_of(pairs),
-        names_of(hide),
+        names_of("hide", hide),
         show_sizes,
         literal,
         width_of(width),

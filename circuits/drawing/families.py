@@ -89,21 +89,24 @@ class Families:
 def _index(members: dict[int, Any], sizes: Sequence[Any]) -> str | None:
     """Return the number of a size in a family as a formula of λ, and add sizes next to those that it has.
 
-    None if the sizes are not consecutive members.
+    None if the sizes are not consecutive members. Of several formulas it is that with the most members.
     """
-    known = [
-        (place, number) for place, size in enumerate(sizes) for number, member in members.items() if size == member
-    ]
-    for place, number in known[:2]:
-        for step in (1, -1):
-            wanted = {number + step * (each - place): size for each, size in enumerate(sizes)}
-            shared = [each for each in wanted if each in members]
-            if len(shared) < min(2, len(sizes)) or any(members[each] != wanted[each] for each in shared):
-                continue
-            first = number - step * place
-            members |= wanted
-            return _formula(first - step, step)
-    return None
+    starts = {
+        (number - step * place, step): None
+        for step in (1, -1)
+        for place, size in enumerate(sizes)
+        for number, member in members.items()
+        if size == member
+    }
+    best: dict[int, Any] = {}
+    found, most = None, min(2, len(sizes)) - 1
+    for first, step in starts:
+        wanted = {first + step * place: size for place, size in enumerate(sizes)}
+        shared = [number for number in wanted if number in members]
+        if len(shared) > most and all(members[number] == wanted[number] for number in shared):
+            best, found, most = wanted, _formula(first - step, step), len(shared)
+    members |= best
+    return found
 
 
 def _formula(offset: int, step: int) -> str:

@@ -8,7 +8,7 @@ from circuits.drawing.marks import Span
 from circuits.drawing.operations import Drawn, without_pattern
 from circuits.drawing.options import Options
 from circuits.drawing.scene import Link, Port, Wire
-from circuits.drawing.wires import place_of
+from circuits.drawing.wires import axis_names, place_of
 from circuits.errors import CircuitError
 
 Sides = tuple[Sequence[tuple[Wire, ...]], Sequence[tuple[Wire, ...]]]
@@ -33,15 +33,17 @@ def links_of(item: Item, drawn: Drawn, sides: Sides, options: Options) -> tuple[
     found: dict[Link, None] = {}
     for link in drawn.links:
         before, after = _ports(link.ins, ins), _ports(link.outs, outs)
-        _refuse_hidden(link, before, after, ins, outs, item)
+        _refuse_hidden(link, drawn, sides, item)
         if before or after or not (link.ins or link.outs):
             channels = (_ports(link.channels[0], ins), _ports(link.channels[1], outs))
             made = replace(link, ins=before, outs=after, beside=_ports(link.beside, ins), channels=channels)
             grouped = {len(link.ins), len(link.outs)} == {1, 2} and _is_pair(made, ins, outs)
             found[replace(made, kind="pass", shape="") if grouped and link.shape == "bar" else made] = None
     counts = [len(wires) for wires in ins], [len(wires) for wires in outs]
-    title = without_pattern(item.title)
-    return tuple(found) if _is_whole(tuple(found), *counts) else one_box(*counts, (Span(title, "sans"),))
+    links = (*found, *_of_hidden(drawn, sides))
+    if _is_whole(links, *counts) and not (item.closed and len(links) > len(found)):
+        return links
+    return one_box(*counts, (Span(without_pattern(item.title), "sans"),))
 
 
 def _ports(side: Iterable[Port], strands: Sequence[tuple[Wire, ...]]) -> tuple[Port, ...]:
@@ -50,21 +52,39 @@ def _ports(side: Iterable[Port], strands: Sequence[tuple[Wire, ...]]) -> tuple[P
     return tuple(dict.fromkeys([(place, wire) for place, wire in found if wire is not None]))
 
 
-def _refuse_hidden(
-    link: Link,
-    before: tuple[Port, ...],
-    after: tuple[Port, ...],
-    ins: Sequence[tuple[Wire, ...]],
-    outs: Sequence[tuple[Wire, ...]],
-    item: Item,
-) -> None:
-    """Raise CircuitError if a step changes or reads an axis that is hidden."""
-    sides = ((link.ins, ins), (link.outs, outs))
-    hidden = any(place_of(strands[place], axis) is None for side, strands in sides for place, axis in side)
-    if not hidden or (link.kind == "glyph" and link.shape in ("box", "memory")):
+def _refuse_hidden(link: Link, drawn: Drawn, sides: Sides, item: Item) -> None:
+    """Raise CircuitError if a step changes or reads an axis that is hidden; it may repeat a tensor over it.
+
+    A closed box is not looked at: what is in it has been, as if it were open.
+    """
+    ins, outs = (*link.ins, *link.beside), link.outs
+    found = [(drawn.ins, sides[0], port) for port in ins] + [(drawn.outs, sides[1], port) for port in outs]
+    hidden = [
+        axis_names(values[place])[axis]
+        for values, strands, (place, axis) in found
+        if place_of(strands[place], axis) is None
+    ]
+    if not hidden or item.box.error or (link.kind == "glyph" and (item.closed or link.shape == "memory")):
         return
-    if link.kind not in ("pass", "join", "fork") or bool(before) != bool(after):
-        raise CircuitError(f"draw: hide= names an axis that {item.title} reads or makes: it cannot be left out")
+    if link.kind not in ("pass", "join", "fork", "start") or len(hidden) < len(found):
+        raise CircuitError(f"draw: axis {hidden[0]} cannot be hidden: {item.title} does not leave it untouched")
+
+
+def _of_hidden(drawn: Drawn, sides: Sides) -> list[Link]:
+    """Return the links of the wires of tensors whose axes are all hidden: each has one wire, as a number has."""
+    before, after = (
+        tuple(
+            [
+                (place, 0)
+                for place, (value, wires) in enumerate(zip(values, strands, strict=True))
+                if value.sizes and wires[0].scalar
+            ]
+        )
+        for values, strands in zip((drawn.ins, drawn.outs), sides, strict=True)
+    )
+    if before and after:
+        return [Link("fork" if len(after) > 1 else "join" if len(before) > 1 else "pass", before, after)]
+    return [*[Link("end", (port,)) for port in before], *[Link("start", (), (port,)) for port in after]]
 
 
 def _is_pair(link: Link, ins: Sequence[tuple[Wire, ...]], outs: Sequence[tuple[Wire, ...]]) -> bool:

@@ -62,7 +62,10 @@ class Options:
         return [name, *words, *[word.rstrip("0123456789") for word in words]]
 
     def hides(self, name: str) -> bool:
-        """Return whether an axis of this name is hidden."""
+        """Return whether an axis of this name is hidden; a group or product is if all axes in it are."""
+        words = _WORD.findall(name)
+        if len(words) > 1 and (name.startswith("(") or "*" in name):
+            return all(word in self.hidden for word in words)
         return name in self.hidden or base(name) in self.hidden
 
     def pair(self, first: str, second: str) -> str | None:
@@ -87,14 +90,24 @@ def _without(label: str, name: str) -> str:
     return re.sub(rf"\b{re.escape(name)}\b", "", label)
 
 
-def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return names from a text, separated by spaces, or from a sequence of names."""
-    return tuple(given.split()) if isinstance(given, str) else tuple(given)
+def names_of(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names from a text, separated by spaces, or from a sequence of names.
 
+    >>> names_of("order", "y x ...")
+    ('y', 'x', '...')
 
-def titles_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return titles of boxes: a text is one or several, separated by spaces."""
-    return names_of(given)
+    Args:
+        option: The option that has them.
+        given: Its value.
+
+    Raises:
+        CircuitError: If it is neither; a set is none, since its order is another in every process.
+    """
+    if isinstance(given, str):
+        return tuple(given.split())
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise CircuitError(f"draw: {option} has to be names separated by spaces, or a sequence of names, not {given!r}")
+    return tuple(given)
 
 
 def pairs_of(given: str) -> tuple[tuple[str, str, str], ...]:
@@ -104,13 +117,15 @@ def pairs_of(given: str) -> tuple[tuple[str, str, str], ...]:
     (('x', 'h', 'w'), ('ij', 'i', 'j'))
 
     Raises:
-        CircuitError: If a pair does not have two names.
+        CircuitError: If it is no text, or a pair does not have two names.
     """
+    if not isinstance(given, str):
+        raise CircuitError(f"draw: pairs has to be a text such as 'h w' or 'x = h w, y = i j', not {given!r}")
     found = []
     for part in given.split(",") if given.strip() else []:
         label, equals, names = part.rpartition("=")
         words = names.split()
-        if len(words) != 2 or (equals and not label.strip()):
+        if len(set(words)) != 2 or len(words) != 2 or (equals and not label.strip()):
             raise CircuitError(f"draw: pairs={given!r} has to name two axes a pair, as in 'h w' or 'x = h w, y = i j'")
         found.append((label.strip() or "".join(words), *words))
     return tuple(found)
@@ -124,11 +139,11 @@ def width_of(given: float | str | None) -> float | None:
     """
     if given is None:
         return None
-    if given in ("column", "page"):
+    if isinstance(given, str) and given in ("column", "page"):
         return COLUMN if given == "column" else PAGE
-    if isinstance(given, bool | str) or not given > 0:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
         raise CircuitError(f"draw: width={given!r} has to be a positive number of pixels, 'column' or 'page'")
     return float(given)
 
 
-__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "titles_of", "width_of"]
+__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "width_of"]

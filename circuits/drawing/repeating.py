@@ -6,15 +6,15 @@ repetitions return a tensor each that is read later, it is saved by name, C_λ, 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from circuits.diagram import Box, Struct, Value, Wire, size_text, substitute
+from circuits.diagram import Box, Value, size_text
 from circuits.drawing.contents import Item, Reader, uses
+from circuits.drawing.equality import content, places, shape, values_of, weights, wiring
 from circuits.drawing.families import Families
-from circuits.drawing.operations import LEARNED
 from circuits.drawing.renaming import named, with_loads, with_saves
 
 LastRead = Callable[[int], int]
@@ -43,7 +43,7 @@ class Folding:
     def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return items with repeated ones folded, at every level."""
         items = [replace(item, items=self.folded(item.items)) if item.drawn is None else item for item in items]
-        strict, loose = _kinds(items, _content), _kinds(items, _shape)
+        strict, loose = _kinds(items, content), _kinds(items, shape)
         reads = self.reader.last_read
         found: list[Item] = []
         start = 0
@@ -71,6 +71,7 @@ class Folding:
             several
             and flow.chained
             and flow.clean
+            and flow.weights is not None
             and all(self._loads(sources) is not None for sources in flow.loads.values())
         )
 
@@ -113,7 +114,7 @@ class Folding:
 
     def _names(self, groups: Sequence[Sequence[Box]]) -> dict[Value, Value]:
         """Return each tensor of the first repetition with the names of its axes by λ."""
-        together = [_values(boxes) for boxes in groups]
+        together = [values_of(boxes) for boxes in groups]
         runs = list(zip(*together, strict=True))
         places = [(run, axis) for run in runs for axis in range(len(run[0].sizes))]
         sizes = [tuple([value.sizes[axis] for value in run]) for run, axis in places]
@@ -157,7 +158,12 @@ class Flow:
     @property
     def is_chain(self) -> bool:
         """Whether tensors go from each repetition to the next only."""
-        return self.clean and self.chained and not self.loads and not self.saves
+        return self.clean and self.chained and not self.loads and not self.saves and self.weights is not None
+
+    @property
+    def weights(self) -> str | None:
+        """Whether the repetitions have their own weights or the same, in words; None if some have and some have not."""
+        return weights([[item.box for item in group] for group in self.groups])
 
 
 def _flow(items: Sequence[Item], reads: LastRead, start: int, length: int, times: int) -> Flow:
@@ -165,7 +171,7 @@ def _flow(items: Sequence[Item], reads: LastRead, start: int, length: int, times
     groups = [items[start + length * number : start + length * (number + 1)] for number in range(times)]
     made = [[number for item in group for number in item.makes] for group in groups]
     read = [list(dict.fromkeys(uses(group))) for group in groups]
-    clean = len({len(numbers) for numbers in made}) == 1 == len({len(numbers) for numbers in read})
+    clean = len({places(numbers) for numbers in _numbers_of(groups)}) == 1
     chained, loads = False, dict[int, list[int]]()
     for place in range(len(read[0]) if clean else 0):
         sources = [numbers[place] for numbers in read]
@@ -187,10 +193,15 @@ def _flow(items: Sequence[Item], reads: LastRead, start: int, length: int, times
     return Flow(groups, made, read, chained, loads, saves, clean)
 
 
-def _kinds(items: Sequence[Item], content: Any) -> list[int]:
+def _numbers_of(groups: Sequence[Sequence[Item]]) -> list[list[int]]:
+    """Return the numbers of the tensors that each repetition reads and makes, item by item."""
+    return [[number for item in group for number in (*item.needs, *item.makes)] for group in groups]
+
+
+def _kinds(items: Sequence[Item], said: Callable[[Box], Any]) -> list[int]:
     """Return a number for each item, equal for those of equal content."""
     known: dict[Any, int] = {}
-    return [known.setdefault(content(item.box), len(known)) for item in items]
+    return [known.setdefault((said(item.box), wiring(item.box)), len(known)) for item in items]
 
 
 def _longest(items: Sequence[Item], kinds: Sequence[int], start: int, is_repetition: Any) -> tuple[int, int]:
@@ -203,10 +214,10 @@ def _longest(items: Sequence[Item], kinds: Sequence[int], start: int, is_repetit
         group = items[start : start + length]
         if times == 1 or all(item.box.kind == "operation" for item in group):
             continue
-        if times == 2 and all(item.drawn is not None for item in group):
-            continue  # two small boxes are easier to read than a bracket
         while times > 1 and not is_repetition(start, length, times):
             times -= 1
+        if times == 2 and all(item.drawn is not None for item in group):
+            continue  # two small boxes are easier to read than a bracket
         if times > 1 and length * times > best[0] * best[1]:
             best = (length, times)
     return best
@@ -217,41 +228,12 @@ def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Ite
     first = items[start : start + length]
     last = items[start + length * (times - 1) : start + length * times]
     pairs = [pair for one, two in zip(first, last, strict=True) for pair in zip(one.makes, two.makes, strict=True)]
-    own = any(one.box.path != two.box.path for one, two in zip(first, last, strict=True))
-    note = "own weights" if own else "the same weights"
-    if not any(item.box.parameters for item in first):
-        note = ""
+    boxes = [item.box for item in items]
+    note = weights([boxes[start + length * number : start + length * (number + 1)] for number in range(times)]) or ""
     box = replace(first[0].box, lifted=(), inside=(), outputs=last[-1].box.outputs)
     title = first[0].title
     whole = Item(box, f"{first[0].id}×{times}", None, tuple(first), title, times=times, note=note, last=tuple(pairs))
     return replace(whole, end=last[-1].end)
-
-
-def _values(boxes: Iterable[Box]) -> list[Value]:
-    """Return the tensors that boxes and those inside them read and make, in order."""
-    return [value for box in boxes for inner in box.walk() for value in (*inner.inputs, *inner.outputs)]
-
-
-def _content(box: Box) -> Any:
-    """Return all that has to be equal in repetitions: labels, axes, sizes, dtypes and numbers, but no names."""
-    values = (*box.inputs, *box.outputs)
-    ports = tuple([(str(value), value.shape, value.dtype, value.role in LEARNED) for value in values])
-    return box.label, box.kind, ports, _numbers(box), box.error, tuple([_content(inner) for inner in box.boxes])
-
-
-def _shape(box: Box) -> Any:
-    """Return what has to be equal in repetitions whose sizes follow rules."""
-    ports = tuple([(len(value.sizes), value.dtype, value.role in LEARNED) for value in (*box.inputs, *box.outputs)])
-    label = box.label.partition(" ")[0] if box.kind == "operation" else box.label
-    return label, box.kind, ports, _numbers(box), box.error, tuple([_shape(inner) for inner in box.boxes])
-
-
-def _numbers(box: Box) -> str:
-    """Return the arguments of a call as text, without the numbers of tensors."""
-    if box.call is None:
-        return ""
-    args = Struct(tuple, (), (box.call.args, box.call.kwargs))
-    return repr(substitute(args, lambda wire: Wire(0), lambda scalar: scalar))
 
 
 __all__ = ["Folding"]

@@ -1,10 +1,9 @@
-"""The colours of wires: cotangents in a backward diagram, and the axes that clash where a run failed."""
+"""The colours of wires: cotangents in a backward diagram, and the axes at which a run failed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from circuits.diagram import Box, Diagram, Value, size_text
+from circuits.diagram import Box, Diagram, Value
 from circuits.drawing.scene import Group, Node, Scene, Step, Strand, Wire
 
 
@@ -67,64 +66,6 @@ def result_names(diagram: Diagram) -> dict[int, str]:
     return {part.number: f"∂{key}" for key, part in pairs if hasattr(part, "number")}
 
 
-def clashes(box: Box) -> dict[tuple[int, int], str]:
-    """Return the axes that clash in the box in which a run failed, each with its size.
-
-    Each is the place of a tensor among the inputs of the box and the place of an axis in it. An empty result says that
-    the error is of another kind, or its axes are not known.
-    """
-    if box.signature is not None:
-        sides = [[f"{term}" for term in terms] for terms in box.signature.inputs]
-        pairs = zip(sides, box.inputs, strict=False)
-        return _unequal(box, [terms if "..." not in terms else _right(terms, value) for terms, value in pairs])
-    name = box.label.partition(" ")[0]
-    if name == "einsum":
-        left = box.label.partition("'")[2].partition("->")[0]
-        terms = [text.split() for text in left.split(",")]
-        pairs = zip(terms, box.inputs, strict=False)
-        return _unequal(box, [_right(each, value) if "..." in each else each for each, value in pairs])
-    if name in ("matmul", "mm", "bmm", "linear") and len(box.inputs) > 1:
-        first, second = box.inputs[:2]
-        place = len(second.sizes) - 1 if name == "linear" else max(len(second.sizes) - 2, 0)
-        ports = [(0, len(first.sizes) - 1, "k"), (1, place, "k")]
-        return _found(box, ports)
-    ranks = [len(value.sizes) for value in box.inputs]
-    aligned = [
-        (place, axis, f"{rank - axis}")
-        for place, rank in enumerate(ranks)
-        for axis in range(rank)
-        if box.inputs[place].sizes[axis] != 1
-    ]
-    return _found(box, aligned)
-
-
-def _right(terms: list[str], value: Value) -> list[str]:
-    """Return one term for each axis: those of `...` have none."""
-    rest = terms.index("...")
-    more = len(value.sizes) - len(terms) + 1
-    return [*terms[:rest], *["" for _ in range(max(more, 0))], *terms[rest + 1 :]]
-
-
-def _unequal(box: Box, terms: Iterable[list[str]]) -> dict[tuple[int, int], str]:
-    return _found(
-        box, [(place, axis, name) for place, names in enumerate(terms) for axis, name in enumerate(names) if name]
-    )
-
-
-def _found(box: Box, ports: Iterable[tuple[int, int, str]]) -> dict[tuple[int, int], str]:
-    """Return the ports whose name occurs with two sizes."""
-    sizes: dict[str, dict[tuple[int, int], Any]] = {}
-    for place, axis, name in ports:
-        if place < len(box.inputs) and axis < len(box.inputs[place].sizes):
-            sizes.setdefault(name, {})[place, axis] = box.inputs[place].sizes[axis]
-    return {
-        port: size_text(size)
-        for found in sizes.values()
-        if len({f"{size}" for size in found.values()}) > 1
-        for port, size in found.items()
-    }
-
-
 def recoloured(scene: Scene, wires: Mapping[tuple[int, int], str]) -> Scene:
     """Return a scene in which some wires, by strand and place, have the colour of an error and show their size."""
     if not wires:
@@ -149,8 +90,8 @@ def _with(group: Group, ins: tuple[Strand, ...], outs: tuple[Strand, ...], nodes
 def _marked(wire: Wire, size: str | None) -> Wire:
     if size is None:
         return wire
-    name = wire.name if wire.name == size else f"{wire.name} = {size}"
-    return replace(wire, name=name, size="", role="error")
+    known = wire.name == size or len(wire.axes) > 1  # the label of a whole tensor stays: it has other axes too
+    return replace(wire, name=wire.name if known else f"{wire.name} = {size}", size="", role="error")
 
 
-__all__ = ["clashes", "cotangents", "recoloured", "result_names"]
+__all__ = ["cotangents", "is_reverse", "recoloured", "result_names", "saved_names"]

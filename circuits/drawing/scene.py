@@ -135,6 +135,7 @@ class Group:
         times: How often the nodes inside are repeated; 1 for an ordinary group.
         note: The words beside the bracket: "own weights" or "the same weights".
         late: As for a step.
+        error: The words of the error with which the run failed here, outside the nodes inside.
     """
 
     box: str
@@ -146,6 +147,7 @@ class Group:
     times: int = 1
     note: str = ""
     late: bool = False
+    error: str = ""
 
 
 Node = Step | Group

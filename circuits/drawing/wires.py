@@ -21,7 +21,7 @@ def wires_of(value: Value, options: Options, role: str = "wire") -> tuple[Wire, 
     names = axis_names(value)
     sizes = [size_text(size) for size in value.sizes]
     if options.wires == "tensors":
-        return (Wire(tuple(range(len(names))), " ".join(names), role=role),)
+        return (Wire(tuple(range(len(names))), _tensor_label(value, options), role=role),)
     found: list[Wire] = []
     axis = 0
     while axis < len(names):
@@ -43,6 +43,15 @@ def wires_of(value: Value, options: Options, role: str = "wire") -> tuple[Wire, 
 def axis_names(value: Value) -> list[str]:
     """Return the name of each axis, or its size as text if it has none."""
     return [name or size_text(size) for name, size in zip(value.axes, value.sizes, strict=True)]
+
+
+def _tensor_label(value: Value, options: Options) -> str:
+    """Return the label of a whole tensor: `b c h w`, or with sizes `b, c = 3, h = 28, w = 28`."""
+    names = axis_names(value)
+    shown = [(name, size_text(size)) for name, size in zip(names, value.sizes, strict=True) if not options.hides(name)]
+    if not options.show_sizes:
+        return " ".join([name for name, _ in shown])
+    return ", ".join([name if name == size else f"{name} = {size}" for name, size in shown])
 
 
 def merged_pair(name: str, options: Options) -> str | None:
@@ -76,7 +85,7 @@ def renamed(wires: tuple[Wire, ...], value: Value, options: Options) -> tuple[Wi
     The same axes stay one wire, so that a wire can be followed through the fence of a circuit.
     """
     if not value.sizes or options.wires == "tensors":
-        return tuple([replace(wire, name=" ".join(axis_names(value))) for wire in wires])
+        return tuple([replace(wire, name=_tensor_label(value, options)) for wire in wires])
     fresh = {wire.axes: wire for wire in wires_of(value, options)}
     names, sizes = axis_names(value), [size_text(size) for size in value.sizes]
     found = []

@@ -144,7 +144,7 @@ def test_the_width_of_a_paper(width: str, asked: dict[str, Any]) -> None:
         (("torch.nn:Linear", "in_features=3", "out_features=4", "axes=b 5"), 1, "cannot be traced: RuntimeError"),
         ((ATTENTION, "--width", "wide"), 1, "width='wide'"),
         ((ATTENTION, "--pairs", "y"), 1, "pairs='y' has to name two axes"),
-        ((ATTENTION, "--hide", "k"), 1, "hide= names an axis"),
+        ((ATTENTION, "--hide", "k"), 1, "axis k cannot be hidden"),
         ((ATTENTION, "--wires", "ropes"), 2, "ropes"),
         ((ATTENTION, "--theme", "blue"), 2, "blue"),
         ((ATTENTION, "-o", "no/such/folder/x.svg"), 1, "no/such/folder/x.svg: there is no folder"),

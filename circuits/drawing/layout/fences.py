@@ -68,7 +68,8 @@ def _fence(group: Group, edges: tuple[float, float], rows: Sequence[float]) -> P
     top, bottom = rows
     data = (("kind", "fence"), ("box", group.box), ("title", group.title))
     corners = ((right, top), (right, bottom), (left, bottom))
-    return Path((left, top), corners, "faint", group.fill, 0.6, closed=True, data=data)
+    stroke, width = ("error", 1.4) if group.error else ("faint", 0.6)
+    return Path((left, top), corners, stroke, group.fill, width, closed=True, data=data)
 
 
 def _bracket(group: Group, left: float | None, right: float | None, top: float, bottom: float) -> list[Mark]:

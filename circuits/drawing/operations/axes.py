@@ -28,10 +28,11 @@ def layer_norm(reading: Reading) -> Drawn | None:
 
 @rule("batch_norm group_norm instance_norm local_response_norm")
 def batch_norm(reading: Reading) -> Drawn | None:
-    """A circle on the channels; the batch, over which a BatchNorm averages, is beside it (Figure 26)."""
+    """A circle on the channels; the batch, over which a BatchNorm averages in training, is beside it (Figure 26)."""
     if len(reading.tensors[0].sizes) < 2:
         return None
-    return _circle(reading, 1, [0] if reading.function_name == "batch_norm" else [])
+    averages = reading.function_name == "batch_norm" and reading.get(5, "training", False)
+    return _circle(reading, 1, [0] if averages else [])
 
 
 def _circle(reading: Reading, axis: int, beside: list[int]) -> Drawn | None:
