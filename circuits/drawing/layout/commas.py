@@ -146,6 +146,8 @@ def _reach(link: Link) -> float:
     """Return how far what is drawn of a link reaches below its last wire."""
     if link.kind != "glyph":
         return 0.0
+    if any(link.channels):  # the wires of the channels are below the windows
+        return _REACH["letter"] - 0.1
     sunk = link.shape == "letter" and any(span.shift == "sub" for span in link.text)
     return 0.5 if sunk else _REACH.get(link.shape, 0.4)
 
