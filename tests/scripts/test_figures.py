@@ -178,7 +178,6 @@ def test_every_element_of_a_figure_has_a_row(section: str) -> None:
     assert all(len(row) == 2 and row[0] for row in rows)
 
 
-@pytest.mark.xfail(reason="filled in when the pictures have been looked at", strict=True)
 @pytest.mark.parametrize("section", ROWS)
 def test_every_row_says_how_it_is_drawn(section: str) -> None:
     assert all(row[1] for row in rows_of(section))
