@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,12 +35,18 @@ Function = Callable[[Tensor, Tensor, Tensor | None, Options], Tensor]
 
 
 def _definition(kind: Kind) -> Function:
-    """Return the definition of a kind: its steps in order, then the sum with the bias."""
+    """Return the definition of a kind: its steps in order, then the sum with the bias.
+
+    A transposed convolution in float16 is computed in float32: the windows of one pixel may overflow though their sum
+    does not, and torch's operator, which is its kernel, adds them in float32 on some processors.
+    """
     n, steps = kind.n, kind.steps
 
     def define(image: Tensor, weight: Tensor, bias: Tensor | None, options: Options) -> Tensor:
         windows = kind.windows(weight, options)
         sizes = kind.output_sizes(image, windows, options)
+        wide = kind.transposed and image.dtype == weight.dtype == torch.float16
+        image, weight = (image.float(), weight.float()) if wide else (image, weight)
         for operation, pattern in steps:
             if operation is einsum:
                 image = einsum(image, weight, pattern)
@@ -49,6 +56,7 @@ def _definition(kind: Kind) -> Function:
                 image = unfold(image, pattern, *windows)
             else:
                 image = fold(image, pattern, *windows, **sizes)
+        image = image.half() if wide else image
         return image if bias is None else image + per_channel(bias, n)
 
     return define
