@@ -97,9 +97,11 @@ def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
     ids = [box for box in joint.boxes if box]
     if ids or joint.boxes:
         return ids[0] if ids else ""
+    named = [box for box in joint.made if box]
+    if not joint.ins and [axis for _, axis in joint.outs] == ["scalar"]:
+        return named[0] if named else None  # what is left where all axes of a tensor have ended
     if not (joint.ins and joint.outs) or joint.ins == joint.outs:
         return None
-    named = [box for box in joint.made if box]
     for box, before, after in drawn.steps:
         if {value for value, _ in joint.ins} <= set(before) and {value for value, _ in joint.outs} <= set(after):
             named.append(box)

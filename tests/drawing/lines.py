@@ -108,7 +108,10 @@ def _away_from_shared_ends(one: Path, two: Path, points: list[Point]) -> list[Po
 
 
 def loose_ends(picture: Picture) -> list[str]:
-    """Return the ends of wires that meet nothing, and those of cups and row arrows that meet no wire."""
+    """Return the ends of wires that meet nothing, and those of cups and row arrows that meet no wire.
+
+    The wire of a tensor without axes may begin anywhere: it is what is left where all axes have ended.
+    """
     lines = paths(picture, "wire", "cup", "row", "inner")
     ends = [(number, end) for number, line in enumerate(lines) for end in (line.start, line.end)]
     points = Index([(each, grown(around([each[1]]), TOUCH)) for each in ends])
@@ -124,6 +127,7 @@ def loose_ends(picture: Picture) -> list[str]:
         open_end = kind(line) == "wire" and any(_at_edge(start, edge) for edge in edges)
         if not (met or open_end or any(_meets(start, line, mark) for mark in [*things.near(at), *sources])):
             loose.append((line, f"the {end} of {name(line)} at ({start[0]:.1f}, {start[1]:.1f}) meets nothing"))
+    loose = [(line, said) for line, said in loose if not (data(line).get("axis") == "scalar" and "the start" in said)]
     free = [id(line) for line, _ in loose if kind(line) == "row"]
     return [said for line, said in loose if kind(line) != "row" or free.count(id(line)) == 2]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from circuits.drawing.layout.crossing import Key, stays
-from circuits.drawing.layout.lanes import lanes, lanes_width
+from circuits.drawing.layout.lanes import LANE, Move, Pieces, arriving, leaving
 from circuits.drawing.layout.pens import Pens
 from circuits.drawing.marks import Data, P, Path, Point, Span, Text
 from circuits.drawing.scene import Link, Port, Step, Strand
@@ -32,6 +32,7 @@ class Frame:
         there: That of each wire that leaves.
         strands: All strands.
         pens: The wires that are being drawn.
+        passing: Where wires that change their height while they pass begin to bend, and the pieces of their bends.
     """
 
     step: Step
@@ -43,6 +44,7 @@ class Frame:
     there: Mapping[Key, float]
     strands: Mapping[int, Strand]
     pens: Pens
+    passing: Mapping[Key, tuple[float, Pieces]]
 
     def enter(self, port: Port) -> float:
         """Return the height of a wire that enters."""
@@ -63,22 +65,30 @@ class Frame:
         """End a wire that enters."""
         self.pens.finish(("wire", self.step.ins[port[0]], port[1]), end)
 
-    def go(self, port: Port, x: float) -> None:
-        """Draw a wire that enters straight on to a place."""
+    def curve(self, port: Port, to: Point) -> None:
+        """Draw a wire that enters to the dot at which it joins others."""
         key = ("wire", self.step.ins[port[0]], port[1])
-        self.pens.bend(key, x, x, self.enter(port))
+        if port in self.rising:
+            self.pens.follow(key, self.left, self.rising[port])
+        else:
+            self.pens.bend(key, self.left, to[0], to[1])
 
-    def curve(self, port: Port, to: Point, aside: float = 0.0) -> None:
-        """Draw a wire that enters to another height."""
-        key = ("wire", self.step.ins[port[0]], port[1])
-        self.pens.bend(key, self.left, to[0], to[1], aside)
-
-    def begin(self, port: Port, start: Point, aside: float = 0.0) -> None:
-        """Begin a wire that leaves; `aside` is how far the middle of its bend is to the right of the middle."""
+    def begin(self, port: Port, start: Point) -> None:
+        """Begin a wire that leaves."""
         strand = self.strands[self.step.outs[port[0]]]
         key = ("wire", strand.id, port[1])
         self.pens.begin(key, strand, strand.wires[port[1]], start, self.step.box)
-        self.pens.bend(key, start[0], self.right, self.leave(port), aside)
+        if port in self.falling:
+            self.pens.follow(key, start[0], self.falling[port])
+        else:
+            self.pens.bend(key, start[0], self.right, self.leave(port))
+
+    def cross(self, port: Port) -> bool:
+        """Draw a wire that enters to the height at which it goes on; return whether that is another one."""
+        key = ("wire", self.step.ins[port[0]], port[1])
+        x, pieces = self.passing.get(key, (self.left, ()))
+        self.pens.follow(key, x, pieces)
+        return bool(pieces)
 
     @property
     def middle(self) -> float:
@@ -89,20 +99,31 @@ class Frame:
     @property
     def dots(self) -> float:
         """Where the dots stand at which wires join."""
-        return self.left + 1.5 * P + lanes_width(len(self.rising))
+        return self.left + 1.5 * P + LANE * max(len(self._joining) - 1, 0)
+
+    @property
+    def forks(self) -> float:
+        """Where the dots stand at which wires are copied."""
+        return self.left + 6
 
     @cached_property
-    def rising(self) -> dict[Port, float]:
-        """The lanes of the wires that join others."""
+    def _joining(self) -> dict[Port, Move]:
         joins = [link for link in self.step.links if link.kind == "join"]
         rows = {port: self.enter(stays(self.step, link, self.here)) for link in joins for port in link.ins}
-        return lanes({port: (self.enter(port), row) for port, row in rows.items()})
+        moves = {port: (self.enter(port), row) for port, row in rows.items()}
+        return {port: move for port, move in moves.items() if abs(move[1] - move[0]) > 0.005}
 
     @cached_property
-    def falling(self) -> dict[Port, float]:
-        """The lanes of copies."""
+    def rising(self) -> dict[Port, Pieces]:
+        """The curves of the wires that join others."""
+        return arriving(self._joining, self.left, self.dots)
+
+    @cached_property
+    def falling(self) -> dict[Port, Pieces]:
+        """The curves of copies."""
         forks = [link for link in self.step.links if link.kind == "fork"]
-        return lanes({port: (self.enter(link.ins[0]), self.leave(port)) for link in forks for port in link.outs})
+        moves = {port: (self.enter(link.ins[0]), self.leave(port)) for link in forks for port in link.outs}
+        return leaving(moves, self.forks, self.right)
 
     def data(self, kind: str, **more: str) -> Data:
         """Return what a mark of the step stands for."""
@@ -120,9 +141,8 @@ class Frame:
 def step_width(step: Step) -> float:
     """Return the width that a step needs."""
     joins, forks = ([link for link in step.links if link.kind == kind] for kind in ("join", "fork"))
-    more = max(
-        lanes_width(sum([len(link.ins) - 1 for link in joins])),
-        lanes_width(sum([len(link.outs) - 1 for link in forks])),
+    more = LANE * max(
+        sum([len(link.ins) - 1 for link in joins]) - 1, sum([len(link.outs) - 1 for link in forks]) - 1, 0
     )
     cups = sum([link.kind == "cup" for link in step.links])
     glyphs = [_link_width(link) for link in step.links if link.kind == "glyph" and link.shape != "bar"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from circuits.drawing.layout.crossing import stays
-from circuits.drawing.layout.frames import CUP, TEXT, Frame, head
+from circuits.drawing.layout.frames import TEXT, Frame, head
 from circuits.drawing.marks import Circle, Mark, P, Path, Span, Text
 from circuits.drawing.scene import Link
 from circuits.drawing.widths import width
@@ -11,34 +11,30 @@ from circuits.drawing.widths import width
 
 def pass_on(frame: Frame, link: Link) -> list[Mark]:
     """A wire goes on; where the tensor changes, one path ends and the next begins."""
-    entered, left = frame.enter(link.ins[0]), frame.leave(link.outs[0])
-    place = (frame.left + frame.right) / 2 if abs(entered - left) < 0.01 else frame.right
-    if any(each.kind == "cup" for each in frame.step.links) and left > entered:
-        frame.go(link.ins[0], frame.left + CUP / 2)
-    frame.finish(link.ins[0], (place, left))
-    frame.begin(link.outs[0], (place, left))
+    bent = frame.cross(link.ins[0])
+    place = (frame.right if bent else (frame.left + frame.right) / 2, frame.leave(link.outs[0]))
+    frame.finish(link.ins[0], place)
+    frame.begin(link.outs[0], place)
     return []
 
 
 def join(frame: Frame, link: Link) -> list[Mark]:
     """Wires join at a dot on the row of the one that stays."""
-    row = frame.enter(stays(frame.step, link, frame.here))
-    x = frame.dots
+    place = (frame.dots, frame.enter(stays(frame.step, link, frame.here)))
     for port in link.ins:
-        frame.curve(port, (x, row), frame.rising.get(port, 0.0))
-        frame.finish(port, (x, row))
-    frame.begin(link.outs[0], (x, row))
-    return [_dot(frame, x, row)]
+        frame.curve(port, place)
+        frame.finish(port, place)
+    frame.begin(link.outs[0], place)
+    return [_dot(frame, *place)]
 
 
 def fork(frame: Frame, link: Link) -> list[Mark]:
     """A wire is copied at a dot; the copies bend down to their rows."""
-    row = frame.enter(link.ins[0])
-    x = frame.left + 6
-    frame.finish(link.ins[0], (x, row))
+    place = (frame.forks, frame.enter(link.ins[0]))
+    frame.finish(link.ins[0], place)
     for port in link.outs:
-        frame.begin(port, (x, row), frame.falling.get(port, 0.0))
-    return [_dot(frame, x, row)]
+        frame.begin(port, place)
+    return [_dot(frame, *place)]
 
 
 def _dot(frame: Frame, x: float, y: float) -> Circle:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from circuits.drawing.layout.lanes import Pieces
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.marks import Data, Mark, Path, Point
 from circuits.drawing.scene import Strand, Wire
@@ -28,11 +29,10 @@ class _Pen:
         else:
             self.pieces.append((x, y))
 
-    def curve(self, x: float, y: float, aside: float = 0.0) -> None:
+    def curve(self, x: float, y: float) -> None:
         """Go to another height by an S-curve that begins and ends horizontally."""
-        x0, y0 = self.at
-        middle = (x0 + x) / 2 + max(min(aside, (x - x0) / 2), (x0 - x) / 2)
-        self.pieces.append((middle, y0, middle, y, x, y))
+        middle = (self.at[0] + x) / 2
+        self.pieces.append((middle, self.at[1], middle, y, x, y))
 
 
 class Pens:
@@ -63,21 +63,19 @@ class Pens:
         data = (("kind", "wire"), ("value", f"{strand.value}"), ("axis", axes_text(wire)), ("name", wire.name))
         self._pens[key] = _Pen(start, wire, data if made is None else (*data, ("made", made)))
 
-    def bend(self, key: Key, x: float, to: float, y: float, aside: float = 0.0) -> None:
-        """Draw a wire straight to `x`, then by an S-curve to the height `y` at `to`; straight if that is its height.
-
-        Args:
-            key: The wire.
-            x, to: Where the curve begins and ends.
-            y: The height at its end.
-            aside: How far the middle of the curve is to the right of the middle between `x` and `to`.
-        """
+    def bend(self, key: Key, x: float, to: float, y: float) -> None:
+        """Draw a wire straight to `x`, then by an S-curve to the height `y` at `to`; straight if that is its height."""
         pen = self._pens[key]
         pen.straight(x)
         if abs(pen.at[1] - y) > 0.005:
-            pen.curve(max(to, pen.at[0] + 1), y, aside)
+            pen.curve(max(to, pen.at[0] + 1), y)
         else:
             pen.straight(to)
+
+    def follow(self, key: Key, x: float, pieces: Pieces) -> None:
+        """Draw a wire straight to `x`, and then along pieces that begin there."""
+        self._pens[key].straight(x)
+        self._pens[key].pieces += pieces
 
     def finish(self, key: Key, end: Point) -> None:
         """End a wire at a place: straight, or by an S-curve if it is at another height."""

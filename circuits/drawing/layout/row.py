@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from circuits.drawing.layout.commas import comma_marks
 from circuits.drawing.layout.edges import ARROW, arriving_arrow, end_names, leaving_arrow, memory_marks, memory_width
 from circuits.drawing.layout.fences import fence_marks, heights_of
-from circuits.drawing.layout.frames import Frame
-from circuits.drawing.layout.lanes import lanes
+from circuits.drawing.layout.frames import CUP, Frame
+from circuits.drawing.layout.lanes import bends
 from circuits.drawing.layout.pens import Pens, axes_text
 from circuits.drawing.layout.shapes import draw_step
-from circuits.drawing.layout.slots import FONT, LEAD, label, label_width, set_labels, set_places
+from circuits.drawing.layout.slots import FONT, LEAD, event_moves, label, label_width, set_labels, set_places
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Column, Key
 from circuits.drawing.marks import Mark, P, Span, Text
@@ -153,20 +153,20 @@ class Row:
         """Draw the wires of a column, and return the marks of its steps."""
         x, found = placed.x, list[Mark]()
         for station, stop, to in ((placed.opened, x[1], x[2]), (placed.at, x[4], x[5])):
-            self._bend(station, pens, stop, to, set())
+            keys = [key for key in station if key[0] == "wire" and pens.knows(key)]
+            pieces = bends({key: (pens.height(key), self._heights[station[key]]) for key in keys}, stop, to)
+            for key in keys:
+                pens.follow(key, stop if key in pieces else to, pieces.get(key, ()))
         here, there = heights_of(placed.at, self._heights), heights_of(placed.done, self._heights)
+        beside, falls = event_moves(placed, self._heights)
+        passing = {key: (x[6], pieces) for key, pieces in bends(beside, x[6], x[7]).items()}
+        passing |= {key: (x[6] + CUP / 2, each) for key, each in bends(falls, x[6] + CUP / 2, x[7]).items()}
         for number, step in placed.column.steps:
-            found += draw_step(Frame(step, number, x[5], x[6], x[7], here, there, self._strands, pens))
-        made = {strand for _, step in placed.column.steps for strand in step.outs}
-        self._bend(placed.done, pens, x[6], x[7], made)
+            found += draw_step(Frame(step, number, x[5], x[6], x[7], here, there, self._strands, pens, passing))
+        for key in placed.done:
+            if key in placed.at and key in passing:
+                pens.follow(key, *passing[key])
         return found
-
-    def _bend(self, station: Mapping[Key, int], pens: Pens, stop: float, to: float, made: set[int]) -> None:
-        """Draw wires through a slot to their heights at the next station, but those of strands that begin in it."""
-        keys = [key for key in station if key[0] == "wire" and key[1] not in made and pens.knows(key)]
-        aside = lanes({key: (pens.height(key), self._heights[station[key]]) for key in keys})
-        for key in keys:
-            pens.bend(key, stop, to, self._heights[station[key]], aside.get(key, 0.0))
 
     def _end(self, pens: Pens) -> list[Mark]:
         """End the wires at the right edge, and return their labels and arrows."""

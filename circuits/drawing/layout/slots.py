@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from circuits.drawing.labels import axis_label
 from circuits.drawing.layout.frames import step_width
-from circuits.drawing.layout.lanes import lanes_width
+from circuits.drawing.layout.lanes import Move, bends_width
 from circuits.drawing.layout.sources import source_text
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
@@ -127,23 +127,41 @@ def label_width(wires: Iterable[Wire], show_sizes: bool) -> float:
 
 def _event_width(placed: Placed, heights: Sequence[float]) -> float:
     """Return the width of the slot of the steps; wires that come down do so behind the cup."""
-    widths = [step_width(step) for _, step in placed.column.steps]
-    source = {pair.after: pair.before for pair in placed.column.aligned}
-    falls = []
-    for key in placed.column.falls:
-        move = abs(heights[placed.done[key]] - heights[placed.at.get(source.get(key, key), placed.done[key])])
-        falls += [P * (2.6 + min(0.45 * move, 3.8))] if move > 0.01 else []
-    return max([*widths, *falls, bend_width(placed.at, placed.done, heights), 10.0])
+    beside, falls = event_moves(placed, [height * P for height in heights])
+    long = [P * (2.6 + min(0.45 * abs(after - before) / P, 3.8)) for before, after in falls.values()]
+    return max([*[step_width(step) for _, step in placed.column.steps], *long, bends_width(beside), 10.0])
 
 
 def bend_width(before: Mapping[Key, int], after: Mapping[Key, int], heights: Sequence[float]) -> float:
-    """Return the width that the bends between two stations need: more for longer ones."""
-    moves = [heights[run] - heights[before[key]] for key, run in after.items() if key in before]
-    bends = [move for move in moves if abs(move) > 0.01]
-    if not bends:
-        return 0.0
-    count = max(sum([move > 0 for move in bends]), sum([move < 0 for move in bends]))
-    return P * min(1.2 + 0.2 * max(map(abs, bends)), 3.5) + lanes_width(count)
+    """Return the width that the bends between two stations need."""
+    return bends_width(
+        {key: (heights[before[key]] * P, heights[run] * P) for key, run in after.items() if key in before}
+    )
+
+
+def event_moves(placed: Placed, heights: Sequence[float]) -> tuple[dict[Key, Move], dict[Key, Move]]:
+    """Return the height of each wire that passes a column before and after its steps, by the wire that enters.
+
+    Args:
+        placed: The column.
+        heights: The height of each run, in units.
+
+    Returns:
+        Those that bend beside the steps, and those that come down behind a cup.
+    """
+    found, falls = dict[Key, Move](), dict[Key, Move]()
+    for key, run in placed.done.items():
+        if key[0] == "wire" and key in placed.at:
+            found[key] = (heights[placed.at[key]], heights[run])
+    for _, step in placed.column.steps:
+        cups = any(link.kind == "cup" for link in step.links)
+        for link in [link for link in step.links if link.kind == "pass"]:
+            (index, wire), (place, other) = link.ins[0], link.outs[0]
+            key, later = ("wire", step.ins[index], wire), ("wire", step.outs[place], other)
+            if key in placed.at and later in placed.done:
+                move = heights[placed.at[key]], heights[placed.done[later]]
+                (falls if cups and move[1] > move[0] + 0.005 else found)[key] = move
+    return found, falls
 
 
 __all__ = [
@@ -155,6 +173,7 @@ __all__ = [
     "TITLE_FONT",
     "bend_width",
     "edge_width",
+    "event_moves",
     "label",
     "label_width",
     "set_labels",
