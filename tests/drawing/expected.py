@@ -135,18 +135,14 @@ def _copies(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Valu
 
 
 def _orders(named: list[tuple[Joint, str | None]], drawn: Rebuilt) -> Iterator[str]:
-    """Yield glyphs and edges at which the axes of a tensor are in another order than in the tensor.
+    """Yield the edges at which the axes of a tensor are in another order than in the tensor.
 
     Where each has another name, the names say which is which; sizes do not.
     """
-    sides: list[tuple[str, tuple[Axis, ...]]] = []
-    for joint, box in named:
-        if box and "glyph" in joint.kinds:
-            sides += [(f"box {box}", joint.ins), (f"box {box}", joint.outs)]
     ends = [joint for joint, box in named if box is None and not {"row", "memory"} & set(joint.kinds)]
     ends.sort(key=lambda joint: joint.at[1])
-    sides.append(("the left edge", tuple([axis for joint in ends if not joint.ins for axis in joint.outs])))
-    sides.append(("the right edge", tuple([axis for joint in ends if not joint.outs for axis in joint.ins])))
+    entering = [axis for joint in ends if not joint.ins for axis in joint.outs]
+    sides = [("left", entering), ("right", [axis for joint in ends if not joint.outs for axis in joint.ins])]
     for where, axes in sides:
         for value in dict.fromkeys([value for value, _ in axes]):
             places = [axes_of(axis) for number, axis in axes if number == value]
@@ -155,7 +151,7 @@ def _orders(named: list[tuple[Joint, str | None]], drawn: Rebuilt) -> Iterator[s
             ]
             told = len(set(names)) == len(names) and all(re.match(r"\(?[^\W\d]", name) for name in names)
             if not told and places != sorted(set(places)) * (len(places) // len(set(places))):
-                yield f"at {where} the axes of tensor {value} are in the order {places}"
+                yield f"at the {where} edge the axes of tensor {value} are in the order {places}"
 
 
 def text(axes: Iterable[Axis]) -> str:

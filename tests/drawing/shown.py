@@ -15,6 +15,9 @@ REGROUPING = ("rearrange", "view", "reshape", "flatten", "unflatten", "transpose
 """Operations that may be drawn as the wires of a learned map beside them."""
 
 
+SCALES, CONTRACTIONS = ("mul", "div"), ("einsum", "matmul", "bmm")
+"""Products with a number that may be drawn at the contraction before them."""
+
 SIZES = ("expand_as", "view_as", "reshape_as", "broadcast_to")
 """Operations that read only the sizes of their second tensor, which is not drawn."""
 
@@ -135,6 +138,15 @@ def absorbed(
         returns: The wires that leave it.
     """
     found = dict(boxes)
+    for number, each in boxes.items():
+        scales = each.box.label.startswith(SCALES) and len(each.ins) == len(each.outs) == 1
+        if number not in {*reads, *returns} and scales:
+            (read,), (made,) = each.ins, each.outs
+            before = next((other for other in found if read in found[other].outs and other in reads), None)
+            contracts = before is not None and found[before].box.label.startswith(CONTRACTIONS)
+            if before is not None and contracts and made in {value for value, _ in returns[before]}:
+                found[before] = Shown(found[before].box, found[before].ins, (made,))
+                del found[number]
     for number, each in _chains(found, {*reads, *returns}):
         (read,), (made,) = each.ins, each.outs
         before = next((other for other in found if read in found[other].outs and other in returns), None)

@@ -1,0 +1,129 @@
+"""Drawings of the zoo, of other libraries' models and of random programs: without defects, and they say what is so.
+
+`KNOWN` has the kinds of defects that are left, and where; a kind that is found no longer has to be taken out there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from circuits import Diagram, draw
+from circuits.drawing.ink.svg import svg
+from circuits.drawing.ink.themes import THEMES
+from circuits.drawing.marks import Path, Picture
+from tests.drawing.claims import lies
+from tests.drawing.elements import without_colours
+from tests.drawing.expected import differences
+from tests.drawing.geometry import defects
+from tests.drawing.rebuild import rebuild
+from tests.drawing.shapes import kind
+from tests.drawing.subjects import FOREIGN, PROGRAMS, QUICK, foreign, program, zoo
+from tests.drawing.test_rebuild import said
+from tests.models.test_zoo import MODELS
+
+BENDS = {"coinciding lines", "lines through glyphs"}
+KNOWN = {
+    "visual attention": {*BENDS, "labels on lines"},  # channels beside the window of a transposed convolution
+    "MultiheadAttention": BENDS,  # copies that pass the bar of a split
+    "TransformerDecoderLayer": BENDS,
+    "LlamaForCausalLM": {"coinciding lines", "labels on lines"},  # a title that a wire from another row crosses
+    "TransformerEncoder": {"coinciding lines"},
+    "TransformerEncoderLayer": {"coinciding lines"},
+    "vit_tiny_patch16_224": {"coinciding lines"},
+}
+"""The kinds of defects of the drawings of some models."""
+
+RULED = ("unet", "unet as drawn", "resnet18")
+"""Models whose repetitions have sizes by a rule (c_λ): their drawings are not compared with the diagram."""
+
+ALWAYS = ("overlapping labels", "texts out of glyphs", "loose ends", "boxes out of order", "out of bounds")
+"""The kinds of defects that no drawing has, not even that of a random program."""
+
+OPTIONS = [{"depth": 1}, {"depth": 2}, {}, {"depth": 2, "wires": "tensors"}, {"literal": True}]
+LATER = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FOREIGN]
+MOST = ("visual attention", "convolution", "encoder layer", "attention", "mlp", "unet as drawn")
+MODELS_LATER = [pytest.param(name, marks=[] if name in MOST else pytest.mark.slow) for name in MODELS]
+
+
+def drawings(diagram: Diagram) -> Iterator[tuple[dict[str, object], Picture, str]]:
+    """Yield the drawings of a diagram with several options: the options, the marks and the text."""
+    for options in OPTIONS:
+        drawing = draw(diagram, **options)
+        yield options, drawing.picture, drawing.svg
+
+
+def kinds(picture: Picture) -> set[str]:
+    """Return the kinds of defects of a picture."""
+    return {defect.partition(": ")[0] for defect in defects(picture)}
+
+
+def check(name: str, diagram: Diagram) -> None:
+    """Assert that the drawings of a model have the known defects, and say what the diagram says."""
+    found: set[str] = set()
+    for options, picture, text in drawings(diagram):
+        assert kinds(picture) <= KNOWN.get(name, set()), (options, defects(picture))
+        found |= kinds(picture)
+        assert name in RULED or not differences(text, diagram), options
+    assert found == KNOWN.get(name, set())
+
+
+@pytest.mark.parametrize("name", MODELS_LATER)
+def test_drawings_of_the_zoo(name: str) -> None:
+    check(name, zoo(name))
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_drawings_of_other_libraries_models(name: str) -> None:
+    check(name, foreign(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PROGRAMS)
+def test_drawings_of_random_programs(case: int) -> None:
+    diagram = program(case)
+    if diagram is None:
+        return
+    for _, picture, text in drawings(diagram):
+        assert not kinds(picture) & set(ALWAYS)
+        assert not differences(text, diagram)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in RULED])
+def test_wires_of_a_drawing_say_the_truth(name: str) -> None:
+    assert not lies(draw(foreign(name), depth=9).svg, foreign(name))
+
+
+def test_themes_of_a_drawing_have_one_geometry() -> None:
+    assert len({without_colours(draw(zoo("attention"), theme=theme).svg) for theme in THEMES}) == 1
+
+
+def bent(picture: Picture) -> Iterator[tuple[Path, Path, Picture]]:
+    """Yield a picture with the ends of two neighbouring wires exchanged, for each two that end below each other."""
+    wires = [(number, mark) for number, mark in enumerate(picture.marks) if isinstance(mark, Path)]
+    ends = sorted([(round(mark.end[0], 1), mark.end[1], number) for number, mark in wires if kind(mark) == "wire"])
+    for (x, y, one), (u, v, two) in pairwise(ends):
+        if x == u and 1 < v - y < 80:
+            marks = list(picture.marks)
+            first, second = marks[one], marks[two]
+            assert isinstance(first, Path)
+            assert isinstance(second, Path)
+            marks[one] = replace(first, pieces=(*first.pieces[:-1], (*first.pieces[-1][:-2], *second.end)))
+            marks[two] = replace(second, pieces=(*second.pieces[:-1], (*second.pieces[-1][:-2], *first.end)))
+            yield first, second, replace(picture, marks=tuple(marks))
+
+
+@pytest.mark.parametrize("name", ["attention", "encoder layer", "convolution"])
+def test_a_wire_bent_to_another_port_is_found(name: str) -> None:
+    """Both of two exchanged wires end elsewhere, unless they end in one cup, which has no first and second wire."""
+    picture = draw(zoo(name), depth=9).picture
+    true, found = said(rebuild(svg(picture))), []
+    changes = list(bent(picture))
+    for first, second, changed in changes:
+        cups = [mark for mark in picture.marks if isinstance(mark, Path) and kind(mark) == "cup"]
+        same = any({cup.start, cup.end} == {first.end, second.end} for cup in cups)
+        found.append(same or said(rebuild(svg(changed))) != true)
+    assert len(changes) > 7
+    assert all(found)
