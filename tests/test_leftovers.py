@@ -59,6 +59,7 @@ def test_what_is_left_is_named_with_what_holds_it(name: str) -> None:
         holder.left = LEFT[name]()
 
 
+@pytest.mark.slow
 def test_the_module_that_left_it_is_named() -> None:
     leftovers = Leftovers()
     leftovers.note("first")
@@ -71,6 +72,7 @@ def test_the_module_that_left_it_is_named() -> None:
     leftovers.fail()
 
 
+@pytest.mark.slow
 def test_what_globals_and_caches_of_tests_hold_is_not_named() -> None:
     try:
         with no_leftovers():
@@ -81,6 +83,7 @@ def test_what_globals_and_caches_of_tests_hold_is_not_named() -> None:
         KEPT.clear()
 
 
+@pytest.mark.slow
 def test_garbage_is_not_named() -> None:
     with no_leftovers():
         ring: list[Any] = [Listener()]

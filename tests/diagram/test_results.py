@@ -92,6 +92,7 @@ OBJECTS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTS)
 def test_a_result_in_an_object_that_is_not_opened_is_refused(name: str) -> None:
     run, x = OBJECTS[name], torch.ones(2)

@@ -297,6 +297,7 @@ def test_it_maps_over_pairs() -> None:
     torch.testing.assert_close(torch.vmap(model)(*given), model(*given))
 
 
+@pytest.mark.slow
 def test_the_table_keeps_its_lengths_free() -> None:
     table = str(trace(small(padding=0).eval()))
     assert "x, y -> y 11" in table.splitlines()[0]

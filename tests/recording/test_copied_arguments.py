@@ -206,6 +206,7 @@ def test_refusals_of_calls_without_tensors() -> None:
         trace(lambda x, key: x, torch.ones(2), key=[(each for each in [1]), threading.Lock()])
 
 
+@pytest.mark.slow
 def test_modules_parameters_and_generators_among_the_arguments() -> None:
     layer, x, generator = nn.Linear(4, 4), torch.rand(2, 4), torch.Generator().manual_seed(3)
     state = generator.get_state()

@@ -46,6 +46,7 @@ def test_a_deep_model_is_recorded(depth: int) -> None:
     assert sys.getrecursionlimit() == limit
 
 
+@pytest.mark.slow
 def test_a_model_without_end_fails_as_by_itself() -> None:
     def run() -> None:
         for record in (lambda: trace(Endless(), X), lambda: tracked(Endless())):

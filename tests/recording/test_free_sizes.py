@@ -307,6 +307,7 @@ def test_a_result_of_another_size_than_recorded_is_refused_without_a_guard_too()
         chunks(torch.ones(4))
 
 
+@pytest.mark.slow
 def test_guards_are_those_of_the_code_and_few() -> None:
     guards = {name: trace(run, axes=axes).guards for name, (axes, run) in FREE.items()}
     assert [str(guard) for guard in guards["windows"]] == ["b >= 2", "h >= 2", "w >= 2"]

@@ -82,6 +82,7 @@ def _as_global_of_another_module(x: Tensor) -> Tensor:
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "where"),
     [
@@ -120,6 +121,7 @@ def test_a_tensor_that_is_assigned_to_a_global_or_class_is_not_left_there(run: A
         diagram(torch.ones(2))
 
 
+@pytest.mark.slow
 def test_a_cache_of_a_function_is_emptied() -> None:
     for function in (lambda x: x * _mask(2), lambda x: _doubled(x) + 1):
         diagram = trace(function, torch.ones(2))
@@ -172,6 +174,7 @@ def test_what_is_frozen_is_searched_too(run: Any) -> None:
     assert abs(gc.get_freeze_count() - frozen) < 100  # what has ended is no longer counted
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_frozen_is_emptied() -> None:
     _mask.cache_clear()
     if not gc.get_freeze_count():

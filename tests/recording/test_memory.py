@@ -74,6 +74,7 @@ def alive(*kinds: type) -> list[Any]:
     return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (" with a " in name)) for name in RUNS])
 def test_nothing_keeps_a_model_a_recorder_or_a_fake_tensor_alive(name: str) -> None:
     kinds = (Listener, Record, FakeTensor)

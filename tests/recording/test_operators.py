@@ -134,6 +134,7 @@ def test_changed_parameters_are_read_again() -> None:
     assert torch.equal(diagram(SECOND), model(SECOND))
 
 
+@pytest.mark.slow
 def test_a_function_that_calls_itself() -> None:
     def code(model: Model, x: Tensor) -> Tensor:
         def power(y: Tensor, n: int = 3) -> Tensor:

@@ -31,6 +31,7 @@ def test_the_checks_are_measured() -> None:
         assert words in ran.output
 
 
+@pytest.mark.slow
 def test_tracking_is_measured() -> None:
     threads = torch.get_num_threads()
     ran = CliRunner().invoke(app, ["tracking", "--blocks", "2"])
@@ -133,6 +134,7 @@ def test_what_is_timed_is_the_same_model(name: str) -> None:
     torch.testing.assert_close(sums[0], sums[1])
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_what_a_call_takes() -> None:
     """A call that allocates and frees 100 MiB is measured with an error of at most a tenth."""
     taken = peak(lambda: torch.ones(25 * 2**20).sum(), torch.device("cpu"))

@@ -66,6 +66,7 @@ def test_parts_depend_on_the_seed_alone() -> None:
 # --- Images -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load", "count", "side"), [(images, 5000, 28), (digits, 1797, 8)])
 def test_the_images_are_real(load: Callable[[], Examples], count: int, side: int) -> None:
     examples = load()

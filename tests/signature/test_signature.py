@@ -91,6 +91,7 @@ def under_the_carets(message: str) -> str:
     return quoted[marks.index("^") : len(marks)].strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
