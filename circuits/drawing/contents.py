@@ -16,7 +16,7 @@ from circuits.drawing.operations import LEARNED, Drawn, drawing_of
 from circuits.drawing.operations.closed import closed_box
 from circuits.drawing.operations.reading import ports
 from circuits.drawing.options import Options
-from circuits.drawing.roles import is_reverse, saved_names
+from circuits.drawing.roles import reverse_boxes, saved_names
 from circuits.drawing.scene import Link
 
 
@@ -111,7 +111,7 @@ class Reader:
 
     def __init__(self, root: Box, options: Options, symbols: Mapping[Any, Any]) -> None:
         self.root, self.options, self.symbols = root, options, symbols
-        self._saved = saved_names(root)
+        self._saved, self._reverse = saved_names(root), reverse_boxes(root)
         self._reads: dict[int, int] = {}  # the place of the last leaf that reads each tensor
         self._ends: dict[int, int] = {}  # the place after the last leaf of each box
         self._count = 0
@@ -137,12 +137,16 @@ class Reader:
     def _inside(self, box: Box, path: str, level: int, depth: int | None) -> tuple[Item, ...]:
         found = []
         for number, inner in enumerate(box.boxes):
-            if not self._is_bookkeeping(inner):
-                item = self._item(inner, f"{path}.{number}" if path else f"{number}", level, depth)
-                found.append(replace(item, drawn=self._loading(item.drawn)) if item.drawn and is_reverse(box) else item)
-                if item.drawn is not None and not is_reverse(inner):
-                    values = [value for value in item.drawn.outs if value.number in self._saved]
-                    found += [saving(value, self._saved[value.number]) for value in values]
+            if self._is_bookkeeping(inner):
+                continue
+            item = self._item(inner, f"{path}.{number}" if path else f"{number}", level, depth)
+            if item.drawn is None:
+                found.append(item)
+            elif id(inner) in self._reverse:
+                found.append(replace(item, drawn=self._loading(item.drawn)))
+            else:
+                values = [value for value in item.drawn.outs if value.number in self._saved]
+                found += [item, *[saving(value, self._saved[value.number]) for value in values]]
         return tuple(found)
 
     def _loading(self, drawn: Drawn) -> Drawn:
@@ -152,6 +156,11 @@ class Reader:
             for value in drawn.ins
         ]
         return replace(drawn, ins=tuple(values))
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether tensors of the forward pass are saved for the reverse pass."""
+        return bool(self._saved)
 
     def last_read(self, number: int) -> int:
         """Return the place of the last leaf that reads a tensor; results are read at the end of the run."""

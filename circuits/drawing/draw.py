@@ -11,6 +11,7 @@ from circuits.algebra import LinearMap
 from circuits.diagram import Diagram
 from circuits.drawing.builder import scene_of
 from circuits.drawing.drawing import Drawing
+from circuits.drawing.ink.themes import colours
 from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
 from circuits.drawing.networks import scene_of_map
@@ -76,6 +77,7 @@ def draw(
     '<svg'
     """
     options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)
+    colours(theme)
     if isinstance(target, LinearMap) and not args and not kwargs:
         return Drawing(picture_of(scene_of_map(target, options), options), theme)
     if isinstance(target, Diagram):

@@ -120,13 +120,13 @@ def pairs_of(given: str) -> tuple[tuple[str, str, str], ...]:
         CircuitError: If it is no text, or a pair does not have two names.
     """
     if not isinstance(given, str):
-        raise CircuitError(f"draw: pairs has to be a text such as 'h w' or 'x = h w, y = i j', not {given!r}")
+        raise CircuitError(f"draw: pairs has to be a text, 'h w' or 'x = h w, y = i j', not {given!r}")
     found = []
     for part in given.split(",") if given.strip() else []:
         label, equals, names = part.rpartition("=")
         words = names.split()
         if len(set(words)) != 2 or len(words) != 2 or (equals and not label.strip()):
-            raise CircuitError(f"draw: pairs={given!r} has to name two axes a pair, as in 'h w' or 'x = h w, y = i j'")
+            raise CircuitError(f"draw: pairs has to name two axes a pair, 'h w' or 'x = h w, y = i j', not {given!r}")
         found.append((label.strip() or "".join(words), *words))
     return tuple(found)
 
@@ -142,7 +142,7 @@ def width_of(given: float | str | None) -> float | None:
     if isinstance(given, str) and given in ("column", "page"):
         return COLUMN if given == "column" else PAGE
     if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
-        raise CircuitError(f"draw: width={given!r} has to be a positive number of pixels, 'column' or 'page'")
+        raise CircuitError(f"draw: width has to be a positive number of pixels, 'column' or 'page', not {given!r}")
     return float(given)
 
 

@@ -65,10 +65,14 @@ class Folding:
         return (*self.families.lines(self.reader.options.pairs), *results)
 
     def _follows(self, flow: "Flow") -> bool:
-        """Return whether repetitions whose sizes differ can be drawn once."""
+        """Return whether repetitions whose sizes differ can be drawn once.
+
+        In a backward diagram they are not: the reverse pass loads the tensors of each by names of their own.
+        """
         several = len(flow.groups) > 2  # two sizes are no rule
         return (
             several
+            and not self.reader.is_backward
             and flow.chained
             and flow.clean
             and flow.weights is not None

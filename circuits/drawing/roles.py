@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 
 from circuits.diagram import Box, Diagram, Value
 from circuits.drawing.scene import Group, Node, Scene, Step, Strand, Wire
@@ -9,7 +10,12 @@ from circuits.drawing.scene import Group, Node, Scene, Step, Strand, Wire
 
 def cotangents(box: Box) -> set[int]:
     """Return the numbers of the tensors that depend on a cotangent: the gradients of a backward diagram."""
-    found = {value.number for value in box.inputs if value.name.startswith("cotangent")}
+    if not is_reverse(box):
+        return set()
+    forward = [inner for inner in box.boxes if not is_reverse(inner)]
+    read = {value.number for each in forward for inner in each.walk() for value in inner.inputs}
+    given = [value.number for value in box.inputs if value.name.startswith("cotangent")]
+    found = set(given) - read
     if found:
         _spread(box, found)
     return found
@@ -30,22 +36,30 @@ def is_reverse(box: Box) -> bool:
 def saved_names(root: Box) -> dict[int, str]:
     """Return a name for each tensor of the forward pass that the reverse pass of a backward diagram reads.
 
-    Inputs keep their names; the others are C1, C2, ... in the order in which they are made.
+    Inputs keep their names; the others are C1, C2, ... in the order in which they are made. A diagram of the reverse
+    pass alone saves nothing: it has these tensors as inputs.
     """
     gradients = cotangents(root)
-    if not gradients:
+    forward = [box for box in root.boxes if not is_reverse(box)]
+    if not gradients or not forward:
         return {}
     read: dict[int, Value] = {}
-    made: list[int] = []
     for box in root.boxes:
         if is_reverse(box):
             _collect(box, read)
-        else:
-            made += [value.number for leaf in box.walk() if not leaf.boxes for value in leaf.outputs]
-    given = {value.number: value.name for value in root.inputs if value.number in read}
+    made = [value.number for box in forward for leaf in box.walk() if not leaf.boxes for value in leaf.outputs]
+    given = {
+        value.number: value.name for value in root.inputs if value.number in read and value.number not in gradients
+    }
     kept = [number for number in dict.fromkeys(made) if number in read and number not in given]
-    names = {**given, **{number: f"C{place}" for place, number in enumerate(kept, start=1)}}
-    return {number: name for number, name in names.items() if number not in gradients}
+    taken = {value.name for value in root.inputs}
+    unused = (name for place in count(1) if (name := f"C{place}") not in taken)
+    return {**given, **dict(zip(kept, unused, strict=False))}
+
+
+def reverse_boxes(root: Box) -> set[int]:
+    """Return the ids, as Python has them, of the boxes of the reverse pass of a backward diagram."""
+    return {id(inner) for box in root.boxes if is_reverse(box) for inner in box.walk()} if is_reverse(root) else set()
 
 
 def _collect(box: Box, read: dict[int, Value]) -> None:
@@ -94,4 +108,4 @@ def _marked(wire: Wire, size: str | None) -> Wire:
     return replace(wire, name=wire.name if known else f"{wire.name} = {size}", size="", role="error")
 
 
-__all__ = ["cotangents", "is_reverse", "recoloured", "result_names", "saved_names"]
+__all__ = ["cotangents", "is_reverse", "recoloured", "result_names", "reverse_boxes", "saved_names"]

@@ -93,7 +93,8 @@ class Pens:
 
 def _mark(pen: _Pen) -> Path:
     wire = pen.wire
-    role, dash = ("faint", "dotted") if wire.scalar else (wire.role, "")
+    role = "faint" if wire.scalar and wire.role == "wire" else wire.role
+    dash = "dotted" if wire.scalar else ""
     return Path(pen.start, tuple(pen.pieces), role, dash=dash, double=wire.double, data=pen.data)
 
 

@@ -82,7 +82,7 @@ def _rows(sweep: Sweep, options: Options) -> list[Row]:
     )
     parts = [columns[start:stop] for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True)]
     skipped = [untouched(part) if 0 < number < len(parts) - 1 else frozenset() for number, part in enumerate(parts)]
-    names = _memory_names(skipped)
+    names = _memory_names(skipped, sweep.scene)
     rows = []
     for number, part in enumerate(parts):
         after = skipped[number + 1] if number + 1 < len(parts) else frozenset[int]()
@@ -100,10 +100,16 @@ def _rows(sweep: Sweep, options: Options) -> list[Row]:
     return rows
 
 
-def _memory_names(skipped: Sequence[frozenset[int]]) -> dict[int, str]:
-    """Return a name for each tensor that is saved and loaded: C1, C2, ... in the order in which they are saved."""
+def _memory_names(skipped: Sequence[frozenset[int]], scene: Scene) -> dict[int, str]:
+    """Return a name for each tensor that is saved and loaded: C1, C2, ... in the order in which they are saved.
+
+    The letter is one with which no other name begins.
+    """
     order = dict.fromkeys([strand for each in skipped for strand in sorted(each)])
-    return {strand: f"C{number}" for number, strand in enumerate(order, start=1)}
+    saved = [link.text for step in scene.steps() for link in step.links if link.shape == "memory"]
+    used = {span.text[0] for text in saved for span in text[1:]}
+    letter = next(each for each in "CDEFGHIJKLMNOPQRSTUVWXYZΓ" if each not in used)
+    return {strand: f"{letter}{number}" for number, strand in enumerate(order, start=1)}
 
 
 def _widths(sweep: Sweep, options: Options) -> list[float]:
