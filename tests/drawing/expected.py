@@ -94,12 +94,12 @@ def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
     Where a wire only passes, no mark is of the box: it is named by the wire that begins there, or by the marks of a box
     that reads and returns these tensors.
     """
+    named = [box for box in joint.made if box]
+    if not joint.ins and [axis for _, axis in joint.outs] == ["scalar"]:
+        return named[0] if named else None  # what is left where all axes of a tensor have ended; no mark is there
     ids = [box for box in joint.boxes if box]
     if ids or joint.boxes:
         return ids[0] if ids else ""
-    named = [box for box in joint.made if box]
-    if not joint.ins and [axis for _, axis in joint.outs] == ["scalar"]:
-        return named[0] if named else None  # what is left where all axes of a tensor have ended
     if not (joint.ins and joint.outs) or joint.ins == joint.outs:
         return None
     for box, before, after in drawn.steps:
