@@ -20,7 +20,6 @@ from circuits.drawing.renaming import relabelled_box
 from circuits.drawing.roles import cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
 from circuits.drawing.wires import axis_names, order_of, place_of, renamed, wires_of
-from circuits.errors import CircuitError
 
 
 def scene_of(diagram: Diagram, options: Options) -> Scene:
@@ -121,7 +120,8 @@ class _Builder:
         scope = _Scope({number: list(strands) for number, strands in have.items()}, needed)
         for each in inner:
             self._add(each, scope)
-        outs = [self._take(number, scope) for number in own]
+        known = [place for place, number in enumerate(own) if scope.have.get(number)]
+        outs, results = [self._take(own[place], scope) for place in known], [results[place] for place in known]
         self._drop_rest(scope)
         leaving = tuple([self._leaving(strand, item, number) for strand, number in zip(outs, results, strict=True)])
         open_box = item.times == 1 and not item.plain
@@ -166,7 +166,10 @@ class _Builder:
         if item.drawn is not None:
             learned = [value.role in LEARNED for value in item.drawn.ins]
             numbers = [value.number for value in item.drawn.ins]
-            taken = [None if own else self._take(number, scope) for number, own in zip(numbers, learned, strict=True)]
+            taken = [
+                self._take(number, scope) if not own and scope.have.get(number) else None
+                for number, own in zip(numbers, learned, strict=True)
+            ]
             step, outs = self.leaf(item, taken)
             scope.nodes.append(step)
             for value, strand in zip(item.drawn.outs, outs, strict=True):
@@ -174,7 +177,8 @@ class _Builder:
             return
         have: dict[int, list[int]] = {}
         for number, inside in zip(item.needs, item.enters, strict=True):
-            have.setdefault(inside, []).append(self._take(number, scope))
+            if scope.have.get(number):  # else no box makes it, and it begins at the step that reads it
+                have.setdefault(inside, []).append(self._take(number, scope))
         made = [number for number in dict.fromkeys(item.makes) if scope.left[number]]
         shown = [value.number for value in item.box.outputs if value.number in made]
         leaving = list(dict.fromkeys([*shown, *made]))
@@ -185,9 +189,7 @@ class _Builder:
 
     def _take(self, number: int, scope: _Scope) -> int:
         """Return the strand of a tensor for one use; if more uses are left than strands, it is copied first."""
-        strands = scope.have.get(number)
-        if not strands:
-            raise CircuitError(f"draw: tensor {number} is read before it is made")
+        strands = scope.have[number]
         scope.left[number] -= 1
         if scope.left[number] < len(strands):
             return strands.pop(0)
@@ -216,7 +218,11 @@ class _Builder:
         ins, sources = [], []
         for value, strand in zip(drawn.ins, taken, strict=True):
             ins.append(self.strand(value) if strand is None else strand)
-            name = f"{value.name} →" if value.role == "saved" else value.name or "constant"
+            name = (
+                f"{value.name} →"
+                if value.role == "saved"
+                else value.name or ("constant" if value.role == "constant" else "unrecorded")
+            )
             sources += [(ins[-1], name)] if strand is None else []
         outs = [self.strand(value) for value in drawn.outs]
         sides = ([self.now[each].wires for each in ins], [self.now[each].wires for each in outs])
