@@ -47,7 +47,7 @@ def draw(
     The picture is computed from the diagram alone: the same diagram gives the same bytes on every machine.
 
     Args:
-        target: A diagram, a `LinearMap`, or what `trace` takes.
+        target: A diagram, a `LinearMap` (alone: its network of tensors; else traced), or what `trace` takes.
         *args: The positional arguments of `trace`, which a diagram does not take.
         depth: How many levels of boxes are open: 0 draws one closed box. By default the deepest level at which the
             picture stays readable.
@@ -78,7 +78,8 @@ def draw(
     """
     options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)
     colours(theme)
-    if isinstance(target, LinearMap) and not args and not kwargs:
+    traced = args or kwargs or equation or sizes is not None or axes is not None
+    if isinstance(target, LinearMap) and not traced:
         return Drawing(picture_of(scene_of_map(target, options), options), theme)
     if isinstance(target, Diagram):
         if args or kwargs or sizes is not None or axes is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from circuits import CircuitError, Drawing, circuit, draw, rearrange, trace
+from circuits import CircuitError, Drawing, LinearMap, circuit, draw, rearrange, trace
 from circuits.drawing.marks import Path, Text
 from models.scaled_dot_product import attention
 from tests.drawing.elements import without_colours
@@ -322,3 +322,9 @@ def test_a_diagram_takes_no_arguments_of_trace(given: dict[str, Any]) -> None:
         draw(ATTENTION, **given)
     with pytest.raises(CircuitError, match="a diagram takes no arguments of trace"):
         draw(ATTENTION, torch.ones(2))
+
+
+@pytest.mark.parametrize("options", [{"sizes": {"a": 3}}, {"axes": "x a"}, {"equation": True}])
+def test_options_of_a_trace_are_not_lost_on_a_linear_map(options: dict[str, Any]) -> None:
+    linear = LinearMap(torch.ones(3, 4), "a -> b")
+    assert draw(linear, **options).svg != draw(linear).svg

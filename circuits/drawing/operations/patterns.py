@@ -5,8 +5,8 @@ from typing import Any
 
 from circuits.diagram import Value
 from circuits.drawing.marks import Span
-from circuits.drawing.operations.reading import SCALAR, Drawn, Reading, passing, rule
-from circuits.drawing.scene import Link, Port
+from circuits.drawing.operations.reading import SCALAR, Drawn, Reading, rule
+from circuits.drawing.scene import Link
 from circuits.naming import read_axes
 from circuits.signature import Axes, Group, Number, Rest
 
@@ -165,4 +165,4 @@ def _divides(small: Any, large: Any) -> bool:
     return bool(getattr(ratio, "as_numer_denom", lambda: (ratio, 1))()[1] == 1 and ratio != 1)
 
 
-__all__ = ["ENDINGS", "Parts", "Port", "passing", "regrouping"]
+__all__ = ["ENDINGS", "Parts", "regrouping"]

@@ -6,7 +6,7 @@ from circuits.diagram import Value, size_text
 from circuits.drawing.marks import Span
 from circuits.drawing.operations.contraction import letter
 from circuits.drawing.operations.reading import LEARNED, Drawn, Reading, on_axes, passing, rule
-from circuits.drawing.scene import Link, Port
+from circuits.drawing.scene import Link
 
 
 @rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
@@ -100,4 +100,4 @@ def _changed(value: Value, out: Value) -> list[int]:
     return [axis for axis, (old, new) in enumerate(zip(value.sizes, out.sizes, strict=True)) if old != new]
 
 
-__all__ = ["Port", "convolution", "pooling"]
+__all__ = ["convolution", "pooling"]
