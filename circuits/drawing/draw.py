@@ -12,6 +12,7 @@ from circuits.diagram import Diagram
 from circuits.drawing.builder import scene_of
 from circuits.drawing.drawing import Drawing
 from circuits.drawing.ink.themes import colours
+from circuits.drawing.known_names import check_names
 from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
 from circuits.drawing.networks import scene_of_map
@@ -47,7 +48,9 @@ def draw(
     The picture is computed from the diagram alone: the same diagram gives the same bytes on every machine.
 
     Args:
-        target: A diagram, a `LinearMap` (alone: its network of tensors; else traced), or what `trace` takes.
+        target: A diagram, or what `trace` takes. A `LinearMap` alone is drawn as its network of tensors, which has no
+            boxes and no frame; with arguments of `trace`, `equation`, `pairs`, `hide`, `open`, `close` or
+            `wires="tensors"` it is traced.
         *args: The positional arguments of `trace`, which a diagram does not take.
         depth: How many levels of boxes are open: 0 draws one closed box. By default the deepest level at which the
             picture stays readable.
@@ -55,7 +58,8 @@ def draw(
         close: Names of those that are closed at any depth.
         wires: "axes" draws one wire an axis, as the paper does; "tensors" one wire a tensor, labelled by its axes.
         order: The axes of every tensor from top to bottom, `"y x m k h b"`; `...` stands for all others, which
-            come last if it is not there. By default the order of the data.
+            come last if it is not there. By default the order of the data. As in `pairs`, axes that are nowhere are
+            passed over: one order serves many models.
         pairs: Pairs of axes that are one double wire with a bold label: `"h w"`, or with the label `"x = h w"`.
         hide: Axes that are not drawn; every operation has to leave them untouched.
         show_sizes: Whether labels show sizes beside names, `k = 10`.
@@ -69,24 +73,59 @@ def draw(
             diagram.
 
     Raises:
-        CircuitError: An option is not one of those above, or a hidden axis is read; and as `trace` raises.
+        CircuitError: An option is not one of those above, `open`, `close` or `hide` has a name that nothing in the
+            diagram has, or a hidden axis is read; and as `trace` raises.
         Exception: As `trace` raises.
 
     >>> from torch import nn
+    >>> from circuits import circuit, einsum
     >>> draw(nn.Linear(4, 3), axes="b 4").svg[:4]
     '<svg'
+    >>> @circuit("y k, x k -> y x")
+    ... def score(query, key):
+    ...     return einsum(query, key, "y k, x k -> y x").softmax(-1)
+    >>> print(draw(score, order="y x k", frame=False).text(), end="")
+      ȳ                                ȳ
+     ─────────────────────────────────────
+      k
+     ─────────────────────╮
+    ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌      │
+      x̄                   │
+     ────────╮ ╭──────────╯
+      k       ╳             x̄          x̄
+     ────────╯ ╰────────────────◁─────────
+    >>> image = trace(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), axes="b 3 h w")
+    >>> print(draw(image, wires="tensors", hide="b", frame=False).text(), end="")
+                             ▸ R ▸
+     3 h w     ┌────┐ 8 h w           8 h w
+    ───────────┤★ 3 ├────────────────────────
+               └────┘
+    >>> print(draw(image, pairs="x = h w", depth=0, width="column").text(), end="")
+         ┌─────────────┐
+     b   ├───────────╮╱│ b
+    ─────┤           │ ├─────
+     3   │           │ │ 8
+    ─────┤Sequential │ ├─────
+     x̄   │           │ │ x̄
+    ═════╡           │ ╞═════
+         └───────────┴─┘
+    >>> draw(image, close="Conv2D")
+    Traceback (most recent call last):
+    circuits.errors.CircuitError: draw: close: no circuit or module is called 'Conv2D'; perhaps Conv2d
     """
     options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)
     colours(theme)
-    traced = args or kwargs or equation or sizes is not None or axes is not None
-    if isinstance(target, LinearMap) and not traced:
+    asks_of_trace = args or kwargs or sizes is not None or axes is not None
+    asks_of_boxes = equation or open or close or pairs or hide or wires == "tensors"
+    if isinstance(target, LinearMap) and not (asks_of_trace or asks_of_boxes):
         return Drawing(picture_of(scene_of_map(target, options), options), theme)
     if isinstance(target, Diagram):
-        if args or kwargs or sizes is not None or axes is not None:
+        if asks_of_trace:
             raise CircuitError("draw: a diagram takes no arguments of trace: it is recorded already")
         diagram = target
     else:
         diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
+    check_names(diagram, options)
     if not equation:
         scene = scene_of(diagram, options)
         return Drawing(picture_of(scene if frame else without_fence(scene), options), theme)

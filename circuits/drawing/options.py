@@ -58,12 +58,12 @@ class Options:
         return min(found, default=others)
 
     def _words(self, name: str) -> Iterable[str]:
-        words = _WORD.findall(name)
+        words = words_of(name)
         return [name, *words, *[word.rstrip("0123456789") for word in words]]
 
     def hides(self, name: str) -> bool:
         """Return whether an axis of this name is hidden; a group or product is if all axes in it are."""
-        words = _WORD.findall(name)
+        words = words_of(name)
         if len(words) > 1 and (name.startswith("(") or "*" in name):
             return all(word in self.hidden for word in words)
         return name in self.hidden or base(name) in self.hidden
@@ -84,6 +84,15 @@ def base(name: str) -> str:
     """
     found = _WORD.search(name)
     return found[0] if found else ""
+
+
+def words_of(name: str) -> list[str]:
+    """Return the names in a label.
+
+    >>> words_of("(h k/2)")
+    ['h', 'k']
+    """
+    return _WORD.findall(name)
 
 
 def _without(label: str, name: str) -> str:
@@ -146,4 +155,4 @@ def width_of(given: float | str | None) -> float | None:
     return float(given)
 
 
-__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "width_of"]
+__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "width_of", "words_of"]

@@ -5,6 +5,7 @@ makes is read by the next one only, and by what follows the last. Sizes are equa
 repetitions return a tensor each that is read later, it is saved by name, C_λ, and loaded by name (Figure 27).
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ LastRead = Callable[[int], int]
 
 _LONGEST = 8
 """The largest number of boxes in one repetition."""
+
+_RULE = 3
+"""The smallest number of repetitions whose sizes follow a rule: two sizes are none."""
 
 
 @dataclass
@@ -43,16 +47,23 @@ class Folding:
     def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return items with repeated ones folded, at every level."""
         items = [replace(item, items=self.folded(item.items)) if item.drawn is None else item for item in items]
-        strict, loose = _kinds(items, content), _kinds(items, shape)
+        strict, loose = _runs(_kinds(items, content)), _runs(_kinds(items, shape))
         reads = self.reader.last_read
+
+        def chains(*run: int) -> bool:
+            return _flow(items, reads, *run).is_chain
+
+        def follows(*run: int) -> bool:
+            return self._follows(_flow(items, reads, *run))
+
         found: list[Item] = []
         start = 0
         while start < len(items):
-            length, times = _longest(items, strict, start, lambda *run: _flow(items, reads, *run).is_chain)
+            length, times = _longest(items, strict, start, 2, chains)
             if times > 1:
                 found.append(_repeated(items, start, length, times))
             else:
-                length, times = _longest(items, loose, start, lambda *run: self._follows(_flow(items, reads, *run)))
+                length, times = _longest(items, loose, start, _RULE, follows)
                 found.append(
                     self._ruled(items, reads, start, length, times) if times > 1 else self._loading(items[start])
                 )
@@ -69,10 +80,8 @@ class Folding:
 
         In a backward diagram they are not: the reverse pass loads the tensors of each by names of their own.
         """
-        several = len(flow.groups) > 2  # two sizes are no rule
         return (
-            several
-            and not self.reader.is_backward
+            not self.reader.is_backward
             and flow.chained
             and flow.clean
             and flow.weights is not None
@@ -208,23 +217,62 @@ def _kinds(items: Sequence[Item], said: Callable[[Box], Any]) -> list[int]:
     return [known.setdefault((said(item.box), wiring(item.box)), len(known)) for item in items]
 
 
-def _longest(items: Sequence[Item], kinds: Sequence[int], start: int, is_repetition: Any) -> tuple[int, int]:
-    """Return the length and number of the repetitions that begin at an item: those that cover the most items."""
+def _longest(
+    items: Sequence[Item], runs: Sequence[Sequence[int]], start: int, least: int, is_repetition: Callable[..., bool]
+) -> tuple[int, int]:
+    """Return the length and number of the repetitions that begin at an item: those that cover the most items.
+
+    Args:
+        items: The items.
+        runs: For each length of one repetition from 1 on and for each item, how many items from it on equal the one
+            a length later.
+        start: The first item.
+        least: The smallest number of repetitions.
+        is_repetition: Whether repetitions, given by their first item, length and number, can be drawn once; if so,
+            fewer can, down to `least`.
+    """
     best = (1, 1)
     for length in range(1, min(_LONGEST, (len(items) - start) // 2) + 1):
-        times, end = 1, start + length
-        while end + length <= len(kinds) and kinds[start : start + length] == kinds[end : end + length]:
-            times, end = times + 1, end + length
         group = items[start : start + length]
-        if times == 1 or all(item.box.kind == "operation" for item in group):
+        if runs[length - 1][start] < length or all(item.box.kind == "operation" for item in group):
             continue
-        while times > 1 and not is_repetition(start, length, times):
-            times -= 1
+        most = 1 + runs[length - 1][start] // length
+        times = _most(most, least, lambda number, length=length: is_repetition(start, length, number))
         if times == 2 and all(item.drawn is not None for item in group):
             continue  # two small boxes are easier to read than a bracket
         if times > 1 and length * times > best[0] * best[1]:
             best = (length, times)
     return best
+
+
+def _runs(kinds: Sequence[int]) -> list[list[int]]:
+    """Return, for each length of a repetition and each item, how many items from it on equal the one a length later."""
+    found = []
+    for length in range(1, _LONGEST + 1):
+        runs = [0] * len(kinds)
+        for place in range(len(kinds) - length - 1, -1, -1):
+            runs[place] = runs[place + 1] + 1 if kinds[place] == kinds[place + length] else 0
+        found.append(runs)
+    return found
+
+
+def _most(most: int, least: int, holds: Callable[[int], bool]) -> int:
+    """Return the largest number for which something holds that holds for all smaller ones down to the least; or 1.
+
+    >>> _most(100, 2, lambda number: number < 40), _most(100, 3, lambda number: number < 3)
+    (39, 1)
+
+    Numbers are doubled before they are halved, so that the work is that of the result and not of `most`.
+    """
+    if most < least or not holds(least):
+        return 1
+    good, bad = least, most + 1
+    while 2 * good < bad and bad > most:
+        if holds(2 * good):
+            good *= 2
+        else:
+            bad = 2 * good
+    return bisect_left(range(bad), True, lo=good + 1, key=lambda number: not holds(number)) - 1
 
 
 def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Item:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from circuits import Diagram, Drawing, circuit, draw, trace
 from circuits.diagram import Box, Value
+from circuits.drawing import repeating
 from tests.drawing.seen import at_the_left, at_the_right, brackets, closed, of_kind, texts
 from tests.drawing.shapes import data
 from tests.drawing.subjects import zoo
@@ -106,6 +107,37 @@ def test_a_layer_that_is_wider_is_drawn_by_a_rule_or_not_at_all() -> None:
     drawing = draw(stack(Layer(), Layer(wide=5), Layer()), depth=2)
     assert texts(drawing, "legend") == ["ni = 4, 5, 4  (i = 1…3)"]
     assert "nλ" in texts(drawing, "label")
+
+
+class Skipping(nn.Module):
+    """Equal layers of which every third reads the input again, so that few can be drawn together."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(3, 3), nn.ReLU()) for _ in range(count)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x
+        for number, layer in enumerate(self.layers):
+            y = layer(y if number % 3 else x)
+        return y
+
+
+def test_the_work_of_folding_grows_with_the_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repetitions that are looked at: their number grows with that of layers, also where few fold."""
+    flow, looked = repeating._flow, list[int]()
+
+    def counted(items: Any, reads: Any, start: int, length: int, times: int) -> Any:
+        looked.append(length * times)
+        return flow(items, reads, start, length, times)
+
+    monkeypatch.setattr(repeating, "_flow", counted)
+    work = []
+    for count in (40, 80):
+        looked.clear()
+        draw(trace(Skipping(count), torch.ones(2, 3)), depth=2)
+        work.append(sum(looked))
+    assert work[1] < 3 * work[0]
 
 
 def test_axes_have_equal_names() -> None:

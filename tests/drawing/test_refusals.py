@@ -30,7 +30,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "hide, read": {"hide": "x"},
     "hide, read in a closed box": {"hide": "x", "depth": 0},
     "hide, nothing": {"hide": None},
+    "hide, misspelt": {"hide": "keys"},
     "open, no text": {"open": nn.Linear},
+    "open, misspelt": {"open": "atention"},
+    "close, an operation": {"close": "einsum"},
+    "close, one of two": {"close": "attention Block"},
     "close, not only names": {"close": ["attention", nn.Linear]},
     "width": {"width": 0},
     "width, negative": {"width": -100.0},
@@ -73,8 +77,17 @@ def test_an_option_is_refused_before_anything_is_traced() -> None:
             draw(run, torch.ones(3), **options)
 
 
-def test_names_that_are_nowhere_are_not_refused() -> None:
-    """One list of names serves many models."""
+def test_axes_that_are_nowhere_may_stand_in_order_and_pairs() -> None:
+    """One order serves many models."""
+    diagram = trace(attention)
+    assert draw(diagram, order="y b x k h", pairs="h w").svg == draw(diagram, order="y x k").svg
+
+
+def test_names_that_are_found_are_not_refused() -> None:
     diagram = trace(MultiHeadAttention(m=8, k=4, h=2))
-    plain = draw(diagram, depth=1).svg
-    assert draw(diagram, depth=1, open="Block", close="Softmax", hide="batch", pairs="h w").svg == plain
+    for name in ("MultiHeadAttention", "attention", "Lq", "Linear"):
+        draw(diagram, open=name)
+        draw(diagram, close=name)
+    product = trace(nn.ReLU(), axes="(b h) m/2 4")
+    for name in ("b", "h", "m", "4"):
+        draw(product, hide=name)
