@@ -61,8 +61,17 @@ def words(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-BLOCKS = list(read_blocks(README.read_text(encoding="utf-8")))
-PYTHON = [block for block in BLOCKS if block.kind == "python"]
+def section(readme: str, title: str) -> range:
+    """Return the lines of a section of the README."""
+    start = readme.index(f"\n## {title}\n") + 1
+    end = readme.find("\n## ", start)
+    return range(readme[:start].count("\n") + 1, readme[: end if end > 0 else len(readme)].count("\n") + 2)
+
+
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = list(read_blocks(TEXT))
+TOOLS = section(TEXT, "Use with other tools")  # tests/test_tools.py runs its blocks, where the tools are installed
+PYTHON = [block for block in BLOCKS if block.kind == "python" and block.line not in TOOLS]
 COMMANDS = [line for block in BLOCKS if block.kind == "bash" for line in block.text.splitlines()]
 
 
