@@ -7,7 +7,7 @@ repetitions return a tensor each that is read later, it is saved by name, C_λ, 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -36,13 +36,13 @@ class Folding:
         reader: The boxes of the diagram, and where each tensor is read.
         families: The sizes that follow a rule.
         saved: The name of each tensor that is saved, by number: its letter and its place.
-        returned: The letters of saved tensors that are results, each with their number.
+        returned: What the legend says of the saved tensors that are results.
     """
 
     reader: Reader
     families: Families = field(default_factory=Families)
     saved: dict[int, tuple[str, int]] = field(default_factory=dict)
-    returned: dict[str, int] = field(default_factory=dict)
+    returned: list[str] = field(default_factory=list)
 
     def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return items with repeated ones folded, at every level."""
@@ -61,7 +61,9 @@ class Folding:
         while start < len(items):
             length, times = _longest(items, strict, start, 2, chains)
             if times > 1:
-                found.append(_repeated(items, start, length, times))
+                once = _repeated(items, start, length, times)
+                shared = self._saved_names(_flow(items, reads, start, length, times).shared) if self.saved else {}
+                found.append(with_loads(once, shared) if shared else once)
             else:
                 length, times = _longest(items, loose, start, _RULE, follows)
                 found.append(
@@ -72,8 +74,7 @@ class Folding:
 
     def legend(self) -> tuple[str, ...]:
         """Return what the letters stand for, one line each."""
-        results = [f"{letter}[i] is returned  (i = 1…{times})" for letter, times in self.returned.items()]
-        return (*self.families.lines(self.reader.options.pairs), *results)
+        return (*self.families.lines(self.reader.options.pairs), *self.returned)
 
     def _follows(self, flow: "Flow") -> bool:
         """Return whether repetitions whose sizes differ can be drawn once.
@@ -105,21 +106,30 @@ class Folding:
 
     def _loading(self, item: Item) -> Item:
         """Return an item in which the tensors that were saved are loaded by name."""
-        names = {number: f"{letter}[{place}]" for number, (letter, place) in self.saved.items()}
-        return with_loads(item, names) if names else item
+        return with_loads(item, self._saved_names(self.saved)) if self.saved else item
+
+    def _saved_names(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the name by which each of some tensors is saved, if it is: `C[2]`."""
+        saved = {number: self.saved[number] for number in numbers if number in self.saved}
+        return {number: f"{letter}[{place}]" for number, (letter, place) in saved.items()}
 
     def _ruled(self, items: Sequence[Item], reads: LastRead, start: int, length: int, times: int) -> Item:
         """Return repetitions whose sizes follow rules as one item."""
         flow = _flow(items, reads, start, length, times)
-        loads = {flow.read[0][place]: self._loads(sources) or "" for place, sources in flow.loads.items()}
+        loads = self._saved_names(flow.shared)
+        loads |= {flow.read[0][place]: self._loads(sources) or "" for place, sources in flow.loads.items()}
         saves: dict[int, str] = {}
         results = {value.number for value in self.reader.root.outputs}
         for place in flow.saves:
             letter = "C" + "'" * len({name for name, _ in self.saved.values()})
             saves[flow.made[0][place]] = f"{letter}[λ]"
             self.saved |= {numbers[place]: (letter, number) for number, numbers in enumerate(flow.made, start=1)}
-            if any(numbers[place] in results for numbers in flow.made):
-                self.returned[letter] = times
+            ends = [number for number, numbers in enumerate(flow.made, start=1) if numbers[place] in results]
+            if len(ends) == times:
+                self.returned.append(f"{letter}[i] is returned  (i = 1…{times})")
+            elif ends:
+                members = [f"{letter}[{number}]" for number in ends]
+                self.returned.append(f"{', '.join(members)} {'is' if len(ends) == 1 else 'are'} returned")
         names = self._names([[item.box for item in group] for group in flow.groups])
         first = [named(with_loads(item, loads), names) for item in flow.groups[0]]
         whole = _repeated(items, start, length, times)
@@ -167,6 +177,11 @@ class Flow:
     loads: dict[int, list[int]]
     saves: list[int]
     clean: bool
+
+    @property
+    def shared(self) -> list[int]:
+        """The numbers of the tensors from outside that every repetition reads in the same place."""
+        return [sources[0] for sources in zip(*self.read, strict=False) if len(set(sources)) == 1]
 
     @property
     def is_chain(self) -> bool:

@@ -275,6 +275,18 @@ def test_hidden_states_that_are_all_returned_are_named() -> None:
     assert texts(drawing, "legend") == ["Ci is returned  (i = 1…4)"]
 
 
+@pytest.mark.parametrize(("places", "said"), [((1, 3), "C2, C4 are returned"), ((1,), "C2 is returned")])
+def test_only_the_hidden_states_that_are_returned_are_named(places: tuple[int, ...], said: str) -> None:
+    def some_returned(layers: nn.ModuleList, x: Tensor, y: Tensor) -> list[Tensor]:
+        found = []
+        for layer in layers:
+            x = layer(x, y)
+            found.append(x)
+        return [found[place] for place in places]
+
+    assert texts(draw(trace(Wired(some_returned), *INPUTS), depth=1), "legend") == [said]
+
+
 # --- sizes that follow a rule -----------------------------------------------------------------------------------------
 
 
