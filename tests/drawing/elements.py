@@ -25,6 +25,7 @@ class Element:
         ends: The first and the last point of a path; of a pair, in the middle between its lines.
         rect: The box around it.
         text: The characters of a text.
+        marked: The same with those below the line in brackets: `c[λ−1]`.
         closed: Whether a path is closed.
     """
 
@@ -33,6 +34,7 @@ class Element:
     ends: tuple[Point, ...] = ()
     rect: Rect = (0.0, 0.0, 0.0, 0.0)
     text: str = ""
+    marked: str = ""
     closed: bool = False
 
     @property
@@ -58,7 +60,7 @@ def _elements(node: ElementTree.Element) -> Iterator[Element]:
             x, y, radius = [float(child.get(key, "0")) for key in ("cx", "cy", "r")]
             yield Element(data, ((x, y),), ((x, y),), (x - radius, y - radius, x + radius, y + radius))
         else:
-            yield Element(data, rect=_text_rect(child), text="".join(_texts(child)))
+            yield Element(data, rect=_text_rect(child), text="".join(_texts(child)), marked=_marked(child))
 
 
 def _path(node: ElementTree.Element, data: dict[str, str]) -> Element:
@@ -91,6 +93,17 @@ def _texts(node: ElementTree.Element) -> Iterator[str]:
     for each in node.iter():
         if each.tag != f"{NAMESPACE}title":
             yield each.text or ""
+
+
+def _marked(node: ElementTree.Element) -> str:
+    """Return the characters of a text element, those below its line in brackets."""
+    spans = [each for each in node if "y" in each.attrib] or [node]
+    line = max(spans, key=lambda each: float(each.get("font-size", "0")))
+    found = ""
+    for each in spans:
+        below = float(each.get("y", "0")) > float(line.get("y", "0")) + 0.5
+        found += f"[{''.join(_texts(each))}]" if below else "".join(_texts(each))
+    return found.replace("][", "")
 
 
 def _text_rect(node: ElementTree.Element) -> Rect:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from circuits.diagram import Diagram, Value, size_text
+from circuits.diagram import Diagram, Value
+from tests.drawing.named import returned, saved_and_loaded, wrong_memories, wrong_names
 from tests.drawing.rebuild import Axis, Joint, Rebuilt, rebuild
 from tests.drawing.repeats import Repeats, repeats
 from tests.drawing.shown import LEARNED, Shown, absorbed, axes_of, shown, values, whole
@@ -25,23 +26,27 @@ def differences(svg: str, diagram: Diagram) -> list[str]:
         diagram: What was drawn.
     """
     drawn, known = rebuild(svg), values(diagram)
-    repeated = repeats(diagram.box, drawn.brackets, {*drawn.boxes, *drawn.fences})
+    repeated = repeats(diagram.box, drawn.rules, {*drawn.boxes, *drawn.fences}, saved_and_loaded(drawn))
     opened = {*drawn.fences, *[box.rpartition(".")[0] for box in drawn.boxes if "." in box]}
     boxes = shown(diagram, opened, repeated)
     named = [(joint, box_of(joint, drawn)) for joint in drawn.joints]
     found = [
         *repeated.wrong,
         *_without_fence(diagram, opened - set(drawn.fences)),
-        *_passes(named, known),
         *_copies(named, known, repeated),
+        *_joins(named, known),
+        *wrong_memories(drawn, repeated),
     ]
+    elsewhere = returned(drawn, repeated)
     named = [(_same(joint, repeated), box) for joint, box in named]
     found += _unnamed(named)
     found += _orders(named, drawn)
+    found += _ports(named, boxes, drawn)
     found += _boxes(boxes, named, known)
-    found += _edges(diagram, named, drawn, known, repeated)
+    found += _passes(named, known)
+    found += _edges(diagram, named, drawn, known, repeated, elsewhere)
     found += _rows(drawn)
-    found += _names(drawn, known)
+    found += wrong_names(drawn, known, repeated)
     return found
 
 
@@ -71,7 +76,7 @@ def _passes(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Valu
 
 
 def _rows(drawn: Rebuilt) -> Iterator[str]:
-    """Yield where rows end with other wires than those with which the next one begins, or memories differ."""
+    """Yield where rows end with other wires than those with which the next one begins."""
     arrows = sorted([joint for joint in drawn.joints if "row" in joint.kinds], key=lambda joint: joint.at[1])
     leaving, arriving = (
         [each for joint in arrows for each in joint.ins],
@@ -79,22 +84,17 @@ def _rows(drawn: Rebuilt) -> Iterator[str]:
     )
     if leaving != arriving:
         yield f"rows end with {text(leaving)}, the next ones begin with {text(arriving)}"
-    saved, loaded = Counter[tuple[str, Axis]](), Counter[tuple[str, Axis]]()
-    for joint in drawn.joints:
-        for name in joint.texts if "memory" in joint.kinds else ():
-            saved.update([(name, axis) for axis in joint.ins])
-            loaded.update([(name, axis) for axis in joint.outs])
-    if saved != loaded:
-        yield f"saved are {sorted(saved.elements())}, loaded are {sorted(loaded.elements())}"
 
 
 def box_of(joint: Joint, drawn: Rebuilt) -> str | None:
-    """Return the id of the box of a joint, "" for a copy; None where a wire goes on, or leaves or enters.
+    """Return the id of the box of a joint, "" for a copy; None where a wire goes on, leaves, enters, or has a memory.
 
     Where a wire only passes, no mark is of the box: it is named by the wire that begins there, or by the marks of a box
     that reads and returns these tensors.
     """
     named = [box for box in joint.made if box]
+    if "memory" in joint.kinds:
+        return None
     if not joint.ins and [axis for _, axis in joint.outs] == ["scalar"]:
         return named[0] if named else None  # what is left where all axes of a tensor have ended; no mark is there
     ids = [box for box in joint.boxes if box]
@@ -154,6 +154,50 @@ def _orders(named: list[tuple[Joint, str | None]], drawn: Rebuilt) -> Iterator[s
                 yield f"at the {where} edge the axes of tensor {value} are in the order {places}"
 
 
+def _ports(named: list[tuple[Joint, str | None]], boxes: Mapping[str, Shown], drawn: Rebuilt) -> Iterator[str]:
+    """Yield boxes and memories at which tensors, or the axes of one, are in another order than in the run."""
+    for joint, box in named:
+        shapes = set(drawn.shapes.get(box, ())) if box and "glyph" in joint.kinds else {"none"}
+        sides = [[axis for _, axis in side] for side in (joint.ins, joint.outs)]
+        if shapes <= {"box", "solid"}:
+            yield from _in_order(f"box {box} reads", joint.ins)
+            yield from _in_order(f"box {box} returns", joint.outs)
+        if (
+            shapes <= {"star", "window", "transposed", "letter"}
+            and sorted(sides[0]) == sorted(sides[1])
+            and sides[0] != sides[1]
+        ):
+            yield f"box {box} reads {text(joint.ins)} and returns {text(joint.outs)}, in another order"
+        read = list(boxes[box].ins) if box and box in boxes and "none" not in shapes else []
+        given = [value for value in dict.fromkeys([value for value, _ in joint.ins]) if value in read]
+        if given != sorted(given, key=read.index):
+            yield f"box {box} reads tensors in the order {given}, not {read}"
+    memories: dict[Any, list[Joint]] = defaultdict(list)
+    for joint, _ in named:
+        if "memory" in joint.kinds:
+            memories[joint.texts, bool(joint.ins), round(joint.at[0])].append(joint)
+    for (texts, _, _), joints in memories.items():
+        wires = [axis for joint in sorted(joints, key=lambda each: each.at[1]) for axis in (*joint.ins, *joint.outs)]
+        yield from _in_order(" ".join(texts), wires)
+
+
+def _in_order(where: str, wires: Sequence[Axis]) -> Iterator[str]:
+    """Yield the tensors whose axes are in another order than in the tensor."""
+    for value in dict.fromkeys([value for value, _ in wires]):
+        places = [axes_of(axis) for number, axis in wires if number == value]
+        if places != sorted(set(places)) * (len(places) // len(set(places))):
+            yield f"{where} the axes of tensor {value} in the order {places}"
+
+
+def _joins(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]]) -> Iterator[str]:
+    """Yield dots and cups at which axes of different sizes meet."""
+    for joint, box in named:
+        sizes = {size for size in _sizes(joint.ins, known) if size != 1}
+        single = {len(axes_of(axis)) for _, axis in joint.ins} == {1} and "glyph" not in joint.kinds
+        if box and {"dot", "cup"} & set(joint.kinds) and single and len(sizes) > 1:
+            yield f"{text(joint.ins)} meet at box {box}, of sizes {sizes}"
+
+
 def text(axes: Iterable[Axis]) -> str:
     """Return wires as text: `3.0, 3.1` are the first two axes of tensor 3."""
     return ", ".join([f"{value}.{axis}" for value, axis in axes]) or "nothing"
@@ -202,38 +246,24 @@ def _edges(
     drawn: Rebuilt,
     known: Mapping[int, list[Value]],
     repeated: Repeats,
+    elsewhere: set[int],
 ) -> Iterator[str]:
-    """Yield where other tensors enter or leave than the inputs and results of the diagram."""
+    """Yield where other tensors enter or leave than the inputs and results of the diagram.
+
+    `elsewhere` has the results that are saved by a name of which the legend says that it is returned.
+    """
     entering, leaving = Counter[Axis](), Counter[Axis]()
     for joint, box in named:
         if box is None and "row" not in joint.kinds and "memory" not in joint.kinds:
             entering.update(joint.outs if not joint.ins else ())
             leaving.update(joint.ins if not joint.outs else ())
     inputs = Counter(value.number for value in diagram.inputs if value.role not in LEARNED)
-    results = Counter(repeated.same(value.number) for value in diagram.outputs)
+    results = Counter(repeated.same(value.number) for value in diagram.outputs if value.number not in elsewhere)
+    if not elsewhere <= {value.number for value in diagram.outputs}:
+        yield f"the legend says that {sorted(elsewhere)} are returned, which are not all results"
     begun = {value: times for value, times in whole(entering, known).items() if value not in drawn.sources}
     wanted = {value: times for value, times in inputs.items() if value not in drawn.sources}
     if begun != wanted:
         yield f"tensors {sorted(entering)} enter, the inputs are {dict(inputs)}"
     if whole(leaving, known) != dict(results):
         yield f"tensors {sorted(leaving)} leave, the results are {dict(results)}"
-
-
-def _names(drawn: Rebuilt, known: Mapping[int, list[Value]]) -> Iterator[str]:
-    """Yield wires and labels with a name that no part of the diagram gives to their axes."""
-    said = [(wire, name) for wire, names in drawn.names.items() for name in names]
-    labels = [(wire, label.partition(" = ")[0]) for wire, label in drawn.labels]
-    for (value, axis), name in [*said, *labels]:
-        given = {" ".join(names) for each in known.get(value, ()) for names in [_axis_names(each, axes_of(axis))]}
-        if _bare(name) not in {_bare(each) for each in given}:
-            yield f"axis {axis} of tensor {value} is named {name!r}, in the diagram {sorted(given)}"
-
-
-def _axis_names(value: Value, places: Iterable[int]) -> list[str]:
-    """Return the names of some axes of a tensor, or their sizes."""
-    return [value.axes[place] or size_text(value.sizes[place]) for place in places]
-
-
-def _bare(name: str) -> str:
-    """Return a name as it is compared: in ASCII and without blanks, which are not drawn."""
-    return name.translate({ord("−"): "-", ord("·"): "*", ord("′"): "'", ord(" "): None})

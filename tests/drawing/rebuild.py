@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from circuits.drawing.marks import Point
 from tests.drawing.elements import Element, elements
 from tests.drawing.lines import GAP, TOUCH
+from tests.drawing.rules import Rules, middle, plain, rules
 from tests.drawing.shapes import Index, Rect, around, grown, sides
 
 Axis = tuple[int, str]
@@ -53,8 +54,8 @@ class Rebuilt:
         steps: The marks that name what their box reads and returns: its id, the values read and the values returned.
         fences: The titles of the open boxes, by id.
         sources: The texts at the left of the wires of inputs, parameters and constants, by value.
-        labels: Each label with its wire.
-        brackets: How often what is in brackets is repeated, by the id of the first box in them.
+        labels: Each label with its wire, as marked text, and its middle.
+        rules: The brackets around repeated boxes, and the rules of sizes.
     """
 
     joints: tuple[Joint, ...]
@@ -64,8 +65,8 @@ class Rebuilt:
     steps: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     fences: dict[str, str]
     sources: dict[int, str]
-    labels: tuple[tuple[Axis, str], ...]
-    brackets: dict[str, int]
+    labels: tuple[tuple[Axis, str, Point], ...]
+    rules: Rules
 
     @property
     def boxes(self) -> set[str]:
@@ -126,12 +127,9 @@ def rebuild(svg: str) -> Rebuilt:
             names[axis_of(mark)] = known if said in known else (*known, said)
     fences = {mark.data["box"]: mark.data.get("title", "") for mark in found if mark.kind == "fence"}
     sources = {int(mark.data["value"]): mark.text for mark in found if mark.kind == "source"}
-    labels = tuple([(axis_of(mark), mark.text) for mark in found if mark.kind == "label"])
-    brackets = {mark.data["box"]: int(mark.data["times"]) for mark in found if mark.kind == "bracket"}
-    brackets = {box.partition("×")[0]: times for box, times in brackets.items()}
-    return Rebuilt(
-        tuple(joints(found)), titles, shapes, names, tuple(dict.fromkeys(steps)), fences, sources, labels, brackets
-    )
+    labels = tuple([(axis_of(mark), plain(mark.marked), middle(mark.rect)) for mark in found if mark.kind == "label"])
+    said = tuple(dict.fromkeys(steps))
+    return Rebuilt(tuple(joints(found)), titles, shapes, names, said, fences, sources, labels, rules(found))
 
 
 def axis_of(mark: Element) -> Axis:
@@ -154,8 +152,9 @@ def joints(found: list[Element]) -> list[Joint]:
             marks.append((2 * number, line))
     for mark in found:
         met = _met(mark, places)
-        if mark.kind == "memory":
-            marks += [(number, mark) for number in met]
+        if mark.kind == "memory" and met:
+            words = [each for each in found if each.kind == "memory" and each.text and _is_in(each.rect, mark.rect)]
+            marks += [(number, each) for number in met for each in (mark, *words)]
         elif met:
             places.join(met)
             marks.append((met[0], mark))
@@ -176,6 +175,12 @@ def _met(mark: Element, places: Places) -> list[int]:
         return []
     near = places.within(grown(mark.rect, TOUCH))
     return [number for number in near if _on_side(places.points[number], mark)]
+
+
+def _is_in(inner: Rect, outer: Rect) -> bool:
+    """Return whether the middle of a box is in another one."""
+    x, y = middle(inner)
+    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
 
 
 def _on_side(end: Point, mark: Element) -> bool:
@@ -225,7 +230,7 @@ def _joints(lines: list[Element], places: Places, marks: list[tuple[int, Element
         of = connected[place]
         boxes = dict.fromkeys([mark.data["box"] for mark in of if "box" in mark.data])
         kinds = dict.fromkeys([mark.kind for mark in of])
-        texts = dict.fromkeys([mark.data.get("name", mark.text) for mark in of if mark.kind in ("text", "memory")])
+        texts = dict.fromkeys([plain(mark.marked) for mark in of if mark.kind in ("text", "memory") and mark.text])
         wires = [tuple([axis for _, axis in sorted(side[place])]) for side in (ins, outs)]
         found.append(
             Joint(tuple(boxes), tuple(kinds), wires[0], wires[1], tuple(texts), corner[place], tuple(made[place]))

@@ -1,7 +1,8 @@
 """What is drawn once in brackets or lifted: whether it is repeated in the diagram, and which tensors stand for which.
 
-Repetitions have to be equal in labels, sizes and wiring, and each may read, beside tensors that all of them read, only
-what the one before it made in the same place. After the brackets a tensor of the last repetition is read.
+Repetitions have to be equal in labels, numbers and wiring, and each may read, beside tensors that all of them read,
+only what the one before it made in the same place, and what it loads by name. After the brackets a tensor of the last
+repetition is read, or one that is saved by name. Sizes are compared with the labels elsewhere, for each repetition.
 """
 
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuits.diagram import Box
+from tests.drawing.rules import Rules
 
 
 @dataclass
@@ -20,11 +22,13 @@ class Repeats:
         hidden: The ids of the boxes that are not drawn: those of all repetitions but the first.
         first: For each tensor of the last repetition, that of the first; for those of a transform, the other one.
         wrong: Brackets around what is not repeated, as sentences.
+        each: By the first box in a bracket: for each tensor of the first repetition, those of all in its place.
     """
 
     hidden: set[str] = field(default_factory=set)
     first: dict[int, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    each: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
 
     def same(self, number: int) -> int:
         """Return the number of the tensor that is drawn in place of a tensor."""
@@ -34,14 +38,20 @@ class Repeats:
             number = self.first[number]
         return number
 
+    def all_of(self, start: str, number: int) -> tuple[int, ...]:
+        """Return what stands in each repetition in the place of a tensor that is drawn inside a bracket."""
+        known = self.each.get(start, {})
+        return known.get(number) or known.get(self.same(number), ())
 
-def repeats(root: Box, brackets: dict[str, int], drawn: Iterable[str]) -> Repeats:
+
+def repeats(root: Box, rules: Rules, drawn: Iterable[str], named: Sequence[set[int]]) -> Repeats:
     """Return what brackets leave out.
 
     Args:
         root: The outermost box of the diagram.
-        brackets: How often each is repeated, by the id of the first box in it.
+        rules: The brackets of the drawing.
         drawn: The ids of the boxes that are drawn, closed and open.
+        named: The tensors that are saved by a name with λ, and those that are loaded.
     """
     found = Repeats()
     for box in root.walk():
@@ -50,18 +60,19 @@ def repeats(root: Box, brackets: dict[str, int], drawn: Iterable[str]) -> Repeat
             pairs = zip(box.inside, box.outputs, strict=False)
             found.first |= {outer.number: inner.number for inner, outer in pairs if inner.number != outer.number}
     everything = [each for each in drawn if re.fullmatch(r"[\d.]+", each)]
-    for start in sorted(brackets, key=lambda start: (start.count("."), start)):
+    for start in sorted(rules.brackets, key=lambda start: (start.count("."), start)):
         path, _, place = start.rpartition(".")
         boxes = root.boxes
         for number in path.split(".") if path else ():
             boxes = boxes[int(number)].boxes
         prefix = f"{path}." if path else ""
         shown = {int(each.removeprefix(prefix).split(".")[0]) for each in everything if each.startswith(prefix)}
-        groups = _groups(boxes, int(place), brackets[start], shown)
+        times = rules.brackets[start].times
+        groups = _groups(boxes, int(place), times[0], shown) if len(set(times)) == 1 else None
         if groups is None:
-            found.wrong.append(f"the bracket of box {start} is not around {brackets[start]} equal repetitions")
+            found.wrong.append(f"the bracket of box {start} is not around {times} equal repetitions")
             continue
-        _check(start, [[boxes[number] for number in group] for group in groups], boxes, groups, found)
+        _check(start, [[boxes[number] for number in group] for group in groups], root, named, found)
         found.hidden |= {f"{prefix}{number}" for group in groups[1:] for number in group}
     return found
 
@@ -77,33 +88,40 @@ def _groups(boxes: Sequence[Box], place: int, times: int, shown: set[int]) -> li
 
 
 def content(box: Box) -> Any:
-    """Return what has to be equal in repetitions of a box."""
+    """Return what has to be equal in repetitions of a box: all but the sizes and the names of axes."""
     learned = ("parameter", "buffer")
     values = (*box.inputs, *box.outputs)
-    ports = [(value.axes, value.sizes, value.dtype, value.role if value.role in learned else "") for value in values]
-    return box.label, box.kind, ports, [content(inner) for inner in box.boxes]
+    ports = [(len(value.sizes), value.dtype, value.role if value.role in learned else "") for value in values]
+    label = box.label.partition(" ")[0] if box.kind == "operation" else box.label
+    return label, box.kind, ports, _numbers(box), [content(inner) for inner in box.boxes]
 
 
-def _check(
-    start: str, repetitions: list[list[Box]], boxes: Sequence[Box], groups: list[list[int]], found: Repeats
-) -> None:
+def _numbers(box: Box) -> str:
+    """Return the arguments of a call as text, without the tensors."""
+    return "" if box.call is None else re.sub(r"Wire\(number=\d+\)", "a tensor", f"{box.call.args} {box.call.kwargs}")
+
+
+def _check(start: str, repetitions: list[list[Box]], root: Box, named: Sequence[set[int]], found: Repeats) -> None:
     """Note which tensors stand for which, and what is wrong with the wiring of repetitions."""
     wiring = [_wiring(boxes) for boxes in repetitions]
     made = [each.made for each in wiring]
+    saved, loaded = named
     if any(each.local != wiring[0].local for each in wiring):
         found.wrong.append(f"the repetitions of box {start} are wired in different ways")
         return
     for place, one in enumerate(wiring[0].outside):
         sources = [each.outside[place] for each in wiring]
         chained = [made[n].index(number) if number in made[n] else -1 for n, number in enumerate(sources[1:])]
-        if len(set(sources)) > 1 and (-1 in chained or len(set(chained)) > 1):
+        if len(set(sources)) > 1 and (-1 in chained or len(set(chained)) > 1) and one not in loaded:
             found.wrong.append(f"the repetitions of box {start} read {one} and then something else: {sources}")
-    inner = {number for numbers in made[:-1] for number in numbers}
-    places = {number for group in groups for number in group}
-    for number, box in enumerate(boxes):
-        read = {value.number for each in box.walk() for value in each.inputs} & inner
-        if number not in places and read:
+    later = {number for numbers in made[:-1] for number, one in zip(numbers, made[0], strict=True) if one not in saved}
+    inside = {id(inner) for boxes in repetitions for box in boxes for inner in box.walk()}
+    for box in root.walk():
+        read = {value.number for value in box.inputs} & later
+        if id(box) not in inside and not box.boxes and read:
             found.wrong.append(f"{box.label} reads {sorted(read)} from inside the bracket of box {start}")
+    together = [[*each.made, *each.outside] for each in wiring]
+    found.each[start] = {numbers[0]: numbers for numbers in zip(*together, strict=True)}
     found.first.update({last: first for first, last in zip(made[0], made[-1], strict=True) if first != last})
 
 

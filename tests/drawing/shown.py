@@ -85,7 +85,7 @@ def _shown(box: Box, reads: Counter[int], repeated: Repeats) -> Shown:
     read = Counter([value.number for value in box.inputs if value.number in data])
     if box.call is not None and not box.boxes:
         used = Counter([*wires(box.call.args), *wires(box.call.kwargs)])
-        read = Counter({number: max(used[number], 1) for number in data})
+        read = Counter({number: max(used[number], 1) for number in dict.fromkeys([*used, *read]) if number in data})
         if box.label.startswith(SIZES):
             read = Counter(wires(box.call.args)[:1])
     results = [value.number for value in box.outputs]

@@ -35,9 +35,6 @@ KNOWN = {
 }
 """The kinds of defects of the drawings of some models."""
 
-RULED = ("unet", "unet as drawn", "resnet18")
-"""Models whose repetitions have sizes by a rule (c_λ): their drawings are not compared with the diagram."""
-
 ALWAYS = ("overlapping labels", "texts out of glyphs", "loose ends", "boxes out of order", "out of bounds")
 """The kinds of defects that no drawing has, not even that of a random program."""
 
@@ -65,7 +62,7 @@ def check(name: str, diagram: Diagram) -> None:
     for options, picture, text in drawings(diagram):
         assert kinds(picture) <= KNOWN.get(name, set()), (options, defects(picture))
         found |= kinds(picture)
-        assert name in RULED or not differences(text, diagram), options
+        assert not differences(text, diagram), options
     assert found == KNOWN.get(name, set())
 
 
@@ -91,7 +88,7 @@ def test_drawings_of_random_programs(case: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in QUICK if name not in RULED])
+@pytest.mark.parametrize("name", QUICK)
 def test_wires_of_a_drawing_say_the_truth(name: str) -> None:
     assert not lies(draw(foreign(name), depth=9).svg, foreign(name))
 
