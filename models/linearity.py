@@ -133,8 +133,8 @@ def maps_then_product(first: Tensor, second: Tensor) -> Tensor:
 
 
 FIGURES: Mapping[str, Mapping[str, Any]] = {
-    "scores_in_steps": {"frame": False},
-    "scores": {"frame": False},
+    "scores_in_steps": {"frame": False, "names": "query = Q, key = K"},
+    "scores": {"frame": False, "names": "query = Q, key = K"},
     "F_transposed": {"depth": 0},
     "F_transposed_by_broadcasting": {"depth": 1, "frame": False},
     "G_then_H": {"depth": 1, "frame": False},

@@ -75,7 +75,7 @@ FIGURES: Mapping[str, tuple[Row, ...]] = {
         (Part("linearity:product_then_maps"), EQUALS, Part("linearity:maps_then_product")),
     ),
     "19": ((Part("mlp:MLP.probabilities"),),),
-    "20": ((Part("scaled_dot_product:attention"),),),
+    "20": ((Part("scaled_dot_product:attention", options={"names": "query = Q, key = K, value = V"}),),),
     "21": ((Part("attention:MultiHeadAttention", "m=128 k=16 h=4"),),),
     "26": ((Part("resnet:IdentityResNet.probabilities", "bias=True"),),),
     "26 block": ((Part("resnet:Block", "s=2 N=3 n0=64 n1=128 bias=True 'axes=b 64 2*h 2*w'"),),),

@@ -46,6 +46,7 @@ def draw(
     wires: Annotated[Wires, typer.Option(help="One wire for each axis, or one for each tensor.")] = Wires.axes,
     pairs: Annotated[str, typer.Option(help="Two axes as one double wire: 'h w', or with a label 'x = h w'.")] = "",
     hide: Annotated[str, typer.Option(help="Axes that are left out: 'b'.")] = "",
+    names: Annotated[str, typer.Option(help="Names that stand at inputs: 'query = Q, key = K'.")] = "",
     show_sizes: Annotated[bool, typer.Option("--show-sizes", help="Sizes beside the names of axes.")] = False,
     literal: Annotated[bool, typer.Option("--literal", help="Every rearrange as a column of its own.")] = False,
     width: Width = None,

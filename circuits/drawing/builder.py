@@ -20,6 +20,7 @@ from circuits.drawing.renaming import relabelled_box
 from circuits.drawing.roles import cotangents, is_reverse, recoloured, result_names
 from circuits.drawing.scene import Group, Link, Node, Scene, Step, Strand, Wire
 from circuits.drawing.wires import axis_names, order_of, place_of, renamed, wires_of
+from circuits.errors import CircuitError
 
 
 def scene_of(diagram: Diagram, options: Options) -> Scene:
@@ -30,7 +31,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
         options: Depth, order, pairs and what else was chosen.
 
     Raises:
-        CircuitError: If an axis is hidden that an operation does not leave untouched.
+        CircuitError: If an axis is hidden that an operation does not leave untouched, or a name is that of no input.
     """
     if options.hidden and options.wires == "axes" and options.depth != ALL:
         scene_of(diagram, replace(options, depth=ALL, opened=(), closed=()))  # raises for what is inside closed boxes
@@ -46,7 +47,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     for value in inputs:
         have.setdefault(value.number, []).append(build.strand(value))
     entering = [strand for strands in have.values() for strand in strands]
-    names = _shown_names(inputs, declared=box.kind == "circuit")
+    names = _shown_names(inputs, options, declared=box.kind == "circuit")
     shown = [(strand, names.get(build.strands[strand].value, "")) for strand in entering]
     node: Node
     if items:
@@ -64,14 +65,20 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     return recoloured(scene, build.clashing)
 
 
-def _shown_names(inputs: Sequence[Value], *, declared: bool) -> dict[int, str]:
-    """Return the names of the inputs if two have the same axes, or one an axis without a name; else nothing.
+def _shown_names(inputs: Sequence[Value], options: Options, *, declared: bool) -> dict[int, str]:
+    """Return the names at the inputs: those that were chosen, and those of the code where they are needed.
 
-    In the signature of a circuit a number names an axis.
+    They are if two inputs have the same axes, or one an axis without a name. In the signature of a circuit a number
+    names an axis.
     """
+    chosen, known = dict(options.names), [value.name for value in inputs]
+    missing = [name for name in chosen if name not in known]
+    if missing:
+        raise CircuitError(f"draw: names has {missing[0]!r}, which is no input: the inputs are {', '.join(known)}")
     axes = [tuple(axis_names(value)) if declared else value.axes for value in inputs]
     ambiguous = len(set(axes)) < len(axes) or (len(inputs) > 1 and any(None in each for each in axes))
-    return {value.number: value.name for value in inputs} if ambiguous else {}
+    shown = {value.number: value.name for value in inputs} if ambiguous else {}
+    return shown | {value.number: chosen[value.name] for value in inputs if value.name in chosen}
 
 
 @dataclass

@@ -16,7 +16,7 @@ from circuits.drawing.known_names import check_names
 from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
 from circuits.drawing.networks import scene_of_map
-from circuits.drawing.options import Options, names_of, pairs_of, width_of
+from circuits.drawing.options import Options, names_of, pairs_of, shown_names_of, width_of
 from circuits.drawing.scene import without_fence
 from circuits.errors import CircuitError
 from circuits.recording import trace
@@ -33,6 +33,7 @@ def draw(
     order: str | Sequence[str] = "",
     pairs: str = "",
     hide: str | Sequence[str] = "",
+    names: Mapping[str, str] | str = "",
     show_sizes: bool = False,
     literal: bool = False,
     width: float | Literal["column", "page"] | None = None,
@@ -62,6 +63,8 @@ def draw(
             passed over: one order serves many models.
         pairs: Pairs of axes that are one double wire with a bold label: `"h w"`, or with the label `"x = h w"`.
         hide: Axes that are not drawn; every operation has to leave them untouched.
+        names: Names for inputs, `{"query": "Q"}` or `"query = Q"`, which stand at their wires. By default inputs that
+            their axes do not tell apart have the names of the code.
         show_sizes: Whether labels show sizes beside names, `k = 10`.
         literal: Whether operations that regroup axes are drawn by themselves, not as ports of the box beside them.
         width: The largest width of a row, in pixels, or "column" or "page"; 1200 by default.
@@ -113,11 +116,13 @@ def draw(
     Traceback (most recent call last):
     circuits.errors.CircuitError: draw: close: no circuit or module is called 'Conv2D'; perhaps Conv2d
     """
-    options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width)
+    options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width, names)
     colours(theme)
     asks_of_trace = args or kwargs or sizes is not None or axes is not None
     asks_of_boxes = equation or open or close or pairs or hide or wires == "tensors"
     if isinstance(target, LinearMap) and not (asks_of_trace or asks_of_boxes):
+        if options.names:
+            raise CircuitError("draw: the wires of a linear map have the names of its axes: it takes no names")
         return Drawing(picture_of(scene_of_map(target, options), options), theme)
     if isinstance(target, Diagram):
         if asks_of_trace:
@@ -144,6 +149,7 @@ def _options(
     show_sizes: bool,
     literal: bool,
     width: float | str | None,
+    names: Mapping[str, str] | str,
 ) -> Options:
     """Return the options, checked."""
     if wires not in ("axes", "tensors"):
@@ -161,6 +167,7 @@ def _options(
         show_sizes,
         literal,
         width_of(width),
+        shown_names_of(names),
     )
 
 

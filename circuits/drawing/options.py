@@ -4,7 +4,7 @@ The name of an axis is compared by its first letters: `h/2`, `h'` and `2*h` are 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Options:
         show_sizes: Whether labels show sizes beside names.
         literal: Whether regrouping is drawn as columns of its own.
         width: The largest width of a row in units; None for the usual one.
+        names: The names of inputs, each with the one that is drawn in its place.
     """
 
     depth: int | None = None
@@ -42,6 +43,7 @@ class Options:
     show_sizes: bool = False
     literal: bool = False
     width: float | None = None
+    names: tuple[tuple[str, str], ...] = ()
 
     @property
     def row_width(self) -> float:
@@ -140,6 +142,29 @@ def pairs_of(given: str) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
+def shown_names_of(given: Mapping[str, str] | str) -> tuple[tuple[str, str], ...]:
+    """Return the names that inputs have in the picture, from a mapping or a text: `"query = Q, key = K"`.
+
+    >>> shown_names_of("query = Q, key = K")
+    (('query', 'Q'), ('key', 'K'))
+
+    Raises:
+        CircuitError: If it is neither, or a name is empty or comes twice.
+    """
+    if isinstance(given, str):
+        parts = [part.partition("=") for part in given.split(",")] if given.strip() else []
+        pairs = [(name.strip(), shown.strip()) for name, _, shown in parts]
+    else:
+        pairs = list(given.items()) if isinstance(given, Mapping) else [("", "")]
+    whole = all(isinstance(name, str) and isinstance(shown, str) and name and shown for name, shown in pairs)
+    if not whole or len({name for name, _ in pairs}) < len(pairs):
+        raise CircuitError(
+            f"draw: names has to be the name of each input with the one to draw, 'query = Q, key = K' or "
+            f"{{'query': 'Q'}}, not {given!r}"
+        )
+    return tuple(pairs)
+
+
 def width_of(given: float | str | None) -> float | None:
     """Return a width in units.
 
@@ -155,4 +180,4 @@ def width_of(given: float | str | None) -> float | None:
     return float(given)
 
 
-__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "width_of", "words_of"]
+__all__ = ["COLUMN", "PAGE", "Options", "base", "names_of", "pairs_of", "shown_names_of", "width_of", "words_of"]

@@ -98,6 +98,7 @@ OPTIONS = {
     "--order": ("k x y", "order", "k x y"),
     "--pairs": ("y x", "pairs", "y x"),
     "--hide": ("b", "hide", "b"),
+    "--names": ("query = Q", "names", "query = Q"),
     "--show-sizes": (None, "show_sizes", True),
     "--literal": (None, "literal", True),
     "--width": ("400", "width", 400),

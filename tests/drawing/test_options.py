@@ -123,6 +123,26 @@ def test_a_wire_for_each_tensor() -> None:
     ]
 
 
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_inputs_are_chosen() -> None:
+    """By default these three have those of the code, since two have the same axes."""
+    assert texts(draw(ATTENTION), "source") == ["query", "key", "value"]
+    for names in ("query = Q, key = K", {"query": "Q", "key": "K"}):
+        assert texts(draw(ATTENTION, names=names), "source") == ["Q", "K", "value"]
+    linear = trace(nn.Linear(4, 3), axes="b 4")
+    assert texts(draw(linear), "source") == []
+    assert texts(draw(linear, names={"input": "<X> & Y"}), "source") == ["<X> & Y"]
+
+
+def test_a_name_is_at_the_wires_of_its_input() -> None:
+    drawing = draw(ATTENTION, names="value = V")
+    value = next(value.number for value in ATTENTION.inputs if value.name == "value")
+    mark = next(mark for mark in of_kind(drawing, "source") if isinstance(mark, Text) and mark.plain == "V")
+    assert data(mark)["value"] == f"{value}"
+
+
 # --- show_sizes -------------------------------------------------------------------------------------------------------
 
 

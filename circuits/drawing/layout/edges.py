@@ -12,6 +12,9 @@ from circuits.drawing.widths import width
 ARROW = 22.0
 """The width of an arrow to or from another row."""
 
+_NAME, _CAPITAL = 15.0, 24.0
+"""The sizes of the names of inputs and results: words, and single capital letters."""
+
 
 def memory_text(name: str, loads: bool) -> tuple[Span, ...]:
     """Return the text of a tensor that is saved (`→ C`) or loaded (`C →`)."""
@@ -88,9 +91,23 @@ def end_names(
     for strand, heights in rows.items():
         if names.get(strand):
             data = (("kind", "source"), ("value", f"{strands[strand].value}"))
-            middle = (min(heights) + max(heights)) / 2 + 5
-            found.append(Text(x, middle, (Span(names[strand], "sans"),), 15.0, anchor, "title", data))
+            spans, size = end_name(names[strand])
+            middle = (min(heights) + max(heights)) / 2 + size / 3
+            found.append(Text(x, middle, spans, size, anchor, "title", data))
     return found
 
 
-__all__ = ["ARROW", "arriving_arrow", "end_names", "leaving_arrow", "memory_marks", "memory_width"]
+def end_name(name: str) -> tuple[tuple[Span, ...], float]:
+    """Return the name of an input or result as text, and its size: one capital letter as in formulas, large."""
+    if len(name) == 1 and name.isupper():
+        return (Span(name, "italic"),), _CAPITAL
+    return (Span(name, "sans"),), _NAME
+
+
+def end_name_width(name: str) -> float:
+    """Return the room that the name of an input or result takes."""
+    spans, size = end_name(name)
+    return width(spans, size) + 8
+
+
+__all__ = ["ARROW", "arriving_arrow", "end_name_width", "end_names", "leaving_arrow", "memory_marks", "memory_width"]

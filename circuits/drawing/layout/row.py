@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circuits.drawing.layout.commas import comma_marks
-from circuits.drawing.layout.edges import ARROW, arriving_arrow, end_names, leaving_arrow, memory_marks, memory_width
+from circuits.drawing.layout.edges import (
+    ARROW,
+    arriving_arrow,
+    end_name_width,
+    end_names,
+    leaving_arrow,
+    memory_marks,
+    memory_width,
+)
 from circuits.drawing.layout.fences import fence_marks, heights_of
 from circuits.drawing.layout.frames import CUP, Frame
 from circuits.drawing.layout.lanes import bends
@@ -13,9 +21,8 @@ from circuits.drawing.layout.shapes import draw_step
 from circuits.drawing.layout.slots import FONT, LEAD, event_moves, label, label_width, set_labels, set_places
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Column, Key
-from circuits.drawing.marks import Mark, P, Span, Text
+from circuits.drawing.marks import Mark, P, Text
 from circuits.drawing.scene import Group, Strand, Wire
-from circuits.drawing.widths import width
 
 
 @dataclass(frozen=True)
@@ -78,14 +85,14 @@ class Row:
 
     def _left_edge(self) -> float:
         """Return where wires begin: after names, arrows and loaded tensors."""
-        names = [width((Span(name, "sans"),), FONT) + 8 for name in self._edges.names.values() if name]
+        names = [end_name_width(name) for name in self._edges.names.values() if name]
         loads = [memory_width(name) for name in self._edges.loaded.values()]
         return max([0.0 if self._edges.first else ARROW, *names, *loads]) + 2
 
     def _right_edge(self) -> float:
         """Return the room for arrows and saved tensors."""
         saved = [memory_width(name) for name in self._edges.saved.values()]
-        names = [width((Span(name, "sans"),), FONT) + 8 for name in self._edges.results.values()]
+        names = [end_name_width(name) for name in self._edges.results.values()]
         return max([0.0 if self._edges.last else ARROW, *saved, *names])
 
     def _ends(self) -> list[Key]:
