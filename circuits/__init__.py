@@ -5,22 +5,29 @@ All public names are here. README.md, "How the code is laid out", describes the 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, arXiv 2402.05424.
 """
 
+import sys
+import threading
 import warnings
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from circuits import laws, moved
+from circuits import moved
 from circuits.algebra import LinearMap, as_linear
-from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
 from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, backward_of, check, checks, circuit, definitions, find_circuit, kernel_of
-from circuits.diagram import Box, Diagram, Value
-from circuits.drawing import Drawing, draw
 from circuits.errors import CircuitError, ShapeError, SignatureError
-from circuits.printing import listing
-from circuits.recording import Seen, Tracker, trace, track
 from circuits.signature import Signature
 from circuits.verbs import einsum, rearrange, reduce, repeat
 from circuits.windows import Window, fold, transposed, unfold
+
+if TYPE_CHECKING:
+    from circuits import laws
+    from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
+    from circuits.diagram import Box, Diagram, Value
+    from circuits.drawing import Drawing, draw
+    from circuits.printing import listing
+    from circuits.recording import Seen, Tracker, trace, track
 
 __version__ = "0.1.0"
 
@@ -65,6 +72,34 @@ __all__ = [
     "transposed",
     "unfold",
 ]
+
+_AT_FIRST_USE = {
+    "autodiff": ["Halves", "backward", "forward_backward", "jacobian", "simplify"],
+    "diagram": ["Box", "Diagram", "Value"],
+    "drawing": ["Drawing", "draw"],
+    "laws": [],
+    "printing": ["listing"],
+    "recording": ["Seen", "Tracker", "trace", "track"],
+}
+"""The folders that are loaded when one of these names, or the folder, is first read: they load Dynamo and sympy."""
+
+_FOLDERS = {name: folder for folder, names in _AT_FIRST_USE.items() for name in (folder, *names)}
+_loading = threading.RLock()  # modules of torch import each other: two threads that begin at different ones could fail
+
+if not TYPE_CHECKING:  # for a type checker, a module with this function would have attributes of any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _FOLDERS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        with _loading:
+            folder = import_module(f"circuits.{_FOLDERS[name]}")
+        globals()[name] = found = folder if name in _AT_FIRST_USE else getattr(folder, name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FOLDERS})
+
 
 moved.alias_former_names()
 

@@ -1,14 +1,16 @@
-"""torch.jit.trace and torch.fx, which record a program as graphs of torch: what checks and verbs do meanwhile.
+"""torch.jit.trace, torch.fx and torch.compile, which record a program as graphs: what checks and verbs do meanwhile.
 
 torch.jit.trace passes tensors whose sizes are tensors too. torch.fx passes Proxies, which have no sizes at all.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.fx import Proxy
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 def without_jit_trace(function: Callable[..., Any], *args: Any) -> Any:
@@ -50,3 +52,12 @@ def fx_leaf(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     if has_proxy(args) or has_proxy(kwargs.values()):
         return Proxy.__torch_function__(function, (Proxy,), args, dict(kwargs))
     return None
+
+
+def constant_when_compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function, marked: torch.compile calls it and takes the result for a constant.
+
+    So does `torch.compiler.assume_constant_result`, which first loads all of torch.compile: that takes a second.
+    """
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function

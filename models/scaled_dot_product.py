@@ -20,10 +20,10 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import circuit, einsum, repeat
 
+from .parts.conditions import is_known
 from .parts.fused_attention import fused_attention, fused_grouped_attention
 from .parts.masks import (
     KEY_MASK,
@@ -82,7 +82,7 @@ def attention(
     refuse_shared_by_heads(key_mask, key)
     mask = with_key_mask(mask, key_mask, 1)
     allowed = combine_all(mask, band(y, x, causal=causal, window=window, start=start, device=query.device))
-    may_hide = mask is not None or window is not None or (causal and not statically_known_true(x <= start + y))
+    may_hide = mask is not None or window is not None or (causal and not is_known(x <= start + y))
     if allowed is not None and may_hide:
         query, key, value = clear_unseen(allowed, query, key, value)
     score = einsum(query * query.shape[-1] ** -0.5, key, "... y k, ... x k -> ... y x")

@@ -6,12 +6,12 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError, point
 from circuits.signature import Axis, Group, Rest, Signature, normalized, places, show_axes
+from circuits.tracers import constant_when_compiled
 from circuits.verbs.contraction import equation
 
 MOST_CACHED = 1024
@@ -40,7 +40,7 @@ class Plan:
     equation: str
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def plan_for(pattern: str) -> Plan:
     """Return the plan of a pattern, which is cached; torch.compile sees it as a constant."""
     return _make_plan(pattern)
@@ -87,7 +87,7 @@ def _check_output(pattern: str, signature: Signature, names: Container[str]) -> 
         raise SignatureError(f"{fault}\n{point(str(signature), span)}")
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def names_for_einops(*texts: str) -> tuple[str, ...]:
     """Return a pattern and names of axes without primes, which einops does not support: `h'` becomes `hPrime`.
 

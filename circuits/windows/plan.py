@@ -5,11 +5,11 @@ A plan is computed once for a pattern and the names of its windows, and cached; 
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from circuits.errors import ShapeError, SignatureError, point
 from circuits.signature import Axes, Axis, Rest, Signature, show_axes
+from circuits.tracers import constant_when_compiled
 from circuits.windows.window import Window
 
 
@@ -40,7 +40,7 @@ class Plan:
 _plans: dict[tuple[str, ...], Plan] = {}
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _plan(pattern: str, unfolds: bool, names: tuple[str, ...]) -> Plan:
     """Return the plan of a pattern for windows with these names, three each; it is computed once and cached."""
     key = (pattern, f"{unfolds}", *names)

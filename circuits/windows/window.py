@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-import torch
-
 from circuits import switch
 from circuits.errors import CircuitError, ShapeError
+from circuits.tracers import constant_when_compiled
 from circuits.windows import affine
 from circuits.windows.per_axis import Padding, padding_pairs, per_axis
 
@@ -229,7 +228,7 @@ class Window:
         return dataclasses.replace(self, after=needed) if needed > self.after else self
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _names(axes: str) -> tuple[str, ...]:
     """Return the names in a text; torch.compile treats them as constants, so it does not trace the parser."""
     return affine.names(axes)

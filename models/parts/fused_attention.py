@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import einsum, repeat
 
+from .conditions import is_known
 from .eager import all_finite, can_read
 from .masks import (
     band,
@@ -67,7 +67,7 @@ def _fused_attention(
     refuse_window_and_start(window, start)
     key, value, mask, start = _within_reach(query, key, value, mask, causal, window, start, dropout)
     y, x = query.shape[-2], key.shape[-2]
-    may_hide = mask is not None or (window is not None and not statically_known_true(start + y < x + window))
+    may_hide = mask is not None or (window is not None and not is_known(start + y < x + window))
     if mask is not None or window is not None or start != 0:  # otherwise `is_causal` is enough
         mask, causal = _combined_mask(query, key, mask, causal, window, start), False
     if mask is None or not may_hide:
@@ -150,9 +150,9 @@ def _within_reach(
     x = key.shape[-2]
     first, end = reach(query.shape[-2], causal=causal, window=window, start=start)
     is_cut = first > 0
-    if end is None or statically_known_true(x <= end):
+    if end is None or is_known(x <= end):
         end = x
-    elif dropout or not statically_known_true(x > end):
+    elif dropout or not is_known(x > end):
         beyond = torch.arange(x, device=key.device)[:, None] >= end
         key, value, end = key.where(~beyond, 0), value.where(~beyond, 0), x
     else:

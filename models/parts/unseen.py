@@ -12,10 +12,10 @@ from functools import reduce
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from circuits import circuit
 
+from .conditions import is_known
 from .eager import all_finite, can_read
 from .masks import KEY_MASK, band, masked_out
 
@@ -42,7 +42,7 @@ def clear_hidden(
     """
     y, x = target.shape[-2], source.shape[-2]
     mask, head_mask, key_mask = masks
-    everywhere = window is None and (not causal or statically_known_true(x <= y))
+    everywhere = window is None and (not causal or is_known(x <= y))
     if everywhere and mask is None and head_mask is None and key_mask is None:
         return target, source
     if not may_spoil_gradients(*((target,) if source is target else (target, source))):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuits import CircuitError, trace
+from circuits import CircuitError
 
 MOST_ROWS = 12
 """The largest number of names of one kind that a message lists."""
@@ -88,6 +88,8 @@ def _same_shape(here: Tensor, there: Any) -> bool:
 
 def _axes(model: nn.Module) -> dict[str, str]:
     """Return the axes, as text, of each parameter and buffer of which at least one axis has a name."""
+    from circuits import trace  # here, because it loads Dynamo and sympy
+
     try:
         boxes = [*trace(_on_meta(model)).walk()]
     except Exception:  # the error of a trace does not belong in a message about weights
