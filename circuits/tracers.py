@@ -5,12 +5,12 @@ torch.jit.trace passes tensors whose sizes are tensors too. torch.fx passes Prox
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.fx import Proxy
 
-P, T = ParamSpec("P"), TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def without_jit_trace(function: Callable[..., Any], *args: Any) -> Any:
@@ -54,10 +54,10 @@ def fx_leaf(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     return None
 
 
-def constant_when_compiled(function: Callable[P, T]) -> Callable[P, T]:
+def constant_when_compiled(function: F) -> F:
     """Return the function, marked: torch.compile calls it and takes the result for a constant.
 
     So does `torch.compiler.assume_constant_result`, which first loads all of torch.compile: that takes a second.
     """
-    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    vars(function)["_dynamo_marked_constant"] = True
     return function

@@ -1,8 +1,9 @@
 """Measure the overhead of the library and the speed of its models: `python -m scripts.bench checks`, `tracking`,
-`drawing`, `broadcast`, `models`, `backward`.
+`drawing`, `broadcast`, `models`, `backward`, `import`.
 
-All times are of one process, on one thread by default. The variants run interleaved in small blocks, so that other load
-slows all alike, and ratios are taken block by block. The tables show the median and the quartiles.
+All times but those of `import` are of one process, on one thread by default. The variants run interleaved in small
+blocks, so that other load slows all alike, and ratios are taken block by block. The tables show the median and the
+quartiles.
 """
 
 import os
@@ -12,7 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
-from scripts.benches import backward, broadcasting, checks, drawing, models, tracking
+from scripts.benches import backward, broadcasting, checks, drawing, imports, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -88,6 +89,12 @@ def _(
         backward.measure(_console(), names or [*backward.SUBJECTS], seconds, ways.split(","))
     except KeyError as error:
         raise typer.BadParameter(f"no circuit is named {error}; there are {', '.join(backward.SUBJECTS)}") from None
+
+
+@app.command("import")
+def _(processes: Annotated[int, typer.Option(min=2, help="Number of processes for each statement.")] = 20) -> None:
+    """The time of `import circuits`, compared with `import torch`, in new processes."""
+    imports.measure(_console(), processes)
 
 
 if __name__ == "__main__":

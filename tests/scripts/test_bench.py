@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from circuits import trace
 from models.mlp import MLP
 from scripts.bench import app
-from scripts.benches import broadcasting, drawing
+from scripts.benches import broadcasting, drawing, imports
 from scripts.benches.checks import Case, cases
 from scripts.benches.memory import peak
 from scripts.benches.pairs import PAIRS
@@ -28,6 +28,17 @@ def test_the_checks_are_measured() -> None:
         "linear: what a check adds",
         "under torch.compile",
     ):
+        assert words in ran.output
+
+
+def test_imports_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With modules of Python in place of the statements, since torch takes seconds."""
+    monkeypatch.setattr(imports, "VARIANTS", {"nothing": "pass", "import decimal": "import decimal"})
+    threads = torch.get_num_threads()
+    ran = CliRunner().invoke(app, ["import", "--processes", "2"])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    for words in ("2 new processes each", "nothing", "import decimal", "1.00×"):
         assert words in ran.output
 
 
