@@ -100,11 +100,38 @@ def test_env_remakes_what_a_changed_file_decides(file: str, expected: list[str],
     assert env()[1] == []
 
 
-def test_env_remakes_for_another_torch(env: Env) -> None:
+def test_env_for_gpu_stands_beside_the_one_for_cpu(env: Env, copy: Path) -> None:
     env()
-    _, commands = env(TORCH="gpu")
+    result, commands = env("bash", "-c", 'echo "$VIRTUAL_ENV"; command -v python', TORCH="gpu")
+    assert result.stdout.splitlines() == [f"{copy}/.venv-gpu", f"{copy}/.venv-gpu/bin/python"]
+    assert "making .venv-gpu, once: " in result.stderr
     assert steps(commands) == [TORCH, PINS, THE_PROJECT, PEERS]
     assert "+cpu" not in commands[0]
+    assert [env(TORCH=torch)[1] for torch in ("cpu", "gpu", "cpu")] == [[], [], []]
+
+
+def test_a_change_remakes_each_environment_when_it_is_used(env: Env, copy: Path) -> None:
+    env()
+    env(TORCH="gpu")
+    with (copy / "scripts" / "pins.txt").open("a") as text:
+        text.write("\n# a change\n")
+    assert steps(env(TORCH="gpu")[1]) == steps(env()[1]) == [TORCH, PINS, THE_PROJECT, PEERS]
+    assert (env()[1], env(TORCH="gpu")[1]) == ([], [])
+
+
+def test_an_environment_that_fails_leaves_the_other_and_names_its_own_log(env: Env, copy: Path) -> None:
+    env()
+    failed, _ = env(TORCH="gpu", REFUSE=PINS)
+    assert failed.returncode == 1
+    assert "a finished .venv-gpu needs none); pip's log is .venv-gpu/pip.log" in failed.stderr
+    assert (copy / ".venv-gpu" / "pip.log").exists()
+    assert env()[1] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+@pytest.mark.parametrize("name", [".venv", ".venv-gpu"])
+def test_git_ignores_both_environments(name: str) -> None:
+    assert run("git", "check-ignore", f"{name}/bin/python").returncode == 0
 
 
 @pytest.mark.parametrize("interrupted", [PINS, THE_PROJECT])
