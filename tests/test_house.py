@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cache
 from importlib.metadata import metadata, version
 from pathlib import Path
 
@@ -103,19 +104,23 @@ def imports(path: Path) -> list[tuple[str, str]]:
 
 
 FOLDERS = sorted(path.name for path in (ROOT / "circuits").iterdir() if (path / "__init__.py").exists())
-CROSSING = [
-    (path, module, name)
-    for path in sorted((ROOT / "circuits").rglob("*.py"))
-    for module, name in imports(path)
-    if module.startswith("circuits.") and module.split(".")[1] in FOLDERS
-    if module.split(".")[1] != path.relative_to(ROOT / "circuits").parts[0]
-]
-"""The imports of one folder from another: (file, module, name)."""
+
+
+@cache
+def crossing() -> list[tuple[Path, str, str]]:
+    """Return the imports of one folder from another: (file, module, name)."""
+    return [
+        (path, module, name)
+        for path in sorted((ROOT / "circuits").rglob("*.py"))
+        for module, name in imports(path)
+        if module.startswith("circuits.") and module.split(".")[1] in FOLDERS
+        if module.split(".")[1] != path.relative_to(ROOT / "circuits").parts[0]
+    ]
 
 
 def test_folders_import_from_each_other_by_their_init() -> None:
-    deep = [f"{path.relative_to(ROOT)}: {module}" for path, module, _ in CROSSING if module.count(".") > 1]
-    assert CROSSING
+    deep = [f"{path.relative_to(ROOT)}: {module}" for path, module, _ in crossing() if module.count(".") > 1]
+    assert crossing()
     assert not deep
 
 
@@ -124,7 +129,7 @@ def test_a_folder_says_what_it_is_and_offers_what_others_use(folder: str) -> Non
     tree = ast.parse((ROOT / "circuits" / folder / "__init__.py").read_text())
     assert re.search(r"\b(start with|in order|in the order)\b", ast.get_docstring(tree) or "", re.IGNORECASE)
     offered = {name for node in tree.body if isinstance(node, ast.Assign) for name in ast.literal_eval(node.value)}
-    used = {name for _, module, name in CROSSING if module == f"circuits.{folder}"}
+    used = {name for _, module, name in crossing() if module == f"circuits.{folder}"}
     assert offered
     assert folder == "laws" or offered <= used, (
         f"nothing uses {offered - used}"
