@@ -66,6 +66,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-c", program, cwd=folder)
 
 
+@pytest.mark.smoke
 def test_imports_go_down() -> None:
     result = lint_imports(ROOT)
     assert result.returncode == 0, result.stdout

@@ -61,6 +61,7 @@ def eye(size: int) -> Tensor:
 # --- Figures 17 and 18 ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @given(y=SIZES, x=SIZES, k=SIZES, h=SIZES)
 def test_figure_17_the_steps_of_qk_are_one_einsum(y: int, x: int, k: int, h: int) -> None:
     """Transpose, outer product, diagonal and inner product are `y k h, x k h -> y x h`, compared with loops."""
@@ -255,6 +256,7 @@ def test_the_inner_product_of_two_maps() -> None:
     torch.testing.assert_close(x.inner(y)(), x.tensor @ y.tensor)
 
 
+@pytest.mark.smoke
 def test_equality_is_up_to_the_order_of_axes() -> None:
     f = random_map("a -> b c", a=2, b=3, c=3)
     g = LinearMap(f.tensor.transpose(1, 2), "a -> c b")

@@ -120,6 +120,7 @@ TABLES: dict[str, Callable[[], Diagram]] = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", TABLES)
 def test_the_table_of_a_gradient(name: str, golden: Any) -> None:
     golden(f"autodiff/{name}.txt", f"{TABLES[name]()}\n")
@@ -288,6 +289,7 @@ def test_a_tied_weight_has_one_cotangent_the_sum_of_both() -> None:
     assert diagram.result.keys == ("embed.weight",)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("y", "x", "k"), [(2, 3, 4), (7, 2, 16), (5, 5, 5)])
 def test_a_gradient_runs_at_new_sizes(y: int, x: int, k: int) -> None:
     inputs, back = (r(3, y, k), r(3, x, k), r(3, x, k)), r(3, y, k)

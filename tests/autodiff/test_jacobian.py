@@ -140,6 +140,7 @@ def test_every_entry_equals_a_difference_quotient(case: int) -> None:
             torch.testing.assert_close(map.tensor[tuple(index)], square(**above) - square(**below))
 
 
+@pytest.mark.smoke
 def test_maps_compose_by_the_chain_rule() -> None:
     @circuit("a -> b")
     def inner(x: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ def test_figure_9_every_order_of_access_gives_the_same_number() -> None:
         assert table[i, j] == table[i, :][j] == table[:, j][i] == row_first == column_first
 
 
+@pytest.mark.smoke
 def test_figure_10_broadcasting_equals_a_loop_over_columns() -> None:
     """The notebook's loop reads a single column, of a global (fault 2 in test_notebook.py); here all are compared."""
     lifted = broadcast(square, "a c -> b c")
@@ -307,6 +308,7 @@ def test_a_broadcast_is_a_circuit_that_can_be_broadcast_again(case: Case, names:
     torch.testing.assert_close(broadcast(once, target)(*tensors), both)
 
 
+@pytest.mark.smoke
 def test_ellipsis_is_lifted_over_where_the_circuit_has_none() -> None:
     lifted = broadcast(square, "... a -> ... b")
     x = torch.rand(5, 4, 3)

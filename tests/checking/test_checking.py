@@ -186,6 +186,7 @@ def message_of(error: BaseException) -> str:
     return re.sub(r"declared at .*", "declared at model.py:12", f"{type(error).__name__}: {error}\n")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", MISTAKES)
 def test_message_of_a_refused_call(name: str, golden: Callable[[str, str], None]) -> None:
     with pytest.raises(CircuitError) as caught:
@@ -303,6 +304,7 @@ GOOD: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", GOOD)
 def test_a_checked_call_returns_the_result_of_the_function(name: str) -> None:
     call, sizes = GOOD[name]

@@ -41,6 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 # --- What is written --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_a_file_is_what_draw_gives(tmp_path: Path) -> None:
     path = tmp_path / "attention.svg"
     words = ("models.attention:MultiHeadAttention", "m=128", "k=16", "h=4", "y=20", "--order", "y x m k h")

@@ -12,6 +12,7 @@ from circuits.diagram.formulas import evaluate
 from models import MLP, MultiHeadAttention, VisualAttention
 
 
+@pytest.mark.smoke
 def test_the_source_has_one_line_for_each_call() -> None:
     function = trace(lambda x, y: (x @ y).relu(), torch.ones(2, 3), torch.ones(3, 4)).function()
     assert function.__doc__ is not None

@@ -60,6 +60,7 @@ def equal(diagram: Callable[..., Any], plain: Callable[..., Any], *args: Tensor)
 # Other sizes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("y", "x", "k"), [(2, 3, 4), (7, 2, 16), (5, 5, 5), (20, 22, 3)])
 def test_attention_at_new_sizes(y: int, x: int, k: int) -> None:
     equal(trace(attend), attend.circuit.definition, torch.randn(y, k), torch.randn(x, k), torch.randn(x, k))

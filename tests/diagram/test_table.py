@@ -155,6 +155,7 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", DIAGRAMS)
 def test_tables(name: str, golden: Golden) -> None:
     if name == "transformer_layer" and torch.__version__ < "2.13":

@@ -23,6 +23,7 @@ def attention() -> Any:
     return names["attention"]
 
 
+@pytest.mark.smoke
 def test_the_attention_with_which_it_opens(golden_drawing: Callable[[str, Drawing], None]) -> None:
     golden_drawing("readme_attention", draw(attention(), order="y x k"))
 

@@ -52,6 +52,7 @@ def attention() -> Picture:
     )
 
 
+@pytest.mark.smoke
 def test_a_picture_whole() -> None:
     expected = """\
       ┌ Attention ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┐

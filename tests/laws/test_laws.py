@@ -186,6 +186,7 @@ def test_laws_take_any_circuit(f: Any, law: Callable[..., None]) -> None:
         assert law is laws.gradcheck
 
 
+@pytest.mark.smoke
 def test_a_linear_map_is_linear() -> None:
     laws.multilinear(LinearMap(torch.rand(2, 3, 4), "a -> b c"))
 
@@ -335,6 +336,7 @@ def sizes_of_counterexample(f: Any, law: Callable[..., None] = laws.linear, **ar
     return line.removeprefix("  sizes ").removesuffix(", seed 0")
 
 
+@pytest.mark.smoke
 def test_a_counterexample_is_small() -> None:
     squared = circuit("... a b -> ... b")(lambda x: x.square().sum(-2))
     assert sizes_of_counterexample(squared) == "a=1 b=1"
@@ -456,6 +458,7 @@ def test_second_derivatives_are_those_of_the_definition() -> None:
     laws.gradcheck(attention)
 
 
+@pytest.mark.smoke
 def test_equals_compares_gradients_too() -> None:
     f = circuit("a -> a")(lambda x: x * 2)
     laws.equals(f, lambda x: x + x)

@@ -88,6 +88,7 @@ def test_defaults_are_written_so_that_a_later_default_changes_no_file(path: Path
     assert written == {"args": [], "kwargs": {"classes": 2, "channels": 1, "in_channels": 1, "loads": 4}}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("make", "input"),
     [

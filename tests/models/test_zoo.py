@@ -223,6 +223,7 @@ def equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], entry
 # --- Shapes and sizes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @each
 @pytest.mark.parametrize("lead", [(), (2,), (53, 2)], ids=str)
 def test_shapes_are_the_signatures(entry: Entry, lead: tuple[int, ...]) -> None:

@@ -190,6 +190,7 @@ def named(name: str, size: Any, scope: Scope) -> AxisNode:
     return AxisNode(size, scope.define(name, size))
 
 
+@pytest.mark.smoke
 def test_arithmetic_is_relative_to_the_stated_name() -> None:
     h = named("h", 24, Scope())
     half = scaled(h, 12)
@@ -211,6 +212,7 @@ def test_an_unknown_relation_gives_a_distinct_axis() -> None:
     assert (odd.label(), other.label()) == (None, "h'")
 
 
+@pytest.mark.smoke
 def test_concatenated_axes_are_split_into_the_same_axes() -> None:
     scope = Scope()
     c, d = named("c", 3, scope), named("d", 5, scope)
@@ -288,6 +290,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return einsum(score.softmax(-1), value, "... y x, ... x k -> ... y k")
 
 
+@pytest.mark.smoke
 def test_names_of_a_circuit_apply_inside_it_only() -> None:
     @circuit("b m n -> b m n")
     def outer(x: Tensor) -> Tensor:

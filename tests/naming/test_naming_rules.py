@@ -397,6 +397,7 @@ UNKNOWN: list[tuple[Callable[..., Any], str, str]] = [
 ]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("function", "axes", "label"), UNKNOWN)
 def test_an_operation_without_a_rule_shows_sizes(function: Callable[..., Any], axes: str, label: str) -> None:
     diagram = trace(function, axes=axes, sizes=dict.fromkeys(letters(axes), 4))

@@ -33,6 +33,7 @@ TWO = torch.tensor(2.0, dtype=torch.float64)
 # --- Golden texts -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_log2_is_four_lines() -> None:
     assert listing(log2, TWO) == "\n".join(
         [

@@ -53,6 +53,7 @@ def output_shapes(diagram: Any, label: str) -> list[str]:
 # Free sizes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_free_sizes_have_the_names_of_their_axes() -> None:
     diagram = trace(nn.Sequential(nn.Linear(8, 4), nn.Softmax(-1)), axes="b n 8")
     assert [value.shape for value in (*diagram.inputs, *diagram.outputs)] == ["b n 8", "b n 4"]
@@ -70,6 +71,7 @@ def test_sizes_inside_a_network_are_fractions_of_the_axes() -> None:
     assert output_shapes(trace(model, axes="b 3 4*h 4*w"), "max_pool2d") == ["b 8 2*h 2*w", "b 8 h w"]
 
 
+@pytest.mark.smoke
 def test_given_sizes_are_numbers_and_the_others_are_symbolic() -> None:
     diagram = trace(dot, sizes={"m": 5})
     assert [value.shape for value in (*diagram.inputs, *diagram.outputs)] == ["b 5", "5", "b"]

@@ -56,6 +56,7 @@ def printed(run: Callable[[], Any], target: Any, **options: Any) -> str:
     return to.getvalue()
 
 
+@pytest.mark.smoke
 def test_a_run_is_printed_as_it_happens(golden: Any) -> None:
     class Scores(nn.Module):
         def __init__(self) -> None:

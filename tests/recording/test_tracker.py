@@ -35,6 +35,7 @@ def convolution(**options: Any) -> Tracker:
 IMAGE = torch.rand(1, 33, 16, 16)
 
 
+@pytest.mark.smoke
 def test_each_call_prints_the_line_of_the_notebook() -> None:
     assert lines(lambda **o: Tracker(nn.Conv2d(33, 32, 4, stride=3), "Cq", **o), (IMAGE,)) == [
         "Cq: \t 1 33 16 16 -> 1 32 5 5"

@@ -24,6 +24,7 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
+@pytest.mark.smoke
 def test_a_zoo_model_is_printed_as_trace_prints_it() -> None:
     answer = run("attention", "y=20", "x=22", "m=64")
     assert answer.exit_code == 0

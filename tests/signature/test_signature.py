@@ -13,6 +13,7 @@ from circuits.signature.solver import solve
 from circuits.signature.terms import Axes, Axis, Derived, Group, Number, Rest, unknown
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("text", "inputs", "outputs"),
     [

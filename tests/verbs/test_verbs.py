@@ -149,6 +149,7 @@ def test_names_with_primes_are_distinct() -> None:
     assert repeat(x, "h h' -> h h' k", k=4).shape == (2, 3, 4)
 
 
+@pytest.mark.smoke
 def test_a_list_of_tensors_is_stacked() -> None:
     parts = [torch.rand(2), torch.rand(2)]
     assert torch.equal(rearrange(parts, "n k -> n k"), torch.stack(parts))
@@ -234,6 +235,7 @@ def test_under_vmap_grad_and_export() -> None:
     torch.testing.assert_close(exported.module()(x), by_hand(x, WEIGHT))
 
 
+@pytest.mark.smoke
 def test_a_verb_is_one_box_with_its_pattern() -> None:
     diagram = trace(all_four, X, WEIGHT)
     assert [box.label for box in diagram.boxes] == [

@@ -84,6 +84,7 @@ def test_a_window_is_printed_as_the_text_that_parses_to_it(window: Window) -> No
     assert eval(repr(window)) == window
 
 
+@pytest.mark.smoke
 def test_the_map_of_the_text_is_the_map() -> None:
     window = Window.parse("h -> h' i<5: 3*h' + 2*i - 4 < h + 7, circular")
     assert window == Window("h", "h'", "i", 5, 3, 2, 4, 7, "circular")
