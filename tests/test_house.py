@@ -137,6 +137,13 @@ def test_a_folder_says_what_it_is_and_offers_what_others_use(folder: str) -> Non
     )  # users call laws, other folders do not
 
 
+def test_every_folder_has_a_smoke_test() -> None:
+    """`pytest -m smoke` runs a few tests of each folder, of the models and of the scripts."""
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.smoke" in path.read_text("utf-8")]
+    marked = {path.parent.name for path in files}
+    assert {*FOLDERS, "models", "scripts"} <= marked
+
+
 def test_no_file_hides_a_public_function() -> None:
     """A module `circuits.trace` would become the attribute `trace` of `circuits` in place of the function."""
     functions = {name for name in circuits.__all__ if not inspect.ismodule(getattr(circuits, name))}
