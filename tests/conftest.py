@@ -48,11 +48,15 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+# torch.manual_seed also notes a seed for each kind of device, with a traceback, which takes longer than most tests.
+_seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Seed the random number generators, so that a test does not depend on those before it."""
     random.seed(0)
-    torch.manual_seed(0)
+    _seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@
 
 import contextlib
 import logging
+import operator
 import os
 import signal
 import sys
@@ -97,6 +98,8 @@ def patched(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]])
     """
     found = []
     for holder, known in before.items():
+        if [*known] == [*after[holder]] and all(map(operator.is_, known.values(), after[holder].values())):
+            continue  # as nearly always; the loop below would take longer than most tests
         for name, value in known.items():
             other = after[holder].get(name)
             if other is not value and not f"{getattr(other, '__module__', '')}".startswith("torch."):
