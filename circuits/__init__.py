@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from circuits.diagram import Box, Diagram, Value
     from circuits.drawing import Drawing, draw
     from circuits.printing import listing
-    from circuits.recording import Seen, Tracker, trace, track
+    from circuits.recording import Seen, Tracker, summary, trace, track
 
 __version__ = "0.1.0"
 
@@ -67,6 +67,7 @@ __all__ = [
     "reduce",
     "repeat",
     "simplify",
+    "summary",
     "trace",
     "track",
     "transposed",
@@ -79,7 +80,7 @@ _AT_FIRST_USE = {
     "drawing": ["Drawing", "draw"],
     "laws": [],
     "printing": ["listing"],
-    "recording": ["Seen", "Tracker", "trace", "track"],
+    "recording": ["Seen", "Tracker", "summary", "trace", "track"],
 }
 """The folders that are loaded when one of these names, or the folder, is first read: they load Dynamo and sympy."""
 

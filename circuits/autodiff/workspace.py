@@ -75,9 +75,10 @@ class Workspace:
         for number in range(max(self.values, default=-1) + 1):
             value = self.values.get(number)
             if value is None:
-                record.values.append(((), torch.float32, "made", "", ()))
+                record.values.append(((), torch.float32, "made", "", (), None, False, 0))
             else:
-                record.values.append((value.sizes, value.dtype, value.role, value.name, ()))
+                about = value.device, value.requires_grad, 0
+                record.values.append((value.sizes, value.dtype, value.role, value.name, (), *about))
                 if value.dtype is torch.bool:
                     self.builder.names.booleans.add(number)
             self.builder.names.shapes[number] = () if value is None else value.sizes

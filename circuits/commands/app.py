@@ -5,8 +5,9 @@ from collections.abc import Callable
 import typer
 
 from circuits.commands.draw import draw
+from circuits.commands.summary import summary
 
-COMMANDS: tuple[Callable[..., None], ...] = (draw,)
+COMMANDS: tuple[Callable[..., None], ...] = (summary, draw)
 """The functions of the commands, each called as its command."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -10,8 +10,8 @@ import typer
 
 from circuits.algebra import LinearMap
 from circuits.commands.diagrams import SettingsArgument, TargetArgument, request_of
-from circuits.commands.reports import reported, terminal_width
-from circuits.diagram import Diagram
+from circuits.commands.reports import reported
+from circuits.diagram import Diagram, terminal_width
 from circuits.drawing import Drawing
 from circuits.drawing import draw as drawing_of
 from circuits.errors import CircuitError

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from circuits.checking import find_circuit
 from circuits.commands.reports import UsageError
+from circuits.errors import CircuitError
+from circuits.recording import axes_of_sizes
 from circuits.signature import normalized, parse_axes
 
 
@@ -129,18 +131,11 @@ def trace_arguments(title: str, function: Any, settings: Mapping[str, Any], take
 
 
 def _axes_of(input_size: Any) -> str:
-    """Return the sizes of one tensor, or of several, as the text of `axes`.
-
-    >>> _axes_of((8, 3)), _axes_of([(8, 3), (5,)])
-    ('8 3', '8 3, 5')
-    """
-    shapes = input_size if isinstance(input_size, (tuple, list)) else (input_size,)
-    shapes = shapes if shapes and all(isinstance(each, (tuple, list)) for each in shapes) else (shapes,)
-    if not all(type(size) is int and size >= 0 for shape in shapes for size in shape):
-        raise UsageError(
-            f"input_size is {input_size!r}, but it must be the sizes of a tensor, (8, 3), or of several, [(8, 3), (5,)]"
-        )
-    return ", ".join([" ".join([f"{size}" for size in shape]) for shape in shapes])
+    """Return the sizes of one tensor, or of several, as the text of `axes`."""
+    try:
+        return axes_of_sizes(input_size)
+    except CircuitError as error:
+        raise UsageError(f"{error}") from None
 
 
 def _names(axes: str) -> tuple[str, ...]:

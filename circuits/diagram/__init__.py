@@ -1,8 +1,9 @@
 """A diagram is frozen data: boxes, and the values between them. It can be run, printed and converted to Python.
 
 May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` (the public class), `interpreter`
-(runs it), `codegen` (generates a Python function), `table` (prints it, from `rows` and `repeats`) and `plain_data`
-(converts it to data for JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
+(runs it), `codegen` (generates a Python function), `table` (prints it, from `rows`, `columns`, `counts` and `legend`,
+fitted by `fitting`), `live_lines` (a line of a run while it is printed) and `plain_data` (converts it to data for
+JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
 converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
 parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
 results have sizes that depend on data; `operators` are those that take functions, `opaque_calls` the user's; `readings`
@@ -15,13 +16,18 @@ default dtype).
 from circuits.diagram.base_methods import are_same, copy_of, items_of, parts_of, replace
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
+from circuits.diagram.cells import is_bookkeeping
 from circuits.diagram.changes import NOTHING, Change, Place, contents
+from circuits.diagram.columns import Columns
 from circuits.diagram.containers import has_only_attributes, splitting_objects
+from circuits.diagram.counts import Totals
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
+from circuits.diagram.fitting import terminal_width
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.interpreter import store
+from circuits.diagram.live_lines import box_line, heading_line
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
 from circuits.diagram.operations import (
     ACTIONS,
@@ -45,7 +51,6 @@ from circuits.diagram.operations import (
 from circuits.diagram.operators import DATA_DEPENDENT_OPERATORS, Operator, opened
 from circuits.diagram.property_guards import ABOUT_GRADIENTS, PropertyGuard, comparable_value
 from circuits.diagram.readings import Reading, reading
-from circuits.diagram.rows import box_row, row_line
 from circuits.diagram.settings import Setting, applied, with_gradients, without_autocast
 from circuits.diagram.state_guards import Globals, Held, Variables, state_guard
 from circuits.diagram.structure import (
@@ -65,7 +70,7 @@ from circuits.diagram.structure import (
     unopened,
     wires,
 )
-from circuits.diagram.table import in_ascii
+from circuits.diagram.table import Depth, in_ascii, is_printable
 
 __all__ = [
     "ABOUT_GRADIENTS",
@@ -88,7 +93,9 @@ __all__ = [
     "Box",
     "Call",
     "Change",
+    "Columns",
     "CustomBackward",
+    "Depth",
     "Diagram",
     "Fixed",
     "Globals",
@@ -101,6 +108,7 @@ __all__ = [
     "Setting",
     "Size",
     "Struct",
+    "Totals",
     "Value",
     "Variables",
     "Wire",
@@ -111,7 +119,7 @@ __all__ = [
     "arguments",
     "attribute",
     "attribute_name",
-    "box_row",
+    "box_line",
     "comparable_value",
     "contents",
     "copied_from_numpy",
@@ -122,8 +130,11 @@ __all__ = [
     "fill",
     "has_backward_hooks",
     "has_only_attributes",
+    "heading_line",
     "in_ascii",
+    "is_bookkeeping",
     "is_opaque",
+    "is_printable",
     "items_of",
     "kind_of",
     "leaves",
@@ -140,7 +151,6 @@ __all__ = [
     "replace",
     "returning_first",
     "returns_parts",
-    "row_line",
     "shape_of",
     "size_rule",
     "size_text",
@@ -149,6 +159,7 @@ __all__ = [
     "store",
     "substitute",
     "tensors",
+    "terminal_width",
     "unopened",
     "wires",
     "with_gradients",

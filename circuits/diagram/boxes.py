@@ -8,7 +8,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ class Value:
             existed before the run, or its computation was not recorded).
         name: The name of an argument, or the dotted name of a parameter or buffer; empty for other values.
         mapped: The number of leading axes that `torch.vmap` hides from the code inside it.
+        device: The device of the tensor; None if it is unknown.
+        requires_grad: Whether the tensor required gradients when the run first met it.
     """
 
     number: int
@@ -46,6 +48,8 @@ class Value:
     role: Literal["input", "parameter", "buffer", "constant", "made"] = "made"
     name: str = ""
     mapped: int = 0
+    device: torch.device | None = field(default=None, compare=False, repr=False)
+    requires_grad: bool = field(default=False, compare=False, repr=False)
 
     def __str__(self) -> str:
         """Return the axes as text: each by its name, or by its size if it has none; mapped axes are marked `*`."""
@@ -148,6 +152,7 @@ class Box:
         lifted: The tensors inside a transform that wrap tensors outside it: the number inside, the number outside, and
             the axis that vmap hides, among those that are not hidden outside; None if it hides none.
         note: What a reader of the table has to know of this box: the number that it read from data; else empty.
+        views: The numbers of the outputs of an operation that have the memory of one of its inputs.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -168,6 +173,7 @@ class Box:
     inside: tuple[Value, ...] = ()
     lifted: tuple[tuple[int, int, int | None], ...] = ()
     note: str = ""
+    views: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def parameter_count(self) -> int:

@@ -7,7 +7,7 @@ Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -15,15 +15,18 @@ from typing import Any
 
 import sympy
 from torch import Tensor, nn
-from torch.nn.utils.stateless import _reparametrize_module
 
-from circuits.diagram import codegen, interpreter, plain_data, table
+from circuits.diagram import codegen, interpreter, plain_data
 from circuits.diagram.boxes import Box, Call, Fixed, Value
 from circuits.diagram.call_arguments import arguments
 from circuits.diagram.changes import Change, Place, apply_changes
-from circuits.diagram.parameter_notes import parameter_notes
+from circuits.diagram.columns import Columns
+from circuits.diagram.counts import Node, Totals, buffers_of, frozen_names, totals, tree
+from circuits.diagram.fitting import terminal_width
 from circuits.diagram.property_guards import with_guards
-from circuits.diagram.structure import Struct, attribute, bind, wires
+from circuits.diagram.run_state import check_names, tensors_before_the_run, with_parameters
+from circuits.diagram.structure import Struct, bind, wires
+from circuits.diagram.table import Depth, Table, is_printable, make_table
 from circuits.errors import CircuitError
 from circuits.signature import Signature
 
@@ -54,6 +57,7 @@ class Diagram:
         changes: What the run assigned in objects that existed before it.
         held: The value number, the object and the key of each tensor that the run read from such an object.
         property_guards: The properties of tensors and modes that the code read, as calls of a `PropertyGuard`.
+        buffers: The buffers of the recorded modules, whether the run reads them or not.
     """
 
     box: Box
@@ -71,6 +75,7 @@ class Diagram:
     changes: tuple[Change, ...] = field(default=(), repr=False, compare=False)
     held: tuple[tuple[int, Place, Any], ...] = field(default=(), repr=False, compare=False)
     property_guards: tuple[Call, ...] = field(default=(), repr=False, compare=False)
+    buffers: tuple[Value, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -139,15 +144,15 @@ class Diagram:
             ShapeError, TypeError, CircuitError: As for a call, and for an unknown name in `parameters`.
         """
         self._check_runnable()
-        _check_names(self, self._state_names, parameters)
+        check_names(self, self._state_names, parameters)
         tensors: dict[Any, Any] = {}
         named = arguments(args, kwargs, self.binder)
         bind(self.arguments, named, tensors, f"{self.name}: ")
         for change in self.changes:
             change.check()
         sizes = interpreter.read_sizes(self.name, self.inputs, tensors, self.guards)
-        tensors.update(_tensors_before_the_run(self, self._state_names, parameters))
-        modules = _with_parameters(self, self._state_names, parameters)
+        tensors.update(tensors_before_the_run(self, self._state_names, parameters))
+        modules = with_parameters(self, self._state_names, parameters)
         check = bool(sizes) and tuple(sizes.values()) not in self._checked_sizes
         numbers = interpreter.run(self.box, self._program, tensors, sizes, self.symbols, modules, check)
         self._checked_sizes.add(tuple(sizes.values()))
@@ -204,89 +209,71 @@ class Diagram:
         """The description of what a run computes: the result, and the values of each change."""
         return Struct(tuple, (), (self.result, Struct(tuple, (), tuple([change.after for change in self.changes]))))
 
+    @cached_property
+    def _tree(self) -> Node:
+        """What each box counts."""
+        return tree(self.box)
+
+    @property
+    def totals(self) -> Totals:
+        """The number and the bytes of parameters, trained, frozen and unused ones, buffers and activations."""
+        frozen = frozen_names(self.box, self.state)
+        return totals(self._tree, buffers_of(self.box, self.buffers), frozen)
+
     def __str__(self) -> str:
-        """Return the table as text; in ASCII if `sys.stdout` cannot encode it, so that it can be printed."""
-        return table.printable(self.table())
+        """Return the table, as wide as the terminal; in ASCII if `sys.stdout` cannot encode it."""
+        text = self.table()
+        return text if is_printable(text) else self.table(ascii=True)
 
-    def table(self, depth: int | None = None) -> str:
-        """Return the table as text, one row a box: its name, axes, sizes, number of parameters, and notes.
+    def table(
+        self,
+        depth: Depth = "auto",
+        columns: Columns | None = None,
+        sort: str | None = None,
+        width: int | None = None,
+        ascii: bool = False,
+    ) -> str:
+        """Return the table as text, one row a box, with a legend of axes and totals under it.
+
+        Parameters are counted in the first operation that reads them, so the rows inside a row add up to it; a row of
+        repeated boxes counts all of them. Activations are the tensors that operations compute, views left out. If the
+        table is wider than `width`, names of boxes shorten in the middle, to 30 columns; then sizes go where axes are
+        shown; axes and sizes show the outputs alone; notes shorten to 20 columns, names to 24; further columns go, the
+        last first; at last the widest column shortens. What goes is named.
 
         Args:
-            depth: How many levels of boxes inside boxes to show; None for all.
-        """
-        return table.text(self.box, _notes(self), depth)
+            depth: How many levels of boxes inside boxes to show; "auto": as many as fit a screen; None: all.
+            columns: The columns after the names of the boxes: "axes", "sizes", "parameters" (these three by default),
+                "dtype", "device", "arguments" (of the operation, by name), "memory" (of what operations compute),
+                "where" (file and line), "notes" (always shown); as a list, or as one text with spaces. A mapping is a
+                column of data: from the dotted path of a module, or the place of a box (`(0, 2)`: the third box of the
+                first), to a number or text, with its heading as attribute or entry `heading`.
+            sort: The heading of a column by which to sort: the rows that have no rows inside, largest number first.
+            width: The number of columns; None: the terminal's, or 120 if the standard output is none.
+            ascii: Whether to use ASCII alone.
 
-    def to_markdown(self, depth: int | None = None) -> str:
-        """Return the table in GitHub's Markdown.
-
-        Args:
-            depth: How many levels of boxes inside boxes to show; None for all.
+        Raises:
+            CircuitError: There is no such column or depth, or rows are to be sorted by what depends on free axes.
         """
-        return table.markdown(self.box, _notes(self), depth)
+        return self._table(depth, columns, sort).text(terminal_width() if width is None else width, ascii)
+
+    def to_markdown(self, depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None) -> str:
+        """Return the table in GitHub's Markdown; the arguments are those of `table`."""
+        return self._table(depth, columns, sort).markdown()
+
+    def to_html(self, depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None) -> str:
+        """Return the table as HTML; the arguments are those of `table`."""
+        return self._table(depth, columns, sort).html()
 
     def _repr_html_(self) -> str:
         """Return the table as HTML, which notebooks show."""
-        return table.html(self.box, _notes(self), None)
+        return self.to_html()
+
+    def _table(self, depth: Depth, columns: Columns | None, sort: str | None) -> Table:
+        frozen = frozen_names(self.box, self.state)
+        return make_table(self._tree, self.totals, frozen, [*map(str, self.fixed)], depth, columns, sort)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the diagram as plain data for JSON: nested boxes, values by number, sizes as numbers or text."""
-        return plain_data.plain_data(self.box, self.fixed, self.guards)
-
-
-def _notes(diagram: Diagram) -> list[str]:
-    """Return the lines under the table: on sizes that did not stay symbolic, and on parameters."""
-    return [*map(str, diagram.fixed), *parameter_notes(diagram.box, diagram.state)]
-
-
-def _check_names(diagram: Diagram, state_names: Mapping[int, str], names: Collection[str]) -> None:
-    """Raise CircuitError if one of these is not the name of a parameter or buffer of the recorded modules."""
-    if not names:
-        return
-    known = set(state_names.values())
-    roots = [module for number, (module, name) in diagram.state.items() if state_names.get(number) == name]
-    for root in {id(module): module for module in roots}.values():
-        known |= {name for name, _ in (*root.named_parameters(), *root.named_buffers())}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise CircuitError(f"{diagram.name} has no parameter or buffer {', '.join(unknown)}")
-
-
-def _tensors_before_the_run(
-    diagram: Diagram, state_names: Mapping[int, str], parameters: Mapping[str, Tensor]
-) -> dict[int, Tensor]:
-    """Return the tensors that exist before a run, by value number; `parameters` replace those of the same names."""
-    tensors = {**diagram.constants}
-    for number, place, key in diagram.held:
-        tensors[number] = place.tensor(key)
-    for number, (module, name) in diagram.state.items():
-        full = state_names.get(number, name)
-        tensors[number] = parameters[full] if full in parameters else attribute(module, name)
-    return tensors
-
-
-def _with_parameters(
-    diagram: Diagram, state_names: Mapping[int, str], parameters: Mapping[str, Tensor]
-) -> Mapping[str, Callable[..., Any]]:
-    """Return the modules and methods that run as a whole, by path, each run with the replaced tensors in its module."""
-    if not parameters:
-        return diagram.modules
-    replaced = {
-        id(attribute(*where)): parameters[state_names[number]]
-        for number, where in diagram.state.items()
-        if state_names.get(number) in parameters
-    }
-
-    def with_parameters(path: str, function: Any) -> Callable[..., Any]:
-        module, prefix = getattr(function, "__self__", function), path.partition(":")[0]
-        given: dict[str, Tensor] = {}
-        for name, tensor in (*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)):
-            found = parameters.get(f"{prefix}.{name}" if prefix else name, replaced.get(id(tensor)))
-            given |= {} if found is None else {name: found}
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with _reparametrize_module(module, given, tie_weights=True):
-                return function(*args, **kwargs)
-
-        return run if given else function
-
-    return {path: with_parameters(path, function) for path, function in diagram.modules.items()}
+        frozen = frozen_names(self.box, self.state)
+        return plain_data.plain_data(self._tree, self.totals, frozen, self.fixed, self.guards)

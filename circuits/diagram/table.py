@@ -1,42 +1,183 @@
 """The table of a diagram as text, Markdown or HTML: one row a box, indented as the boxes are nested.
 
-Start with `rows`, which defines the content of a row; `repeats` finds the repeated boxes that share a row. Notes on
-sizes that did not stay symbolic, and on parameters, follow the last row.
+Start with `Table`. `counts` says what each box counts, `rows` which boxes have a row, `columns` what each column
+shows, `fitting` how they fit into a width, and `legend` what the letters mean. Under the rows stand the legend, the
+totals, what is not shown, and the sizes that did not stay symbolic.
 """
 
 import html as markup
-import io
 import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
+from circuits.diagram.boxes import Value
+from circuits.diagram.cells import bytes_text, quantity
+from circuits.diagram.columns import Column, Columns, chosen_columns
+from circuits.diagram.counts import Node, Totals
+from circuits.diagram.fitting import Cells, fit, lines
+from circuits.diagram.legend import legend
+from circuits.diagram.rows import Row, fitting_rows, flat_rows, rows
+from circuits.errors import CircuitError
 
-from circuits.diagram.boxes import Box
-from circuits.diagram.rows import rows
-
-_TITLES = ("box", "axes", "sizes", "parameters", "notes")
-
-
-def _lines(box: Box, notes: Sequence[str], depth: int | None) -> list[tuple[str, ...]]:
-    """Return the text of each column of each row, then the notes as rows of one column."""
-    table = [row.columns for row in rows(box, depth)]
-    return table + [(note, "", "", "", "") for note in notes]
+Depth = int | Literal["auto"] | None
+"""How many levels of boxes a table shows: a number, as many as fit a screen, or all (None)."""
 
 
-def text(box: Box, notes: Sequence[str] = (), depth: int | None = None) -> str:
-    """Return the table as lines of text, which are not wrapped."""
-    grid = Table.grid(padding=(0, 2))
-    for _ in range(5):
-        grid.add_column(no_wrap=True)
-    table = _lines(box, notes, depth)
-    for columns in table[: len(table) - len(notes)]:
-        grid.add_row(*columns)
-    written = io.StringIO()
-    Console(file=written, width=2000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
-    lines = [line.rstrip() for line in written.getvalue().splitlines()]
-    return "\n".join([*lines, *notes])
+@dataclass
+class Table:
+    """The rows and columns of a table, and the lines under it.
+
+    Attributes:
+        rows: The rows.
+        columns: The columns after the names of the boxes; one that is empty is left out.
+        footer: The lines under the table, each with its title, which may be empty.
+    """
+
+    rows: list[Row]
+    columns: list[Column]
+    footer: list[tuple[str, str]]
+
+    def cells(self) -> list[Cells]:
+        """Return the texts of all columns, with headings, the names of the boxes first."""
+        names = ["  " * row.depth + row.label for row in self.rows]
+        found = [Cells(["box", *names])]
+        for column in self.columns:
+            texts, short = [column.text(row) for row in self.rows], None
+            if any(texts):
+                if column.short is not None:
+                    short = [f"output {column.heading}", *[column.short(row) for row in self.rows]]
+                found.append(Cells([column.heading, *texts], short, column.number is not None))
+        return found
+
+    def text(self, width: int, ascii_only: bool = False) -> str:
+        """Return the table as lines of text that are no wider than `width`, if asked for in ASCII."""
+        sign, columns, footer = "~" if ascii_only else "…", self.cells(), self.footer
+        if ascii_only:
+            footer = [(title, in_ascii(line)) for title, line in footer]
+            columns = [each.changed(in_ascii) for each in columns]
+        fitted, left_out = fit(columns, width, sign)
+        if left_out:
+            footer = _with_left_out(footer, f"{', '.join(left_out)} (wider than {width} columns)")
+        return "\n".join([*lines(fitted), *([""] if footer else []), *_footer_lines(footer, width)])
+
+    def markdown(self) -> str:
+        """Return the table in GitHub's Markdown."""
+        columns = self.cells()
+        body = zip(*[each.texts for each in columns], strict=True)
+        found = ["| " + " | ".join([_first(row[0]), *map(_escaped, row[1:])]) + " |" for row in body]
+        marks = "".join([" ---: |" if each.right else " --- |" for each in columns])
+        footer = [f"- {_escaped(f'{title}: {line}' if title else line)}" for title, line in self.footer]
+        return "\n".join([found[0], f"|{marks}", *found[1:], *[""] * bool(footer), *footer]) + "\n"
+
+    def html(self) -> str:
+        """Return the table as HTML, for notebooks."""
+        columns = self.cells()
+        styles = [f"text-align:{'right' if each.right else 'left'};white-space:nowrap" for each in columns]
+        head, *body = zip(*[each.texts for each in columns], strict=True)
+        titles = [f"<th style='{style}'>{markup.escape(text)}</th>" for style, text in zip(styles, head, strict=True)]
+        found = [_html_row(row, styles) for row in body]
+        under = [f"<b>{markup.escape(title)}</b> {markup.escape(line)}".strip() for title, line in self.footer]
+        table = f"<table><thead><tr>{''.join(titles)}</tr></thead><tbody>{''.join(found)}</tbody></table>"
+        return f"{table}<p>{'<br>'.join(under)}</p>" if under else table
+
+
+def make_table(
+    root: Node, totals: Totals, frozen: Collection[str], notes: Sequence[str],
+    depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None,
+) -> Table:  # fmt: skip
+    """Return the table of a diagram.
+
+    Args:
+        root: The node of the outermost box.
+        totals: The totals.
+        frozen: The names of the parameters that are not trained.
+        notes: The sizes that did not stay symbolic.
+        depth: How many levels of boxes are shown.
+        columns: The columns.
+        sort: The heading of the column by which the rows without rows inside are sorted; None: as they ran.
+    """
+    if depth is not None and depth != "auto" and (not isinstance(depth, int) or depth < 0):
+        raise CircuitError(f'depth is {depth!r}; it must be a number of levels, "auto" (a screen), or None (all)')
+    chosen = chosen_columns(columns, frozen)
+    if depth == "auto" and sort is None:
+        found, hidden = fitting_rows(root)
+    else:
+        found = rows(root, None if depth == "auto" else depth)
+        hidden = 0 if depth is None or depth == "auto" else len(rows(root)) - len(found)
+    if sort is not None:
+        found = _sorted(flat_rows(found), chosen, sort)
+    if columns is None:
+        chosen = _without_repeated_column(found, chosen)
+    failed = [("failed", f"{box.label}: {box.error}") for box in root.box.walk() if box.error]
+    more = [("not shown", f"{hidden} rows of inner boxes (depth=None shows all)")] if hidden else []
+    return Table(found, chosen, [*_summary(root, totals), *more, *failed, *[("", note) for note in notes]])
+
+
+def _without_repeated_column(found: Sequence[Row], columns: list[Column]) -> list[Column]:
+    """Return the columns without the axes if none has a name, and without the sizes if they say the same."""
+    axes, sizes = [next(each for each in columns if each.heading == name) for name in ("axes", "sizes")]
+    if any(axes.text(row) != sizes.text(row) for row in found):
+        return columns
+    named = any(axis for row in found if row.box for value in _values(row) for axis in value.axes)
+    return [each for each in columns if each is not (sizes if named else axes)]
+
+
+def _values(row: Row) -> tuple[Value, ...]:
+    return () if row.box is None else (*row.box.inputs, *row.box.outputs)
+
+
+def _sorted(found: list[Row], columns: Sequence[Column], name: str) -> list[Row]:
+    """Return rows sorted by a column: the largest number first, or the texts in order."""
+    column = next((each for each in columns if each.heading == name), None)
+    if column is None:
+        raise CircuitError(
+            f"the table is sorted by {name!r}, but its columns are {', '.join([each.heading for each in columns])}"
+        )
+    if column.number is None:
+        return sorted(found, key=column.text)
+    numbers = {id(row): column.number(row) for row in found}
+    free = sorted({f"{each}" for number in numbers.values() for each in getattr(number, "free_symbols", ())})
+    if free:
+        raise CircuitError(f"{name} depends on {', '.join(free)}, so rows cannot be sorted by it: give sizes={{...}}")
+    return sorted(found, key=lambda row: -numbers[id(row)])
+
+
+def _summary(root: Node, totals: Totals) -> list[tuple[str, str]]:
+    """Return the lines under a table that every diagram has: the legend of axes, and the totals."""
+    letters, found = legend(root.box), []
+    if letters:
+        found.append(("axes", letters))
+    if totals.parameters:
+        words = {"trained": totals.trained, "frozen": totals.frozen, "unused by this run": totals.unused}
+        parts = ", ".join([f"{number:,} {word}" for word, number in words.items() if number])
+        parts = "all trained" if totals.trained == totals.parameters and not totals.unused else parts
+        found.append(("parameters", f"{totals.parameters:,} ({bytes_text(totals.parameter_bytes)}): {parts}"))
+    if totals.buffers:
+        found.append(("buffers", f"{totals.buffers:,} ({bytes_text(totals.buffer_bytes)})"))
+    if totals.activations != 0:
+        found.append(("activations", f"{quantity(totals.activations)} ({bytes_text(totals.activation_bytes)})"))
+    return found
+
+
+def _with_left_out(footer: list[tuple[str, str]], text: str) -> list[tuple[str, str]]:
+    """Return the lines under a table with what the width leaves out."""
+    before = next((line for title, line in footer if title == "not shown"), "")
+    named = [each for each in footer if each[0] and each[0] != "not shown"]
+    return [*named, ("not shown", f"{before}; {text}" if before else text), *[each for each in footer if not each[0]]]
+
+
+def _footer_lines(footer: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return the lines under a table with their titles, wrapped."""
+    margin, found = max([len(title) for title, _ in footer], default=0) + 2, []
+    for title, line in footer:
+        first, rest = (f"{title:<{margin}}", " " * margin) if title else ("", "  ")
+        whole = first + line
+        wrapped = textwrap.wrap(whole, width, subsequent_indent=rest, break_on_hyphens=False)
+        found += [whole] if len(whole) <= width else wrapped
+    return found
 
 
 _SIGNS = str.maketrans({"…": "...", "×": "x", "∂": "d", "│": "|", "┐": "+", "┘": "+"})
@@ -48,23 +189,18 @@ def in_ascii(text: str) -> str:
     return text.translate(_SIGNS).encode("ascii", "replace").decode("ascii")
 
 
-def printable(text: str) -> str:
-    """Return text unchanged if `sys.stdout` can encode it, else in ASCII, so that it can be printed there."""
+def is_printable(text: str) -> bool:
+    """Return whether `sys.stdout` can encode a text."""
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return in_ascii(text)
-    return text
+        return False
+    return True
 
 
-def markdown(box: Box, notes: Sequence[str] = (), depth: int | None = None) -> str:
-    """Return the table in GitHub's Markdown."""
-    lines = ["| " + " | ".join(_TITLES) + " |", "|" + " --- |" * len(_TITLES)]
-    for columns in _lines(box, notes, depth):
-        indent = len(columns[0]) - len(columns[0].lstrip())
-        first = "&nbsp;" * 2 * indent + _escaped(columns[0].lstrip())
-        lines.append("| " + " | ".join([first, *map(_escaped, columns[1:])]) + " |")
-    return "\n".join(lines) + "\n"
+def _first(text: str) -> str:
+    """Return the name of a box in Markdown, indented."""
+    return "&nbsp;" * 2 * (len(text) - len(text.lstrip())) + _escaped(text.lstrip())
 
 
 def _escaped(text: str) -> str:
@@ -72,20 +208,14 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|\[\]])", r"\\\1", markup.escape(text, quote=False))
 
 
-def html(box: Box, notes: Sequence[str] = (), depth: int | None = None) -> str:
-    """Return the table as HTML, for notebooks."""
-    head = "".join([f"<th style='text-align:left'>{title}</th>" for title in _TITLES])
-    body = "".join([_html_row(columns) for columns in _lines(box, notes, depth)])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _html_row(columns: tuple[str, ...]) -> str:
+def _html_row(row: Sequence[str], styles: Sequence[str]) -> str:
     """Return one row as HTML, indented by padding."""
-    indent = len(columns[0]) - len(columns[0].lstrip())
-    style = f"text-align:left;white-space:nowrap;padding-left:{0.5 + indent * 0.6:g}em"
-    cells = [f"<td style='{style}'>{markup.escape(columns[0].lstrip())}</td>"]
-    cells += [f"<td style='text-align:left;white-space:nowrap'>{markup.escape(column)}</td>" for column in columns[1:]]
+    indent = len(row[0]) - len(row[0].lstrip())
+    styles = [f"{styles[0]};padding-left:{0.5 + indent * 0.6:g}em", *styles[1:]]
+    cells = [
+        f"<td style='{style}'>{markup.escape(text.lstrip())}</td>" for style, text in zip(styles, row, strict=True)
+    ]
     return f"<tr>{''.join(cells)}</tr>"
 
 
-__all__ = ["html", "in_ascii", "markdown", "printable", "text"]
+__all__ = ["Depth", "Table", "in_ascii", "is_printable", "make_table"]

@@ -13,7 +13,8 @@ What a run does beside its torch calls: `snapshot` (what objects held before it)
 draws random numbers from).
 
 `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `known_data` (numbers that no
-input has a say in), `trace_inputs`, `aten_calls`, `trace_errors` and `leaks`; `track` uses `printer` and `seen`. The
+input has a say in), `trace_inputs`, `aten_calls`, `trace_errors` and `leaks`; `summary` is
+`trace` with other arguments. `track` uses `printer` (with `repeated_runs` and `sinks`), `finite` and `seen`. The
 other modules are helpers: `recorded_calls` and `special_calls` of the listener, `thread_modes`, `recursion`,
 `module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
 """
@@ -27,6 +28,7 @@ from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.seen import Seen
 from circuits.recording.snapshot import Snapshot
+from circuits.recording.summary import axes_of_sizes, summary
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace import trace
@@ -43,11 +45,13 @@ __all__ = [
     "Symbols",
     "TracingShapeEnv",
     "Tracker",
+    "axes_of_sizes",
     "axis_symbol",
     "python_signature",
     "quoted",
     "recorded_by",
     "restores_modes",
+    "summary",
     "trace",
     "track",
     "unrecorded",

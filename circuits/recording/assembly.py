@@ -7,15 +7,17 @@ from typing import Any
 
 import sympy
 import torch
+from torch.nn.parameter import is_lazy
 
-from circuits.diagram import Box, Change, Diagram, Fixed, Scalar, Struct, leaves
+from circuits.diagram import Box, Change, Diagram, Fixed, Scalar, Struct, Value, leaves
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import named_arguments, names_of_arguments
 from circuits.recording.events import Record
-from circuits.recording.freezer import identity, unopened_result, with_expressions
+from circuits.recording.freezer import identity, with_expressions
 from circuits.recording.held_state import state_guards
 from circuits.recording.module_paths import find_root
+from circuits.recording.unopened import unopened_result
 
 
 def assemble(
@@ -58,12 +60,23 @@ def assemble(
         modules={path: _module_at(record, path) for path in module_paths},
         binder=builder.binder,
         changes=_changes(record.changes, names_of_arguments(root.event, builder.binder), raw),
+        buffers=tuple(_buffers(record)),
         held=tuple([(number, place, key) for number, (place, key) in record.held.items() if place.owner is not None]),
         property_guards=(
             *guards_of_state,
             *[replace(call, args=with_expressions(call.args, raw)) for call in record.property_guards.values()],
         ),
     )
+
+
+def _buffers(record: Record) -> Iterator[Value]:
+    """Yield the buffers of the modules of a run, whether it reads them or not, without numbers."""
+    for prefix, root in record.roots:
+        for name, buffer in root.named_buffers():
+            if not is_lazy(buffer):
+                full = record.names.get(id(buffer), f"{prefix}.{name}" if prefix else name)
+                shape = tuple(buffer.shape)
+                yield Value(-1, (None,) * len(shape), shape, buffer.dtype, "buffer", full, 0, buffer.device)
 
 
 def _changes(changes: Sequence[Change], names: Mapping[Any, str], raw: Callable[[Any], Any]) -> tuple[Change, ...]:

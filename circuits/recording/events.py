@@ -24,6 +24,10 @@ _get_autocast_dtype = torch.get_autocast_dtype
 """The functions themselves, because `interception` patches these names."""
 
 
+RecordedValue = tuple[tuple[Any, ...], torch.dtype, str, str, tuple[int, ...], torch.device | None, bool, int]
+"""What a record has of one value; see `Record.values`."""
+
+
 class Event:
     """The base class of all events of a run."""
 
@@ -190,7 +194,8 @@ class Record:
 
     Attributes:
         events: The events in order.
-        values: The shape, dtype, role, name and vmap levels (outermost first) of each value, by number.
+        values: The shape, dtype, role, name, vmap levels (outermost first) and device of each value, whether it
+            requires gradients, and the identifier of its memory (0: unknown), by number.
         state: The module and the dotted name of each value that is a parameter or buffer, by number.
         constants: The tensor of each value that is not an argument, a parameter, a buffer or the result of a recorded
             call, by number.
@@ -212,7 +217,7 @@ class Record:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.values: list[tuple[tuple[Any, ...], torch.dtype, str, str, tuple[int, ...]]] = []
+        self.values: list[RecordedValue] = []
         self.state: dict[int, tuple[nn.Module, str]] = {}
         self.constants: dict[int, Tensor] = {}
         self.unrecorded: set[int] = set()
@@ -244,10 +249,11 @@ class Record:
         """Return what the run has changed besides tensors, and a diagram does not change; empty if nothing."""
         return self.scopes.refusal() or self.attribute_reads.refusal()
 
-    def add(self, tensor: Tensor, role: str, name: str) -> int:
-        """Add a value with the shape and dtype of a tensor, and return its number."""
+    def add(self, tensor: Tensor, role: str, name: str, memory: int = 0) -> int:
+        """Add a value with the shape, dtype and device of a tensor, and return its number."""
         levels = _vmap_levels(tensor) if functorch.maybe_current_level() is not None else ()
-        self.values.append((_shape(tensor), tensor.dtype, role, name, levels))
+        about = tensor.device, tensor.requires_grad, memory
+        self.values.append((_shape(tensor), tensor.dtype, role, name, levels, *about))
         return len(self.values) - 1
 
 

@@ -19,16 +19,15 @@ from circuits.diagram import (
     Struct,
     Value,
     attribute,
-    kind_of,
     operation_name,
     overwritten,
     substitute,
-    unopened,
 )
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
 from circuits.recording.call_arguments import bound_arguments, explicit_arguments, unpacked
 from circuits.recording.events import Enter, Record, has_gradient
+from circuits.recording.unopened import unopened_result
 from circuits.windows import fold, unfold
 
 Port = tuple[int, list[AxisNode]]
@@ -178,7 +177,14 @@ class Freezer:
             where=event.where,
             error=event.error,
             note=event.function.note if isinstance(event.function, Reading) else self._unrecorded_input(inputs),
+            views=self._views(draft),
         )
+
+    def _views(self, draft: Draft) -> tuple[int, ...]:
+        """Return the outputs of an operation that have the memory of one of its inputs, which exist as long as it."""
+        values = self.record.values
+        before = {values[number][7] for number, _ in draft.inputs} - {0}
+        return tuple([number for number, _ in draft.outputs if values[number][7] in before]) if before else ()
 
     def _unrecorded_input(self, inputs: Sequence[Value]) -> str:
         """Return which input of an operation was made by code that is not recorded, for a note; empty if none."""
@@ -232,12 +238,13 @@ class Freezer:
 
     def _value(self, number: int, axes: Sequence[AxisNode]) -> Value:
         """Return a value; the axes that vmap hides come first."""
-        _, dtype, role, name, levels = self.record.values[number]
+        _, dtype, role, name, levels, device, requires_grad, _ = self.record.values[number]
         mapped = [self.names.levels[level] for level in levels if level in self.names.levels]
         axes = [*mapped, *axes]
         sizes = tuple([axis.root.size for axis in axes])
         name = name or self.argument_names.get(number, "")
-        return Value(number, labels(axes), sizes, dtype, role, name, len(mapped))  # type: ignore[arg-type]
+        named = labels(axes), sizes, dtype, role, name, len(mapped), device, requires_grad
+        return Value(number, *named)  # type: ignore[arg-type]
 
     def _parameters(self, event: Enter, boxes: Sequence[Box], printed: bool) -> tuple[Value, ...]:
         """Return all parameters of a module; for any other box, the parameters that the boxes inside use.
@@ -273,19 +280,11 @@ class Freezer:
         return self._value(self.unused_state[name], self.names.of(self.unused_state[name]))
 
 
-def unopened_result(result: Any) -> str:
-    """Return which object in the result of a run cannot be made again, because it may hold tensors; empty if none.
-
-    A diagram would return the recorded object, with the recorded tensors in it.
-    """
-    objects = [f"{where} is of type {kind_of(value).__name__}" for where, value in unopened(result, "the result")]
-    return ", ".join(objects[:1])
-
-
 def _sizes_only(name: str, parameter: torch.Tensor) -> Value:
     """Return a parameter as a value without a number or axis names, for a box that is printed but not run."""
     shape = tuple(parameter.shape)
-    return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name)
+    about = parameter.device, parameter.requires_grad
+    return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name, 0, *about)
 
 
 def with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:

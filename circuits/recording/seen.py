@@ -21,6 +21,7 @@ class Seen:
 
     def __init__(self) -> None:
         self._runs: list[Callable[[], Diagram]] = []
+        self._names: list[str] = []
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -45,9 +46,27 @@ class Seen:
     def __str__(self) -> str:
         return "\n".join([str(diagram) for diagram in self])
 
+    def __repr__(self) -> str:
+        """Return the names of the runs and how often each ran: `Seen(3 runs: MLP ×2, Linear)`; no diagram is built."""
+        counts = {name: self._names.count(name) for name in self._names}
+        text = ", ".join([f"{name} ×{count}" if count > 1 else name for name, count in counts.items()])
+        return f"Seen({len(self)} run{'s' * (len(self) != 1)}{f': {text}' if text else ''})"
+
+    def _repr_html_(self) -> str:
+        """Return the table of each diagram as HTML, which notebooks show."""
+        return "".join([diagram.to_html() for diagram in self]) or f"<p>{self!r}</p>"
+
     def add(self, record: Record, binder: inspect.Signature | None) -> None:
         """Add a run, for `track`; its diagram is built when it is first accessed."""
+        self._names.append(_label(record))
         self._runs.append(functools.cache(lambda: _diagram(record, binder)))
+
+
+def _label(record: Record) -> str:
+    """Return the name of the class or circuit that was called."""
+    first = record.events[0] if record.events else None
+    circuit = getattr(first, "circuit", None)
+    return circuit.name.removesuffix(".forward") if circuit is not None else getattr(first, "label", "")
 
 
 def _diagram(record: Record, binder: inspect.Signature | None) -> Diagram:

@@ -74,8 +74,13 @@ def trace(
         Exception: Any exception that the model's own code raises.
 
     >>> print(trace(nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
-    Linear    b m -> b 3  b 4 -> b 3  15 params
-      linear  b m -> b 3  b 4 -> b 3  weight, bias: 15 params
+    box       axes        sizes       parameters  notes
+    Linear    b m -> b 3  b 4 -> b 3          15
+      linear  b m -> b 3  b 4 -> b 3          15  weight, bias
+    <BLANKLINE>
+    axes         m=4, b free from input
+    parameters   15 (60 B): all trained
+    activations  3*b (12*b B)
     """
     target = uncompiled(target)
     if not callable(target):

@@ -7,7 +7,6 @@ Only these two print anything in this library; their argument `to` chooses where
 Source: the appendix of the notebook to Neural Circuit Diagrams.
 """
 
-import functools
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -17,20 +16,30 @@ import torch
 from torch import nn
 
 from circuits import switch
-from circuits.checking import circuit, find_circuit
-from circuits.diagram import tensors
+from circuits.checking import find_circuit
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import python_signature
+from circuits.recording.finite import Finite, checked
 from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener
-from circuits.recording.printer import Printer, Sink, numbers_text, small_tensors, writer
+from circuits.recording.printer import Printer, numbers_text, small_tensors
 from circuits.recording.seen import Seen
+from circuits.recording.sinks import Sink, width_of, writer
+from circuits.recording.tracker_calls import plain_call, process_rank, signed_call, sizes_text
 
 
 @contextmanager
-def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values: int = 0) -> Iterator[Seen]:
+def track(
+    target: Any,
+    *,
+    to: Sink = "stdout",
+    depth: int | None = None,
+    values: int = 0,
+    fold: bool = True,
+    finite: Finite = False,
+) -> Iterator[Seen]:
     """Record and print the calls of a module or circuit in this thread inside the `with`, while they run on real data.
 
     An operation is printed after it has run, a box that contains others when it is entered. If a run fails, the box
@@ -45,21 +54,30 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
         depth: The deepest nesting level that is printed, 0 being the outermost box; None: all. A box that fails is
             always printed, and every box is recorded.
         values: Results with at most this many elements are printed with their values; 0: none.
+        fold: Whether one line stands for those inside a module that repeats the one before it, `blocks.1` after
+            `blocks.0`; they are printed when the module fails. With `values` all lines are printed.
+        finite: True: the run stops at the first operation that makes a NaN or an infinity; "nan": at the first NaN.
+            Each result is read for it, which is slow on a GPU. Results inside torch.func transforms are not read.
 
     Returns:
         A context manager; the value of `with ... as` is a `Seen`, to which each run is added when it ends. It keeps
         every run, with memory in proportion to the number of boxes; without `as`, no run is kept.
 
     Raises:
-        CircuitError: `target` is neither a module nor a circuit, or `to` is none of the above.
+        CircuitError: `target` is neither a module nor a circuit, or `to` is none of the above. In the model: a number
+            is not finite, with its box, index and axes.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     >>> with track(model, to=None) as seen:
     ...     _ = model(torch.ones(2, 4))
     >>> print(seen)
-    Sequential    2 4 -> 2 3  15 params
-      0 linear    2 4 -> 2 3  15 params
-      1 relu      2 3 -> 2 3
+    box         sizes       parameters
+    Sequential  2 4 -> 2 3          15
+      0 Linear  2 4 -> 2 3          15
+      1 ReLU    2 3 -> 2 3
+    <BLANKLINE>
+    parameters   15 (60 B): all trained
+    activations  12 (48 B)
     """
     target = uncompiled(target)
     found = None if isinstance(target, nn.Module) else find_circuit(target)
@@ -71,13 +89,15 @@ def track(target: Any, *, to: Sink = "stdout", depth: int | None = None, values:
     seen = weakref.ref(runs[0])
     listener = Listener(found or target)
     binder = python_signature(target)
-    printer = None if to is None else Printer(writer(to), depth, values)
+    printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to))
 
     def start_run() -> None:
         listener.begin()
         if printer is not None:
             printer.start(Builder(listener.record, binder=binder))
             listener.on_event = printer.on_event
+        if finite:
+            listener.on_event = checked(listener, finite, binder, None if printer is None else printer.on_event)
 
     def finish_run() -> None:
         record, is_complete = listener.record, not listener.stack
@@ -138,7 +158,7 @@ class Tracker(nn.Module):
         self.signature = signature
         self.sink, self.times, self.rank, self.values = to, times, rank, values
         self.printed = 0
-        self.run = _plain if signature is None else _signed(signature, self.name)
+        self.run = plain_call if signature is None else signed_call(signature, self.name)
         self.register_state_dict_post_hook(_out)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -224,13 +244,13 @@ class Tracker(nn.Module):
             return False
         if torch.compiler.is_compiling() or (switch.active and switch.current() is not None):
             return False
-        return self.rank is None or _rank() == self.rank
+        return self.rank is None or process_rank() == self.rank
 
     def _print(self, inputs: Any, result: Any) -> None:
         self.printed += 1
         known = find_circuit(self.module)
         axes = self.signature or (str(known.signature) if known is not None else "")
-        line = f"{self.name}: \t {_sizes(inputs)} -> {_sizes(result)}"
+        line = f"{self.name}: \t {sizes_text(inputs)} -> {sizes_text(result)}"
         write = writer(self.sink)
         write(f"{line} \t {axes}" if axes else line)
         for tensor in small_tensors(result, self.values):
@@ -244,32 +264,7 @@ class Tracker(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._share_state()
-        self.run = _plain if self.signature is None else _signed(self.signature, self.name)
-
-
-def _plain(tracker: Tracker, *args: Any, **kwargs: Any) -> Any:
-    return tracker.module(*args, **kwargs)
-
-
-@functools.lru_cache(maxsize=256)
-def _signed(signature: str, name: str) -> Any:
-    """Return a circuit with this signature and name that calls the wrapped module of a tracker."""
-
-    def forward(self: Tracker, *tensors: Any, **others: Any) -> Any:
-        return self.module(*tensors, **others)
-
-    forward.__qualname__ = name
-    return circuit(signature)(forward)
-
-
-def _sizes(value: Any) -> str:
-    """Return the sizes of the tensors in a value, also in its mappings and dataclasses: `2 3, 4`."""
-    return ", ".join([" ".join([f"{size}" for size in tensor.shape]) for tensor in tensors(value)])
-
-
-def _rank() -> int:
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        self.run = plain_call if self.signature is None else signed_call(self.signature, self.name)
 
 
 def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -101,8 +101,9 @@ class Values:
         A tensor that torch.func's grad wraps shares the wire of its wrapper, because the transform returns the inner
         tensor, which no recorded call returned.
         """
-        wire = Wire(self.record.add(tensor, role, name))
-        self._memories.add(tensor, role)
+        memory = _memory(tensor)
+        wire = Wire(self.record.add(tensor, role, name, memory))
+        self._memories.add(memory if type(tensor) in (Tensor, Parameter) else 0, role)
         shape = self.record.values[-1][0]
         if shape and type(shape[0]) is int and shape == _NO_MEMORY:
             self._without_memory.add(wire)
@@ -241,9 +242,8 @@ class _Memories:
         self._of_run: set[int] = set()
         self._of_others: set[int] = {0}
 
-    def add(self, tensor: Tensor, role: str) -> None:
+    def add(self, memory: int, role: str) -> None:
         """Add the memory of a value; that of a parameter, buffer or constant is not the run's."""
-        memory = _memory(tensor)
         if role not in ("made", "input"):
             self._of_others.add(memory)
         elif memory not in self._of_others:
@@ -251,7 +251,7 @@ class _Memories:
 
     def is_of_run(self, tensor: Tensor) -> bool:
         """Return whether a tensor has the memory of a value of the run."""
-        return _memory(tensor) in self._of_run
+        return type(tensor) in (Tensor, Parameter) and _memory(tensor) in self._of_run
 
 
 def _with_same_memory(tensor: Tensor, entries: Collection[Entry], record: Record) -> Tensor | None:
@@ -259,12 +259,12 @@ def _with_same_memory(tensor: Tensor, entries: Collection[Entry], record: Record
 
     Constructors (`Variable(x)`, `torch.Tensor(x)`), `copy.copy` and code in C++ make such tensors unseen.
     """
-    memory = _memory(tensor)
+    memory = _memory(tensor) if type(tensor) in (Tensor, Parameter) else 0
     for reference, wire in reversed([*entries]) if memory else ():
         other = reference()
         if other is None or other is tensor or record.values[wire.number][2] not in ("input", "made"):
             continue
-        if other.dtype == tensor.dtype and _memory(other) == memory:
+        if type(other) in (Tensor, Parameter) and other.dtype == tensor.dtype and _memory(other) == memory:
             return other
     return None
 
@@ -284,7 +284,13 @@ def _inner(tensor: Tensor, entries: Collection[Entry]) -> str:
 
 
 def _memory(tensor: Tensor) -> int:
-    """Return an identifier of the memory of a tensor; 0 if its class or layout has none that others could share."""
+    """Return an identifier of the memory of a tensor; 0 if its layout or class has none that others could share.
+
+    Python uses an identifier again when the memory is free.
+    """
+    if type(tensor) is FakeTensor:  # `is_meta` of a fake tensor would be one more call of the run
+        with torch._C.DisableTorchFunction():
+            return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
     is_plain = type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided and not tensor.is_meta
     if not is_plain or functorch.is_functorch_wrapped_tensor(tensor):
         return 0

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import Diagram, circuit, einsum, rearrange, trace, track
-from circuits.diagram import box_row, row_line
-from circuits.diagram.rows import rows
+from circuits.diagram import box_line
+from circuits.diagram.rows import Row
 from models.mlp import MLP
 
 Golden = Callable[[str, str], None]

@@ -1,0 +1,129 @@
+"""Fit the columns of a table into a width; nothing is cut without a mark, and what is left out is said.
+
+The columns give way in this order, each only as far as it must: the names of boxes shorten in the middle, to 30
+columns; the sizes go where axes are shown, since the legend has the size of each letter; axes and sizes show the
+outputs alone; notes shorten to 20 columns, names to 24; further columns go, the last first; at last the widest column
+shortens.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from circuits.diagram.cells import shortened
+
+WIDTH = 120
+"""The width of a table where the standard output is no terminal."""
+
+_GAP = 2
+_NARROWEST = 8
+"""The least width to which a column shortens."""
+
+
+@dataclass
+class Cells:
+    """The texts of one column, one a row; the heading is the first.
+
+    Attributes:
+        texts: The texts.
+        short: Shorter texts, which show the outputs alone, or None.
+        right: Whether they stand at the right of the column.
+    """
+
+    texts: list[str]
+    short: list[str] | None = None
+    right: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The heading."""
+        return self.texts[0]
+
+    @property
+    def width(self) -> int:
+        """The width of the widest text."""
+        return max([len(text) for text in self.texts])
+
+    def changed(self, change: Callable[[str], str]) -> "Cells":
+        """Return the column with each text changed by a function."""
+        short = None if self.short is None else [*map(change, self.short)]
+        return Cells([*map(change, self.texts)], short, self.right)
+
+    def shortened(self, width: int, sign: str) -> "Cells":
+        """Return the column with texts wider than `width` shortened in the middle, behind their indentation."""
+        indents = [len(text) - len(text.lstrip()) for text in self.texts]
+        pairs = [(" " * min(indent, width // 2), text) for indent, text in zip(indents, self.texts, strict=True)]
+        texts = [indent + shortened(text.lstrip(), width - len(indent), sign) for indent, text in pairs]
+        return Cells(texts if self.width > width else self.texts, self.short, self.right)
+
+
+def terminal_width() -> int:
+    """Return the width of the terminal, or 120 if the standard output is none."""
+    stream = sys.stdout
+    is_terminal = stream is not None and hasattr(stream, "isatty") and not stream.closed and stream.isatty()
+    return shutil.get_terminal_size((WIDTH, 24)).columns if is_terminal else WIDTH
+
+
+_KEPT = ("axes", "sizes", "parameters", "notes")
+"""The columns that shorten and are not left out."""
+
+
+def fit(columns: Sequence[Cells], width: int, sign: str = "…") -> tuple[list[Cells], list[str]]:
+    """Return the columns as they fit into a width, the first being the names, and what is left out of them."""
+    found, left_out = [*columns], []
+    if _shorten(found, width, sign, {0: 30}):
+        return found, left_out
+    if {"axes", "sizes"} <= {each.heading for each in found}:
+        found = [each for each in found if each.heading != "sizes"]
+        left_out.append("sizes")
+        if _shorten(found, width, sign, {0: 30}):
+            return found, left_out
+    if any(each.short for each in found):
+        found = [Cells(each.short or each.texts, None, each.right) for each in found]
+        left_out.append("inputs")
+        if _shorten(found, width, sign, {0: 30}):
+            return found, left_out
+    least = {len(found) - 1: 20, 0: 24}
+    while not _shorten(found, width, sign, least):
+        others = [each for each in found[1:] if each.heading.removeprefix("output ") not in _KEPT]
+        if not others:
+            break
+        found.remove(others[-1])
+        left_out.append(others[-1].heading)
+        least = {len(found) - 1: 20, 0: 24}
+    while _excess(found, width) > 0 and max([each.width for each in found]) > _NARROWEST:
+        widest = max(range(len(found)), key=lambda place: found[place].width)
+        narrower = max(_NARROWEST, found[widest].width - _excess(found, width))
+        found[widest] = found[widest].shortened(narrower, sign)
+    return found, left_out
+
+
+def _excess(columns: Sequence[Cells], width: int) -> int:
+    """Return by how much columns are too wide."""
+    return sum([each.width for each in columns]) + _GAP * (len(columns) - 1) - width
+
+
+def _shorten(columns: list[Cells], width: int, sign: str, least: Mapping[int, int]) -> bool:
+    """Shorten columns as far as they must, to the least widths at most; return whether all fit, else do nothing."""
+    excess, changed = _excess(columns, width), {}
+    for place, narrowest in least.items():
+        narrower = min(columns[place].width, max(narrowest, columns[place].width - excess))
+        excess -= max(0, columns[place].width - narrower) if excess > 0 else 0
+        changed[place] = columns[place].shortened(narrower, sign)
+    if excess > 0:
+        return False
+    for place, each in changed.items():
+        columns[place] = each
+    return True
+
+
+def lines(columns: Sequence[Cells]) -> list[str]:
+    """Return the rows of fitted columns as lines."""
+    padded = [
+        [text.rjust(each.width) if each.right else text.ljust(each.width) for text in each.texts] for each in columns
+    ]
+    return [(" " * _GAP).join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+__all__ = ["WIDTH", "Cells", "fit", "lines", "terminal_width"]

@@ -1,0 +1,58 @@
+"""One line for each box, while a run is printed: the name of the box, its axes, sizes, parameters and notes."""
+
+from circuits.diagram import cells
+from circuits.diagram.boxes import Box
+
+_SHARES = (0.34, 0.22, 0.28)
+"""The shares of a line for names, axes and sizes."""
+
+
+def heading_line(width: int) -> str:
+    """Return the headings above the lines of a run."""
+    return _line(("box", "axes", "sizes", "parameters", ""), width)
+
+
+def box_line(box: Box, level: int, still_running: bool, width: int) -> str:
+    """Return the line of one box.
+
+    Args:
+        box: The box; a module that consists of one operation is shown as that.
+        level: How deep it is nested.
+        still_running: Whether there are no outputs yet.
+        width: How wide a line may be; a longer text shortens in the middle, except errors and notes.
+    """
+    inputs = cells.shown_inputs(box)
+    axes, sizes = cells.axes_of(inputs), cells.sizes_of(inputs)
+    if not still_running:
+        failed = cells.failed_inside(box)
+        axes = f"{axes} -> {'?' if failed else cells.axes_of(box.outputs)}".strip()
+        sizes = f"{sizes} -> {'?' if failed else cells.sizes_of(box.outputs)}".strip()
+    notes = [cells.dtype_change(box), f"failed: {box.error}" if box.error else "", box.note]
+    notes += ["* mapped"] if cells.is_mapped(box) else []
+    count = box.parameter_count
+    name = "  " * level + cells.label(box)
+    columns = name, axes, sizes, f"{count:,}" if count else "", ", ".join(filter(None, notes))
+    return _line(columns, width)
+
+
+def _line(columns: tuple[str, str, str, str, str], width: int) -> str:
+    """Return texts as one line; narrow lines have no axes."""
+    name, axes, sizes, parameters, notes = columns
+    shares = [int(share * width) for share in _SHARES]
+    shown = [(name, shares[0]), (axes, shares[1]), (sizes, shares[2])]
+    if width < 110:
+        shown = [(name, shares[0] + shares[1] // 3), (sizes, shares[2] + shares[1] // 3)]
+    texts = [f"{_short(text, share):<{share}}" for text, share in shown]
+    return "  ".join([*texts, f"{parameters:>10}", notes]).rstrip()
+
+
+def _short(text: str, width: int) -> str:
+    """Return a text shortened behind its indentation."""
+    if len(text) <= width:
+        return text
+    bare = text.lstrip()
+    indent = min(len(text) - len(bare), width // 2)
+    return " " * indent + cells.shortened(bare, width - indent)
+
+
+__all__ = ["box_line", "heading_line"]
