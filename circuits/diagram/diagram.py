@@ -237,9 +237,9 @@ class Diagram:
 
         Parameters are counted in the first operation that reads them, so the rows inside a row add up to it; a row of
         repeated boxes counts all of them. Activations are the tensors that operations compute, views left out. If the
-        table is wider than `width`, names of boxes shorten in the middle, to 30 columns; then sizes go where axes are
-        shown; axes and sizes show the outputs alone; notes shorten to 20 columns, names to 24; further columns go, the
-        last first; at last the widest column shortens. What goes is named.
+        table is wider than `width`, names of boxes shorten in the middle, to 30 columns, and notes to 20; then sizes go
+        where axes are shown; axes and sizes show the outputs alone; names shorten to 24 columns; further columns go,
+        the last first; at last the widest column shortens. What goes is named.
 
         Args:
             depth: How many levels of boxes inside boxes to show; "auto": as many as fit a screen; None: all.

@@ -1,8 +1,8 @@
 """Fit the columns of a table into a width; nothing is cut without a mark, and what is left out is said.
 
 The columns give way in this order, each only as far as it must: the names of boxes shorten in the middle, to 30
-columns; the sizes go where axes are shown, since the legend has the size of each letter; axes and sizes show the
-outputs alone; notes shorten to 20 columns, names to 24; further columns go, the last first; at last the widest column
+columns, and notes to 20; the sizes go where axes are shown, since the legend has the size of each letter; axes and sizes show the
+outputs alone; names shorten to 24 columns; further columns go, the last first; at last the widest column
 shortens.
 """
 
@@ -72,17 +72,17 @@ _KEPT = ("axes", "sizes", "parameters", "notes")
 def fit(columns: Sequence[Cells], width: int, sign: str = "…") -> tuple[list[Cells], list[str]]:
     """Return the columns as they fit into a width, the first being the names, and what is left out of them."""
     found, left_out = [*columns], []
-    if _shorten(found, width, sign, {0: 30}):
+    if _shorten(found, width, sign, {0: 30, len(found) - 1: 20}):
         return found, left_out
     if {"axes", "sizes"} <= {each.heading for each in found}:
         found = [each for each in found if each.heading != "sizes"]
         left_out.append("sizes")
-        if _shorten(found, width, sign, {0: 30}):
+        if _shorten(found, width, sign, {0: 30, len(found) - 1: 20}):
             return found, left_out
     if any(each.short for each in found):
         found = [Cells(each.short or each.texts, None, each.right) for each in found]
         left_out.append("inputs")
-        if _shorten(found, width, sign, {0: 30}):
+        if _shorten(found, width, sign, {0: 30, len(found) - 1: 20}):
             return found, left_out
     least = {len(found) - 1: 20, 0: 24}
     while not _shorten(found, width, sign, least):

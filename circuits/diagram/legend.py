@@ -46,7 +46,7 @@ def _bound(box: Box) -> Iterator[tuple[str, Value]]:
     for place, value in enumerate(box.inputs):
         yield f" from {value.name or f'input {place}'}", value
     for inner in box.walk():
-        name = inner.name or inner.label.partition(" ")[0]
+        name = inner.name or inner.label.rpartition("<locals>.")[2].partition(" ")[0]
         for value in inner.inputs:
             yield (f" from {value.name}" if value.name else f" in {name}"), value
         for value in inner.outputs:

@@ -7,19 +7,21 @@ _SHARES = (0.34, 0.22, 0.28)
 """The shares of a line for names, axes and sizes."""
 
 
-def heading_line(width: int) -> str:
-    """Return the headings above the lines of a run."""
-    return _line(("box", "axes", "sizes", "parameters", ""), width)
+def heading_line(width: int, named: bool) -> str:
+    """Return the headings above the lines of a run; the arguments are those of `box_line`."""
+    return _line(("box", "axes", "sizes", "parameters", ""), width, named)
 
 
-def box_line(box: Box, level: int, still_running: bool, width: int) -> str:
+def box_line(box: Box, level: int, still_running: bool, width: int, named: bool = True) -> str:
     """Return the line of one box.
 
     Args:
         box: The box; a module that consists of one operation is shown as that.
         level: How deep it is nested.
         still_running: Whether there are no outputs yet.
-        width: How wide a line may be; a longer text shortens in the middle, except errors and notes.
+        width: How wide a line may be; a longer text shortens in the middle, except errors and notes. Narrow lines have
+            no axes where sizes are known.
+        named: Whether axes may have names, and are shown beside the sizes.
     """
     inputs = cells.shown_inputs(box)
     axes, sizes = cells.axes_of(inputs), cells.sizes_of(inputs)
@@ -32,15 +34,15 @@ def box_line(box: Box, level: int, still_running: bool, width: int) -> str:
     count = box.parameter_count
     name = "  " * level + cells.label(box)
     columns = name, axes, sizes, f"{count:,}" if count else "", ", ".join(filter(None, notes))
-    return _line(columns, width)
+    return _line(columns, width, named)
 
 
-def _line(columns: tuple[str, str, str, str, str], width: int) -> str:
-    """Return texts as one line; narrow lines have no axes."""
+def _line(columns: tuple[str, str, str, str, str], width: int, named: bool) -> str:
+    """Return texts as one line; a narrow one has no axes."""
     name, axes, sizes, parameters, notes = columns
     shares = [int(share * width) for share in _SHARES]
     shown = [(name, shares[0]), (axes, shares[1]), (sizes, shares[2])]
-    if width < 110:
+    if width < 110 or not named:
         shown = [(name, shares[0] + shares[1] // 3), (sizes, shares[2] + shares[1] // 3)]
     texts = [f"{_short(text, share):<{share}}" for text, share in shown]
     return "  ".join([*texts, f"{parameters:>10}", notes]).rstrip()

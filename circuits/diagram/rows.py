@@ -56,18 +56,17 @@ def fitting_rows(root: Node) -> tuple[list[Row], int]:
     If even the boxes directly inside the outermost are too many, one row stands for those in the middle.
     """
     whole = rows(root)
-    hidden = 0
     levels = max([row.depth for row in whole])
-    found = whole
-    while len(found) > SCREEN and levels > 1:
+    while levels > 1 and len([row for row in whole if row.depth <= levels]) > SCREEN:
         levels -= 1
-        found = rows(root, levels)
+    found = rows(root, levels)
+    hidden = len(whole) - len(found)
     if len(found) > SCREEN:
         first, last = SCREEN - 6, len(found) - 5
         nodes = [node for row in found[first:last] for node in row.nodes if not row.unread]
         middle = Row(1, f"… {last - first} more rows", nodes)
-        found, hidden = [*found[:first], middle, *found[last:]], last - first + len(whole) - len(found)
-    return found, hidden or len(whole) - len(found)
+        found, hidden = [*found[:first], middle, *found[last:]], hidden + last - first
+    return found, hidden
 
 
 def _add_rows_inside(row: Row, depth: int | None, failed: bool, found: list[Row]) -> None:

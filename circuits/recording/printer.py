@@ -34,6 +34,7 @@ class Printer:
         values: Results with at most this many elements are printed with their values; 0: none.
         fold: Whether one line stands for those inside a module that repeats the one before it.
         width: How wide a line may be.
+        named: Whether axes have a column beside that of sizes.
 
     Attributes:
         pending: The boxes that are not printed yet, each with its depth and its result.
@@ -42,13 +43,13 @@ class Printer:
     """
 
     def __init__(
-        self, write: Callable[[str], object], depth: int | None, values: int, fold: bool = True, width: int = 120
+        self, write: Callable[[str], object], depth: int | None, values: int, fold: bool, width: int, named: bool
     ) -> None:
         self.write = write
         self.depth = depth
         self.values = values
         self.fold = fold and not values
-        self.width = width
+        self.width, self.named = width, named
         self.has_heading = False
         self.pending: list[tuple[Draft, int, Any]] = []
         self.start(Builder(Record()))
@@ -128,8 +129,9 @@ class Printer:
             box = self.builder.freeze(draft)
             if not self.has_heading:
                 self.has_heading = True
-                self.write(heading_line(self.width))
-            self.write(box_line(box, depth, is_open or (not box.outputs and not box.error), self.width))
+                self.write(heading_line(self.width, self.named))
+            runs = is_open or (not box.outputs and not box.error)
+            self.write(box_line(box, depth, runs, self.width, self.named))
             for tensor in small_tensors(result, self.values):
                 self.write("\n".join(["  " * (depth + 1) + line for line in numbers_text(tensor).splitlines()]))
 

@@ -89,7 +89,8 @@ def track(
     seen = weakref.ref(runs[0])
     listener = Listener(found or target)
     binder = python_signature(target)
-    printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to))
+    named = found is not None or any(find_circuit(module) is not None for module in target.modules())
+    printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to), named)
 
     def start_run() -> None:
         listener.begin()

@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from circuits import draw, trace
-from circuits.commands import app, reports
+from circuits.commands import app
 from circuits.commands import draw as command
+from circuits.diagram import terminal_width
 from models.attention import MultiHeadAttention, attention
 from models.linearity import F_map_transposed
 
@@ -76,9 +77,9 @@ def test_without_a_file_it_is_printed_as_wide_as_the_terminal(monkeypatch: pytes
 
 def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "77")
-    assert reports.terminal_width() == 120  # the standard output of a test is no terminal
+    assert terminal_width() == 120  # the standard output of a test is no terminal
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert reports.terminal_width() == 77
+    assert terminal_width() == 77
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

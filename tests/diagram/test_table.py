@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from circuits import Diagram, circuit, einsum, rearrange, trace, track
 from circuits.diagram import box_line
-from circuits.diagram.rows import Row
 from models.mlp import MLP
 
 Golden = Callable[[str, str], None]
@@ -167,12 +166,18 @@ def test_a_tracked_run_is_printed_line_by_line(golden: Golden) -> None:
     golden("diagram/failing_as_it_runs.txt", tracked(Broken(), torch.rand(2, 8))[0])
 
 
+def body(table: str) -> list[str]:
+    """Return the rows of a table, without headings and the lines under it."""
+    return table.partition("\n\n")[0].splitlines()[1:]
+
+
 def test_depth_limits_the_levels_that_are_shown() -> None:
     diagram = DIAGRAMS["transformer_layer"]()
-    assert len(diagram.table(depth=0).splitlines()) == 1
-    levels = [(len(line) - len(line.lstrip())) // 2 for line in diagram.table(depth=1).splitlines()]
+    assert len(body(diagram.table(depth=0))) == 1
+    levels = [(len(line) - len(line.lstrip())) // 2 for line in body(diagram.table(depth=1))]
     assert set(levels) == {0, 1}
-    assert diagram.table(depth=99) == diagram.table() == str(diagram)
+    assert f"{len(body(diagram.table())) - len(levels)} rows of inner boxes" in diagram.table(depth=1)
+    assert diagram.table(depth=99) == diagram.table() == diagram.table(depth=None) == str(diagram)
 
 
 def test_columns_are_aligned() -> None:
@@ -184,10 +189,11 @@ def test_columns_are_aligned() -> None:
 def test_parameters_are_counted_once() -> None:
     model = Shared()
     diagram = trace(model, axes="b 8")
-    assert diagram.box.parameter_count == sum(parameter.numel() for parameter in model.parameters())
-    lines = str(diagram).splitlines()
-    assert f"{diagram.box.parameter_count:,} params" in lines[0]
-    assert lines[-1].split() == ["embed=again", "linear", "b", "8", "->", "b", "8", "shared"]
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert diagram.box.parameter_count == diagram.totals.parameters == total
+    lines = body(str(diagram))
+    assert f" {total:,}" in lines[0]
+    assert lines[-1].split() == ["embed=again", "Linear", "b", "8", "->", "b", "8", "counted", "above"]
 
 
 class PartlyRead(nn.Module):
@@ -207,9 +213,11 @@ def test_parameters_that_nothing_reads_are_listed() -> None:
     with track(model, to=None) as seen:
         model(x)
     for diagram in (trace(model, x), seen.diagram):
-        unread = [line for line in str(diagram).splitlines() if "no box reads" in line]
-        assert unread == ["21 params that no box reads: token, partly.bias, unused.weight, unused.bias"]
-        assert unread[0] in diagram.to_markdown()
+        (row,) = [line for line in str(diagram).splitlines() if "no box reads" in line]
+        assert row.endswith("21  token, partly.bias, … 2 more")
+        assert "21 unused by this run" in str(diagram)
+        assert "that no box reads" in diagram.to_markdown()
+        assert diagram.to_dict()["unused"] == ["token", "partly.bias", "unused.weight", "unused.bias"]
     assert "no box reads" not in str(trace(model.used, x))
 
 
@@ -221,7 +229,13 @@ def test_parameters_that_are_frozen_are_counted() -> None:
     model.unused.weight.requires_grad_(False)
     count = sum(parameter.numel() for parameter in model.parameters())
     for each in (diagram, trace(model, x)):
-        assert str(each).splitlines()[-1] == f"29 of {count} params frozen (requires_grad is False)"
+        assert (each.totals.trained, each.totals.frozen) == (count - 29, 29)
+        assert f"{count - 29} trained, 29 frozen, 21 unused by this run" in str(each)
+        assert "20  frozen" in next(line for line in body(str(each)) if line.startswith("  used Linear"))
+        (weight, *_) = [
+            value for value in each.to_dict()["boxes"][0]["boxes"][0]["inputs"] if value["name"] == "used.weight"
+        ]
+        assert not weight["requires_grad"]
 
 
 def head_of(embedding: nn.Embedding, bias: bool) -> nn.Linear:
@@ -231,26 +245,28 @@ def head_of(embedding: nn.Embedding, bias: bool) -> nn.Linear:
 
 
 def parameter_column(model: nn.Module, x: Tensor) -> list[str]:
-    """Return the parameters column of the rows below the first."""
-    return [row.parameters for row in rows(trace(model, x).box)][1:]
+    """Return the parameters and notes of the rows below the first, dtypes left out."""
+    rows = [line.split("|") for line in trace(model, x).to_markdown(columns="parameters dtype notes").splitlines()]
+    return [f"{row[2].strip()} {row[4].strip()}".strip() for row in rows if len(row) > 4][3:]
 
 
 def test_tied_parameters_are_shared() -> None:
     embed, tokens = nn.Embedding(50, 8), torch.zeros(2, 3, dtype=torch.long)
     tied = nn.Sequential(embed, head_of(embed, bias=False))
-    assert parameter_column(tied, tokens) == ["400 params", "shared (0.weight)"]
+    assert parameter_column(tied, tokens) == ["400", "tied to 0.weight"]
     partly = nn.Sequential(embed, head_of(embed, bias=True))
-    assert parameter_column(partly, tokens) == ["400 params", "450 params, 400 shared (0.weight)"]
+    assert parameter_column(partly, tokens) == ["400", "50 tied to 0.weight"]
     nested = nn.Sequential(nn.Sequential(embed, nn.ReLU()), nn.Sequential(head_of(embed, bias=False), nn.ReLU()))
-    assert parameter_column(nested, tokens) == ["400 params", "400 params", "", *["shared (0.0.weight)"] * 2, ""]
+    assert parameter_column(nested, tokens) == ["400", "400", "", "", "tied to 0.0.weight", ""]
+    assert "tied to 0.0.weight" in trace(nested, tokens).table(depth=1)
 
 
 def test_repeated_boxes_that_share_parameters_count_them_once() -> None:
     activation = nn.PReLU()
     blocks = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), activation) for _ in range(3)])
-    assert parameter_column(blocks, torch.rand(1, 4))[0] == "61 params in all"
+    assert parameter_column(blocks, torch.rand(1, 4)) == ["61 ×3", "3 × 20", "1"]
     apart = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.PReLU()) for _ in range(3)])
-    assert parameter_column(apart, torch.rand(1, 4))[0] == "3 × 21 params"
+    assert parameter_column(apart, torch.rand(1, 4)) == ["3 × 21 ×3", "3 × 20", "3 × 1"]
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
@@ -280,14 +296,14 @@ def awkward(x: Tensor) -> Tensor:
 def test_markdown_and_html_escape_special_characters() -> None:
     run = lambda x: awkward(x)  # noqa: E731
     diagram = trace(run, axes="b_0 c")
-    assert str(diagram).startswith("<lambda>")
+    assert body(str(diagram))[0].startswith("<lambda>")
     markdown, html = diagram.to_markdown(), diagram._repr_html_()
     assert all(word in markdown for word in ("&lt;lambda&gt;", "2\\*c", "b\\_0"))
     assert "<lambda>" not in markdown + html
     assert all(word in html for word in ("&lt;lambda&gt;", "-&gt;"))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
-    assert len(rows) == len(str(diagram).splitlines()) + 2
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+    assert len(rows) == len(body(str(diagram))) + 2
 
 
 def test_fixed_sizes_come_last() -> None:
@@ -299,13 +315,13 @@ def test_fixed_sizes_come_last() -> None:
 
 
 def test_the_line_of_a_running_box_shows_only_its_inputs() -> None:
-    row = box_row(DIAGRAMS["attention_sizes"]().box, opened=True)
-    assert " 20 128, 22 128 " in row_line(row, still_running=True)
-    assert " 20 128, 22 128 -> 20 128 " in row_line(row, still_running=False)
+    box = DIAGRAMS["attention_sizes"]().box
+    assert " 20 128, 22 128 " in box_line(box, 0, True, 120)
+    assert " 20 128, 22 128 -> 20 128 " in box_line(box, 0, False, 120)
 
 
 def test_a_repeated_group_of_boxes_is_shown_once() -> None:
-    lines = str(trace(nn.Sequential(*[nn.Linear(4, 4), nn.ReLU()] * 5), axes="b 4", sizes={"b": 2})).splitlines()
+    lines = body(str(trace(nn.Sequential(*[nn.Linear(4, 4), nn.ReLU()] * 5), axes="b 4", sizes={"b": 2})))
     assert len(lines) == 3
     assert lines[1].endswith("×5 ┐")
     assert lines[2].endswith("┘")

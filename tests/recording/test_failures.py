@@ -185,7 +185,7 @@ def test_lines_that_cannot_be_made_are_left_out(monkeypatch: pytest.MonkeyPatch,
         assert lines == []
         layers(torch.ones(2))
     assert [len(list(diagram.walk())) for diagram in seen] == [5, 5]
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert len(caplog.records) == 1
 
 
