@@ -1,8 +1,8 @@
 """Fit the columns of a table into a width; nothing is cut without a mark, and what is left out is said.
 
 The columns give way in this order, each only as far as it must: the names of boxes shorten in the middle, to 30
-columns, and notes to 20; the sizes go where axes are shown, since the legend has the size of each letter; axes and sizes show the
-outputs alone; names shorten to 24 columns; further columns go, the last first; at last the widest column
+columns, and notes to 20; the sizes go where axes are shown, since the legend has the size of each letter; axes and
+sizes show the outputs alone; names shorten to 24 columns; further columns go, the last first; at last the widest column
 shortens.
 """
 

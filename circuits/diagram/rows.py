@@ -13,6 +13,9 @@ from circuits.diagram.cells import is_bookkeeping, label, only_operation
 from circuits.diagram.counts import Node
 from circuits.diagram.repeats import repeated_groups
 
+_FEWEST = 5
+"""The fewest rows of a table in which one row stands for several operations."""
+
 SCREEN = 40
 """The most rows that a table has if no depth is asked for."""
 
@@ -51,22 +54,53 @@ def rows(root: Node, depth: int | None = None) -> list[Row]:
 
 
 def fitting_rows(root: Node) -> tuple[list[Row], int]:
-    """Return as many levels of rows as fit a screen, and how many rows of further levels are left out.
+    """Return as many levels of rows as fit a screen, and how many rows are left out.
 
-    If even the boxes directly inside the outermost are too many, one row stands for those in the middle.
+    If that is less than a third of a screen, one row stands for several operations without parameters that follow each
+    other, so that more levels fit. If even the boxes directly inside the outermost are too many, one row stands for
+    those in the middle.
     """
     whole = rows(root)
     levels = max([row.depth for row in whole])
-    while levels > 1 and len([row for row in whole if row.depth <= levels]) > SCREEN:
-        levels -= 1
-    found = rows(root, levels)
-    hidden = len(whole) - len(found)
+    fits = [level for level in range(levels + 1) if len([row for row in whole if row.depth <= level]) <= SCREEN]
+    found = rows(root, max(1, *fits, 0))
+    if len(found) * 3 < SCREEN or len(found) > SCREEN:
+        shorter = (_without_operations(rows(root, level)) for level in range(levels, 0, -1))
+        found = next((each for each in shorter if _FEWEST <= len(each) <= SCREEN), found)
     if len(found) > SCREEN:
         first, last = SCREEN - 6, len(found) - 5
-        nodes = [node for row in found[first:last] for node in row.nodes if not row.unread]
-        middle = Row(1, f"… {last - first} more rows", nodes)
-        found, hidden = [*found[:first], middle, *found[last:]], hidden + last - first
-    return found, hidden
+        found = [*found[:first], _standing_for(found[first:last], "more rows"), *found[last:]]
+    return found, len(whole) - len([row for row in found if row.box is not None or row.unread])
+
+
+def _without_operations(found: Sequence[Row]) -> list[Row]:
+    """Return rows with one row in place of three or more operations without parameters that follow each other."""
+    kept: list[Row] = []
+    start = 0
+    for place, row in enumerate(found):
+        if not _is_plain(row) or (place > start and row.depth != found[start].depth):
+            kept += _joined(found[start:place])
+            start = place
+        if not _is_plain(row):
+            kept.append(row)
+            start = place + 1
+    return kept + _joined(found[start:])
+
+
+def _is_plain(row: Row) -> bool:
+    """Return whether a row is that of an operation without parameters, which did not fail and is not in a bracket."""
+    box = row.box
+    return box is not None and box.kind == "operation" and not (box.parameters or box.error or row.repeats)
+
+
+def _joined(found: Sequence[Row]) -> list[Row]:
+    return [_standing_for(found, "operations")] if len(found) > 2 else [*found]
+
+
+def _standing_for(found: Sequence[Row], what: str) -> Row:
+    """Return the row that stands for others."""
+    nodes = [node for row in found for node in row.nodes if not row.unread and not row.is_open]
+    return Row(min([row.depth for row in found]), f"… {len(found)} {what}", nodes)
 
 
 def _add_rows_inside(row: Row, depth: int | None, failed: bool, found: list[Row]) -> None:

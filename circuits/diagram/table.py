@@ -112,7 +112,7 @@ def make_table(
     if columns is None:
         chosen = _without_repeated_column(found, chosen)
     failed = [("failed", f"{box.label}: {box.error}") for box in root.box.walk() if box.error]
-    more = [("not shown", f"{hidden} rows of inner boxes (depth=None shows all)")] if hidden else []
+    more = [("not shown", f"{hidden} more rows (depth=None shows all)")] if hidden else []
     return Table(found, chosen, [*_summary(root, totals), *more, *failed, *[("", note) for note in notes]])
 
 

@@ -133,10 +133,12 @@ def test_arguments_of_the_call() -> None:
     assert with_shift.splitlines()[1] == without.splitlines()[1]
 
 
+WORDS = "input_size=8", "hidden_size=4", "axes=t b 8"
+
+
 def test_axes_name_the_inputs_of_a_class_without_signature() -> None:
-    found = table("torch.nn:LSTM", "input_size=8", "hidden_size=4", "axes=t b 8")
-    assert "t b 8 -> t b 4" in found
-    assert "2 b 8 -> 2 b 4" in table("torch.nn:LSTM", "input_size=8", "hidden_size=4", "axes=t b 8", "t=2")
+    assert "t b 8 -> t b 4" in table("torch.nn:LSTM", *WORDS)
+    assert "axes         t=2, b free from input" in table("torch.nn:LSTM", *WORDS, "t=2")
 
 
 @pytest.mark.parametrize(

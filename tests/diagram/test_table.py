@@ -176,7 +176,7 @@ def test_depth_limits_the_levels_that_are_shown() -> None:
     assert len(body(diagram.table(depth=0))) == 1
     levels = [(len(line) - len(line.lstrip())) // 2 for line in body(diagram.table(depth=1))]
     assert set(levels) == {0, 1}
-    assert f"{len(body(diagram.table())) - len(levels)} rows of inner boxes" in diagram.table(depth=1)
+    assert f"{len(body(diagram.table())) - len(levels)} more rows" in diagram.table(depth=1)
     assert diagram.table(depth=99) == diagram.table() == diagram.table(depth=None) == str(diagram)
 
 
