@@ -12,7 +12,9 @@ def heading_line(width: int, named: bool) -> str:
     return _line(("box", "axes", "sizes", "parameters", ""), width, named)
 
 
-def box_line(box: Box, level: int, still_running: bool, width: int, named: bool = True) -> str:
+def box_line(
+    box: Box, level: int, still_running: bool, width: int, named: bool = True, count: int | None = None
+) -> str:
     """Return the line of one box.
 
     Args:
@@ -22,6 +24,7 @@ def box_line(box: Box, level: int, still_running: bool, width: int, named: bool 
         width: How wide a line may be; a longer text shortens in the middle, except errors and notes. Narrow lines have
             no axes where sizes are known.
         named: Whether axes may have names, and are shown beside the sizes.
+        count: The number of elements of its parameters; None: of those that the box has.
     """
     inputs = cells.shown_inputs(box)
     axes, sizes = cells.axes_of(inputs), cells.sizes_of(inputs)
@@ -31,7 +34,7 @@ def box_line(box: Box, level: int, still_running: bool, width: int, named: bool 
         sizes = f"{sizes} -> {'?' if failed else cells.sizes_of(box.outputs)}".strip()
     notes = [cells.dtype_change(box), f"failed: {box.error}" if box.error else "", box.note]
     notes += ["* mapped"] if cells.is_mapped(box) else []
-    count = box.parameter_count
+    count = box.parameter_count if count is None else count
     name = "  " * level + cells.label(box)
     columns = name, axes, sizes, f"{count:,}" if count else "", ", ".join(filter(None, notes))
     return _line(columns, width, named)

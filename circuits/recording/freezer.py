@@ -249,10 +249,10 @@ class Freezer:
     def _parameters(self, event: Enter, boxes: Sequence[Box], printed: bool) -> tuple[Value, ...]:
         """Return all parameters of a module; for any other box, the parameters that the boxes inside use.
 
-        `printed` is whether the box is printed but not run, so that unused parameters need not be added to the record.
+        `printed` is whether the box is printed but not run; then a module has those alone that the boxes inside use.
         """
         used = {value.name: value for box in boxes for value in box.parameters}
-        if event.module is None or event.kind != "module":
+        if printed or event.module is None or event.kind != "module":
             return tuple(used.values())
         if isinstance(event.module, nn.Module):
             prefix = f"{event.path}." if event.path else ""
@@ -261,7 +261,7 @@ class Freezer:
                     continue
                 full = self.record.names.setdefault(id(parameter), prefix + name)
                 if full not in used:
-                    used[full] = _sizes_only(full, parameter) if printed else self._state_value(full, parameter)
+                    used[full] = self._state_value(full, parameter)
         return tuple(used.values())
 
     def _state_value(self, name: str, tensor: torch.Tensor, role: str = "parameter") -> Value:
@@ -278,13 +278,6 @@ class Freezer:
             self.unused_state[name] = self.record.add(tensor, role, name)
             self.read_new_shapes()
         return self._value(self.unused_state[name], self.names.of(self.unused_state[name]))
-
-
-def _sizes_only(name: str, parameter: torch.Tensor) -> Value:
-    """Return a parameter as a value without a number or axis names, for a box that is printed but not run."""
-    shape = tuple(parameter.shape)
-    about = parameter.device, parameter.requires_grad
-    return Value(-1, (None,) * len(shape), shape, parameter.dtype, "parameter", name, 0, *about)
 
 
 def with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:

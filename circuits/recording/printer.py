@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree
 
 from circuits.diagram import box_line, heading_line, is_bookkeeping
@@ -131,9 +132,17 @@ class Printer:
                 self.has_heading = True
                 self.write(heading_line(self.width, self.named))
             runs = is_open or (not box.outputs and not box.error)
-            self.write(box_line(box, depth, runs, self.width, self.named))
+            self.write(box_line(box, depth, runs, self.width, self.named, _parameter_count(draft)))
             for tensor in small_tensors(result, self.values):
                 self.write("\n".join(["  " * (depth + 1) + line for line in numbers_text(tensor).splitlines()]))
+
+
+def _parameter_count(draft: Draft) -> int | None:
+    """Return the number of elements of the parameters of a module; None for any other box."""
+    event = draft.event
+    if not isinstance(event, Enter) or event.kind != "module" or not isinstance(event.module, nn.Module):
+        return None
+    return sum([parameter.numel() for parameter in event.module.parameters() if not is_lazy(parameter)])
 
 
 def _counts_runs(builder: Builder, draft: Draft) -> bool:
