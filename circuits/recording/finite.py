@@ -9,10 +9,10 @@ from torch import Tensor
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils import _pytree
 
-from circuits.diagram import Value, operation_name
+from circuits.diagram import Box, Value, attribute
 from circuits.errors import CircuitError
 from circuits.recording.builder import Builder
-from circuits.recording.events import Call, Event
+from circuits.recording.events import Call, Event, Leave
 from circuits.recording.listener import Listener
 from circuits.recording.user_frames import user_line
 
@@ -36,16 +36,48 @@ def checked(
     def check(event: Event, result: Any) -> None:
         if after is not None:
             after(event, result)
-        if isinstance(event, Call) and not event.error:
+        is_transform = isinstance(event, Leave) and not event.failed and listener.stack[-1].kind == "transform"
+        if is_transform or (isinstance(event, Call) and not event.error):
             for tensor in _pytree.tree_leaves(result):
                 if _is_checked(tensor):
-                    with torch._C.DisableTorchFunction(), torch.no_grad():
-                        wrong = is_wrong(tensor)
-                        found = bool(wrong.any())
-                    if found:
-                        raise CircuitError(_message(listener, event, tensor, wrong, binder))
+                    _check(listener, tensor, is_wrong, binder)
 
     return check
+
+
+def _check(
+    listener: Listener, tensor: Tensor, is_wrong: Callable[[Tensor], Tensor], binder: inspect.Signature | None
+) -> None:
+    """Raise CircuitError if a result of the last operation has a number that is wrong."""
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        wrong = is_wrong(tensor)
+        if not bool(wrong.any()):
+            return
+        index, count = wrong.nonzero()[0].tolist(), int(wrong.sum())
+        number = tensor[tuple(index)].item()
+        builder = Builder(listener.record, binder=binder).feed_all()
+        box = builder.freeze(builder.open[-1].boxes[-1])
+        causes = [value.name for value in box.parameters if _has_wrong(listener, value, is_wrong)]
+    around = [each.path or each.label for each in listener.stack]
+    around = around[:-1] if box.kind == "transform" else around
+    value = next((each for each in box.outputs if len(each.sizes) == len(index)), None)
+    where = box.where or user_line()
+    lines = [
+        f"{box.label} in {around[-1]} makes {number} at {_place(value, index)}, "
+        f"and {count:,} of {tensor.numel():,} numbers are not finite",
+        f"  {' > '.join([*around, box.label])}",
+        f"  {_ports(box)}",
+        *[f"  it reads {name}, which is not finite itself" for name in causes],
+        *([f"  at {where}"] if where else []),
+    ]
+    raise CircuitError("\n".join(lines))
+
+
+def _has_wrong(listener: Listener, value: Value, is_wrong: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether a parameter that an operation reads has a number that is wrong."""
+    place = listener.record.state.get(value.number)
+    tensor = None if place is None else attribute(*place)
+    return _is_checked(tensor) and bool(is_wrong(tensor).any())
 
 
 def _not_finite(tensor: Tensor) -> Tensor:
@@ -59,24 +91,6 @@ def _is_checked(tensor: Any) -> bool:
     return is_number and not functorch.is_functorch_wrapped_tensor(tensor) and tensor.numel() > 0
 
 
-def _message(listener: Listener, event: Call, tensor: Tensor, wrong: Tensor, binder: inspect.Signature | None) -> str:
-    """Return which box made a number that is not finite, where in its result, and what it read."""
-    with torch._C.DisableTorchFunction(), torch.no_grad():
-        index, count = wrong.nonzero()[0].tolist(), int(wrong.sum())
-        number = tensor[tuple(index)].item()
-    builder = Builder(listener.record, binder=binder).feed_all()
-    box = builder.freeze(builder.open[-1].boxes[-1])
-    value = next((each for each in box.outputs if len(each.sizes) == len(index)), None)
-    name = operation_name(event.function)
-    around = [each.path or each.label for each in listener.stack]
-    where = event.where or user_line()
-    return (
-        f"{name} in {around[-1]} makes {number} at {_place(value, index)}, "
-        f"and {count:,} of {tensor.numel():,} numbers are not finite\n"
-        f"  {' > '.join([*around, box.label])}\n  {_ports(box)}" + (f"\n  at {where}" if where else "")
-    )
-
-
 def _place(value: Value | None, index: list[int]) -> str:
     """Return an index, and the numbers of axes with names: `index (0, 3, 5), b=0 h=3`."""
     if not index:
@@ -86,7 +100,8 @@ def _place(value: Value | None, index: list[int]) -> str:
     return f"index ({', '.join([f'{number}' for number in index])}){', ' if named else ''}{' '.join(named)}"
 
 
-def _ports(box: Any) -> str:
+def _ports(box: Box) -> str:
+    """Return the axes of the inputs and outputs of a box as text."""
     inputs, outputs = [", ".join([f"{each}" or "()" for each in values]) for values in (box.inputs, box.outputs)]
     return f"{inputs} -> {outputs}".strip()
 

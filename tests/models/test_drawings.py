@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from circuits import Drawing, draw
-from scripts.track import ZOO, diagram_of_zoo
+from tests.zoo import ZOO, diagram_of_zoo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "drawings"
 

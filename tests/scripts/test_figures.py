@@ -17,7 +17,7 @@ from circuits import Drawing, draw
 from circuits.commands.targets import find_target
 from scripts import figures
 from scripts.figures import FIGURES, Part, figure, file_name
-from scripts.track import ZOO
+from tests.zoo import ZOO
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "drawings"
 app = Typer()

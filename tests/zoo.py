@@ -1,18 +1,9 @@
-"""Print the table of a model: `python -m scripts.track attention y=20`, `python -m scripts.track torch.nn:LSTM ...`.
+"""The models of the zoo with default arguments, for tests that go through them all by name."""
 
-Nothing is computed: the model is traced. Sizes of axes that are not given stay symbolic. The arguments are those of
-`python -m circuits`, and a model of the zoo has a short name and default arguments.
-"""
-
-import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated
-
-import typer
 
 from circuits import Diagram
 from circuits.commands.diagrams import diagram_of
-from circuits.commands.reports import UsageError, reported
 
 ZOO: Mapping[str, tuple[str, ...]] = {
     "mlp": ("models.mlp:MLP.probabilities",),
@@ -43,31 +34,7 @@ ZOO: Mapping[str, tuple[str, ...]] = {
 
 
 def diagram_of_zoo(name: str, words: Sequence[str]) -> Diagram:
-    """The diagram of a zoo model, or of a TARGET; settings take the place of the default ones."""
-    if name not in ZOO and not {*":."} & {*name}:
-        raise UsageError(f"no model is called {name}: there are {', '.join(ZOO)}, or give package.module:Class")
-    target, *defaults = ZOO.get(name, (name,))
+    """The diagram of a zoo model; settings take the place of the default ones."""
+    target, *defaults = ZOO[name]
     given = {word.partition("=")[0] for word in words}
     return diagram_of(target, [*[word for word in defaults if word.partition("=")[0] not in given], *words])
-
-
-def main(
-    target: Annotated[str, typer.Argument(help=f"{', '.join(ZOO)}, or package.module:Class")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="arguments of the class, sizes of axes, axes='b c h w'")
-    ] = None,
-    depth: Annotated[int | None, typer.Option(help="How many levels of nested boxes to show.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole diagram as JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
-) -> None:
-    """Print the table of a model, without running it."""
-    with reported():
-        diagram = diagram_of_zoo(target, settings or ())
-    if as_json:
-        typer.echo(json.dumps(diagram.to_dict(), indent=1))
-    else:
-        typer.echo(diagram.to_markdown(depth) if markdown else diagram.table(depth))
-
-
-if __name__ == "__main__":
-    typer.run(main)
