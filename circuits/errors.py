@@ -4,7 +4,16 @@
 detects. Each message is written in the module that detects the mistake.
 """
 
+import difflib
+import functools
 import unicodedata
+from collections.abc import Callable, Collection
+from typing import Any, ParamSpec, TypeVar
+
+from circuits.tracebacks import hide_frames
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 QUOTE_LENGTH = 100
 """The most characters of a text that one line of a message quotes around the fault."""
@@ -14,6 +23,9 @@ class CircuitError(Exception):
     """Base class of all errors that this library raises; raised itself if no subclass describes the mistake.
 
     For example: a module that `torch.vmap` cannot map, or an attribute named by `fixed` that the module does not have.
+
+    Where an error leaves the library, the frames of the library are removed from its traceback: the last line that the
+    traceback shows is the caller's. The environment variable `CIRCUITS_FRAMES=1` keeps them.
     """
 
 
@@ -31,6 +43,41 @@ class ShapeError(CircuitError, TypeError):
     For a circuit the message lists every tensor with its axes and sizes, and every mismatch of the call. It is also a
     `TypeError`. Under `torch.compile(fullgraph=True)` Dynamo raises its own exception, which contains this message.
     """
+
+
+class CircuitWarning(UserWarning):
+    """Something is valid that is probably a mistake: an axis of an einsum whose name looks like another's."""
+
+
+def entry_point(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: remove the frames of this library from the tracebacks of the CircuitErrors that a function raises.
+
+    It costs a call of a Python function. Functions that are called often have its `try` in their own body.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except CircuitError as error:
+            hide_frames(error)
+            raise
+
+    return call
+
+
+def entry_points(*names: str) -> Callable[[type[R]], type[R]]:
+    """Class decorator: `entry_point` for the methods and class methods with these names."""
+
+    def decorate(kind: type[R]) -> type[R]:
+        for name in names:
+            method = vars(kind)[name]
+            is_class_method = isinstance(method, classmethod)
+            short: Any = entry_point(method.__func__ if is_class_method else method)
+            setattr(kind, name, classmethod(short) if is_class_method else short)
+        return kind
+
+    return decorate
 
 
 def point(text: str, *spans: tuple[int, int]) -> str:
@@ -59,3 +106,16 @@ def _columns(letter: str) -> int:
     if unicodedata.combining(letter):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def perhaps(name: str, known: Collection[str]) -> str:
+    """Return a suggestion, for the end of a message, if a known name is like an unknown one; "" if none is.
+
+    >>> perhaps("in_dimm", ["b", "in_dim"])
+    ' (perhaps in_dim)'
+    >>> perhaps("H", ["h", "w"]), perhaps("y", ["h", "w"])
+    (' (perhaps h)', '')
+    """
+    lowered = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), lowered, 1, 0.65)
+    return f" (perhaps {lowered[found[0]]})" if found else ""

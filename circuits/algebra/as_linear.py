@@ -12,10 +12,11 @@ from torch import Tensor
 from circuits.algebra.linear_map import LinearMap
 from circuits.algebra.wires import parse_sides
 from circuits.checking import find_circuit
-from circuits.errors import CircuitError, SignatureError
+from circuits.errors import CircuitError, SignatureError, entry_point
 from circuits.signature import Rest, Signature
 
 
+@entry_point
 def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
     """Convert a linear circuit to a LinearMap: its Jacobian at zero, for these sizes of its axes.
 

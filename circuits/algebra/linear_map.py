@@ -19,6 +19,7 @@ from circuits.algebra import operations
 from circuits.algebra.network import Factor, Network, as_circuit, check, delta, dense, identity_of, network_of
 from circuits.algebra.wires import Wire, Wires
 from circuits.checking import Circuit
+from circuits.errors import entry_points
 from circuits.signature import Signature
 
 
@@ -53,6 +54,21 @@ class _NetworkData:
         return Network(self.factors, self.inputs, self.outputs, self.wires, self.sizes)
 
 
+@entry_points(
+    "__init__",
+    "__call__",
+    "__rshift__",
+    "identity",
+    "unit",
+    "inner_product",
+    "diagonal",
+    "outer",
+    "inner",
+    "transpose",
+    "contract",
+    "named",
+    "ordered",
+)
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearMap(_NetworkData):
     """A linear map from named axes to named axes; `LinearMap(tensor, "a -> b c")` for a tensor with axes a, b, c.

@@ -7,8 +7,10 @@ from typing import Any
 from circuits.autodiff.joint import arguments_of, joint_of, parameters_of
 from circuits.autodiff.ports import with_ports
 from circuits.diagram import Box, Diagram, wires
+from circuits.errors import entry_point
 
 
+@entry_point
 def backward(
     f: Any,
     /,

@@ -8,6 +8,7 @@ from circuits.autodiff.joint import Joint, joint_of, parameters_named, parameter
 from circuits.autodiff.ports import port_values, with_ports
 from circuits.autodiff.recompute import partition
 from circuits.diagram import Box, Diagram, Size, Struct, Value, Wire, wires
+from circuits.errors import entry_point
 
 
 class Halves(NamedTuple):
@@ -35,6 +36,7 @@ class Halves(NamedTuple):
         return sum([prod(value.sizes) * value.dtype.itemsize for value in self.saved])
 
 
+@entry_point
 def forward_backward(
     f: Any,
     /,

@@ -18,7 +18,7 @@ from circuits.algebra import LinearMap
 from circuits.autodiff.tensors import append_as_wire
 from circuits.checking import definitions
 from circuits.diagram import Diagram, Value, describe, fill, wires
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.printing import FunctionalCall, letters, unique_name
 from circuits.recording import trace
 
@@ -26,6 +26,7 @@ Places = int | dict[str, int]
 """The position of a tensor among all tensors of a call, or the positions of several by name."""
 
 
+@entry_point
 def jacobian(
     f: Any, /, *inputs: Any, wrt: str | Sequence[str] | None = None, axes: str | None = None, **kwargs: Any
 ) -> Any:

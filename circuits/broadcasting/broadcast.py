@@ -21,7 +21,7 @@ from circuits.broadcasting.lifted import LiftedCircuit, Randomness
 from circuits.broadcasting.plan import lifted_optional, plan_lift
 from circuits.broadcasting.refusals import refuse_module
 from circuits.checking import Checked, Options, checked, declare, find_circuit, fixed_sizes, parameters_of
-from circuits.errors import CircuitError, SignatureError
+from circuits.errors import CircuitError, SignatureError, entry_point
 from circuits.signature import plain_size
 
 P = ParamSpec("P")
@@ -38,6 +38,7 @@ def broadcast(
     f: Callable[P, R], signature: str, *, optional: Mapping[str, str] | None = None, chunk_size: int | None = None,
     randomness: Randomness = "error",
 ) -> Checked[P, R]: ...  # fmt: skip
+@entry_point
 def broadcast(
     f: Any,
     signature: str,
@@ -81,7 +82,7 @@ def broadcast(
     >>> broadcast(total, "a c, d -> c")(torch.ones(3, 2), torch.ones(4))
     tensor([12., 12.])
     """
-    frame = sys._getframe(1)
+    frame = sys._getframe(2)  # the first is that of `entry_point`
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     return _lift(f, signature, dict(optional or {}), chunk_size, randomness, where)
 

@@ -72,6 +72,8 @@ class Binding:
         if found < expected or (found > expected and not rest):
             least = "at least " if rest else ""
             row.add(f"{_count_axes(found)} here, but the signature has {least}{expected if expected > 0 else 'none'}")
+            if len(slot.axes) == 1 and isinstance(slot.axes[0], Axis) and len(slot.axes[0].name) == found > 1:
+                row.mismatches[-1] += f"; separate axes by spaces, '{_spaced(slot.axes[0].name)}'"
             return
         for i in range(len(slot.axes)):
             self._bind_term(row, slot.axes[i], found - len(slot.axes) + i)
@@ -227,6 +229,14 @@ def _count_axes(count: int) -> str:
     if count == 0:
         return "no axes"
     return "1 axis" if count == 1 else f"{count} axes"
+
+
+def _spaced(name: str) -> str:
+    """Return the letters of a name, separated by spaces."""
+    text = ""
+    for letter in name:
+        text += f"{' ' if text else ''}{letter}"
+    return text
 
 
 def broadcasts(sizes: list[Any], to: list[Any]) -> bool:

@@ -13,7 +13,7 @@ from circuits.checking.parameters import POSITIONAL, parameters_of
 from circuits.checking.protocols import Function
 from circuits.checking.validation import refuse_generators
 from circuits.checking.wrapper import source, unused_prefix
-from circuits.errors import SignatureError
+from circuits.errors import SignatureError, entry_point
 
 
 def checked(spec: Circuit) -> Any:
@@ -49,6 +49,7 @@ def checked(spec: Circuit) -> Any:
     return function
 
 
+@entry_point
 def kernel_of(f: Callable[..., Any]) -> Callable[[Function], Function]:
     """Decorator: register a kernel of a circuit, as `@f.kernel` does.
 
@@ -74,6 +75,7 @@ def kernel_of(f: Callable[..., Any]) -> Callable[[Function], Function]:
     return _registrar(f, "kernel")
 
 
+@entry_point
 def backward_of(f: Callable[..., Any]) -> Callable[[Function], Function]:
     """Decorator: register a custom backward circuit of a circuit, as `@f.backward` does; see `kernel_of`.
 
@@ -99,6 +101,7 @@ def _forget(filename: str, lines: Any) -> None:
         del linecache.cache[filename]
 
 
+@entry_point
 def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Register `kernel` to run instead of the definition.
 
@@ -116,6 +119,7 @@ def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Calla
     return kernel
 
 
+@entry_point
 def _register_backward(spec: Circuit, function: Callable[..., Any]) -> Callable[..., Any]:
     """Register the backward circuit; SignatureError if it does not take the circuit's parameters, then cotangents."""
     parameters = parameters_of(spec.definition)

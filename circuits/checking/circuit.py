@@ -24,7 +24,7 @@ from circuits.checking.protocols import Decorator
 from circuits.checking.rows import Row
 from circuits.checking.runtime import checks_switch, definitions_switch
 from circuits.checking.validation import refuse_unknown
-from circuits.errors import ShapeError, SignatureError
+from circuits.errors import ShapeError, SignatureError, entry_point
 from circuits.signature import normalized, parse_axes, plain_size
 from circuits.tracers import fx_leaf, without_warnings
 
@@ -63,6 +63,7 @@ def definitions() -> AbstractContextManager[None]:
     return definitions_switch.set(True)
 
 
+@entry_point
 def circuit(
     text: str,
     *,
@@ -117,9 +118,10 @@ def circuit(
             f"circuit takes a signature, not {what}: write @circuit('y m, x m -> y m') above a function"
         )
     options = Options.of(optional, fixed, dtypes, multiples, hints)
-    frame = sys._getframe(1)
+    frame = sys._getframe(2)  # the first is that of `entry_point`
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
+    @entry_point
     def decorate(thing: Any) -> Any:
         if isinstance(thing, nn.Module):
             return give_signature(thing, text, options, where)
@@ -164,6 +166,7 @@ def fixed_sizes(spec: Circuit, owner: Any) -> dict[str, int]:
     return {name: fixed_size(spec, owner, name, by) for name, by in spec.fixed.items()}
 
 
+@entry_point
 def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
     """Check a tensor's axes and return their sizes by name.
 

@@ -15,6 +15,8 @@ from circuits import switch
 from circuits.checking.binding import INTEGERS, NUMBERS, broadcasts
 from circuits.checking.declaration import Circuit
 from circuits.checking.messages import examine, miscount
+from circuits.errors import CircuitError
+from circuits.tracebacks import hide_frames
 from circuits.tracers import without_jit_trace
 
 
@@ -129,6 +131,8 @@ SHARED = {
     "miscount": miscount,
     "broadcasts": broadcasts,
     "leaves": leaves,
+    "CircuitError": CircuitError,
+    "hide_frames": hide_frames,
     "Tensor": Tensor,
     "numbers": NUMBERS,
     "ints": INTEGERS,

@@ -9,7 +9,7 @@ import torch
 
 from circuits.checking.axes import arithmetic, has_rest, plain_names
 from circuits.checking.declaration import Circuit
-from circuits.errors import SignatureError, point
+from circuits.errors import SignatureError, perhaps, point
 from circuits.signature import Axes, Axis, Term, places, unknown
 
 
@@ -58,7 +58,8 @@ def refuse_unknown(option: str, given: Collection[str], known: Collection[str], 
     """Raise SignatureError if an option has a key that is not among the known names."""
     for each in given:
         if each not in known:
-            raise SignatureError(f"{option}: {each!r} is not {kind}; there are {', '.join(known) or 'none'}")
+            there = f"{', '.join(known) or 'none'}{perhaps(each, known)}"
+            raise SignatureError(f"{option}: {each!r} is not {kind}; there are {there}")
 
 
 def _refuse_values(option: str, given: Mapping[str, Any], fits: Callable[[Any], bool], kind: str) -> None:

@@ -27,12 +27,13 @@ from circuits.diagram.property_guards import with_guards
 from circuits.diagram.run_state import check_names, tensors_before_the_run, with_parameters
 from circuits.diagram.structure import Struct, bind, wires
 from circuits.diagram.table import Depth, Table, is_printable, make_table
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 from circuits.signature import Signature
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
+@entry_points("__call__", "run", "function")
 @dataclass(frozen=True)
 class Diagram:
     """One recorded run of a circuit, module or function, with all that is needed to run it again.

@@ -18,10 +18,11 @@ from circuits.drawing.layout.picture import picture_of
 from circuits.drawing.networks import scene_of_map
 from circuits.drawing.options import Options, names_of, pairs_of, shown_names_of, width_of
 from circuits.drawing.scene import without_fence
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.recording import trace
 
 
+@entry_point
 def draw(
     target: Any,
     /,

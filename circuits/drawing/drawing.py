@@ -16,7 +16,7 @@ from circuits.drawing.ink.terminal import terminal
 from circuits.drawing.ink.themes import colours
 from circuits.drawing.ink.tikz import tikz
 from circuits.drawing.marks import Picture
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 _KINDS: dict[str, Callable[[Picture, str, float], bytes]] = {
     ".svg": lambda picture, theme, scale: svg(picture, theme, scale).encode(),
@@ -27,6 +27,7 @@ _KINDS: dict[str, Callable[[Picture, str, float], bytes]] = {
 """What each kind of file holds."""
 
 
+@entry_points("__init__", "text", "save")
 @dataclass(frozen=True)
 class Drawing:
     """A picture in one theme; a notebook shows it.

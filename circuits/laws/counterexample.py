@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec
 
+from circuits.errors import CircuitError
 from circuits.laws.comparison import BrokenLaw
 from circuits.laws.subject import Subject
+from circuits.tracebacks import hide_frames
 
 P = ParamSpec("P")
 
@@ -27,20 +29,47 @@ def smallest_counterexample(law: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(law)
     def run_law(*args: P.args, **kwargs: P.kwargs) -> None:
-        broken = _run(law, args, kwargs)
-        if broken is None:
-            return
-        free = _free_sizes(broken.subject)
-        for name in free:
-            for size in _smaller_sizes(free[name], broken.subject.axis_sizes.multiple(name, free)):
-                sizes = {**(kwargs.get("sizes") or {}), **free, name: size}  # pyright: ignore[reportGeneralTypeIssues]
-                again = _run_or_none(law, args, {**kwargs, "sizes": sizes})
-                if again is not None and _wording(again) == _wording(broken):
-                    free[name], broken = size, again
-                    break
-        raise AssertionError(f"{broken}")
+        failure = None
+        try:
+            broken = _run(law, args, kwargs)
+            if broken is not None:
+                failure = AssertionError(f"{_smallest(broken, law, args, kwargs)}")
+                raise failure
+        except (CircuitError, AssertionError) as error:
+            if error is failure or isinstance(error, CircuitError):  # not an assertion of the caller's own code
+                hide_frames(error)
+            raise
+        finally:
+            del failure  # Otherwise the exception, which has this frame in its traceback, would hold itself.
 
     return run_law
+
+
+def without_our_frames(law: Callable[P, None]) -> Callable[P, None]:
+    """Decorator of a law: the last line that the traceback of an error shows is the caller's."""
+
+    @functools.wraps(law)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            law(*args, **kwargs)
+        except (CircuitError, BrokenLaw) as error:
+            hide_frames(error)
+            raise
+
+    return call
+
+
+def _smallest(broken: BrokenLaw, law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> BrokenLaw:
+    """Return the counterexample with the smallest sizes that is found."""
+    free = _free_sizes(broken.subject)
+    for name in free:
+        for size in _smaller_sizes(free[name], broken.subject.axis_sizes.multiple(name, free)):
+            sizes = {**(kwargs.get("sizes") or {}), **free, name: size}
+            again = _run_or_none(law, args, {**kwargs, "sizes": sizes})
+            if again is not None and _wording(again) == _wording(broken):
+                free[name], broken = size, again
+                break
+    return broken
 
 
 def _run(law: Callable[..., None], args: Any, kwargs: Mapping[str, Any]) -> BrokenLaw | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circuits.checking import parameters_of
 from circuits.laws.comparison import assert_gradients_close, assert_outputs_close, fail
-from circuits.laws.counterexample import smallest_counterexample
+from circuits.laws.counterexample import smallest_counterexample, without_our_frames
 from circuits.laws.gradients import values_and_gradients
 from circuits.laws.inputs import Source
 from circuits.laws.sizes import Sizes
@@ -53,6 +53,7 @@ def equals(
         assert_gradients_close(subject, gradients, expected_gradients, origins, *notes)
 
 
+@without_our_frames
 def compiles(
     f: Any,
     /,

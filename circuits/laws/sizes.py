@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuits.checking import Circuit, has_rest
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, perhaps
 from circuits.signature import Axes, Axis, Derived, Group, Number, Rest, normalized
 
 Sizes = Mapping[str, int | Sequence[int]]
@@ -110,7 +110,9 @@ def refuse_unknown(law: str, argument: str, given: Mapping[str, Any], names: Seq
     """Raise CircuitError if a mapping that the caller passed has a key that is not among `names`."""
     for name in given:
         if name not in names:
-            raise CircuitError(f"laws.{law}: {argument} has the key {name}; possible keys are {', '.join(names)}")
+            raise CircuitError(
+                f"laws.{law}: {argument} has the key {name}; possible keys are {', '.join(names)}{perhaps(name, names)}"
+            )
 
 
 def _derived(axes: Axes) -> list[Derived]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from circuits.checking import Circuit, find_circuit, has_rest
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.laws.backward_circuit import custom_backward_rule
 from circuits.laws.dependence import causal, independent
 from circuits.laws.derivatives import gradcheck
@@ -31,6 +31,7 @@ CUSTOM = {"backward_rule": custom_backward_rule}
 """The law of custom backward circuits, by its public name; this library's own tests check derived ones."""
 
 
+@entry_point
 def suite(
     target: Any,
     /,

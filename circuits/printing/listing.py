@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from circuits.diagram import Box, Diagram, Value, wires, without_defaults
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.printing.aten import graph_text
 from circuits.printing.box_queries import (
     box_text,
@@ -33,6 +33,7 @@ Inside = Literal["nested", "inline", "closed"]
 """How boxes inside a box are shown: in braces below the line of the box, in place of that line, or not at all."""
 
 
+@entry_point
 def listing(
     f: Any,
     /,

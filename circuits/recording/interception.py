@@ -32,6 +32,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from circuits import switch
 from circuits.diagram import copied_from_numpy
+from circuits.errors import CircuitError
 from circuits.recording.intercepted_calls import (
     MODULES_WITH_FUSED_PATHS,
     record_autograd_function,
@@ -45,6 +46,7 @@ from circuits.recording.intercepted_state import STATE_FUNCTIONS
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
 from circuits.recording.scopes import classes_of_modules
+from circuits.tracebacks import hide_frames
 
 
 @contextmanager
@@ -151,7 +153,11 @@ def _intercept_module_call(original: Any, record: Callable[..., Any] = record_mo
         return record(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
 
     def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return dispatch(switch.current(), module, *args, **kwargs)
+        try:
+            return dispatch(switch.current(), module, *args, **kwargs)
+        except CircuitError as error:
+            hide_frames(error)
+            raise
 
     return __call__
 

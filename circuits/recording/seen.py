@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterator
 
 from circuits.diagram import Diagram
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.recording.assembly import assemble
 from circuits.recording.builder import Builder
 from circuits.recording.events import Record
@@ -33,6 +33,7 @@ class Seen:
         return iter([run() for run in self._runs])
 
     @property
+    @entry_point
     def diagram(self) -> Diagram:
         """The diagram of the last run.
 

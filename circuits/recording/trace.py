@@ -15,7 +15,7 @@ from torch._dispatch.python import enable_python_dispatcher
 
 from circuits.checking import find_circuit
 from circuits.diagram import Diagram, operation_name
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.recording.assembly import assemble
 from circuits.recording.aten_calls import RecordedFakeMode
 from circuits.recording.builder import Builder
@@ -33,6 +33,7 @@ from circuits.recording.trace_errors import refuse_data_dependent_sizes, transla
 from circuits.recording.trace_inputs import parameters_of_target, refuse_untraceable_modules, trace_inputs
 
 
+@entry_point
 def trace(
     target: Any,
     /,

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import tensors
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, perhaps
 from circuits.recording.call_arguments import python_signature, target_name
 from circuits.recording.symbols import Symbols
 from circuits.signature import Axes, Number, Rest, normalized, parse_axes, plain_size, show_axes
@@ -154,7 +154,8 @@ def _check_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> None:
     """Raise CircuitError unless every key of `sizes` is the name of an axis and every size is an int of at least 0."""
     unknown = [name for name in sizes if name not in names]
     if unknown:
-        raise CircuitError(f"sizes has {', '.join(unknown)}, but the axes are {' '.join(names) or 'none'}")
+        meant = perhaps(unknown[0], names)
+        raise CircuitError(f"sizes has {', '.join(unknown)}{meant}, but the axes are {' '.join(names) or 'none'}")
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise CircuitError(f"sizes: {name} is {size!r}, but a size must be an int of at least 0")

@@ -17,7 +17,7 @@ from torch import nn
 
 from circuits import switch
 from circuits.checking import find_circuit
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import python_signature
 from circuits.recording.finite import Finite, checked
@@ -113,6 +113,7 @@ def track(
         yield runs.pop()  # which the caller alone keeps
 
 
+@entry_points("forward", "__init__")
 class Tracker(nn.Module):
     """A module that wraps another and prints the sizes of its inputs and outputs on every call.
 

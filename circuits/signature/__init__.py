@@ -2,9 +2,10 @@
 
 May use `errors`; no module here imports torch. Start with `signature` (`Signature` and the syntax of its text), then
 `terms` (one axis, its arithmetic and its size). `parser` makes terms of text; `solver` computes the size of a
-term's unknown name, if it has just one.
+term's unknown name, if it has just one; `hints` guesses what a mistaken text meant.
 """
 
+from circuits.signature.hints import separated
 from circuits.signature.parser import normalized
 from circuits.signature.signature import Signature, parse_axes, places
 from circuits.signature.solver import AnySizeError, solve
@@ -37,6 +38,7 @@ __all__ = [
     "parse_axes",
     "places",
     "plain_size",
+    "separated",
     "show_axes",
     "solve",
     "unknown",

@@ -149,13 +149,18 @@ class Parser:
             token = self.tokens[self.position]
             if token.text == ")":
                 raise self._fault("this ')' was never opened", self._next_span())
+            if token.text == "*":
+                what = "'*' needs a name or a number before it; any number of axes (jaxtyping's *rest) are written ..."
+                raise self._fault(what, self._next_span())
             raise self._fault(f"'{token.text}' needs a name or a number before it", self._next_span())
         token = self.tokens[self.position]
         self.position += 1
         if token.text.isascii() and token.text.isdigit():
             return Number(self._number(token))
         if not token.text.rstrip("'").isidentifier():
-            raise self._fault(f"{_quote(token.text)} is not an axis: {_AXIS_SYNTAX}", (token.start, token.stop))
+            raise self._fault(
+                f"{_quote(token.text)} is not an axis: {_what_instead(token.text)}", (token.start, token.stop)
+            )
         return Axis(normalized(token.text))
 
     def _number(self, token: _Token) -> int:
@@ -185,6 +190,15 @@ _FUNCTIONS = frozenset({"abs", "ceil", "floor", "gcd", "lcm", "log2", "max", "mi
 """Words that would be a function if `(` follows at once; any other word there is an axis beside a group."""
 
 _AXIS_SYNTAX = "an axis is a name (y, h'), a number, a group (h k), arithmetic (h/2), or a leading ..."
+
+
+def _what_instead(word: str) -> str:
+    """Return what to write instead of a word that is no axis: for the marks of jaxtyping, the nearest that there is."""
+    if word.startswith("#"):
+        return "jaxtyping's # has no equal here, since an axis of size 1 is not broadcast; only the ... of a mask is"
+    if "=" in word and word.partition("=")[2].isdigit():
+        return f"write the size alone, {word.partition('=')[2]}, or give it to the circuit as fixed="
+    return _AXIS_SYNTAX
 
 
 def normalized(name: str) -> str:

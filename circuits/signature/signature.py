@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from circuits.errors import entry_points
 from circuits.signature.parser import Parser
 from circuits.signature.terms import Axes, Term, show_axes
 
 
+@entry_points("parse")
 @dataclass(frozen=True, repr=False)
 class Signature:
     """The axes of every input tensor and of every output tensor.

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from circuits import switch
 from circuits.errors import ShapeError, SignatureError, point
-from circuits.signature import Axis, Group, Rest, Signature, normalized, places, show_axes
+from circuits.signature import Axis, Group, Rest, Signature, normalized, places, separated, show_axes
 from circuits.tracers import constant_when_compiled
 from circuits.verbs.contraction import equation
+from circuits.verbs.look_alikes import warn_of_look_alikes
 
 MOST_CACHED = 1024
 """The number of patterns whose plans, and whose names for einops, are kept: those used last."""
@@ -64,6 +65,7 @@ def _make_plan(pattern: str) -> Plan:
                 pairs.append((*occurrence, tensor, -number))
         operands.append(Operand(show_axes(axes), tuple([str(term) for term in named]), len(named) < len(axes)))
     _check_output(pattern, signature, first)
+    warn_of_look_alikes(signature)
     return Plan(tuple(operands), tuple(pairs), equation(signature))
 
 
@@ -80,6 +82,9 @@ def _check_output(pattern: str, signature: Signature, names: Container[str]) -> 
             fault = f"the axes of an einsum are names, not '{term}' ({hint})"
         elif term.name not in names:
             fault = f"no input has the axis {term.name} (repeat adds axes)"
+            hint = separated(signature)
+            if hint:
+                raise SignatureError(f"{fault}\n{point(str(signature), span)}\n  separate axes by spaces: {hint}")
         elif any(term == other for other, _ in output[:number]):
             fault = f"the output of an einsum has each axis once, and {term.name} is in it twice"
         else:
@@ -125,6 +130,7 @@ def refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
     sizes: dict[str, Any] = {}
     first_tensor: dict[str, int] = {}
     lead: Any = None
+    first = 0
     for number, (tensor, operand) in enumerate(zip(tensors, plan_for(pattern).operands)):  # noqa: B905
         shape = tensor.shape
         line = f"  tensor {number} [{operand.text}] "
@@ -135,16 +141,43 @@ def refuse(pattern: str, tensors: Sequence[Tensor]) -> NoReturn:
             more = " or more" if operand.rest else ""
             axes = "axis" if len(shape) == 1 else "axes"
             text = f"{text}\n{line}    has {len(shape)} {axes}, expected {len(operand.names)}{more}"
+            if len(operand.names) == 1 and len(operand.names[0]) == len(shape) > 1 and not operand.rest:
+                text = f"{text}; separate axes by spaces, '{_joined(operand.names[0])}'"
             continue
         if operand.rest:
-            if lead is not None and shape[:extra] != lead:
-                line = f"{line}    ... has other sizes than in an earlier tensor"
-            lead = shape[:extra]
+            if lead is None:
+                lead, first = shape[:extra], number
+            elif shape[:extra] != lead:
+                here, there = _joined(shape[:extra]), _joined(lead)
+                line = f"{line}    ... is {here} here, but {there} in tensor {first}{_stretch(shape[:extra], lead)}"
         for name, size in zip(operand.names, shape[extra:]):  # noqa: B905
             if name not in sizes:
                 sizes[name], first_tensor[name] = size, number
             elif sizes[name] != size:
                 other = switch.show(sizes[name])
                 line = f"{line}    {name} is {switch.show(size)} here, but {other} in tensor {first_tensor[name]}"
+                line = f"{line}{_stretch([size], [sizes[name]])}"
         text = f"{text}\n{line}"
     raise ShapeError(text)
+
+
+def _joined(parts: Any) -> str:
+    """Return sizes, or letters, separated by spaces; `()` if there are none."""
+    text = ""
+    for part in parts:
+        text = f"{text}{' ' if text else ''}{switch.show(part)}"
+    return text if text else "()"
+
+
+def _stretch(sizes: Any, others: Any) -> str:
+    """Return a hint if numpy's rules would broadcast one tensor: an axis of size 1, or fewer axes."""
+    shorter = len(sizes) < len(others) or len(others) < len(sizes)
+    fits = True
+    one = False
+    for size, other in zip(reversed([*sizes]), reversed([*others])):  # noqa: B905
+        if size != other:
+            one = one or size == 1 or other == 1
+            fits = fits and (size == 1 or other == 1)
+    if not fits or not (one or shorter):
+        return ""
+    return "; a size of 1 is not broadcast" if one else "; missing axes are not broadcast"

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from circuits import switch
-from circuits.errors import ShapeError, SignatureError
+from circuits.errors import CircuitError, ShapeError, SignatureError
 from circuits.signature import plain_size
+from circuits.tracebacks import hide_frames
 from circuits.tracers import fx_leaf, has_proxy, without_jit_trace
 from circuits.verbs.contraction import contract_in_cached_order
 from circuits.verbs.plan import names_for_einops, plan_for, refuse
+from circuits.verbs.verb_errors import explained, of_mixed_tensors
 
 
 def einsum(*tensors_and_pattern: Any) -> Tensor:
@@ -46,17 +48,33 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
     >>> einsum(torch.ones(2, 3), torch.ones(3), "y k, k -> y")
     tensor([3., 3.])
     """
+    try:
+        return _einsum(tensors_and_pattern)
+    except CircuitError as error:
+        hide_frames(error)
+        raise
+
+
+def _einsum(tensors_and_pattern: tuple[Any, ...]) -> Tensor:
+    """Return the result of an einsum; see `einsum`."""
     *tensors, pattern = tensors_and_pattern
     if not isinstance(pattern, str):
         raise SignatureError("einsum takes its tensors first and its pattern last: einsum(x, w, 'y m, m k -> y k')")
     if has_proxy(tensors):
         return fx_leaf(einsum, tensors_and_pattern, {})
     without_jit_trace(_check_sizes, pattern, tensors)
-    if len(tensors) > 2 and not switch.active and not torch.compiler.is_compiling():
-        result = contract_in_cached_order(plan_for(pattern).equation, tensors)
-        if result is not None:
-            return result
-    return _emit(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, _for_einops(pattern)[0]))
+    try:
+        if len(tensors) > 2 and not switch.active and not torch.compiler.is_compiling():
+            result = contract_in_cached_order(plan_for(pattern).equation, tensors)
+            if result is not None:
+                return result
+        named = _for_einops(pattern)[0]
+        return _emit(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, named))
+    except RuntimeError as error:
+        known = of_mixed_tensors(pattern, tensors)
+        if known is None:
+            raise
+        raise known from error
 
 
 _einops_einsum: Callable[..., Tensor] = einops.einsum
@@ -74,13 +92,18 @@ def rearrange(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> 
         The result, a view if possible.
 
     Raises:
-        einops.EinopsError: If the pattern is not valid, or does not fit the shape.
+        SignatureError: If the pattern cannot be parsed, or an axis is only on one side or has no size.
+        ShapeError: If the tensor does not fit the pattern and the sizes.
 
     >>> import torch
     >>> rearrange(torch.ones(20, 64), "y (h k) -> h y k", k=16).shape
     torch.Size([4, 20, 16])
     """
-    return _einops(rearrange, einops.rearrange, (tensor, pattern), sizes)
+    try:
+        return _einops(rearrange, einops.rearrange, (tensor, pattern), sizes)
+    except CircuitError as error:
+        hide_frames(error)
+        raise
 
 
 def reduce(tensor: Tensor | Sequence[Tensor], pattern: str, reduction: Any, **sizes: Any) -> Tensor:
@@ -97,13 +120,18 @@ def reduce(tensor: Tensor | Sequence[Tensor], pattern: str, reduction: Any, **si
         The result.
 
     Raises:
-        einops.EinopsError: If the pattern is not valid, or does not fit the shape.
+        SignatureError: If the pattern cannot be parsed, or an axis is only on one side or has no size.
+        ShapeError: If the tensor does not fit the pattern and the sizes.
 
     >>> import torch
     >>> reduce(torch.ones(4, 6), "y x -> y", "sum")
     tensor([6., 6., 6., 6.])
     """
-    return _einops(reduce, einops.reduce, (tensor, pattern, reduction), sizes)
+    try:
+        return _einops(reduce, einops.reduce, (tensor, pattern, reduction), sizes)
+    except CircuitError as error:
+        hide_frames(error)
+        raise
 
 
 def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Tensor:
@@ -118,14 +146,19 @@ def repeat(tensor: Tensor | Sequence[Tensor], pattern: str, **sizes: Any) -> Ten
         The result.
 
     Raises:
-        einops.EinopsError: If the pattern is not valid, or does not fit the shape.
+        SignatureError: If the pattern cannot be parsed, or an axis is only on one side or has no size.
+        ShapeError: If the tensor does not fit the pattern and the sizes.
 
     >>> import torch
     >>> repeat(torch.arange(2), "k -> y k", y=2)
     tensor([[0, 1],
             [0, 1]])
     """
-    return _einops(repeat, einops.repeat, (tensor, pattern), sizes)
+    try:
+        return _einops(repeat, einops.repeat, (tensor, pattern), sizes)
+    except CircuitError as error:
+        hide_frames(error)
+        raise
 
 
 def _einops(verb: Callable[..., Tensor], function: Any, args: tuple[Any, ...], sizes: dict[str, Any]) -> Tensor:
@@ -143,7 +176,13 @@ def _einops(verb: Callable[..., Tensor], function: Any, args: tuple[Any, ...], s
             tensor = list(tensor)
         sizes = {name: plain_size(size) for name, size in sizes.items()}
     text, named = _for_einops(pattern, sizes)
-    return _emit(verb, pattern, (tensor, pattern, *others), sizes, lambda: function(tensor, text, *others, **named))
+    try:
+        return _emit(verb, pattern, (tensor, pattern, *others), sizes, lambda: function(tensor, text, *others, **named))
+    except RuntimeError as error:
+        known = explained(verb.__name__, pattern, tensor, sizes, error)
+        if known is None:
+            raise
+        raise known from None
 
 
 def _emit(

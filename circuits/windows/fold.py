@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuits import switch
-from circuits.errors import ShapeError, SignatureError, point
+from circuits.errors import ShapeError, SignatureError, entry_point, point
 from circuits.signature import Signature
 from circuits.windows.plan import plan_for
 from circuits.windows.window import Window
 
 
+@entry_point
 def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
     """Return all windows of a tensor: `unfold(image, "... c h w -> ... c h' w' i j", rows, columns)`.
 
@@ -49,6 +50,7 @@ def unfold(tensor: Tensor, pattern: str, *windows: Window) -> Tensor:
     return _emit(unfold, pattern, tensor, windows, {}, lambda: _unfold(tensor, pattern, windows))
 
 
+@entry_point
 def fold(tensor: Tensor, pattern: str, *windows: Window, **sizes: int) -> Tensor:
     """Sum windows into a tensor: `fold(windows, "... c h' w' i j -> ... c h w", rows, columns, h=16)`.
 
@@ -78,6 +80,7 @@ def fold(tensor: Tensor, pattern: str, *windows: Window, **sizes: int) -> Tensor
     return _emit(fold, pattern, tensor, windows, sizes, lambda: _fold(tensor, pattern, windows, sizes))
 
 
+@entry_point
 def transposed(pattern: str) -> str:
     """Return the pattern of the transpose of an operation that is linear in its first tensor.
 

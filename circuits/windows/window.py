@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from circuits import switch
-from circuits.errors import CircuitError, ShapeError
+from circuits.errors import CircuitError, ShapeError, entry_points
 from circuits.tracers import constant_when_compiled
 from circuits.windows import affine
 from circuits.windows.per_axis import Padding, padding_pairs, per_axis
@@ -25,6 +25,7 @@ Mode = Literal["zeros", "reflect", "replicate", "circular"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
+@entry_points("__init__", "parse", "over", "count", "least", "sizes", "output_padding", "same", "full", "covering")
 @dataclass(frozen=True, repr=False)
 class Window:
     """Windows along one axis: position i of window h' is position s*h' + d*i - p of the axis h (section 3.3).

@@ -12,8 +12,10 @@ from circuits.autodiff.rewrites.common_subexpressions import Eliminator
 from circuits.autodiff.rewrites.fusion import fused
 from circuits.autodiff.rewrites.purity import is_pure
 from circuits.diagram import Box, Diagram, Scalar, Struct, Value, substitute, wires
+from circuits.errors import entry_point
 
 
+@entry_point
 def simplify(diagram: Diagram) -> Diagram:
     """Return an equivalent diagram with fewer operations.
 
