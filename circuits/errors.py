@@ -28,6 +28,13 @@ class CircuitError(Exception):
     traceback shows is the caller's. The environment variable `CIRCUITS_FRAMES=1` keeps them.
     """
 
+    def hide_frames(self) -> None:
+        """Remove from the traceback the frames of this library, those of `models` too.
+
+        For constructors of models, in an `except` that then raises the error again; see `tracebacks.hide_frames`.
+        """
+        hide_frames(self, models=True)
+
 
 class SignatureError(CircuitError, ValueError):
     """A signature or pattern cannot be parsed, or does not fit the function, module or call that it is used for.

@@ -9,7 +9,7 @@ Source: the appendix of the notebook to Neural Circuit Diagrams.
 
 import weakref
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 import torch
@@ -17,7 +17,7 @@ from torch import nn
 
 from circuits import switch
 from circuits.checking import find_circuit
-from circuits.errors import CircuitError, entry_points
+from circuits.errors import CircuitError, entry_point, entry_points
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import python_signature
 from circuits.recording.finite import Finite, checked
@@ -30,7 +30,7 @@ from circuits.recording.sinks import Sink, width_of, writer
 from circuits.recording.tracker_calls import plain_call, process_rank, signed_call, sizes_text
 
 
-@contextmanager
+@entry_point
 def track(
     target: Any,
     *,
@@ -39,7 +39,7 @@ def track(
     values: int = 0,
     fold: bool = True,
     finite: Finite = False,
-) -> Iterator[Seen]:
+) -> AbstractContextManager[Seen]:
     """Record and print the calls of a module or circuit in this thread inside the `with`, while they run on real data.
 
     An operation is printed after it has run, a box that contains others when it is entered. If a run fails, the box
@@ -85,12 +85,18 @@ def track(
         raise CircuitError(
             f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
         )
-    runs = [Seen()]
-    seen = weakref.ref(runs[0])
-    listener = Listener(found or target)
-    binder = python_signature(target)
     named = found is not None or any(find_circuit(module) is not None for module in target.modules())
     printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to), named)
+    return _recorded(target, found or target, printer, finite)
+
+
+@contextmanager
+def _recorded(target: Any, root: Any, printer: Printer | None, finite: Finite) -> Iterator[Seen]:
+    """Record runs of `target`, whose calls begin with `root`, inside the `with`; see `track`."""
+    runs = [Seen()]
+    seen = weakref.ref(runs[0])
+    listener = Listener(root)
+    binder = python_signature(target)
 
     def start_run() -> None:
         listener.begin()

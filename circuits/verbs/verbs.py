@@ -48,33 +48,28 @@ def einsum(*tensors_and_pattern: Any) -> Tensor:
     >>> einsum(torch.ones(2, 3), torch.ones(3), "y k, k -> y")
     tensor([3., 3.])
     """
+    *tensors, pattern = tensors_and_pattern
     try:
-        return _einsum(tensors_and_pattern)
+        if not isinstance(pattern, str):
+            raise SignatureError("einsum takes its tensors first and its pattern last: einsum(x, w, 'y m, m k -> y k')")
+        if has_proxy(tensors):
+            return fx_leaf(einsum, tensors_and_pattern, {})
+        without_jit_trace(_check_sizes, pattern, tensors)
+        try:
+            if len(tensors) > 2 and not switch.active and not torch.compiler.is_compiling():
+                result = contract_in_cached_order(plan_for(pattern).equation, tensors)
+                if result is not None:
+                    return result
+            named = _for_einops(pattern)[0]
+            return _emit(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, named))
+        except RuntimeError:
+            mixed = of_mixed_tensors(pattern, tensors)
+            if mixed is None:
+                raise
+            raise mixed from None
     except CircuitError as error:
         hide_frames(error)
         raise
-
-
-def _einsum(tensors_and_pattern: tuple[Any, ...]) -> Tensor:
-    """Return the result of an einsum; see `einsum`."""
-    *tensors, pattern = tensors_and_pattern
-    if not isinstance(pattern, str):
-        raise SignatureError("einsum takes its tensors first and its pattern last: einsum(x, w, 'y m, m k -> y k')")
-    if has_proxy(tensors):
-        return fx_leaf(einsum, tensors_and_pattern, {})
-    without_jit_trace(_check_sizes, pattern, tensors)
-    try:
-        if len(tensors) > 2 and not switch.active and not torch.compiler.is_compiling():
-            result = contract_in_cached_order(plan_for(pattern).equation, tensors)
-            if result is not None:
-                return result
-        named = _for_einops(pattern)[0]
-        return _emit(einsum, pattern, tensors_and_pattern, {}, lambda: _einops_einsum(*tensors, named))
-    except RuntimeError as error:
-        known = of_mixed_tensors(pattern, tensors)
-        if known is None:
-            raise
-        raise known from error
 
 
 _einops_einsum: Callable[..., Tensor] = einops.einsum

@@ -5,15 +5,19 @@ its size; if the model cannot be traced, only sizes are shown.
 """
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from circuits import CircuitError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MOST_ROWS = 12
 """The largest number of names of one kind that a message lists."""
@@ -21,6 +25,20 @@ MOST_ROWS = 12
 
 class WeightsError(CircuitError, RuntimeError):
     """Raised when weights do not fit a model; also a RuntimeError, which torch's `load_state_dict` raises."""
+
+
+def short_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: the last line that the traceback of a CircuitError shows is the caller's."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except CircuitError as error:
+            error.hide_frames()
+            raise
+
+    return call
 
 
 def explain(

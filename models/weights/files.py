@@ -25,10 +25,14 @@ from circuits import CircuitError
 
 from .atomic import refuse_unless_file, replaced
 from .configuration import CLASSES, Bounded, made_with, read, refuse_unwritable, write
-from .errors import WeightsError, explain
+from .errors import WeightsError, explain, short_tracebacks
 from .saved_file import FORMAT, read_saved
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
+
+
+MAKERS = ("standard", "from_torch", "from_timm", "from_huggingface")
+"""The class methods that make a model of one of the classes."""
 
 
 def savable(kind: Kind) -> Kind:
@@ -59,6 +63,7 @@ def savable(kind: Kind) -> Kind:
     initialize, load_weights, parameters = marked.__init__, marked.load_state_dict, inspect.signature(kind)
 
     @functools.wraps(initialize)
+    @short_tracebacks
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         exactly = type(self) is kind
         # numpy's integers become ints, which a file can hold and torch.compile takes for numbers.
@@ -67,6 +72,7 @@ def savable(kind: Kind) -> Kind:
         if exactly:
             self.__dict__["_made_with"] = write(parameters.bind(*args, **kwargs))
 
+    @short_tracebacks
     @functools.wraps(load_weights, [name for name in functools.WRAPPER_ASSIGNMENTS if name != "__doc__"])
     def load_state_dict(
         self: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -90,9 +96,14 @@ def savable(kind: Kind) -> Kind:
             raise WeightsError(explanation) from error
 
     marked.__init__, marked.load_state_dict = __init__, load_state_dict
+    for name in MAKERS:
+        method = inspect.getattr_static(kind, name, None)
+        if isinstance(method, classmethod):
+            setattr(kind, name, classmethod(short_tracebacks(method.__func__)))
     return kind
 
 
+@short_tracebacks
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to a safetensors file: its state dict, the name of its class, and its constructor arguments.
 
@@ -177,6 +188,7 @@ def _refuse_changed(model: nn.Module, made: nn.Module) -> None:
         )
 
 
+@short_tracebacks
 def load(
     path: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> Any:

@@ -133,6 +133,8 @@ class VisionTransformerConversions(Classifier):
         """Return a model with the sizes of the weights, and with the weights."""
         name, sizes, positions = weights.name, weights.sizes, weights.tensors["positions"]
         class_token, patch = "class_token" in weights.tensors, (sizes["p"], sizes["q"])
+        for given in options.keys() & _READ.keys():
+            raise CircuitError(f"{name}: {given} is {_READ[given]}")
         k = options.pop("k", cls._standard_widths.get(sizes["m"]))
         if k is None or sizes["a"] % k:
             raise CircuitError(
@@ -199,6 +201,15 @@ class VisionTransformerConversions(Classifier):
         made.positions, made.x = nn.Parameter(new, self.positions.requires_grad), len(new)
         change_arguments(made, image_size=[*pair(image_size)])
         return made
+
+
+_READ = {
+    "h": "the width of the weights divided by k; give k=, the width of a head, if it is not a standard one",
+    **dict.fromkeys(("m", "f", "depth", "patch_size", "class_token"), "read from the weights, and cannot be given"),
+    "in_channels": "read from the weights, and cannot be given",
+    **dict.fromkeys(("device", "dtype"), "that of the weights; move the model by `to` afterwards"),
+}
+"""The arguments of the constructor that cannot be given with weights, and why."""
 
 
 def refuse_partial_patches(p: int, q: int, rows: int, columns: int) -> None:
