@@ -18,7 +18,8 @@ class Block:
     __slots__ = ("thread", "value")
 
     def __init__(self, value: Any, thread: "list[Block]") -> None:
-        self.value, self.thread = value, thread
+        self.value: Any = value
+        self.thread: list[Block] = thread
 
 
 class _OfThread(threading.local):
@@ -46,7 +47,7 @@ class Switch:
 
     def __init__(self, update: Callable[[], None]) -> None:
         self.blocks: list[Block] = []
-        self.of_thread = _OfThread()
+        self.of_thread: _OfThread = _OfThread()
         self._update = update
         os.register_at_fork(after_in_child=self._after_fork)
 

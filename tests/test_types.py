@@ -156,6 +156,16 @@ def test_pyright_accepts_the_code_of_readme(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_almost_every_public_symbol_has_a_known_type() -> None:
+    """As pyright sees an installed package, whose unannotated attributes it does not infer."""
+    command = [sys.executable, "-m", "pyright", "--verifytypes", "circuits", "--ignoreexternal"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    score = re.search(r"Type completeness score: ([\d.]+)%", result.stdout)
+    assert score is not None, result.stdout + result.stderr
+    assert float(score[1]) >= 95, result.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 def test_mypy_accepts_this_file_and_the_circuits_of_readme(tmp_path: Path) -> None:
     """Without the functions that are refused: mypy has other names for their errors."""

@@ -23,7 +23,7 @@ class FreeSizes:
 
     def __init__(self, diagram: Diagram, used: Iterable[Any], workspace: Any, running: Callable[[Any], str]) -> None:
         self.diagram = diagram
-        self.symbols = Symbols(TracingShapeEnv(workspace, running))
+        self.symbols: Symbols = Symbols(TracingShapeEnv(workspace, running))
         self._to_workspace: dict[Any, Any] = {}
         self._to_diagram: dict[Any, Any] = {}
         self._hints: dict[Any, int] = {}

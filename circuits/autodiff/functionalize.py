@@ -40,12 +40,12 @@ class ForwardPass:
     def __init__(self, workspace: Workspace, active: Iterable[int]) -> None:
         self.workspace = workspace
         self.active = set(active)
-        self.tape = Tape()
+        self.tape: Tape = Tape()
         self.saved: set[int] = set()
-        self.aliases = Aliases(workspace)
+        self.aliases: Aliases = Aliases(workspace)
         self.extra_values: dict[int, tuple[Value, ...]] = {}
         self.boxes: list[Box] = []  # kept so that no other box gets the id of one of these
-        self.remaining_calls = list(workspace.diagram.box.calls())[::-1]
+        self.remaining_calls: list[Call] = list(workspace.diagram.box.calls())[::-1]
 
     def run(self, box: Box) -> Box:
         """Return the forward pass of a box; no gradients are taken inside a box with a custom backward."""

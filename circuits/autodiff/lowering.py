@@ -71,7 +71,9 @@ class Lowering(TorchDispatchMode):
         self.recorded = 0
         self.changed = False
         self.replacements: dict[int, Tensor] = {}
-        self.inputs = {number: workspace.fakes[number] for part in (call.args, call.kwargs) for number in wires(part)}
+        self.inputs: dict[int, Tensor] = {
+            number: workspace.fakes[number] for part in (call.args, call.kwargs) for number in wires(part)
+        }
         self._by_storage: dict[int, list[Tensor]] = {}
         self._note_storages(list(self.inputs.values()))
 
@@ -247,7 +249,7 @@ class Lowering(TorchDispatchMode):
         self.workspace.bind(self.workspace.fakes[before], before)
         self.workspace.bind(target, self.workspace.number_of(made))
         self.replacements[id(target)] = made
-        self.changed = True
+        self.changed: bool = True
         return target
 
 

@@ -26,7 +26,7 @@ class Pullback:
 
     def __init__(self, function: Callable[..., Any], name: str, asked: tuple[int, ...] | None = None) -> None:
         self.function = function
-        self.__name__ = f"∂{name}"
+        self.__name__: str = f"∂{name}"
         self.asked = asked
 
     def __call__(

@@ -32,17 +32,17 @@ class Workspace:
 
     def __init__(self, diagram: Diagram) -> None:
         self.diagram = diagram
-        self.listener = Listener(definitions=True)
-        self.values = _values(diagram)
+        self.listener: Listener = Listener(definitions=True)
+        self.values: dict[int, Value] = _values(diagram)
         used = {symbol for value in self.values.values() for size in value.sizes for symbol in free_symbols(size)}
-        self.sizes = FreeSizes(diagram, used, self, Workspace._running)
+        self.sizes: FreeSizes = FreeSizes(diagram, used, self, Workspace._running)
         self.listener.format_size = self.sizes.symbols.text
-        self.mode = FakeMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
-        self.modules = ModuleCopies(diagram, self.listener, self.mode)
-        self.runs = RepeatedRuns()
+        self.mode: FakeMode = FakeMode(shape_env=self.sizes.symbols.env, allow_non_fake_inputs=True)
+        self.modules: ModuleCopies = ModuleCopies(diagram, self.listener, self.mode)
+        self.runs: RepeatedRuns = RepeatedRuns()
         self.fakes: dict[int, Tensor] = {}
         self._unrecorded_function: Any = None
-        self.builder = Builder(self.listener.record, self.sizes.symbols.size)
+        self.builder: Builder = Builder(self.listener.record, self.sizes.symbols.size)
         self._register_values()
 
     @contextlib.contextmanager

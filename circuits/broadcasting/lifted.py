@@ -29,9 +29,11 @@ class LiftedCircuit:
         self.plan = plan
         self.chunk_size = chunk_size
         self.randomness: Randomness = randomness
-        self.batched = plan.batched and randomness != "same"
-        self.arguments = tuple([_argument(circuit, name) for name in (*circuit.inputs, *plan.optional)])
-        self.tensors_first = self.arguments == tuple(range(len(self.arguments)))
+        self.batched: bool = plan.batched and randomness != "same"
+        self.arguments: tuple[int | str, ...] = tuple(
+            [_argument(circuit, name) for name in (*circuit.inputs, *plan.optional)]
+        )
+        self.tensors_first: bool = self.arguments == tuple(range(len(self.arguments)))
         self.layouts: dict[Ranks, Layout] = {}
         self.output_permutations: dict[tuple[int, int], tuple[int, ...] | None] = {}
 

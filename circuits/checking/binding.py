@@ -106,7 +106,7 @@ class Binding:
         if self.rest is None:
             if row.slot.role != "optional":
                 self.rest = sizes
-                self.rest_source = f"from {row.slot.name}"
+                self.rest_source: str = f"from {row.slot.name}"
             return
         positions = _unequal_positions(sizes, self.rest, row.slot.role == "optional")
         if positions is None:

@@ -24,9 +24,10 @@ class Comparisons:
     def __init__(self, circuit: Circuit, prefix: str) -> None:
         self.circuit = circuit
         self.prefix = prefix
-        self.writer = CheckWriter(circuit, prefix)
-        self.len, self.isinstance = self.writer.builtin("len"), self.writer.builtin("isinstance")
-        self.sizes = SizeComparisons(self.writer, circuit.multiples)
+        self.writer: CheckWriter = CheckWriter(circuit, prefix)
+        self.len: str = self.writer.builtin("len")
+        self.isinstance: str = self.writer.builtin("isinstance")
+        self.sizes: SizeComparisons = SizeComparisons(self.writer, circuit.multiples)
         self.rest = ""
         self.refuses_traced = False
         self.shapes: dict[tuple[Term, ...], str] = {}
@@ -146,7 +147,7 @@ class Comparisons:
         self.writer.write(f"{star}{', '.join(names)}{',' if len(names) == 1 else ''} = {shape}")
         if not self.refuses_traced:
             self.writer.refuse_if(f"{names[-1]}.__class__ is {self.prefix}Tensor")
-            self.refuses_traced = slot.role != "optional"
+            self.refuses_traced: bool = slot.role != "optional"
         for term, name in zip(slot.axes, names, strict=True):
             if isinstance(term, Rest):
                 self._rest(slot, name)
@@ -160,7 +161,7 @@ class Comparisons:
     def _rest(self, slot: Slot, name: str) -> None:
         """Bind or compare the sizes of the axes that `...` matches; those of an optional tensor need only broadcast."""
         if not self.rest:
-            self.rest = name
+            self.rest: str = name
         elif slot.role == "optional":
             self.writer.refuse_if(f"not {self.prefix}broadcasts({name}, {self.rest})")
         else:

@@ -104,7 +104,7 @@ def leaves(result: Any) -> list[Any]:
 CHECKED = os.environ.get("CIRCUITS_CHECKS", "1") != "0"
 """Whether circuits are checked outside all `checks` blocks."""
 
-modes = Modes(CHECKED)
+modes: Modes = Modes(CHECKED)
 
 
 def _set_modes() -> None:
@@ -119,10 +119,10 @@ def _are_checked() -> bool:
     return CHECKED
 
 
-checks_switch = switch.Switch(_set_modes)
-definitions_switch = switch.Switch(_set_modes)
+checks_switch: switch.Switch = switch.Switch(_set_modes)
+definitions_switch: switch.Switch = switch.Switch(_set_modes)
 
-SHARED = {
+SHARED: dict[str, Any] = {
     "modes": modes,
     "switch": switch,
     "slow_call": slow_call,

@@ -10,7 +10,7 @@ from circuits.commands.summary import summary
 COMMANDS: tuple[Callable[..., None], ...] = (summary, draw)
 """The functions of the commands, each called as its command."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app: typer.Typer = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()

@@ -38,8 +38,8 @@ class Source:
     """
 
     def __init__(self, parameters: Iterable[str] = ()) -> None:
-        self.parameters = tuple(parameters)
-        self.prefix = unused_prefix(self.parameters)
+        self.parameters: tuple[str, ...] = tuple(parameters)
+        self.prefix: str = unused_prefix(self.parameters)
         self.lines: list[str] = []
         self.globals: dict[str, Any] = {**PYTHON_GLOBALS, "rebuild": rebuild}
         self.symbol_names: dict[sympy.Symbol, str] = {}

@@ -50,7 +50,7 @@ def retain_grad(tensor: Tensor) -> None:
         tensor.retain_grad()
 
 
-SETS_RANDOM_STATE = (torch.random.manual_seed, torch.random.seed, torch.random.set_rng_state)
+SETS_RANDOM_STATE: tuple[Any, ...] = (torch.random.manual_seed, torch.random.seed, torch.random.set_rng_state)
 """The functions that set the state of the default random number generators."""
 
 EFFECTS: Mapping[Any, Callable[..., Any]] = {

@@ -110,7 +110,9 @@ class Reader:
     """
 
     def __init__(self, root: Box, options: Options, symbols: Mapping[Any, Any]) -> None:
-        self.root, self.options, self.symbols = root, options, symbols
+        self.root: Box = root
+        self.options: Options = options
+        self.symbols: Mapping[Any, Any] = symbols
         self._saved, self._reverse = saved_names(root), reverse_boxes(root)
         self._reads: dict[int, int] = {}  # the place of the last leaf that reads each tensor
         self._ends: dict[int, int] = {}  # the place after the last leaf of each box

@@ -42,7 +42,8 @@ class AxisSizes:
             given: The caller's sizes.
             fixed: The sizes that the circuit fixes.
         """
-        self.law, self.circuit = law, circuit
+        self.law: str = law
+        self.circuit: Circuit = circuit
         self.twins: dict[str, str] = {}
         self._given: dict[str, Any] = {normalized(name): size for name, size in given.items()}
         self._fixed = fixed

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.checking import checks, find_circuit, fixed_sizes, leaves
+from circuits.checking import Circuit, checks, find_circuit, fixed_sizes, leaves
 from circuits.errors import CircuitError
 from circuits.laws.copies import copy_of, owner_of, randomized_copy, seeded
 from circuits.laws.inputs import Source, random_tensor
@@ -67,16 +67,21 @@ class Subject:
             raise CircuitError(
                 f"laws.{law} takes a circuit, and {f!r} has no signature; give it one, circuit('a -> b')(f)"
             )
-        self.law, self.circuit, self.seed, self.arguments = law, circuit, seed, dict(arguments)
-        self.sources = dict(inputs or {})
-        self.optional = [name for name in circuit.optional if self.sources.get(name, name) is not None]
+        self.law: str = law
+        self.circuit: Circuit = circuit
+        self.seed: int = seed
+        self.arguments: dict[str, Any] = dict(arguments)
+        self.sources: dict[str, Source] = dict(inputs or {})
+        self.optional: list[str] = [name for name in circuit.optional if self.sources.get(name, name) is not None]
         refuse_unknown(law, "inputs", self.sources, [slot.name for slot in circuit.slots])
         owner = owner_of(f)
         fixed = fixed_sizes(circuit, owner) if owner is not None or not circuit.owner else {}
-        self.axis_sizes = AxisSizes(law, circuit, sizes or {}, fixed)
-        self.f = randomized_copy(f, law, seed)
-        self.module = owner_of(self.f)
-        self.device = next((each.device for each in self.parameters().values()), torch.get_default_device())
+        self.axis_sizes: AxisSizes = AxisSizes(law, circuit, sizes or {}, fixed)
+        self.f: Any = randomized_copy(f, law, seed)
+        self.module: Any = owner_of(self.f)
+        self.device: torch.device = next(
+            (each.device for each in self.parameters().values()), torch.get_default_device()
+        )
         self.dtype = self._to_double()
 
     @property
@@ -205,7 +210,7 @@ class Subject:
         if self.module is not None:
             self.module.double()
             return torch.float64
-        self.dtype = torch.float64
+        self.dtype: torch.dtype = torch.float64
         try:
             with torch.no_grad(), checks(False):
                 self(self.tensors())

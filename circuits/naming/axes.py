@@ -21,8 +21,8 @@ class AxisNode:
     __slots__ = ("_parent", "origin", "size")
 
     def __init__(self, size: Any, origin: "Origin | None" = None) -> None:
-        self.size = size
-        self.origin = origin
+        self.size: Any = size
+        self.origin: Origin | None = origin
         self._parent: AxisNode | None = None
 
     @property
@@ -85,7 +85,7 @@ class Scope:
     def __init__(self, reserved: Iterable[str] = ()) -> None:
         self.axes: dict[int, list[AxisNode]] = {}
         self.sizes: dict[str, Any] = {}
-        self.reserved = set(reserved)
+        self.reserved: set[str] = set(reserved)
         self._imported: dict[int, tuple[AxisNode, AxisNode]] = {}
 
     def allows(self, name: str, size: Any) -> bool:

@@ -30,10 +30,10 @@ class Matcher:
         self.inner = inner
         self.outer_axes: dict[str, AxisNode] = {}
         self.inner_axes: dict[str, AxisNode] = {}
-        self.sizes = dict(sizes or {})
+        self.sizes: dict[str, Any] = dict(sizes or {})
         self.rest: list[AxisNode] = []
-        self.outer_was_empty = not outer.sizes
-        self.give_name = outer.name
+        self.outer_was_empty: bool = not outer.sizes
+        self.give_name: Any = outer.name
 
     def match_input(self, terms: Axes, axes: Sequence[AxisNode], keep_rest: bool = True) -> list[AxisNode]:
         """Match the terms of a tensor with its axes in the outer scope.

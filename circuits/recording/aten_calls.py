@@ -32,7 +32,7 @@ class RecordedFakeMode(FakeMode):
     def __init__(self, listener: Listener, with_state: bool, **options: Any) -> None:
         super().__init__(**options)
         self.listener = listener
-        self.known = KnownData(self, listener, with_state)
+        self.known: KnownData = KnownData(self, listener, with_state)
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         run = super().dispatch

@@ -45,11 +45,11 @@ class Builder:
         self.size = size
         self.binder = binder
         self.axes = axes
-        self.names = Names()
+        self.names: Names = Names()
         self.open: list[Draft] = []
         self.root: Draft | None = None
         self.consumed = 0
-        self.freezer = Freezer(record, self.names, self.read_new_shapes)
+        self.freezer: Freezer = Freezer(record, self.names, self.read_new_shapes)
 
     def feed_all(self) -> "Builder":
         """Process the remaining events of the record, and return this builder."""

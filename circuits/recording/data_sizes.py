@@ -77,7 +77,7 @@ class DataSizes:
 
     def add(self, result: Any, squeezed: bool = False) -> None:
         """Add the values of a described result that have axes; if an axis may have been removed, all values."""
-        self.is_used = True
+        self.is_used: bool = True
         for number in wires(result):
             if squeezed or self.values.record.values[number][0]:
                 self.numbers.add(number)

@@ -64,15 +64,15 @@ class Call(Event):
     )
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], pattern: str, where: str) -> None:
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        self.pattern = pattern
-        self.where = where
+        self.function: Any = function
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
+        self.pattern: str = pattern
+        self.where: str = where
         self.result: Any = None
-        self.error = ""
-        self.autocast = _autocast() if _any_autocast() else None
-        self.gradient = _is_grad_enabled()
+        self.error: str = ""
+        self.autocast: tuple[str, torch.dtype] | None = _autocast() if _any_autocast() else None
+        self.gradient: bool = _is_grad_enabled()
         self.settings: tuple[Setting, ...] = ()
 
 
@@ -89,7 +89,10 @@ class Lift(Event):
     __slots__ = ("dim", "level", "number", "source")
 
     def __init__(self, number: int, source: int, dim: int | None, level: int) -> None:
-        self.number, self.source, self.dim, self.level = number, source, dim, level
+        self.number: int = number
+        self.source: int = source
+        self.dim: int | None = dim
+        self.level: int = level
 
 
 class Enter(Event):
@@ -137,18 +140,22 @@ class Enter(Event):
     )
 
     def __init__(self, kind: str, label: str, path: str, module: Any, where: str) -> None:
-        self.kind, self.label, self.path, self.module, self.where = kind, label, path, module, where
-        self.level = functorch.maybe_current_level() or 0
+        self.kind: str = kind
+        self.label: str = label
+        self.path: str = path
+        self.module: Any = module
+        self.where: str = where
+        self.level: int = functorch.maybe_current_level() or 0
         self.args: Any = ()
         self.kwargs: Any = {}
         self.circuit: Any = None
         self.owner: Any = None
         self.function: Any = None
         self.tensors: dict[str, Any] = {}
-        self.whole = False
-        self.error = ""
-        self.autocast = _autocast() if _any_autocast() else None
-        self.gradient = _is_grad_enabled()
+        self.whole: bool = False
+        self.error: str = ""
+        self.autocast: tuple[str, torch.dtype] | None = _autocast() if _any_autocast() else None
+        self.gradient: bool = _is_grad_enabled()
         self.settings: tuple[Setting, ...] = ()
 
 
@@ -165,7 +172,10 @@ class Leave(Event):
     __slots__ = ("dims", "failed", "inside", "result")
 
     def __init__(self, result: Any, inside: Any = None, dims: Any = None, failed: bool = False) -> None:
-        self.result, self.inside, self.dims, self.failed = result, inside, dims, failed
+        self.result: Any = result
+        self.inside: Any = inside
+        self.dims: Any = dims
+        self.failed: bool = failed
 
 
 def _autocast() -> tuple[str, torch.dtype] | None:
@@ -222,7 +232,7 @@ class Record:
         self.constants: dict[int, Tensor] = {}
         self.unrecorded: set[int] = set()
         self.shared = ""
-        self.snapshot = Snapshot()
+        self.snapshot: Snapshot = Snapshot()
         self.changes: tuple[Change, ...] = ()
         self.held: dict[int, tuple[Place, Any]] = {}
         self.roots: list[tuple[str, nn.Module]] = []
@@ -231,8 +241,8 @@ class Record:
         self.names: dict[int, str] = {}
         self.refusal = ""
         self.property_guards: dict[Any, DiagramCall] = {}
-        self.attribute_reads = AttributeReads()
-        self.scopes = Scopes()
+        self.attribute_reads: AttributeReads = AttributeReads()
+        self.scopes: Scopes = Scopes()
 
     def add_code(self, code: Any, name: str) -> None:
         """Add a module or function that is called to the snapshot, and the variables that its code names."""

@@ -28,7 +28,7 @@ class FreeFunctions(TorchFunctionMode):
 
     def __init__(self, sizes_only: bool) -> None:
         super().__init__()
-        self.forms = _EQUAL | (_SIZES_ONLY if sizes_only else _IN_RUNS_AGAIN)
+        self.forms: dict[Any, Form] = _EQUAL | (_SIZES_ONLY if sizes_only else _IN_RUNS_AGAIN)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         form = self.forms.get(func)

@@ -33,7 +33,7 @@ from circuits.windows import fold, unfold
 Port = tuple[int, list[AxisNode]]
 """A value that enters or leaves a box: its number, and its axes in the scope of the box."""
 
-PATTERN_VERBS = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfold, fold, einops.rearrange}
+PATTERN_VERBS: set[Any] = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfold, fold, einops.rearrange}
 """Functions that are called with a pattern of axes."""
 
 

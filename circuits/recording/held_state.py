@@ -61,7 +61,10 @@ class Holders:
     def __init__(
         self, snapshot: Snapshot, changed: Mapping[int, set[Any] | None], originals: Mapping[int, Any], is_trace: bool
     ) -> None:
-        self.snapshot, self.changed, self.originals, self.is_trace = snapshot, changed, originals, is_trace
+        self.snapshot: Snapshot = snapshot
+        self.changed: Mapping[int, set[Any] | None] = changed
+        self.originals: Mapping[int, Any] = originals
+        self.is_trace: bool = is_trace
         self.seen: set[int] = set()
         self.found: list[Held] = []
         self.hooks: dict[str, Any] = {}
@@ -146,7 +149,7 @@ class Holders:
         waiting = [(name, value)]
         while waiting:
             if len(self.found) >= _MOST:
-                self.refusal = (
+                self.refusal: str = (
                     f"the run may read {name} and more than {_MOST:,} other objects; a diagram compares no more: keep "
                     "the numbers in a tensor or a tuple of numbers"
                 )

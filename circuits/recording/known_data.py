@@ -68,7 +68,9 @@ class KnownData:
     """
 
     def __init__(self, mode: FakeTensorMode, listener: Listener, with_state: bool) -> None:
-        self.mode, self.listener, self.with_state = mode, listener, with_state
+        self.mode: FakeTensorMode = mode
+        self.listener: Listener = listener
+        self.with_state: bool = with_state
         self.met_state = False
         self._made: dict[int, dict[int, tuple[weakref.ref[Tensor], Known]]] = {}
         self._written: set[int] = set()
@@ -132,7 +134,7 @@ class KnownData:
             original = tensor
         if not _is_real(original):
             return None
-        self.met_state = True
+        self.met_state: bool = True
         return Known(original.detach(), True) if self.with_state else None
 
     def _role(self, tensor: Tensor) -> str:

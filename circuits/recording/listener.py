@@ -88,11 +88,11 @@ class Listener(TorchFunctionMode):
 
     def begin(self) -> None:
         """Start a new, empty record."""
-        self.record = Record()
-        self.stack = OpenBoxes()
-        self.values = Values(self.record, self.stack, self.emit)
-        self.data_sizes = DataSizes(self.values, self.emit, not self.definitions)
-        self.property_reads = PropertyReads(self.values)
+        self.record: Record = Record()
+        self.stack: OpenBoxes = OpenBoxes()
+        self.values: Values = Values(self.record, self.stack, self.emit)
+        self.data_sizes: DataSizes = DataSizes(self.values, self.emit, not self.definitions)
+        self.property_reads: PropertyReads = PropertyReads(self.values)
         self.generators = Generators(self.record)
         self.is_paused = False
         self.current_operation: Any = None
@@ -104,7 +104,7 @@ class Listener(TorchFunctionMode):
         try:
             yield
         finally:
-            self.is_paused = before
+            self.is_paused: bool = before
 
     def emit(self, event: Event, result: Any = None) -> None:
         """Append an event to the record and call `on_event`."""
@@ -208,7 +208,8 @@ class Listener(TorchFunctionMode):
         """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
-        self.settings, self.generators = Settings(), Generators(self.record)
+        self.settings: Settings = Settings()
+        self.generators: Generators = Generators(self.record)
         try:
             return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
         finally:

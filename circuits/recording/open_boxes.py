@@ -23,7 +23,7 @@ class OpenBoxes(list[Enter]):
             return False
         lines = str(error).strip().splitlines()
         event.error = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        self.error_noted = True
+        self.error_noted: bool = True
         boxes = [f"{box.path.rpartition('.')[2]} {box.label}".strip() for box in self]
         self.error_path = [*boxes, operation] if operation else boxes
         return True

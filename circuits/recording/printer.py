@@ -69,7 +69,7 @@ class Printer:
         try:
             self._print(event, result)
         except Exception as error:
-            self.failed = True
+            self.failed: bool = True
             report("the rest of this run is not printed", error)
 
     def _print(self, event: Event, result: Any) -> None:

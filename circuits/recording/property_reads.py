@@ -31,7 +31,7 @@ class PropertyReads:
 
     def __init__(self, values: Values) -> None:
         self.values = values
-        self.guards = values.record.property_guards
+        self.guards: dict[Any, Call] = values.record.property_guards
 
     def note(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], found: Any, frame: FrameType | None = None

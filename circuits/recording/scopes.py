@@ -71,7 +71,7 @@ class Scopes:
         """Add the variables that a function names, and yield their values."""
         names, assigned, seeding = _names(function.__code__)
         if seeding:
-            self.seeding = self.seeding or f"{function.__code__.co_filename}:{seeding}"
+            self.seeding: str = self.seeding or f"{function.__code__.co_filename}:{seeding}"
         self._attributes[id(function)] = function, dict(vars(function))
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self._new += [(f"a default of {function.__qualname__}", value) for value in defaults]

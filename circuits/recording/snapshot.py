@@ -211,7 +211,7 @@ class Snapshot:
         described = describe(value, wire, split_new)
         for where, part in unopened(described, name, self._seen):
             if part is not NOTHING:
-                self.refusal = (
+                self.refusal: str = (
                     f"the run keeps an object of type {kind_of(part).__name__} in {where} (if it does so only once, "
                     "call the original, and record it then)"
                 )

@@ -162,10 +162,13 @@ class Tracker(nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
-        self.name = name or type(module).__name__
+        self.name: str = name or type(module).__name__
         self.signature = signature
-        self.sink, self.times, self.rank, self.values = to, times, rank, values
-        self.printed = 0
+        self.sink = to
+        self.times: int | None = times
+        self.rank: int | None = rank
+        self.values: int = values
+        self.printed: int = 0
         self.run = plain_call if signature is None else signed_call(signature, self.name)
         self.register_state_dict_post_hook(_out)
 

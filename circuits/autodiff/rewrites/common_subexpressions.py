@@ -20,7 +20,7 @@ class Eliminator:
     def __init__(self, diagram: Diagram) -> None:
         self.numbers: dict[int, int] = {}
         self.values: dict[int, Value] = {value.number: value for value in diagram.inputs}
-        self.writes_nothing = not any(written_values(box) for box in diagram.walk())
+        self.writes_nothing: bool = not any(written_values(box) for box in diagram.walk())
         self._results: dict[Any, Any] = {}
         self._made_by: dict[int, Call] = {}
         self._strides_matter = any(depends_on_strides(box) for box in diagram.walk())

@@ -80,7 +80,7 @@ class Row:
         left = self._start + label_width(first, show_sizes) + LEAD
         self._right = set_places(self._stations, groups, left, show_sizes)
         self._stop = self._right + label_width([self._leaving(key) for key in self._ends()], show_sizes) + LEAD
-        self.width = self._stop + self._right_edge()
+        self.width: float = self._stop + self._right_edge()
         self.marks: tuple[Mark, ...] = tuple(self._draw(groups))
 
     def _left_edge(self) -> float:

@@ -70,8 +70,8 @@ class Stations:
         closed = set(last.closes)
         keys = [key for key in self._shown(last.done) if key[0] == "wire" or key[1] not in closed]
         known = self.placed[-1].done
-        self.end = self._station(keys, known, distance_at(Column(), groups))
-        self.heights = self._runs.heights()
+        self.end: dict[Key, int] = self._station(keys, known, distance_at(Column(), groups))
+        self.heights: list[float] = self._runs.heights()
 
     def _shown(self, keys: Iterable[Key]) -> list[Key]:
         return [key for key in keys if key[0] != "wire" or key[1] not in self._skipped]

@@ -104,7 +104,7 @@ class Sweep:
             self._sweep(number, number == last)
         if self.extended:
             self._sweep(last + 1, False)
-        self.last = [entry for entry in self._regions[-1].entries if isinstance(entry, int)]
+        self.last: list[int] = [entry for entry in self._regions[-1].entries if isinstance(entry, int)]
 
     def _collect(self, nodes: Sequence[Node], parent: int) -> None:
         """Sort the nodes by the columns in which they begin and end."""
@@ -139,7 +139,7 @@ class Sweep:
         column.done = self._keys(self._regions[-1])
         if last and any(self.orders[key[1]] != self._wanted(key[1]) for key in column.done if key[0] == "wire"):
             self._ending[number + 1] = self._ending.pop(number, [])
-            self.extended = True
+            self.extended: bool = True
         groups = [self.groups[group] for group in self._ending.get(number, [])]
         ending = {strand.id for group in groups if _contracts_twice(group) for strand in group.outs}
         for _, step in column.steps:
