@@ -1,5 +1,6 @@
 """What a TARGET and its KEY=VALUE arguments ask for, and its diagram, which every command shows in its own way."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -106,7 +107,7 @@ def _made(target: Target, parameters: Parameters, arguments: dict[str, Any]) -> 
 def _failed(said: str, error: Exception) -> CircuitError:
     """Return the error of other people's code, with its notes in the words of a command line."""
     kind = "" if isinstance(error, CircuitError) else f"{type(error).__name__}: "
-    notes = [note.replace("trace(..., sizes={...})", "KEY=VALUE") for note in getattr(error, "__notes__", ())]
+    notes = [re.sub(r"trace\(\.\.\., sizes=\{.*\}\)", "KEY=VALUE", note) for note in getattr(error, "__notes__", ())]
     return CircuitError("\n".join([f"{said}: {kind}{error}", *notes]))
 
 

@@ -1,12 +1,15 @@
 """A fake mode with fake forms that torch lacks: the sizes and dtype of an operation's result, computed without data.
 
 torch 2.13 computes the result of a grouped matrix product only for bfloat16, although its kernel multiplies float32 and
-float16 too. It derives the sizes of a view from the sizes before, by splitting and joining axes, so that 4 becomes
+float16 too. It derives the sizes of a view import re
+import re
+from the sizes before, by splitting and joining axes, so that 4 becomes
 `(b*n)//((b*n)//4)`; here they are those that the code asks for.
 
 Source: `_view_unbacked_meta`, by which torch.export views tensors of unknown sizes.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -105,8 +108,9 @@ class FakeMode(FakeTensorMode):
         if is_free and operation in _SPLITTING and (place == 1 or isinstance(args[1], int)):
             axis = self.format_size(size)
             parts = "one tensor for each element" if place == 1 or args[1] == 1 else f"parts of {args[1]} elements"
+            sizes = ", ".join([f'"{name}": …' for name in re.findall(r"[^\W\d]\w*'*", axis)])
             raise CircuitError(
                 f"{operation} at {user_line()} makes {parts} of the axis {axis}, whose size is free, so the number of "
-                f"tensors is unknown: give the axis a size, trace(..., sizes={{...}}), or split it into a number of "
-                "parts (chunk)"
+                f"tensors is unknown: give the axis a size, trace(..., sizes={{{sizes}}}), or split it into a number "
+                "of parts (chunk)"
             )

@@ -160,6 +160,15 @@ class Symbols:
         """Return the example sizes of the free axes for a message: `b = 48, x = 80`."""
         return ", ".join([f"{name} = {size.node.hint}" for name, size in self.sizes.items()])
 
+    def axes_of(self, sizes: Sequence[Any]) -> list[str]:
+        """Return the names of the free axes that sizes depend on, each once."""
+        found: dict[str, None] = {}
+        for size in sizes:
+            raw = self.raw(size)
+            free: Any = raw.free_symbols if isinstance(raw, sympy.Basic) else ()
+            found |= {f"{axis_symbol(self.expressions[each])}": None for each in free if each in self.expressions}
+        return [name for name in self.sizes if name in found]
+
     def raw(self, size: Any) -> Any:
         """Return a number as an expression in torch's symbols without fixed symbols, or as an int if it is constant."""
         expression = size.node.expr if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else size

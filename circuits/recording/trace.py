@@ -29,7 +29,7 @@ from circuits.recording.listener import Listener, unrecorded
 from circuits.recording.recursion import more_frames
 from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
 from circuits.recording.thread_modes import restores_modes
-from circuits.recording.trace_errors import refuse_data_dependent_sizes, translated_errors
+from circuits.recording.trace_errors import is_of_sizes, refuse_data_dependent_sizes, sizes_to_give, translated_errors
 from circuits.recording.trace_inputs import parameters_of_target, refuse_untraceable_modules, trace_inputs
 
 
@@ -86,7 +86,7 @@ def trace(
     target = uncompiled(target)
     if not callable(target):
         raise CircuitError(f"trace takes a circuit, a module or a function, not {target!r}")
-    failure, notes, tried, runs, with_state = None, [], [], [*HINTS], False
+    failure, notes, given, tried, runs, with_state = None, [], "", [], [*HINTS], False
     while runs:
         listener = Listener(definitions=True, lines=True)
         symbols = Symbols(TracingShapeEnv(listener, _current_operation_name), runs.pop(0))
@@ -98,8 +98,9 @@ def trace(
             if type(error) is CircuitError and mode.known.met_state and not with_state:
                 runs, with_state = [symbols.hints, *runs], True
                 continue
-            failure, notes = (failure, notes) if failure else (error, list(getattr(error, "__notes__", ())))
-            if not symbols.sizes or type(error) is CircuitError:
+            if failure is None:
+                failure, notes, given = error, list(getattr(error, "__notes__", ())), sizes_to_give(error, symbols)
+            if not symbols.sizes or type(error) is CircuitError or not is_of_sizes(error):
                 break
         else:
             if failure is None or not diagram.fixed:
@@ -108,7 +109,7 @@ def trace(
             _end(listener)
         tried.append(symbols.hints_text())
     try:
-        raise _with_notes(failure, notes, tried)
+        raise _with_notes(failure, notes, tried, given)
     finally:
         del failure  # Otherwise the exception, which has this frame in its traceback, would hold itself.
 
@@ -124,10 +125,10 @@ def _end(listener: Listener) -> None:
     listener.on_event = listener.substitute_module = None
 
 
-def _with_notes(failure: Any, notes: Sequence[str], tried: Sequence[str]) -> Any:
+def _with_notes(failure: Any, notes: Sequence[str], tried: Sequence[str], given: str) -> Any:
     """Return the exception of the first run with its notes, and one that lists the example sizes that were tried."""
     if tried:
-        notes = [*notes, f"the free axes had the sizes {', then '.join(tried)}; trace(..., sizes={{...}}) gives others"]
+        notes = [*notes, f"the free axes had the sizes {', then '.join(tried)}; trace(..., {given}) gives others"]
     if notes:
         failure.__notes__ = notes
     return failure

@@ -3,10 +3,13 @@
 import contextlib
 import linecache
 import logging
+import re
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -50,13 +53,13 @@ _TRANSLATIONS = {
         _NOT_WITHOUT_DATA,
     ),
     "unhashable type: non-nested SymInt": "the run hashes a free size, for example as a dict key: {by} at {where}\n"
-    "give the axis a size, trace(..., sizes={{...}})",
+    "give the axis a size, trace(..., {sizes})",
 }
 """Parts of torch's messages about fake tensors and free sizes, each with the message that replaces it."""
 
 _NOT_SYMBOLIC = (
     "the run computes with a free size what torch's symbolic numbers do not support: {by} at {where} ({error})\n"
-    "give the axis a size, trace(..., sizes={{...}}), or use + - * // % / ** (n // 3 and n % 3 for divmod(n, 3))"
+    "give the axis a size, trace(..., {sizes}), or use + - * // % / ** (n // 3 and n % 3 for divmod(n, 3))"
 )
 _SYMBOLIC_NUMBERS = ("SymInt", "SymFloat", "SymBool", "numpy.object_")
 """Types of free sizes in messages of Python and numpy; numpy makes arrays of objects of them."""
@@ -95,20 +98,26 @@ def translated_errors(symbols: Symbols) -> Iterator[None]:
         by, where = _user_line(error)
         raise CircuitError(_DATA_DEPENDENT.format(by=by, where=where)) from error
     except Exception as error:
-        for text, message in _TRANSLATIONS.items():
-            if text in str(error):
-                by, where = _user_line(error)
-                raise CircuitError(message.format(by=by, where=where, error=_summary(error))) from error
-        if isinstance(error, (UnsupportedFakeTensorException, UnsupportedOperatorException)):
+        message = _translation(error)
+        if message:
             by, where = _user_line(error)
-            raise CircuitError(_NOT_WITHOUT_DATA.format(by=by, where=where, error=_summary(error))) from error
-        if isinstance(error, (TypeError, AttributeError)) and any(kind in str(error) for kind in _SYMBOLIC_NUMBERS):
-            by, where = _user_line(error)
-            raise CircuitError(_NOT_SYMBOLIC.format(by=by, where=where, error=error)) from error
+            given = sizes_to_give(error, symbols)
+            raise CircuitError(message.format(by=by, where=where, error=_summary(error), sizes=given)) from error
         error.args = tuple([symbols.translate(part) if isinstance(part, str) else part for part in error.args])
         raise
     finally:
         log.removeFilter(_suppress)
+
+
+def _translation(error: Exception) -> str:
+    """Return the message that replaces that of an exception, or "" if none does."""
+    for text, message in _TRANSLATIONS.items():
+        if text in str(error):
+            return message
+    if isinstance(error, (UnsupportedFakeTensorException, UnsupportedOperatorException)):
+        return _NOT_WITHOUT_DATA
+    is_symbolic = isinstance(error, (TypeError, AttributeError))
+    return _NOT_SYMBOLIC if is_symbolic and any(kind in str(error) for kind in _SYMBOLIC_NUMBERS) else ""
 
 
 def _suppress(_: logging.LogRecord) -> bool:
@@ -122,18 +131,58 @@ def _summary(error: BaseException) -> str:
 
 
 def _user_line(error: BaseException) -> tuple[str, str]:
-    """Return the innermost line of user code in a traceback: the source text in backticks, and `model.py:12`.
+    """Return the innermost line of user code in a traceback: the source text in backticks, and `model.py:12`."""
+    entry = _user_entry(error)
+    if entry is None:
+        return "a value", "an unknown line"
+    name, line = entry.tb_frame.f_code.co_filename, entry.tb_lineno
+    return f"`{linecache.getline(name, line).strip()}`", f"{name}:{line}"
 
-    Without user code, as where a layer of `torch.nn` is traced, it is the innermost line of `torch.nn`.
+
+def _user_entry(error: BaseException) -> TracebackType | None:
+    """Return the innermost entry of user code in a traceback.
+
+    Without user code, as where a layer of `torch.nn` is traced, it is the innermost entry of `torch.nn`.
     """
-    places: dict[bool, Any] = {}
+    places: dict[bool, TracebackType] = {}
     traceback = error.__traceback__
     while traceback is not None:
         name = traceback.tb_frame.f_code.co_filename
         if is_user_file(name) or name.startswith(_LAYERS):
-            places[is_user_file(name)] = name, traceback.tb_lineno
+            places[is_user_file(name)] = traceback
         traceback = traceback.tb_next
-    if not places:
-        return "a value", "an unknown line"
-    name, line = places[max(places)]
-    return f"`{linecache.getline(name, line).strip()}`", f"{name}:{line}"
+    return places[max(places)] if places else None
+
+
+def sizes_to_give(error: BaseException, symbols: Symbols) -> str:
+    """Return the argument `sizes={"h": …}` with the free axes that the failing line uses, or else with all of them."""
+    return f"sizes={{{', '.join([f'{chr(34)}{name}{chr(34)}: …' for name in _free_axes_at(error, symbols)])}}}"
+
+
+def _free_axes_at(error: BaseException, symbols: Symbols) -> list[str]:
+    """Return the free axes of the sizes in the failing line: `x.shape[1]`, else of its numbers, else of its tensors."""
+    entry = _user_entry(error)
+    if entry is not None:
+        frame, line = entry.tb_frame, linecache.getline(entry.tb_frame.f_code.co_filename, entry.tb_lineno)
+        named = [value for name, value in frame.f_locals.items() if re.search(rf"\b{re.escape(name)}\b", line)]
+        sizes: list[Any] = []
+        for name, *dims in re.findall(r"\b(\w+)\.(?:shape\[(-?\d+)\]|size\((-?\d+)\))", line):
+            tensor, dim = frame.f_locals.get(name), int("".join(dims))
+            if isinstance(tensor, Tensor) and -tensor.ndim <= dim < tensor.ndim:
+                sizes.append(tensor.shape[dim])
+        numbers = [value for value in named if isinstance(value, torch.SymInt)]
+        tensors = [size for value in named if isinstance(value, Tensor) for size in value.shape]
+        for found in (sizes, numbers, tensors):
+            axes = symbols.axes_of(found)
+            if axes:
+                return axes
+    return [*symbols.sizes]
+
+
+_NOT_OF_SIZES = re.compile(r"dtype|scalar type|same device|device type|required argument|unexpected keyword argument")
+"""Messages of torch and Python about a call that fails at every size."""
+
+
+def is_of_sizes(error: BaseException) -> bool:
+    """Return whether other sizes may help: the message is not about a dtype, a device or missing arguments."""
+    return _NOT_OF_SIZES.search(f"{error}") is None

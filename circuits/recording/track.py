@@ -164,10 +164,7 @@ class Tracker(nn.Module):
         self.module = module
         self.name: str = name or type(module).__name__
         self.signature = signature
-        self.sink = to
-        self.times: int | None = times
-        self.rank: int | None = rank
-        self.values: int = values
+        self.sink, self.times, self.rank, self.values = to, times, rank, values
         self.printed: int = 0
         self.run = plain_call if signature is None else signed_call(signature, self.name)
         self.register_state_dict_post_hook(_out)

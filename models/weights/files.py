@@ -96,11 +96,15 @@ def savable(kind: Kind) -> Kind:
             raise WeightsError(explanation) from error
 
     marked.__init__, marked.load_state_dict = __init__, load_state_dict
+    _shorten_tracebacks_of_makers(kind)
+    return kind
+
+
+def _shorten_tracebacks_of_makers(kind: type[nn.Module]) -> None:
     for name in MAKERS:
         method = inspect.getattr_static(kind, name, None)
         if isinstance(method, classmethod):
             setattr(kind, name, classmethod(short_tracebacks(method.__func__)))
-    return kind
 
 
 @short_tracebacks

@@ -74,7 +74,7 @@ def test_a_size_that_does_not_fit_any_example_is_refused_with_the_sizes_tried() 
         trace(Positions(2), axes="b x 3")
     assert caught.value.__notes__[-1] == (
         "the free axes had the sizes b = 48, x = 80, then b = 24, x = 20, then b = 4, x = 5; "
-        "trace(..., sizes={...}) gives others"
+        'trace(..., sizes={"x": …}) gives others'
     )
     assert trace(Positions(2), axes="b x 3", sizes={"x": 2}).outputs[0].sizes[1:] == (2, 3)
 

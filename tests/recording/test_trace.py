@@ -131,7 +131,7 @@ def test_an_exception_of_the_model_propagates_as_the_same_object() -> None:
     assert caught.value is error
     assert caught.value.__notes__ == [
         "while tracing Sequential > 1 Sequential > 0 Raises",
-        "the free axes had the sizes b = 48, then b = 24, then b = 3; trace(..., sizes={...}) gives others",
+        'the free axes had the sizes b = 48, then b = 24, then b = 3; trace(..., sizes={"b": …}) gives others',
     ]
 
 
