@@ -2,12 +2,13 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from circuits import Drawing, draw
+from circuits import Diagram, Drawing, draw
 from tests.zoo import ZOO, diagram_of_zoo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "drawings"
@@ -28,6 +29,12 @@ def options_of(name: str) -> Mapping[str, Any]:
     return getattr(importlib.import_module(place), "FIGURES", {}).get(target, {})
 
 
+@lru_cache(1)
+def diagram_of(name: str) -> Diagram:
+    """Return the diagram of a model, which is drawn at one depth after the other."""
+    return diagram_of_zoo(name, SMALL.get(name, ()))
+
+
 @pytest.mark.parametrize("depth", [2, None], ids=["depth_2", "readable"])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "resnet" else name for name in ZOO]
@@ -35,5 +42,5 @@ def options_of(name: str) -> Mapping[str, Any]:
 def test_a_model_is_drawn_as_its_golden_file(
     name: str, depth: int | None, golden_drawing: Callable[[str, Drawing], None]
 ) -> None:
-    drawing = draw(diagram_of_zoo(name, SMALL.get(name, ())), **{**options_of(name), "depth": depth})
+    drawing = draw(diagram_of(name), **{**options_of(name), "depth": depth})
     golden_drawing(f"zoo_{name}_{'readable' if depth is None else f'depth_{depth}'}", drawing)
