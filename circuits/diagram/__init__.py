@@ -18,9 +18,7 @@ from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.cells import is_bookkeeping
 from circuits.diagram.changes import NOTHING, Change, Place, contents
-from circuits.diagram.columns import Columns
 from circuits.diagram.containers import has_only_attributes, splitting_objects
-from circuits.diagram.counts import Totals
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
@@ -93,7 +91,6 @@ __all__ = [
     "Box",
     "Call",
     "Change",
-    "Columns",
     "CustomBackward",
     "Depth",
     "Diagram",
@@ -108,7 +105,6 @@ __all__ = [
     "Setting",
     "Size",
     "Struct",
-    "Totals",
     "Value",
     "Variables",
     "Wire",

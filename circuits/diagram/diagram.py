@@ -1,7 +1,7 @@
 """`Diagram`: one recorded run as frozen data, which can be read, printed and run again.
 
 Its boxes are `boxes.Box`. `circuits.recording` builds diagrams; `interpreter` runs them, `codegen` generates Python
-functions, `table` prints them, and `plain_data` converts them to data for JSON.
+functions, and `tables` shows them as text, Markdown, HTML and data for JSON.
 
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
@@ -16,17 +16,14 @@ from typing import Any
 import sympy
 from torch import Tensor, nn
 
-from circuits.diagram import codegen, interpreter, plain_data
+from circuits.diagram import codegen, interpreter
 from circuits.diagram.boxes import Box, Call, Fixed, Value
 from circuits.diagram.call_arguments import arguments
 from circuits.diagram.changes import Change, Place, apply_changes
-from circuits.diagram.columns import Columns
-from circuits.diagram.counts import Node, Totals, buffers_of, frozen_names, totals, tree
-from circuits.diagram.fitting import terminal_width
 from circuits.diagram.property_guards import with_guards
 from circuits.diagram.run_state import check_names, tensors_before_the_run, with_parameters
 from circuits.diagram.structure import Struct, bind, wires
-from circuits.diagram.table import Depth, Table, is_printable, make_table
+from circuits.diagram.tables import Tables
 from circuits.errors import CircuitError, entry_points
 from circuits.signature import Signature
 
@@ -35,7 +32,7 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 @entry_points("__call__", "run", "function")
 @dataclass(frozen=True)
-class Diagram:
+class Diagram(Tables):
     """One recorded run of a circuit, module or function, with all that is needed to run it again.
 
     A diagram is called like the original and computes the same: at the recorded sizes or, where sizes are symbolic,
@@ -209,72 +206,3 @@ class Diagram:
     def _result_and_changes(self) -> Struct:
         """The description of what a run computes: the result, and the values of each change."""
         return Struct(tuple, (), (self.result, Struct(tuple, (), tuple([change.after for change in self.changes]))))
-
-    @cached_property
-    def _tree(self) -> Node:
-        """What each box counts."""
-        return tree(self.box)
-
-    @property
-    def totals(self) -> Totals:
-        """The number and the bytes of parameters, trained, frozen and unused ones, buffers and activations."""
-        frozen = frozen_names(self.box, self.state)
-        return totals(self._tree, buffers_of(self.box, self.buffers), frozen)
-
-    def __str__(self) -> str:
-        """Return the table, as wide as the terminal; in ASCII if `sys.stdout` cannot encode it."""
-        text = self.table()
-        return text if is_printable(text) else self.table(ascii=True)
-
-    def table(
-        self,
-        depth: Depth = "auto",
-        columns: Columns | None = None,
-        sort: str | None = None,
-        width: int | None = None,
-        ascii: bool = False,
-    ) -> str:
-        """Return the table as text, one row a box, with a legend of axes and totals under it.
-
-        Parameters are counted in the first operation that reads them, so the rows inside a row add up to it; a row of
-        repeated boxes counts all of them. Activations are the tensors that operations compute, views left out. If the
-        table is wider than `width`, names of boxes shorten in the middle, to 30 columns, and notes to 20; then sizes go
-        where axes are shown; axes and sizes show the outputs alone; names shorten to 24 columns; further columns go,
-        the last first; at last the widest column shortens. What goes is named.
-
-        Args:
-            depth: How many levels of boxes inside boxes to show; "auto": as many as fit a screen; None: all.
-            columns: The columns after the names of the boxes: "axes", "sizes", "parameters" (these three by default),
-                "dtype", "device", "arguments" (of the operation, by name), "memory" (of what operations compute),
-                "where" (file and line), "notes" (always shown); as a list, or as one text with spaces. A mapping is a
-                column of data: from the dotted path of a module, or the place of a box (`(0, 2)`: the third box of the
-                first), to a number or text, with its heading as attribute or entry `heading`.
-            sort: The heading of a column by which to sort: the rows that have no rows inside, largest number first.
-            width: The number of columns; None: the terminal's, or 120 if the standard output is none.
-            ascii: Whether to use ASCII alone.
-
-        Raises:
-            CircuitError: There is no such column or depth, or rows are to be sorted by what depends on free axes.
-        """
-        return self._table(depth, columns, sort).text(terminal_width() if width is None else width, ascii)
-
-    def to_markdown(self, depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None) -> str:
-        """Return the table in GitHub's Markdown; the arguments are those of `table`."""
-        return self._table(depth, columns, sort).markdown()
-
-    def to_html(self, depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None) -> str:
-        """Return the table as HTML; the arguments are those of `table`."""
-        return self._table(depth, columns, sort).html()
-
-    def _repr_html_(self) -> str:
-        """Return the table as HTML, which notebooks show."""
-        return self.to_html()
-
-    def _table(self, depth: Depth, columns: Columns | None, sort: str | None) -> Table:
-        frozen = frozen_names(self.box, self.state)
-        return make_table(self._tree, self.totals, frozen, [*map(str, self.fixed)], depth, columns, sort)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the diagram as plain data for JSON: nested boxes, values by number, sizes as numbers or text."""
-        frozen = frozen_names(self.box, self.state)
-        return plain_data.plain_data(self._tree, self.totals, frozen, self.fixed, self.guards)

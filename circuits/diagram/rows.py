@@ -64,7 +64,7 @@ def fitting_rows(root: Node) -> tuple[list[Row], int]:
     levels = max([row.depth for row in whole])
     fits = [level for level in range(levels + 1) if len([row for row in whole if row.depth <= level]) <= SCREEN]
     found = rows(root, max(1, *fits, 0))
-    if len(found) * 3 < SCREEN or len(found) > SCREEN:
+    if len(found) > SCREEN or len(found) < min(len(whole), SCREEN // 3):
         shorter = (_without_operations(rows(root, level)) for level in range(levels, 0, -1))
         found = next((each for each in shorter if _FEWEST <= len(each) <= SCREEN), found)
     if len(found) > SCREEN:

@@ -77,7 +77,7 @@ def _has_wrong(listener: Listener, value: Value, is_wrong: Callable[[Tensor], Te
     """Return whether a parameter that an operation reads has a number that is wrong."""
     place = listener.record.state.get(value.number)
     tensor = None if place is None else attribute(*place)
-    return _is_checked(tensor) and bool(is_wrong(tensor).any())
+    return tensor is not None and _is_checked(tensor) and bool(is_wrong(tensor).any())
 
 
 def _not_finite(tensor: Tensor) -> Tensor:

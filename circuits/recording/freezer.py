@@ -26,7 +26,7 @@ from circuits.diagram import (
 from circuits.naming import AxisNode, Matcher, Names, Note, labels
 from circuits.recording import events
 from circuits.recording.call_arguments import bound_arguments, explicit_arguments, unpacked
-from circuits.recording.events import Enter, Record, has_gradient
+from circuits.recording.events import Enter, Record, RecordedValue, has_gradient
 from circuits.recording.unopened import unopened_result
 from circuits.windows import fold, unfold
 
@@ -177,14 +177,8 @@ class Freezer:
             where=event.where,
             error=event.error,
             note=event.function.note if isinstance(event.function, Reading) else self._unrecorded_input(inputs),
-            views=self._views(draft),
+            views=_views(draft, self.record.values),
         )
-
-    def _views(self, draft: Draft) -> tuple[int, ...]:
-        """Return the outputs of an operation that have the memory of one of its inputs, which exist as long as it."""
-        values = self.record.values
-        before = {values[number][7] for number, _ in draft.inputs} - {0}
-        return tuple([number for number, _ in draft.outputs if values[number][7] in before]) if before else ()
 
     def _unrecorded_input(self, inputs: Sequence[Value]) -> str:
         """Return which input of an operation was made by code that is not recorded, for a note; empty if none."""
@@ -278,6 +272,12 @@ class Freezer:
             self.unused_state[name] = self.record.add(tensor, role, name)
             self.read_new_shapes()
         return self._value(self.unused_state[name], self.names.of(self.unused_state[name]))
+
+
+def _views(draft: Draft, values: Sequence[RecordedValue]) -> tuple[int, ...]:
+    """Return the outputs of an operation that have the memory of one of its inputs, which exist as long as it runs."""
+    before = {values[number][7] for number, _ in draft.inputs} - {0}
+    return tuple([number for number, _ in draft.outputs if values[number][7] in before]) if before else ()
 
 
 def with_expressions(description: Any, scalar: Callable[[Any], Any]) -> Any:

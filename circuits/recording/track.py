@@ -85,7 +85,7 @@ def track(
         raise CircuitError(
             f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
         )
-    named = found is not None or any(find_circuit(module) is not None for module in target.modules())
+    named = found is not None or any(_has_signature(module) for module in target.modules())
     printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to), named)
     return _recorded(target, found or target, printer, finite)
 
@@ -117,6 +117,11 @@ def _recorded(target: Any, root: Any, printer: Printer | None, finite: Finite) -
     listener.on_finish = finish_run
     with recorded_by(listener, target):
         yield runs.pop()  # which the caller alone keeps
+
+
+def _has_signature(module: nn.Module) -> bool:
+    """Return whether axes of a module have names."""
+    return find_circuit(module) is not None or (isinstance(module, Tracker) and module.signature is not None)
 
 
 @entry_points("forward", "__init__")

@@ -61,7 +61,7 @@ def test_options_are_those_of_the_table() -> None:
         },
     }
     for words, options in asked.items():
-        assert run(PERCEPTRON, *words).stdout.rstrip("\n") == diagram.table(**options)  # type: ignore[arg-type]
+        assert run(PERCEPTRON, *words).stdout.rstrip("\n") == diagram.table(**options)
     assert run(PERCEPTRON, "--markdown").stdout == diagram.to_markdown()
 
 

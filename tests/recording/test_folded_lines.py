@@ -21,7 +21,7 @@ class Block(nn.Module):
 
 def lines_of(model: nn.Module, **options: bool) -> list[str]:
     lines: list[str] = []
-    with track(model, to=lines.append, **options):  # type: ignore[arg-type]
+    with track(model, to=lines.append, **options):
         model(torch.rand(2, 4))
     return [line.rstrip() for line in lines]
 
