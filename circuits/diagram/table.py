@@ -158,7 +158,8 @@ def _summary(root: Node, totals: Totals) -> list[tuple[str, str]]:
     if totals.buffers:
         found.append(("buffers", f"{totals.buffers:,} ({bytes_text(totals.buffer_bytes)})"))
     if totals.activations != 0:
-        found.append(("activations", f"{quantity(totals.activations)} ({bytes_text(totals.activation_bytes)})"))
+        number, size = quantity(totals.activations), bytes_text(totals.activation_bytes)
+        found.append(("activations", f"{number} ({size})" if number[:2] != "f(" else f"depend on {number[2:-1]}"))
     return found
 
 

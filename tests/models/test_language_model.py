@@ -323,7 +323,7 @@ def test_a_diagram_has_no_more_tokens_than_positions() -> None:
     model = small("learned")
     with pytest.raises(CircuitError, match=r'16 positions .* give it a size up to 16, as in .* sizes=\{"x": 16\}'):
         trace(model)
-    assert "16 -> 16 11" in str(trace(model, sizes={"x": 16}))
+    assert "16 -> 16 11" in trace(model, sizes={"x": 16}).table(columns="sizes")
 
 
 # --- Dependencies -----------------------------------------------------------------------------------------------------
@@ -638,9 +638,9 @@ def test_it_exports_with_any_length() -> None:
 
 def test_the_table_shows_the_model() -> None:
     model = LanguageModel(50257, 768, 64, 12, 3072, 3, learned_positions=1024, device="meta").eval()
-    table = str(trace(model.probabilities))
-    lines = table.splitlines()
-    assert "x -> x 50257" in lines[0]
-    assert f"{124_439_808 - 9 * 7_087_872:,} params" in lines[0]
+    table = trace(model.probabilities).table(depth=None, width=300)
+    lines = table.partition("\n\n")[0].splitlines()
+    assert "x -> x 50257" in lines[1]
+    assert f" {124_439_808 - 9 * 7_087_872:,}" in lines[1]
     assert "×3" in table
     assert "softmax over v" in lines[-1]

@@ -364,7 +364,7 @@ def test_it_compiles_into_one_graph(name: str) -> None:
 @each_block
 def test_its_table_has_its_sizes(name: str) -> None:
     make, _, _, parameters, _ = BLOCKS[name]
-    assert f"{parameters:,} params" in str(trace(make())).splitlines()[0]
+    assert f"{parameters:,}" in str(trace(make())).splitlines()[1].split()
 
 
 def test_built_on_meta_and_initialized_later() -> None:

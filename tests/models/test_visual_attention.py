@@ -453,16 +453,17 @@ def test_it_exports_with_images_of_any_size() -> None:
 
 
 def test_the_diagram_shows_the_figure() -> None:
-    table = str(trace(VisualAttention(33, 8, 4, 3, 3), sizes={"i": 16, "j": 16, "u": 12, "v": 20}))
+    diagram = trace(VisualAttention(33, 8, 4, 3, 3), sizes={"i": 16, "j": 16, "u": 12, "v": 20})
+    table = diagram.table(width=300)
     for part in (
         "b 33 16 16, b 33 12 20 -> b 33 16 16",
         "pad",
-        "Cq conv2d",
+        "Cq Conv2d",
         "b 33 18 18 -> b 32 6 6",
         "softmax over x",
         "b 4 36 8, b 4 28 8 -> b 4 36 28",
-        "Co conv_transpose2d",
-        "38,016 params",
+        "Co ConvTranspose2d",
+        " 38,016",
     ):
         assert part in table
 
@@ -474,7 +475,7 @@ def test_the_diagram_keeps_its_axes_free(kernel: int, stride: int) -> None:
     """The diagram also runs at sizes other than the recorded ones."""
     model = VisualAttention(3, 4, 2, kernel, stride)
     diagram = trace(model)
-    assert "b 3 i j, b 3 u v -> b 3 i j" in str(diagram)
+    assert "b 3 i j, b 3 u v -> b 3 i j" in diagram.table(columns="sizes", width=300)
     assert "fixed by" not in str(diagram)
     target, source = torch.randn(2, 3, 9, 10), torch.randn(2, 3, 7, 8)
     torch.testing.assert_close(diagram(target, source), model(target, source))
