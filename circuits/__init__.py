@@ -16,7 +16,7 @@ from circuits import moved
 from circuits.algebra import LinearMap, as_linear
 from circuits.broadcasting import broadcast
 from circuits.checking import Circuit, backward_of, check, checks, circuit, definitions, find_circuit, kernel_of
-from circuits.errors import CircuitError, CircuitWarning, ShapeError, SignatureError
+from circuits.errors import CircuitError, CircuitWarning, DtypeError, ShapeError, SignatureError
 from circuits.signature import Signature
 from circuits.verbs import einsum, rearrange, reduce, repeat
 from circuits.windows import Window, fold, transposed, unfold
@@ -38,6 +38,7 @@ __all__ = [
     "CircuitWarning",
     "Diagram",
     "Drawing",
+    "DtypeError",
     "Halves",
     "LinearMap",
     "Seen",

@@ -52,6 +52,10 @@ class ShapeError(CircuitError, TypeError):
     """
 
 
+class DtypeError(ShapeError):
+    """The sizes of a call fit, but a tensor has another dtype than the circuit declares by `dtypes=`."""
+
+
 class CircuitWarning(UserWarning):
     """Something is valid that is probably a mistake: an axis of an einsum whose name looks like another's."""
 

@@ -65,6 +65,7 @@ class Binding:
             return
         if slot.dtype is not None and row.value.dtype != slot.dtype:
             row.add(f"{row.value.dtype} here, but {slot.dtype} is expected")
+            row.wrong_dtype = True
         found, expected = len(row.sizes), len(slot.axes)
         rest = has_rest(slot.axes)
         if rest:

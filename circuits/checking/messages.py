@@ -10,7 +10,7 @@ from circuits import switch
 from circuits.checking.binding import INTEGERS, Binding
 from circuits.checking.declaration import Circuit
 from circuits.checking.rows import Row
-from circuits.errors import CircuitError, ShapeError
+from circuits.errors import CircuitError, DtypeError, ShapeError
 from circuits.signature import plain_size
 from circuits.tracers import has_proxy
 
@@ -46,8 +46,20 @@ def examine(circuit: Circuit, owner: Any, values: tuple[Any, ...], results: list
             binding.bind(rows[-1])
         binding.solve_all()
     if footer or has_mismatch(rows):
+        only_dtypes = footer == "" and _only_dtypes(rows)
         footer += _hints(circuit, rows)
-        raise ShapeError(f"{circuit.title}\n{table(rows)}{footer}  declared at {circuit.where}")
+        text = f"{circuit.title}\n{table(rows)}{footer}  declared at {circuit.where}"
+        if only_dtypes:
+            raise DtypeError(text)
+        raise ShapeError(text)
+
+
+def _only_dtypes(rows: list[Row]) -> bool:
+    """Return whether no row has another mismatch than a dtype."""
+    for row in rows:  # noqa: SIM110 (torch.compile would have to trace a generator)
+        if len(row.mismatches) > (1 if row.wrong_dtype else 0):
+            return False
+    return True
 
 
 def miscount(circuit: Circuit, given: tuple[Any, ...]) -> None:

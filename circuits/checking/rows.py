@@ -22,6 +22,7 @@ class Row:
         self.sizes: list[Any] = []
         self.mismatches: list[str] = []
         self.marked: list[int] = []
+        self.wrong_dtype: bool = False
         self.text = ""
         if isinstance(value, Tensor):
             for size in value.shape:

@@ -112,7 +112,7 @@ def refuse_unknown(law: str, argument: str, given: Mapping[str, Any], names: Seq
     for name in given:
         if name not in names:
             raise CircuitError(
-                f"laws.{law}: {argument} has the key {name}; possible keys are {', '.join(names)}{perhaps(name, names)}"
+                f"laws.{law}: {argument} has the key {name}; possible keys are {', '.join(dict.fromkeys(names))}{perhaps(name, names)}"
             )
 
 

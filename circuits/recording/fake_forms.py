@@ -1,9 +1,7 @@
 """A fake mode with fake forms that torch lacks: the sizes and dtype of an operation's result, computed without data.
 
 torch 2.13 computes the result of a grouped matrix product only for bfloat16, although its kernel multiplies float32 and
-float16 too. It derives the sizes of a view import re
-import re
-from the sizes before, by splitting and joining axes, so that 4 becomes
+float16 too. It derives the sizes of a view from the sizes before, by splitting and joining axes, so that 4 becomes
 `(b*n)//((b*n)//4)`; here they are those that the code asks for.
 
 Source: `_view_unbacked_meta`, by which torch.export views tensors of unknown sizes.

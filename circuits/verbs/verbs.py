@@ -196,7 +196,9 @@ def _for_einops(pattern: str, sizes: Mapping[str, Any] = MappingProxyType({})) -
 
     A keyword argument such as `**{"h'": 2}` may have primes too.
     """
-    if not isinstance(pattern, str) or ("'" not in pattern and pattern.isascii()):
+    if not isinstance(pattern, str):
+        raise SignatureError(f"a pattern such as 'y x -> x y' comes after the tensor, not {pattern!r:.60}")
+    if "'" not in pattern and pattern.isascii():
         return pattern, sizes
     text, *names = names_for_einops(pattern, *sizes)
     return text, dict(zip(names, sizes.values()))  # noqa: B905  (Dynamo traces it)
