@@ -56,6 +56,10 @@ class DtypeError(ShapeError):
     """The sizes of a call fit, but a tensor has another dtype than the circuit declares by `dtypes=`."""
 
 
+class OperationError(CircuitError, RuntimeError):
+    """torch cannot compute an operation of tensors with these dtypes or devices: also a RuntimeError, as torch's own."""
+
+
 class CircuitWarning(UserWarning):
     """Something is valid that is probably a mistake: an axis of an einsum whose name looks like another's."""
 

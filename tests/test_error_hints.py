@@ -57,6 +57,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "einsum: rest of other sizes": lambda: einsum(torch.ones(4, 3, 2), torch.ones(5, 3, 2), "... m, ... m -> ..."),
     "einsum: no rest": lambda: einsum(torch.ones(4, 2), torch.ones(2), "... m, ... m -> ..."),
     "einsum: dtypes": lambda: einsum(torch.ones(2, 3), torch.ones(3).double(), "y k, k -> y"),
+    "einsum: devices": lambda: einsum(
+        torch.ones(2, 3, device="meta"), torch.ones(3).double(), X[:3, 0], "y k, k, k -> y"
+    ),
     "circuit: dtype": lambda: embed(torch.ones(5), torch.ones(10, 4)),
     "circuit: dtype and size": lambda: embed(torch.ones(5, 2), torch.ones(10, 4)),
     "a group that does not divide": lambda: rearrange(X, "y (h k) -> h y k", k=16),
@@ -97,6 +100,7 @@ def test_a_wrong_dtype_is_no_clash_of_shapes() -> None:
     assert type(caught.value) is ShapeError
     with pytest.raises(CircuitError) as mixed:
         CASES["einsum: dtypes"]()
+    assert isinstance(mixed.value, RuntimeError)  # as torch's: code that tries another dtype catches it
     assert not isinstance(mixed.value, ShapeError)
     with pytest.raises(Exception, match=r"torch.float32 here, but torch.int64 is expected"):
         torch.compile(embed, fullgraph=True, backend="eager")(torch.ones(5), torch.ones(10, 4))

@@ -111,9 +111,8 @@ def refuse_unknown(law: str, argument: str, given: Mapping[str, Any], names: Seq
     """Raise CircuitError if a mapping that the caller passed has a key that is not among `names`."""
     for name in given:
         if name not in names:
-            raise CircuitError(
-                f"laws.{law}: {argument} has the key {name}; possible keys are {', '.join(dict.fromkeys(names))}{perhaps(name, names)}"
-            )
+            possible = f"{', '.join(dict.fromkeys(names))}{perhaps(name, names)}"
+            raise CircuitError(f"laws.{law}: {argument} has the key {name}; possible keys are {possible}")
 
 
 def _derived(axes: Axes) -> list[Derived]:

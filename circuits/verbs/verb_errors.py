@@ -11,7 +11,7 @@ from einops import EinopsError
 from torch import Tensor
 
 from circuits import switch
-from circuits.errors import CircuitError, ShapeError, SignatureError, perhaps, point
+from circuits.errors import CircuitError, OperationError, ShapeError, SignatureError, perhaps, point
 from circuits.signature import (
     AnySizeError,
     Axes,
@@ -46,7 +46,9 @@ def explained(
         return ShapeError(f"{verb}: {pattern}\n  a tensor is expected, not {_with_article(type(tensor).__name__)}")
     if said.endswith("is not available for non-floating tensors"):
         needs = f"{said.partition(' ')[0].removeprefix('reduce_')} needs floating-point numbers"
-        return CircuitError(f"{verb}: {pattern}\n{_row(pattern.partition('->')[0], tensor)} {tensor.dtype}    {needs}")
+        return OperationError(
+            f"{verb}: {pattern}\n{_row(pattern.partition('->')[0], tensor)} {tensor.dtype}    {needs}"
+        )
     if not isinstance(error, EinopsError):
         return None
     return _of_pattern(verb, pattern, tensor, sizes, said)
@@ -82,17 +84,18 @@ def _of_pattern(verb: str, pattern: str, tensor: Any, sizes: Mapping[str, Any], 
 
 def of_mixed_tensors(pattern: str, tensors: Sequence[Any]) -> CircuitError | None:
     """Return the error to raise where torch refused an einsum of tensors of several dtypes or devices; else None."""
-    for kind in ("dtype", "device"):
-        if len({getattr(tensor, kind, None) for tensor in tensors}) > 1:
-            rows = [
-                _row(axes, tensor).replace("tensor", f"tensor {number}", 1)
-                for number, (axes, tensor) in enumerate(zip(pattern.split("->")[0].split(","), tensors, strict=False))
-            ]
-            width = max(len(row) for row in rows)
-            kinds = [getattr(tensor, kind, "") for tensor in tensors]
-            rows = [f"{row.ljust(width)}    {each}" for row, each in zip(rows, kinds, strict=False)]
-            return CircuitError("\n".join([f"einsum: {pattern}", *rows, f"  the tensors have different {kind}s"]))
-    return None
+    kinds = [kind for kind in ("dtype", "device") if len({getattr(each, kind, None) for each in tensors}) > 1]
+    if not kinds:
+        return None
+    rows = [
+        _row(axes, tensor).replace("tensor", f"tensor {number}", 1)
+        for number, (axes, tensor) in enumerate(zip(pattern.split("->")[0].split(","), tensors, strict=False))
+    ]
+    width = max(len(row) for row in rows)
+    found = [" ".join([f"{getattr(tensor, kind, '')}" for kind in kinds]) for tensor in tensors]
+    rows = [f"{row.ljust(width)}    {each}" for row, each in zip(rows, found, strict=False)]
+    what = " and ".join([f"{kind}s" for kind in kinds])
+    return OperationError("\n".join([f"einsum: {pattern}", *rows, f"  the tensors have different {what}"]))
 
 
 def _misused_names(verb: str, signature: Signature, given: Mapping[str, Any]) -> str:
