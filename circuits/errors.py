@@ -57,7 +57,7 @@ class DtypeError(ShapeError):
 
 
 class OperationError(CircuitError, RuntimeError):
-    """torch cannot compute an operation of tensors with these dtypes or devices: also a RuntimeError, as torch's own."""
+    """torch cannot compute an operation of tensors with these dtypes or devices; a RuntimeError too, as torch's own."""
 
 
 class CircuitWarning(UserWarning):
