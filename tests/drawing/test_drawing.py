@@ -6,6 +6,7 @@ import struct
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from circuits.drawing.drawing import Drawing
 from circuits.drawing.ink.svg import svg
 from circuits.drawing.ink.terminal import terminal
 from circuits.drawing.ink.tikz import tikz
+from circuits.drawing.marks import Path as Stroke
 from circuits.drawing.marks import Picture, Span, Text
 from circuits.errors import CircuitError
 from tests.drawing.samples import sample
@@ -63,6 +65,18 @@ def test_a_png_has_the_pixels_of_its_scale(scale: float, size: tuple[int, int], 
     content = (tmp_path / "a.png").read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", content[16:24]) == size
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("x", [20.37, 20.5, 20.81])
+def test_no_seam_shows_where_a_wire_goes_on_as_another(x: float, double: bool, tmp_path: Path) -> None:
+    """Two level lines that meet between pixels are as dark there as elsewhere."""
+    marks = (Stroke((4, 12.2), ((x, 12.2),), double=double), Stroke((x, 12.2), ((40, 12.2),), double=double))
+    for scale in (1, 2, 3):
+        Drawing(Picture(44, 24, marks), "print").save(tmp_path / "seam.png", scale=scale)
+        dark = 255 - np.asarray(Image.open(tmp_path / "seam.png").convert("L")).astype(int)
+        columns = dark.sum(axis=0)[8 * scale : 36 * scale]
+        assert columns.min() >= columns[: 2 * scale].max() - 2
 
 
 def test_png_and_pdf_show_the_picture(tmp_path: Path) -> None:

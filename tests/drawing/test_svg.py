@@ -48,8 +48,9 @@ def test_a_small_picture_whole() -> None:
     )
     expected = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 36" width="72" height="36" \
-style="max-width: 100%; height: auto" role="img" fill="none" font-family="'STIX Two Text', 'Times New Roman', Times, \
-'Liberation Serif', 'Nimbus Roman', 'New Computer Modern', serif" xml:space="preserve">
+style="max-width: 100%; height: auto" role="img" fill="none" stroke-linecap="square" \
+font-family="'STIX Two Text', 'Times New Roman', Times, 'Liberation Serif', \
+'Nimbus Roman', 'New Computer Modern', serif" xml:space="preserve">
 <title>Small</title>
 <rect width="72" height="36" fill="#ffffff"/>
 <path d="M30 6L54 6L54 30L30 30Z" stroke="#1a1a1a" stroke-width="1.2" data-kind="glyph" data-box="f" \
@@ -60,7 +61,7 @@ textLength="5.25" lengthAdjust="spacingAndGlyphs">2</tspan></text>
 <path d="M0 18L30 18" stroke="#1a1a1a" stroke-width="1.2" data-kind="wire" data-value="1" data-axis="0" data-name="y"/>
 <g data-kind="label" data-value="0" data-axis="0"><text x="2" y="15" font-style="italic" font-size="15" \
 textLength="6.66" lengthAdjust="spacingAndGlyphs" fill="#000000">y</text>\
-<path d="M2.9 6.3H9.11" stroke="#000000" stroke-width="0.83"/></g>
+<path d="M2.9 6.3H9.11" stroke="#000000" stroke-width="0.83" stroke-linecap="butt"/></g>
 <circle cx="60" cy="18.12" r="3" fill="#000000" data-kind="dot" data-box="d"/>
 </svg>
 """

@@ -29,7 +29,8 @@ def test_a_small_picture_whole() -> None:
         wire((0, 18), (30, 18), double=True),
         Text(2, 15, (Span("y", over=True),), data=data(kind="label", value=0, axis=0)),
         Circle(60, 18.123, 3, "", "ink", data=data(kind="dot", box="d")),
-        Path((0, 30), ((5, 30, 10, 35, 10, 36),), "faint", dash="dashed"),
+        Path((0, 30), ((5, 30, 10, 35, 10, 36),), "faint"),
+        Path((0, 30), ((10, 36),), "faint", dash="dashed"),
     )
     expected = r"""
 % A #1 % \end{document}
@@ -55,16 +56,18 @@ def test_a_small_picture_whole() -> None:
   \scalebox{\wordsfactor}[1]{\usebox\wordsbox}\fi}
 \begin{document}
 \vbox to 0pt{\hbox to 0pt{%
-\begin{tikzpicture}[x=0.75bp,y=-0.75bp,every node/.style={anchor=base west,inner sep=0pt,outer sep=0pt}]
+\begin{tikzpicture}[x=0.75bp,y=-0.75bp,line cap=rect,
+  every node/.style={anchor=base west,inner sep=0pt,outer sep=0pt}]
 \path[use as bounding box,fill=ncdpaper] (0,0) rectangle (72,36);
 \path[fill=ncdbox1,draw=ncdglyph,line width=0.9bp] (30,6) -- (54,6) -- (54,30) -- (30,30) -- cycle;
 \path (37.29,22.5) node[text=ncdlabel] {\words{3.13bp}{11.25bp}{\itshape f}};
 \path (41.46,16.8) node[text=ncdlabel] {\words{3.94bp}{7.88bp}{2}};
 \path[draw=ncdwire,line width=0.9bp] (0,16) -- (30,16) (0,20) -- (30,20);
 \path (2,15) node[text=ncdlabel] {\words{5bp}{11.25bp}{\itshape y}};
-\path[draw=ncdlabel,line width=0.62bp] (2.9,6.3) -- (9.11,6.3);
+\path[draw=ncdlabel,line width=0.62bp,line cap=butt] (2.9,6.3) -- (9.11,6.3);
 \path[fill=ncdink] (60,18.12) circle[radius=3];
-\path[draw=ncdfaint,line width=0.9bp,dash pattern=on 4.5bp off 3bp] (0,30) .. controls (5,30) and (10,35) .. (10,36);
+\path[draw=ncdfaint,line width=0.9bp] (0,30) .. controls (5,30) and (10,35) .. (10,36);
+\path[draw=ncdfaint,line width=0.9bp,dash pattern=on 4.5bp off 3bp,line cap=butt] (0,30) -- (10,36);
 \end{tikzpicture}%
 \hss}\vss}
 \end{document}

@@ -1,8 +1,9 @@
 """A picture as SVG: one element for a mark, in the order of the marks, with `data-` attributes that say what it is.
 
 The same picture gives the same bytes everywhere, in every theme the same geometry. Colours stand in attributes, not in
-a style sheet, so that two pictures on one page never colour each other. A text is given the width that layout computed
-(`textLength`), whatever font the viewer has.
+a style sheet, so that two pictures on one page never colour each other. Lines have square caps, so that no seam shows
+where one wire goes on as another. A text is given the width that layout computed (`textLength`), whatever font the
+viewer has.
 """
 
 import re
@@ -45,7 +46,8 @@ def svg(picture: Picture, theme: str = "light", scale: float = 1.0) -> str:
     shown = f'width="{number(picture.width * scale)}" height="{number(picture.height * scale)}"'
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" {shown} '
-        f'style="max-width: 100%; height: auto" role="img" fill="none" font-family="{SERIF}" xml:space="preserve">'
+        f'style="max-width: 100%; height: auto" role="img" fill="none" stroke-linecap="square" '
+        f'font-family="{SERIF}" xml:space="preserve">'
     )
     ground = f'<rect width="{wide}" height="{high}" fill="{colour["paper"]}"/>'
     title = f"<title>{_escaped(picture.title)}</title>"
@@ -73,7 +75,7 @@ def _mark(mark: Mark, colour: dict[str, str]) -> str:
     if mark.stroke:
         ink += f' stroke="{colour[mark.stroke]}" stroke-width="{number(mark.width)}"'
     if isinstance(mark, Path) and mark.dash:
-        ink += f' stroke-dasharray="{_DASHES[mark.dash]}"'
+        ink += f' stroke-dasharray="{_DASHES[mark.dash]}" stroke-linecap="butt"'
     if isinstance(mark, Circle):
         place = f'circle cx="{number(mark.x)}" cy="{number(mark.y)}" r="{number(mark.radius)}"'
         return _element(place, ink, mark.data)
@@ -134,7 +136,7 @@ def _bar(place: Place, left: float, mark: Text, colour: str) -> str:
     """The bar over a span."""
     start, end, rise = place.bar
     way = f"M{number(left + start)} {number(mark.y - rise)}H{number(left + end)}"
-    return f'<path d="{way}" stroke="{colour}" stroke-width="{number(place.size / 18)}"/>'
+    return f'<path d="{way}" stroke="{colour}" stroke-width="{number(place.size / 18)}" stroke-linecap="butt"/>'
 
 
 __all__ = ["svg"]

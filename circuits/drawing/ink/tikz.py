@@ -32,7 +32,8 @@ _HEAD = r"""\RequirePackage{{fix-cm}}
   \scalebox{{\wordsfactor}}[1]{{\usebox\wordsbox}}\fi}}
 \begin{{document}}
 \vbox to 0pt{{\hbox to 0pt{{%
-\begin{{tikzpicture}}[x={unit}bp,y=-{unit}bp,every node/.style={{anchor=base west,inner sep=0pt,outer sep=0pt}}]
+\begin{{tikzpicture}}[x={unit}bp,y=-{unit}bp,line cap=rect,
+  every node/.style={{anchor=base west,inner sep=0pt,outer sep=0pt}}]
 \path[use as bounding box,fill=ncdpaper] (0,0) rectangle ({units});
 """
 
@@ -76,7 +77,7 @@ def _mark(mark: Mark, unit: float) -> str:
         return rf"\path[{','.join(ink)}] {_point(mark.x, mark.y)} circle[radius={number(mark.radius)}];"
     if mark.dash:
         on, off = (number(length * unit) for length in _DASHES[mark.dash])
-        ink.append(f"dash pattern=on {on}bp off {off}bp")
+        ink.append(f"dash pattern=on {on}bp off {off}bp,line cap=butt")
     ways = " ".join(_way(part) + (" -- cycle" if mark.closed else "") for part in lines(mark))
     return rf"\path[{','.join(ink)}] {ways};"
 
@@ -109,7 +110,7 @@ def _text(mark: Text, unit: float) -> str:
         drawn.append(rf"\path {where} node[text=ncd{mark.role}] {{\words{sizes}{{{words}}}}};")
         if place.span.over:
             start, end, rise = place.bar
-            ink = f"draw=ncd{mark.role},line width={number(place.size / 18 * unit)}bp"
+            ink = f"draw=ncd{mark.role},line width={number(place.size / 18 * unit)}bp,line cap=butt"
             drawn.append(rf"\path[{ink}] {_point(left + start, mark.y - rise)} -- {_point(left + end, mark.y - rise)};")
     return "\n".join(drawn)
 
