@@ -35,6 +35,7 @@ def differences(svg: str, diagram: Diagram) -> list[str]:
         *_without_fence(diagram, opened - set(drawn.fences)),
         *_copies(named, known, repeated),
         *_joins(named, known),
+        *_passes(named, known, drawn, repeated),
         *wrong_memories(drawn, repeated),
     ]
     elsewhere = returned(drawn, repeated)
@@ -43,7 +44,6 @@ def differences(svg: str, diagram: Diagram) -> list[str]:
     found += _orders(named, drawn)
     found += _ports(named, boxes, drawn)
     found += _boxes(boxes, named, known)
-    found += _passes(named, known)
     found += _edges(diagram, named, drawn, known, repeated, elsewhere)
     found += _rows(drawn)
     found += wrong_names(drawn, known, repeated)
@@ -66,13 +66,19 @@ def _without_fence(diagram: Diagram, opened: set[str]) -> Iterator[str]:
             yield f"box {number} ({box.label}) is open and has no fence"
 
 
-def _passes(named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]]) -> Iterator[str]:
-    """Yield wires that only pass a box and have another size behind it."""
+def _passes(
+    named: list[tuple[Joint, str | None]], known: Mapping[int, list[Value]], drawn: Rebuilt, repeated: Repeats
+) -> Iterator[str]:
+    """Yield wires that only pass a box and have another size behind it.
+
+    What leaves a bracket has in it the number of the last repetition, and the sizes of the first.
+    """
     for joint, box in named:
         if box and len(joint.ins) == len(joint.outs) == 1 and set(joint.kinds) <= {"wire"}:
-            sizes = _sizes([*joint.ins, *joint.outs], known)
-            if len(sizes) == 2 and sizes[0] != sizes[1]:
-                yield f"{text(joint.ins)} passes box {box} as {text(joint.outs)}, of size {sizes[0]} and {sizes[1]}"
+            inside = [_same(joint, repeated)] if drawn.rules.around(joint.at) else []
+            sizes = [_sizes([*each.ins, *each.outs], known) for each in (joint, *inside)]
+            if all(len(each) == 2 and each[0] != each[1] for each in sizes):
+                yield f"{text(joint.ins)} passes box {box} as {text(joint.outs)}, of sizes {sizes[0]}"
 
 
 def _rows(drawn: Rebuilt) -> Iterator[str]:
