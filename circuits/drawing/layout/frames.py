@@ -17,6 +17,8 @@ GAP = 8.0
 """The room at both sides of a glyph."""
 CUP = 2.6 * P
 """The width of a cup with the bends before it."""
+ARC, APEX = 1.4 * P, 2.15 * P
+"""Where the arc of a cup begins, and where it ends if nothing beside it is near."""
 
 
 @dataclass
@@ -98,8 +100,9 @@ class Frame:
 
     @property
     def dots(self) -> float:
-        """Where the dots stand at which wires join."""
-        return self.left + 1.5 * P + LANE * max(len(self._joining) - 1, 0)
+        """Where the dots stand at which wires join: under the apex of a cup, if there is one (Figures 17 and 21)."""
+        cups = any(link.kind == "cup" for link in self.step.links)
+        return self.left + (APEX if cups else 1.5 * P) + LANE * max(len(self._joining) - 1, 0)
 
     @property
     def forks(self) -> float:
@@ -217,6 +220,7 @@ def head(x: float, y: float, data: Data) -> Path:
 
 
 __all__ = [
+    "ARC",
     "CUP",
     "GAP",
     "LETTER",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from circuits.drawing.layout.crossing import stays
-from circuits.drawing.layout.frames import TEXT, Frame, head
+from circuits.drawing.layout.frames import ARC, TEXT, Frame, head
 from circuits.drawing.marks import Circle, Mark, P, Path, Span, Text
 from circuits.drawing.scene import Link
 from circuits.drawing.widths import width
@@ -51,7 +51,7 @@ def cup(frame: Frame, link: Link, cups: Sequence[Link]) -> list[Mark]:
     others = {round(y, 1) for y in (*frame.here.values(), *frame.there.values())} - {round(y, 1) for y, _ in rows}
     while radius > 6 and any(abs(abs(y - middle) - radius) < 3 for y in others):
         radius -= 4
-    x = frame.left + 1.4 * P
+    x = frame.left + ARC
     ends = [(x, middle - radius), (x, middle + radius)]
     for (_, port), end in zip(rows, ends, strict=True):
         frame.finish(port, end)
