@@ -98,6 +98,7 @@ def test_a_wrong_number_of_repetitions_is_found(unet: Picture, old: str, new: st
     assert len(found(rewritten(at_one, "bracket", f"= {old}", f"= {new}"), zoo("unet"))) > 0
 
 
+@pytest.mark.slow
 def test_a_wire_exchanged_in_brackets_is_found(unet: Picture) -> None:
     brackets = rebuild(svg(unet)).rules
     changes = [each for first, second, each in bent(unet) if all(map(brackets.around, (first.end, second.end)))]
