@@ -96,15 +96,16 @@ def savable(kind: Kind) -> Kind:
             raise WeightsError(explanation) from error
 
     marked.__init__, marked.load_state_dict = __init__, load_state_dict
-    _shorten_tracebacks_of_makers(kind)
-    return kind
+    return _with_short_tracebacks(kind)
 
 
-def _shorten_tracebacks_of_makers(kind: type[nn.Module]) -> None:
+def _with_short_tracebacks(kind: Kind) -> Kind:
+    """Return the class, whose class methods that make a model are changed in place; see `short_tracebacks`."""
     for name in MAKERS:
         method = inspect.getattr_static(kind, name, None)
         if isinstance(method, classmethod):
             setattr(kind, name, classmethod(short_tracebacks(method.__func__)))
+    return kind
 
 
 @short_tracebacks
