@@ -6,6 +6,7 @@ then, and the texts of the data; the two other files hold one MultiHeadAttention
 
 import lzma
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,15 @@ def test_an_old_module_computes_what_it_computed(name: str) -> None:
 
 @pytest.mark.parametrize("name", OLD["texts"])
 def test_old_data_says_what_it_said(name: str) -> None:
-    assert str(pickle.loads(OLD["pickles"][name])) == OLD["texts"][name]
+    """Of a diagram, whose table had other columns, each row has the axes and sizes that it had."""
+    found, text = pickle.loads(OLD["pickles"][name]), OLD["texts"][name]
+    if not isinstance(found, Diagram):
+        assert str(found) == text
+        return
+    rows = found.table(depth=None, width=400).partition("\n\n")[0].splitlines()[1:]
+    for row, before in zip(rows, text.splitlines(), strict=True):
+        _, *columns = re.split(r"\s{2,}", before.strip())
+        assert all(column in row for column in columns if " -> " in column), row
 
 
 def test_an_old_diagram_runs() -> None:
