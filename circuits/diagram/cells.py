@@ -135,7 +135,7 @@ def shortened(text: str, width: int, sign: str = "…") -> str:
     """Return text of at most `width` columns, with `sign` in its middle if it was longer; words stay whole if many fit.
 
     >>> shortened("MultiHeadAttention", 9), shortened("attend: ... y k, ... x k -> ... y k", 26)
-    ('Mult…tion', 'attend: ... y … ... y k')
+    ('Mult…tion', 'attend: ... y k, … ... y k')
     """
     if len(text) <= width:
         return text

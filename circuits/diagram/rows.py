@@ -49,7 +49,8 @@ def rows(root: Node, depth: int | None = None) -> list[Row]:
     """Return the rows of a box and of the boxes inside it, `depth` levels deep (all, if None)."""
     first = Row(0, label(root.box), [root], root.box)
     found = [first]
-    _add_rows_inside(first, depth, any(box.error for box in root.box.walk()), found)
+    if only_operation(root.box) is None:
+        _add_rows_inside(first, depth, any(box.error for box in root.box.walk()), found)
     return found
 
 

@@ -15,6 +15,7 @@ from circuits.drawing.ink.themes import colours
 from circuits.drawing.known_names import check_names
 from circuits.drawing.layout.picture import equation as both_sides
 from circuits.drawing.layout.picture import picture_of
+from circuits.drawing.marks import Picture
 from circuits.drawing.networks import scene_of_map
 from circuits.drawing.options import Options, names_of, pairs_of, shown_names_of, width_of
 from circuits.drawing.scene import without_fence
@@ -131,12 +132,17 @@ def draw(
         diagram = target
     else:
         diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
+    return Drawing(_picture(diagram, options, equation, frame), theme)
+
+
+def _picture(diagram: Diagram, options: Options, equation: bool, frame: bool) -> Picture:
+    """Return the picture of a diagram, after its closed box and `=` if it is to be an equation."""
     check_names(diagram, options)
+    scene = scene_of(diagram, options)
     if not equation:
-        scene = scene_of(diagram, options)
-        return Drawing(picture_of(scene if frame else without_fence(scene), options), theme)
+        return picture_of(scene if frame else without_fence(scene), options)
     closed = picture_of(scene_of(diagram, replace(options, depth=0)), options)
-    return Drawing(both_sides(closed, picture_of(without_fence(scene_of(diagram, options)), options)), theme)
+    return both_sides(closed, picture_of(without_fence(scene), options))
 
 
 def _options(

@@ -13,9 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 from circuits.diagram import Box, Value, size_text
-from circuits.drawing.contents import Item, Reader, uses
-from circuits.drawing.equality import content, places, shape, values_of, weights, wiring
+from circuits.drawing.contents import Item, Reader
+from circuits.drawing.equality import content, shape, values_of, weights, wiring
 from circuits.drawing.families import Families
+from circuits.drawing.flow import Flow, flow_of
 from circuits.drawing.renaming import named, with_loads, with_saves
 
 LastRead = Callable[[int], int]
@@ -51,10 +52,10 @@ class Folding:
         reads = self.reader.last_read
 
         def chains(*run: int) -> bool:
-            return _flow(items, reads, *run).is_chain
+            return flow_of(items, reads, *run).is_chain
 
         def follows(*run: int) -> bool:
-            return self._follows(_flow(items, reads, *run))
+            return self._follows(flow_of(items, reads, *run))
 
         found: list[Item] = []
         start = 0
@@ -62,7 +63,7 @@ class Folding:
             length, times = _longest(items, strict, start, 2, chains)
             if times > 1:
                 once = _repeated(items, start, length, times)
-                shared = self._saved_names(_flow(items, reads, start, length, times).shared) if self.saved else {}
+                shared = self._saved_names(flow_of(items, reads, start, length, times).shared) if self.saved else {}
                 found.append(with_loads(once, shared) if shared else once)
             else:
                 length, times = _longest(items, loose, start, _RULE, follows)
@@ -76,7 +77,7 @@ class Folding:
         """Return what the letters stand for, one line each."""
         return (*self.families.lines(self.reader.options.pairs), *self.returned)
 
-    def _follows(self, flow: "Flow") -> bool:
+    def _follows(self, flow: Flow) -> bool:
         """Return whether repetitions whose sizes differ can be drawn once.
 
         In a backward diagram they are not: the reverse pass loads the tensors of each by names of their own.
@@ -115,7 +116,7 @@ class Folding:
 
     def _ruled(self, items: Sequence[Item], reads: LastRead, start: int, length: int, times: int) -> Item:
         """Return repetitions whose sizes follow rules as one item."""
-        flow = _flow(items, reads, start, length, times)
+        flow = flow_of(items, reads, start, length, times)
         loads = self._saved_names(flow.shared)
         loads |= {flow.read[0][place]: self._loads(sources) or "" for place, sources in flow.loads.items()}
         saves: dict[int, str] = {}
@@ -155,75 +156,6 @@ class Folding:
             same = len(set(sizes)) == 1
             axes.append(name if same else self.families.label(sizes, name or size_text(sizes[0])))
         return replace(first, axes=tuple(axes))
-
-
-@dataclass(frozen=True)
-class Flow:
-    """How tensors go between repetitions.
-
-    Attributes:
-        groups: The items of each repetition.
-        made, read: The numbers of the tensors that each makes, and that each reads from outside.
-        chained: Whether each reads what the one before it made, always the same places.
-        loads: The tensors that each reads in one place, all different and none made by the one before, by place.
-        saves: The places of made tensors that are read elsewhere than in the next repetition.
-        clean: Whether the repetitions have the same numbers of tensors.
-    """
-
-    groups: list[Sequence[Item]]
-    made: list[list[int]]
-    read: list[list[int]]
-    chained: bool
-    loads: dict[int, list[int]]
-    saves: list[int]
-    clean: bool
-
-    @property
-    def shared(self) -> list[int]:
-        """The numbers of the tensors from outside that every repetition reads in the same place."""
-        return [sources[0] for sources in zip(*self.read, strict=False) if len(set(sources)) == 1]
-
-    @property
-    def is_chain(self) -> bool:
-        """Whether tensors go from each repetition to the next only."""
-        return self.clean and self.chained and not self.loads and not self.saves and self.weights is not None
-
-    @property
-    def weights(self) -> str | None:
-        """Whether the repetitions have their own weights or the same, in words; None if some have and some have not."""
-        return weights([[item.box for item in group] for group in self.groups])
-
-
-def _flow(items: Sequence[Item], reads: LastRead, start: int, length: int, times: int) -> Flow:
-    """Return how tensors go between repetitions."""
-    groups = [items[start + length * number : start + length * (number + 1)] for number in range(times)]
-    made = [[number for item in group for number in item.makes] for group in groups]
-    read = [list(dict.fromkeys(uses(group))) for group in groups]
-    clean = len({places(numbers) for numbers in _numbers_of(groups)}) == 1
-    chained, loads = False, dict[int, list[int]]()
-    for place in range(len(read[0]) if clean else 0):
-        sources = [numbers[place] for numbers in read]
-        before = [
-            numbers.index(each) if each in numbers else -1 for numbers, each in zip(made, sources[1:], strict=False)
-        ]
-        if len(set(sources)) == 1:
-            continue
-        if -1 not in before and len(set(before)) == 1:
-            chained = True
-        else:
-            loads[place] = sources
-    saves = []
-    for place in range(len(made[0]) if clean else 0):
-        for number, numbers in enumerate(made[:-1]):
-            end = groups[number + 1][-1].end
-            if reads(numbers[place]) >= end and place not in saves:
-                saves.append(place)
-    return Flow(groups, made, read, chained, loads, saves, clean)
-
-
-def _numbers_of(groups: Sequence[Sequence[Item]]) -> list[list[int]]:
-    """Return the numbers of the tensors that each repetition reads and makes, item by item."""
-    return [[number for item in group for number in (*item.needs, *item.makes)] for group in groups]
 
 
 def _kinds(items: Sequence[Item], said: Callable[[Box], Any]) -> list[int]:

@@ -32,7 +32,8 @@ from circuits.recording.summary import axes_of_sizes, summary
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace import trace
-from circuits.recording.track import Tracker, track
+from circuits.recording.track import track
+from circuits.recording.tracker import Tracker
 
 __all__ = [
     "Builder",

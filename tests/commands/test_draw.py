@@ -94,12 +94,12 @@ def test_a_stream_that_cannot_take_the_letters_gets_ascii(encoding: str, monkeyp
 
 OPTIONS = {
     "--depth": ("0", "depth", 0),
-    "--open": ("Block attention", "open", "Block attention"),
+    "--open": ("attention", "open", "attention"),
     "--close": ("attention", "close", "attention"),
     "--wires": ("tensors", "wires", "tensors"),
     "--order": ("k x y", "order", "k x y"),
     "--pairs": ("y x", "pairs", "y x"),
-    "--hide": ("b", "hide", "b"),
+    "--hide": ("y", "hide", "y"),
     "--names": ("query = Q", "names", "query = Q"),
     "--show-sizes": (None, "show_sizes", True),
     "--literal": (None, "literal", True),

@@ -125,13 +125,13 @@ class Skipping(nn.Module):
 
 def test_the_work_of_folding_grows_with_the_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The repetitions that are looked at: their number grows with that of layers, also where few fold."""
-    flow, looked = repeating._flow, list[int]()
+    flow, looked = repeating.flow_of, list[int]()
 
     def counted(items: Any, reads: Any, start: int, length: int, times: int) -> Any:
         looked.append(length * times)
         return flow(items, reads, start, length, times)
 
-    monkeypatch.setattr(repeating, "_flow", counted)
+    monkeypatch.setattr(repeating, "flow_of", counted)
     work = []
     for count in (40, 80):
         looked.clear()

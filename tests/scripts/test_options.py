@@ -39,6 +39,7 @@ def toy() -> Iterator[None]:
 # --- Options ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_what_is_not_asked_for_is_the_tasks() -> None:
     plan = resolve_config({"task": "mlp", "epochs": None, "lr": 0.5, "device": "cpu"}, None)
     assert plan == Config("mlp", "mnist", 20, 64, 0.5, 0.05)
