@@ -53,6 +53,31 @@ class Runs:
         self.hanging |= {run for key, run in found if key[0] in ("top", "above")}
         return found
 
+    def part(
+        self,
+        at: Mapping[Key, int],
+        done: Mapping[Key, int],
+        rows: Sequence[tuple[Sequence[Key], Sequence[Key]]],
+        distance: Callable[[Key, Key], float],
+    ) -> None:
+        """Keep what ends or begins between two stations apart from its neighbours at the other one.
+
+        Args:
+            at, done: The two stations.
+            rows: What each thing has at the one and at the other, from top to bottom.
+            distance: The smallest distance of two neighbours.
+        """
+        last: dict[int, Key] = {}
+        for row in rows:
+            sides = [[key for key in keys if key in runs] for keys, runs in zip(row, (at, done), strict=True)]
+            for side, here, there in ((0, at, done), (1, done, at)):
+                if side in last and sides[1 - side]:
+                    upper, lower = here[last[side]], there[sides[1 - side][0]]
+                    if upper != lower:
+                        below, least = self.below[upper], distance(last[side], sides[1 - side][0])
+                        below[lower] = max(below.get(lower, 0.0), least)
+            last |= {side: keys[-1] for side, keys in enumerate(sides) if keys}
+
     def hang(self, station: Mapping[Key, int], keys: set[Key]) -> None:
         """Let the runs of some things of a station be as low as those below them allow."""
         self.hanging |= {run for key, run in station.items() if key in keys}

@@ -92,6 +92,7 @@ class Stations:
         at = self._next(opened, column.at, [], loose, distance)
         self._runs.sink(opened, at, {key: key for key in _sunk(column) - crossing})
         done = self._next(at, column.done, column.aligned, column.falls, distance)
+        self._runs.part(at, done, column.rows, distance)
         self._runs.sink(at, done, {pair.after: pair.before for pair in column.aligned if pair.after in column.falls})
         self._runs.hang(done, column.falls)
         self.placed.append(Placed(column, before, opened, at, done))

@@ -40,6 +40,7 @@ class Column:
         inner: The strands that leave the brackets which end here, with the names that their wires have inside.
         same: For each wire that a step only passes on, joins or copies, the wire before it.
         falls: The wires that come down beside the steps, next to the wire below them in their tensor.
+        rows: What each step, each tensor that passes and each edge has at `at` and at `done`, from top to bottom.
     """
 
     before: list[Key] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Column:
     inner: dict[int, Strand] = field(default_factory=dict)
     same: dict[Key, Key] = field(default_factory=dict)
     falls: set[Key] = field(default_factory=set)
+    rows: list[tuple[list[Key], list[Key]]] = field(default_factory=list)
 
 
 class _Region:
@@ -222,9 +224,9 @@ class Sweep:
                 found += self._arranged(entry, events)[0]
             elif isinstance(entry, _Event):
                 keys = arrangement(entry.step, {strand: self._wanted(strand) for strand in entry.ins}, entry.ins)
-                events[entry.number] = keys
-                found += [("above", entry.number, 0)] if entry.step.above or entry.step.sign else []
-                found += keys
+                above: list[Key] = [("above", entry.number, 0)] if entry.step.above or entry.step.sign else []
+                events[entry.number] = [*above, *keys]
+                found += events[entry.number]
             else:
                 self.orders[entry] = self._wanted(entry)
                 found += [("wire", entry, place) for place in self.orders[entry]]
@@ -237,19 +239,27 @@ class Sweep:
     def _run(self, region: _Region, events: dict[int, list[Key]], column: Column) -> None:
         """Replace the steps of a region by the strands that they make."""
         entries: list[int | _Region | _Event] = []
+        edges = self._fenced(region, [])
+        column.rows += [([edge], [edge]) for edge in edges[:1]]
         for entry in region.entries:
             if isinstance(entry, _Region):
                 self._run(entry, events, column)
+            if isinstance(entry, int):
+                keys = [("wire", entry, place) for place in self.orders[entry]]
+                column.rows.append((keys, keys))
             if isinstance(entry, _Event):
                 wanted = {strand: self._wanted(strand) for strand in entry.step.outs}
                 outs = outcome(entry.step, events[entry.number], wanted)
                 for strand, places in outs.items():
                     self.orders[strand] = places
                 entries += list(entry.step.outs)
+                made = [("wire", strand, place) for strand in entry.step.outs for place in self.orders[strand]]
+                column.rows.append((events[entry.number], made))
                 column.aligned += alignment(entry.step, events[entry.number], outs)
                 column.same |= unchanged(entry.step)
             else:
                 entries.append(entry)
+        column.rows += [([edge], [edge]) for edge in edges[1:]]
         region.entries = entries
 
 
