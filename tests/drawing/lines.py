@@ -97,11 +97,13 @@ def _parallel(one: Segment, two: Segment) -> bool:
 
 
 def _away_from_shared_ends(one: Path, two: Path, points: list[Point]) -> list[Point]:
-    """Return the points that are not near an end that two lines share; all points if they share both ends."""
+    """Return the points that are not near an end that two lines share; near a shared end is at most a third of a line.
+
+    So two lines from one dot to another are apart between them, and a short line that is drawn twice is found.
+    """
     ends = [end for end in (one.start, one.end) if any(math.dist(end, x) < TOUCH for x in (two.start, two.end))]
-    if len(ends) > 1:
-        return points
-    return [point for point in points if all(math.dist(point, end) > GAP for end in ends)]
+    near = min(GAP, math.dist(one.start, one.end) / 3, math.dist(two.start, two.end) / 3) if len(ends) > 1 else GAP
+    return [point for point in points if all(math.dist(point, end) > near for end in ends)]
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------

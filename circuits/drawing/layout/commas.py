@@ -115,6 +115,8 @@ def _left(step: Step, left: float, right: float) -> float:
 
 def _right(step: Step, left: float, right: float) -> float:
     """Return where the tensors that a step makes are apart: behind its box, or behind the bends of its copies."""
+    if any(link.shape == "bar" and len({index for index, _ in link.outs}) > 1 for link in step.links):
+        return right
     return (left + right + step_width(step)) / 2 if _is_box(step) else min(left + 1.4 * P, right)
 
 

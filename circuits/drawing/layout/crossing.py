@@ -193,12 +193,27 @@ def alignment(step: Step, entering: Sequence[Key], leaving: Mapping[int, Sequenc
             left = sorted(link.outs, key=lambda port: (port[0], leaving[step.outs[port[0]]].index(port[1])))
             if link.shape == "box":
                 entered = [port for port in entered if port[0] == entered[0][0]]
-            pairs = list(zip(entered, left, strict=False))
+            pairs = _in_rows(link, entered, left)
         else:
             pairs = [(stays(step, link, rows) if link.kind == "join" else link.ins[0], link.outs[0])]
         for before, after in pairs:
             found.append(Pair(("wire", step.ins[before[0]], before[1]), ("wire", step.outs[after[0]], after[1])))
     return found
+
+
+def _in_rows(link: Link, entered: Sequence[Port], left: Sequence[Port]) -> list[tuple[Port, Port]]:
+    """Return which wires of a glyph go on in one row: from top to bottom, but no image below the row of a channel."""
+    sides = (entered, link.channels[0]), (left, link.channels[1])
+    images, channels = zip(
+        *[
+            ([port for port in ports if port not in own], [port for port in ports if port in own])
+            for ports, own in sides
+        ],
+        strict=True,
+    )
+    if len(images[0]) < len(images[1]):
+        return [*zip(*images, strict=False), *zip(*channels, strict=False)]
+    return list(zip(entered, left, strict=False))
 
 
 def unchanged(step: Step) -> dict[Key, Key]:

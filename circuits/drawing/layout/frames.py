@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from circuits.drawing.layout.crossing import Key, stays
-from circuits.drawing.layout.lanes import LANE, Move, Pieces, arriving, leaving
+from circuits.drawing.layout.crossing import Key
+from circuits.drawing.layout.dots import FORK, arriving, joining, joins_length, leaving, parting
+from circuits.drawing.layout.lanes import LANE, Move, Pieces
 from circuits.drawing.layout.pens import Pens
 from circuits.drawing.marks import Data, P, Path, Point, Span, Text
 from circuits.drawing.scene import Link, Port, Step, Strand
@@ -100,21 +101,17 @@ class Frame:
 
     @property
     def dots(self) -> float:
-        """Where the dots stand at which wires join: under the apex of a cup, if there is one (Figures 17 and 21)."""
-        cups = any(link.kind == "cup" for link in self.step.links)
-        return self.left + (APEX if cups else 1.5 * P) + LANE * max(len(self._joining) - 1, 0)
+        """Where the dots stand at which wires join."""
+        return self.left + joins_length(self._joining)
 
     @property
     def forks(self) -> float:
         """Where the dots stand at which wires are copied."""
-        return self.left + 6
+        return self.left + FORK
 
     @cached_property
     def _joining(self) -> dict[Port, Move]:
-        joins = [link for link in self.step.links if link.kind == "join"]
-        rows = {port: self.enter(stays(self.step, link, self.here)) for link in joins for port in link.ins}
-        moves = {port: (self.enter(port), row) for port, row in rows.items()}
-        return {port: move for port, move in moves.items() if abs(move[1] - move[0]) > 0.005}
+        return joining(self.step, self.here)
 
     @cached_property
     def rising(self) -> dict[Port, Pieces]:
@@ -124,9 +121,7 @@ class Frame:
     @cached_property
     def falling(self) -> dict[Port, Pieces]:
         """The curves of copies."""
-        forks = [link for link in self.step.links if link.kind == "fork"]
-        moves = {port: (self.enter(link.ins[0]), self.leave(port)) for link in forks for port in link.outs}
-        return leaving(moves, self.forks, self.right)
+        return leaving(parting(self.step, self.here, self.there), self.forks, self.right)
 
     def data(self, kind: str, **more: str) -> Data:
         """Return what a mark of the step stands for."""

@@ -1,5 +1,6 @@
 """The glyphs of operations on their wires: boxes, letters, triangles, circles, bars, stars and pentagons."""
 
+import math
 from dataclasses import replace
 
 from circuits.drawing.layout.frames import LETTER, TEXT, Frame, connect, extent, outlined, text_mark
@@ -100,16 +101,27 @@ def bar(frame: Frame, link: Link) -> list[Mark]:
     """
     middle = frame.dots if any(each.kind == "join" for each in frame.step.links) else frame.middle
     ends: list[float] = []
+    least = _below(frame, link) - P / 4 - 3
     for ports, height, place_wire, x in (
         (link.ins, frame.enter, frame.finish, middle - 2),
         (link.outs, frame.leave, frame.begin, middle + 2),
     ):
         rows = sorted([(height(port), port) for port in ports])
-        step = min(0.5, 0.8 / max(len(rows) - 1, 1)) * P if len({port[0] for _, port in rows}) > 1 else None
+        long = min(0.8 * P, least - rows[0][0]) if rows else 0.0
+        step = min(0.5 * P, long / max(len(rows) - 1, 1)) if len({port[0] for _, port in rows}) > 1 else None
         for place, (row, port) in enumerate(rows):
             ends.append(row if step is None else rows[0][0] + place * step)
             place_wire(port, (x, ends[-1]))
     return [outlined(frame, link, (middle - 2, min(ends) - P / 4, middle + 2, max(ends) + P / 4), "", "ink")]
+
+
+def _below(frame: Frame, link: Link) -> float:
+    """Return the height of the first wire below a bar that is not its own."""
+    first = min([frame.enter(port) for port in link.ins] + [frame.leave(port) for port in link.outs])
+    own = {("wire", frame.step.ins[port[0]], port[1]) for port in link.ins}
+    own |= {("wire", frame.step.outs[port[0]], port[1]) for port in link.outs}
+    others = [*frame.here.items(), *frame.there.items()]
+    return min([y for key, y in others if key[0] == "wire" and key not in own and y > first], default=math.inf)
 
 
 def star(frame: Frame, link: Link) -> list[Mark]:

@@ -126,8 +126,8 @@ def start(frame: Frame, link: Link) -> list[Mark]:
     found: list[Mark] = []
     for port in link.outs:
         y = frame.leave(port)
-        x = frame.right - 6
         scalar = frame.strands[frame.step.outs[port[0]]].wires[port[1]].scalar
+        x = frame.right - (0 if scalar else 6)
         found += [] if scalar else [head(x, y, frame.data("text", **frame.values))]
         frame.begin(port, (x, y))
     return found

@@ -36,8 +36,8 @@ def bends(moves: Mapping[K, Move], left: float, right: float) -> dict[K, Pieces]
     for bent in _clusters(moves):
         order = _order(bent, right - left)
         if order is None:
-            aside = _beside(bent)
-            found |= {key: (_curve(bent[key], left, right, aside[key]),) for key in bent}
+            aside = beside(bent)
+            found |= {key: (curve(bent[key], left, right, aside[key]),) for key in bent}
         else:
             middle, lane = (left + right) / 2, min(STRAIGHT, (right - left) / (len(order) + 1))
             places = {key: middle + (number - (len(order) - 1) / 2) * lane for number, key in enumerate(order)}
@@ -49,25 +49,9 @@ def bends_width(moves: Mapping[K, Move]) -> float:
     """Return the width that the bends of some wires need; 0 if all keep their height."""
     widths = [0.0]
     for bent in _clusters(moves):
-        order = _order(bent, _width(bent))
-        widths.append(_width(bent) if order is None else (len(order) - 1) * STRAIGHT + 2 * ROUND + 4)
+        order = _order(bent, curves_width(bent))
+        widths.append(curves_width(bent) if order is None else (len(order) - 1) * STRAIGHT + 2 * ROUND + 4)
     return max(widths)
-
-
-def leaving(moves: Mapping[K, Move], left: float, right: float) -> dict[K, Pieces]:
-    """Return the pieces of wires that leave common dots at `left`, which soon part."""
-    bent = _bent(moves)
-    stop = min(right, left + _width(bent)) if bent else right
-    aside = _beside(bent)
-    return {key: (_curve(bent[key], left, stop, aside[key]), (right, bent[key][1])) for key in bent}
-
-
-def arriving(moves: Mapping[K, Move], left: float, right: float) -> dict[K, Pieces]:
-    """Return the pieces of wires that meet in common dots at `right`."""
-    bent = _bent(moves)
-    start = max(left, right - _width(bent)) if bent else left
-    aside = _beside(bent)
-    return {key: ((start, bent[key][0]), _curve(bent[key], start, right, aside[key])) for key in bent}
 
 
 def _clusters(moves: Mapping[K, Move]) -> list[dict[K, Move]]:
@@ -87,24 +71,23 @@ def _bent(moves: Mapping[K, Move]) -> dict[K, Move]:
     return {key: move for key, move in moves.items() if abs(move[1] - move[0]) > 0.005}
 
 
-def _width(bent: Mapping[K, Move]) -> float:
+def curves_width(bent: Mapping[K, Move]) -> float:
     """Return the width of S-curves: more for higher ones, and for several beside each other."""
     highest = max([abs(after - before) for before, after in bent.values()])
     down = sum([after > before for before, after in bent.values()])
     return P * min(1.2 + 0.2 * highest / P, 3.5) + (max(down, len(bent) - down) - 1) * LANE
 
 
-def _beside(bent: Mapping[K, Move]) -> dict[K, float]:
-    """Return how far the middle of each curve is to the right of the middle of all.
+def beside(bent: Mapping[K, Move], space: float = LANE) -> dict[K, float]:
+    """Return how far the middle of each curve is to the right of the middle of all; neighbours are `space` apart.
 
     Of wires that go down the lowest bends first, and of those that go up the highest: so they do not cross each other.
     """
     found: dict[K, float] = {}
     for way in (1, -1):
-        side = sorted([(-way * move[0], -way * move[1], place) for place, move in enumerate(bent.values())])
-        keys = [place for before, after, place in side if after < before]
-        for number, place in enumerate(keys):
-            found[list(bent)[place]] = (number - (len(keys) - 1) / 2) * LANE
+        mine = [key for key, (before, after) in bent.items() if (after > before) == (way > 0)]
+        mine.sort(key=lambda key: tuple([-way * height for height in bent[key]]))
+        found |= {key: (number - (len(mine) - 1) / 2) * space for number, key in enumerate(mine)}
     return found
 
 
@@ -115,7 +98,7 @@ def _order(bent: Mapping[K, Move], wide: float) -> list[K] | None:
     """
     if len(bent) < 2:
         return None
-    aside = _beside(bent)
+    aside = beside(bent)
     if len(bent) <= _MANY and not any(_along(bent, pair, aside, wide) for pair in combinations(bent, 2)):
         return None
     left = sorted(bent, key=lambda key: aside[key])
@@ -156,7 +139,7 @@ def _at(move: Move, aside: float, wide: float, y: float) -> tuple[float, float]:
     return x, 6 * t * (1 - t) * (move[1] - move[0]) / max(across, 1e-6)
 
 
-def _curve(move: Move, left: float, right: float, aside: float) -> tuple[float, ...]:
+def curve(move: Move, left: float, right: float, aside: float) -> tuple[float, ...]:
     """Return an S-curve that begins and ends horizontally."""
     middle = (left + right) / 2 + max(min(aside, (right - left) / 2), (left - right) / 2)
     return (middle, move[0], middle, move[1], right, move[1])
@@ -177,4 +160,4 @@ def _straight(move: Move, lane: float, right: float) -> Pieces:
     )
 
 
-__all__ = ["LANE", "Move", "Pieces", "arriving", "bends", "bends_width", "leaving"]
+__all__ = ["ANGLE", "LANE", "Move", "Pieces", "bends", "bends_width", "beside", "curve", "curves_width"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from circuits.drawing.labels import axis_label
+from circuits.drawing.layout.dots import dots_room
 from circuits.drawing.layout.frames import step_width
 from circuits.drawing.layout.lanes import Move, bends_width
 from circuits.drawing.layout.sources import source_text
@@ -127,9 +128,15 @@ def label_width(wires: Iterable[Wire], show_sizes: bool) -> float:
 
 def _event_width(placed: Placed, heights: Sequence[float]) -> float:
     """Return the width of the slot of the steps; wires that come down do so behind the cup."""
-    beside, falls = event_moves(placed, [height * P for height in heights])
+    units = [height * P for height in heights]
+    beside, falls = event_moves(placed, units)
     long = [P * (2.6 + min(0.45 * abs(after - before) / P, 3.8)) for before, after in falls.values()]
-    return max([*[step_width(step) for _, step in placed.column.steps], *long, bends_width(beside), 10.0])
+    here, there = ({key: units[run] for key, run in station.items()} for station in (placed.at, placed.done))
+    steps = []
+    for _, step in placed.column.steps:
+        wide = step_width(step)
+        steps.append(wide + dots_room(step, wide, here, there))
+    return max([*steps, *long, bends_width(beside), 10.0])
 
 
 def bend_width(before: Mapping[Key, int], after: Mapping[Key, int], heights: Sequence[float]) -> float:
