@@ -22,7 +22,7 @@ FORK = 6.0
 _SPACES = (1.0, 2.0, 0.5, 3.0, 0.0, 4.0, 6.0)
 _SHIFTS = (0.0, 0.12, 0.25, 0.35)
 _ROOMS = (0.0, 12.0, 24.0, 48.0)
-_SHARED, _NEAR, _LONG, _MANY = 12.0, 1.3, 1.5, 24
+_SHARED, _NEAR, _LONG, _MANY = 12.0, 1.2, 2.0, 24
 
 K = TypeVar("K", bound=Hashable)
 
@@ -177,7 +177,7 @@ def _together(curves: Sequence[list[Point]], arrives: bool, enough: float) -> fl
     total = 0.0
     for one, two in combinations(curves, 2):
         dots = [points[-1] if arrives else points[0] for points in (one, two)]
-        shared = dots[0] if dots[0] == dots[1] else None
+        shared = dots[0] if math.dist(*dots) < 0.01 else None
         long = sum([_along(chord, two, shared) for chord in pairwise(one)])
         total += long if long > _LONG else 0.0
         if total >= enough:

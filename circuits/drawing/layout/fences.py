@@ -5,12 +5,18 @@ from collections.abc import Mapping, Sequence
 from circuits.drawing.layout.slots import BRACKET, PAD, TITLE_FONT
 from circuits.drawing.layout.stations import Placed
 from circuits.drawing.layout.sweep import Key
+from circuits.drawing.layout.titles import clear_place
 from circuits.drawing.marks import Mark, P, Path, Span, Text
 from circuits.drawing.scene import Group
+from circuits.drawing.widths import width as text_width
 
 
 def fence_marks(
-    placed: Sequence[Placed], groups: Sequence[Group], heights: Sequence[float], width: float
+    placed: Sequence[Placed],
+    groups: Sequence[Group],
+    heights: Sequence[float],
+    width: float,
+    lines: Sequence[Mark],
 ) -> list[Mark]:
     """Return the backgrounds, titles and brackets of the groups of a row, outer ones first.
 
@@ -21,6 +27,7 @@ def fence_marks(
         groups: All groups.
         heights: The height of each run.
         width: The width of the row.
+        lines: The wires and dashed lines, which no title touches.
     """
     spans: dict[int, list[Placed]] = {}
     for each in placed:
@@ -39,10 +46,15 @@ def fence_marks(
             continue
         edges = (0.0 if left is None else left, width if right is None else right)
         found.append(_fence(group, edges, rows))
-        spans_ = (Span(group.title, "sans"),)
-        data = (("kind", "title"), ("box", group.box))
-        titles.append(Text(edges[0] + 6, rows[0] + 0.65 * P, spans_, TITLE_FONT, role="title", data=data))
+        titles.append(_title(group, edges, rows[0] + 0.65 * P, lines))
     return [*found, *titles]
+
+
+def _title(group: Group, edges: tuple[float, float], y: float, lines: Sequence[Mark]) -> Text:
+    spans = (Span(group.title, "sans"),)
+    rows = (y - 0.8 * TITLE_FONT, y + 0.3 * TITLE_FONT)
+    x = clear_place(edges[0] + 6, edges[1] - 2, rows, text_width(spans, TITLE_FONT), lines) if group.title else edges[0] + 6
+    return Text(x, y, spans, TITLE_FONT, role="title", data=(("kind", "title"), ("box", group.box)))
 
 
 def _left(first: Placed, number: int, groups: Sequence[Group]) -> float | None:

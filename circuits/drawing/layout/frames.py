@@ -182,9 +182,10 @@ def _window_width(link: Link) -> float:
 
 
 def extent(frame: Frame, link: Link) -> tuple[float, float]:
-    """Return the height of the first and the last wire of a glyph, on both sides."""
+    """Return the height of the first and the last wire of a glyph, on both sides; that of a box without wires."""
     rows = [frame.enter(port) for port in link.ins] + [frame.leave(port) for port in link.outs]
-    return (min(rows), max(rows)) if rows else (0.0, 0.0)
+    rows = rows or [frame.here.get(("above", frame.number, 0), 0.0)]
+    return min(rows), max(rows)
 
 
 def connect(frame: Frame, link: Link, left: float, right: float) -> None:

@@ -111,14 +111,9 @@ class Row:
             labels += self._labels(placed)
             glyphs += self._column(placed, pens)
         glyphs += self._end(pens)
-        fences = fence_marks(self._stations.placed, groups, self._heights, self.width)
-        return [
-            *fences,
-            *comma_marks(self._stations, self._start, self._right, self._stop),
-            *pens.marks(),
-            *glyphs,
-            *labels,
-        ]
+        lines = [*comma_marks(self._stations, self._start, self._right, self._stop), *pens.marks()]
+        fences = fence_marks(self._stations.placed, groups, self._heights, self.width, lines)
+        return [*fences, *lines, *glyphs, *labels]
 
     def _begin(self, pens: Pens) -> list[Mark]:
         """Begin the wires of the left edge, and return their names, labels and arrows."""

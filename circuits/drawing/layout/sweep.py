@@ -224,7 +224,9 @@ class Sweep:
                 found += self._arranged(entry, events)[0]
             elif isinstance(entry, _Event):
                 keys = arrangement(entry.step, {strand: self._wanted(strand) for strand in entry.ins}, entry.ins)
-                above: list[Key] = [("above", entry.number, 0)] if entry.step.above or entry.step.sign else []
+                alone = not entry.step.ins and not entry.step.outs  # a box without wires has a row too
+                over = alone or entry.step.above or entry.step.sign
+                above: list[Key] = [("above", entry.number, 0)] if over else []
                 events[entry.number] = [*above, *keys]
                 found += events[entry.number]
             else:
