@@ -25,6 +25,7 @@ _ROOMS = (0.0, 12.0, 24.0, 48.0)
 _SHARED, _NEAR, _LONG, _MANY = 12.0, 1.2, 2.0, 24
 
 K = TypeVar("K", bound=Hashable)
+L = TypeVar("L", bound=Hashable)
 
 
 class _Way(NamedTuple):
@@ -55,14 +56,17 @@ def leaving(moves: Mapping[K, Move], left: float, right: float) -> dict[K, Piece
     return {key: (curve(move, left, stop, aside[key]), (right, move[1])) for key, move in bent.items()}
 
 
-def arriving(moves: Mapping[K, Move], left: float, right: float) -> dict[K, Pieces]:
+def arriving(
+    moves: Mapping[K, Move], left: float, right: float, arms: Mapping[int, Move] | None = None
+) -> dict[K, Pieces]:
     """Return the pieces of wires that meet in common dots at `right`; wires that keep their height have none.
 
     Args:
         moves: The height of each wire before its bend and at its dot.
         left, right: Where the wires may begin to bend, and where the dots are.
+        arms: The bends of wires to the cups beside them.
     """
-    way = _way(_relative(moves), round(right - left, 3), True, False)
+    way = _way(_relative(moves), round(right - left, 3), True, False, _relative(arms or {}, moves))
     bent = {key: move for key, move in moves.items() if _bends(move)}
     aside = _aside(bent, way, True)
     start = right - way.wide
@@ -97,16 +101,34 @@ def _height(strands: Sequence[int], port: Port, heights: Mapping[Key, float]) ->
     return heights["wire", strands[port[0]], port[1]]
 
 
-def joins_length(moves: Mapping[Port, Move]) -> float:
+def cupped(step: Step, here: Mapping[Key, float]) -> dict[int, Move]:
+    """Return the height of each contracted wire before its bend and where its cup usually begins.
+
+    Args:
+        step: The step.
+        here: The height of each wire that enters.
+    """
+    found: list[Move] = []
+    for link in step.links:
+        if link.kind == "cup":
+            upper, lower = sorted([_height(step.ins, port, here) for port in link.ins])
+            radius = min((lower - upper) / 2, 0.75 * P)
+            found += [(upper, (upper + lower) / 2 - radius), (lower, (upper + lower) / 2 + radius)]
+    return dict(enumerate(found))
+
+
+def joins_length(step: Step, here: Mapping[Key, float]) -> float:
     """Return how far right of the left edge of a step the dots stand at which wires join."""
-    return _usual(moves) + _way(_relative(moves), _usual(moves), True, True).room
+    moves = joining(step, here)
+    arms = _relative(cupped(step, here), moves)
+    return _usual(moves) + _way(_relative(moves), _usual(moves), True, True, arms).room
 
 
 def dots_room(step: Step, wide: float, here: Mapping[Key, float], there: Mapping[Key, float]) -> float:
     """Return by how much a step has to be wider than `wide`, so that no wires at its dots run along each other."""
     moves = joining(step, here)
     copies = _way(_relative(parting(step, here, there)), round(wide - FORK, 3), False, True)
-    return joins_length(moves) - _usual(moves) + copies.room
+    return joins_length(step, here) - _usual(moves) + copies.room
 
 
 def _usual(moves: Mapping[Port, Move]) -> float:
@@ -128,14 +150,14 @@ def _aside(bent: Mapping[K, Move], way: _Way, arrives: bool) -> dict[K, float]:
     return {key: way_in * (places[high] * way.space + way.shift * way.wide) for key, high in highs.items()}
 
 
-def _relative(moves: Mapping[K, Move]) -> tuple[Move, ...]:
-    """Return the moves from the height of the first one on: equal for equal steps at other heights."""
-    first = next(iter(moves.values()), (0.0, 0.0))[0]
+def _relative(moves: Mapping[K, Move], others: Mapping[L, Move] | None = None) -> tuple[Move, ...]:
+    """Return the moves from the height of the first one (of others) on: equal for equal steps at other heights."""
+    first = next(iter((moves if others is None else others).values()), (0.0, 0.0))[0]
     return tuple([(round(before - first, 2), round(after - first, 2)) for before, after in moves.values()])
 
 
 @lru_cache(4096)
-def _way(moves: tuple[Move, ...], length: float, arrives: bool, grows: bool) -> _Way:
+def _way(moves: tuple[Move, ...], length: float, arrives: bool, grows: bool, arms: tuple[Move, ...] = ()) -> _Way:
     """Return the first way in which no curves run along each other, or the one in which they do least."""
     bent = {place: move for place, move in enumerate(moves) if _bends(move)}
     usual = min(curves_width(bent), length) if bent else length
@@ -143,11 +165,12 @@ def _way(moves: tuple[Move, ...], length: float, arrives: bool, grows: bool) -> 
     if not bent or len(moves) > _MANY:
         return best
     least = math.inf
+    fixed = _drawn(arms, _Way(0.0, 1.4 * P), 1.4 * P, False)
     for more in _ROOMS if grows else _ROOMS[:1]:
         widths = dict.fromkeys([usual, length + more])
         for wide, shift, equal, space in product(widths, _SHIFTS, (False, True), _SPACES):
             way = _Way(space * LANE, wide, shift, more, equal)
-            together = _together(_drawn(moves, way, length + more, arrives), arrives, least)
+            together = _together([*_drawn(moves, way, length + more, arrives), *fixed], arrives, least)
             if together < least:
                 best, least = way, together
             if not together:
@@ -198,4 +221,4 @@ def _along(chord: tuple[Point, Point], other: Sequence[Point], shared: Point | N
     return math.dist(*chord) if angle < ANGLE and apart < _NEAR else 0.0
 
 
-__all__ = ["FORK", "arriving", "dots_room", "joining", "joins_length", "leaving", "parting"]
+__all__ = ["FORK", "arriving", "cupped", "dots_room", "joining", "joins_length", "leaving", "parting"]

@@ -53,7 +53,11 @@ def fence_marks(
 def _title(group: Group, edges: tuple[float, float], y: float, lines: Sequence[Mark]) -> Text:
     spans = (Span(group.title, "sans"),)
     rows = (y - 0.8 * TITLE_FONT, y + 0.3 * TITLE_FONT)
-    x = clear_place(edges[0] + 6, edges[1] - 2, rows, text_width(spans, TITLE_FONT), lines) if group.title else edges[0] + 6
+    x = (
+        clear_place(edges[0] + 6, edges[1] - 2, rows, text_width(spans, TITLE_FONT), lines)
+        if group.title
+        else edges[0] + 6
+    )
     return Text(x, y, spans, TITLE_FONT, role="title", data=(("kind", "title"), ("box", group.box)))
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from circuits.drawing.layout.crossing import Key
-from circuits.drawing.layout.dots import FORK, arriving, joining, joins_length, leaving, parting
-from circuits.drawing.layout.lanes import LANE, Move, Pieces
+from circuits.drawing.layout.dots import FORK, arriving, cupped, joining, joins_length, leaving, parting
+from circuits.drawing.layout.lanes import LANE, Pieces
 from circuits.drawing.layout.pens import Pens
 from circuits.drawing.marks import Data, P, Path, Point, Span, Text
 from circuits.drawing.scene import Link, Port, Step, Strand
@@ -99,10 +99,10 @@ class Frame:
         joins = any(link.kind == "join" for link in self.step.links)
         return ((self.dots if joins else self.left) + self.right) / 2
 
-    @property
+    @cached_property
     def dots(self) -> float:
         """Where the dots stand at which wires join."""
-        return self.left + joins_length(self._joining)
+        return self.left + joins_length(self.step, self.here)
 
     @property
     def forks(self) -> float:
@@ -110,13 +110,9 @@ class Frame:
         return self.left + FORK
 
     @cached_property
-    def _joining(self) -> dict[Port, Move]:
-        return joining(self.step, self.here)
-
-    @cached_property
     def rising(self) -> dict[Port, Pieces]:
         """The curves of the wires that join others."""
-        return arriving(self._joining, self.left, self.dots)
+        return arriving(joining(self.step, self.here), self.left, self.dots, cupped(self.step, self.here))
 
     @cached_property
     def falling(self) -> dict[Port, Pieces]:
