@@ -1,7 +1,4 @@
-"""Drawings of the zoo, of other libraries' models and of random programs: without defects, and they say what is so.
-
-`KNOWN` has the kinds of defects that are left, and where; a kind that is found no longer has to be taken out there.
-"""
+"""Drawings of the zoo, of other libraries' models and of random programs: without defects, and they say what is so."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +20,7 @@ from tests.drawing.subjects import FOREIGN, PROGRAMS, QUICK, foreign, program, z
 from tests.drawing.test_rebuild import said
 from tests.models.test_zoo import MODELS
 
+<<<<<<< HEAD
 BENDS = {"coinciding lines", "lines through glyphs"}
 KNOWN = {
     "visual attention": {*BENDS, "labels on lines"},  # channels beside the window of a transposed convolution
@@ -37,9 +35,15 @@ KNOWN = {
 
 ALWAYS = ("overlapping labels", "texts out of glyphs", "loose ends", "boxes out of order", "out of bounds")
 """The kinds of defects that no drawing has, not even that of a random program."""
+=======
+RULED = ("unet", "unet as drawn", "resnet18")
+"""Models whose repetitions have sizes by a rule (c_λ): their drawings are not compared with the diagram."""
+>>>>>>> 9e20769 (Tests: no drawing of the zoo, of other libraries' models or of 400 random programs has any kind of defect)
 
 OPTIONS = [{"depth": 1}, {"depth": 2}, {}, {"depth": 2, "wires": "tensors"}, {"literal": True}]
 LATER = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FOREIGN]
+CROSSED = (13, 23, 82)  # copies that fall beside an index; a sum of all; copies beside a split
+PROGRAMS_LATER = [pytest.param(case, marks=[] if case in CROSSED else pytest.mark.slow) for case in PROGRAMS]
 MOST = ("visual attention", "convolution", "encoder layer", "attention", "mlp", "unet as drawn")
 MODELS_LATER = [pytest.param(name, marks=[] if name in MOST else pytest.mark.slow) for name in MODELS]
 
@@ -51,19 +55,18 @@ def drawings(diagram: Diagram) -> Iterator[tuple[dict[str, object], Picture, str
         yield options, drawing.picture, drawing.svg
 
 
-def kinds(picture: Picture) -> set[str]:
-    """Return the kinds of defects of a picture."""
-    return {defect.partition(": ")[0] for defect in defects(picture)}
-
-
 def check(name: str, diagram: Diagram) -> None:
-    """Assert that the drawings of a model have the known defects, and say what the diagram says."""
-    found: set[str] = set()
+    """Assert that the drawings of a model have no defects, and say what the diagram says."""
     for options, picture, text in drawings(diagram):
+<<<<<<< HEAD
         assert kinds(picture) <= KNOWN.get(name, set()), (options, defects(picture))
         found |= kinds(picture)
         assert not differences(text, diagram), options
     assert found == KNOWN.get(name, set())
+=======
+        assert not defects(picture), options
+        assert name in RULED or not differences(text, diagram), options
+>>>>>>> 9e20769 (Tests: no drawing of the zoo, of other libraries' models or of 400 random programs has any kind of defect)
 
 
 @pytest.mark.parametrize("name", MODELS_LATER)
@@ -76,14 +79,13 @@ def test_drawings_of_other_libraries_models(name: str) -> None:
     check(name, foreign(name))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", PROGRAMS)
+@pytest.mark.parametrize("case", PROGRAMS_LATER)
 def test_drawings_of_random_programs(case: int) -> None:
     diagram = program(case)
     if diagram is None:
         return
     for _, picture, text in drawings(diagram):
-        assert not kinds(picture) & set(ALWAYS)
+        assert not defects(picture)
         assert not differences(text, diagram)
 
 

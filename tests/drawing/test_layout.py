@@ -74,6 +74,11 @@ PLANTS: list[tuple[str, Plant, str]] = [
         changed("wire", 8, ending((340, 60, 340, 60.5, 380, 60.5))),
         r"wire value 3 axis 0 name y box c .* runs along wire value 3 axis 0 name y at",
     ),
+    (
+        "coinciding lines",
+        added(wire(8, 0, "b", (30, 250), (90, 250)), wire(9, 0, "b", (30, 250), (60, 250.5), (90, 250))),
+        r"wire value 8 .* runs along wire value 9",
+    ),
     ("loose ends", changed("wire", 1, ending((146, 84))), r"the end of wire value 0 axis 1 name k .* meets nothing"),
     ("loose ends", changed("wire", 5, moved(2, 0)), r"the start of wire value 3 axis 0 name y .* meets nothing"),
     ("loose ends", changed("wire", 2, moved(0, 12)), r"the end of wire value 1 axis 0 name k .* meets nothing"),
@@ -112,6 +117,11 @@ PLANTS: list[tuple[str, Plant, str]] = [
 
 def test_a_good_picture_has_no_defect() -> None:
     assert defects(good()) == []
+
+
+def test_two_lines_from_one_point_to_another_may_be_apart_between_them() -> None:
+    one, two = wire(8, 0, "b", (30, 250), (90, 250)), wire(9, 0, "b", (30, 250), (40, 256), (80, 256), (90, 250))
+    assert not [each for each in defects(added(one, two)(good())) if each.startswith("coinciding lines")]
 
 
 @pytest.mark.parametrize(("title", "plant", "words"), PLANTS)
