@@ -16,6 +16,8 @@ from circuits.drawing.layout.lanes import ANGLE, LANE, Move, Pieces, beside, cur
 from circuits.drawing.marks import P, Point
 from circuits.drawing.scene import Port, Step
 
+ARC, APEX = 1.4 * P, 2.15 * P
+"""Where the arc of a cup begins, from the left edge of a step, and where it ends if nothing beside it is near."""
 FORK = 6.0
 """Where the dots of copies stand, from the left edge of a step."""
 
@@ -121,18 +123,21 @@ def joins_length(step: Step, here: Mapping[Key, float]) -> float:
     """Return how far right of the left edge of a step the dots stand at which wires join."""
     moves = joining(step, here)
     arms = _relative(cupped(step, here), moves)
-    return _usual(moves) + _way(_relative(moves), _usual(moves), True, True, arms).room
+    usual = _usual(step, moves)
+    return usual + _way(_relative(moves), usual, True, True, arms).room
 
 
 def dots_room(step: Step, wide: float, here: Mapping[Key, float], there: Mapping[Key, float]) -> float:
     """Return by how much a step has to be wider than `wide`, so that no wires at its dots run along each other."""
     moves = joining(step, here)
     copies = _way(_relative(parting(step, here, there)), round(wide - FORK, 3), False, True)
-    return joins_length(step, here) - _usual(moves) + copies.room
+    return joins_length(step, here) - _usual(step, moves) + copies.room
 
 
-def _usual(moves: Mapping[Port, Move]) -> float:
-    return 1.5 * P + LANE * max(sum([_bends(move) for move in moves.values()]) - 1, 0)
+def _usual(step: Step, moves: Mapping[Port, Move]) -> float:
+    """Return where dots usually stand: under the apex of a cup, if there is one (Figures 17 and 21)."""
+    cups = any(link.kind == "cup" for link in step.links)
+    return (APEX if cups else 1.5 * P) + LANE * max(sum([_bends(move) for move in moves.values()]) - 1, 0)
 
 
 def _bends(move: Move) -> bool:
@@ -165,7 +170,7 @@ def _way(moves: tuple[Move, ...], length: float, arrives: bool, grows: bool, arm
     if not bent or len(moves) > _MANY:
         return best
     least = math.inf
-    fixed = _drawn(arms, _Way(0.0, 1.4 * P), 1.4 * P, False)
+    fixed = _drawn(arms, _Way(0.0, ARC), ARC, False)
     for more in _ROOMS if grows else _ROOMS[:1]:
         widths = dict.fromkeys([usual, length + more])
         for wide, shift, equal, space in product(widths, _SHIFTS, (False, True), _SPACES):
@@ -221,4 +226,4 @@ def _along(chord: tuple[Point, Point], other: Sequence[Point], shared: Point | N
     return math.dist(*chord) if angle < ANGLE and apart < _NEAR else 0.0
 
 
-__all__ = ["FORK", "arriving", "cupped", "dots_room", "joining", "joins_length", "leaving", "parting"]
+__all__ = ["APEX", "ARC", "FORK", "arriving", "cupped", "dots_room", "joining", "joins_length", "leaving", "parting"]

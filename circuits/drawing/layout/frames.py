@@ -18,8 +18,6 @@ GAP = 8.0
 """The room at both sides of a glyph."""
 CUP = 2.6 * P
 """The width of a cup with the bends before it."""
-ARC, APEX = 1.4 * P, 2.15 * P
-"""Where the arc of a cup begins, and where it ends if nothing beside it is near."""
 
 
 @dataclass
@@ -212,7 +210,6 @@ def head(x: float, y: float, data: Data) -> Path:
 
 
 __all__ = [
-    "ARC",
     "CUP",
     "GAP",
     "LETTER",

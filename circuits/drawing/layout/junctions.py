@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from circuits.drawing.layout.crossing import stays
-from circuits.drawing.layout.frames import ARC, TEXT, Frame, head
+from circuits.drawing.layout.dots import ARC
+from circuits.drawing.layout.frames import TEXT, Frame, head
 from circuits.drawing.marks import Circle, Mark, P, Path, Span, Text
 from circuits.drawing.scene import Link
 from circuits.drawing.widths import width
