@@ -24,6 +24,7 @@ from circuits.windows import Window, fold, transposed, unfold
 if TYPE_CHECKING:
     from circuits import laws
     from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
+    from circuits.cost import Cost, count
     from circuits.diagram import Box, Diagram, Value
     from circuits.drawing import Drawing, draw
     from circuits.printing import listing
@@ -36,6 +37,7 @@ __all__ = [
     "Circuit",
     "CircuitError",
     "CircuitWarning",
+    "Cost",
     "Diagram",
     "Drawing",
     "DtypeError",
@@ -55,6 +57,7 @@ __all__ = [
     "check",
     "checks",
     "circuit",
+    "count",
     "definitions",
     "draw",
     "einsum",
@@ -77,6 +80,7 @@ __all__ = [
 ]
 
 _AT_FIRST_USE = {
+    "cost": ["Cost", "count"],
     "autodiff": ["Halves", "backward", "forward_backward", "jacobian", "simplify"],
     "diagram": ["Box", "Diagram", "Value"],
     "drawing": ["Drawing", "draw"],

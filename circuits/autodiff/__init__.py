@@ -18,15 +18,21 @@ May use `printing`, `recording` and below. The files in the order to read them, 
 7. `recompute` partitions the joint graph into values that are saved and values that are recomputed; `softmax_statistic`
    recomputes a softmax from the logsumexp of its rows.
 8. `rewrites` has the steps of `simplify`, a public function. `jacobian`, another public function, returns linear maps.
+
+`circuits.cost` runs a diagram on fake tensors too: it uses `Workspace` and `as_recorded`.
 """
 
 from circuits.autodiff.backward import backward
 from circuits.autodiff.forward_backward import Halves, forward_backward
 from circuits.autodiff.jacobian import jacobian
+from circuits.autodiff.lower_call import as_recorded
 from circuits.autodiff.rewrites.simplify import simplify
+from circuits.autodiff.workspace import Workspace
 
 __all__ = [
     "Halves",
+    "Workspace",
+    "as_recorded",
     "backward",
     "forward_backward",
     "jacobian",

@@ -24,7 +24,7 @@ from circuits.diagram.diagram import Diagram
 from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
 from circuits.diagram.fitting import terminal_width
 from circuits.diagram.formulas import evaluate, size_text
-from circuits.diagram.interpreter import store
+from circuits.diagram.interpreter import schedule, store
 from circuits.diagram.live_lines import box_line, heading_line
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
 from circuits.diagram.operations import (
@@ -147,6 +147,7 @@ __all__ = [
     "replace",
     "returning_first",
     "returns_parts",
+    "schedule",
     "shape_of",
     "size_rule",
     "size_text",

@@ -1,0 +1,154 @@
+"""`BoxCost`: what one box of a diagram costs, with the boxes inside it, as frozen data.
+
+All quantities are numbers, or formulas in the free axes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from circuits.cost.sizes import simplified
+from circuits.diagram import Size
+from circuits.errors import CircuitError
+
+
+@dataclass(frozen=True)
+class Held:
+    """A parameter or buffer: its number in the diagram, dotted name, elements and bytes."""
+
+    number: int
+    name: str
+    role: Literal["trained", "frozen", "buffer"]
+    elements: int
+    bytes: int
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from others: parameters that no operation reads share the number -1."""
+        return (self.number, self.name if self.number < 0 else "")
+
+
+@dataclass(frozen=True)
+class BoxCost:
+    """What one box costs, with the boxes inside it; or what several boxes cost together (`Cost.by`).
+
+    Attributes:
+        label: The name and label of the box, or what a group of boxes has in common.
+        place: The number of the box among the boxes beside it, after those of the boxes around it; () is the outermost.
+        kind: The kind of the box, as in `Box.kind`; "group" for several.
+        name: What the box is called: the class of a module, the name of a circuit, function or operation.
+        path: The dotted path of a module, else empty.
+        calls: How many boxes these are.
+        multiply_adds: One for each product that a contraction adds up: k for each element of its result.
+        live_multiply_adds: Of these, the ones that remain if a fused attention leaves out what its causal mask hides.
+        elementwise: The elements that pointwise operations write, and that reductions, norms and pools read.
+        read: The bytes that operations read.
+        written: The bytes that operations write.
+        activations: The bytes of the tensors that the box makes, views left out.
+        saved: The bytes of those that are saved for backward; None if no backward was counted.
+        peak: The most bytes of tensors that are live at once while the box runs, inputs included, parameters not.
+        held: The parameters and buffers that the box uses, each once.
+        uncounted: How often each operation ran that has no formula, with its sizes; its FLOPs are in no sum.
+    """
+
+    label: str
+    place: tuple[int, ...] = ()
+    kind: str = "group"
+    name: str = ""
+    path: str = ""
+    calls: int = 1
+    multiply_adds: Size = 0
+    live_multiply_adds: Size = 0
+    elementwise: Size = 0
+    read: Size = 0
+    written: Size = 0
+    activations: Size = 0
+    saved: Size | None = None
+    peak: Size = 0
+    held: tuple[Held, ...] = field(default=(), repr=False)
+    uncounted: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def flops(self) -> Size:
+        """The floating-point operations of contractions: two for each multiply-add."""
+        return simplified(2 * self.multiply_adds)
+
+    @property
+    def live_flops(self) -> Size:
+        """Two for each live multiply-add."""
+        return simplified(2 * self.live_multiply_adds)
+
+    @property
+    def bytes(self) -> Size:
+        """The bytes that operations read and write."""
+        return simplified(self.read + self.written)
+
+    @property
+    def intensity(self) -> Any:
+        """FLOPs for each byte that is read or written: the arithmetic intensity."""
+        return self.flops / self.bytes if self.bytes != 0 else 0
+
+    @property
+    def trained(self) -> int:
+        """The number of elements of trained parameters."""
+        return self._elements("trained")
+
+    @property
+    def frozen(self) -> int:
+        """The number of elements of parameters that do not require gradients."""
+        return self._elements("frozen")
+
+    @property
+    def parameters(self) -> int:
+        """The number of elements of all parameters."""
+        return self.trained + self.frozen
+
+    @property
+    def buffers(self) -> int:
+        """The number of elements of buffers."""
+        return self._elements("buffer")
+
+    @property
+    def state_bytes(self) -> int:
+        """The bytes of parameters and buffers."""
+        return sum([each.bytes for each in self.held])
+
+    def _elements(self, role: str) -> int:
+        return sum([each.elements for each in self.held if each.role == role])
+
+
+QUANTITIES = (
+    "multiply_adds", "live_multiply_adds", "elementwise", "read", "written", "activations", "saved", "peak",
+)  # fmt: skip
+"""The fields of a `BoxCost` that may be formulas."""
+
+COLUMNS = {
+    "calls": "calls",
+    "multiply_adds": "multiply-adds",
+    "flops": "FLOPs",
+    "live_flops": "live FLOPs",
+    "elementwise": "elementwise",
+    "parameters": "parameters",
+    "trained": "trained",
+    "frozen": "frozen",
+    "buffers": "buffers",
+    "state_bytes": "state bytes",
+    "read": "bytes read",
+    "written": "bytes written",
+    "bytes": "bytes moved",
+    "intensity": "FLOPs/byte",
+    "activations": "activations",
+    "saved": "saved",
+    "peak": "peak",
+}
+"""The heading of each quantity that a row shows, by its name."""
+
+
+def check_columns(columns: Iterable[str]) -> None:
+    """Raise CircuitError if there is no column of one of these names."""
+    for name in columns:
+        if name not in COLUMNS:
+            raise CircuitError(f"a cost has no column {name!r}; it has {', '.join(COLUMNS)}")
+
+
+__all__ = ["COLUMNS", "QUANTITIES", "BoxCost", "Held", "check_columns"]

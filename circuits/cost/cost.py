@@ -1,0 +1,172 @@
+"""`Cost`: what a diagram costs as frozen data, by box and in total.
+
+Start with `BoxCost`, the rows. `groups` adds rows up, `report` writes them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sympy
+
+from circuits.cost import report
+from circuits.cost.box_cost import COLUMNS, QUANTITIES, BoxCost, check_columns
+from circuits.cost.groups import grouped, innermost
+from circuits.cost.sizes import at
+from circuits.diagram import evaluate, size_text
+from circuits.errors import CircuitError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a diagram costs: `count` returns it.
+
+    `print(cost)` prints a table. Quantities are numbers, or sympy formulas in the free axes; `at` gives these sizes.
+
+    Attributes:
+        rows: One for each box, each before those inside it; or one for each group.
+        total: The whole.
+        axes: The free axes.
+        guards: The conditions on their sizes under which the diagram, and so its cost, is as recorded.
+        notes: The axes that did not stay free, and why.
+    """
+
+    rows: tuple[BoxCost, ...]
+    total: BoxCost
+    axes: tuple[str, ...] = ()
+    guards: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def at(self, **sizes: int) -> "Cost":
+        """Return the cost at sizes of some free axes; formulas in the others remain.
+
+        Args:
+            **sizes: The size of each axis, a positive number.
+
+        Raises:
+            CircuitError: There is no free axis of this name, a size is no positive number, or at these sizes the
+                diagram would be another.
+
+        >>> from circuits import count
+        >>> cost = count(lambda a, b: a @ b, axes="y k, k x")
+        >>> cost.total.flops, cost.at(y=2, k=3).total.flops, cost.at(y=2, k=3, x=4).total.flops
+        (2*k*x*y, 12*x, 48)
+        """
+        unknown = [axis for axis in sizes if axis not in self.axes]
+        if unknown:
+            known = f"; the free axes are {', '.join(self.axes)}" if self.axes else ": no axis is free"
+            raise CircuitError(f"at: there is no free axis {', '.join(unknown)}{known}")
+        for axis, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise CircuitError(f"at: {axis} has to be a positive number, not {size!r}")
+        numbers = {sympy.Symbol(axis, integer=True, positive=True): size for axis, size in sizes.items()}
+        self._check_guards(numbers)
+        return replace(
+            self,
+            rows=tuple([_at(row, numbers) for row in self.rows]),
+            total=_at(self.total, numbers),
+            axes=tuple([axis for axis in self.axes if axis not in sizes]),
+            guards=tuple([guard for guard in self.guards if not _known(guard, numbers)]),
+        )
+
+    def _check_guards(self, numbers: Mapping[Any, int]) -> None:
+        """Raise CircuitError if sizes break a guard.
+
+        That an axis has at least 2 elements is torch's assumption about every free size; costs hold for 1 too.
+        """
+        for guard in self.guards:
+            only_not_one = isinstance(guard, sympy.Ge) and guard.lhs.is_Symbol and guard.rhs == 2
+            if not only_not_one and _known(guard, numbers) and not evaluate(guard, numbers):
+                raise CircuitError(
+                    f"at: counted for sizes with {size_text(guard)}, and "
+                    f"{', '.join([f'{axis} = {numbers[axis]}' for axis in sorted(guard.free_symbols, key=str)])} "
+                    "breaks it: count it again with these sizes"
+                )
+
+    def by(self, what: str) -> "Cost":
+        """Return the cost in groups of boxes: the numbers of the groups add up to the total.
+
+        Args:
+            what: "circuit", "module" or "function": every operation counts for the innermost such box around it;
+                "operation": the operations of one name; "path": every module by itself.
+
+        Raises:
+            CircuitError: `what` is none of these.
+        """
+        if what not in ("circuit", "module", "function", "operation", "path"):
+            raise CircuitError(f"by has to be 'circuit', 'module', 'function', 'operation' or 'path', not {what!r}")
+        return replace(self, rows=grouped(self.rows, what))
+
+    def sort(self, column: str) -> "Cost":
+        """Return the rows in order of a column, the largest first, without nesting.
+
+        Boxes with boxes inside are left out, so that nothing is counted twice. Where formulas cannot be compared, give
+        the axes sizes first: `cost.at(y=20).sort("flops")`.
+
+        Raises:
+            CircuitError: There is no such column, or formulas cannot be compared.
+        """
+        check_columns([column])
+        inner = innermost(self.rows)
+        values = [getattr(row, column) for row in inner]
+        if any(getattr(value, "free_symbols", None) for value in values):
+            raise CircuitError(f"sort: {column} depends on free axes: give them sizes, at({self.axes[0]}=20, ...)")
+        order = sorted(range(len(inner)), key=lambda place: -(values[place] or 0))
+        return replace(self, rows=tuple([replace(inner[place], kind="group") for place in order]))
+
+    def column(self, name: str) -> "CostColumn":
+        """Return one column by the place of each box, as data that the table of the diagram takes.
+
+        Raises:
+            CircuitError: There is no such column.
+        """
+        check_columns([name])
+        found = CostColumn({row.place: getattr(row, name) for row in self.rows})
+        found.heading = COLUMNS[name]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all as plain data for JSON: numbers, and formulas as text."""
+        return report.plain(self.rows, self.total, self.axes, self.notes)
+
+    def to_csv(self) -> str:
+        """Return the rows as comma-separated values, with a heading, all columns, and the total last."""
+        return report.csv_text(self.rows, self.total)
+
+    def to_latex(self, columns: str | Sequence[str] = ()) -> str:
+        """Return the table as a LaTeX `tabular`, formulas in math mode."""
+        return report.latex(self.rows, self.total, columns)
+
+    def table(self, columns: str | Sequence[str] = (), depth: int | None = None) -> str:
+        """Return the table as text.
+
+        Args:
+            columns: The names of quantities; by default those that are not empty.
+            depth: How many levels of boxes inside boxes to show; None for all.
+
+        Raises:
+            CircuitError: There is no such column.
+        """
+        return report.text(self.rows, self.total, columns, depth, self.notes)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+class CostColumn(dict[tuple[int, ...], Any]):
+    """One quantity by the place of each box, with its heading."""
+
+    heading: str = ""
+
+
+def _at(row: BoxCost, numbers: Mapping[Any, int]) -> BoxCost:
+    """Return a row at these sizes."""
+    return replace(row, **{name: at(getattr(row, name), numbers) for name in QUANTITIES})
+
+
+def _known(guard: Any, numbers: Mapping[Any, int]) -> bool:
+    """Return whether all axes of a guard have sizes."""
+    return set(guard.free_symbols) <= set(numbers)
+
+
+__all__ = ["Cost", "CostColumn"]
