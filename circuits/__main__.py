@@ -1,4 +1,4 @@
-"""The command line: `python -m circuits {summary,draw} TARGET [KEY=VALUE]...`; see the folder `commands`."""
+"""The command line: `python -m circuits {summary,draw,count} TARGET [KEY=VALUE]...`; see the folder `commands`."""
 
 from circuits.commands import app
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import typer
 
+from circuits.commands.count import count
 from circuits.commands.draw import draw
 from circuits.commands.summary import summary
 
-COMMANDS: tuple[Callable[..., None], ...] = (summary, draw)
+COMMANDS: tuple[Callable[..., None], ...] = (summary, draw, count)
 """The functions of the commands, each called as its command."""
 
 app: typer.Typer = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -37,7 +37,7 @@ _COMPUTES = re.compile(
     |col2im|lerp|dist|renorm|count_nonzero|_cdist_forward|_pdist_forward|pairwise_distance|trace|cross|linalg_cross|kron
     |linalg_vector_norm|_linalg_check_errors|quantile|all|any|bincount|rsub|_foreach_.*|_fused_dropout|_spdiags
     |_thnn_fused_(lstm|gru)_cell|.*fake_quantize.*|clamp.*|logit|log_sigmoid_forward|hardswish|isin|searchsorted|bucketize
-    |segment_reduce|_amp_.*|logical_.*|_trilinear_upsample|where|masked_fill)$""",
+    |segment_reduce|floor_divide|remainder|fmod|true_divide|_amp_.*|logical_.*|_trilinear_upsample|where|masked_fill)$""",
     re.VERBOSE,
 )
 _GRADIENTS = re.compile(

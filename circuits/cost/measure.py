@@ -40,6 +40,7 @@ class Measurement:
         self.memory = Memory(self._size)
         self.meter = Meter(self._size, self.memory)
         self._makers: dict[int, Place] = {}
+        self._inputs: dict[int, Tensor] = {}
         self._unused = iter([unused for _, unused in schedule([*diagram.box.calls()], diagram.result, diagram.state)])
 
     def _size(self, size: Any) -> Any:
@@ -55,11 +56,11 @@ class Measurement:
             before = set(fakes) - (inputs - self.diagram.state.keys())
             self.memory.exclude([fakes[number] for number in before])
             self.memory.note([fakes[number] for number in inputs])
-            held = [fakes[number] for number in inputs]
+            self._inputs = {number: fakes[number] for number in inputs}
             self._walk(self.diagram.box, ())
             self.memory.end()
             fakes.clear()
-            del held
+            self._inputs.clear()
         self._refuse_fixed_axes()
 
     def _refuse_fixed_axes(self) -> None:
@@ -79,7 +80,8 @@ class Measurement:
             self._call(box, box.call, place)
         else:
             fakes = self.workspace.fakes
-            held = [fakes[value.number] for value in box.inputs if value.number in fakes]
+            inputs = () if _is_reverse(box) else box.inputs
+            held = [fakes[value.number] for value in inputs if value.number in fakes]
             for number, inner in enumerate(box.boxes):
                 self._walk(inner, (*place, number))
             del held
@@ -138,13 +140,18 @@ class Measurement:
         """Add the bytes of what is saved for backward to the boxes that made it, each storage once."""
         fakes, seen = self.workspace.fakes, set()
         for number in self.saved:
-            tensor = fakes[number]
+            tensor = fakes[number] if number in fakes else self._inputs[number]
             if key(tensor) in seen:
                 continue
             seen.add(key(tensor))
             maker = self._makers.get(key(tensor), self.saved_at)
             tally = self.tallies.setdefault(maker, Tally())  # type: ignore[arg-type]
             tally.saved.add(storage_bytes(tensor, self._size))
+
+
+def _is_reverse(box: Box) -> bool:
+    """Return whether a box is of a reverse pass, whose inputs are what was saved: it is freed as it is used."""
+    return (box.name or box.label).startswith("∂")
 
 
 __all__ = ["Measurement", "Place"]
