@@ -57,10 +57,12 @@ class Measurement:
             self.memory.exclude([fakes[number] for number in before])
             self.memory.note([fakes[number] for number in inputs])
             self._inputs = {number: fakes[number] for number in inputs}
-            self._walk(self.diagram.box, ())
-            self.memory.end()
-            fakes.clear()
-            self._inputs.clear()
+            try:
+                self._walk(self.diagram.box, ())
+            finally:
+                self.memory.end()
+                fakes.clear()
+                self._inputs.clear()
         self._refuse_fixed_axes()
 
     def _refuse_fixed_axes(self) -> None:
