@@ -58,7 +58,7 @@ def count(
         cost = cost.at(**sizes) if sizes else cost
         cost = cost.by(by.value) if by is not None else cost
         cost = cost.sort(sort) if sort else cost
-        if form is not Form.text and (columns and form is not Form.latex or depth is not None):
+        if form is not Form.text and ((columns and form is not Form.latex) or depth is not None):
             raise UsageError(f"--columns and --depth are for text, not for {form.value}")
         written = {
             Form.text: lambda: cost.table(columns, depth),

@@ -83,7 +83,7 @@ def text(
     names = chosen([*rows, total], columns)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
-    for name in names:
+    for _ in names:
         grid.add_column(no_wrap=True, justify="right")
     grid.add_row("", *[COLUMNS[name] for name in names])
     for row, times in _shown(rows, names, depth):
@@ -163,7 +163,7 @@ def _plain_row(row: BoxCost) -> dict[str, Any]:
 def _plain_number(value: Any) -> Any:
     if getattr(value, "free_symbols", None):
         return formula(value)
-    return float(value) if isinstance(value, sympy.Basic) else value
+    return float(value) if not isinstance(value, (int, type(None))) else value
 
 
 def csv_text(rows: Sequence[BoxCost], total: BoxCost) -> str:

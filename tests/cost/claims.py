@@ -26,7 +26,7 @@ def symbol(name: str) -> Any:
 def formula(text: Any) -> Any:
     """A formula in axes as sympy, from its text."""
     names = {name: symbol(name) for name in "abcdefghijklmnopqrstuvwxyz"}
-    return sympy.expand(sympy.sympify(text, locals=names)) if isinstance(text, str) else sympy.Integer(text)
+    return sympy.expand(eval(text, names)) if isinstance(text, str) else sympy.Integer(text)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,9 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     "dense for causal": (_dense_for_causal, "kernel, causal"),
     "causal for dense": (_causal_for_dense, "kernel"),
     "queries and keys of a causal mask exchanged": (_pairs_the_other_way, "kernel, causal"),
-    "torch's reverse of a grouped convolution": (replaced("convolution_backward", _a_gradient_for_each_group), "reverse convolution"),
+    "torch's reverse of a grouped convolution": (
+        replaced("convolution_backward", _a_gradient_for_each_group), "reverse convolution"
+    ),
     "one gradient of two": (scaled("convolution_backward", 0.5), "reverse transposed convolution"),
     "a wrong group": (scaled("_grouped_mm", 4), "grouped products"),
     "a matrix and a vector without a formula": (removed("mv"), "matrix and vector"),

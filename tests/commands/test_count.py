@@ -1,0 +1,50 @@
+"""`python -m circuits count`: what it prints, and mistakes."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from circuits.commands import app
+
+ATTENTION = ("count", "models.attention:MultiHeadAttention", "m=16", "k=4", "h=2")
+
+
+def run(*words: str, status: int = 0) -> str:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_the_table_has_formulas_in_the_free_axes() -> None:
+    lines = run(*ATTENTION, "--columns", "flops parameters").splitlines()
+    assert lines[0].split() == ["FLOPs", "parameters"]
+    assert lines[1].split()[-6:] == ["32*x*y", "+", "512*x", "+", "512*y", "512"]
+
+
+def test_sizes_groups_and_order() -> None:
+    lines = run(*ATTENTION, "--at", "y=1 x=64", "--by", "circuit", "--sort", "flops", "--columns", "flops").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["MultiHeadAttention", "attention", "total"]
+
+
+def test_the_reverse_pass_is_twice_the_forward_pass() -> None:
+    data = json.loads(run(*ATTENTION, "y=3", "x=5", "--backward", "--form", "json"))
+    forward, reverse = [row for row in data["rows"] if len(row["place"]) == 1]
+    assert reverse["flops"] == 2 * forward["flops"]
+    assert data["total"]["saved"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--at", "z=3"), "error: at: there is no free axis z; the free axes are y, x"),
+        (("--sort", "flops"), "error: sort: flops depends on free axes"),
+        (("--columns", "time"), "error: a cost has no column 'time'"),
+        (("--form", "csv", "--depth", "1"), "error: --columns and --depth are for text, not for csv"),
+        (("--recompute", "y x"), "error: count: recompute and wrt are about the reverse pass"),
+    ],
+)
+def test_mistakes_are_one_message(words: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(app, [*ATTENTION, *words])
+    assert result.exit_code in (1, 2)
+    assert message in result.output
