@@ -8,8 +8,7 @@ and compares formulas, `groups` adds rows up, `report` writes them as text, CSV,
 Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 """
 
-from circuits.cost.box_cost import BoxCost, Held
-from circuits.cost.cost import Cost, CostColumn
+from circuits.cost.cost import Cost
 from circuits.cost.count import count
 
-__all__ = ["BoxCost", "Cost", "CostColumn", "Held", "count"]
+__all__ = ["Cost", "count"]

@@ -54,10 +54,10 @@ def count(
     ... def score(query, key):
     ...     return einsum(query, key, "y k, x k -> y x").softmax(-1)
     >>> print(count(score).table("flops elementwise"))
-                                        FLOPs  elementwise
-    score: y k, x k -> y x            2*k*x*y          x*y
-      einsum 'y k, x k -> y x'        2*k*x*y
-      softmax over x                                   x*y
+                              FLOPs  elementwise
+    score: y k, x k -> y x      2*k*x*y          x*y
+      einsum 'y k, x k -> y x'  2*k*x*y
+      softmax over x                             x*y
     """
     asks_of_trace = args or kwargs or sizes is not None or axes is not None
     if not backward and (recompute or wrt is not None):
