@@ -54,7 +54,7 @@ def count(
     ... def score(query, key):
     ...     return einsum(query, key, "y k, x k -> y x").softmax(-1)
     >>> print(count(score).table("flops elementwise"))
-                              FLOPs  elementwise
+                                  FLOPs  elementwise
     score: y k, x k -> y x      2*k*x*y          x*y
       einsum 'y k, x k -> y x'  2*k*x*y
       softmax over x                             x*y
@@ -111,7 +111,8 @@ def _cost(diagram: Diagram, measurement: Measurement, backward: bool) -> Cost:
 
     total = row(diagram.box, ())
     axes = tuple([str(axis) for axis in diagram.symbols if str(axis) not in {each.axis for each in diagram.fixed}])
-    return Cost(tuple(rows), total, axes, diagram.guards, tuple(map(str, diagram.fixed)))
+    guards = tuple(dict.fromkeys([*diagram.guards, *measurement.workspace.sizes.guards()]))
+    return Cost(tuple(rows), total, axes, guards, tuple(map(str, diagram.fixed)))
 
 
 def _own(box: Box, place: Place, measurement: Measurement, tensors: "_StateTensors", backward: bool) -> BoxCost:

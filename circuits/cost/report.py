@@ -140,8 +140,8 @@ def _is_directly_inside(row: BoxCost, around: BoxCost) -> bool:
 
 
 def _without_name(row: BoxCost) -> str:
-    """Return the label of a module without its name: the number of a block."""
-    return row.name if row.kind == "module" else row.label
+    """Return what a row is called, for a module without its own name, the number of a block."""
+    return row.name if row.path else row.label
 
 
 def plain(rows: Sequence[BoxCost], total: BoxCost, axes: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:

@@ -95,9 +95,32 @@ def largest(sizes: Iterable[Size]) -> Size:
 
 
 def _is_at_most(one: Terms, other: Terms) -> bool:
-    """Return whether a sum is at most another for all sizes of axes, as far as single terms show."""
-    return all(number <= other.get(product, 0) for product, number in one.items()) and all(
-        number >= 0 for product, number in other.items() if product not in one
+    """Return whether a sum is at most another for all sizes of axes from 1 on, as far as single terms show.
+
+    A term that is larger here is covered by terms that are larger there and whose products have the same axes and
+    more: `x*y` is at most `h*x*y`.
+    """
+    spare = {product: number - one.get(product, 0) for product, number in other.items()}
+    spare |= {product: -number for product, number in one.items() if product not in other}
+    missing = {product: -number for product, number in spare.items() if number < 0}
+    left = {product: number for product, number in spare.items() if number > 0}
+    for product, number in missing.items():
+        for larger in [each for each in left if _divides(product, each)]:
+            covered = min(number, left[larger])
+            number, left[larger] = number - covered, left[larger] - covered
+        if number > 0:
+            return False
+    return True
+
+
+@lru_cache(4096)
+def _divides(product: Any, larger: Any) -> bool:
+    """Return whether the quotient of two products of axes is a product of axes, so that it is at least 1."""
+    factors: Any = larger / product
+    return all(
+        factor.is_Symbol and factor.is_positive and power.is_Integer and power > 0
+        for factor, power in factors.as_powers_dict().items()
+        if factor != 1
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from torch.utils.flop_counter import flop_registry
 
 import models
 from circuits import CircuitError, Cost, count, trace, track
-from circuits.cost.sizes import Largest, terms_of
+from circuits.cost.sizes import Largest, at, terms_of
+from tests.conftest import assert_unchanged, snapshot
 from tests.cost.claims import Shared, attention, symbol
 
 
@@ -188,4 +190,33 @@ def test_the_largest_of_sums_keeps_all_that_may_be_largest() -> None:
     found = Largest()
     for size in (n * m, n, 2 * n, m * n + n, 3 * m):
         found.note(terms_of(size))
-    assert set(sympy.sympify(found.size).args) == {m * n + n, 2 * n, 3 * m}
+    assert set(sympy.sympify(found.size).args) == {m * n + n, 3 * m}
+
+
+@pytest.mark.parametrize("case", range(50))
+def test_the_largest_of_sums_is_the_largest_at_every_size(case: int) -> None:
+    rng = random.Random(case)
+    axes = [symbol(name) for name in "nmk"]
+    products = [
+        sympy.Integer(1),
+        *axes,
+        axes[0] * axes[1],
+        axes[1] * axes[2],
+        axes[0] * axes[1] * axes[2],
+        axes[0] ** 2,
+    ]
+    sums = [sum([rng.randint(0, 5) * each for each in rng.sample(products, 3)]) for _ in range(6)]
+    found = Largest()
+    for size in sums:
+        found.note(terms_of(sympy.sympify(size)))
+    for _ in range(20):
+        numbers = {axis: rng.randint(1, 9) for axis in axes}
+        assert at(found.size, numbers) == max([sympy.sympify(size).subs(numbers) for size in sums])
+
+
+def test_counting_changes_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
+    before, numbers = snapshot(model), torch.get_rng_state()
+    count(model, axes="b 4", backward=True)
+    assert_unchanged(before, snapshot(model))
+    assert torch.equal(torch.get_rng_state(), numbers)

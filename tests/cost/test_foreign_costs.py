@@ -1,7 +1,7 @@
 """The FLOPs of other libraries' models are those that torch counts of their runs, forward and backward."""
 
-from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ ONLY_FORWARD = {
 each = pytest.mark.parametrize("name", ENTRIES)
 
 
-def prepared(name: str) -> Iterator:  # type: ignore[type-arg]
+def prepared(name: str) -> tuple[Any, Any, Any]:
     """The model, and its arguments, which require gradients."""
     torch.manual_seed(0)
     model = ENTRIES[name].make().eval()
@@ -112,7 +112,7 @@ def test_fused_attention_has_the_flops_of_its_definition(name: str) -> None:
 def test_mixtures_of_experts(name: str) -> None:
     """Torch has no formula for products of groups: 2 of 4 experts for each of 16 tokens, 8 or 24 hidden units each."""
     torch.manual_seed(0)
-    model = TRANSFORMERS[name].make().eval()
+    model: Any = TRANSFORMERS[name].make().eval()
     args, kwargs = TRANSFORMERS[name].arguments(1, 2)
     counted, _ = flops(lambda: model(*args, **kwargs))
     found = count(trace(model, *args, **kwargs))
