@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import sympy
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuits import Cost, circuit, count, einsum, trace
+from models.parts.fused_attention import fused_attention, fused_grouped_attention
+from models.scaled_dot_product import attention as zoo_attention
 
 
 @circuit("... y k, ... x k, ... x k -> ... y k")
@@ -151,6 +153,22 @@ CLAIMS: dict[str, Claim] = {
         "flops": "32*b*k*x*y"
     }),
     "kernel's reverse pass": of(_kernel_backward, "b h y k, b h x k, b h x k", {"flops": "14*b*h*k*x*y"}),
+    "the zoo's definition, causal": of(partial(zoo_attention, causal=True), HEADS, {"flops": "4*b*h*k*x*y"}),
+    "the zoo's definition, a window": of(partial(zoo_attention, causal=True, window=4), HEADS, {
+        "flops": "4*b*h*k*x*y", "live_flops": "4*b*h*k*x*y"
+    }),
+    "the zoo's kernel, causal": of(partial(fused_attention, causal=True), "b h x k, b h x k, b h x k", {
+        "flops": "4*b*h*k*x**2", "live_flops": "2*b*h*k*x*(x + 1)"
+    }),
+    "the zoo's kernel, a window": of(partial(fused_attention, causal=True, window=4), HEADS, {
+        "flops": "4*b*h*k*x*y", "live_flops": "4*b*h*k*x*y"
+    }),
+    "the zoo's kernel, grouped heads": of(fused_grouped_attention, "b 8 y k, b 2 x k, b 2 x k", {
+        "flops": "32*b*k*x*y"
+    }),
+    "decoding one token": Claim(
+        lambda: count(fused_attention, axes=HEADS).at(b=1, h=8, k=64, y=1, x=4096), {"flops": 4 * 8 * 64 * 4096}
+    ),
     "linear": of(nn.Linear(6, 3), "b x 6", {"flops": "36*b*x", "parameters": 21, "state_bytes": 84}),
     "matrix and vector": of(lambda a, x: a @ x, "i j, j", {"flops": "2*i*j"}),
     "vectors": of(lambda x, y: x @ y, "i, i", {"flops": "2*i"}),

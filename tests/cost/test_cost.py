@@ -169,7 +169,11 @@ def test_what_cannot_run_without_data_is_named() -> None:
     [
         (lambda: count(trace(attention), sizes={"y": 3}), "count: a diagram takes no arguments of trace"),
         (lambda: count(attention, recompute="y x"), "count: recompute and wrt are about the reverse pass"),
-        (lambda: count(nn.GRU(3, 4), axes="t b 3"), "count: gru needs the size of t as a number"),
+        pytest.param(
+            lambda: count(nn.GRU(3, 4), axes="t b 3"),
+            "count: gru needs the size of t as a number",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_cannot_be_counted_is_refused(call: Any, message: str) -> None:
