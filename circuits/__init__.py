@@ -24,7 +24,7 @@ from circuits.windows import Window, fold, transposed, unfold
 if TYPE_CHECKING:
     from circuits import laws
     from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
-    from circuits.cost import Cost, count
+    from circuits.cost import MACHINES, Cost, Machine, Rate, Transfers, count, lower_bound, transfers
     from circuits.diagram import Box, Diagram, Value
     from circuits.drawing import Drawing, draw
     from circuits.printing import listing
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MACHINES",
     "Box",
     "Circuit",
     "CircuitError",
@@ -43,11 +44,14 @@ __all__ = [
     "DtypeError",
     "Halves",
     "LinearMap",
+    "Machine",
+    "Rate",
     "Seen",
     "ShapeError",
     "Signature",
     "SignatureError",
     "Tracker",
+    "Transfers",
     "Value",
     "Window",
     "as_linear",
@@ -68,6 +72,7 @@ __all__ = [
     "kernel_of",
     "laws",
     "listing",
+    "lower_bound",
     "rearrange",
     "reduce",
     "repeat",
@@ -75,12 +80,13 @@ __all__ = [
     "summary",
     "trace",
     "track",
+    "transfers",
     "transposed",
     "unfold",
 ]
 
 _AT_FIRST_USE = {
-    "cost": ["Cost", "count"],
+    "cost": ["MACHINES", "Cost", "Machine", "Rate", "Transfers", "count", "lower_bound", "transfers"],
     "autodiff": ["Halves", "backward", "forward_backward", "jacobian", "simplify"],
     "diagram": ["Box", "Diagram", "Value"],
     "drawing": ["Drawing", "draw"],

@@ -10,7 +10,7 @@ from circuits.naming.axes import AxisNode, Scope, StatedName, labels
 from circuits.naming.matching import Matcher
 from circuits.naming.names import Names
 from circuits.naming.patterns import name_by_pattern, read_axes
-from circuits.naming.rules import Note, Operation, name_outputs
+from circuits.naming.rules import Note, Operation, canonical_dims, name_outputs, torch_functions
 
 __all__ = [
     "AxisNode",
@@ -20,8 +20,10 @@ __all__ = [
     "Operation",
     "Scope",
     "StatedName",
+    "canonical_dims",
     "labels",
     "name_by_pattern",
     "name_outputs",
     "read_axes",
+    "torch_functions",
 ]

@@ -22,7 +22,7 @@ from circuits.naming.rules import (
     reductions,
     shapes,
 )
-from circuits.naming.rules.registry import RULES, Note, Operation, torch_functions
+from circuits.naming.rules.registry import RULES, Note, Operation, canonical_dims, torch_functions
 
 FAMILIES = (
     attention,
@@ -66,4 +66,4 @@ def name_outputs(operation: Operation, names: Names) -> Note:
     return note
 
 
-__all__ = ["FAMILIES", "Note", "Operation", "name_outputs"]
+__all__ = ["FAMILIES", "Note", "Operation", "canonical_dims", "name_outputs", "torch_functions"]
