@@ -1,19 +1,21 @@
 """Measure the overhead of the library and the speed of its models: `python -m scripts.bench checks`, `tracking`,
-`drawing`, `broadcast`, `models`, `backward`, `import`.
+`drawing`, `broadcast`, `models`, `backward`, `import`; measure the rates of this machine: `machine`.
 
 All times but those of `import` are of one process, on one thread by default. The variants run interleaved in small
 blocks, so that other load slows all alike, and ratios are taken block by block. The tables show the median and the
 quartiles.
 """
 
+import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 
-from scripts.benches import backward, broadcasting, checks, drawing, imports, models, tracking
+from scripts.benches import backward, broadcasting, checks, drawing, imports, machine, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -95,6 +97,20 @@ def _(
 def _(processes: Annotated[int, typer.Option(min=2, help="Number of processes for each statement.")] = 20) -> None:
     """The time of `import circuits`, compared with `import torch`, in new processes."""
     imports.measure(_console(), processes)
+
+
+@app.command("machine")
+def _(
+    size: Annotated[int, typer.Option(min=1, help="Rows and columns of the matrices that are multiplied.")] = 2048,
+    blocks: Annotated[int, typer.Option(min=2, help="How often each rate is measured.")] = 15,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    output: Annotated[Path | None, typer.Option("-o", help="A file for the rates, as JSON.")] = None,
+) -> None:
+    """FLOPs and bytes in a second of this machine, as a `circuits.Machine`."""
+    found = machine.measure(size, blocks, torch.device(device))
+    _console().print(str(found), soft_wrap=True, highlight=False, markup=False)
+    if output is not None:
+        output.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ class Transfers:
     @property
     def least(self) -> Any:
         """A lower bound of what every tiling moves: the larger of `optimum` and `floor`."""
-        return self.floor if self.optimum is None else sympy.Max(self.optimum, self.floor)
+        none = self.optimum is None or self.optimum.has(sympy.oo, sympy.zoo, sympy.nan)
+        return self.floor if none else sympy.Max(self.optimum, self.floor)
 
     def at(self, **numbers: Any) -> "Transfers":
         """Return the same with numbers for sizes: of axes, `M`, `g_y`, `s_x`.

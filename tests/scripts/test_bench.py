@@ -1,15 +1,17 @@
 """The benchmarks run, and the variants they compare compute the same."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from circuits import trace
+from circuits import Machine, trace
 from models.mlp import MLP
 from scripts.bench import app
-from scripts.benches import broadcasting, drawing, imports
+from scripts.benches import broadcasting, drawing, imports, machine
 from scripts.benches.checks import Case, cases
 from scripts.benches.memory import peak
 from scripts.benches.pairs import PAIRS
@@ -177,3 +179,33 @@ def test_turns_are_fair() -> None:
     assert order == list("abc" + "bca" + "cab")
     assert [len(each) for each in times.values()] == [3, 3, 3]
     assert Spread.of([3.0, 1.0, 2.0]).middle == 2.0
+
+
+def test_the_machine_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All rates are positive numbers with quartiles and a source, and are written as what `Machine` reads."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(machine, "largest_cache", lambda: 2**18)
+    monkeypatch.setattr(machine, "_REPEATED", 2)
+    path = tmp_path / "machine.json"
+    ran = CliRunner().invoke(app, ["machine", "--size", "64", "--blocks", "2", "-o", str(path)])
+    torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
+    found = Machine.from_dict(json.loads(path.read_text()))
+    assert str(found) in ran.output
+    assert found.cache_rate is not None
+    for rate in (*found.flops.values(), found.memory_rate, found.cache_rate):
+        assert rate.low is not None
+        assert rate.high is not None
+        assert 0 < rate.low <= rate.value <= rate.high
+        assert "measured" in rate.source
+
+
+def test_the_rates_are_amounts_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With runs of half a second each: 2 size³ FLOPs, and the bytes of the three tensors of a triad."""
+    monkeypatch.setattr(machine, "largest_cache", lambda: 3 * 2**18)
+    monkeypatch.setattr(machine, "interleaved", lambda run, blocks, calls: dict.fromkeys(run, [0.5] * blocks))
+    found = machine.measure(8, 2, torch.device("cpu"))
+    assert {rate.value for rate in found.flops.values()} == {2 * 8**3 / 0.5}
+    assert found.memory_rate.value == 4 * 3 * 2**18 / 0.5
+    assert found.cache_rate is not None
+    assert found.cache_rate.value == pytest.approx(200 * 2**20 / 0.5, rel=1e-5)

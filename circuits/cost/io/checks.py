@@ -61,13 +61,14 @@ def use_of(step: Step, reads: Reads | None, axis: str) -> Use:
         return Use("unknown", why="no rule says how it reads its axes")
     uses = [_input_use(step, reads, axis, letter) for letter in _letters(step.inputs, reads.inputs, axis)]
     uses += [_output_use(step, reads, axis, letter) for letter in _letters(step.outputs, reads.outputs, axis)]
-    for kind in ("across", "folds"):
-        found = [use for use in uses if use.kind == kind]
-        if found and kind == "folds" and len(found) < len(uses):
-            return Use("across", why=f"it sums over {axis} and maps over it")
-        if found:
-            return found[0]
-    return Use("across", why=f"its axis {derived[0]} is computed from {axis}") if derived else Use("maps")
+    across, folds = [[use for use in uses if use.kind == kind] for kind in ("across", "folds")]
+    if across:
+        return across[0]
+    if derived:
+        return Use("across", why=f"its axis {derived[0]} is computed from {axis}")
+    if folds and len(folds) < len(uses):
+        return Use("across", why=f"it sums over {axis} and maps over it")
+    return folds[0] if folds else Use("maps")
 
 
 def _letters(tensors: Sequence[Tensor], letters: Letters, axis: str) -> list[object]:
@@ -115,18 +116,14 @@ def check_grouped(program: Program, axis: str) -> None:
             refuse("group", axis, step, use.why, _HINTS["group"])
         if use.kind == "folds":
             why = f"it sums over {axis}, so that each group would have a part of the {use.accumulators[0]}"
-            refuse(
-                "group",
-                axis,
-                step,
-                why,
-                f"stream={axis!r}, which keeps it as an accumulator, or grouping an axis of its output",
-            )
+            hint = f"stream={axis!r}, which keeps it as an accumulator, or grouping an axis of its output"
+            refuse("group", axis, step, why, hint)
 
 
 _HINTS = {
     "group": "grouping an axis over which every operation maps",
     "softmax": "a softmax whose output is contracted over the axis, as in attention (online softmax)",
+    "passes": "one circuit for each pass over the axis; for a softmax in steps, softmax() contracted over the axis",
     "stream": "an axis over which every operation maps, or which it sums, or of which it takes the maximum",
 }
 
@@ -156,10 +153,8 @@ def check_streamed(program: Program, axis: str) -> dict[int, Accumulator]:
             _check_online(program, place, axis)
             found[place] = Accumulator(axis, str(step), ONLINE)
         if use.kind != "nothing" and early is not None:
-            why = (
-                f"for each block of {axis} it reads the result of {early}, which is complete after the last block only"
-            )
-            refuse("stream", axis, step, why, _HINTS["softmax"])
+            why = f"each block of {axis} needs the result of {early}, which is complete after the last block only"
+            refuse("stream", axis, step, why, _HINTS["passes"])
         if use.kind == "folds":
             names = ("weighted sum",) if _rescaled(program, found, place, axis) else use.accumulators
             found[place] = Accumulator(axis, str(step), names)

@@ -1,6 +1,7 @@
 """A reader for each family of operations; see `reads`."""
 
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable
 
 from torch import Tensor as TorchTensor
 
@@ -10,6 +11,10 @@ from circuits.diagram import Struct, operation_name
 from circuits.naming import Operation, canonical_dims
 from circuits.verbs import einsum as einsum_verb
 from circuits.verbs import rearrange, reduce, repeat
+
+_TERM = re.compile(r"\([^)]*\)|[^\s()]+")
+_WORD = re.compile(r"[^\W\d]\w*'*")
+"""A term of a pattern, and a name in it."""
 
 # Contractions
 
@@ -73,7 +78,7 @@ def matmul(operation: Operation, step: Step) -> Reads:
 @reader("addmm")
 def addmm(operation: Operation, step: Step) -> Reads:
     """A matrix product to which a tensor is added."""
-    bias: Letters = ("row", "column")[2 - seen_axes(step.inputs[0]) :]
+    bias: Letters = tuple(["row", "column"][2 - seen_axes(step.inputs[0]) :])
     return _affine(_contraction(step, [bias, ("row", "in"), ("in", "column")], ("row", "column")))
 
 
@@ -121,11 +126,9 @@ def move(operation: Operation, step: Step) -> Reads:
     return _by_name(step)
 
 
-def _by_name(step: Step, folded: Mapping[Hashable, tuple[str, ...]] | None = None, linear: bool = True) -> Reads:
+def _by_name(step: Step) -> Reads:
     nothing: tuple[None, ...] = (None,)
-    return Reads(
-        nothing * len(step.inputs), nothing * len(step.outputs), folded or {}, linear=linear, in_place=not folded
-    )
+    return Reads(nothing * len(step.inputs), nothing * len(step.outputs), linear=True, in_place=True)
 
 
 @reader(also=[TorchTensor.__getitem__])
@@ -176,10 +179,17 @@ def reduction(operation: Operation, step: Step) -> Reads:
 
 @reader(also=[reduce])
 def reduce_verb(operation: Operation, step: Step) -> Reads:
-    """`reduce` of einops: axes that the output lacks are folded."""
+    """`reduce` of einops: terms that the output lacks are folded; of a group that is reduced in part it reads across."""
     kind = operation.get(2, "reduction")
-    lost = step.inputs[0].names - step.outputs[0].names
-    return _by_name(step, dict.fromkeys(lost, _RUNNING[kind]), kind in ("sum", "mean"))
+    left, right = [_TERM.findall(side) for side in operation.args[1].split("->")]
+    full, kept = _expanded(left, seen_axes(step.inputs[0])), _expanded(right, seen_axes(step.outputs[0]))
+    named = {*_WORD.findall(operation.args[1].partition("->")[2])}
+    lost = [term for term in full if term not in kept]
+    parts = [term for term in lost if named & {*_WORD.findall(str(term))}]
+    folded: dict[Hashable, tuple[str, ...]] = dict.fromkeys(lost, _RUNNING[kind])
+    across: dict[Hashable, str] = dict.fromkeys(parts, "a reduction of parts")
+    linear = kind in ("sum", "mean")
+    return Reads(**with_hidden(step, [full], [kept]), folded=folded, across=across, linear=linear)
 
 
 # Operations that read across an axis
@@ -199,8 +209,10 @@ def _across(step: Step, dims: list[int], what: str, softmax: bool = False) -> Re
 @reader("softmax _softmax")
 def softmax(operation: Operation, step: Step) -> Reads:
     """A softmax reads across one axis; of attention it can be streamed with the contraction after it."""
-    dims = canonical_dims(operation.get(1, "dim"), seen_axes(step.inputs[0]))
-    return _across(step, dims if len(dims) == 1 else [], "a softmax", softmax=True)
+    dim = operation.get(1, "dim")
+    if dim is None:
+        raise ValueError("no dimension is given")
+    return _across(step, canonical_dims(dim, seen_axes(step.inputs[0])), "a softmax", softmax=True)
 
 
 _ACROSS_DIM = {

@@ -102,7 +102,7 @@ def checked(program: Program, group: Sequence[str], stream: Sequence[str]) -> di
             )
     for axis in (*group, *stream):
         if axis not in program.sizes:
-            raise CircuitError(f"transfers: no axis is called {axis!r}; there are {', '.join(program.sizes)}")
+            raise CircuitError(f"transfers: no axis is called {axis!r}; there are {', '.join(program.sizes) or 'none'}")
         if [*group, *stream].count(axis) > 1:
             raise CircuitError(f"transfers: {axis} is given twice; an axis is grouped once or streamed once")
     for axis in group:
