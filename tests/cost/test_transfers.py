@@ -338,6 +338,15 @@ def test_an_operation_without_rule_is_refused_where_it_has_the_axis_and_only_the
     assert transfers(lambda x, y: x + y.roll(1, -1).sum(), axes="b m, n", group="b").exponent == 1
 
 
+def test_an_axis_that_others_are_computed_from_is_refused() -> None:
+    @circuit("h, h/2 -> h, h/2")
+    def halves(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.exp(), y.exp()
+
+    with pytest.raises(CircuitError, match=r"h cannot be grouped: exp at .*: its axis h/2 is computed from h"):
+        transfers(halves, group="h")
+
+
 def test_further_refusals() -> None:
     with pytest.raises(CircuitError, match="y is given twice"):
         transfers(attention, group="y", stream="y")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Hashable
+from typing import Any
 
 from torch import Tensor as TorchTensor
 
@@ -143,7 +144,7 @@ def index(operation: Operation, step: Step) -> Reads:
 
 # Reductions
 
-_RUNNING = {
+_RUNNING: dict[str, tuple[str, ...]] = {
     "sum": ("running sum",),
     "mean": ("running sum",),
     "prod": ("running product",),
@@ -162,10 +163,11 @@ _RUNNING = {
 @reader("sum mean prod amax amin max min logsumexp any all count_nonzero")
 def reduction(operation: Operation, step: Step) -> Reads:
     """A reduction folds the axes it removes and maps over the others."""
-    if len(step.inputs) > 1:
+    first, *others = step.inputs
+    if others:
         return pointwise(operation, step)
     name = operation_name(operation.function).strip("_")
-    count = seen_axes(step.inputs[0])
+    count = seen_axes(first)
     dims = operation.get(1, "dim", operation.kwargs.get("axis"))
     removed = canonical_dims(None if isinstance(dims, bool) else dims, count)
     kept = tuple([place for place in range(count) if place not in removed])
@@ -179,8 +181,8 @@ def reduction(operation: Operation, step: Step) -> Reads:
 
 @reader(also=[reduce])
 def reduce_verb(operation: Operation, step: Step) -> Reads:
-    """`reduce` of einops: terms that the output lacks are folded; of a group that is reduced in part it reads across."""
-    kind = operation.get(2, "reduction")
+    """`reduce` of einops folds the terms that its output lacks; it reads across a group that is reduced in part."""
+    kind: Any = operation.get(2, "reduction")
     left, right = [_TERM.findall(side) for side in operation.args[1].split("->")]
     full, kept = _expanded(left, seen_axes(step.inputs[0])), _expanded(right, seen_axes(step.outputs[0]))
     named = {*_WORD.findall(operation.args[1].partition("->")[2])}
