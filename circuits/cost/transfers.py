@@ -200,7 +200,7 @@ def transfers(
     else:
         diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
     grouped, streamed = [tuple(each.split() if isinstance(each, str) else each) for each in (group, stream)]
-    program = io.program_of(diagram)
+    program = io.unfused(io.program_of(diagram))
     folds = io.checked(program, grouped, streamed)
     symbols = {axis: sympy.Symbol(f"g_{axis}", positive=True) for axis in grouped}
     symbols |= {axis: sympy.Symbol(f"s_{axis}", positive=True) for axis in streamed}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sympy
 import torch
+import torch.nn.functional as F
 from einops import EinopsError
 from torch import Tensor, nn
 
@@ -202,6 +203,22 @@ def test_multi_head_attention_streams_its_source() -> None:
     assert sympy.expand(found.formula - (2 * 8 * Y + 8 * X * Y / size + weights * Y / size)) == 0
     with pytest.raises(CircuitError, match=r"h cannot be grouped: linear at .*: it sums over h"):
         transfers(MultiHeadAttention(m=8, k=2, h=3), group="h")
+
+
+def test_fused_attention_is_counted_by_its_definition() -> None:
+    """Unlike in `attention` the queries are scaled inside, which changes nothing; a mask is one more tensor to read."""
+    fused = transfers(F.scaled_dot_product_attention, axes="y k, x k, x k", group="y", stream="x")
+    assert sympy.expand(fused.formula - streamed().formula) == 0
+    assert sympy.expand(fused.memory - streamed().memory) == 0
+    assert fused.accumulators[1].names == ("weighted sum",)
+
+    masked = transfers(lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m), group="y", stream="x",
+                       axes="h y k, h x k, h x k, y x")  # fmt: skip
+    assert sympy.expand(masked.formula - symbol("h") * streamed().formula - X * Y) == 0
+    for z in ("t m", "b t m"):
+        for group, stream in (("t", ""), ("", "t")):
+            with pytest.raises(CircuitError, match=r"t cannot be .*: einsum of scaled_dot_product_attention at"):
+                transfers(trace(lambda z: F.scaled_dot_product_attention(z, z, z), axes=z), group=group, stream=stream)
 
 
 # --- other circuits ---------------------------------------------------------------------------------------------------
