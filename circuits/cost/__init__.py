@@ -4,8 +4,8 @@ May use `autodiff` and below. Start with one of two public functions:
 
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
-  and `memory` which tensors are live. `sizes` adds and compares formulas, `groups` adds rows up, `report` writes them as
-  text, CSV, LaTeX and plain data.
+  and `memory` which tensors are live. `sizes` adds and compares formulas, `groups` adds rows up, `report` writes them
+  as text, CSV, LaTeX and plain data.
 - `transfers` returns the elements that a diagram moves between a slow memory and a fast one; its parts are in `io`.
 
 `machine` has a machine's rates, and a lower bound on the time of an operation.
