@@ -25,6 +25,7 @@ def cost() -> Cost:
     return count(models.MultiHeadAttention(m=16, k=4, h=2))
 
 
+@pytest.mark.smoke
 def test_formulas_evaluate_to_the_cost_at_these_sizes(cost: Cost) -> None:
     """The cost at sizes is that of a diagram that was recorded with them, in every row and quantity."""
     fixed = count(models.MultiHeadAttention(m=16, k=4, h=2), sizes={"y": 5, "x": 7})

@@ -169,12 +169,16 @@ def _way(moves: tuple[Move, ...], length: float, arrives: bool, grows: bool, arm
     best = _Way(LANE, usual)
     if not bent or len(moves) > _MANY:
         return best
-    least = math.inf
+    least, tried = math.inf, set[tuple[float, float, tuple[float, ...]]]()
     fixed = _drawn(arms, _Way(0.0, ARC), ARC, False)
-    for more in _ROOMS if grows else _ROOMS[:1]:
+    for more in _ROOMS if grows and not arms else _ROOMS[:1]:
         widths = dict.fromkeys([usual, length + more])
         for wide, shift, equal, space in product(widths, _SHIFTS, (False, True), _SPACES):
             way = _Way(space * LANE, wide, shift, more, equal)
+            same = wide, more, tuple(_aside(bent, way, arrives).values())
+            if same in tried:
+                continue
+            tried.add(same)
             together = _together([*_drawn(moves, way, length + more, arrives), *fixed], arrives, least)
             if together < least:
                 best, least = way, together
@@ -204,6 +208,10 @@ def _together(curves: Sequence[list[Point]], arrives: bool, enough: float) -> fl
     """Return how long curves run along each other in all, away from the dots that they share; at most `enough`."""
     total = 0.0
     for one, two in combinations(curves, 2):
+        if min(one[0][1], one[-1][1]) > max(two[0][1], two[-1][1]) + _NEAR:
+            continue  # curves rise or fall all the way
+        if min(two[0][1], two[-1][1]) > max(one[0][1], one[-1][1]) + _NEAR:
+            continue
         dots = [points[-1] if arrives else points[0] for points in (one, two)]
         shared = dots[0] if math.dist(*dots) < 0.01 else None
         long = sum([_along(chord, two, shared) for chord in pairwise(one)])
@@ -216,14 +224,15 @@ def _together(curves: Sequence[list[Point]], arrives: bool, enough: float) -> fl
 def _along(chord: tuple[Point, Point], other: Sequence[Point], shared: Point | None) -> float:
     """Return the length of a chord if it runs along another curve, else 0."""
     (x, y), (u, v) = chord
-    middle = (x + u) / 2, (y + v) / 2
-    if shared is not None and math.dist(middle, shared) <= _SHARED:
-        return 0.0
-    place = min(max(bisect_right(other, (middle[0], math.inf)), 1), len(other) - 1)
+    middle, height = (x + u) / 2, (y + v) / 2
+    place = bisect_right(other, (middle, math.inf), 1, len(other) - 1)
     (a, b), (c, d) = other[place - 1], other[place]
+    if abs((c - a) * (height - b) - (d - b) * (middle - a)) >= _NEAR * math.hypot(c - a, d - b):
+        return 0.0
+    if shared is not None and math.dist((middle, height), shared) <= _SHARED:
+        return 0.0
     angle = abs(math.atan2(v - y, u - x) - math.atan2(d - b, c - a))
-    apart = abs((c - a) * (middle[1] - b) - (d - b) * (middle[0] - a)) / max(math.dist((a, b), (c, d)), 1e-6)
-    return math.dist(*chord) if angle < ANGLE and apart < _NEAR else 0.0
+    return math.dist(*chord) if angle < ANGLE else 0.0
 
 
 __all__ = ["APEX", "ARC", "FORK", "arriving", "cupped", "dots_room", "joining", "joins_length", "leaving", "parting"]
