@@ -159,7 +159,9 @@ def _notes(frozen: Collection[str], with_dtypes: bool) -> Column:
             notes += ["failed"] if row.box.error else []
             notes += _parameter_marks(row, row.box, frozen)
             notes += [cells.dtype_change(row.box)] if with_dtypes else []
-            notes += [row.box.note, "* mapped" if cells.is_mapped(row.box) else ""]
+            alone = None if row.is_open else cells.only_operation(row.box)  # an operation that has no row of its own
+            notes += [row.box.note, alone.note if alone is not None else ""]
+            notes += ["* mapped"] if cells.is_mapped(row.box) else []
         return f"{notes[0]} {', '.join([note for note in notes[1:] if note])}".strip()
 
     return Column("notes", text)

@@ -1,8 +1,8 @@
 """The rows of a diagram's table: one a box, repeated boxes in one row, and how deep a table goes that fits a screen.
 
-A module that consists of one operation takes one row. A repeated box takes one row with a count (`×12`); a repeated
-group of boxes takes one row for each box of the group, with a bracket. What a row counts is counted for all
-repetitions, so the rows inside a row add up to it. Operations that only count runs have no row.
+A module inside another that consists of one operation takes one row. A repeated box takes one row with a count
+(`×12`); a repeated group of boxes takes one row for each box of the group, with a bracket. What a row counts is counted
+for all repetitions, so the rows inside a row add up to it. Operations that only count runs have no row.
 """
 
 from collections.abc import Sequence
@@ -49,8 +49,7 @@ def rows(root: Node, depth: int | None = None) -> list[Row]:
     """Return the rows of a box and of the boxes inside it, `depth` levels deep (all, if None)."""
     first = Row(0, label(root.box), [root], root.box)
     found = [first]
-    if only_operation(root.box) is None:
-        _add_rows_inside(first, depth, any(box.error for box in root.box.walk()), found)
+    _add_rows_inside(first, depth, any(box.error for box in root.box.walk()), found)
     return found
 
 

@@ -43,8 +43,9 @@ def summary(
             fit; and as for `trace`.
 
     >>> print(summary(torch.nn.Linear(4, 3), input_size=(2, 4)))
-    box     sizes       parameters
-    Linear  2 4 -> 2 3          15
+    box       sizes       parameters  notes
+    Linear    2 4 -> 2 3          15
+      linear  2 4 -> 2 3          15  weight, bias
     <BLANKLINE>
     parameters   15 (60 B): all trained
     activations  6 (24 B)

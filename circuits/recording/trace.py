@@ -75,8 +75,9 @@ def trace(
         Exception: Any exception that the model's own code raises.
 
     >>> print(trace(nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
-    box     axes        sizes       parameters
-    Linear  b m -> b 3  b 4 -> b 3          15
+    box       axes        sizes       parameters  notes
+    Linear    b m -> b 3  b 4 -> b 3          15
+      linear  b m -> b 3  b 4 -> b 3          15  weight, bias
     <BLANKLINE>
     axes         m=4, b free from input
     parameters   15 (60 B): all trained

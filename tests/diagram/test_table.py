@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -333,3 +334,12 @@ def test_many_boxes_are_printed_quickly() -> None:
     start = time.perf_counter()
     assert "0…199 Sequential" in str(diagram)
     assert time.perf_counter() - start < 2.0
+
+
+def test_a_module_of_one_operation_has_its_note() -> None:
+    """What a reader has to know of the operation is not lost with its row."""
+    diagram = trace(nn.Sequential(nn.ReLU(), nn.Tanh()), torch.ones(2, 3))
+    first, second = diagram.box.boxes
+    noted = replace(first, boxes=(replace(first.boxes[0], note="reads 7"),))
+    table = replace(diagram, box=replace(diagram.box, boxes=(noted, second))).table()
+    assert [line.endswith("reads 7") for line in table.splitlines()[1:4]] == [False, True, False]

@@ -23,8 +23,7 @@ def test_figure_17_is_one_einsum() -> None:
 
 def test_figure_17_has_the_steps_of_the_notebook() -> None:
     """The transpose of the key, the outer product with a diagonal, the inner product, and the scaling."""
-    lines = [line.strip().split("  ")[0] for line in str(trace(linearity.scores_in_steps)).splitlines()[1:]]
-    assert lines == [
+    assert [box.label for box in trace(linearity.scores_in_steps).boxes] == [
         "rearrange 'x k h -> k x h'",
         "einsum \"y k h, k' x h -> y k k' x h\"",
         "einsum 'y k k x h -> y x h'",

@@ -116,7 +116,7 @@ def test_invalid_calls_are_refused(way: Any, pool: Any) -> None:
 
 
 def test_a_table_shows_the_window_and_the_reduction() -> None:
-    text = str(trace(lambda image: max_pool2d(image, 2), axes="c h w", sizes={"h": 8, "w": 6}))
+    text = trace(lambda image: max_pool2d(image, 2), axes="c h w", sizes={"h": 8, "w": 6}).table(width=200)
     assert "unfold \"... h w -> ... h' w' i j: 2*h' + i, 2*w' + j\"" in text
     assert "8 6 -> c 4 3 2 2" in text
 

@@ -38,7 +38,7 @@ def test_the_arguments_of_a_broadcast_circuit_stay_on_their_rows(target: str) ->
 def test_declared_sizes_tell_inputs_apart() -> None:
     """Section 2.3 has no names at the left edge; Figure 20 has."""
     assert not marks_of("basics:h", "source")
-    assert words(marks_of("scaled_dot_product:attention", "source")) == ["query", "key", "value"]
+    assert words(marks_of("scaled_dot_product:attention", "source")) == ["Q", "K", "V"]
 
 
 def test_wires_leave_a_box_at_its_top() -> None:

@@ -162,7 +162,7 @@ def test_the_command_prints_the_table_the_curve_and_the_lines_that_use_the_model
     result = run(*SHORT, "2", folder=tmp_path)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0].startswith("MLP: ... x y -> ... k")
+    assert lines[1].startswith("MLP: ... x y -> ... k")
     epochs = [line for line in lines if line.startswith("epoch")]
     number = r"\d+\.\d+"
     for count, line in enumerate(epochs, 1):

@@ -94,7 +94,7 @@ def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str
 @pytest.mark.parametrize("name", EACH)
 def test_each_model_has_a_table(name: str) -> None:
     model = FULL[name].model(small(name).data["few"]())
-    assert f"{trace(model)}".startswith(f"{type(model).__name__}: ")
+    assert f"{trace(model)}".splitlines()[1].startswith(f"{type(model).__name__}: ")
 
 
 def test_the_network_around_visual_attention_is_as_it_says() -> None:
