@@ -23,6 +23,7 @@ def in_another_process(names: list[str], seed: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_writes_the_same_bytes() -> None:
     assert in_another_process(QUICK[::-1], "12345") == digests(QUICK)
 

@@ -333,6 +333,7 @@ def test_it_maps_over_sequences() -> None:
     torch.testing.assert_close(found, layer(target, source, key_mask=keys))
 
 
+@pytest.mark.slow
 def test_its_diagram_runs() -> None:
     model, (tokens, keys) = language_model("learned"), padded(texts(2, 5, 4), "left")
     diagram = trace(model, tokens, key_mask=keys)

@@ -121,6 +121,7 @@ def test_rows_add_up_to_the_total(name: str, depth: int | None) -> None:
     assert sum(sum(node.memory for node in row.nodes) for row in found) == diagram.totals.activation_bytes
 
 
+@pytest.mark.slow
 def test_a_model_of_96_layers_fits_a_screen() -> None:
     model, inputs = language_model(depth=96)
     lines = summary(model, *inputs).table(width=100).splitlines()

@@ -168,9 +168,20 @@ def follow(plan: list[tuple[int, int, int, int, int]], *given: Tensor) -> list[T
     return found
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAN)
 def test_every_name_states_the_size(plan: list[tuple[int, int, int, int, int]]) -> None:
+    states_the_size(plan)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(PLAN)
+def test_every_name_states_the_size_in_many_programs(plan: list[tuple[int, int, int, int, int]]) -> None:
+    states_the_size(plan)
+
+
+def states_the_size(plan: list[tuple[int, int, int, int, int]]) -> None:
     diagram = trace(lambda *x: follow(plan, *x), axes="b y x, y x, b 2*c y", sizes={"b": 7, "y": 11, "x": 13, "c": 5})
     check_names(diagram.box, {"b": 7, "y": 11, "x": 13, "c": 5})
 
