@@ -4,7 +4,7 @@ The model of two memories: operations read and write the fast one, of M elements
 are in the slow one. It counts elements, no time, and treats the diagram as one pass: what operations pass to each other
 stays in fast memory.
 
-Source: V. Abbott and G. Zardini, FlashAttention on a Napkin, TMLR 2025, arXiv 2412.03317, section 3.
+Source: V. Abbott and G. Zardini, FlashAttention on a Napkin, TMLR 2025, arXiv 2412.03317.
 """
 
 from collections.abc import Mapping, Sequence

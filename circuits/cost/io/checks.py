@@ -6,7 +6,7 @@ over it or fold it, and nothing made from an accumulator may be needed before th
 axis is allowed where its output is contracted over this axis, with a running maximum and a running sum (online
 softmax).
 
-Source: arXiv 2412.03317, sections 3.1 and 3.2; online softmax is that of M. Milakov and N. Gimelshein, arXiv
+Source: arXiv 2412.03317; online softmax is that of M. Milakov and N. Gimelshein, arXiv
 1805.02867.
 """
 

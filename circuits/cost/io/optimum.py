@@ -6,7 +6,7 @@ programming: one group axis directly, several if one monomial of the memory is a
 compared with M alone. The latter needs less than the schedule does, so the formula is never above what any tiling
 moves.
 
-Source: arXiv 2412.03317, section 3.3; R. Duffin, E. Peterson and C. Zener, Geometric Programming, 1967, for the
+Source: arXiv 2412.03317; R. Duffin, E. Peterson and C. Zener, Geometric Programming, 1967, for the
 weights.
 """
 

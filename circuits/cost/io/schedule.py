@@ -8,7 +8,7 @@ A column is what is live while one operation runs: what it reads, what it makes,
 operation writes over an input that is not read again. While blocks are streamed, the accumulators and every tensor
 without the streamed axis stay.
 
-Source: arXiv 2412.03317, sections 3.1 to 3.3.
+Source: arXiv 2412.03317.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
