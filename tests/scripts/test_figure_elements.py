@@ -41,6 +41,14 @@ def test_declared_sizes_tell_inputs_apart() -> None:
     assert words(marks_of("scaled_dot_product:attention", "source")) == ["Q", "K", "V"]
 
 
+def test_dashed_lines_end_where_arcs_begin() -> None:
+    """Figure 20: between the wires that a cup joins."""
+    arcs = sorted(mark.start[0] for mark in paths(marks_of("scaled_dot_product:attention", "cup")))
+    ends = sorted(mark.end[0] for mark in paths(marks_of("scaled_dot_product:attention", "comma")))
+    assert len(arcs) == 2
+    assert ends[-2:] == pytest.approx(arcs)
+
+
 def test_wires_leave_a_box_at_its_top() -> None:
     """Section 2.3: 1 and 2 leave g below each other."""
     made = max(paths(marks_of("basics:h", "wire")), key=lambda wire: wire.start[0]).start[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from circuits.drawing.layout.dots import ARC
 from circuits.drawing.layout.frames import GAP, step_width
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
@@ -96,7 +97,7 @@ class _Lines:
             sides = taken.get(upper, -1 - upper), taken.get(lower, -1 - lower)
             line = self.now.get((upper, lower))
             if sides[0] == sides[1]:
-                self._go_on(line, Level(x[5], _left(steps[sides[0]], x[6], x[7]), y))
+                self._go_on(line, Level(x[5], _left(steps[sides[0]], placed, heights), y))
             elif sides in after:
                 pair, lowest = after[sides]
                 now[pair] = self._go_on(line, Level(x[5], x[7], max(y, lowest, low.get(sides[0], y))))
@@ -108,9 +109,17 @@ class _Lines:
         self.now = now
 
 
-def _left(step: Step, left: float, right: float) -> float:
-    """Return where the tensors of a step are taken together: at its box, or where its wires begin to bend."""
-    return (left + right - step_width(step)) / 2 + GAP if _is_box(step) else left + 4
+def _left(step: Step, placed: Placed, heights: Sequence[float]) -> float:
+    """Return where the tensors of a step are taken together: at its box, or where its wires begin to bend.
+
+    If it joins the wires of one cup alone, and these are straight, that is where the arc begins (Figure 20).
+    """
+    left, right = placed.x[6:8]
+    if _is_box(step):
+        return (left + right - step_width(step)) / 2 + GAP
+    joined = [link for link in step.links if link.kind in ("cup", "join")]
+    rows = [*_rows(joined[0].ins, step.ins, placed.at, heights)] if [each.kind for each in joined] == ["cup"] else []
+    return left + ARC if rows and max(rows) - min(rows) < 1.5 * P + 0.1 else left + 4
 
 
 def _right(step: Step, left: float, right: float) -> float:
