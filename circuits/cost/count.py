@@ -13,7 +13,7 @@ from circuits.cost.measure import Measurement, Place
 from circuits.cost.meter import Tally
 from circuits.diagram import Box, Diagram, Struct, Value, attribute
 from circuits.errors import CircuitError
-from circuits.recording import trace
+from circuits.recording import diagram_of
 
 
 def count(
@@ -59,15 +59,9 @@ def count(
       einsum 'y k, x k -> y x'  2*k*x*y
       softmax over x                             x*y
     """
-    asks_of_trace = args or kwargs or sizes is not None or axes is not None
     if not backward and (recompute or wrt is not None):
         raise CircuitError("count: recompute and wrt are about the reverse pass: give backward=True")
-    if isinstance(target, Diagram):
-        if asks_of_trace:
-            raise CircuitError("count: a diagram takes no arguments of trace: it is recorded already")
-        diagram = target
-    else:
-        diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
+    diagram = diagram_of("count", target, args, kwargs, sizes, axes)
     if diagram.failed:
         raise CircuitError(f"{diagram.name}: the recorded run failed, so it has no cost")
     saved: list[int] = []

@@ -14,9 +14,9 @@ from typing import Any
 import sympy
 
 from circuits.cost import io
-from circuits.diagram import Diagram, size_text
+from circuits.diagram import size_text
 from circuits.errors import CircuitError
-from circuits.recording import trace
+from circuits.recording import diagram_of
 
 
 @dataclass(frozen=True)
@@ -193,12 +193,7 @@ def transfers(
     >>> found.at(a=4096, b=4096, c=4096, M=65536).optimum
     553648128
     """
-    if isinstance(target, Diagram):
-        if args or kwargs or sizes is not None or axes is not None:
-            raise CircuitError("transfers: a diagram takes no arguments of trace: it is recorded already")
-        diagram = target
-    else:
-        diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
+    diagram = diagram_of("transfers", target, args, kwargs, sizes, axes)
     grouped, streamed = [tuple(each.split() if isinstance(each, str) else each) for each in (group, stream)]
     program = io.unfused(io.program_of(diagram))
     folds = io.checked(program, grouped, streamed)

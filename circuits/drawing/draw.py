@@ -20,7 +20,7 @@ from circuits.drawing.networks import scene_of_map
 from circuits.drawing.options import Options, names_of, pairs_of, shown_names_of, width_of
 from circuits.drawing.scene import without_fence
 from circuits.errors import CircuitError, entry_point
-from circuits.recording import trace
+from circuits.recording import diagram_of
 
 
 @entry_point
@@ -83,7 +83,7 @@ def draw(
         Exception: As `trace` raises.
 
     >>> from torch import nn
-    >>> from circuits import circuit, einsum
+    >>> from circuits import circuit, einsum, trace
     >>> draw(nn.Linear(4, 3), axes="b 4").svg[:4]
     '<svg'
     >>> @circuit("y k, x k -> y x")
@@ -94,7 +94,7 @@ def draw(
      ─────────────────────────────────────
       k
      ─────────────────────╮
-    ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌      │
+    ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌  │
       x̄                   │
      ────────╮ ╭──────────╯
       k       ╳             x̄          x̄
@@ -126,12 +126,7 @@ def draw(
         if options.names:
             raise CircuitError("draw: the wires of a linear map have the names of its axes: it takes no names")
         return Drawing(picture_of(scene_of_map(target, options), options), theme)
-    if isinstance(target, Diagram):
-        if asks_of_trace:
-            raise CircuitError("draw: a diagram takes no arguments of trace: it is recorded already")
-        diagram = target
-    else:
-        diagram = trace(target, *args, sizes=sizes, axes=axes, **kwargs)
+    diagram = diagram_of("draw", target, args, kwargs, sizes, axes)
     return Drawing(_picture(diagram, options, equation, frame), theme)
 
 

@@ -13,14 +13,16 @@ What a run does beside its torch calls: `snapshot` (what objects held before it)
 draws random numbers from).
 
 `trace` also uses `symbols` (symbolic sizes), `fake_copy`, `fake_forms`, `free_functions`, `known_data` (numbers that no
-input has a say in), `trace_inputs`, `aten_calls`, `trace_errors` and `leaks`; `summary` is
-`trace` with other arguments. `track` uses `printer` (with `repeated_runs` and `sinks`), `finite` and `seen`. The
-other modules are helpers: `recorded_calls` and `special_calls` of the listener, `thread_modes`, `recursion`,
-`module_paths`, `call_arguments`, `open_boxes` and `user_frames`.
+input has a say in), `trace_inputs`, `aten_calls`, `trace_errors` and `leaks`; `summary` is `trace` with other
+arguments, and `diagram_of` what views call. `track` uses `printer` (with `repeated_runs` and `sinks`), `finite` and
+`seen`; `tracker` and `tracker_calls` are `Tracker`. The other modules are helpers: `recorded_calls` and
+`special_calls` of the listener, `thread_modes`, `recursion`, `module_paths`, `call_arguments`, `open_boxes` and
+`user_frames`.
 """
 
 from circuits.recording.builder import Builder, quoted
 from circuits.recording.call_arguments import python_signature
+from circuits.recording.diagram_of import diagram_of
 from circuits.recording.events import Call
 from circuits.recording.fake_forms import FakeMode
 from circuits.recording.free_functions import FreeFunctions
@@ -48,6 +50,7 @@ __all__ = [
     "Tracker",
     "axes_of_sizes",
     "axis_symbol",
+    "diagram_of",
     "python_signature",
     "quoted",
     "recorded_by",
