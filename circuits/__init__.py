@@ -24,7 +24,7 @@ from circuits.windows import Window, fold, transposed, unfold
 if TYPE_CHECKING:
     from circuits import laws
     from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
-    from circuits.cost import MACHINES, Cost, Machine, Rate, Transfers, count, lower_bound, transfers
+    from circuits.cost import MACHINES, Cost, Machine, Rate, Recomputation, Transfers, count, fit, lower_bound, transfers
     from circuits.diagram import Box, Diagram, Value
     from circuits.drawing import Drawing, draw
     from circuits.printing import listing
@@ -46,6 +46,7 @@ __all__ = [
     "LinearMap",
     "Machine",
     "Rate",
+    "Recomputation",
     "Seen",
     "ShapeError",
     "Signature",
@@ -66,6 +67,7 @@ __all__ = [
     "draw",
     "einsum",
     "find_circuit",
+    "fit",
     "fold",
     "forward_backward",
     "jacobian",
@@ -86,7 +88,9 @@ __all__ = [
 ]
 
 _AT_FIRST_USE = {
-    "cost": ["MACHINES", "Cost", "Machine", "Rate", "Transfers", "count", "lower_bound", "transfers"],
+    "cost": [
+        "MACHINES", "Cost", "Machine", "Rate", "Recomputation", "Transfers", "count", "fit", "lower_bound", "transfers",
+    ],
     "autodiff": ["Halves", "backward", "forward_backward", "jacobian", "simplify"],
     "diagram": ["Box", "Diagram", "Value"],
     "drawing": ["Drawing", "draw"],

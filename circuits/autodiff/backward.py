@@ -1,12 +1,10 @@
 """`backward`: the forward pass and the reverse pass, one after the other, as one diagram."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from circuits.autodiff.joint import arguments_of, joint_of, parameters_of
-from circuits.autodiff.ports import with_ports
-from circuits.diagram import Box, Diagram, wires
+from circuits.autodiff.joint import joint_of
+from circuits.diagram import Diagram
 from circuits.errors import entry_point
 
 
@@ -50,12 +48,4 @@ def backward(
     >>> gradient(torch.tensor(4.0), torch.tensor(1.0))
     {'x': tensor(0.1250)}
     """
-    joint = joint_of(f, inputs, wrt, sizes, axes, kwargs)
-    diagram = joint.diagram
-    box = Box(
-        "function", "", f"∂{diagram.name}", inputs=(*joint.inputs, *joint.cotangents), outputs=joint.gradients,
-        parameters=joint.forward.parameters,
-    )  # fmt: skip
-    boxes = with_ports([joint.forward, *joint.reverse], wires(joint.result), joint.extra_values)
-    arguments = arguments_of(diagram, joint.cotangents)
-    return joint.diagram_of(replace(box, boxes=boxes), arguments, joint.result, parameters_of(arguments))
+    return joint_of(f, inputs, wrt, sizes, axes, kwargs).whole()

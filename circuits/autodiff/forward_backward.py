@@ -1,18 +1,25 @@
 """`forward_backward`: the forward pass and the reverse pass as two diagrams, and the tensors saved between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
+from circuits.autodiff.candidates import results
 from circuits.autodiff.joint import Joint, joint_of, parameters_named, parameters_of
-from circuits.autodiff.ports import port_values, with_ports
+from circuits.autodiff.ports import flow, port_values, with_ports
 from circuits.autodiff.recompute import partition
+from circuits.autodiff.rewrites.row_sums import leaf_boxes
 from circuits.diagram import Box, Diagram, Size, Struct, Value, Wire, wires
-from circuits.errors import entry_point
+from circuits.errors import CircuitError, entry_point
+
+Recompute = str | Iterable[str | Box] | Callable[[Diagram], str | Iterable[str | Box]]
+"""What the argument `recompute` takes: names, boxes, or a function of a diagram that returns them."""
 
 
-class Halves(NamedTuple):
-    """The forward pass and the reverse pass of a gradient, as two diagrams.
+@dataclass(frozen=True)
+class Halves:
+    """The forward pass and the reverse pass of a gradient, as two diagrams: `forward, reverse = halves`.
 
     `outputs, saved = forward(*inputs)` and `gradients = reverse(saved, *cotangents)`.
 
@@ -20,15 +27,26 @@ class Halves(NamedTuple):
         forward: The diagram of the circuit, which also returns the tuple of tensors that it saves for backward.
         reverse: The diagram that takes this tuple and a cotangent for each floating output, and returns the dict of
             gradients that `backward` returns.
+        choice: What `recompute` stood for: names and boxes, or what a function returned.
     """
 
     forward: Diagram
     reverse: Diagram
+    choice: Iterable[str | Box] = ()
+
+    def __iter__(self) -> Iterator[Diagram]:
+        return iter((self.forward, self.reverse))
 
     @property
     def saved(self) -> tuple[Value, ...]:
         """The values that are saved for backward, in order; parameters are not among them, as modules hold them."""
         return self.reverse.inputs[: len(wires(self.reverse.arguments.parts[0]))]
+
+    @property
+    def recomputed(self) -> tuple[Box, ...]:
+        """The operations of the forward pass whose results the reverse pass recomputes, in order; views are among them."""
+        again = set(flow([self.reverse.box]).made)
+        return tuple([box for box in leaf_boxes([self.forward.box]) if again & set(results(box))])
 
     @property
     def bytes(self) -> Size:
@@ -42,7 +60,7 @@ def forward_backward(
     /,
     *inputs: Any,
     wrt: str | Sequence[str] | None = None,
-    recompute: str | Sequence[str] = (),
+    recompute: Recompute = (),
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
     **kwargs: Any,
@@ -64,7 +82,10 @@ def forward_backward(
         wrt: The names of the tensors to differentiate by, as for `backward`.
         recompute: The results that the reverse pass recomputes instead of saving them: those of an operation
             (`"softmax"`), those of all operations in a module or circuit, by its path or name (except random
-            numbers, which are saved), or all tensors that have some axes (`"y x"`).
+            numbers, which are saved), or all tensors that have some axes (`"y x"`). Or a function that returns such
+            names and boxes: `fit("2 GB")`, or one of your own. It is called with the diagram that `backward` returns,
+            whose first box is the forward pass, and it may return boxes inside that one (an operation alone, or a box
+            for all operations in it). `Halves.choice` has what it returned.
         sizes: Sizes of axes that are not to stay free, as for `trace`.
         axes: The axes of the inputs, as for `trace`.
         kwargs: Keyword arguments of `f`.
@@ -81,16 +102,17 @@ def forward_backward(
     """
     joint = joint_of(f, inputs, wrt, sizes, axes, kwargs)
     diagram, cotangents = joint.diagram, [Wire(value.number) for value in joint.cotangents]
-    parts = partition(joint, [recompute] if isinstance(recompute, str) else recompute)
+    choice = _choice(recompute(joint.whole()) if callable(recompute) else recompute)
+    parts = partition(joint, choice)
     extra_values = parts.extra_values
     values = port_values([parts.forward])
     values |= {value.number: value for value in (*extra_values.get(id(parts.forward), ()), *joint.inputs)}
-    read = parts.saved | _saved_for_sizes(joint, [values[number] for number in parts.saved])
+    read = parts.schedule.saved | _saved_for_sizes(joint, [values[number] for number in parts.schedule.saved])
     saved = tuple([values[number] for number in sorted(read)])
     tape = Struct(tuple, (), tuple([Wire(value.number) for value in saved]))
     result = Struct(tuple, (), (joint.outputs, tape))
     (forward,) = with_ports([parts.forward], wires(result), extra_values)
-    boxes = with_ports([*parts.recomputed, *parts.reverse], wires(joint.result), extra_values)
+    boxes = with_ports([*parts.schedule.boxes, *parts.schedule.reverse], wires(joint.result), extra_values)
     reverse = Box(
         "function", "", f"∂{diagram.name}", inputs=(*saved, *joint.cotangents), outputs=joint.gradients, boxes=boxes
     )  # fmt: skip
@@ -99,7 +121,17 @@ def forward_backward(
     return Halves(
         joint.diagram_of(forward, diagram.arguments, result, diagram.binder or parameters_of(diagram.arguments)),
         joint.diagram_of(reverse, arguments, joint.result, parameters_named(names, {})),
+        choice,
     )
+
+
+def _choice(chosen: Any) -> Iterable[str | Box]:
+    """Return names and boxes that can be read more than once."""
+    if isinstance(chosen, (str, Box)):
+        return (chosen,)
+    if not isinstance(chosen, Iterable):
+        raise CircuitError(f"recompute: expected names and boxes of the forward pass, got {chosen!r}")
+    return tuple(chosen) if isinstance(chosen, Iterator) else chosen
 
 
 def _saved_for_sizes(joint: Joint, saved: Sequence[Value]) -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from circuits.autodiff.functionalize import ForwardPass
-from circuits.autodiff.ports import needed
+from circuits.autodiff.ports import needed, with_ports
 from circuits.autodiff.refusals import other_guards, refuse_guards_without_gradients, refuse_hooks_and_autograd
 from circuits.autodiff.reverse_pass import ReversePass
 from circuits.autodiff.tensors import is_floating
@@ -43,6 +43,16 @@ class Joint:
         """The constants of the code, by number: tensors that it refers to, and literals."""
         held = self.workspace.listener.record.constants
         return {number: tensor for number, tensor in held.items() if not hasattr(tensor, "fake_mode")}
+
+    def whole(self) -> Diagram:
+        """Return the forward and the reverse pass as one diagram."""
+        box = Box(
+            "function", "", f"∂{self.diagram.name}", inputs=(*self.inputs, *self.cotangents), outputs=self.gradients,
+            parameters=self.forward.parameters,
+        )  # fmt: skip
+        boxes = with_ports([self.forward, *self.reverse], wires(self.result), self.extra_values)
+        arguments = arguments_of(self.diagram, self.cotangents)
+        return self.diagram_of(replace(box, boxes=boxes), arguments, self.result, parameters_of(arguments))
 
     def diagram_of(self, box: Box, arguments: Any, result: Any, binder: inspect.Signature | None) -> Diagram:
         """Return a diagram of `box`, which contains boxes of this graph; `binder` has its Python parameters."""

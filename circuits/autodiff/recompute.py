@@ -11,195 +11,124 @@ Source: T. Dao et al., FlashAttention, NeurIPS 2022, algorithm 4 and appendix B;
 with Sublinear Memory Cost, 2016.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from circuits.autodiff.candidates import Candidates, results
 from circuits.autodiff.joint import Joint
-from circuits.autodiff.ports import axes_outside, flow
-from circuits.autodiff.rewrites.purity import CONSTANT_TENSORS, is_pure, written_values
-from circuits.autodiff.rewrites.row_sums import leaf_boxes, replacement_boxes, row_sums, with_replacements
-from circuits.autodiff.softmax_statistic import from_statistic, is_softmax
+from circuits.autodiff.ports import axes_outside
+from circuits.autodiff.recompute_names import boxes_named
+from circuits.autodiff.rewrites.row_sums import replacement_boxes, with_replacements
+from circuits.autodiff.softmax_statistic import from_statistic
 from circuits.autodiff.tensors import storage_of
-from circuits.diagram import Box, Value, operation_name, wires
-from circuits.errors import CircuitError
+from circuits.diagram import Box, Value
 
-_VIEWS = frozenset(
-    ["permute", "transpose", "swapaxes", "mT", "T", "t", "numpy_T", "unsqueeze", "squeeze", "expand", "view", "alias"]
-)
-"""Operations that return a view, which costs nothing to recompute."""
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is recomputed, and what that takes.
+
+    Attributes:
+        saved: The numbers of the values that the recomputed boxes and the reverse pass read from memory.
+        recomputed: The boxes of the forward pass that are recomputed, in order.
+        boxes: The boxes by which they are: for a softmax, those that compute it from its statistic.
+        reverse: The reverse pass.
+        statistics: The boxes that compute the statistic of a softmax, by the id of its box.
+    """
+
+    saved: frozenset[int]
+    recomputed: tuple[Box, ...]
+    boxes: tuple[Box, ...]
+    reverse: tuple[Box, ...]
+    statistics: Mapping[int, Sequence[Box]]
 
 
 @dataclass(frozen=True)
 class Partition:
-    """The forward pass, the boxes of it that the reverse pass recomputes, and the reverse pass.
+    """The forward pass, and the schedule of the reverse pass.
 
-    `saved` are the numbers of the values that the recomputed boxes and the reverse pass read from memory;
     `extra_values` are those of `ForwardPass`, with the values that boxes inserted into the forward pass make.
     """
 
     forward: Box
-    recomputed: tuple[Box, ...]
-    reverse: tuple[Box, ...]
-    saved: frozenset[int]
+    schedule: Schedule
     extra_values: Mapping[int, Sequence[Value]]
 
 
-def partition(joint: Joint, names: Sequence[str]) -> Partition:
+def partition(joint: Joint, chosen: Iterable[str | Box]) -> Partition:
     """Choose what is recomputed, and return the parts of the joint graph.
 
     Args:
         joint: The boxes of the forward and the reverse pass.
-        names: What to recompute: each an operation (`softmax`), a box and all in it (a module's path, a circuit's
-            name), or axes of tensors (`y x`: every tensor that has both).
+        chosen: What to recompute, as for `boxes_named`.
 
     Raises:
-        CircuitError: A name is none of these, or names an operation whose result may differ when it is recomputed.
+        CircuitError: As `boxes_named` raises.
     """
-    choice = _Choice(joint, names)
-    wanted = choice.reads(joint.reverse)
-    softmaxes = [
-        box for box in choice.named.values() if choice.is_from_statistic(box) and wanted & set(wires(_result(box)))
-    ]
-    reverse = choice.without_row_sums(softmaxes)
-    wanted, boxes = choice.reads(reverse), list[Box]()
-    statistics: dict[int, list[Box]] = {}
-    for box in reversed(choice.boxes):
-        if not wanted & set(wires(_result(box))) or not choice.is_recomputed(box):
-            continue
-        recomputed = [box]
-        if choice.is_from_statistic(box):
-            score: Any = box.call.args.parts[0]  # type: ignore[union-attr]
-            parts = from_statistic(box, choice.values[score.number], choice.new_number)
-            statistics[id(box)], recomputed = parts.forward, parts.recomputed
-        wanted = (wanted - set(wires(_result(box)))) | choice.reads(recomputed)
-        boxes = [*recomputed, *boxes]
+    available = [*joint.constants, *[value.number for value in joint.cotangents]]
+    fakes = joint.workspace.fakes
+    candidates = Candidates(
+        joint.diagram, joint.forward, joint.reverse, available,
+        lambda number: storage_of(fakes[number]) if number in fakes else None,
+        len(joint.workspace.listener.record.values),
+    )  # fmt: skip
+    found = schedule(candidates, boxes_named(candidates, chosen))
     extra_values = dict(joint.extra_values)
-    forward, _ = _with_boxes_after(joint.forward, statistics, extra_values)
-    return Partition(forward, tuple(boxes), reverse, frozenset(wanted), extra_values)
+    forward, _ = _with_boxes_after(joint.forward, found.statistics, extra_values)
+    return Partition(forward, found, extra_values)
 
 
-class _Choice:
-    """Which boxes of the forward pass are recomputed.
+def schedule(candidates: Candidates, named: Mapping[int, Box]) -> Schedule:
+    """Return what is recomputed if some boxes are named, which are repeatable; only those are whose results are read.
 
-    `boxes` are its leaf boxes in order, `named` those that the caller names, by id. `available` are the values that
-    exist in the reverse pass without being saved: parameters, buffers, constants, cotangents.
+    Args:
+        candidates: The boxes of the forward pass.
+        named: The named boxes, by id.
     """
-
-    def __init__(self, joint: Joint, names: Sequence[str]) -> None:
-        self.joint = joint
-        self.available = {*joint.diagram.state, *joint.constants, *[value.number for value in joint.cotangents]}
-        self.boxes = list(leaf_boxes([joint.forward]))
-        self.next_number = len(joint.workspace.listener.record.values)
-        self.values = {
-            number: value for box in (joint.forward, *joint.reverse) for number, value in _values(box).items()
-        }
-        fakes = joint.workspace.fakes
-        self.places = {id(box): place for place, box in enumerate(self.boxes)}
-        writes = [(number, place) for place, box in enumerate(self.boxes) for number in written_values(box)]
-        self.last_write = {storage_of(fakes[number]): place for number, place in writes if number in fakes}
-        self.named = self._named(names)
-
-    def new_number(self) -> int:
-        """Return a value number that is not used yet."""
-        self.next_number += 1
-        return self.next_number - 1
-
-    def reads(self, boxes: Iterable[Box]) -> set[int]:
-        """Return the values that some boxes read and that have to be saved or recomputed."""
-        return {number for number in flow(boxes).read if number not in self.available}
-
-    def is_recomputed(self, box: Box) -> bool:
-        """Return whether a box is named, is a view of a whole tensor, or makes a constant tensor and reads none."""
-        if id(box) in self.named:
-            return True
-        name, read = operation_name(box.call.function), len(flow([box]).read)  # type: ignore[union-attr]
-        is_free = (_is_view(box) and read == 1) or (name in CONSTANT_TENSORS and read == 0)
-        return is_free and is_pure(box) and not self._is_overwritten(box)
-
-    # Names
-
-    def _named(self, names: Sequence[str]) -> dict[int, Box]:
-        """Return the boxes that names stand for, by id."""
-        found: dict[int, Box] = {}
-        for name in names:
-            by_operation = [box for box in self.boxes if name in (box.label, _first_word(box))]
-            around = [box for box in _boxes_with_content(self.joint.forward) if name in (box.path, _first_word(box))]
-            axes = set(name.split())
-            by_axes = [box for box in self.boxes if any(axes <= set(value.axes) for value in box.outputs)]
-            inner = list(leaf_boxes(around))
-            repeatable = [box for box in inner or by_axes if is_pure(box) and not self._is_overwritten(box)]
-            if not by_operation and not inner and not by_axes:
-                self._refuse_unknown(name)
-            for box in by_operation:
-                self._refuse_unrepeatable(box)
-            found |= {id(box): box for box in by_operation or repeatable}
-        return found
-
-    def _refuse_unknown(self, name: str) -> None:
-        """Raise CircuitError for a name that stands for nothing, with the names that exist."""
-        words = sorted({_first_word(box) for box in self.boxes})
-        boxes = [box.path or _first_word(box) for box in _boxes_with_content(self.joint.forward)]
-        boxes = [each for each in dict.fromkeys(boxes) if each != self.joint.diagram.name]
-        with_content = f"; its boxes are {', '.join(boxes)}" if boxes else ""
-        raise CircuitError(
-            f"recompute: {self.joint.diagram.name} has no {name}; its operations are {', '.join(words)}{with_content}; "
-            "axes of tensors are named as in 'y x'"
-        )
-
-    def _refuse_unrepeatable(self, box: Box) -> None:
-        """Raise CircuitError if a box may return another result when it is run again."""
-        if not is_pure(box):
-            raise CircuitError(
-                f"recompute: {box.label} may return another result when it is run again, so its result must be saved"
-            )
-        if self._is_overwritten(box):
-            raise CircuitError(
-                f"recompute: an input of {box.label} is overwritten later, so the result of {box.label} must be saved"
-            )
-
-    def _is_overwritten(self, box: Box) -> bool:
-        """Return whether an input of a box is overwritten after it, so that the box cannot be run again."""
-        fakes = self.joint.workspace.fakes
-        read = [number for part in (box.call.args, box.call.kwargs) for number in wires(part)]  # type: ignore[union-attr]
-        last = [self.last_write.get(storage_of(fakes[number]), -1) for number in read if number in fakes]
-        return max(last, default=-1) > self.places[id(box)]
-
-    # Softmax
-
-    def is_from_statistic(self, box: Box) -> bool:
-        """Return whether a box is a named softmax whose scores are recomputed from tensors of other sizes."""
-        if not is_softmax(box) or id(box) not in self.named:
-            return False
-        makes = {number: each for each in self.named.values() for number in wires(_result(each))}
-        left, seen = [box], set[int]()
-        while left:
-            fresh = set(flow([left.pop()]).read) - seen
-            seen |= fresh
-            left += [makes[number] for number in fresh if number in makes]
-        return all(self.values[number].sizes != box.outputs[0].sizes for number in seen - makes.keys())
-
-    def without_row_sums(self, softmaxes: Sequence[Box]) -> tuple[Box, ...]:
-        """Return the reverse pass without the row sums of products that read the outputs of these softmaxes.
-
-        Such a sum is computed from the result of a contraction of the output instead, unless that is recomputed itself.
-        """
-        weights = {number for box in softmaxes for number in wires(_result(box))}
-        reverse = list(leaf_boxes(self.joint.reverse))
-        recomputed = {number for box in self.named.values() for number in wires(_result(box))}
-        sums = row_sums([*self.boxes, *reverse], self.values)
-        found = {id(each.box): each for each in sums if each.factor in weights and each.contracted not in recomputed}
-        replacements = {key: replacement_boxes(each, self.values, self.new_number()) for key, each in found.items()}
-        return tuple(with_replacements(self.joint.reverse, replacements)) if replacements else self.joint.reverse
+    wanted = candidates.reads(candidates.reverse)
+    softmaxes = [box for box in candidates.boxes if is_from_statistic(candidates, box, named)]
+    reverse = _without_row_sums(candidates, named, [box for box in softmaxes if wanted & set(results(box))])
+    wanted, boxes, recomputed = candidates.reads(reverse), list[Box](), list[Box]()
+    from_statistics = {id(box) for box in softmaxes}
+    statistics: dict[int, Sequence[Box]] = {}
+    for box in reversed(candidates.boxes):
+        if not wanted & set(results(box)) or not (id(box) in named or candidates.is_free(box)):
+            continue
+        again = [box]
+        if id(box) in from_statistics:
+            score: Any = box.call.args.parts[0]  # type: ignore[union-attr]
+            parts = from_statistic(box, candidates.values[score.number], candidates.new_number)
+            statistics[id(box)], again = parts.forward, parts.recomputed
+        wanted = (wanted - set(results(box))) | candidates.reads(again)
+        boxes = [*again, *boxes]
+        recomputed.append(box)
+    return Schedule(frozenset(wanted), tuple(recomputed[::-1]), tuple(boxes), reverse, statistics)
 
 
-def _is_view(box: Box) -> bool:
-    """Return whether the output of a box is a view that has all elements of its input."""
-    call: Any = box.call
-    if operation_name(call.function) != "index":
-        return operation_name(call.function) in _VIEWS
-    places = call.args.parts[1]
-    return all(place in (None, ..., slice(None)) for place in (places if isinstance(places, tuple) else (places,)))
+def is_from_statistic(candidates: Candidates, box: Box, named: Mapping[int, Box]) -> bool:
+    """Return whether a box is a named softmax whose scores are recomputed from tensors of other sizes."""
+    scores = candidates.scores(box) if id(box) in named else None
+    makers = [candidates.boxes[candidates.maker[number]] for number in scores or ()]
+    return scores is not None and all(id(each) in named or candidates.is_free(each) for each in makers)
+
+
+def _without_row_sums(
+    candidates: Candidates, named: Mapping[int, Box], softmaxes: Sequence[Box]
+) -> tuple[Box, ...]:
+    """Return the reverse pass without the row sums of products that read the outputs of these softmaxes.
+
+    Such a sum is computed from the result of a contraction of the output instead, unless that is named itself.
+    """
+    weights = {number for box in softmaxes for number in results(box)}
+    if not weights:
+        return tuple(candidates.reverse)
+    unsaved = {number for box in named.values() for number in results(box)}
+    found = [each for each in candidates.row_sums if each.factor in weights and each.contracted not in unsaved]
+    replacements = {
+        id(each.box): replacement_boxes(each, candidates.values, candidates.new_number()) for each in found
+    }
+    return tuple(with_replacements(candidates.reverse, replacements)) if replacements else tuple(candidates.reverse)
 
 
 def _with_boxes_after(
@@ -228,24 +157,3 @@ def _with_boxes_after(
     values = list(axes_outside(found, made, {}))
     extra_values[id(found)] = (*extra_values.get(id(box), ()), *values)
     return found, values
-
-
-def _values(box: Box) -> dict[int, Value]:
-    """Return every value of a box and of those inside it, with the axis names of the innermost box that has it."""
-    return {value.number: value for each in box.walk() for value in (*each.inputs, *each.outputs)}
-
-
-def _boxes_with_content(box: Box) -> Iterator[Box]:
-    """Yield a box and those inside it, at any depth, that contain boxes instead of a call."""
-    if box.call is None:
-        yield box
-        for inner in box.boxes:
-            yield from _boxes_with_content(inner)
-
-
-def _first_word(box: Box) -> str:
-    return box.label.split()[0].rstrip(":") if box.label else ""
-
-
-def _result(box: Box) -> Any:
-    return box.call.result if box.call is not None else None

@@ -1,11 +1,13 @@
 """Cost: what a diagram costs, as formulas in its free axes.
 
-May use `autodiff` and below. Start with one of two public functions:
+May use `autodiff` and below. Start with one of three public functions:
 
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
   and `memory` which tensors are live. `sizes` adds and compares formulas, `groups` adds rows up, `report` writes them
   as text, CSV, LaTeX and plain data.
+- `fit` chooses what the reverse pass recomputes, and returns a `Recomputation`. `recompute_problem` puts the choice in
+  numbers, `recompute_graph` has its decisions as a graph, in which `least_cost` finds the cheapest path.
 - `transfers` returns the elements that a diagram moves between a slow memory and a fast one; its parts are in `io`.
 
 `machine` has a machine's rates, and a lower bound on the time of an operation.
@@ -15,7 +17,9 @@ Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 
 from circuits.cost.cost import Cost
 from circuits.cost.count import count
+from circuits.cost.fit import fit
 from circuits.cost.machine import MACHINES, Machine, Rate, lower_bound
+from circuits.cost.recomputation import Recomputation
 from circuits.cost.transfers import Transfers, transfers
 
-__all__ = ["MACHINES", "Cost", "Machine", "Rate", "Transfers", "count", "lower_bound", "transfers"]
+__all__ = ["MACHINES", "Cost", "Machine", "Rate", "Recomputation", "Transfers", "count", "fit", "lower_bound", "transfers"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
-from circuits.autodiff import forward_backward
+from circuits.autodiff import Recompute, forward_backward
 from circuits.cost.box_cost import BoxCost, Held
 from circuits.cost.cost import Cost
 from circuits.cost.groups import added
@@ -21,7 +21,7 @@ def count(
     /,
     *args: Any,
     backward: bool = False,
-    recompute: str | Sequence[str] = (),
+    recompute: Recompute = (),
     wrt: str | Sequence[str] | None = None,
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
