@@ -24,7 +24,18 @@ from circuits.windows import Window, fold, transposed, unfold
 if TYPE_CHECKING:
     from circuits import laws
     from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
-    from circuits.cost import MACHINES, Cost, Machine, Rate, Recomputation, Transfers, count, fit, lower_bound, transfers
+    from circuits.cost import (
+        MACHINES,
+        Cost,
+        Machine,
+        Rate,
+        Recomputation,
+        Transfers,
+        count,
+        fit,
+        lower_bound,
+        transfers,
+    )
     from circuits.diagram import Box, Diagram, Value
     from circuits.drawing import Drawing, draw
     from circuits.printing import listing
@@ -89,7 +100,16 @@ __all__ = [
 
 _AT_FIRST_USE = {
     "cost": [
-        "MACHINES", "Cost", "Machine", "Rate", "Recomputation", "Transfers", "count", "fit", "lower_bound", "transfers",
+        "MACHINES",
+        "Cost",
+        "Machine",
+        "Rate",
+        "Recomputation",
+        "Transfers",
+        "count",
+        "fit",
+        "lower_bound",
+        "transfers",
     ],
     "autodiff": ["Halves", "backward", "forward_backward", "jacobian", "simplify"],
     "diagram": ["Box", "Diagram", "Value"],

@@ -15,9 +15,9 @@ May use `printing`, `recording` and below. The files in the order to read them, 
 5. `reverse_pass` reads the tape and reverses each operation by its rule (`rules`), by a custom backward
    (`custom_rules`), or by torch (`opaque`).
 6. `ports` computes the inputs and outputs of the boxes; `tensors` has helpers that several of these files use.
-7. `recompute` partitions the joint graph into values that are saved and values that are recomputed. `candidates` has the
-   boxes that can be recomputed, `recompute_names` those that names stand for; `softmax_statistic` recomputes a softmax
-   from the logsumexp of its rows.
+7. `recompute` partitions the joint graph into values that are saved and values that are recomputed. `candidates` has
+   the boxes that can be recomputed, `recompute_names` those that names stand for; `softmax_statistic` recomputes a
+   softmax from the logsumexp of its rows.
 8. `rewrites` has the steps of `simplify`, a public function. `jacobian`, another public function, returns linear maps.
 
 `circuits.cost` runs a diagram on fake tensors too: it uses `Workspace` and `as_recorded`; and it chooses what to

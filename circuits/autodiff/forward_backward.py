@@ -44,7 +44,7 @@ class Halves:
 
     @property
     def recomputed(self) -> tuple[Box, ...]:
-        """The operations of the forward pass whose results the reverse pass recomputes, in order; views are among them."""
+        """The operations of the forward pass that the reverse pass recomputes, in order; views are among them."""
         again = set(flow([self.reverse.box]).made)
         return tuple([box for box in leaf_boxes([self.forward.box]) if again & set(results(box))])
 

@@ -113,9 +113,7 @@ def is_from_statistic(candidates: Candidates, box: Box, named: Mapping[int, Box]
     return scores is not None and all(id(each) in named or candidates.is_free(each) for each in makers)
 
 
-def _without_row_sums(
-    candidates: Candidates, named: Mapping[int, Box], softmaxes: Sequence[Box]
-) -> tuple[Box, ...]:
+def _without_row_sums(candidates: Candidates, named: Mapping[int, Box], softmaxes: Sequence[Box]) -> tuple[Box, ...]:
     """Return the reverse pass without the row sums of products that read the outputs of these softmaxes.
 
     Such a sum is computed from the result of a contraction of the output instead, unless that is named itself.
@@ -125,9 +123,7 @@ def _without_row_sums(
         return tuple(candidates.reverse)
     unsaved = {number for box in named.values() for number in results(box)}
     found = [each for each in candidates.row_sums if each.factor in weights and each.contracted not in unsaved]
-    replacements = {
-        id(each.box): replacement_boxes(each, candidates.values, candidates.new_number()) for each in found
-    }
+    replacements = {id(each.box): replacement_boxes(each, candidates.values, candidates.new_number()) for each in found}
     return tuple(with_replacements(candidates.reverse, replacements)) if replacements else tuple(candidates.reverse)
 
 

@@ -11,6 +11,7 @@ from circuits.commands.diagrams import SettingsArgument, TargetArgument, diagram
 from circuits.commands.reports import UsageError, reported
 from circuits.commands.settings import parse_settings
 from circuits.cost import count as cost_of
+from circuits.cost import fit as fitting
 from circuits.diagram import in_ascii
 
 
@@ -40,6 +41,9 @@ def count(
     recompute: Annotated[
         list[str] | None, typer.Option(help="What the reverse pass recomputes: 'softmax', 'y x'; repeatable.")
     ] = None,
+    fit: Annotated[
+        str, typer.Option(help="Recompute so that what is saved fits, at the fewest FLOPs: '2 GB'; sizes are numbers.")
+    ] = "",
     at: Annotated[str, typer.Option(help="Sizes of free axes in the formulas: 'y=1 x=4096'.")] = "",
     by: Annotated[Group | None, typer.Option(help="Add up boxes.")] = None,
     sort: Annotated[str, typer.Option(help="Rows in order of a column: 'flops'.")] = "",
@@ -53,7 +57,9 @@ def count(
     """
     with reported():
         diagram = diagram_of(target, settings or ())
-        cost: Any = cost_of(diagram, backward=backward, recompute=recompute or ())
+        if fit and recompute:
+            raise UsageError("--recompute says what is recomputed, and --fit chooses it: give one of the two")
+        cost: Any = cost_of(diagram, backward=backward, recompute=fitting(fit) if fit else recompute or ())
         sizes = parse_settings(at.split())
         cost = cost.at(**sizes) if sizes else cost
         cost = cost.by(by.value) if by is not None else cost

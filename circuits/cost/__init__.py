@@ -22,4 +22,15 @@ from circuits.cost.machine import MACHINES, Machine, Rate, lower_bound
 from circuits.cost.recomputation import Recomputation
 from circuits.cost.transfers import Transfers, transfers
 
-__all__ = ["MACHINES", "Cost", "Machine", "Rate", "Recomputation", "Transfers", "count", "fit", "lower_bound", "transfers"]
+__all__ = [
+    "MACHINES",
+    "Cost",
+    "Machine",
+    "Rate",
+    "Recomputation",
+    "Transfers",
+    "count",
+    "fit",
+    "lower_bound",
+    "transfers",
+]

@@ -8,8 +8,8 @@ from typing import Any
 
 from circuits.autodiff import Candidates, Schedule, schedule
 from circuits.cost.least_cost import Found
-from circuits.cost.recompute_problem import Work, bytes_of, fewest_bytes, fewest_flops, problem_of, work_of
 from circuits.cost.recomputation import Recomputation, Recomputed
+from circuits.cost.recompute_problem import Work, bytes_of, fewest_bytes, fewest_flops, problem_of, work_of
 from circuits.diagram import Box, Diagram
 from circuits.errors import CircuitError, entry_point, entry_points
 
@@ -41,11 +41,12 @@ def fit(budget: str | int) -> "Fit":
 
     >>> import torch
     >>> from circuits import forward_backward
-    >>> halves = forward_backward(lambda x: x.sin().exp().sin(), torch.zeros(100), recompute=fit("1 kB"))
-    >>> print(halves.bytes, halves.choice)
-    800 <lambda>: 800 of 1,200 bytes are saved, of at most 1,000
-    recomputed: 0 FLOPs, the least possible, 100 elements
+    >>> halves = forward_backward(lambda x: x.sin().exp().sin(), torch.zeros(100), recompute=fit("500 B"))
+    >>> print(halves.choice)
+    <lambda>: 400 of 800 bytes are saved, of at most 500
+    recomputed: 0 FLOPs, the least possible, 200 elements
       in        recomputed  sizes  bytes freed  FLOPs  elements
+      <lambda>  sin         100              0      0       100
       <lambda>  exp         100            400      0       100
     """
     if isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0:

@@ -116,8 +116,8 @@ def _search(graph: Graph, budget: int, best: Found, byte: int, cost: int, most: 
             complete = False
             paths = _most_promising(paths, ends[layer + 1], byte, cost, most)
     ended = [(path.cost, path.bytes + graph.last[state], path.steps) for state, each in paths.items() for path in each]
-    if ended:
-        spent, saved, linked = min(ended, key=lambda each: each[:2])
+    spent, saved, linked = min(ended, key=lambda each: each[:2], default=(best.cost, 0, None))
+    if spent < best.cost:
         best = Found(tuple(_unlinked(linked)), saved, spent, bound)
     return best._replace(bound=best.cost if complete else bound)
 

@@ -72,6 +72,9 @@ class Recomputation:
             f"{self.name}: {self.bytes:,} of {self.bytes_before:,} bytes are saved, of at most {self.budget:,}",
             f"recomputed: {self._flops_text()}, {self.elementwise:,} elements",
         ]
+        instead = self.bytes - self.bytes_before + sum([row.freed for row in self.rows])
+        if instead:
+            head[0] += f"; {instead:,} of them only to recompute from"
         if self.unknown:
             head.append(f"saved, since no formula has their FLOPs: {', '.join(self.unknown)}")
         groups: dict[tuple[str, str, str], list[Recomputed]] = {}

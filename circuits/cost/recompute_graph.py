@@ -64,8 +64,7 @@ class Arc(NamedTuple):
 class Graph:
     """The states before and after each decision, from the last step (layer 0) to the inputs.
 
-    `complete` is whether it has all of them; where there are too many states, values are saved from there on until there
-    are fewer again.
+    `complete` is whether it has all of them; where there are too many states, values are saved until there are fewer.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -119,4 +118,3 @@ class Graph:
                 for state, arcs in layer.items()
             })  # fmt: skip
         return values[::-1]
-

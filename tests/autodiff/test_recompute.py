@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuits import CircuitError, Diagram, circuit, einsum, forward_backward
+from circuits import Box, CircuitError, Diagram, backward, circuit, einsum, forward_backward
 from circuits.autodiff import Halves
 from models.attention import attention, grouped_attention
 
@@ -196,6 +196,87 @@ def test_an_operation_whose_input_is_overwritten_later_is_not_recomputed() -> No
     halves = forward_backward(counted, r(3), counter, wrt="x")
     _, saved = halves.forward(r(3), counter)
     torch.testing.assert_close(halves.reverse(saved, torch.ones(3, dtype=torch.float64))["x"], torch.ones(3).double())
+
+
+# Functions in `recompute` ---------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_given_the_diagram_of_backward_and_returns_names() -> None:
+    inputs, back = (r(3, 4), r(4, 5), r(5, 4)), r(3, 4)
+    given: list[Diagram] = []
+
+    def choose(diagram: Diagram) -> str:
+        given.append(diagram)
+        return "b h"
+
+    halves = forward_backward(two_layers, *inputs, recompute=choose)
+    (diagram,) = given
+    joint = backward(two_layers, *inputs)
+    assert [box.label for box in diagram.walk()] == [box.label for box in joint.walk()]
+    torch.testing.assert_close(diagram(*inputs, back), joint(*inputs, back))
+    assert (tape(halves), halves.choice) == (["b m", "m h", "h m"], ("b h",))
+    assert [box.label.split()[0] for box in halves.recomputed] == ["einsum", "tanh", "exp"]
+    agree(halves, two_layers.circuit.definition, inputs, back)
+
+
+def test_a_function_chooses_single_operations_which_no_name_can() -> None:
+    """The second of two equal layers alone, by its boxes; then all of the first, by the box around them."""
+    model, x, back = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh()).double(), r(3, 4), r(3, 4)
+
+    def operations(diagram: Diagram) -> list[Box]:
+        return [box for box in diagram.boxes[0].walk() if box.call is not None]
+
+    def last(diagram: Diagram) -> Any:
+        return iter(operations(diagram)[2:])
+
+    plain = forward_backward(model, x)
+    halves = forward_backward(model, x, recompute=last)
+    assert [box.label for box in halves.recomputed] == ["linear", "tanh"]
+    assert plain.bytes == 8 * 3 * (4 + 5 + 4)
+    assert halves.bytes == 8 * 3 * (4 + 5)
+    around = forward_backward(
+        model, x, recompute=lambda diagram: [diagram.boxes[0].boxes[1], diagram.boxes[0].boxes[0]]
+    )
+    assert [box.label for box in around.recomputed] == ["linear", "tanh"]
+    assert around.bytes == 8 * 3 * (4 + 4)
+    for each in (plain, halves, around):
+        forward, reverse = each
+        torch.testing.assert_close(reverse(forward(x)[1], back)["input"], by_autograd(model, (x,), back)[0])
+
+
+def test_a_box_that_is_no_part_of_the_forward_pass_is_refused() -> None:
+    other = backward(two_layers).boxes[0].boxes[0]
+    for chosen in ([other], lambda diagram: diagram.boxes[1], lambda diagram: [diagram.boxes[-1]]):
+        with pytest.raises(
+            CircuitError, match=r"recompute: .* is no box of the forward pass of two_layers: a function"
+        ):
+            forward_backward(two_layers, recompute=chosen)
+    for chosen, text in ((3, "3"), (lambda _: [3], "3"), (lambda _: None, "None")):
+        with pytest.raises(CircuitError, match=f"expected names and boxes of the forward pass, got {text}"):
+            forward_backward(two_layers, recompute=chosen)  # type: ignore[arg-type]
+
+
+def test_a_random_operation_that_a_function_returns_is_refused() -> None:
+    def masks(diagram: Diagram) -> list[Box]:
+        return [box for box in diagram.boxes[0].walk() if "dropout" in box.label and box.call is not None]
+
+    with pytest.raises(CircuitError, match="native_dropout may return another result"):
+        forward_backward(lambda x: F.dropout(x.exp(), 0.5), r(3), recompute=masks)
+
+
+def test_scores_that_a_softmax_reads_through_a_view_are_recomputed_from_its_statistic() -> None:
+    """The view has other sizes than the scores; neither is saved."""
+
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y).view(2, 3, 7).softmax(-1).view(6, 7) @ y.mT
+
+    inputs, back = (r(6, 5), r(5, 7)), r(6, 5)
+    halves = forward_backward(f, *inputs, recompute=["matmul", "softmax"])
+    assert tape(halves) == ["6 5", "5 7", "2 3 1"]
+    agree(halves, f, inputs, back)
+    saved = forward_backward(f, *inputs, recompute="softmax")
+    assert "2 3 1" not in tape(saved)
+    agree(saved, f, inputs, back)
 
 
 # Recomputed at no cost ------------------------------------------------------------------------------------------------

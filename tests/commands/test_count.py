@@ -34,9 +34,20 @@ def test_the_reverse_pass_is_twice_the_forward_pass() -> None:
     assert data["total"]["saved"] > 0
 
 
+def test_what_is_saved_fits_into_a_budget() -> None:
+    plain, fitted = [
+        json.loads(run(*ATTENTION, "y=30", "x=30", "--backward", "--form", "json", *words))["total"]
+        for words in ((), ("--fit", "30 kB"))
+    ]
+    assert fitted["saved"] <= 30_000 < plain["saved"]
+    assert fitted["flops"] > plain["flops"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--backward", "--fit", "2 GB"), "error: fit: bytes are compared as numbers"),
+        (("--fit", "2 GB", "--recompute", "y x"), "--recompute says what is recomputed, and --fit"),
         (("--at", "z=3"), "error: at: there is no free axis z; the free axes are y, x"),
         (("--sort", "flops"), "error: sort: flops depends on free axes"),
         (("--columns", "time"), "error: a cost has no column 'time'"),

@@ -1,4 +1,4 @@
-"""`fit`: what is saved for backward fits into a budget at the least extra FLOPs; compared with brute force and torch."""
+"""`fit`: what is saved fits into a budget at the least extra FLOPs; compared with brute force and torch's solvers."""
 
 import itertools
 import random
@@ -169,9 +169,11 @@ def viewed_scores(x: Tensor, y: Tensor) -> Tensor:
 
 
 SMALL: Mapping[str, Callable[[], Diagram]] = {
-    "attention": lambda: backward(attention, r(5, 4), r(7, 4), r(7, 3)),
+    "attention": lambda: backward(attention, r(5, 4), r(7, 4), r(7, 4)),
     "two layers": lambda: backward(two_layers, r(3, 4), r(4, 9), r(9, 4)),
-    "mlp": lambda: backward(nn.Sequential(nn.Linear(4, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, 2)), r(5, 4).float()),
+    "mlp": lambda: backward(
+        nn.Sequential(nn.Linear(4, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, 2)), r(5, 4).float()
+    ),
     "split": lambda: backward(split, r(6, 4)),
     "overwriting": lambda: backward(overwriting, r(3), r(3), wrt="x"),
     "viewed scores": lambda: backward(viewed_scores, r(6, 5), r(5, 7)),
@@ -190,13 +192,13 @@ def a_function(case: int) -> Callable[[Tensor, Tensor], Tensor]:
         lambda a, b: a @ b, lambda a, b: a * b, lambda a, b: a + b, lambda a, b: einsum(a, b, "i k, j k -> i j"),
         lambda a, b: a.sin(), lambda a, b: a.exp().mT, lambda a, b: a.softmax(-1), lambda a, b: a.sum(0) * b,
     ]  # fmt: skip
-    plan = [(rng.choice(operations), rng.random(), rng.random()) for _ in range(rng.randint(4, 7))]
+    plan = [(rng.choice(operations), rng.random(), rng.random()) for _ in range(rng.randint(3, 6))]
 
     def run(x: Tensor, y: Tensor) -> Tensor:
         values = [x, y]
         for operation, first, second in plan:
             values.append(operation(values[int(first * len(values))], values[int(second * len(values))]))
-        return sum(values[2:])  # type: ignore[return-value]
+        return values[-1] + values[-2]
 
     return run
 
@@ -223,7 +225,10 @@ MODELS: Mapping[str, Callable[[], tuple[Any, tuple[Tensor, ...]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["mlp", "attention", "encoder layer", pytest.param("transformer", marks=pytest.mark.slow)])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("attention", "encoder layer", "transformer")]
+
+
+@pytest.mark.parametrize("name", ["mlp", *SLOW])
 def test_gradients_do_not_change_and_bytes_and_flops_are_as_promised(name: str) -> None:
     torch.manual_seed(0)
     model, inputs = MODELS[name]()
@@ -256,6 +261,7 @@ def _least(diagram: Diagram) -> str:
     return str(caught.value).partition("at least ")[2].partition(" bytes")[0].replace(",", "")
 
 
+@pytest.mark.slow
 def test_random_masks_are_saved() -> None:
     """The second run of a dropout would draw other numbers."""
     model, x = _encoder_layer(0.5).train(), r(2, 5, 16)
@@ -270,6 +276,7 @@ def test_random_masks_are_saved() -> None:
     torch.testing.assert_close(halves.reverse(saved, back), plain.reverse(every, back))
 
 
+@pytest.mark.slow
 def test_a_budget_that_fits_recomputes_nothing_and_a_larger_one_never_costs_more() -> None:
     diagram = backward(_encoder_layer(), r(2, 5, 16))
     before = fit("1 TB")(diagram)
@@ -283,6 +290,7 @@ def test_a_budget_that_fits_recomputes_nothing_and_a_larger_one_never_costs_more
     assert flops > 0
 
 
+@pytest.mark.slow
 def test_the_choice_is_the_same_each_time() -> None:
     first, second = [fit(4000)(backward(_encoder_layer(), r(2, 5, 16))) for _ in range(2)]
     assert str(first) == str(second)
@@ -350,7 +358,15 @@ def test_no_solver_of_torch_takes_fewer_flops_for_as_many_bytes(solver: str) -> 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2 GB", 2 * 10**9), ("512 MiB", 512 * 2**20), ("1.5kB", 1500), ("7", 7), ("3 B", 3), (12, 12), ("0.5 TiB", 2**39)],
+    [
+        ("2 GB", 2 * 10**9),
+        ("512 MiB", 512 * 2**20),
+        ("1.5kB", 1500),
+        ("7", 7),
+        ("3 B", 3),
+        (12, 12),
+        ("0.5 TiB", 2**39),
+    ],
 )
 def test_budgets_are_read(text: str | int, size: int) -> None:
     assert fit(text).budget == size
@@ -358,27 +374,30 @@ def test_budgets_are_read(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "2 gb", "2 Gb", "2 GB more", "-1 GB", "1e9", -1, True, 2.5, None])
 def test_other_budgets_are_refused(text: Any) -> None:
-    with pytest.raises(CircuitError, match=r"expected a number of bytes, or text as '2 GB', got .*; the units are B, kB"):
+    with pytest.raises(
+        CircuitError, match=r"expected a number of bytes, or text as '2 GB', got .*; the units are B, kB"
+    ):
         fit(text)
 
 
 def test_free_axes_are_refused_with_the_sizes_to_give() -> None:
     with pytest.raises(CircuitError, match=r"k, x, y of attention are free: give sizes, sizes=\{'k': \.\.\., 'x'"):
         forward_backward(attention, recompute=fit("1 GB"))
-    sizes = {"k": 4, "x": 5, "y": 6}
-    assert forward_backward(attention, sizes=sizes, recompute=fit("1 GB")).bytes == forward_backward(
-        attention, sizes=sizes
-    ).bytes
 
 
 def test_a_diagram_that_is_no_gradient_is_refused() -> None:
-    with pytest.raises(CircuitError, match=r"expected a forward pass and its reverse pass .* call backward\(attention\)"):
+    with pytest.raises(
+        CircuitError, match=r"expected a forward pass and its reverse pass .* call backward\(attention\)"
+    ):
         fit("1 GB")(trace(attention))
 
 
 def test_an_operation_without_a_formula_is_saved_and_named() -> None:
-    diagram = backward(lambda x: x.sin().sort().values.sin().exp(), r(10))
-    found = fit(160)(diagram)
-    assert found.unknown == ("sort",)
-    assert "sort" not in [row.box.label for row in found.rows]
-    assert "saved, since no formula has their FLOPs: sort" in str(found)
+    def ordered(x: Tensor) -> Tensor:
+        return x.sin().sort().values.sin().exp()
+
+    diagram = backward(ordered, r(10))
+    found = fit(int(_least(trace(ordered, r(10)))))(diagram)
+    assert found.unknown == ("sort over 10",)
+    assert not [row for row in found.rows if row.box.label.startswith("sort")]
+    assert "saved, since no formula has their FLOPs: sort over 10" in str(found)
