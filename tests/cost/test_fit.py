@@ -302,22 +302,26 @@ def test_the_choice_is_the_same_each_time() -> None:
 Solver = Callable[[list[float], list[float], float], tuple[float, list[int], list[int]]]
 
 
-def by_torch(diagram: Diagram, solver: Solver, share: float) -> tuple[int, int]:
-    """The bytes and FLOPs of what a knapsack solver of torch saves of the results that can be recomputed.
+def by_torch(diagram: Diagram, solver: Solver, share: float) -> tuple[int, int, tuple[int, int]]:
+    """The budget, and the bytes, FLOPs and elements of what a knapsack solver of torch makes of it.
 
     As in torch's partitioner each result is an item with its bytes and the FLOPs of its operation, which are saved if
-    the item is; the others are recomputed, from what is saved.
+    the item is; the others are recomputed, from what is saved. The budget is that share of all items, and beside it
+    what is saved and is none of them.
     """
     candidates = Candidates.of_diagram(diagram)
     work = work_of(diagram, candidates)
     able = [box for box in candidates.boxes if candidates.is_repeatable(box) and not candidates.is_free(box)]
     sizes = [sum([_size(candidates, value.number) for value in box.outputs]) for box in able]
-    flops = [work[_place(candidates, box)].flops for box in able]
-    total = max(1, sum(flops))
-    _, saved, _ = solver([size / sum(sizes) for size in sizes], [each / total for each in flops], share)
+    times = [work[_place(candidates, box)].flops for box in able]
+    _, saved, _ = solver([size / sum(sizes) for size in sizes], [each / sum(times) for each in times], share)
     named = [box for i, box in enumerate(able) if i not in saved]
     chosen = schedule(candidates, {id(box): box for box in named})
-    return _bytes(candidates, chosen), sum([work[_place(candidates, box)].flops for box in chosen.recomputed])
+    items = {value.number for box in able for value in box.outputs}
+    others = _bytes(candidates, chosen) - sum([_size(candidates, number) for number in chosen.saved & items])
+    again = [work[_place(candidates, box)] for box in chosen.recomputed if not candidates.is_free(box)]
+    costs = sum([each.flops for each in again]), sum([each.elementwise for each in again])
+    return int(share * sum(sizes)) + others, _bytes(candidates, chosen), costs
 
 
 def _place(candidates: Candidates, box: Any) -> int:
@@ -338,19 +342,24 @@ def _language_model() -> Diagram:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["greedy_knapsack", "dp_knapsack", "ilp_knapsack"])
-def test_no_solver_of_torch_takes_fewer_flops_for_as_many_bytes(solver: str) -> None:
+def test_no_solver_of_torch_takes_fewer_flops(solver: str) -> None:
+    """Neither for as many bytes as it saves, nor for its budget, of which it spends some on what need not be saved.
+
+    The exact ones take no more FLOPs than `fit`, but recompute all that has none, as they do not count elements.
+    """
     if solver == "ilp_knapsack":
         pytest.importorskip("scipy")
     diagram = _language_model()
     fewer = 0
-    for share in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8):
-        size, flops = by_torch(diagram, getattr(knapsack, solver), share)
-        found = fit(size)(diagram)
-        assert found.bytes <= size
-        assert found.flops <= flops
-        assert found.is_least
-        fewer += found.flops < flops
-    assert fewer >= 3
+    for share in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
+        budget, size, costs = by_torch(diagram, getattr(knapsack, solver), share)
+        for limit in (size, budget):
+            found = fit(limit)(diagram)
+            assert found.bytes <= limit
+            assert found.is_least
+            assert (found.flops, found.elementwise) <= costs
+            fewer += (found.flops, found.elementwise) < costs
+    assert fewer >= 6
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
@@ -383,6 +392,17 @@ def test_other_budgets_are_refused(text: Any) -> None:
 def test_free_axes_are_refused_with_the_sizes_to_give() -> None:
     with pytest.raises(CircuitError, match=r"k, x, y of attention are free: give sizes, sizes=\{'k': \.\.\., 'x'"):
         forward_backward(attention, recompute=fit("1 GB"))
+
+
+def test_what_reads_a_tensor_that_is_overwritten_later_is_saved() -> None:
+    x, m, back = r(3), r(3), r(3)
+    plain = forward_backward(overwriting, x, m, wrt="x")
+    least = min(choices_of(backward(overwriting, x, m, wrt="x")))[0]
+    halves = forward_backward(overwriting, x, m, wrt="x", recompute=fit(least))
+    assert halves.recomputed
+    torch.testing.assert_close(
+        halves.reverse(halves.forward(x, m)[1], back), plain.reverse(plain.forward(x, m)[1], back)
+    )
 
 
 def test_a_diagram_that_is_no_gradient_is_refused() -> None:
