@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
     from circuits.cost import (
         MACHINES,
+        Bound,
         Cost,
         Machine,
         Rate,
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MACHINES",
+    "Bound",
     "Box",
     "Circuit",
     "CircuitError",
@@ -101,6 +103,7 @@ __all__ = [
 _AT_FIRST_USE = {
     "cost": [
         "MACHINES",
+        "Bound",
         "Cost",
         "Machine",
         "Rate",

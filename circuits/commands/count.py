@@ -3,13 +3,15 @@
 import json
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from circuits.commands.diagrams import SettingsArgument, TargetArgument, diagram_of
 from circuits.commands.reports import UsageError, reported
 from circuits.commands.settings import parse_settings
+from circuits.cost import MACHINES, Cost, Machine
 from circuits.cost import count as cost_of
 from circuits.cost import fit as fitting
 from circuits.diagram import in_ascii
@@ -47,6 +49,9 @@ def count(
     at: Annotated[str, typer.Option(help="Sizes of free axes in the formulas: 'y=1 x=4096'.")] = "",
     by: Annotated[Group | None, typer.Option(help="Add up boxes.")] = None,
     sort: Annotated[str, typer.Option(help="Rows in order of a column: 'flops'.")] = "",
+    on: Annotated[
+        str, typer.Option(help=f"Lower bounds on the time on a machine: one of {', '.join(MACHINES)}, or a JSON file.")
+    ] = "",
     columns: Annotated[str, typer.Option(help="Columns: 'flops parameters peak'.")] = "",
     depth: Annotated[int | None, typer.Option(min=0, help="How many levels of nested boxes are shown.")] = None,
     form: Annotated[Form, typer.Option(help="The form of the output.")] = Form.text,
@@ -59,20 +64,43 @@ def count(
         diagram = diagram_of(target, settings or ())
         if fit and recompute:
             raise UsageError("--recompute says what is recomputed, and --fit chooses it: give one of the two")
-        cost: Any = cost_of(diagram, backward=backward, recompute=fitting(fit) if fit else recompute or ())
+        cost = cost_of(diagram, backward=backward, recompute=fitting(fit) if fit else recompute or ())
         sizes = parse_settings(at.split())
         cost = cost.at(**sizes) if sizes else cost
         cost = cost.by(by.value) if by is not None else cost
         cost = cost.sort(sort) if sort else cost
         if form is not Form.text and ((columns and form is not Form.latex) or depth is not None):
             raise UsageError(f"--columns and --depth are for text, not for {form.value}")
-        written = {
-            Form.text: lambda: cost.table(columns, depth),
-            Form.csv: lambda: cost.to_csv().rstrip("\n"),
-            Form.latex: lambda: cost.to_latex(columns).rstrip("\n"),
-            Form.json: lambda: json.dumps(cost.to_dict(), indent=2, ensure_ascii=False),
-        }[form]()
-        typer.echo(_printable(written))
+        typer.echo(_printable(_bounds(cost, on, columns, depth, form) if on else _costs(cost, columns, depth, form)))
+
+
+def _costs(cost: Cost, columns: str, depth: int | None, form: Form) -> str:
+    """Return a cost in a form."""
+    return {
+        Form.text: lambda: cost.table(columns, depth),
+        Form.csv: lambda: cost.to_csv().rstrip("\n"),
+        Form.latex: lambda: cost.to_latex(columns).rstrip("\n"),
+        Form.json: lambda: json.dumps(cost.to_dict(), indent=2, ensure_ascii=False),
+    }[form]()
+
+
+def _bounds(cost: Cost, on: str, columns: str, depth: int | None, form: Form) -> str:
+    """Return the lower bounds on times in a form."""
+    if columns or form not in (Form.text, Form.json):
+        raise UsageError("--on is a table of its own, as text or json, without --columns")
+    bound = cost.on(_machine(on))
+    return bound.table(depth) if form is Form.text else json.dumps(bound.to_dict(), indent=2, ensure_ascii=False)
+
+
+def _machine(on: str) -> Machine | str:
+    """Return the machine of a file that `Machine.to_dict` describes, or else the name."""
+    path = Path(on)
+    if path.suffix != ".json":
+        return on
+    try:
+        return Machine.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"--on: {on} is no file of a machine: {error!r}") from None
 
 
 def _printable(text: str) -> str:

@@ -15,6 +15,7 @@ May use `autodiff` and below. Start with one of three public functions:
 Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 """
 
+from circuits.cost.bound import Bound
 from circuits.cost.cost import Cost
 from circuits.cost.count import count
 from circuits.cost.fit import fit
@@ -24,6 +25,7 @@ from circuits.cost.transfers import Transfers, transfers
 
 __all__ = [
     "MACHINES",
+    "Bound",
     "Cost",
     "Machine",
     "Rate",

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from circuits.cost.sizes import simplified
 from circuits.diagram import Size
 from circuits.errors import CircuitError
@@ -26,6 +28,14 @@ class Held:
     def key(self) -> tuple[int, str]:
         """What tells it from others: parameters that no operation reads share the number -1."""
         return (self.number, self.name if self.number < 0 else "")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of one operation: the FLOPs in each dtype, live ones as in `live_flops`, and the bytes that it moves."""
+
+    flops: tuple[tuple[torch.dtype, Size], ...]
+    bytes: Size
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,9 @@ class BoxCost:
         peak: The most bytes of tensors that are live at once while the box runs, inputs included, parameters not.
         held: The parameters and buffers that the box uses, each once.
         uncounted: How often each operation ran that has no formula, with its sizes; its FLOPs are in no sum.
+        work: The work of each operation inside, with how many there are of this work.
+        crossing: The bytes that cross the boundary of the box: what it reads of tensors from outside, each once, and
+            its results. None for several boxes.
     """
 
     label: str
@@ -67,6 +80,8 @@ class BoxCost:
     peak: Size = 0
     held: tuple[Held, ...] = field(default=(), repr=False)
     uncounted: tuple[tuple[str, int], ...] = ()
+    work: tuple[tuple[Work, int], ...] = field(default=(), repr=False)
+    crossing: Size | None = None
 
     @property
     def flops(self) -> Size:
@@ -119,6 +134,7 @@ class BoxCost:
 
 QUANTITIES = (
     "multiply_adds", "live_multiply_adds", "elementwise", "read", "written", "activations", "saved", "peak",
+    "crossing",
 )  # fmt: skip
 """The fields of a `BoxCost` that may be formulas."""
 
@@ -151,4 +167,4 @@ def check_columns(columns: Iterable[str]) -> None:
             raise CircuitError(f"a cost has no column {name!r}; it has {', '.join(COLUMNS)}")
 
 
-__all__ = ["COLUMNS", "QUANTITIES", "BoxCost", "Held", "check_columns"]
+__all__ = ["COLUMNS", "QUANTITIES", "BoxCost", "Held", "Work", "check_columns"]

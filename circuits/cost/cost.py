@@ -3,6 +3,7 @@
 Start with `BoxCost`, the rows. `groups` adds rows up, `report` writes them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import sympy
 
 from circuits.cost import report
-from circuits.cost.box_cost import COLUMNS, QUANTITIES, BoxCost, check_columns
+from circuits.cost.bound import Bound, bound_of
+from circuits.cost.box_cost import COLUMNS, QUANTITIES, BoxCost, Work, check_columns
 from circuits.cost.groups import grouped, innermost
+from circuits.cost.machine import Machine
 from circuits.cost.sizes import at
 from circuits.diagram import evaluate, size_text
 from circuits.errors import CircuitError
@@ -114,6 +117,30 @@ class Cost:
         order = sorted(range(len(inner)), key=lambda place: -(values[place] or 0))
         return replace(self, rows=tuple([replace(inner[place], kind="group") for place in order]))
 
+    def on(self, machine: Machine | str) -> Bound:
+        """Return lower bounds on the time of each row and of the whole on a machine, and what binds (the roofline).
+
+        No machine with these rates takes less time: `unfused`, if the operations run one after the other, each reading
+        its inputs from memory and writing its results there; `fused`, even if each box is one kernel, which reads what
+        comes from outside of it once and writes its results. Both assume that computing and moving overlap, and the
+        FLOPs of contractions, each in the dtype of its inputs; everything else takes the time of its bytes.
+
+        Args:
+            machine: The machine, or the name of one of `MACHINES`.
+
+        Raises:
+            CircuitError: No machine has this name, or it has no rate for a dtype in which an operation computes.
+
+        Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (4), 2009.
+
+        >>> from circuits import count
+        >>> cost = count(lambda a, b: a @ b, axes="y k, k x").at(y=4096, k=4096, x=4096)
+        >>> found = cost.on("A100 SXM").total
+        >>> f"{found.unfused * 1e3:.2f} ms, {found.unfused_binds}"
+        '7.05 ms, compute'
+        """
+        return bound_of(self, machine)
+
     def column(self, name: str) -> "CostColumn":
         """Return one column by the place of each box, as data that the table of the diagram takes.
 
@@ -161,7 +188,11 @@ class CostColumn(dict[tuple[int, ...], Any]):
 
 def _at(row: BoxCost, numbers: Mapping[Any, int]) -> BoxCost:
     """Return a row at these sizes."""
-    return replace(row, **{name: at(getattr(row, name), numbers) for name in QUANTITIES})
+    work: Counter[Work] = Counter()
+    for each, count in row.work:
+        flops = tuple([(dtype, at(number, numbers)) for dtype, number in each.flops])
+        work[Work(flops, at(each.bytes, numbers))] += count
+    return replace(row, work=tuple(work.items()), **{name: at(getattr(row, name), numbers) for name in QUANTITIES})
 
 
 def _known(guard: Any, numbers: Mapping[Any, int]) -> bool:

@@ -6,11 +6,12 @@ from math import prod
 from typing import Any, Literal
 
 from circuits.autodiff import Recompute, forward_backward
-from circuits.cost.box_cost import BoxCost, Held
+from circuits.cost.box_cost import BoxCost, Held, Work
 from circuits.cost.cost import Cost
 from circuits.cost.groups import added
 from circuits.cost.measure import Measurement, Place
 from circuits.cost.meter import Tally
+from circuits.cost.sizes import simplified
 from circuits.diagram import Box, Diagram, Struct, Value, attribute
 from circuits.errors import CircuitError
 from circuits.recording import diagram_of
@@ -100,7 +101,7 @@ def _cost(diagram: Diagram, measurement: Measurement, backward: bool) -> Cost:
         parts = [row(inner, (*place, number)) for number, inner in enumerate(box.boxes)] if box.call is None else []
         if parts:
             total = added(own, [own, *parts], 1)
-            rows[at] = replace(total, peak=own.peak)
+            rows[at] = replace(total, peak=own.peak, crossing=own.crossing)
         return rows[at]
 
     total = row(diagram.box, ())
@@ -122,7 +123,7 @@ def _own(box: Box, place: Place, measurement: Measurement, tensors: "_StateTenso
         box.path,
         1,
         tally.multiply_adds.size,
-        tally.live_multiply_adds.size,
+        simplified(sum([live.size for live in tally.live.values()])),
         tally.elementwise.size,
         tally.read.size,
         tally.written.size,
@@ -131,7 +132,16 @@ def _own(box: Box, place: Place, measurement: Measurement, tensors: "_StateTenso
         measurement.peaks[place].size,
         tuple({each.key: each for each in tensors.of(box)}.values()),
         tuple(tally.unknown.items()),
+        _work(tally),
+        measurement.crossing[place],
     )
+
+
+def _work(tally: Tally) -> tuple[tuple[Work, int], ...]:
+    """Return the work of a box that is run by one call, an operation."""
+    flops = [(dtype, simplified(2 * live.size)) for dtype, live in tally.live.items() if live.size != 0]
+    work = Work(tuple(flops), simplified(tally.read.size + tally.written.size))
+    return ((work, 1),) if work != Work((), 0) else ()
 
 
 class _StateTensors:

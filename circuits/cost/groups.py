@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from circuits.cost.box_cost import BoxCost
+from circuits.cost.box_cost import BoxCost, Work
 from circuits.cost.sizes import largest, simplified
 
 SUMS = ("multiply_adds", "live_multiply_adds", "elementwise", "read", "written", "activations")
@@ -16,8 +16,10 @@ def added(row: BoxCost, parts: Sequence[BoxCost], calls: int) -> BoxCost:
     sums = {name: simplified(sum([getattr(part, name) for part in parts])) for name in SUMS}
     saved = [part.saved for part in parts if part.saved is not None]
     uncounted: Counter[str] = Counter()
+    work: Counter[Work] = Counter()
     for part in parts:
         uncounted.update(dict(part.uncounted))
+        work.update(dict(part.work))
     return replace(
         row,
         **sums,
@@ -26,6 +28,7 @@ def added(row: BoxCost, parts: Sequence[BoxCost], calls: int) -> BoxCost:
         peak=largest([part.peak for part in parts]),
         held=tuple({each.key: each for part in parts for each in part.held}.values()),
         uncounted=tuple(uncounted.items()),
+        work=tuple(work.items()),
     )
 
 

@@ -1,6 +1,7 @@
 """`Machine`: the rates of a machine, each with its source, and a lower bound on the time of an operation.
 
-The rates are peak rates, which no program exceeds: a time computed from them is a lower bound, no estimate.
+The rates are peak rates, which no program exceeds: a time computed from them is a lower bound, no estimate. Of a
+measured rate that is the fastest run.
 
 Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (4), 2009.
 """
@@ -8,14 +9,12 @@ Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (4), 2009.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import sympy
 import torch
 
 from circuits.errors import CircuitError
-
-Bound = Literal["compute", "bandwidth"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,19 @@ class Rate:
         value: The number: FLOPs or bytes in a second, or bytes.
         source: Where it is from: a document, or how it was measured.
         low, high: The quartiles of a measurement, whose median is `value`; None for a number from a document.
+        best: The fastest run of a measurement; None for a number from a document.
     """
 
     value: float
     source: str
     low: float | None = None
     high: float | None = None
+    best: float | None = None
+
+    @property
+    def peak(self) -> float:
+        """The rate for lower bounds: that of the fastest run, or of the document."""
+        return self.value if self.best is None else self.best
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class Machine:
         flops: FLOPs in a second of dense matrix products, by dtype; a multiply-add is two.
         memory_rate: Bytes in a second from and to its memory, both directions together.
         memory: The bytes of its memory.
-        cache_rate: Bytes in a second from and to its cache; None if unknown.
+        cache_rate: Bytes in a second from and to its fastest cache that was measured; None if unknown.
         links: Bytes in a second of each kind of link, both directions together, by name.
+        cache: The bytes of its largest cache; None if unknown.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Machine:
     memory: Rate
     cache_rate: Rate | None = None
     links: Mapping[str, Rate] = field(default_factory=lambda: MappingProxyType({}))
+    cache: Rate | None = None
 
     def __str__(self) -> str:
         rows = [(f"{str(dtype).removeprefix('torch.')}", "FLOP/s", rate) for dtype, rate in self.flops.items()]
@@ -60,6 +68,7 @@ class Machine:
             ("memory", "B/s", self.memory_rate),
             ("cache", "B/s", self.cache_rate),
             ("size of memory", "B", self.memory),
+            ("size of cache", "B", self.cache),
         ]
         rows += [(name, "B/s", rate) for name, rate in self.links.items()]
         return "\n".join([self.name, *[f"  {name:<14}  {_shown(rate, unit)}" for name, unit, rate in rows if rate]])
@@ -73,6 +82,7 @@ class Machine:
             "memory": vars(self.memory),
             "cache_rate": vars(self.cache_rate) if self.cache_rate else None,
             "links": {name: vars(rate) for name, rate in self.links.items()},
+            "cache": vars(self.cache) if self.cache else None,
         }
 
     @classmethod
@@ -85,7 +95,19 @@ class Machine:
             Rate(**data["memory"]),
             Rate(**data["cache_rate"]) if data["cache_rate"] else None,
             MappingProxyType({name: Rate(**rate) for name, rate in data["links"].items()}),
+            Rate(**data["cache"]) if data.get("cache") else None,
         )
+
+    def rate_of(self, dtype: torch.dtype) -> Rate:
+        """Return the rate of FLOPs in a dtype.
+
+        Raises:
+            CircuitError: The machine has none.
+        """
+        if dtype not in self.flops:
+            known = ", ".join([str(each).removeprefix("torch.") for each in self.flops])
+            raise CircuitError(f"{self.name} has no rate for {str(dtype).removeprefix('torch.')}; it has {known}")
+        return self.flops[dtype]
 
 
 def _shown(rate: Rate, unit: str) -> str:
@@ -114,16 +136,17 @@ def lower_bound(flops: Any, bytes: Any, dtype: torch.dtype, machine: Machine) ->
     >>> f"{seconds * 1e6:.1f} µs, {binds}"
     '139.0 µs, compute'
     """
-    rate = machine.flops.get(dtype)
-    if rate is None:
-        known = ", ".join([str(each).removeprefix("torch.") for each in machine.flops])
-        raise CircuitError(f"{machine.name} has no rate for {str(dtype).removeprefix('torch.')}; it has {known}")
-    if not any(isinstance(each, sympy.Basic) for each in (flops, bytes)):
-        compute, bandwidth = flops / rate.value, bytes / machine.memory_rate.value
+    compute, bandwidth = machine.rate_of(dtype).peak, machine.memory_rate.peak
+    if any(isinstance(each, sympy.Basic) for each in (flops, bytes)):
+        return larger(sympy.sympify(flops) / compute, sympy.sympify(bytes) / bandwidth)
+    return larger(flops / compute, bytes / bandwidth)
+
+
+def larger(compute: Any, bandwidth: Any) -> tuple[Any, Any]:
+    """Return the larger of two times, and what binds: "compute" or "bandwidth", or a formula as in `lower_bound`."""
+    if not any(isinstance(each, sympy.Basic) for each in (compute, bandwidth)):
         return (compute, "compute") if compute >= bandwidth else (bandwidth, "bandwidth")
-    compute, bandwidth = sympy.sympify(flops) / rate.value, sympy.sympify(bytes) / machine.memory_rate.value
-    computes = sympy.Ge(compute, bandwidth)
-    seconds = sympy.Max(compute, bandwidth)
+    computes, seconds = sympy.Ge(compute, bandwidth), sympy.Max(compute, bandwidth)
     if computes in (sympy.true, sympy.false):
         return seconds, "compute" if computes == sympy.true else "bandwidth"
     names = sympy.Symbol("compute"), sympy.Symbol("bandwidth")

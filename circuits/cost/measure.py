@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from circuits.autodiff import Workspace, as_recorded
+from circuits.cost.boundary import Boundary
 from circuits.cost.memory import Memory, key, storage_bytes
 from circuits.cost.meter import Meter, Tally
 from circuits.cost.sizes import Largest
-from circuits.diagram import Box, Call, Diagram, Struct, Value, schedule, size_text, store, wires
+from circuits.diagram import Box, Call, Diagram, Size, Struct, Value, schedule, size_text, store, wires
 from circuits.errors import CircuitError
 
 Place = tuple[int, ...]
@@ -23,7 +24,8 @@ Place = tuple[int, ...]
 
 
 class Measurement:
-    """What each box of a diagram costs, by place: `tallies` of the boxes that are run by a call, `peaks` of all.
+    """What each box of a diagram costs, by place: `tallies` of the boxes that are run by a call; of all boxes `peaks`,
+    and in `crossing` the bytes that cross the boundary.
 
     Args:
         diagram: The diagram.
@@ -36,6 +38,7 @@ class Measurement:
         self.saved, self.saved_at = list(saved), saved_at
         self.tallies: dict[Place, Tally] = {}
         self.peaks: dict[Place, Largest] = {}
+        self.crossing: dict[Place, Size] = {}
         self.workspace = Workspace(diagram)
         self.memory = Memory(self._size)
         self.meter = Meter(self._size, self.memory)
@@ -77,6 +80,7 @@ class Measurement:
     def _walk(self, box: Box, place: Place) -> None:
         """Run a box and the boxes inside it."""
         self.peaks[place] = self.memory.open()
+        self.meter.boundaries.append(Boundary())
         if box.call is not None:
             self.tallies[place] = self.meter.tally = Tally()
             self._call(box, box.call, place)
@@ -87,6 +91,8 @@ class Measurement:
             for number, inner in enumerate(box.boxes):
                 self._walk(inner, (*place, number))
             del held
+            results = [value.number for value in box.outputs] if place else wires(self.diagram.result)
+            self.crossing[place] = self.meter.close([fakes[number] for number in results if number in fakes])
         self.memory.close()
         if place == self.saved_at:
             self._note_saved()
@@ -111,8 +117,10 @@ class Measurement:
                 self._makers[key(tensor)] = place
                 self.meter.tally.activations.add(storage_bytes(tensor, self._size))
             fakes[number] = tensor
+        unused = next(self._unused)
+        self.crossing[place] = self.meter.close([tensor for number, tensor in made.items() if number not in unused])
         made.clear()
-        for number in next(self._unused):
+        for number in unused:
             fakes.pop(number, None)
 
     def _run(self, box: Box, call: Call, made: dict[Any, Tensor]) -> None:
@@ -136,7 +144,9 @@ class Measurement:
             if number not in values:
                 raise error
             made[number] = self.workspace.empty(values[number])
-        self.memory.note(made.values())
+        for tensor in self.memory.note(made.values()):
+            for boundary in self.meter.boundaries:
+                boundary.make(key(tensor), written=False)
 
     def _note_saved(self) -> None:
         """Add the bytes of what is saved for backward to the boxes that made it, each storage once."""

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
+from circuits.cost.boundary import Boundary
 from circuits.cost.contractions import flops_by_torch, formula_of, pairs
 from circuits.cost.elementwise import computes, looks_up, name_of, only_overwrites, writes_nothing
 from circuits.cost.memory import Memory, key
@@ -21,16 +23,21 @@ from circuits.diagram import Size, size_text
 
 
 class Tally:
-    """What the operations of one box cost; `unknown` counts the operations without a formula, by name and sizes."""
+    """What the operations of one box cost.
+
+    `live` has the live multiply-adds by the dtype in which they are computed; `unknown` counts the operations without a
+    formula, by name and sizes.
+    """
 
     def __init__(self) -> None:
-        self.multiply_adds, self.live_multiply_adds, self.elementwise = Sum(), Sum(), Sum()
+        self.multiply_adds, self.elementwise = Sum(), Sum()
+        self.live: dict[torch.dtype, Sum] = {}
         self.read, self.written, self.activations, self.saved = Sum(), Sum(), Sum(), Sum()
         self.unknown: Counter[str] = Counter()
 
 
 class Meter(TorchDispatchMode):
-    """Adds the cost of each operation to `tally`, and its storages to `memory`.
+    """Adds the cost of each operation to `tally`, its storages to `memory`, and what it moves to open `boundaries`.
 
     `size` converts torch's symbolic numbers to formulas in axes. `failure` is an error of the meter itself, not of the
     operations.
@@ -43,7 +50,9 @@ class Meter(TorchDispatchMode):
         self.size = size
         self.memory = memory
         self.tally = Tally()
+        self.boundaries: list[Boundary] = []
         self.failure: Exception | None = None
+        self._overlapping = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -72,8 +81,10 @@ class Meter(TorchDispatchMode):
         is_operation = isinstance(func, torch._ops.OpOverload)
         changed = _written(func, args, kwargs) if is_operation else []
         if not fresh and not changed:
+            if is_operation and (name_of(func) in _WINDOWS or any(each in self._overlapping for each in given)):
+                self._overlapping.update(dict.fromkeys(made))
             return  # a view
-        known = self._contraction(func, args, kwargs, output)
+        known = self._contraction(func, args, kwargs, output, given)
         if not known:
             known = is_operation and self._elements(func, given, changed or fresh)
         if not known:
@@ -83,7 +94,7 @@ class Meter(TorchDispatchMode):
 
     # Arithmetic
 
-    def _contraction(self, func: Any, args: Any, kwargs: Any, output: Any) -> bool:
+    def _contraction(self, func: Any, args: Any, kwargs: Any, output: Any, tensors: list[Tensor]) -> bool:
         """Add the multiply-adds of a contraction; return whether the operation is one."""
         formula = formula_of(func) if isinstance(func, torch._ops.OpOverload) else None
         if formula is None:
@@ -100,7 +111,7 @@ class Meter(TorchDispatchMode):
                 every, left = pairs(given)
                 live = simplified(formula({**given, "is_causal": False}, None) / every * left)
         self.tally.multiply_adds.add(found)
-        self.tally.live_multiply_adds.add(live)
+        self.tally.live.setdefault(_computed_in(tensors), Sum()).add(live)
         return True
 
     def _elements(self, func: Any, given: list[Tensor], results: list[Tensor]) -> bool:
@@ -115,17 +126,32 @@ class Meter(TorchDispatchMode):
 
     def _bytes(self, func: Any, given: list[Tensor], changed: list[Tensor], fresh: list[Tensor], known: bool) -> None:
         """Add the bytes that an operation reads and writes."""
-        written = [*changed, *([] if known and writes_nothing(func) else fresh)]
-        for tensor in _distinct(written):
-            self.tally.written.add(self._bytes_of(tensor))
-        read = given
+        writes = not (known and writes_nothing(func))
+        read = given if writes else []
         if known and changed and only_overwrites(func):
-            read = [tensor for tensor in given if all(tensor is not each for each in changed)]
+            read = [tensor for tensor in read if all(tensor is not each for each in changed)]
         if known and looks_up(func) and fresh and read:
             source, read = read[0], read[1:]
             self.tally.read.add(self._numel(fresh[0]) * source.dtype.itemsize)
-        for tensor in read if not (known and writes_nothing(func)) else []:
+        for tensor in read:
             self.tally.read.add(self._bytes_of(tensor))
+        for tensor in _distinct([*changed, *(fresh if writes else [])]):
+            self.tally.written.add(self._bytes_of(tensor))
+        for boundary in self.boundaries:
+            for tensor in read:
+                boundary.read(key(tensor), self._distinct_bytes(tensor))
+            for tensor in changed:
+                boundary.change(key(tensor), self._distinct_bytes(tensor))
+            for tensor in fresh:
+                boundary.make(key(tensor), writes)
+
+    def close(self, results: Iterable[Tensor]) -> Size:
+        """Close the boundary that was opened last; return the bytes that cross it."""
+        return self.boundaries.pop().close([(key(tensor), self._distinct_bytes(tensor)) for tensor in results])
+
+    def _distinct_bytes(self, tensor: Tensor) -> Size:
+        """Return the bytes of the elements of a tensor; none if it has some of them several times."""
+        return 0 if tensor in self._overlapping else self._bytes_of(tensor)
 
     def _bytes_of(self, tensor: Tensor) -> Size:
         """Return the bytes of the elements of a tensor; those that an expanded axis repeats are read once."""
@@ -154,6 +180,19 @@ class Meter(TorchDispatchMode):
 
 def _is_composite(func: Any) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+_WINDOWS = ("unfold", "as_strided")
+"""The views that may have an element several times, beside expanded ones."""
+
+
+def _computed_in(tensors: list[Tensor]) -> torch.dtype:
+    """Return the dtype in which a contraction computes: of its floating inputs, that with the fewest bytes.
+
+    Scales and a bias may have more than the factors, and factors that are whole numbers are converted.
+    """
+    floating = [tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point]
+    return min(floating or [tensors[0].dtype], key=lambda dtype: dtype.itemsize)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -86,7 +86,7 @@ def text(
     for _ in names:
         grid.add_column(no_wrap=True, justify="right")
     grid.add_row("", *[COLUMNS[name] for name in names])
-    for row, times in _shown(rows, names, depth):
+    for row, times in shown(rows, names, depth):
         mark = f" ×{times}" if times > 1 else ""
         grid.add_row(f"{'  ' * len(row.place)}{row.label}{mark}", *[cell(row, name) for name in names])
     if not (rows and rows[0].place == () and rows[0].kind != "group"):
@@ -103,7 +103,7 @@ def uncounted_lines(total: BoxCost) -> list[str]:
     return [f"not counted (no formula): {'; '.join(found)}"] if found else []
 
 
-def _shown(rows: Sequence[BoxCost], names: Sequence[str], depth: int | None) -> list[tuple[BoxCost, int]]:
+def shown(rows: Sequence[BoxCost], names: Sequence[str], depth: int | None) -> list[tuple[BoxCost, int]]:
     """Return the rows down to a depth, each with the number of equal ones in a row that it stands for."""
     kept = [row for row in rows if depth is None or len(row.place) <= depth]
     found: list[tuple[BoxCost, int]] = []
@@ -184,7 +184,7 @@ def latex(rows: Sequence[BoxCost], total: BoxCost, columns: str | Sequence[str])
         rf"\begin{{tabular}}{{l{'r' * len(names)}}}",
         " & ".join(["", *[_escaped(COLUMNS[name]) for name in names]]) + r" \\ \hline",
     ]
-    for row, times in _shown(rows, names, None):
+    for row, times in shown(rows, names, None):
         mark = rf" $\times {times}$" if times > 1 else ""
         first = _QUAD * len(row.place) + _escaped(row.label) + mark
         lines.append(" & ".join([first, *[_in_math(row, name) for name in names]]) + r" \\")
@@ -209,4 +209,4 @@ def _escaped(words: str) -> str:
     return "".join([_SPECIAL.get(letter, letter) for letter in words])
 
 
-__all__ = ["amount", "csv_text", "formula", "latex", "plain", "text"]
+__all__ = ["amount", "csv_text", "formula", "latex", "plain", "shown", "text"]

@@ -1,0 +1,195 @@
+"""`Bound`: lower bounds on the time of each box of a diagram on a machine, and what binds.
+
+There are two, by what they assume. `unfused`: the operations run one after the other, each reading its inputs from
+memory and writing its results there. `fused`: a box is one kernel, which reads from memory what comes from outside the
+box, once, and writes its results; this holds for any implementation of the box by the same contractions, and for
+`unfused` too. Computing overlaps moving bytes completely in both. The FLOPs are those of contractions alone, so
+pointwise operations and reductions take the time of their bytes. Outside of both are algorithms that compute a
+contraction with fewer FLOPs (Strassen, Winograd, leaving out what a mask hides) or in another dtype (TF32 for float32).
+
+If the size and rate of the machine's cache are known, as many bytes as fit may be there already; otherwise none are.
+
+Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (4), 2009.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+
+from circuits.cost import bound_report
+from circuits.cost.box_cost import BoxCost, Work
+from circuits.cost.groups import innermost
+from circuits.cost.machine import MACHINES, Machine, larger
+from circuits.errors import CircuitError
+
+if TYPE_CHECKING:
+    from circuits.cost.cost import Cost
+
+
+@dataclass(frozen=True)
+class BoxBound:
+    """Lower bounds on the time of one box with those inside it, or of several boxes (`Cost.by`), in seconds.
+
+    What binds is "compute" or "bandwidth", for several operations that of the larger part of their time; if it depends
+    on free axes, a `sympy.Piecewise` of both as symbols, or None for several operations.
+
+    Attributes:
+        label, place, kind, path: Those of the `BoxCost`.
+        flops: The live FLOPs.
+        bytes: The bytes that its operations move.
+        unfused: The bound if its operations run one after the other.
+        unfused_binds: What binds them.
+        crossing: The bytes that cross the boundary of the box; None for several boxes.
+        fused: The bound if it is one kernel; None for several boxes.
+        fused_binds: What binds it.
+    """
+
+    label: str
+    place: tuple[int, ...]
+    kind: str
+    path: str
+    flops: Any
+    bytes: Any
+    unfused: Any
+    unfused_binds: Any
+    crossing: Any = None
+    fused: Any = None
+    fused_binds: Any = None
+
+    @property
+    def intensity(self) -> Any:
+        """FLOPs for each byte that its operations move: the arithmetic intensity."""
+        return self.flops / self.bytes if self.bytes != 0 else 0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Lower bounds on the time of a diagram on a machine, by box and in total: `Cost.on` returns it.
+
+    `print(bound)` prints a table. Times are in seconds, numbers, or sympy formulas in the free axes; `at` gives these
+    sizes.
+
+    Attributes:
+        machine: The machine.
+        rows: One for each row of the cost.
+        total: The whole.
+        cost: The cost from which they are computed.
+    """
+
+    machine: Machine
+    rows: tuple[BoxBound, ...]
+    total: BoxBound
+    cost: "Cost" = field(repr=False)
+
+    def at(self, **sizes: int) -> "Bound":
+        """Return the bounds at sizes of some free axes; formulas in the others remain.
+
+        Args:
+            **sizes: The size of each axis, a positive number.
+
+        Raises:
+            CircuitError: As `Cost.at` raises.
+        """
+        return bound_of(self.cost.at(**sizes), self.machine)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all as plain data for JSON: numbers, and formulas as text."""
+        return bound_report.plain(self.rows, self.total, self.machine, self.cost.axes, self.cost.notes)
+
+    def table(self, depth: int | None = None) -> str:
+        """Return the table as text.
+
+        Args:
+            depth: How many levels of boxes inside boxes to show; None for all.
+        """
+        return bound_report.text(self.rows, self.total, self.cost, self.machine, depth)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def bound_of(cost: "Cost", machine: Machine | str) -> Bound:
+    """Return the lower bounds of a cost on a machine, as `Cost.on` says."""
+    if isinstance(machine, str):
+        if machine not in MACHINES:
+            raise CircuitError(f"on: no machine is called {machine!r}; there are {', '.join(MACHINES)}")
+        machine = MACHINES[machine]
+    if not isinstance(machine, Machine):
+        raise CircuitError(f"on: a Machine or the name of one is expected, not {machine!r}")
+    _check_dtypes([*innermost(cost.rows), cost.total], machine)
+    time = cache(partial(_time, machine))
+    return Bound(
+        machine, tuple([_bound(row, machine, time) for row in cost.rows]), _bound(cost.total, machine, time), cost
+    )
+
+
+def _check_dtypes(rows: Sequence[BoxCost], machine: Machine) -> None:
+    """Raise CircuitError if an operation computes in a dtype that the machine has no rate for."""
+    for row in rows:
+        for dtype in [dtype for work, _ in row.work for dtype, _ in work.flops]:
+            try:
+                machine.rate_of(dtype)
+            except CircuitError as error:
+                raise CircuitError(
+                    f"on: {row.label}: {error}"
+                ) from None
+
+
+def _bound(row: BoxCost, machine: Machine, time: Callable[[Work], tuple[Any, Any]]) -> BoxBound:
+    """Return the bounds of one row; `time` returns those of an operation."""
+    parts = [(*time(work), count) for work, count in row.work]
+    unfused, binds = sum([count * seconds for seconds, _, count in parts]), _binds(parts)
+    given: dict[str, Any] = {}
+    if row.crossing is not None:
+        fused, fused_binds = time(_one_kernel(row))
+        if machine.cache_rate and machine.cache:  # what each operation finds in the cache, all together may not
+            unfused = _largest(unfused, fused)
+        given = {"crossing": row.crossing, "fused": fused, "fused_binds": fused_binds}
+    return BoxBound(row.label, row.place, row.kind, row.path, row.live_flops, row.bytes, unfused, binds, **given)
+
+
+def _one_kernel(row: BoxCost) -> Work:
+    """Return the work of a box whose operations are one kernel."""
+    flops: dict[torch.dtype, Any] = {}
+    for work, count in row.work:
+        for dtype, number in work.flops:
+            flops[dtype] = flops.get(dtype, 0) + count * number
+    return Work(tuple(flops.items()), row.crossing)  # type: ignore[arg-type]
+
+
+def _binds(parts: Sequence[tuple[Any, Any, int]]) -> Any:
+    """Return what binds several operations; None if it depends on free axes."""
+    if len({binds for _, binds, _ in parts}) == 1:
+        return parts[0][1]
+    if any(getattr(seconds, "free_symbols", None) for seconds, _, _ in parts):
+        return None
+    shares = dict.fromkeys(("compute", "bandwidth"), 0)
+    for seconds, binds, count in parts:
+        shares[binds] += count * seconds
+    return max(shares, key=lambda name: shares[name]) if parts else "bandwidth"
+
+
+def _time(machine: Machine, work: Work) -> tuple[Any, Any]:
+    """Return the least time of one kernel, and what binds; units of several dtypes may compute at the same time."""
+    compute = _largest(0, *[flops / machine.rate_of(dtype).peak for dtype, flops in work.flops])
+    return larger(compute, _memory(work.bytes, machine))
+
+
+def _memory(bytes: Any, machine: Machine) -> Any:
+    """Return the least time in which bytes are moved, of which as many as fit may be in the cache."""
+    memory = machine.memory_rate.peak
+    if machine.cache_rate is None or machine.cache is None:
+        return bytes / memory
+    fastest = max(machine.cache_rate.peak, memory)
+    return _largest(bytes / fastest, (bytes - machine.cache.value) / memory)
+
+
+def _largest(*times: Any) -> Any:
+    return sympy.Max(*times) if any(isinstance(each, sympy.Basic) for each in times) else max(times)
+
+
+__all__ = ["Bound", "BoxBound", "bound_of"]

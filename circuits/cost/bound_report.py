@@ -1,0 +1,122 @@
+"""Lower bounds on times as text and plain data."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from circuits.cost.machine import Machine
+from circuits.cost.report import amount, formula, shown
+
+if TYPE_CHECKING:
+    from circuits.cost.bound import BoxBound
+    from circuits.cost.cost import Cost
+
+_HEADINGS = ("", "FLOPs", "bytes moved", "FLOPs/byte", "unfused", "binds", "bytes in and out", "fused", "binds")
+_ASSUMED = (
+    "unfused: no less time if the operations run one after the other, each from memory to memory",
+    "fused: no less time even if a box is one kernel, which reads and writes only what crosses its boundary",
+)
+
+
+def duration(seconds: Any) -> str:
+    """Return a time in the unit that leaves at least 1 before the point, with four digits.
+
+    >>> duration(0.000139), duration(2.5), duration(3e-10)
+    ('139 µs', '2.5 s', '0.3 ns')
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if float(f"{seconds / scale:.4g}") >= 1:
+            return f"{seconds / scale:.4g} {unit}"
+    return f"{seconds / 1e-9:.4g} ns"
+
+
+def text(rows: Sequence["BoxBound"], total: "BoxBound", cost: "Cost", machine: Machine, depth: int | None) -> str:
+    """Return the table as lines of text, which are not wrapped."""
+    bounds = {id(own): row for own, row in zip(cost.rows, rows, strict=True)}
+    lines = [
+        [f"{'  ' * len(own.place)}{own.label}{f' ×{times}' if times > 1 else ''}", *_cells(bounds[id(own)])]
+        for own, times in shown(cost.rows, ("live_flops", "bytes", "crossing"), depth)
+    ]
+    if not (rows and rows[0].place == () and rows[0].kind != "group"):
+        lines.append(["total", *_cells(total)])
+    kept = [place for place in range(len(_HEADINGS)) if place == 0 or any(line[place] for line in lines)]
+    grid = Table.grid(padding=(0, 2))
+    for place in kept:
+        grid.add_column(no_wrap=True, justify="left" if _HEADINGS[place] in ("", "binds") else "right")
+    for line in (_HEADINGS, *lines):
+        grid.add_row(*[line[place] for place in kept])
+    written = io.StringIO()
+    Console(file=written, width=4000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
+    notes = [rates_line(cost, machine), *_ASSUMED, *cost.notes]
+    if cost.axes:
+        notes.append(f"times are formulas in {', '.join(cost.axes)}: at({cost.axes[0]}=…) gives sizes")
+    return "\n".join([*[line.rstrip() for line in written.getvalue().splitlines()], *notes])
+
+
+def rates_line(cost: "Cost", machine: Machine) -> str:
+    """Return the line of the machine's rates, with the FLOPs for each byte at which both take the same time: the ridge.
+
+    It has the dtypes in which the cost has FLOPs.
+    """
+    memory = machine.memory_rate.peak
+    used = dict.fromkeys([dtype for work, _ in cost.total.work for dtype, _ in work.flops])
+    rates = [
+        f"{str(dtype).removeprefix('torch.')} {amount(rate, 'FLOP/s')} (ridge at {rate / memory:.3g} FLOPs/byte)"
+        for dtype, rate in [(dtype, machine.rate_of(dtype).peak) for dtype in used]
+    ]
+    cache = "no cache is assumed"
+    if machine.cache_rate and machine.cache:
+        found, rate = amount(machine.cache.value, "B"), amount(machine.cache_rate.peak, "B/s")
+        cache = f"up to {found} may be in a cache, {rate}"
+    rates.append(f"memory {amount(memory, 'B/s')}")
+    return f"{machine.name}, at most: {', '.join(rates)}; {cache}"
+
+
+def _cells(row: "BoxBound") -> list[str]:
+    symbolic = [getattr(each, "free_symbols", None) for each in (row.flops, row.bytes)]
+    return [
+        amount(row.flops),
+        amount(row.bytes, "B"),
+        "" if any(symbolic) else amount(row.intensity),
+        *_time(row.unfused, row.unfused_binds),
+        amount(row.crossing, "B"),
+        *_time(row.fused, row.fused_binds),
+    ]
+
+
+def _time(seconds: Any, binds: Any) -> tuple[str, str]:
+    """Return a time and what binds; nothing where there is none, or where it depends on free axes."""
+    if seconds is None or seconds == 0 or getattr(seconds, "free_symbols", None):
+        return "", ""
+    return duration(float(seconds)), f"{binds}"
+
+
+def plain(
+    rows: Sequence["BoxBound"], total: "BoxBound", machine: Machine, axes: Sequence[str], notes: Sequence[str]
+) -> dict[str, Any]:
+    """Return plain data for JSON."""
+    return {
+        "machine": machine.to_dict(),
+        "assumed": list(_ASSUMED),
+        "axes": list(axes),
+        "total": _plain_row(total),
+        "rows": [_plain_row(row) for row in rows],
+        "notes": list(notes),
+    }
+
+
+def _plain_row(row: "BoxBound") -> dict[str, Any]:
+    found = {**vars(row), "place": list(row.place), "intensity": row.intensity}
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if getattr(value, "free_symbols", None):
+        return formula(value)
+    return float(value) if getattr(value, "is_number", False) else value
+
+
+__all__ = ["duration", "plain", "rates_line", "text"]
