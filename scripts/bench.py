@@ -15,6 +15,7 @@ import torch
 import typer
 from rich.console import Console
 
+from circuits import Machine
 from scripts.benches import backward, broadcasting, checks, drawing, imports, machine, models, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -70,10 +71,15 @@ def _(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="About how long each comparison may take.")] = 10.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    rates: Annotated[
+        Path | None, typer.Option("--machine", help="A file of `machine -o` for lower bounds; else it is measured.")
+    ] = None,
 ) -> None:
-    """Time and memory of each model, compared with its reference implementation."""
+    """Time and memory of each model, compared with its reference implementation, and with lower bounds on the time."""
+    where = torch.device(device)
     try:
-        models.measure(_console(), names or [*models.PAIRS], seconds, torch.device(device))
+        found = Machine.from_dict(json.loads(rates.read_text())) if rates else machine.measure(1024, 15, where)
+        models.measure(_console(), names or [*models.PAIRS], seconds, where, found)
     except KeyError as error:
         raise typer.BadParameter(f"no model is named {error}; there are {', '.join(models.PAIRS)}") from None
 

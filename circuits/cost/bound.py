@@ -134,9 +134,7 @@ def _check_dtypes(rows: Sequence[BoxCost], machine: Machine) -> None:
             try:
                 machine.rate_of(dtype)
             except CircuitError as error:
-                raise CircuitError(
-                    f"on: {row.label}: {error}"
-                ) from None
+                raise CircuitError(f"on: {row.label}: {error}") from None
 
 
 def _bound(row: BoxCost, machine: Machine, time: Callable[[Work], tuple[Any, Any]]) -> BoxBound:
@@ -175,7 +173,8 @@ def _binds(parts: Sequence[tuple[Any, Any, int]]) -> Any:
 
 def _time(machine: Machine, work: Work) -> tuple[Any, Any]:
     """Return the least time of one kernel, and what binds; units of several dtypes may compute at the same time."""
-    compute = _largest(0, *[flops / machine.rate_of(dtype).peak for dtype, flops in work.flops])
+    times = [flops / machine.rate_of(dtype).peak for dtype, flops in work.flops]
+    compute = _largest(*times) if len(times) > 1 else sum(times)
     return larger(compute, _memory(work.bytes, machine))
 
 
@@ -189,7 +188,10 @@ def _memory(bytes: Any, machine: Machine) -> Any:
 
 
 def _largest(*times: Any) -> Any:
-    return sympy.Max(*times) if any(isinstance(each, sympy.Basic) for each in times) else max(times)
+    """Return the largest time; for formulas a `Max` that sympy does not try to simplify, which takes it long."""
+    if not any(isinstance(each, sympy.Basic) for each in times):
+        return max(times)
+    return sympy.Max(*times, evaluate=False)
 
 
 __all__ = ["Bound", "BoxBound", "bound_of"]

@@ -101,7 +101,7 @@ def pairs(given: Arguments) -> tuple[Any, Any]:
     y, x = query[-2], key[-2]
     if not given.get("is_causal"):
         return y * x, y * x
-    short: Any = y if y == x else sympy.Min(y, x)
+    short: Any = sympy.sympify(y) if y == x else sympy.Min(y, x)  # of sympy, so that a half is exact
     return y * x, short * (short + 1) / 2 + (y - short) * x
 
 

@@ -112,8 +112,10 @@ class Machine:
 
 def _shown(rate: Rate, unit: str) -> str:
     scale, prefix = next((pair for pair in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if rate.value >= pair[0]), (1, ""))
-    spread = "" if rate.low is None or rate.high is None else f" ({rate.low / scale:.3g} to {rate.high / scale:.3g})"
-    return f"{rate.value / scale:.4g}{spread} {prefix}{unit}  {rate.source}"
+    spread = "" if rate.low is None or rate.high is None else f"{rate.low / scale:.3g} to {rate.high / scale:.3g}"
+    found = [spread, "" if rate.best is None else f"at most {rate.best / scale:.4g}"]
+    within = f" ({', '.join([each for each in found if each])})" if any(found) else ""
+    return f"{rate.value / scale:.4g}{within} {prefix}{unit}  {rate.source}"
 
 
 def lower_bound(flops: Any, bytes: Any, dtype: torch.dtype, machine: Machine) -> tuple[Any, Any]:

@@ -109,7 +109,7 @@ class Meter(TorchDispatchMode):
             live = found
             if given.get("is_causal"):
                 every, left = pairs(given)
-                live = simplified(formula({**given, "is_causal": False}, None) / every * left)
+                live = simplified(formula({**given, "is_causal": False}, None) * left / every)
         self.tally.multiply_adds.add(found)
         self.tally.live.setdefault(_computed_in(tensors), Sum()).add(live)
         return True

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from circuits import Bound, Machine
+from scripts.benches import roofline
 from scripts.benches.memory import peak
 from scripts.benches.pairs import PAIRS, Pair
 from scripts.benches.timing import Spread, interleaved
@@ -19,12 +21,16 @@ __all__ = ["PAIRS", "measure"]
 COLUMNS = ("model", "instead of", "dtype", "pass", "milliseconds", "times the other's", "MiB", "times the other's")
 
 
-def measure(console: Console, names: Sequence[str], seconds: float, device: torch.device) -> None:
-    """Print one line for each model, dtype and pass; a model whose peer is not installed is named and left out."""
+def measure(console: Console, names: Sequence[str], seconds: float, device: torch.device, machine: Machine) -> None:
+    """Print one line for each model, dtype and pass, and a table of forward passes beside their lower bounds.
+
+    A model whose peer is not installed is named and left out. Generation has no lower bound here: its diagram is large.
+    """
     makers = {name: PAIRS[name] for name in names}
     table = Table(title=f"ours beside what it replaces, on {device}, {torch.get_num_threads()} threads")
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if number < 4 else "right")
+    bounds: list[tuple[str, str, Bound, list[float]]] = []
     for name, make in makers.items():
         torch.manual_seed(0)
         try:
@@ -35,16 +41,22 @@ def measure(console: Console, names: Sequence[str], seconds: float, device: torc
         passes = (("forward", forward), ("and backward", and_backward))
         for dtype in (torch.float32,) if pair.generated else (torch.float32, torch.bfloat16):
             for title, run in ((f"{pair.generated} tokens", forward),) if pair.generated else passes:
-                row = compare(pair, run, dtype, device, seconds)
-                table.add_row(name, pair.peer, f"{dtype}".removeprefix("torch."), title, *row)
+                kind = f"{dtype}".removeprefix("torch.")
+                row, times = compare(pair, run, dtype, device, seconds)
+                table.add_row(name, pair.peer, kind, title, *row)
+                if run is forward and not pair.generated:
+                    ours, inputs = _ready(pair.ours, dtype, device), _inputs(pair, dtype, device)
+                    bounds.append((name, kind, roofline.bound_of(pair.call_ours, ours, inputs, machine), times))
     console.print(table)
+    if bounds:
+        roofline.show(console, bounds)
 
 
 def compare(
     pair: Pair, run: Callable[..., Callable[[], Any]], dtype: torch.dtype, device: torch.device, seconds: float
-) -> list[str]:
-    """The cells of a row: milliseconds, their ratio, mebibytes, their ratio."""
-    inputs = tuple(each.to(device, dtype if each.is_floating_point() else None) for each in pair.inputs)
+) -> tuple[list[str], list[float]]:
+    """The cells of a row: milliseconds, their ratio, mebibytes, their ratio; and the seconds of ours in each block."""
+    inputs = _inputs(pair, dtype, device)
     ours, theirs = (_ready(model, dtype, device) for model in (pair.ours, pair.theirs))
     agree(pair, ours, theirs, inputs)
     calls = {"ours": run(pair.call_ours, ours, inputs), "theirs": run(pair.call_theirs, theirs, inputs)}
@@ -59,7 +71,8 @@ def compare(
     times = interleaved(calls, blocks, each)
     ratios = [mine / other for mine, other in zip(times["ours"], times["theirs"], strict=True)]
     milliseconds = Spread.of([1e3 * mine for mine in times["ours"]])
-    return [milliseconds.show(), Spread.of(ratios).show("×"), *_memory(memory["ours"], memory["theirs"])]
+    shown = [milliseconds.show(), Spread.of(ratios).show("×"), *_memory(memory["ours"], memory["theirs"])]
+    return shown, times["ours"]
 
 
 def agree(pair: Pair, ours: nn.Module, theirs: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -99,6 +112,10 @@ def and_backward(call: Callable[..., Tensor], model: nn.Module, inputs: tuple[Te
         output.backward(cotangent[0])
 
     return run
+
+
+def _inputs(pair: Pair, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple([each.to(device, dtype if each.is_floating_point() else None) for each in pair.inputs])
 
 
 def _ready(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:

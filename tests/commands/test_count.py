@@ -1,10 +1,12 @@
 """`python -m circuits count`: what it prints, and mistakes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from circuits import MACHINES
 from circuits.commands import app
 
 ATTENTION = ("count", "models.attention:MultiHeadAttention", "m=16", "k=4", "h=2")
@@ -43,11 +45,33 @@ def test_what_is_saved_fits_into_a_budget() -> None:
     assert fitted["flops"] > plain["flops"]
 
 
+def test_lower_bounds_on_a_machine() -> None:
+    lines = run(*ATTENTION, "--at", "y=1 x=64", "--on", "H100 SXM", "--depth", "0").splitlines()
+    assert "unfused" in lines[0].split()
+    assert lines[1].split()[-1] == "bandwidth"
+    assert lines[2].startswith("H100 SXM, at most: float32 67 TFLOP/s (ridge at 20 FLOPs/byte)")
+
+
+def test_lower_bounds_on_a_measured_machine(tmp_path: Path) -> None:
+    path = tmp_path / "here.json"
+    path.write_text(json.dumps(MACHINES["A100 SXM"].to_dict()))
+    data = json.loads(run(*ATTENTION, "y=3", "x=5", "--on", f"{path}", "--form", "json"))
+    assert data["machine"]["name"] == "A100 SXM"
+    assert 0 < data["total"]["fused"] < data["total"]["unfused"]
+    path.write_text("[]")
+    result = CliRunner().invoke(app, [*ATTENTION, "--on", f"{path}"])
+    assert result.exit_code == 2
+    assert f"--on: {path} is no file of a machine" in result.output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--backward", "--fit", "2 GB"), "error: fit: bytes are compared as numbers"),
         (("--fit", "2 GB", "--recompute", "y x"), "--recompute says what is recomputed, and --fit"),
+        (("--on", "H100"), "error: on: no machine is called 'H100'; there are H100 SXM, A100 SXM"),
+        (("--on", "none.json"), "error: --on: none.json is no file of a machine: FileNotFoundError"),
+        (("--on", "H100 SXM", "--form", "csv"), "error: --on is a table of its own, as text or json"),
         (("--at", "z=3"), "error: at: there is no free axis z; the free axes are y, x"),
         (("--sort", "flops"), "error: sort: flops depends on free axes"),
         (("--columns", "time"), "error: a cost has no column 'time'"),

@@ -121,11 +121,12 @@ CLAIMS: dict[str, Claim] = {
         {
             "multiply_adds": "2*k*x*y", "flops": "4*k*x*y", "elementwise": "2*x*y", "parameters": 0,
             "read": "4*(k*y + k*x + x*y + x*y + x*y + k*x)", "written": "4*(3*x*y + k*y)",
-            "activations": "4*(3*x*y + k*y)",
+            "activations": "4*(3*x*y + k*y)", "crossing": "4*(2*k*y + 2*k*x)",
         },
     ),
     "attention and its reverse pass": Claim(
-        lambda: count(attention, backward=True), {"flops": "12*k*x*y", "saved": "4*(k*y + 2*k*x + x*y)"}
+        lambda: count(attention, backward=True),
+        {"flops": "12*k*x*y", "saved": "4*(k*y + 2*k*x + x*y)", "crossing": "2*4*(2*k*y + 2*k*x)"},
     ),
     "attention, scores recomputed": Claim(
         lambda: count(attention, backward=True, recompute="y x"),
@@ -197,15 +198,31 @@ CLAIMS: dict[str, Claim] = {
     ),
     "shared and frozen weights": of(Shared(), "b 8", {
         "trained": 72, "frozen": 27, "buffers": 8, "parameters": 99, "state_bytes": 4 * 107,
-        "multiply_adds": "b*(64 + 64 + 24)",
+        "multiply_adds": "b*(64 + 64 + 24)", "crossing": "4*(72 + 27 + 8 + b*8 + b*3)",
     }),
-    "views": of(_views, "i j", {"activations": "4*i*j", "written": "4*i*j", "read": "4*i*j", "peak": "8*i*j"}),
-    "in place": of(_in_place, "i", {"activations": "4*i", "peak": "8*i", "elementwise": "3*i", "written": "12*i"}),
+    "views": of(_views, "i j", {
+        "activations": "4*i*j", "written": "4*i*j", "read": "4*i*j", "peak": "8*i*j", "crossing": "8*i*j"
+    }),
+    "in place": of(_in_place, "i", {
+        "activations": "4*i", "peak": "8*i", "elementwise": "3*i", "written": "12*i", "crossing": "8*i"
+    }),
+    "an input in place": of(lambda x: x.mul_(2).add_(1), "i", {"crossing": "8*i"}),
+    "an input overwritten": of(lambda x: x.fill_(2).add_(1), "i", {"crossing": "4*i"}),
+    "an input read twice": of(lambda x: x.exp() + x, "i", {"crossing": "8*i"}),
+    "a part of an input": of(lambda x: x[:, :3].exp(), "i 7", {"crossing": "2*4*3*i"}),
+    "a part of a result": of(lambda x: x.exp()[:, :3], "i 7", {"crossing": "4*(7 + 3)*i"}),
+    "an unused result": of(lambda x: x.max(1).values, "i j", {"crossing": "4*(i*j + i)"}),
+    "windows that overlap": of(lambda x: x.unfold(0, 3, 1).transpose(0, 1).exp(), "9", {
+        "read": 4 * 7 * 3, "crossing": 4 * 7 * 3
+    }),
+    "memory that is not written": of(lambda x: torch.empty_like(x), "i", {"written": 0, "crossing": 0}),
     "in place and later": of(lambda x: x.exp().exp().exp().exp(), "i", {"peak": "12*i"}),
-    "expanded": of(lambda x: x.expand(10, x.shape[0]).exp(), "i", {"read": "4*i", "written": "40*i"}),
+    "expanded": of(lambda x: x.expand(10, x.shape[0]).exp(), "i", {
+        "read": "4*i", "written": "40*i", "crossing": "44*i"
+    }),
     "look-up": Claim(
         lambda: count(trace(nn.Embedding(1000, 6), torch.zeros(7, dtype=torch.long))),
-        {"read": 7 * 6 * 4 + 7 * 8, "written": 7 * 6 * 4},
+        {"read": 7 * 6 * 4 + 7 * 8, "written": 7 * 6 * 4, "crossing": 7 * 6 * 4 + 7 * 8},
     ),
     "sum": of(lambda x: x.sum(0), "i j", {"elementwise": "i*j", "read": "4*i*j", "written": "4*j"}),
     "casts": of(lambda x: x.bfloat16().exp(), "i", {"written": "4*i", "read": "6*i", "elementwise": "i"}),

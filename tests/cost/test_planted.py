@@ -1,6 +1,7 @@
 """Errors planted in `circuits.cost`, one at a time: each breaks a claim that holds without it."""
 
 import importlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from circuits.cost import contractions, groups, measure, memory, meter, sizes
+from circuits.cost import boundary, contractions, groups, measure, memory, meter, sizes
 from circuits.cost.box_cost import BoxCost, Held
 from tests.cost.claims import CLAIMS
 
@@ -145,6 +146,41 @@ def _one_box_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(count_module, "added", lambda row, parts, calls: before(row, parts[:-1], calls))
 
 
+def _nothing_inside(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(boundary.Boundary, "make", lambda self, storage, written: None)
+
+
+def _reads_add_up(patch: pytest.MonkeyPatch) -> None:
+    """The bytes of a tensor that is read several times, several times."""
+    before = boundary.Boundary.read
+    numbers = itertools.count(1)
+
+    def read(self: boundary.Boundary, storage: int, size: Any) -> None:
+        if storage not in self._inside:
+            before(self, -next(numbers), size)
+
+    patch.setattr(boundary.Boundary, "read", read)
+
+
+def _not_written(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(boundary.Boundary, "change", lambda self, storage, size: None)
+
+
+def _read_all_the_same(patch: pytest.MonkeyPatch) -> None:
+    before = boundary.Boundary.change
+
+    def change(self: boundary.Boundary, storage: int, size: Any) -> None:
+        before(self, storage, size)
+        self._inside.discard(storage)
+
+    patch.setattr(boundary.Boundary, "change", change)
+
+
+def _all_results_are_written(patch: pytest.MonkeyPatch) -> None:
+    before = boundary.Boundary.make
+    patch.setattr(boundary.Boundary, "make", lambda self, storage, written: before(self, storage, True))
+
+
 PLANTED: dict[str, tuple[Plant, str]] = {
     "a factor 2": (_double_matmul, "attention"),
     "products without a formula": (_no_matmul, "linear"),
@@ -198,6 +234,15 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     "the forward pass alone": (_forward_only, "attention and its reverse pass"),
     "the first of several peaks": (_first_candidate, "largest, other sizes"),
     "a box left out of its circuit": (_one_box_forgotten, "attention"),
+    "what is made inside a box is read from outside": (_nothing_inside, "attention"),
+    "inputs cross a boundary as often as they are read": (_reads_add_up, "an input read twice"),
+    "a shared weight crosses a boundary twice": (_reads_add_up, "shared and frozen weights"),
+    "an input that is written to is not written": (_not_written, "an input in place"),
+    "an input that is overwritten is read": (_read_all_the_same, "an input overwritten"),
+    "memory that is not written crosses a boundary": (_all_results_are_written, "memory that is not written"),
+    "windows have each element once": (
+        lambda patch: patch.setattr(meter, "_WINDOWS", ()), "windows that overlap"
+    ),
 }  # fmt: skip
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from circuits import Machine, trace
+from circuits import MACHINES, Machine, trace
+from models.attention import MultiHeadAttention
 from models.mlp import MLP
 from scripts.bench import app
-from scripts.benches import broadcasting, drawing, imports, machine
+from scripts.benches import broadcasting, drawing, imports, machine, roofline
 from scripts.benches.checks import Case, cases
 from scripts.benches.memory import peak
 from scripts.benches.pairs import PAIRS
@@ -104,13 +105,17 @@ def test_ways_that_differ_are_not_timed() -> None:
 
 
 @pytest.mark.slow
-def test_models_are_measured() -> None:
+def test_models_are_measured(tmp_path: Path) -> None:
+    """Beside the other implementation, and beside the lower bounds of a machine from a file: here, of an H100."""
     threads = torch.get_num_threads()
-    ran = CliRunner().invoke(app, ["models", "mlp", "--seconds", "0"])
+    path = tmp_path / "machine.json"
+    path.write_text(json.dumps(MACHINES["H100 SXM"].to_dict()))
+    ran = CliRunner().invoke(app, ["models", "mlp", "--seconds", "0", "--machine", f"{path}"])
     torch.set_num_threads(threads)
     assert ran.exit_code == 0, ran.output
-    for words in ("nn.Sequential", "float32", "bfloat16", "forward", "and backward"):
+    for words in ("nn.Sequential", "float32", "bfloat16", "forward", "and backward", "times fused", "85.59 M"):
         assert words in ran.output
+    assert "H100 SXM, at most: float32 67 TFLOP/s (ridge at 20 FLOPs/byte), memory 3.35 TB/s" in ran.output
     assert CliRunner().invoke(app, ["models", "cat"]).exit_code == 2
 
 
@@ -196,7 +201,7 @@ def test_the_machine_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for rate in (*found.flops.values(), found.memory_rate, found.cache_rate):
         assert rate.low is not None
         assert rate.high is not None
-        assert 0 < rate.low <= rate.value <= rate.high
+        assert 0 < rate.low <= rate.value <= rate.high <= rate.peak
         assert "measured" in rate.source
 
 
@@ -207,5 +212,31 @@ def test_the_rates_are_amounts_by_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     found = machine.measure(8, 2, torch.device("cpu"))
     assert {rate.value for rate in found.flops.values()} == {2 * 8**3 / 0.5}
     assert found.memory_rate.value == 4 * 3 * 2**18 / 0.5
+    assert found.cache is not None
+    assert found.cache.value == 3 * 2**18
     assert found.cache_rate is not None
     assert found.cache_rate.value == pytest.approx(200 * 2**20 / 0.5, rel=1e-5)
+
+
+def test_the_fastest_product_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 64 rows in half a second, or 16 rows (a 64th of the FLOPs) in a thousandth."""
+    monkeypatch.setattr(machine, "largest_cache", lambda: 3 * 2**18)
+    seconds = {"float32": [0.5, 0.6, 0.7], "float32 16": [0.001, 0.002, 0.003]}
+    monkeypatch.setattr(
+        machine, "interleaved", lambda run, blocks, calls: {name: seconds.get(name, [1.0] * 3) for name in run}
+    )
+    rate = machine.measure(64, 3, torch.device("cpu")).flops[torch.float32]
+    assert rate.value == 2 * 64**3 / 0.6
+    assert rate.peak == 2 * 16**3 / 0.001
+
+
+def test_the_bound_is_that_of_what_ran() -> None:
+    """The zoo's attention runs its fused kernel, which moves no scores and leaves out what a causal mask hides."""
+    b, x, m = 2, 7, 16
+    layer, given = MultiHeadAttention(m=m, k=4, h=2), torch.randn(b, x, m)
+    total = roofline.bound_of(lambda model, x: model(x, x, causal=True), layer, (given,), MACHINES["H100 SXM"]).total
+    assert total.flops == 4 * 2 * b * x * m * 8 + 4 * 8 * b * x * (x + 1) // 2
+    assert total.crossing == 4 * (2 * b * x * m + 4 * m * 8)
+    call = lambda model, x: model(x, x)  # noqa: E731
+    cells = roofline.cells(roofline.bound_of(call, layer, (given,), MACHINES["H100 SXM"]), [1e-6, 3e-6, 2e-6])
+    assert (cells[5], cells[7]) == ("2 µs", "1 µs")
