@@ -8,6 +8,7 @@ pointwise operations and reductions take the time of their bytes. Outside of bot
 contraction with fewer FLOPs (Strassen, Winograd, leaving out what a mask hides) or in another dtype (TF32 for float32).
 
 If the size and rate of the machine's cache are known, as many bytes as fit may be there already; otherwise none are.
+The FLOPs of an operation without a formula are not in the bound, which its bytes are: it is a lower one still.
 
 Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (4), 2009.
 """
@@ -15,55 +16,17 @@ Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (4), 2009.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sympy
 import torch
 
 from circuits.cost import bound_report
+from circuits.cost.box_bound import BoxBound
 from circuits.cost.box_cost import BoxCost, Work
 from circuits.cost.groups import innermost
 from circuits.cost.machine import MACHINES, Machine, larger
 from circuits.errors import CircuitError
-
-if TYPE_CHECKING:
-    from circuits.cost.cost import Cost
-
-
-@dataclass(frozen=True)
-class BoxBound:
-    """Lower bounds on the time of one box with those inside it, or of several boxes (`Cost.by`), in seconds.
-
-    What binds is "compute" or "bandwidth", for several operations that of the larger part of their time; if it depends
-    on free axes, a `sympy.Piecewise` of both as symbols, or None for several operations.
-
-    Attributes:
-        label, place, kind, path: Those of the `BoxCost`.
-        flops: The live FLOPs.
-        bytes: The bytes that its operations move.
-        unfused: The bound if its operations run one after the other.
-        unfused_binds: What binds them.
-        crossing: The bytes that cross the boundary of the box; None for several boxes.
-        fused: The bound if it is one kernel; None for several boxes.
-        fused_binds: What binds it.
-    """
-
-    label: str
-    place: tuple[int, ...]
-    kind: str
-    path: str
-    flops: Any
-    bytes: Any
-    unfused: Any
-    unfused_binds: Any
-    crossing: Any = None
-    fused: Any = None
-    fused_binds: Any = None
-
-    @property
-    def intensity(self) -> Any:
-        """FLOPs for each byte that its operations move: the arithmetic intensity."""
-        return self.flops / self.bytes if self.bytes != 0 else 0
 
 
 @dataclass(frozen=True)
@@ -77,13 +40,13 @@ class Bound:
         machine: The machine.
         rows: One for each row of the cost.
         total: The whole.
-        cost: The cost from which they are computed.
+        cost: The `Cost` from which they are computed.
     """
 
     machine: Machine
     rows: tuple[BoxBound, ...]
     total: BoxBound
-    cost: "Cost" = field(repr=False)
+    cost: Any = field(repr=False)
 
     def at(self, **sizes: int) -> "Bound":
         """Return the bounds at sizes of some free axes; formulas in the others remain.
@@ -112,8 +75,8 @@ class Bound:
         return self.table()
 
 
-def bound_of(cost: "Cost", machine: Machine | str) -> Bound:
-    """Return the lower bounds of a cost on a machine, as `Cost.on` says."""
+def bound_of(cost: Any, machine: Machine | str) -> Bound:
+    """Return the lower bounds of a `Cost` on a machine, as `Cost.on` says."""
     if isinstance(machine, str):
         if machine not in MACHINES:
             raise CircuitError(f"on: no machine is called {machine!r}; there are {', '.join(MACHINES)}")
@@ -194,4 +157,4 @@ def _largest(*times: Any) -> Any:
     return sympy.Max(*times, evaluate=False)
 
 
-__all__ = ["Bound", "BoxBound", "bound_of"]
+__all__ = ["Bound", "bound_of"]

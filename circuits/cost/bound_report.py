@@ -2,17 +2,15 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from circuits.cost.box_bound import BoxBound
+from circuits.cost.box_cost import BoxCost
 from circuits.cost.machine import Machine
-from circuits.cost.report import amount, formula, shown
-
-if TYPE_CHECKING:
-    from circuits.cost.bound import BoxBound
-    from circuits.cost.cost import Cost
+from circuits.cost.report import amount, formula, shown, uncounted_lines
 
 _HEADINGS = ("", "FLOPs", "bytes moved", "FLOPs/byte", "unfused", "binds", "bytes in and out", "fused", "binds")
 _ASSUMED = (
@@ -33,8 +31,8 @@ def duration(seconds: Any) -> str:
     return f"{seconds / 1e-9:.4g} ns"
 
 
-def text(rows: Sequence["BoxBound"], total: "BoxBound", cost: "Cost", machine: Machine, depth: int | None) -> str:
-    """Return the table as lines of text, which are not wrapped."""
+def text(rows: Sequence[BoxBound], total: BoxBound, cost: Any, machine: Machine, depth: int | None) -> str:
+    """Return the table of a `Cost` on a machine as lines of text, which are not wrapped."""
     bounds = {id(own): row for own, row in zip(cost.rows, rows, strict=True)}
     lines = [
         [f"{'  ' * len(own.place)}{own.label}{f' ×{times}' if times > 1 else ''}", *_cells(bounds[id(own)])]
@@ -50,19 +48,19 @@ def text(rows: Sequence["BoxBound"], total: "BoxBound", cost: "Cost", machine: M
         grid.add_row(*[line[place] for place in kept])
     written = io.StringIO()
     Console(file=written, width=4000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
-    notes = [rates_line(cost, machine), *_ASSUMED, *cost.notes]
+    notes = [rates_line(cost.total, machine), *_ASSUMED, *cost.notes, *uncounted_lines(cost.total)]
     if cost.axes:
         notes.append(f"times are formulas in {', '.join(cost.axes)}: at({cost.axes[0]}=…) gives sizes")
     return "\n".join([*[line.rstrip() for line in written.getvalue().splitlines()], *notes])
 
 
-def rates_line(cost: "Cost", machine: Machine) -> str:
+def rates_line(cost: BoxCost, machine: Machine) -> str:
     """Return the line of the machine's rates, with the FLOPs for each byte at which both take the same time: the ridge.
 
     It has the dtypes in which the cost has FLOPs.
     """
     memory = machine.memory_rate.peak
-    used = dict.fromkeys([dtype for work, _ in cost.total.work for dtype, _ in work.flops])
+    used = dict.fromkeys([dtype for work, _ in cost.work for dtype, _ in work.flops])
     rates = [
         f"{str(dtype).removeprefix('torch.')} {amount(rate, 'FLOP/s')} (ridge at {rate / memory:.3g} FLOPs/byte)"
         for dtype, rate in [(dtype, machine.rate_of(dtype).peak) for dtype in used]
@@ -75,7 +73,7 @@ def rates_line(cost: "Cost", machine: Machine) -> str:
     return f"{machine.name}, at most: {', '.join(rates)}; {cache}"
 
 
-def _cells(row: "BoxBound") -> list[str]:
+def _cells(row: BoxBound) -> list[str]:
     symbolic = [getattr(each, "free_symbols", None) for each in (row.flops, row.bytes)]
     return [
         amount(row.flops),
@@ -95,7 +93,7 @@ def _time(seconds: Any, binds: Any) -> tuple[str, str]:
 
 
 def plain(
-    rows: Sequence["BoxBound"], total: "BoxBound", machine: Machine, axes: Sequence[str], notes: Sequence[str]
+    rows: Sequence[BoxBound], total: BoxBound, machine: Machine, axes: Sequence[str], notes: Sequence[str]
 ) -> dict[str, Any]:
     """Return plain data for JSON."""
     return {
@@ -108,7 +106,7 @@ def plain(
     }
 
 
-def _plain_row(row: "BoxBound") -> dict[str, Any]:
+def _plain_row(row: BoxBound) -> dict[str, Any]:
     found = {**vars(row), "place": list(row.place), "intensity": row.intensity}
     return {name: _plain(value) for name, value in found.items()}
 

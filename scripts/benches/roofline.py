@@ -61,5 +61,5 @@ def show(console: Console, rows: list[tuple[str, str, Bound, list[float]]]) -> N
     for name, dtype, bound, seconds in rows:
         found.add_row(name, dtype, *cells(bound, seconds))
     console.print(found)
-    for line in dict.fromkeys([rates_line(bound.cost, bound.machine) for _, _, bound, _ in rows]):
+    for line in dict.fromkeys([rates_line(bound.cost.total, bound.machine) for _, _, bound, _ in rows]):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
