@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 import sympy
+import torch
 from torch.utils.flop_counter import flop_registry
 
 Arguments = Mapping[str, Any]
@@ -30,9 +31,21 @@ def formula_of(func: Any) -> Formula | None:
 
 
 def flops_by_torch(func: Any, args: Any, kwargs: Any, output: Any) -> Any:
-    """Return the FLOPs by torch's formula, for arguments with tensors; None if torch has none."""
-    formula = flop_registry.get(getattr(func, "overloadpacket", func))
+    """Return the FLOPs by torch's formula, for arguments with tensors; None if torch has none.
+
+    An in-place operation, such as `baddbmm_`, has the formula of the other.
+    """
+    packet = getattr(func, "overloadpacket", func)
+    formula = flop_registry.get(packet) or flop_registry.get(_functional(packet))
     return None if formula is None else formula(*args, **kwargs, out_val=output)
+
+
+def _functional(packet: Any) -> Any:
+    """Return the operation that an in-place one of ATen is named after; other operations are returned as they are."""
+    name = packet._qualified_op_name if isinstance(packet, torch._ops.OpOverloadPacket) else ""
+    if not name.startswith("aten::") or not name.endswith("_") or name.endswith("__"):
+        return packet
+    return getattr(torch.ops.aten, name.removeprefix("aten::").removesuffix("_"), packet)
 
 
 # Products -------------------------------------------------------------------------------------------------------------
@@ -97,8 +110,7 @@ def pairs(given: Arguments) -> tuple[Any, Any]:
 
     The first query attends to the first key, whatever their numbers, as the kernels have it.
     """
-    query, key = given["query"], given["key"]
-    y, x = query[-2], key[-2]
+    y, x = sympy.sympify(given["query"][-2]), sympy.sympify(given["key"][-2])
     if not given.get("is_causal"):
         return y * x, y * x
     short: Any = sympy.sympify(y) if y == x else sympy.Min(y, x)  # of sympy, so that a half is exact
@@ -164,6 +176,7 @@ FORMULAS: dict[str, Formula] = {
     "dot": lambda given, out: prod(given["self"]),
     "vdot": lambda given, out: prod(given["self"]),
     "addbmm": _addbmm,
+    "conv_tbc": lambda given, out: prod(out) * prod(given["weight"][:2]),
     "_int_mm": _product("self"),
     "_scaled_mm_v2": _product("self"),
     "_weight_int8pack_mm": _product("self"),

@@ -69,7 +69,7 @@ class Cost:
             rows=tuple([_at(row, numbers) for row in self.rows]),
             total=_at(self.total, numbers),
             axes=tuple([axis for axis in self.axes if axis not in sizes]),
-            guards=tuple([guard for guard in self.guards if not _known(guard, numbers)]),
+            guards=tuple([_partial(guard, numbers) for guard in self.guards if not _known(guard, numbers)]),
         )
 
     def _check_guards(self, numbers: Mapping[Any, int]) -> None:
@@ -79,10 +79,12 @@ class Cost:
         """
         for guard in self.guards:
             only_not_one = isinstance(guard, sympy.Ge) and guard.lhs.is_Symbol and guard.rhs == 2
-            if not only_not_one and _known(guard, numbers) and not evaluate(guard, numbers):
+            holds = evaluate(guard, numbers) if _known(guard, numbers) else _partial(guard, numbers)
+            if not only_not_one and holds in (False, sympy.false):
+                axes = [axis for axis in sorted(guard.free_symbols, key=str) if axis in numbers]
                 raise CircuitError(
                     f"at: counted for sizes with {size_text(guard)}, and "
-                    f"{', '.join([f'{axis} = {numbers[axis]}' for axis in sorted(guard.free_symbols, key=str)])} "
+                    f"{', '.join([f'{axis} = {numbers[axis]}' for axis in axes])} "
                     "breaks it: count it again with these sizes"
                 )
 
@@ -193,6 +195,11 @@ def _at(row: BoxCost, numbers: Mapping[Any, int]) -> BoxCost:
         flops = tuple([(dtype, at(number, numbers)) for dtype, number in each.flops])
         work[Work(flops, at(each.bytes, numbers))] += count
     return replace(row, work=tuple(work.items()), **{name: at(getattr(row, name), numbers) for name in QUANTITIES})
+
+
+def _partial(guard: Any, numbers: Mapping[Any, int]) -> Any:
+    """Return a guard with the known sizes in it."""
+    return guard.xreplace({axis: sympy.Integer(number) for axis, number in numbers.items()})
 
 
 def _known(guard: Any, numbers: Mapping[Any, int]) -> bool:

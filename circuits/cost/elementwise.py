@@ -37,7 +37,7 @@ _COMPUTES = re.compile(
     |col2im|lerp|dist|renorm|count_nonzero|_cdist_forward|_pdist_forward|pairwise_distance|trace|cross|linalg_cross|kron
     |linalg_vector_norm|_linalg_check_errors|quantile|all|any|bincount|rsub|_foreach_.*|_fused_dropout|_spdiags
     |_thnn_fused_(lstm|gru)_cell|.*fake_quantize.*|clamp.*|logit|log_sigmoid_forward|hardswish|isin|searchsorted|bucketize
-    |segment_reduce|floor_divide|remainder|fmod|true_divide|_amp_.*|logical_.*|_trilinear_upsample|where|masked_fill)$""",
+    |segment_reduce|polar|floor_divide|remainder|fmod|true_divide|_amp_.*|logical_.*|_trilinear_upsample|where|masked_fill)$""",
     re.VERBOSE,
 )
 _GRADIENTS = re.compile(
@@ -64,7 +64,7 @@ def computes(func: Any) -> str | None:
     name = name_of(func)
     if _MOVES.match(name):
         return ""
-    if torch.Tag.pointwise in func.tags:
+    if torch.Tag.pointwise in func.tags or (is_of_lists(func) and name not in ("_foreach_norm", "_foreach_max")):
         return "written"
     if torch.Tag.reduction in func.tags or _COMPUTES.match(name) or _GRADIENTS.match(name):
         return "written" if "upsample" in name else "read"
@@ -77,8 +77,13 @@ def writes_nothing(func: Any) -> bool:
 
 
 def only_overwrites(func: Any) -> bool:
-    """Return whether an in-place operation does not read the tensor that it writes to."""
-    return _OVERWRITES.match(name_of(func)) is not None
+    """Return whether an operation does not read the tensor that it writes to: `copy_`, or one that is given `out`."""
+    return _OVERWRITES.match(name_of(func)) is not None or any(each.is_out for each in func._schema.arguments)
+
+
+def is_of_lists(func: Any) -> bool:
+    """Return whether an operation does the same to each tensor of a list."""
+    return name_of(func).startswith("_foreach_")
 
 
 def looks_up(func: Any) -> bool:
@@ -86,4 +91,4 @@ def looks_up(func: Any) -> bool:
     return _LOOKS_UP.match(name_of(func)) is not None
 
 
-__all__ = ["computes", "looks_up", "name_of", "only_overwrites", "writes_nothing"]
+__all__ = ["computes", "is_of_lists", "looks_up", "name_of", "only_overwrites", "writes_nothing"]

@@ -15,8 +15,9 @@ from circuits.autodiff import Workspace, as_recorded
 from circuits.cost.boundary import Boundary
 from circuits.cost.memory import Memory, key, storage_bytes
 from circuits.cost.meter import Meter, Tally
+from circuits.cost.recurrent import recurrent_form
 from circuits.cost.sizes import Largest
-from circuits.diagram import Box, Call, Diagram, Size, Struct, Value, schedule, size_text, store, wires
+from circuits.diagram import Box, Call, Diagram, Fixed, Size, Struct, Value, schedule, size_text, store, wires
 from circuits.errors import CircuitError
 
 Place = tuple[int, ...]
@@ -51,6 +52,9 @@ class Measurement:
 
     def run(self) -> None:
         """Run the diagram."""
+        in_sizes = [getattr(size, "free_symbols", ()) for value in self.diagram.inputs for size in value.sizes]
+        free = {str(axis) for axes in in_sizes for axis in axes}
+        self._refuse([each for each in self.diagram.fixed if each.axis in free])
         workspace, fakes = self.workspace, self.workspace.fakes
         with workspace.open(), torch.no_grad():
             for number, place, name in self.diagram.held:
@@ -66,11 +70,11 @@ class Measurement:
                 self.memory.end()
                 fakes.clear()
                 self._inputs.clear()
-        self._refuse_fixed_axes()
+        self._refuse(workspace.sizes.fixed())
 
-    def _refuse_fixed_axes(self) -> None:
+    def _refuse(self, fixed: Iterable[Fixed]) -> None:
         """Raise CircuitError if an operation needed a free size as a number: its cost would be of that number."""
-        for each in self.workspace.sizes.fixed():
+        for each in fixed:
             by = f"{each.by} needs" if each.by else "an operation needs"
             raise CircuitError(
                 f"count: {by} the size of {each.axis} as a number, so there is no formula in it: give it a size, "
@@ -128,7 +132,8 @@ class Measurement:
         function = workspace.function(box, call)
         with workspace.unrecorded(call.function), as_recorded(call), self.meter:
             args, kwargs = workspace.fill(Struct(tuple, (), (call.args, call.kwargs)))
-            output = function(*args, **kwargs)
+            form = recurrent_form(call.function, args, kwargs, self.meter)
+            output = function(*args, **kwargs) if form is None else form()
         store(call.result, output, made, numbers)
         workspace.sizes.read(numbers)
 

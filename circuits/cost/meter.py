@@ -16,7 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from circuits.cost.boundary import Boundary
 from circuits.cost.contractions import flops_by_torch, formula_of, pairs
-from circuits.cost.elementwise import computes, looks_up, name_of, only_overwrites, writes_nothing
+from circuits.cost.elementwise import computes, is_of_lists, looks_up, name_of, only_overwrites, writes_nothing
 from circuits.cost.memory import Memory, key
 from circuits.cost.sizes import Sum, simplified
 from circuits.diagram import Size, size_text
@@ -118,8 +118,9 @@ class Meter(TorchDispatchMode):
         """Add the elements that an operation computes with; return whether it is known."""
         which = computes(func)
         if which:
-            counted = results[0] if which == "written" or not given else given[0]
-            self.tally.elementwise.add(self._numel(counted))
+            counted = results if which == "written" or not given else given
+            for tensor in counted if is_of_lists(func) else counted[:1]:
+                self.tally.elementwise.add(self._numel(tensor))
         return which is not None
 
     # Bytes
@@ -216,7 +217,9 @@ def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """Return the tensors among the arguments that an ATen operation writes to."""
+    """Return the tensors among the arguments that an ATen operation writes to; `transpose_` changes no element."""
+    if torch.Tag.inplace_view in func.tags:
+        return []
     named = _named(func, args, kwargs)
     places = [each for each in func._schema.arguments if each.alias_info is not None and each.alias_info.is_write]
     return _distinct(_tensors([named[each.name] for each in places]))

@@ -5,7 +5,7 @@ made of operations that compute the same. `torch.gru` and `torch.linspace` have 
 sizes, dtype and device; a backward circuit, which is made of the operations inside a call, does not use these.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -224,15 +224,18 @@ def _fractional_max_pool3d(
     return (found, found.long()) if return_indices else found
 
 
-def _recurrent(x: Tensor, state: Tensor, parameters: Sequence[Tensor], *options: Any, batch_first: bool = False) -> Any:
-    """`gru`, `rnn_tanh` and `rnn_relu` of a sequence of free length: the last layer's output, and the last state."""
-    if isinstance(parameters, Tensor) or len(options) != 6 or not _is_free(*x.shape):
+def _recurrent(x: Tensor, state: Any, parameters: Any, *options: Any, batch_first: bool = False) -> Any:
+    """`lstm`, `gru`, `rnn_tanh` and `rnn_relu` of a free length: the last layer's output, and the last state."""
+    if len(options) != 6 or isinstance(options[0], (list, tuple)) or not _is_free(*x.shape):
         return NotImplemented  # Packed sequences have another signature: x, batch_sizes, state, parameters, ...
-    *_, is_bidirectional, _batch_first = options
-    size = state.shape[-1] * (2 if is_bidirectional else 1)
+    states = (state,) if isinstance(state, Tensor) else tuple(state)
+    *_, is_bidirectional, is_batch_first = options
+    size = states[0].shape[-1] * (2 if is_bidirectional else 1)
     # Adding all inputs gives the results their dtype, and a gradient.
-    total: Any = sum([each.sum() for each in (x, state, *parameters)]) * 0
-    return total.expand(*x.shape[:-1], size).clone(), state + total
+    total: Any = sum([each.sum() for each in (x, *states, *parameters)]) * 0
+    sizes = (x.shape[1], x.shape[0]) if is_batch_first else (x.shape[0], x.shape[1])
+    output = total.expand(*sizes, size).clone()
+    return output.transpose(0, 1) if is_batch_first else output, *[each + total for each in states]
 
 
 Form = Callable[..., Any]
@@ -268,6 +271,7 @@ _SIZES_ONLY: dict[Any, Form] = {
     F.affine_grid: _affine_grid,
     F.fractional_max_pool3d: _fractional_max_pool3d,
     F.fractional_max_pool3d_with_indices: partial(_fractional_max_pool3d, return_indices=True),
+    torch.lstm: _recurrent,
     torch.gru: _recurrent,
     torch.rnn_tanh: _recurrent,
     torch.rnn_relu: _recurrent,
