@@ -95,6 +95,15 @@ def _views(x: Tensor) -> Tensor:
     return y.t().unsqueeze(0).transpose(0, 1)
 
 
+def _views_in_place(x: Tensor) -> Tensor:
+    return x.exp().transpose_(0, 1).unsqueeze_(0).squeeze_(0).t_().mul_(2)
+
+
+def _lists(x: Tensor, y: Tensor) -> Tensor:
+    aten = torch.ops.aten
+    return aten._foreach_add([x, y], [y, x])[0] + aten._foreach_norm([x, y])[1]
+
+
 def _in_place(x: Tensor) -> Tensor:
     return x.exp().add_(1).mul_(2)
 
@@ -150,6 +159,9 @@ CLAIMS: dict[str, Claim] = {
         lambda: count(_kernel(True), axes=HEADS).at(b=1, h=1, y=5, x=3, k=4),
         {"flops": 4 * 3 * 5 * 4, "live_flops": 4 * 4 * (1 + 2 + 3 + 3 + 3)},
     ),
+    "kernel, causal, of given sizes": of(_kernel(True), "1 2 6 4, 1 2 6 4, 1 2 6 4", {
+        "flops": 4 * 2 * 36 * 4, "live_flops": 4 * 2 * 21 * 4
+    }),
     "kernel, grouped heads": of(_kernel(False, enable_gqa=True), "b 8 y k, b 2 x k, b 2 x k", {
         "flops": "32*b*k*x*y"
     }),
@@ -176,6 +188,10 @@ CLAIMS: dict[str, Claim] = {
     "addmv": of(torch.addmv, "i, i j, j", {"flops": "2*i*j"}),
     "addbmm": of(torch.addbmm, "i k, b i j, b j k", {"flops": "2*b*i*j*k"}),
     "baddbmm": of(torch.baddbmm, "b i k, b i j, b j k", {"flops": "2*b*i*j*k"}),
+    "products in place": of(lambda a, b, c, d: a.exp().baddbmm_(b, c)[0].addmm_(b[0], d), "2 i j, 2 i k, 2 k j, k j", {
+        "flops": "6*i*j*k"
+    }),
+    "convolution of steps": of(torch.conv_tbc, "10 7 4, 3 4 5, 5", {"multiply_adds": 8 * 7 * 5 * 3 * 4}),
     "bilinear": of(nn.Bilinear(6, 5, 3), "n 6, n 5", {"multiply_adds": "n*3*6*5 + n*3*5"}),
     "far points": of(torch.cdist, "30 d, 40 d", {"multiply_adds": "1200*(d + 2)"}),
     "grouped products": of(_grouped, "32 16, 4 16 24", {"multiply_adds": 32 * 16 * 24}),
@@ -206,6 +222,11 @@ CLAIMS: dict[str, Claim] = {
     "in place": of(_in_place, "i", {
         "activations": "4*i", "peak": "8*i", "elementwise": "3*i", "written": "12*i", "crossing": "8*i"
     }),
+    "views in place": of(_views_in_place, "i j", {"activations": "4*i*j", "written": "8*i*j", "read": "8*i*j"}),
+    "result given": of(lambda x, y: torch.mm(x, y, out=torch.empty(5, 4)), "5 3, 3 4", {
+        "read": 4 * (15 + 12), "written": 4 * 20
+    }),
+    "lists": of(_lists, "i, i", {"elementwise": "2*i + 2*i + i"}),
     "an input in place": of(lambda x: x.mul_(2).add_(1), "i", {"crossing": "8*i"}),
     "an input overwritten": of(lambda x: x.fill_(2).add_(1), "i", {"crossing": "4*i"}),
     "an input read twice": of(lambda x: x.exp() + x, "i", {"crossing": "8*i"}),

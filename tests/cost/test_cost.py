@@ -60,6 +60,21 @@ def test_sizes_at_which_the_diagram_is_another_are_refused() -> None:
         short.at(n=3)
 
 
+def test_sizes_given_one_after_the_other_are_held_to_conditions_on_several() -> None:
+    unequal = count(lambda x, y: x + y if x.shape[0] == y.shape[0] else torch.cat([x, y]), axes="a 4, b 4")
+    assert unequal.at(a=3).at(b=4).total.written == 4 * 7 * 4
+    with pytest.raises(CircuitError, match="counted for sizes with 3 != b, and b = 3 breaks it"):
+        unequal.at(a=3).at(b=3)
+
+
+def test_live_multiply_adds_of_given_sizes_are_whole_numbers() -> None:
+    """Those of long sequences have more digits than a float."""
+    x = 2**20 + 1
+    total = count(F.scaled_dot_product_attention, axes=f"512 8 {x} 64," * 2 + f"512 8 {x} 64", is_causal=True).total
+    assert type(total.live_multiply_adds) is int
+    assert total.live_multiply_adds == 512 * 8 * 128 * x * (x + 1) // 2
+
+
 @pytest.mark.parametrize("what", ["circuit", "module", "function", "operation", "path"])
 def test_groups_add_up_to_the_total(cost: Cost, what: str) -> None:
     groups = cost.by(what)
@@ -170,11 +185,6 @@ def test_what_cannot_run_without_data_is_named() -> None:
     [
         (lambda: count(trace(attention), sizes={"y": 3}), "count: a diagram takes no arguments of trace"),
         (lambda: count(attention, recompute="y x"), "count: recompute and wrt are about the reverse pass"),
-        pytest.param(
-            lambda: count(nn.GRU(3, 4), axes="t b 3"),
-            "count: gru needs the size of t as a number",
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_what_cannot_be_counted_is_refused(call: Any, message: str) -> None:

@@ -90,6 +90,15 @@ def _views_are_copies(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "key", id)
 
 
+def _views_write(patch: pytest.MonkeyPatch) -> None:
+    before = meter._written
+    patch.setattr(meter, "_written", lambda func, args, kwargs: before(func, args, kwargs) or meter._tensors(args)[:1])
+
+
+def _no_products_in_place(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(contractions, "_functional", lambda packet: packet)
+
+
 def _as(which: str | None) -> Plant:
     return lambda patch: patch.setattr(meter, "computes", lambda func: which)
 
@@ -223,6 +232,10 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     ),
     "views counted as copies": (_views_are_copies, "views"),
     "memory that is never freed": (_never_freed, "in place and later"),
+    "in-place views counted as writes": (_views_write, "views in place"),
+    "a result that is given is read": (_never(meter, "only_overwrites"), "result given"),
+    "only the first of a list": (_never(meter, "is_of_lists"), "lists"),
+    "no formula for products in place": (_no_products_in_place, "products in place"),
     "pointwise operations move": (_as(""), "in place"),
     "reductions count what they write": (_as("written"), "sum"),
     "unknown operations are silent": (_as(""), "unknown"),
