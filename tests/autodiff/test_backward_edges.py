@@ -596,6 +596,23 @@ def test_a_recurrent_layer_without_a_number_of_steps_reports_the_one_it_was_fixe
         diagram(x, r(2, 5, 2), *states)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"proj_size": 3}]
+)
+def test_gradients_of_an_lstm_of_float32_are_those_of_torch(options: dict[str, Any]) -> None:
+    """Such a layer, unless it is projected, is one operation of torch's on a CPU, whose states are half the result."""
+    torch.manual_seed(0)
+    model = nn.LSTM(8, 5, **options)
+    x = torch.randn(7, 4, 8, requires_grad=True)
+    output, states = model(x)
+    back = [torch.randn_like(each) for each in (output, *states)]
+    wanted = torch.autograd.grad([output, *states], [x, *model.parameters()], back)
+    found = backward(model, x)(x, *back)
+    names = ["input", *[name for name, _ in model.named_parameters()]]
+    torch.testing.assert_close([found[name] for name in names], list(wanted))
+
+
 def test_no_gradient_flows_into_a_cache() -> None:
     """The cache refuses keys that require a gradient, so a run without gradients says nothing about one with them."""
     cache = KeyValueCache(x=6, k=2, g=1, dtype=torch.float64)

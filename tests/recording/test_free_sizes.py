@@ -79,6 +79,7 @@ def pool_at_random(x: Tensor) -> Tensor:
 
 
 GRU, RNN, LSTM = nn.GRU(3, 4, 2, bidirectional=True), nn.RNN(3, 4), nn.LSTM(3, 4)
+PROJECTED, EMBEDDED = nn.LSTM(3, 4, proj_size=2, batch_first=True), nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 4))
 Run = tuple[str, Callable[..., Any]]
 
 FREE: dict[str, Run] = {
@@ -132,6 +133,8 @@ FREE: dict[str, Run] = {
     "gru": ("n b 3", lambda x: GRU(x)),
     "rnn": ("n b 3", lambda x: RNN(x, torch.ones(1, x.shape[1], 4))),
     "lstm": ("n b 3", lambda x: LSTM(x)),
+    "lstm, projected": ("b n 3", lambda x: PROJECTED(x)),
+    "lstm behind a layer": ("n b 3", lambda x: EMBEDDED(x)),
     "attention": ("b n 4", lambda x: F.scaled_dot_product_attention(x, x, x)),
     "matmul": ("b n 4", lambda x: (x @ torch.ones(4, 5), x @ x.mT)),
     "cdist": ("n m", lambda x: torch.cdist(x, x)),
