@@ -186,7 +186,7 @@ def line(spans: Sequence[Span], size: float) -> Iterator[Place]:
 
 
 def runs(place: Place) -> Iterator[tuple[str, Place]]:
-    """Yield the parts of a span that are of one script: "latin", "greek", "other" letters or "symbol".
+    """Yield the parts of a span that are of one script: "latin", "greek", "other" letters, "symbol" or "root".
 
     A viewer that lacks one character of a run may draw the whole run in another font; so it only changes the symbols.
 
@@ -211,6 +211,8 @@ def _script(letter: str) -> str:
         return ""
     if ord(base) < 0x250 or base in _table("upright"):
         return "latin"
+    if base in "√∛∜":
+        return "root"
     plain = unicodedata.category(base).startswith("L") and unicodedata.normalize("NFKD", base) == base
     return "other" if plain else "symbol"
 

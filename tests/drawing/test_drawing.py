@@ -79,6 +79,26 @@ def test_no_seam_shows_where_a_wire_goes_on_as_another(x: float, double: bool, t
         assert columns.min() >= columns[: 2 * scale].max() - 2
 
 
+@pytest.mark.parametrize("wide", [40, 40.3, 40.98])
+@pytest.mark.parametrize(("high", "scale"), [(600, 1), (600.17, 3), (600.5, 2), (600.96, 1.37)])
+def test_no_row_of_pixels_is_lost(wide: float, high: float, scale: float, tmp_path: Path) -> None:
+    """Level lines are equally dark at every height, but for one of the four samples in which a pixel is drawn."""
+    heights = range(10, 600, 10)
+    lines = tuple([Stroke((4, y), ((36, y),)) for y in heights])
+    Drawing(Picture(wide, high, lines), "print").save(tmp_path / "rows.png", scale=scale)
+    column = 255 - np.asarray(Image.open(tmp_path / "rows.png").convert("L")).astype(int)[:, int(20 * scale)]
+    ink = [column[int((y - 5) * scale) : int((y + 5) * scale)].sum() for y in heights]
+    assert max(ink) - min(ink) <= 66
+
+
+def test_a_root_stands_on_the_line(tmp_path: Path) -> None:
+    Drawing(Picture(40, 60, (Text(10, 30, (Span("√"),), 20),)), "print").save(tmp_path / "root.png", scale=4)
+    dark = np.asarray(Image.open(tmp_path / "root.png").convert("L")) < 128
+    rows = np.flatnonzero(dark.any(axis=1)) / 4
+    assert 10 < rows[0] < 20
+    assert 28 < rows[-1] < 35
+
+
 def test_png_and_pdf_show_the_picture(tmp_path: Path) -> None:
     Drawing(sample(), "dark").save(tmp_path / "a.png", scale=2)
     image = Image.open(tmp_path / "a.png").convert("RGB")

@@ -76,11 +76,12 @@ def test_widths_add_up(text: str, style: str) -> None:
 
 
 def test_runs_are_of_one_script() -> None:
-    (place,) = line([Span("aé λ₂→★ Жй注b")], 10)
+    (place,) = line([Span("aé λ₂→★√ Жй注b")], 10)
     assert [(script, part.text) for script, part in runs(place)] == [
         ("latin", "aé "),
         ("greek", "λ"),
         ("symbol", "₂→★"),
+        ("root", "√"),
         ("latin", " "),
         ("other", "Жй注"),
         ("latin", "b"),

@@ -6,6 +6,7 @@ labels on a machine without fonts. A character that no font has is drawn as □.
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,9 @@ _PIXELS = 400_000_000
 
 _POINTS = 0.75
 """How many points a unit has in a PDF, as a CSS pixel does."""
+
+_NEARLY = 0.05
+"""By how many pixels less than whole ones the picture in a PNG is, against rounding up."""
 
 _NOWHERE = "\U0010fffd"
 """A character that no font has."""
@@ -38,7 +42,7 @@ def png(picture: Picture, theme: str, scale: float) -> bytes:
         raise CircuitError(
             f"a PNG of {wide} x {high} pixels is too large: pass a smaller scale, or write an SVG or a PDF"
         )
-    return _compiled(picture, theme, 1.0, format="png", ppi=72 * scale)
+    return _compiled(picture, theme, (wide / scale, high / scale), _NEARLY / scale, format="png", ppi=72 * scale)
 
 
 def pdf(picture: Picture, theme: str, scale: float) -> bytes:
@@ -49,7 +53,8 @@ def pdf(picture: Picture, theme: str, scale: float) -> bytes:
         theme: "light", "dark" or "print".
         scale: How many times 3/4 of a point a unit is.
     """
-    return _compiled(picture, theme, _POINTS * scale, format="pdf", timestamp=0, pdf_tags=False)
+    size = picture.width * _POINTS * scale, picture.height * _POINTS * scale
+    return _compiled(picture, theme, size, 0.0, format="pdf", timestamp=0, pdf_tags=False)
 
 
 def _typst() -> Any:
@@ -63,21 +68,31 @@ def _typst() -> Any:
     return typst
 
 
-def _compiled(picture: Picture, theme: str, unit: float, **options: Any) -> bytes:
-    """The picture on a page of its size, in points of `unit`."""
+def _compiled(picture: Picture, theme: str, size: tuple[float, float], less: float, **options: Any) -> bytes:
+    """The picture on a page of a size in points, and smaller by `less` than the page."""
     typst = _typst()
     fonts = typst.Fonts()
     shown = _shown(picture, {letter for letter in _rare(picture) if not _known(typst, fonts, letter)})
-    return typst.compile(
-        _page(svg(shown, theme), picture.width * unit, picture.height * unit), font_paths=fonts, **options
-    )
+    return typst.compile(_page(svg(shown, theme), *size, less), font_paths=fonts, **options)
 
 
-def _page(text: str, wide: float, high: float) -> bytes:
-    """The program that places an SVG on a page. JSON and Typst write quotes and line ends the same way."""
-    size = f"width: {wide:.6f}pt, height: {high:.6f}pt"
-    image = f'#image(bytes({json.dumps(text, ensure_ascii=False)}), format: "svg", {size})'
-    return f"#set page({size}, margin: 0pt)\n{image}".encode()
+def _page(text: str, wide: float, high: float, less: float = 0.0) -> bytes:
+    """The program that places an SVG on a page. JSON and Typst write quotes and line ends the same way.
+
+    For a PNG, Typst first draws an SVG as pixels, and rounds their number up: the width of the place, and the height
+    that the SVG has at this width. Then it takes for each pixel of the place the nearest of them, so that rows are lost
+    if there are more. Hence the SVG is a little less high than the place at its width, and the place than whole pixels.
+
+    Args:
+        text: The SVG.
+        wide, high: The size of the page in points.
+        less: How much smaller the place of the SVG is.
+    """
+    size = f'width="{wide:.6f}" height="{high - less:.6f}" preserveAspectRatio="none"'
+    text = re.sub(r'width="[^"]*" height="[^"]*"', size, text, count=1)
+    place = f'width: {wide - less:.6f}pt, height: {high - 2 * less:.6f}pt, fit: "stretch"'
+    image = f'#image(bytes({json.dumps(text, ensure_ascii=False)}), format: "svg", {place})'
+    return f"#set page(width: {wide:.6f}pt, height: {high:.6f}pt, margin: 0pt)\n{image}".encode()
 
 
 def _rare(picture: Picture) -> Iterator[str]:
@@ -85,7 +100,7 @@ def _rare(picture: Picture) -> Iterator[str]:
     for mark in picture.marks:
         for place in line(mark.spans, mark.size) if isinstance(mark, Text) else ():
             for script, run in runs(place):
-                yield from (run.text if script in ("symbol", "other") else "")
+                yield from (run.text if script in ("symbol", "root", "other") else "")
 
 
 def _known(typst: Any, fonts: Any, letter: str) -> bool:

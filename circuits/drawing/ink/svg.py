@@ -19,6 +19,8 @@ SERIF = "'STIX Two Text', 'Times New Roman', Times, 'Liberation Serif', 'Nimbus 
 
 SANS = "'Latin Modern Sans', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SYMBOLS = "'STIX Two Math', 'Cambria Math', 'STIX', 'New Computer Modern Math', 'DejaVu Sans', serif"
+ROOTS = "'STIX Two Math', 'Cambria Math', 'STIX', 'New Computer Modern', 'DejaVu Sans', serif"
+"""Fonts for √: in New Computer Modern Math it hangs below the line, as part of a larger sign."""
 
 _DASHES = {"dashed": "6 4", "dotted": "1.2 2.4"}
 _STYLES = {
@@ -122,7 +124,8 @@ def _text(mark: Text, colour: dict[str, str]) -> str:
 def _font(script: str, place: Place) -> str:
     """The font and the width of a run."""
     size, wide = number(place.size), number(place.width)
-    style = f' font-family="{SYMBOLS}"' if script == "symbol" else _STYLES[place.span.style]
+    fonts = {"symbol": SYMBOLS, "root": ROOTS}.get(script)
+    style = f' font-family="{fonts}"' if fonts else _STYLES[place.span.style]
     return f'{style} font-size="{size}" textLength="{wide}" lengthAdjust="spacingAndGlyphs"'
 
 
