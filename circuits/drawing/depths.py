@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from circuits.diagram import Box
 from circuits.drawing.contents import Item, Reader
 from circuits.drawing.options import Options
-from circuits.drawing.renaming import relabelled
 from circuits.drawing.repeating import Folding
 
 READABLE = 60
@@ -43,7 +42,7 @@ def _folded(reader: Reader, depth: int) -> tuple[tuple[Item, ...], Folding | Non
     folding = Folding(reader)
     items = folding.folded(reader.items(depth))
     if folding.families.letters:
-        items = tuple([relabelled(item, folding.families.outside) for item in items])
+        items = folding.members.named(items, reader.root)
     return items, folding
 
 

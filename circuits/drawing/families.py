@@ -53,21 +53,25 @@ class Families:
         In a circuit `c1` is the name of an axis; beside a family c it would be read as the member 1. It becomes the
         member that has its size, or the size.
         """
-        names = [
-            self._member(name, size) if name and self._looks_like_a_member(name) else name
-            for name, size in zip(value.axes, value.sizes, strict=True)
-        ]
+        sizes = zip(value.axes, value.sizes, strict=True)
+        names = [self.member(name, size) or (name and self._apart(name, size)) for name, size in sizes]
         return replace(value, axes=tuple(names))
 
-    def _looks_like_a_member(self, name: str) -> bool:
-        return any(word.rstrip("0123456789") in self.letters for word in re.findall(r"[^\W\d_]+\d+", name))
-
-    def _member(self, name: str, size: Any) -> str:
-        """Return the member of a family with this size, of the family of the name if there is one; else the size."""
+    def member(self, name: str | None, size: Any) -> str | None:
+        """Return the member of a family that has the size of an axis, if the axis has a name like one; else None."""
+        if name is None or not self._looks_like_a_member(name):
+            return None
         letter = re.search(r"[^\W\d_]+", name)
         members = self.letters.get(letter[0], {}) if letter else {}
         found = next((number for number, member in members.items() if member == size), None)
-        return size_text(size) if letter is None or found is None else f"{letter[0]}[{found}]"
+        return None if letter is None or found is None else f"{letter[0]}[{found}]"
+
+    def _apart(self, name: str, size: Any) -> str:
+        """Return a name, or the size in place of a name like a member's."""
+        return size_text(size) if self._looks_like_a_member(name) else name
+
+    def _looks_like_a_member(self, name: str) -> bool:
+        return any(word.rstrip("0123456789") in self.letters for word in re.findall(r"[^\W\d_]+\d+", name))
 
     def lines(self, pairs: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
         """Return what the letters stand for, one line a family.

@@ -70,6 +70,17 @@ def relabelled_box(box: Box, rename: Callable[[Value], Value]) -> Box:
     return replace(box, inputs=inputs, outputs=outputs)
 
 
+def with_axes(value: Value, names: Mapping[tuple[int, int], str]) -> Value:
+    """Return a tensor with other names of axes.
+
+    Args:
+        value: The tensor.
+        names: Those names, by the number of a tensor and the place of the axis in it.
+    """
+    axes = [names.get((value.number, axis), name) for axis, name in enumerate(value.axes)]
+    return replace(value, axes=tuple(axes))
+
+
 def _like(value: Value, names: Mapping[Value, Value]) -> Value:
     """Return a tensor with its new names, also if it is loaded by name here."""
     found = names.get(value) or next((new for old, new in names.items() if _is_same(old, value)), value)
@@ -80,4 +91,4 @@ def _is_same(one: Value, two: Value) -> bool:
     return (one.number, one.axes, one.sizes) == (two.number, two.axes, two.sizes)
 
 
-__all__ = ["named", "relabelled", "relabelled_box", "with_loads", "with_saves"]
+__all__ = ["named", "relabelled", "relabelled_box", "with_axes", "with_loads", "with_saves"]

@@ -17,7 +17,8 @@ from circuits.drawing.contents import Item, Reader
 from circuits.drawing.equality import content, shape, values_of, weights, wiring
 from circuits.drawing.families import Families
 from circuits.drawing.flow import Flow, flow_of
-from circuits.drawing.renaming import named, with_loads, with_saves
+from circuits.drawing.members import Members
+from circuits.drawing.renaming import named, with_axes, with_loads, with_saves
 
 LastRead = Callable[[int], int]
 """Returns the place of the last leaf that reads a tensor."""
@@ -44,6 +45,9 @@ class Folding:
     families: Families = field(default_factory=Families)
     saved: dict[int, tuple[str, int]] = field(default_factory=dict)
     returned: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.members: Members = Members(self.families)
 
     def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return items with repeated ones folded, at every level."""
@@ -146,16 +150,12 @@ class Folding:
         varying = Counter([each for each in sizes if len(set(each)) > 1])
         for each, _ in varying.most_common():
             self.families.label(each, next(name for name, size in zip(names, sizes, strict=True) if size == each))
-        return {run[0]: self._renamed(run) for run in runs}
-
-    def _renamed(self, run: Sequence[Value]) -> Value:
-        first = run[0]
-        axes = []
-        for axis, name in enumerate(first.axes):
-            sizes = [value.sizes[axis] for value in run]
-            same = len(set(sizes)) == 1
-            axes.append(name if same else self.families.label(sizes, name or size_text(sizes[0])))
-        return replace(first, axes=tuple(axes))
+        labels: dict[tuple[int, int], str] = {}  # also where a box inside has another name for the axis
+        for (run, axis), each, name in zip(places, sizes, names, strict=True):
+            if len(set(each)) > 1 and (run[0].number, axis) not in labels:
+                labels[run[0].number, axis] = self.families.label(each, name)
+                self.members.note(labels[run[0].number, axis], run, axis)
+        return {first: with_axes(first, labels) for first, *_ in runs}
 
 
 def _kinds(items: Sequence[Item], said: Callable[[Box], Any]) -> list[int]:

@@ -3,8 +3,9 @@
 The brackets say whose weights the repetitions have, and labels by λ the sizes that follow a rule.
 """
 
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from circuits import Diagram, Drawing, circuit, draw, trace
 from circuits.diagram import Box, Value
 from circuits.drawing import repeating
+from tests.drawing.expected import differences
 from tests.drawing.seen import at_the_left, at_the_right, brackets, closed, of_kind, texts
 from tests.drawing.shapes import data
 from tests.drawing.subjects import zoo
@@ -384,3 +386,51 @@ def test_a_wrong_rule_is_found() -> None:
     first, second, *rest = diagram.box.boxes
     with pytest.raises(AssertionError):
         check_rule(draw(diagram, depth=2), [first, *rest, second], {})
+
+
+# --- the same letters outside of brackets -----------------------------------------------------------------------------
+
+
+def test_wires_beside_the_brackets_have_the_letters_of_the_rule() -> None:
+    """Figure 27: x̄₅ and c₄ behind the blocks down, and the names of the signature at the edges."""
+    diagram = zoo("unet as drawn")
+    drawing = draw(diagram, order="h w c", pairs="x = h w", hide="b", depth=3, width=3000)
+    labels = texts(drawing, "label")
+    assert {"x5", "x4", "x1", "c4", "c5", "c1"} < set(labels)
+    assert not [label for label in labels if label.isdigit() or "/" in label]
+    assert at_the_left(drawing) == ["x", "c"]
+    assert at_the_right(drawing) == ["x", "k"]
+    assert not differences(draw(diagram, depth=3).svg, diagram)
+
+
+class Between(nn.Module):
+    """Blocks whose sizes follow a rule, an operation, a block of two layers, and a layer of another size."""
+
+    def __init__(self, sizes: Sequence[int], more: Sequence[int]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*[nn.Sequential(nn.Linear(*each), nn.LeakyReLU()) for each in pairwise(sizes)])
+        self.other = nn.Sequential(nn.Linear(sizes[-1], more[0]), nn.Tanh(), nn.Linear(more[0], more[1]))
+        self.turned = nn.Linear(more[1], more[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(x) * 2
+        y = self.turned(self.other(x).sin()).relu()
+        return y.mT @ y
+
+
+def test_an_axis_keeps_its_letter_from_operation_to_operation() -> None:
+    drawing = draw(trace(Between((8, 16, 32, 64), (32, 7, 5)), axes="b 8"), depth=3)
+    labels = texts(drawing, "label")
+    assert "n3" in labels
+    assert {"64", "7", "5"} & set(labels) == {"7", "5"}
+    assert "32" in labels, "it does not come from the blocks"
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case < 6 else pytest.mark.slow) for case in range(40)])
+def test_every_letter_is_the_size_of_its_axis(case: int) -> None:
+    """Also where sizes are equal by chance, as that of the batch, and where a rule has one size twice."""
+    chosen = random.Random(case)
+    sizes = chosen.choices((2, 3, 4, 6, 8), k=chosen.randint(4, 6))
+    diagram = trace(Between(sizes, chosen.choices((2, 3, 4, 6), k=3)), torch.ones(chosen.choice((2, 3, 4)), sizes[0]))
+    for drawing in (draw(diagram, depth=3), draw(diagram, depth=2), draw(diagram, depth=3, wires="tensors")):
+        assert not differences(drawing.svg, diagram)
