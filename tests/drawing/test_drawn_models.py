@@ -23,7 +23,10 @@ from tests.models.test_zoo import MODELS
 OPTIONS = [{"depth": 1}, {"depth": 2}, {}, {"depth": 2, "wires": "tensors"}, {"literal": True}]
 LATER = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FOREIGN]
 CROSSED = (13, 23, 82)  # copies that fall beside an index; a sum of all; copies beside a split
-PROGRAMS_LATER = [pytest.param(case, marks=[] if case in CROSSED else pytest.mark.slow) for case in PROGRAMS]
+STEPPED = (458, 549)  # a dashed line that went along a wire that bends
+PROGRAMS_LATER = [
+    pytest.param(case, marks=[] if case in CROSSED else pytest.mark.slow) for case in (*PROGRAMS, *STEPPED)
+]
 MOST = ("visual attention", "convolution", "encoder layer", "attention", "mlp", "unet as drawn")
 MODELS_LATER = [pytest.param(name, marks=[] if name in MOST else pytest.mark.slow) for name in MODELS]
 

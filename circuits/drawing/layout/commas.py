@@ -21,6 +21,10 @@ SHORTEST = 10.0
 _STEP = 2.2
 """The largest step of a dashed line; a longer one would lie across the wires that it separates."""
 
+_LOW = 1.6 * P
+"""The largest step of a dashed line up where wires begin to bend, and down where they end to; a larger one would lie
+along a wire there, and is at the other end of the bend."""
+
 _REACH = {"triangle": 0.7, "window": 1.1, "transposed": 1.1, "bar": 0.25, "letter": 0.42}
 """How far glyphs reach below their last wire; others less than the distance of a dashed line."""
 
@@ -186,11 +190,13 @@ def _path(line: Sequence[Level]) -> Path:
         if following is None:
             points.append((level.right, level.y))
         elif following.y > level.y:
-            begin = max(following.left - (following.y - level.y), points[-1][0])
-            points += [(begin, level.y), (following.left, following.y)]
+            drop = following.y - level.y
+            end = following.left if drop <= _LOW else min(level.right + drop, following.left)
+            points += [(max(end - drop, points[-1][0]), level.y), (end, following.y)]
         elif following.y < level.y:
-            end = min(level.right + level.y - following.y, following.right)
-            points += [(level.right, level.y), (end, following.y)]
+            rise = level.y - following.y
+            begin = level.right if rise <= _LOW else max(level.right, following.left - rise)
+            points += [(begin, level.y), (min(begin + rise, following.right), following.y)]
     steps = [point for before, point in pairwise(points) if point != before]
     return Path(points[0], tuple(steps), width=1.6, dash="dashed", data=(("kind", "comma"),))
 
