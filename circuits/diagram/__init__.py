@@ -16,7 +16,7 @@ default dtype).
 from circuits.diagram.base_methods import are_same, copy_of, items_of, parts_of, replace
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
-from circuits.diagram.cells import is_bookkeeping
+from circuits.diagram.cells import is_bookkeeping, only_operation
 from circuits.diagram.changes import NOTHING, Change, Place, contents
 from circuits.diagram.containers import has_only_attributes, splitting_objects
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
@@ -137,6 +137,7 @@ __all__ = [
     "makes_sparse",
     "map_tensors",
     "mutates",
+    "only_operation",
     "opaque_call",
     "opened",
     "operation_name",

@@ -1,12 +1,15 @@
 """The text of single cells of a table: the name of a box, its axes, sizes, dtypes and devices, and quantities."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from circuits.diagram.boxes import Box, Value
 from circuits.diagram.formulas import size_text
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+_OWN = ("parameter", "buffer", "constant")
+"""The roles of tensors that come from inside a module."""
+
 _MAX_TENSORS = 8
 """The largest number of inputs or outputs that a row shows."""
 
@@ -20,13 +23,21 @@ def is_bookkeeping(box: Box) -> bool:
     return counted and all(value.role == "buffer" and not value.sizes for value in box.inputs)
 
 
-def only_operation(box: Box) -> Box | None:
-    """Return the operation of which a module consists, with the same outputs, so that one row shows both; or None."""
-    inner = [each for each in box.boxes if not is_bookkeeping(each)] if box.kind == "module" else []
+def only_operation(box: Box, left_out: Callable[[Box], bool] = is_bookkeeping) -> Box | None:
+    """Return the operation of which a module consists, so that one row or one mark shows both; or None.
+
+    It reads the same tensors, parameters and buffers excepted, and has the same outputs.
+
+    Args:
+        box: The module.
+        left_out: Whether a box inside is not shown.
+    """
+    inner = [each for each in box.boxes if not left_out(each)] if box.kind == "module" else []
     if len(inner) != 1 or inner[0].kind != "operation" or inner[0].error:
         return None
-    numbers = [[value.number for value in each.outputs] for each in (box, inner[0])]
-    return inner[0] if numbers[0] == numbers[1] else None
+    outputs = [[value.number for value in each.outputs] for each in (box, inner[0])]
+    inputs = [{value.number for value in each.inputs if value.role not in _OWN} for each in (box, inner[0])]
+    return inner[0] if outputs[0] == outputs[1] and inputs[0] == inputs[1] else None
 
 
 def label(box: Box) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from circuits.diagram import Box, Value
+from circuits.diagram import Box, Value, only_operation
 from circuits.drawing.labels import axis_label, box_title
 from circuits.drawing.marks import Span
 from circuits.drawing.operations import LEARNED, Drawn, drawing_of
@@ -139,7 +139,7 @@ class Reader:
     def _inside(self, box: Box, path: str, level: int, depth: int | None) -> tuple[Item, ...]:
         found = []
         for number, inner in enumerate(box.boxes):
-            if self._is_bookkeeping(inner):
+            if self._is_left_out(inner):
                 continue
             item = self._item(inner, f"{path}.{number}" if path else f"{number}", level, depth)
             if item.drawn is None:
@@ -215,19 +215,13 @@ class Reader:
         return closed_box(box, [*given, *extra], list(made.values()), title)
 
     def _single_operation(self, box: Box) -> Box | None:
-        """Return the only operation in a box with the same result, such as that of nn.Linear; None if there is none."""
+        """Return the only operation in a box, such as that of nn.Linear; None if there is none."""
         if box.kind == "operation" or (box.call is not None and not box.boxes):
             return box
-        inner = [each for each in box.boxes if not self._is_bookkeeping(each)]
-        if box.kind != "module" or len(inner) != 1 or inner[0].error or inner[0].kind != "operation":
-            return None
-        same = [value.number for value in box.outputs] == [value.number for value in inner[0].outputs]
-        data = [{value.number for value in each.inputs if value.role not in LEARNED} for each in (box, inner[0])]
-        if not same or data[0] != data[1]:
-            return None
-        return replace(inner[0], inputs=_outer_names(box.inputs, inner[0].inputs), outputs=box.outputs)
+        inner = only_operation(box, self._is_left_out)
+        return inner and replace(inner, inputs=_outer_names(box.inputs, inner.inputs), outputs=box.outputs)
 
-    def _is_bookkeeping(self, box: Box) -> bool:
+    def _is_left_out(self, box: Box) -> bool:
         """Return whether a box computes nothing that is drawn.
 
         These are a function that returns its arguments, and an operation that overwrites a buffer without data of the
@@ -239,7 +233,7 @@ class Reader:
             unread = all(self._reads.get(value.number, -1) < self._ends[id(box)] for value in box.outputs)
             return bool(box.mutates) and unread and all(value.role in ("buffer", "parameter") for value in box.inputs)
         if box.boxes:
-            return all(self._is_bookkeeping(inner) for inner in box.boxes) and not box.inside
+            return all(self._is_left_out(inner) for inner in box.boxes) and not box.inside
         read = {value.number for value in box.inputs}
         return box.call is None and all(value.number in read for value in box.outputs)
 
