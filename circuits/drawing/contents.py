@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from circuits.diagram import Box, Value, only_operation
+from circuits.drawing.equality import Kinds, content, shape
 from circuits.drawing.labels import axis_label, box_title
 from circuits.drawing.marks import Span
 from circuits.drawing.operations import LEARNED, Drawn, drawing_of
@@ -107,12 +108,17 @@ class Reader:
         root: The outermost box.
         options: The depth, and the boxes that are open or closed at any depth.
         symbols: The formula in the user's axes for each symbol of torch.
+
+    Attributes:
+        kinds: Which boxes are equal, and which but for sizes.
     """
 
     def __init__(self, root: Box, options: Options, symbols: Mapping[Any, Any]) -> None:
         self.root: Box = root
         self.options: Options = options
         self.symbols: Mapping[Any, Any] = symbols
+        self.kinds: tuple[Kinds, Kinds] = Kinds(content), Kinds(shape)
+        self._drawn: dict[int, Drawn] = {}  # by the id of a box of the diagram, which is read at several depths
         self._saved, self._reverse = saved_names(root), reverse_boxes(root)
         self._reads: dict[int, int] = {}  # the place of the last leaf that reads each tensor
         self._ends: dict[int, int] = {}  # the place after the last leaf of each box
@@ -175,7 +181,9 @@ class Reader:
         title = box_title(box.name, box.label)
         single = self._single_operation(box)
         if single is not None:
-            return Item(box, place, drawing_of(single, box.name, self.symbols), title=title)
+            drawn = self._drawn.get(id(box)) or drawing_of(single, box.name, self.symbols)
+            self._drawn[id(box)] = drawn
+            return Item(box, place, drawn, title=title)
         if is_lift(box) and not is_named(box, self.options.closed):
             return Item(box, place, None, self._inside(box, place, level, depth), title, plain=True)
         if self.is_open(box, level, depth):

@@ -1,7 +1,6 @@
 """What has to be equal in repeated boxes: labels, axes, sizes, dtypes, numbers and wiring; whose weights they have."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from circuits.diagram import Box, Struct, Value, Wire, substitute, wires
 from circuits.drawing.operations import LEARNED
@@ -42,18 +41,45 @@ def wiring(box: Box) -> tuple[int, ...]:
     return places(numbers)
 
 
-def content(box: Box) -> Any:
-    """Return all that has to be equal in repetitions: labels, axes, sizes, dtypes and numbers, but no names."""
+class Kinds:
+    """Numbers of boxes, equal for boxes that are equal in what a function returns of each, and in the boxes inside.
+
+    A box is compared once, whatever is drawn of it: its number stands for it in that of the box around.
+    """
+
+    def __init__(self, said: Callable[[Box], Hashable]) -> None:
+        self._said = said
+        self._numbers: dict[Hashable, int] = {}
+        self._known: dict[int, tuple[Box, int]] = {}  # by id, with the box, so that no other box has the id
+        self._wiring: dict[int, tuple[int, ...]] = {}
+
+    def of(self, box: Box) -> tuple[int, tuple[int, ...]]:
+        """Return the number of a box, and the wiring inside."""
+        number = self._number(box)
+        if id(box) not in self._wiring:
+            self._wiring[id(box)] = wiring(box)
+        return number, self._wiring[id(box)]
+
+    def _number(self, box: Box) -> int:
+        known = self._known.get(id(box))
+        if known is None:
+            key = self._said(box), tuple([self._number(inner) for inner in box.boxes])
+            known = self._known[id(box)] = box, self._numbers.setdefault(key, len(self._numbers))
+        return known[1]
+
+
+def content(box: Box) -> Hashable:
+    """Return all that has to be equal in repetitions: label, axes, sizes, dtypes and numbers, but no names."""
     values = (*box.inputs, *box.outputs)
     ports = tuple([(str(value), value.shape, value.dtype, value.role in LEARNED) for value in values])
-    return box.label, box.kind, ports, _numbers(box), box.error, tuple([content(inner) for inner in box.boxes])
+    return box.label, box.kind, ports, _numbers(box), box.error
 
 
-def shape(box: Box) -> Any:
+def shape(box: Box) -> Hashable:
     """Return what has to be equal in repetitions whose sizes follow rules."""
     ports = tuple([(len(value.sizes), value.dtype, value.role in LEARNED) for value in (*box.inputs, *box.outputs)])
     label = box.label.partition(" ")[0] if box.kind == "operation" else box.label
-    return label, box.kind, ports, _numbers(box), box.error, tuple([shape(inner) for inner in box.boxes])
+    return label, box.kind, ports, _numbers(box), box.error
 
 
 def _numbers(box: Box) -> str:
@@ -64,4 +90,4 @@ def _numbers(box: Box) -> str:
     return repr(substitute(args, lambda wire: Wire(0), lambda scalar: scalar))
 
 
-__all__ = ["content", "places", "shape", "values_of", "weights", "wiring"]
+__all__ = ["Kinds", "content", "places", "shape", "values_of", "weights", "wiring"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from circuits.diagram import Box, Value, size_text
 from circuits.drawing.contents import Item, Reader
-from circuits.drawing.equality import content, shape, values_of, weights, wiring
+from circuits.drawing.equality import Kinds, values_of, weights
 from circuits.drawing.families import Families
 from circuits.drawing.flow import Flow, flow_of
 from circuits.drawing.members import Members
@@ -52,7 +52,7 @@ class Folding:
     def folded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return items with repeated ones folded, at every level."""
         items = [replace(item, items=self.folded(item.items)) if item.drawn is None else item for item in items]
-        strict, loose = _runs(_kinds(items, content)), _runs(_kinds(items, shape))
+        strict, loose = [_runs(_kinds(items, kinds)) for kinds in self.reader.kinds]
         reads = self.reader.last_read
 
         def chains(*run: int) -> bool:
@@ -158,10 +158,10 @@ class Folding:
         return {first: with_axes(first, labels) for first, *_ in runs}
 
 
-def _kinds(items: Sequence[Item], said: Callable[[Box], Any]) -> list[int]:
+def _kinds(items: Sequence[Item], kinds: Kinds) -> list[int]:
     """Return a number for each item, equal for those of equal content."""
     known: dict[Any, int] = {}
-    return [known.setdefault((said(item.box), wiring(item.box)), len(known)) for item in items]
+    return [known.setdefault(kinds.of(item.box), len(known)) for item in items]
 
 
 def _longest(
