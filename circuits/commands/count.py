@@ -1,7 +1,6 @@
 """`python -m circuits count`: what a TARGET costs, as a table of formulas in its free axes."""
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from circuits.commands.settings import parse_settings
 from circuits.cost import MACHINES, Cost, Machine
 from circuits.cost import count as cost_of
 from circuits.cost import fit as fitting
-from circuits.diagram import in_ascii
+from circuits.diagram import Depth, Width, in_ascii, is_printable
 
 
 class Group(StrEnum):
@@ -53,7 +52,9 @@ def count(
         str, typer.Option(help=f"Lower bounds on the time on a machine: one of {', '.join(MACHINES)}, or a JSON file.")
     ] = "",
     columns: Annotated[str, typer.Option(help="Columns: 'flops parameters peak'.")] = "",
-    depth: Annotated[int | None, typer.Option(min=0, help="How many levels of nested boxes are shown.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="How many levels of boxes are shown.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All levels; without --depth, as many as fit a screen.")] = False,
+    width: Annotated[int | None, typer.Option(min=20, help="The number of columns; else the terminal's.")] = None,
     form: Annotated[Form, typer.Option(help="The form of the output.")] = Form.text,
 ) -> None:
     """Print what a model costs: multiply-adds, FLOPs, parameters, bytes, activations and peak memory.
@@ -69,15 +70,23 @@ def count(
         cost = cost.at(**sizes) if sizes else cost
         cost = cost.by(by.value) if by is not None else cost
         cost = cost.sort(sort) if sort else cost
-        if form is not Form.text and ((columns and form is not Form.latex) or depth is not None):
-            raise UsageError(f"--columns and --depth are for text, not for {form.value}")
-        typer.echo(_printable(_bounds(cost, on, columns, depth, form) if on else _costs(cost, columns, depth, form)))
+        if every and depth is not None:
+            raise UsageError("give --depth or --all, not both")
+        of_text = every or depth is not None or width is not None
+        if form is not Form.text and ((columns and form is not Form.latex) or of_text):
+            raise UsageError(f"--columns, --depth, --all and --width are for text, not for {form.value}")
+        levels: Depth = None if every else "auto" if depth is None else depth
+        if on:
+            written = _bounds(cost, on, columns, depth, form)
+        else:
+            written = _costs(cost, columns, levels, "auto" if width is None else width, form)
+        typer.echo(written if is_printable(written) else in_ascii(written))
 
 
-def _costs(cost: Cost, columns: str, depth: int | None, form: Form) -> str:
+def _costs(cost: Cost, columns: str, depth: Depth, width: Width, form: Form) -> str:
     """Return a cost in a form."""
     return {
-        Form.text: lambda: cost.table(columns, depth),
+        Form.text: lambda: _table(cost, columns, depth, width),
         Form.csv: lambda: cost.to_csv().rstrip("\n"),
         Form.latex: lambda: cost.to_latex(columns).rstrip("\n"),
         Form.json: lambda: json.dumps(cost.to_dict(), indent=2, ensure_ascii=False),
@@ -103,13 +112,10 @@ def _machine(on: str) -> Machine | str:
         raise UsageError(f"--on: {on} is no file of a machine: {error!r}") from None
 
 
-def _printable(text: str) -> str:
-    """Return text in ASCII if the standard output can encode nothing else."""
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return in_ascii(text)
-    return text
+def _table(cost: Cost, columns: str, depth: Depth, width: Width) -> str:
+    """Return the table, in ASCII if the standard output can encode nothing else."""
+    text = cost.table(columns, depth, width)
+    return text if is_printable(text) else cost.table(columns, depth, width, ascii=True)
 
 
 __all__ = ["count"]

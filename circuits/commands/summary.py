@@ -7,7 +7,7 @@ import typer
 
 from circuits.commands.diagrams import SettingsArgument, TargetArgument, diagram_of
 from circuits.commands.reports import UsageError, reported
-from circuits.diagram import Depth, Diagram, is_printable, terminal_width
+from circuits.diagram import Depth, Diagram, Width, is_printable
 
 
 def summary(
@@ -37,10 +37,10 @@ def summary(
         elif markdown:
             typer.echo(diagram.to_markdown(levels, columns or None, sort or None), nl=False)
         else:
-            typer.echo(_table(diagram, levels, columns, sort, terminal_width() if width is None else width))
+            typer.echo(_table(diagram, levels, columns, sort, "auto" if width is None else width))
 
 
-def _table(diagram: Diagram, depth: Depth, columns: str, sort: str, width: int) -> str:
+def _table(diagram: Diagram, depth: Depth, columns: str, sort: str, width: Width) -> str:
     """Return the table, in ASCII if the standard output can encode nothing else."""
     text = diagram.table(depth, columns or None, sort or None, width)
     return text if is_printable(text) else diagram.table(depth, columns or None, sort or None, width, ascii=True)

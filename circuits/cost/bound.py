@@ -69,7 +69,13 @@ class Bound:
         Args:
             depth: How many levels of boxes inside boxes to show; None for all.
         """
-        return bound_report.text(self.rows, self.total, self.cost, self.machine, depth)
+        time = cache(partial(_time, self.machine))
+        lines = [
+            (level, label, times, _bound(row, self.machine, time))
+            for level, label, times, row in self.cost.lines()
+            if depth is None or level <= depth
+        ]
+        return bound_report.text(lines, self.total, self.cost, self.machine)
 
     def __str__(self) -> str:
         return self.table()

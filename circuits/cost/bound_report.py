@@ -10,7 +10,7 @@ from rich.table import Table
 from circuits.cost.box_bound import BoxBound
 from circuits.cost.box_cost import BoxCost
 from circuits.cost.machine import Machine
-from circuits.cost.report import amount, formula, shown, uncounted_lines
+from circuits.cost.texts import amount, formula
 
 _HEADINGS = ("", "FLOPs", "bytes moved", "FLOPs/byte", "unfused", "binds", "bytes in and out", "fused", "binds")
 _ASSUMED = (
@@ -31,27 +31,36 @@ def duration(seconds: Any) -> str:
     return f"{seconds / 1e-9:.4g} ns"
 
 
-def text(rows: Sequence[BoxBound], total: BoxBound, cost: Any, machine: Machine, depth: int | None) -> str:
+Line = tuple[int, str, int, BoxBound]
+"""A line of the table: how deep it is, its name, how often it is repeated, and the bounds of all of these."""
+
+
+def text(lines: Sequence[Line], total: BoxBound, cost: Any, machine: Machine) -> str:
     """Return the table of a `Cost` on a machine as lines of text, which are not wrapped."""
-    bounds = {id(own): row for own, row in zip(cost.rows, rows, strict=True)}
-    lines = [
-        [f"{'  ' * len(own.place)}{own.label}{f' ×{times}' if times > 1 else ''}", *_cells(bounds[id(own)])]
-        for own, times in shown(cost.rows, ("live_flops", "bytes", "crossing"), depth)
+    cells = [
+        [f"{'  ' * depth}{label}{f' ×{times}' if times > 1 else ''}", *_cells(bounds)]
+        for depth, label, times, bounds in lines
     ]
-    if not (rows and rows[0].place == () and rows[0].kind != "group"):
-        lines.append(["total", *_cells(total)])
-    kept = [place for place in range(len(_HEADINGS)) if place == 0 or any(line[place] for line in lines)]
+    if not (lines and lines[0][3].place == () and lines[0][3].kind != "group"):
+        cells.append(["total", *_cells(total)])
+    kept = [place for place in range(len(_HEADINGS)) if place == 0 or any(line[place] for line in cells)]
     grid = Table.grid(padding=(0, 2))
     for place in kept:
         grid.add_column(no_wrap=True, justify="left" if _HEADINGS[place] in ("", "binds") else "right")
-    for line in (_HEADINGS, *lines):
+    for line in (_HEADINGS, *cells):
         grid.add_row(*[line[place] for place in kept])
     written = io.StringIO()
     Console(file=written, width=4000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
-    notes = [rates_line(cost.total, machine), *_ASSUMED, *cost.notes, *uncounted_lines(cost.total)]
+    notes = [rates_line(cost.total, machine), *_ASSUMED, *cost.notes, *_uncounted(cost.total)]
     if cost.axes:
         notes.append(f"times are formulas in {', '.join(cost.axes)}: at({cost.axes[0]}=…) gives sizes")
     return "\n".join([*[line.rstrip() for line in written.getvalue().splitlines()], *notes])
+
+
+def _uncounted(total: BoxCost) -> list[str]:
+    """Return the line that names each operation without a formula; none if there is no such operation."""
+    found = [f"{name}{f' ×{times}' if times > 1 else ''}" for name, times in total.uncounted]
+    return [f"not counted (no formula): {'; '.join(found)}"] if found else []
 
 
 def rates_line(cost: BoxCost, machine: Machine) -> str:

@@ -1,27 +1,27 @@
 """`Cost`: what a diagram costs as frozen data, by box and in total.
 
-Start with `BoxCost`, the rows. `groups` adds rows up, `report` writes them.
+Start with `BoxCost`, the rows. `groups` adds rows up, `tables` shows them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sympy
 
-from circuits.cost import report
 from circuits.cost.bound import Bound, bound_of
-from circuits.cost.box_cost import COLUMNS, QUANTITIES, BoxCost, Work, check_columns
+from circuits.cost.box_cost import QUANTITIES, BoxCost, Work, check_columns
 from circuits.cost.groups import grouped, innermost
 from circuits.cost.machine import Machine
 from circuits.cost.sizes import at
-from circuits.diagram import evaluate, size_text
+from circuits.cost.tables import CostTables
+from circuits.diagram import Box, evaluate, size_text
 from circuits.errors import CircuitError
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(CostTables):
     """What a diagram costs: `count` returns it.
 
     `print(cost)` prints a table. Quantities are numbers, or sympy formulas in the free axes; `at` gives these sizes.
@@ -32,6 +32,8 @@ class Cost:
         axes: The free axes.
         guards: The conditions on their sizes under which the diagram, and so its cost, is as recorded.
         notes: The axes that did not stay free, and why.
+        sizes: The sizes that `at` has given axes.
+        box: The outermost box of the diagram, for tables, without what runs it.
     """
 
     rows: tuple[BoxCost, ...]
@@ -39,6 +41,8 @@ class Cost:
     axes: tuple[str, ...] = ()
     guards: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
+    box: Box = field(default=Box("function", "", ""), repr=False, compare=False)
 
     def at(self, **sizes: int) -> "Cost":
         """Return the cost at sizes of some free axes; formulas in the others remain.
@@ -70,6 +74,7 @@ class Cost:
             total=_at(self.total, numbers),
             axes=tuple([axis for axis in self.axes if axis not in sizes]),
             guards=tuple([_partial(guard, numbers) for guard in self.guards if not _known(guard, numbers)]),
+            sizes=(*self.sizes, *sizes.items()),
         )
 
     def _check_guards(self, numbers: Mapping[Any, int]) -> None:
@@ -117,7 +122,7 @@ class Cost:
         if any(getattr(value, "free_symbols", None) for value in values):
             raise CircuitError(f"sort: {column} depends on free axes: give them sizes, at({self.axes[0]}=20, ...)")
         order = sorted(range(len(inner)), key=lambda place: -(values[place] or 0))
-        return replace(self, rows=tuple([replace(inner[place], kind="group") for place in order]))
+        return replace(self, rows=tuple([self._alone(inner[place]) for place in order]))
 
     def on(self, machine: Machine | str) -> Bound:
         """Return lower bounds on the time of each row and of the whole on a machine, and what binds (the roofline).
@@ -143,49 +148,11 @@ class Cost:
         """
         return bound_of(self, machine)
 
-    def column(self, name: str) -> "CostColumn":
-        """Return one column by the place of each box, as data that the table of the diagram takes.
-
-        Raises:
-            CircuitError: There is no such column.
-        """
-        check_columns([name])
-        found = CostColumn({row.place: getattr(row, name) for row in self.rows})
-        found.heading = COLUMNS[name]
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all as plain data for JSON: numbers, and formulas as text."""
-        return report.plain(self.rows, self.total, self.axes, self.notes)
-
-    def to_csv(self) -> str:
-        """Return the rows as comma-separated values, with a heading, all columns, and the total last."""
-        return report.csv_text(self.rows, self.total)
-
-    def to_latex(self, columns: str | Sequence[str] = ()) -> str:
-        """Return the table as a LaTeX `tabular`, formulas in math mode."""
-        return report.latex(self.rows, self.total, columns)
-
-    def table(self, columns: str | Sequence[str] = (), depth: int | None = None) -> str:
-        """Return the table as text.
-
-        Args:
-            columns: The names of quantities; by default those that are not empty.
-            depth: How many levels of boxes inside boxes to show; None for all.
-
-        Raises:
-            CircuitError: There is no such column.
-        """
-        return report.text(self.rows, self.total, columns, depth, self.notes)
-
-    def __str__(self) -> str:
-        return self.table()
-
-
-class CostColumn(dict[tuple[int, ...], Any]):
-    """One quantity by the place of each box, with its heading."""
-
-    heading: str = ""
+    def _alone(self, row: BoxCost) -> BoxCost:
+        """Return the row of a box as a group of its own, with the module around it in its label."""
+        around = [each.path for each in self.rows if each.path and each.place == row.place[: len(each.place)]]
+        label = row.label if row.kind == "group" or row.path or not around else f"{row.label} in {around[-1]}"
+        return replace(row, kind="group", label=label)
 
 
 def _at(row: BoxCost, numbers: Mapping[Any, int]) -> BoxCost:
@@ -207,4 +174,4 @@ def _known(guard: Any, numbers: Mapping[Any, int]) -> bool:
     return set(guard.free_symbols) <= set(numbers)
 
 
-__all__ = ["Cost", "CostColumn"]
+__all__ = ["Cost"]

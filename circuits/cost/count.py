@@ -55,10 +55,12 @@ def count(
     ... def score(query, key):
     ...     return einsum(query, key, "y k, x k -> y x").softmax(-1)
     >>> print(count(score).table("flops elementwise"))
-                                  FLOPs  elementwise
+    box                           FLOPs  elementwise
     score: y k, x k -> y x      2*k*x*y          x*y
       einsum 'y k, x k -> y x'  2*k*x*y
       softmax over x                             x*y
+    <BLANKLINE>
+    axes  y, k free from query; x free from key
     """
     if not backward and (recompute or wrt is not None):
         raise CircuitError("count: recompute and wrt are about the reverse pass: give backward=True")
@@ -107,7 +109,14 @@ def _cost(diagram: Diagram, measurement: Measurement, backward: bool) -> Cost:
     total = row(diagram.box, ())
     axes = tuple([str(axis) for axis in diagram.symbols if str(axis) not in {each.axis for each in diagram.fixed}])
     guards = tuple(dict.fromkeys([*diagram.guards, *measurement.workspace.sizes.guards()]))
-    return Cost(tuple(rows), total, axes, guards, tuple(map(str, diagram.fixed)))
+    notes = tuple(map(str, diagram.fixed))
+    return Cost(tuple(rows), total, axes, guards, notes, box=_without_calls(diagram.box))
+
+
+def _without_calls(box: Box) -> Box:
+    """Return a box without what runs it, and without the boxes inside one that runs as a whole: they have no rows."""
+    inner = [_without_calls(each) for each in box.boxes] if box.call is None else ()
+    return replace(box, boxes=tuple(inner), call=None, reverse=None, given=None)
 
 
 def _own(box: Box, place: Place, measurement: Measurement, tensors: "_StateTensors", backward: bool) -> BoxCost:

@@ -68,4 +68,25 @@ def _owner(row: BoxCost, by_place: dict[tuple[int, ...], BoxCost], what: str) ->
     return next((each for each in found if each.kind == what), None)
 
 
-__all__ = ["SUMS", "added", "grouped", "innermost"]
+class Joined:
+    """Rows by their places, and what several of them cost together.
+
+    Attributes:
+        rows: The rows.
+    """
+
+    def __init__(self, rows: Iterable[BoxCost]) -> None:
+        self.rows = {row.place: row for row in rows}
+        self._found: dict[tuple[tuple[int, ...], ...], BoxCost] = {}
+
+    def row(self, places: Sequence[tuple[int, ...]]) -> BoxCost:
+        """Return what the boxes at these places cost together."""
+        known = tuple([place for place in places if place in self.rows])
+        if len(known) == 1:
+            return self.rows[known[0]]
+        if known not in self._found:
+            self._found[known] = added(BoxCost(""), [self.rows[place] for place in known], len(known))
+        return self._found[known]
+
+
+__all__ = ["SUMS", "Joined", "added", "grouped", "innermost"]

@@ -1,9 +1,9 @@
 """A diagram is frozen data: boxes, and the values between them. It can be run, printed and converted to Python.
 
 May use `signature` and `errors`. Start with `boxes` (the data), then `diagram` (the public class), `interpreter`
-(runs it), `codegen` (generates a Python function), `table` (prints it, from `rows`, `columns`, `counts` and `legend`,
-fitted by `fitting`), `live_lines` (a line of a run while it is printed) and `plain_data` (converts it to data for
-JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
+(runs it), `codegen` (generates a Python function), `table` (prints it, from `rows`, `columns`, `handed_in`, `counts`
+and `legend`, fitted by `fitting`), `live_lines` (a line of a run while it is printed) and `plain_data` (converts it to
+data for JSON). `formulas` are the sizes, numbers and conditions that depend on axes; `structure`
 converts nested values to descriptions, with a wire in place of each tensor; `call_arguments` matches arguments with
 parameters; `operations` lists which torch functions are recorded, skipped or traced into, and `data_sizes` those whose
 results have sizes that depend on data; `operators` are those that take functions, `opaque_calls` the user's; `readings`
@@ -19,12 +19,15 @@ from circuits.diagram.call_arguments import arguments, without_defaults
 from circuits.diagram.cells import is_bookkeeping, only_operation
 from circuits.diagram.changes import NOTHING, Change, Place, contents
 from circuits.diagram.containers import has_only_attributes, splitting_objects
+from circuits.diagram.counts import tree
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
-from circuits.diagram.fitting import terminal_width
+from circuits.diagram.fitting import Cells, Width, terminal_width
 from circuits.diagram.formulas import evaluate, size_text
+from circuits.diagram.handed_in import check_outline, outline
 from circuits.diagram.interpreter import schedule, store
+from circuits.diagram.legend import legend
 from circuits.diagram.live_lines import box_line, heading_line
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
 from circuits.diagram.operations import (
@@ -49,6 +52,7 @@ from circuits.diagram.operations import (
 from circuits.diagram.operators import DATA_DEPENDENT_OPERATORS, Operator, opened
 from circuits.diagram.property_guards import ABOUT_GRADIENTS, PropertyGuard, comparable_value
 from circuits.diagram.readings import Reading, reading
+from circuits.diagram.rows import SCREEN, rows
 from circuits.diagram.settings import Setting, applied, with_gradients, without_autocast
 from circuits.diagram.state_guards import Globals, Held, Variables, state_guard
 from circuits.diagram.structure import (
@@ -68,7 +72,7 @@ from circuits.diagram.structure import (
     unopened,
     wires,
 )
-from circuits.diagram.table import Depth, in_ascii, is_printable
+from circuits.diagram.table import Depth, Table, in_ascii, is_printable, table_of
 
 __all__ = [
     "ABOUT_GRADIENTS",
@@ -83,6 +87,7 @@ __all__ = [
     "PROPERTY",
     "READ",
     "RECORD",
+    "SCREEN",
     "SETS_RANDOM_STATE",
     "SET_GRADIENTS",
     "SKIP",
@@ -90,6 +95,7 @@ __all__ = [
     "TRACE_INTO",
     "Box",
     "Call",
+    "Cells",
     "Change",
     "CustomBackward",
     "Depth",
@@ -105,8 +111,10 @@ __all__ = [
     "Setting",
     "Size",
     "Struct",
+    "Table",
     "Value",
     "Variables",
+    "Width",
     "Wire",
     "action_for",
     "alias",
@@ -116,6 +124,7 @@ __all__ = [
     "attribute",
     "attribute_name",
     "box_line",
+    "check_outline",
     "comparable_value",
     "contents",
     "copied_from_numpy",
@@ -134,6 +143,7 @@ __all__ = [
     "items_of",
     "kind_of",
     "leaves",
+    "legend",
     "makes_sparse",
     "map_tensors",
     "mutates",
@@ -141,6 +151,7 @@ __all__ = [
     "opaque_call",
     "opened",
     "operation_name",
+    "outline",
     "overwritten",
     "parts_of",
     "reading",
@@ -148,6 +159,7 @@ __all__ = [
     "replace",
     "returning_first",
     "returns_parts",
+    "rows",
     "schedule",
     "shape_of",
     "size_rule",
@@ -156,8 +168,10 @@ __all__ = [
     "state_guard",
     "store",
     "substitute",
+    "table_of",
     "tensors",
     "terminal_width",
+    "tree",
     "unopened",
     "wires",
     "with_gradients",

@@ -4,17 +4,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
-
 from circuits.diagram import cells
 from circuits.diagram.boxes import Box, Value
 from circuits.diagram.counts import elements
+from circuits.diagram.handed_in import HasColumns, heading_of, is_number, text_of, value_of
 from circuits.diagram.operation_arguments import arguments_text
 from circuits.diagram.rows import Row
 from circuits.errors import CircuitError
 
-Columns = str | Mapping[Any, Any] | Sequence[str | Mapping[Any, Any]]
-"""How columns are chosen: names, also as one text with spaces between them, and data from paths to numbers or text."""
+Columns = str | Mapping[Any, Any] | HasColumns | Sequence[str | Mapping[Any, Any] | HasColumns]
+"""How columns are chosen: names, also as one text with spaces between them, data from paths to numbers or text, and
+costs, each of which is several columns of data."""
 
 DEFAULT = ("axes", "sizes", "parameters")
 
@@ -28,12 +28,16 @@ class Column:
         text: The text of a row.
         short: A shorter text, which shows the outputs alone; None if there is none.
         number: The number by which rows are sorted; None: they are sorted by the text.
+        forms: The shorter forms of a formula, the longest first; None if there are none.
+        data: What is handed in.
     """
 
     heading: str
     text: Callable[[Row], str]
     short: Callable[[Row], str] | None = None
     number: Callable[[Row], Any] | None = None
+    forms: Callable[[Row], Sequence[str]] | None = None
+    data: Mapping[Any, Any] | None = None
 
 
 def chosen_columns(columns: Columns | None, frozen: Collection[str]) -> list[Column]:
@@ -46,13 +50,12 @@ def chosen_columns(columns: Columns | None, frozen: Collection[str]) -> list[Col
     Raises:
         CircuitError: There is no column of a name.
     """
-    names = columns.split() if isinstance(columns, str) else [columns] if isinstance(columns, Mapping) else columns
-    chosen = [*(DEFAULT if names is None else [*DEFAULT, *names] if isinstance(columns, Mapping) else names)]
+    chosen = _all_columns(columns)
     notes = _notes(frozen, with_dtypes="dtype" not in chosen)
     found = []
     for each in chosen:
         if not isinstance(each, str):
-            found.append(_handed_in(each))
+            found.append(data_column(each))
         elif each == "notes":
             found.append(notes)
         elif each in NAMED:
@@ -120,32 +123,56 @@ NAMED: Mapping[str, Column] = {
 """The columns that are chosen by name; `notes` is one more."""
 
 
-def _handed_in(data: Mapping[Any, Any]) -> Column:
-    """Return a column of data: a mapping from the path of a module, or the place of a box, to a number or text.
-
-    The number of repeated boxes is the sum of theirs. The heading is the attribute or the entry `heading`.
-    """
+def data_column(data: Mapping[Any, Any]) -> Column:
+    """Return a column of data: a mapping from the path of a module, or the place of a box, to a number or text."""
     if not isinstance(data, Mapping):
-        raise CircuitError(f"a column is a name or a mapping from paths to numbers or text, not {type(data).__name__}")
-    heading = getattr(data, "heading", None) or data.get("heading") or "data"
-
-    def entries(row: Row) -> list[Any]:
-        keys = [node.place if node.place in data else node.box.path for node in row.nodes if not row.unread]
-        keys = [key for key, node in zip(keys, row.nodes, strict=False) if key or key == () or not node.place]
-        return [data[key] for key in dict.fromkeys(keys) if key in data]
+        raise CircuitError(
+            f"a column is a name, a mapping from paths to numbers or text, or a cost, not {type(data).__name__}"
+        )
+    value = value_of(data)
 
     def number(row: Row) -> Any:
-        found = entries(row)
-        return sum(found) if all(isinstance(each, (int, float, sympy.Basic)) for each in found) else 0
+        found = value(row)
+        return found if is_number(found) else 0
 
     def text(row: Row) -> str:
-        found = entries(row)
-        if all(isinstance(each, (int, float, sympy.Basic)) for each in found):
-            return cells.quantity(sum(found)) if found else ""
-        texts = [*dict.fromkeys([f"{each}" for each in found])]
+        found = value(row)
+        if not isinstance(found, list):
+            return "" if found is None else text_of(data, found)
+        texts = [*dict.fromkeys(found)]
         return texts[0] if len(texts) == 1 else cells.few(texts)
 
-    return Column(f"{heading}", text, None, number)
+    def forms(row: Row) -> Sequence[str]:
+        found = value(row)
+        return () if found is None else data.shorter(found)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return Column(heading_of(data), text, None, number, forms if hasattr(data, "shorter") else None, data)
+
+
+def adds_to_usual(columns: Columns | None) -> bool:
+    """Return whether columns are shown beside the usual ones: none, one mapping, or a cost."""
+    return columns is None or isinstance(columns, (Mapping, HasColumns))
+
+
+def _all_columns(columns: Columns | None) -> list[str | Mapping[Any, Any]]:
+    """Return the columns that are chosen, those of a cost one by one.
+
+    A mapping or a cost alone is shown beside the usual columns, without those that it has too.
+    """
+    if isinstance(columns, str):
+        return [*columns.split()]
+    if columns is None:
+        return [*DEFAULT]
+    if isinstance(columns, (Mapping, HasColumns)):
+        found = [columns] if isinstance(columns, Mapping) else [*columns.columns()]
+        headings = {heading_of(each) for each in found}
+        return [*[each for each in DEFAULT if each not in headings], *found]
+    parts = [each.columns() if isinstance(each, HasColumns) else [each] for each in columns]
+    return [each for part in parts for each in part]
+
+
+REPEATS = Column("", lambda row: row.repeats)
+"""The column of the repetitions alone, without other notes."""
 
 
 def _notes(frozen: Collection[str], with_dtypes: bool) -> Column:
@@ -208,4 +235,7 @@ def _relative(name: str, path: str) -> str:
     return name.removeprefix(f"{path}.") if path else name
 
 
-__all__ = ["DEFAULT", "NAMED", "Column", "Columns", "chosen_columns", "memory", "parameter_count"]
+__all__ = [
+    "DEFAULT", "NAMED", "REPEATS", "Column", "Columns", "adds_to_usual", "chosen_columns", "data_column", "memory",
+    "parameter_count",
+]  # fmt: skip

@@ -1,18 +1,27 @@
 """The legend of a table: each letter that names an axis, with its sizes and where it is first bound."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import sympy
 
 from circuits.diagram.boxes import Box, Value
 from circuits.diagram.formulas import size_text
 
+_NONE: Mapping[Any, int] = MappingProxyType({})
 _MOST_SIZES = 4
 """The largest number of sizes that a letter shows; the letter of an axis may name others in other circuits."""
 
 
-def legend(box: Box) -> str:
+def legend(box: Box, given: Mapping[Any, int] = _NONE) -> str:
     """Return the letters of a diagram by what binds them: `y=20, m=128 from target; x=22 from source`.
 
     An axis whose size is not given is free. A letter may have several sizes, because circuits name their own axes.
+
+    Args:
+        box: The outermost box.
+        given: The sizes of free axes that are given since, by their symbols.
     """
     sizes: dict[str, list[str]] = {}
     places: dict[str, list[str]] = {}
@@ -23,6 +32,8 @@ def legend(box: Box) -> str:
             if axis not in sizes:
                 sizes[axis] = []
                 places.setdefault(where, []).append(axis)
+            if given and isinstance(size, sympy.Basic):
+                size = size.xreplace(given)
             text = "free" if f"{size}" == axis else size_text(size)
             if text not in sizes[axis]:
                 sizes[axis].append(text)

@@ -1,23 +1,24 @@
 """The table of a diagram as text, Markdown or HTML: one row a box, indented as the boxes are nested.
 
-Start with `Table`. `counts` says what each box counts, `rows` which boxes have a row, `columns` what each column
-shows, `fitting` how they fit into a width, and `legend` what the letters mean. Under the rows stand the legend, the
-totals, what is not shown, and the sizes that did not stay symbolic.
+Start with `make_table`. `counts` says what each box counts, `rows` which boxes have a row, `columns` what each column
+shows, `handed_in` those of data, `fitting` how they fit into a width, and `legend` what the letters mean. Under the
+rows stand the legend, the totals, what is not shown, and the sizes that did not stay symbolic.
 """
 
 import html as markup
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from circuits.diagram.boxes import Value
+from circuits.diagram.boxes import Box, Value
 from circuits.diagram.cells import bytes_text, quantity
-from circuits.diagram.columns import Column, Columns, chosen_columns
-from circuits.diagram.counts import Node, Totals
-from circuits.diagram.fitting import Cells, fit, lines
+from circuits.diagram.columns import REPEATS, Column, data_column
+from circuits.diagram.counts import Node, Totals, tree
+from circuits.diagram.fitting import TERMS, Cells, Width, columns_of, fit, lines
+from circuits.diagram.handed_in import check_outline
 from circuits.diagram.legend import legend
 from circuits.diagram.rows import Row, fitting_rows, flat_rows, rows
 from circuits.errors import CircuitError
@@ -28,44 +29,36 @@ Depth = int | Literal["auto"] | None
 
 @dataclass
 class Table:
-    """The rows and columns of a table, and the lines under it.
+    """The texts of a table, and the lines under it.
 
     Attributes:
-        rows: The rows.
-        columns: The columns after the names of the boxes; one that is empty is left out.
+        columns: The columns, with their headings; the first has the names, indented.
         footer: The lines under the table, each with its title, which may be empty.
+        totals: The lines that are added to them where formulas are cut.
     """
 
-    rows: list[Row]
-    columns: list[Column]
+    columns: list[Cells]
     footer: list[tuple[str, str]]
+    totals: Sequence[tuple[str, str]] = ()
 
-    def cells(self) -> list[Cells]:
-        """Return the texts of all columns, with headings, the names of the boxes first."""
-        names = ["  " * row.depth + row.label for row in self.rows]
-        found = [Cells(["box", *names])]
-        for column in self.columns:
-            texts, short = [column.text(row) for row in self.rows], None
-            if any(texts):
-                if column.short is not None:
-                    short = [f"output {column.heading}", *[column.short(row) for row in self.rows]]
-                found.append(Cells([column.heading, *texts], short, column.number is not None))
-        return found
-
-    def text(self, width: int, ascii_only: bool = False) -> str:
+    def text(self, width: Width = "auto", ascii_only: bool = False) -> str:
         """Return the table as lines of text that are no wider than `width`, if asked for in ASCII."""
-        sign, columns, footer = "~" if ascii_only else "…", self.cells(), self.footer
+        sign, columns = "~" if ascii_only else "…", self.columns
+        width = columns_of(width)
         if ascii_only:
-            footer = [(title, in_ascii(line)) for title, line in footer]
             columns = [each.changed(in_ascii) for each in columns]
         fitted, left_out = fit(columns, width, sign)
+        footer = _with_totals(self.footer, self.totals) if TERMS in left_out else self.footer
+        if ascii_only:
+            footer = [(title, in_ascii(line)) for title, line in footer]
         if left_out:
-            footer = _with_left_out(footer, f"{', '.join(left_out)} (wider than {width} columns)")
+            more = "; width=None shows all" if TERMS in left_out else ""
+            footer = _with_left_out(footer, f"{', '.join(left_out)} (wider than {width} columns{more})")
         return "\n".join([*lines(fitted), *([""] if footer else []), *_footer_lines(footer, width)])
 
     def markdown(self) -> str:
         """Return the table in GitHub's Markdown."""
-        columns = self.cells()
+        columns = self.columns
         body = zip(*[each.texts for each in columns], strict=True)
         found = ["| " + " | ".join([_first(row[0]), *map(_escaped, row[1:])]) + " |" for row in body]
         marks = "".join([" ---: |" if each.right else " --- |" for each in columns])
@@ -74,7 +67,7 @@ class Table:
 
     def html(self) -> str:
         """Return the table as HTML, for notebooks."""
-        columns = self.cells()
+        columns = self.columns
         styles = [f"text-align:{'right' if each.right else 'left'};white-space:nowrap" for each in columns]
         head, *body = zip(*[each.texts for each in columns], strict=True)
         titles = [f"<th style='{style}'>{markup.escape(text)}</th>" for style, text in zip(styles, head, strict=True)]
@@ -85,23 +78,24 @@ class Table:
 
 
 def make_table(
-    root: Node, totals: Totals, frozen: Collection[str], notes: Sequence[str],
-    depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None,
+    root: Node, chosen: Sequence[Column], summary: Sequence[tuple[str, str]], notes: Sequence[str],
+    depth: Depth = "auto", sort: str | None = None, usual: bool = False,
 ) -> Table:  # fmt: skip
     """Return the table of a diagram.
 
     Args:
         root: The node of the outermost box.
-        totals: The totals.
-        frozen: The names of the parameters that are not trained.
-        notes: The sizes that did not stay symbolic.
+        chosen: The columns after the names of the boxes; one that is empty is left out.
+        summary: The lines under it that every table has.
+        notes: The sizes that did not stay symbolic, and other lines without a title.
         depth: How many levels of boxes are shown.
-        columns: The columns.
         sort: The heading of the column by which the rows without rows inside are sorted; None: as they ran.
     """
     if depth is not None and depth != "auto" and (not isinstance(depth, int) or depth < 0):
         raise CircuitError(f'depth is {depth!r}; it must be a number of levels, "auto" (a screen), or None (all)')
-    chosen = chosen_columns(columns, frozen)
+    for column in chosen:
+        if column.data is not None:
+            check_outline(column.data, root.box, f"the column {column.heading!r}")
     if depth == "auto" and sort is None:
         found, hidden = fitting_rows(root)
     else:
@@ -109,20 +103,52 @@ def make_table(
         hidden = 0 if depth is None or depth == "auto" else len(rows(root)) - len(found)
     if sort is not None:
         found = _sorted(flat_rows(found), chosen, sort)
-    if columns is None:
+    if usual:
         chosen = _without_repeated_column(found, chosen)
     failed = [("failed", f"{box.label}: {box.error}") for box in root.box.walk() if box.error]
     more = [("not shown", f"{hidden} more rows (depth=None shows all)")] if hidden else []
-    return Table(found, chosen, [*_summary(root, totals), *more, *failed, *[("", note) for note in notes]])
+    return Table(_cells(found, chosen), [*summary, *more, *failed, *[("", note) for note in notes]])
 
 
-def _without_repeated_column(found: Sequence[Row], columns: list[Column]) -> list[Column]:
+def table_of(
+    box: Box, columns: Sequence[Mapping[Any, Any]], summary: Sequence[tuple[str, str]], notes: Sequence[str],
+    depth: Depth = "auto", totals: Sequence[tuple[str, str]] = (),
+) -> Table:  # fmt: skip
+    """Return a table of a diagram whose columns are data alone, beside how often rows are repeated.
+
+    Args:
+        box: The outermost box.
+        columns: The data, from the places of boxes to numbers or text.
+        summary, notes, depth: As for `make_table`.
+        totals: The lines that are added where formulas are cut.
+    """
+    table = make_table(tree(box), [*map(data_column, columns), REPEATS], summary, notes, depth)
+    return replace(table, totals=totals)
+
+
+def _cells(found: Sequence[Row], columns: Sequence[Column]) -> list[Cells]:
+    """Return the texts of all columns, with headings, the names of the boxes first."""
+    texts = [Cells(["box", *["  " * row.depth + row.label for row in found]])]
+    for column in columns:
+        cells, short, forms = [column.text(row) for row in found], None, None
+        if any(cells):
+            if column.short is not None:
+                short = [f"output {column.heading}", *[column.short(row) for row in found]]
+            if column.forms is not None:
+                forms = [(), *[column.forms(row) for row in found]]
+            texts.append(Cells([column.heading, *cells], short, column.number is not None, forms))
+    return texts
+
+
+def _without_repeated_column(found: Sequence[Row], columns: Sequence[Column]) -> Sequence[Column]:
     """Return the columns without the axes if none has a name, and without the sizes if they say the same."""
-    axes, sizes = [next(each for each in columns if each.heading == name) for name in ("axes", "sizes")]
-    if any(axes.text(row) != sizes.text(row) for row in found):
+    axes, sizes = [
+        [each for each in columns if each.heading == name and each.data is None] for name in ("axes", "sizes")
+    ]
+    if not axes or not sizes or any(axes[0].text(row) != sizes[0].text(row) for row in found):
         return columns
     named = any(axis for row in found if row.box for value in _values(row) for axis in value.axes)
-    return [each for each in columns if each is not (sizes if named else axes)]
+    return [each for each in columns if each is not (sizes if named else axes)[0]]
 
 
 def _values(row: Row) -> tuple[Value, ...]:
@@ -145,7 +171,7 @@ def _sorted(found: list[Row], columns: Sequence[Column], name: str) -> list[Row]
     return sorted(found, key=lambda row: -numbers[id(row)])
 
 
-def _summary(root: Node, totals: Totals) -> list[tuple[str, str]]:
+def summary_of(root: Node, totals: Totals) -> list[tuple[str, str]]:
     """Return the lines under a table that every diagram has: the legend of axes, and the totals."""
     letters, found = legend(root.box), []
     if letters:
@@ -161,6 +187,12 @@ def _summary(root: Node, totals: Totals) -> list[tuple[str, str]]:
         number, size = quantity(totals.activations), bytes_text(totals.activation_bytes)
         found.append(("activations", f"{number} ({size})" if number[:2] != "f(" else f"depend on {number[2:-1]}"))
     return found
+
+
+def _with_totals(footer: list[tuple[str, str]], totals: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the lines under a table with the totals after the axes."""
+    first = [each for each in footer if each[0] == "axes"]
+    return [*first, *totals, *[each for each in footer if each[0] != "axes"]]
 
 
 def _with_left_out(footer: list[tuple[str, str]], text: str) -> list[tuple[str, str]]:
@@ -219,4 +251,4 @@ def _html_row(row: Sequence[str], styles: Sequence[str]) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-__all__ = ["Depth", "Table", "in_ascii", "is_printable", "make_table"]
+__all__ = ["Depth", "Table", "in_ascii", "is_printable", "make_table", "summary_of", "table_of"]

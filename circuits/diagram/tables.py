@@ -8,10 +8,10 @@ from torch import nn
 
 from circuits.diagram import plain_data
 from circuits.diagram.boxes import Box, Fixed, Value
-from circuits.diagram.columns import Columns
+from circuits.diagram.columns import Columns, adds_to_usual, chosen_columns
 from circuits.diagram.counts import Node, Totals, buffers_of, frozen_names, totals, tree
-from circuits.diagram.fitting import terminal_width
-from circuits.diagram.table import Depth, Table, is_printable, make_table
+from circuits.diagram.fitting import Width
+from circuits.diagram.table import Depth, Table, is_printable, make_table, summary_of
 
 
 class Tables:
@@ -45,7 +45,7 @@ class Tables:
         depth: Depth = "auto",
         columns: Columns | None = None,
         sort: str | None = None,
-        width: int | None = None,
+        width: Width = "auto",
         ascii: bool = False,
     ) -> str:
         """Return the table as text, one row a box, with a legend of axes and totals under it.
@@ -53,8 +53,9 @@ class Tables:
         Parameters are counted in the first operation that reads them, so the rows inside a row add up to it; a row of
         repeated boxes counts all of them. Activations are the tensors that operations compute, views left out. If the
         table is wider than `width`, names of boxes shorten in the middle, to 30 columns, and notes to 20; then sizes go
-        where axes are shown; axes and sizes show the outputs alone; names shorten to 24 columns; further columns go,
-        the last first; at last the widest column shortens. What goes is named.
+        where axes are shown; axes and sizes show the outputs alone; names shorten to 24 columns; formulas of a cost are
+        factored, then lose their last terms; further columns go, the last first; at last the widest column shortens.
+        What goes is named.
 
         Args:
             depth: How many levels of boxes inside boxes to show; "auto": as many as fit a screen; None: all.
@@ -62,15 +63,18 @@ class Tables:
                 "dtype", "device", "arguments" (of the operation, by name), "memory" (of what operations compute),
                 "where" (file and line), "notes" (always shown); as a list, or as one text with spaces. A mapping is a
                 column of data: from the dotted path of a module, or the place of a box (`(0, 2)`: the third box of the
-                first), to a number or text, with its heading as attribute or entry `heading`.
+                first), to a number or text, with its heading as attribute or entry `heading`. A cost of this diagram,
+                `count(diagram)`, is the columns of its quantities. Either alone is shown beside the first three.
             sort: The heading of a column by which to sort: the rows that have no rows inside, largest number first.
-            width: The number of columns; None: the terminal's, or 120 if the standard output is none.
+            width: The number of columns; "auto": the terminal's, or 120 if the standard output is none; None: as many
+                as the texts have.
             ascii: Whether to use ASCII alone.
 
         Raises:
-            CircuitError: There is no such column or depth, or rows are to be sorted by what depends on free axes.
+            CircuitError: There is no such column, depth or width, rows are to be sorted by what depends on free axes,
+                or a cost is that of another diagram.
         """
-        return self._table(depth, columns, sort).text(terminal_width() if width is None else width, ascii)
+        return self._table(depth, columns, sort).text(width, ascii)
 
     def to_markdown(self, depth: Depth = "auto", columns: Columns | None = None, sort: str | None = None) -> str:
         """Return the table in GitHub's Markdown; the arguments are those of `table`."""
@@ -86,7 +90,10 @@ class Tables:
 
     def _table(self, depth: Depth, columns: Columns | None, sort: str | None) -> Table:
         frozen = frozen_names(self.box, self.state)
-        return make_table(self._tree, self.totals, frozen, [*map(str, self.fixed)], depth, columns, sort)
+        chosen, summary = chosen_columns(columns, frozen), summary_of(self._tree, self.totals)
+        return make_table(
+            self._tree, chosen, summary, [*map(str, self.fixed)], depth, sort, usual=adds_to_usual(columns)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the diagram as plain data for JSON: nested boxes, values by number, sizes as numbers or text."""

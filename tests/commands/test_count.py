@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from circuits import MACHINES
+from circuits import MACHINES, count
 from circuits.commands import app
+from models.attention import MultiHeadAttention
 
 ATTENTION = ("count", "models.attention:MultiHeadAttention", "m=16", "k=4", "h=2")
 
@@ -20,13 +21,24 @@ def run(*words: str, status: int = 0) -> str:
 
 def test_the_table_has_formulas_in_the_free_axes() -> None:
     lines = run(*ATTENTION, "--columns", "flops parameters").splitlines()
-    assert lines[0].split() == ["FLOPs", "parameters"]
+    assert lines[0].split() == ["box", "FLOPs", "parameters"]
     assert lines[1].split()[-6:] == ["32*x*y", "+", "512*x", "+", "512*y", "512"]
 
 
 def test_sizes_groups_and_order() -> None:
     lines = run(*ATTENTION, "--at", "y=1 x=64", "--by", "circuit", "--sort", "flops", "--columns", "flops").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["MultiHeadAttention", "attention", "total"]
+    assert [line.split()[0] for line in lines[1:4]] == ["MultiHeadAttention", "attention", "total"]
+    assert lines[5].split(maxsplit=1)[1].startswith("y=1, m=16 from target; x=64 from source")
+
+
+def test_the_table_fits_a_width_and_a_screen() -> None:
+    cost = count(MultiHeadAttention(m=16, k=4, h=2))
+    assert run(*ATTENTION).rstrip("\n") == cost.table() == cost.table(width=120)
+    narrow = run(*ATTENTION, "--width", "60")
+    assert narrow.rstrip("\n") == cost.table(width=60)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert run(*ATTENTION, "--depth", "0").rstrip("\n") == cost.table(depth=0)
+    assert run(*ATTENTION, "--all").rstrip("\n") == cost.table(depth=None)
 
 
 def test_the_reverse_pass_is_twice_the_forward_pass() -> None:
@@ -75,7 +87,8 @@ def test_lower_bounds_on_a_measured_machine(tmp_path: Path) -> None:
         (("--at", "z=3"), "error: at: there is no free axis z; the free axes are y, x"),
         (("--sort", "flops"), "error: sort: flops depends on free axes"),
         (("--columns", "time"), "error: a cost has no column 'time'"),
-        (("--form", "csv", "--depth", "1"), "error: --columns and --depth are for text, not for csv"),
+        (("--form", "csv", "--depth", "1"), "error: --columns, --depth, --all and --width are for text"),
+        (("--all", "--depth", "1"), "error: give --depth or --all, not both"),
         (("--recompute", "y x"), "error: count: recompute and wrt are about the reverse pass"),
     ],
 )

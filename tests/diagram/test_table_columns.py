@@ -107,10 +107,12 @@ def test_rows_are_sorted_by_a_column(diagram: Diagram) -> None:
     ("options", "said"),
     [
         ({"columns": ["axis"]}, "a table has no column 'axis'; it has axes, sizes, parameters, dtype"),
-        ({"columns": [3]}, "a column is a name or a mapping"),
+        ({"columns": [3]}, "a column is a name, a mapping"),
         ({"sort": "memory"}, "sorted by 'memory', but its columns are axes, sizes, parameters, notes"),
         ({"depth": -1}, "depth is -1"),
         ({"depth": "deep"}, "depth is 'deep'"),
+        ({"width": 0}, "width is 0"),
+        ({"width": "wide"}, "width is 'wide'"),
     ],
 )
 def test_what_a_table_does_not_have_is_refused(diagram: Diagram, options: dict[str, Any], said: str) -> None:
@@ -144,6 +146,7 @@ def test_what_is_cut_has_a_mark_and_what_is_left_out_is_named() -> None:
     diagram = DIAGRAMS["attention_sizes"]()
     wide, narrow = diagram.table(width=200), diagram.table(width=56)
     assert "not shown" not in wide
+    assert diagram.table(width=None) == diagram.table(width=1000)
     assert "not shown    sizes, inputs (wider than 56 columns)" in narrow
     for before, after in zip(body(wide), body(narrow), strict=True):
         name = after[:30].rstrip()
