@@ -10,7 +10,9 @@ import typer
 
 from circuits.algebra import LinearMap
 from circuits.commands.diagrams import SettingsArgument, TargetArgument, request_of
-from circuits.commands.reports import reported
+from circuits.commands.reports import UsageError, reported
+from circuits.cost import count
+from circuits.cost.columns import CostColumn
 from circuits.diagram import Diagram, terminal_width
 from circuits.drawing import Drawing
 from circuits.drawing import draw as drawing_of
@@ -47,6 +49,7 @@ def draw(
     pairs: Annotated[str, typer.Option(help="Two axes as one double wire: 'h w', or with a label 'x = h w'.")] = "",
     hide: Annotated[str, typer.Option(help="Axes that are left out: 'b'.")] = "",
     names: Annotated[str, typer.Option(help="Names that stand at inputs: 'query = Q, key = K'.")] = "",
+    notes: Annotated[str, typer.Option(help="A quantity of count at each box: 'flops', 'parameters', 'peak'.")] = "",
     show_sizes: Annotated[bool, typer.Option("--show-sizes", help="Sizes beside the names of axes.")] = False,
     literal: Annotated[bool, typer.Option("--literal", help="Every rearrange as a column of its own.")] = False,
     width: Width = None,
@@ -61,11 +64,12 @@ def draw(
     Sizes of axes that are not given stay symbolic.
     """
     options: dict[str, Any] = dict(locals())
-    for name in ("target", "settings", "scale", "out"):
+    for name in ("target", "settings", "scale", "out", "notes"):
         del options[name]
     options |= {"open": options.pop("opened"), "close": options.pop("closed"), "width": _width(width)}
     with reported():
-        drawing = drawing_of(subject_of(target, settings or ()), **options)
+        subject = subject_of(target, settings or ())
+        drawing = drawing_of(subject, notes=_column(subject, notes), **options)
         if out is None:
             typer.echo(printable(drawing))
         else:
@@ -76,6 +80,15 @@ def subject_of(target: str, settings: Sequence[str]) -> Diagram | LinearMap:
     """Return what is drawn: a diagram, or a LinearMap itself, whose tensors are drawn as letters."""
     request = request_of(target, settings)
     return request.function if isinstance(request.function, LinearMap) else request.diagram()
+
+
+def _column(subject: Diagram | LinearMap, name: str) -> CostColumn | None:
+    """Return the quantity that is written at each box, if one is asked for."""
+    if not name:
+        return None
+    if isinstance(subject, LinearMap):
+        raise UsageError("--notes are for boxes, which the network of a LinearMap does not have")
+    return count(subject).column(name)
 
 
 def printable(drawing: Drawing) -> str:

@@ -26,11 +26,12 @@ class CostColumn(dict[Place, Any]):
         name: The name of the quantity.
         heading: Its heading; that of bytes has the unit if they are formulas, which have none.
         outline: The boxes of the diagram of which it is.
+        sizes: The sizes of axes of the inputs for which it holds, `y=1, m=128`.
     """
 
-    def __init__(self, name: str, joined: Joined, outline: Mapping[Place, tuple[str, int]]) -> None:
+    def __init__(self, name: str, joined: Joined, outline: Mapping[Place, tuple[str, int]], sizes: str) -> None:
         super().__init__({place: getattr(row, name) for place, row in joined.rows.items()})
-        self.name, self.outline, self._joined = name, outline, joined
+        self.name, self.outline, self.sizes, self._joined = name, outline, sizes, joined
         self.heading = heading_of(name, self.values())
 
     def together(self, places: Sequence[Place]) -> Any:

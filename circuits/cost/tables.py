@@ -23,6 +23,7 @@ from circuits.diagram import (
     Depth,
     Table,
     Width,
+    input_sizes,
     is_printable,
     legend,
     outline,
@@ -68,7 +69,7 @@ class CostTables:
         check_columns([name])
         if self._is_grouped:
             raise CircuitError(f"column: {_NO_GROUPS}")
-        return CostColumn(name, self._joined, self._outline)
+        return CostColumn(name, self._joined, self._outline, input_sizes(self.box, self._given))
 
     def columns(self, names: str | Sequence[str] = ()) -> list[CostColumn]:
         """Return several columns, by default those that are not empty: `diagram.table(columns=cost)` shows these.
@@ -162,12 +163,17 @@ class CostTables:
         """The boxes of the diagram."""
         return outline(self.box)
 
+    @property
+    def _given(self) -> dict[Any, int]:
+        """The sizes that `at` has given, by the symbols of the axes."""
+        return {sympy.Symbol(axis, integer=True, positive=True): size for axis, size in self.sizes}
+
     def _heading(self, name: str) -> str:
         return heading_of(name, [getattr(row, name) for row in (*self.rows, self.total)])
 
     def _table(self, columns: str | Sequence[str], depth: Depth) -> Table:
         """Return the table, with the legend of axes and what is not counted under it."""
-        letters = legend(self.box, {sympy.Symbol(axis, integer=True, positive=True): size for axis, size in self.sizes})
+        letters = legend(self.box, self._given)
         summary = [("axes", letters)] if letters else []
         found = [f"{name}{f' ×{times}' if times > 1 else ''}" for name, times in self.total.uncounted]
         summary += [("not counted", f"{'; '.join(found)} (no formula)")] if found else []

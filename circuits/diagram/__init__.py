@@ -25,9 +25,9 @@ from circuits.diagram.diagram import Diagram
 from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
 from circuits.diagram.fitting import Cells, Width, terminal_width
 from circuits.diagram.formulas import evaluate, size_text
-from circuits.diagram.handed_in import check_outline, outline
+from circuits.diagram.handed_in import check_outline, heading_of, is_number, outline, text_of
 from circuits.diagram.interpreter import schedule, store
-from circuits.diagram.legend import legend
+from circuits.diagram.legend import input_sizes, legend
 from circuits.diagram.live_lines import box_line, heading_line
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque, opaque_call, overwritten, writing_call
 from circuits.diagram.operations import (
@@ -136,8 +136,11 @@ __all__ = [
     "has_backward_hooks",
     "has_only_attributes",
     "heading_line",
+    "heading_of",
     "in_ascii",
+    "input_sizes",
     "is_bookkeeping",
+    "is_number",
     "is_opaque",
     "is_printable",
     "items_of",
@@ -171,6 +174,7 @@ __all__ = [
     "table_of",
     "tensors",
     "terminal_width",
+    "text_of",
     "tree",
     "unopened",
     "wires",

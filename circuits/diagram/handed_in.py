@@ -27,10 +27,12 @@ class Data(Protocol):
     Attributes:
         heading: The heading of the column.
         outline: The boxes of the diagram of which it is.
+        sizes: The sizes of axes of the inputs for which it holds, `y=1, m=128`.
     """
 
     heading: str
     outline: Outline
+    sizes: str
 
     def together(self, places: Sequence[Place]) -> Any:
         """Return the value of several boxes that one row shows: of repeated layers."""

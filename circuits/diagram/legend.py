@@ -40,6 +40,22 @@ def legend(box: Box, given: Mapping[Any, int] = _NONE) -> str:
     return "; ".join([_letters({name: sizes[name] for name in names}) + where for where, names in places.items()])
 
 
+def input_sizes(box: Box, given: Mapping[Any, int] = _NONE) -> str:
+    """Return the sizes of the named axes of the inputs that are known: `y=1, m=128`.
+
+    Args:
+        box: The outermost box.
+        given: The sizes of free axes that are given since, by their symbols.
+    """
+    found: dict[str, str] = {}
+    for value in box.inputs:
+        for axis, size in zip(value.axes, value.sizes, strict=True):
+            known = size.xreplace(given) if given and isinstance(size, sympy.Basic) else size
+            if axis is not None and axis.replace("'", "").isidentifier() and not getattr(known, "free_symbols", None):
+                found.setdefault(axis, f"{known}")
+    return ", ".join([f"{axis}={size}" for axis, size in found.items()])
+
+
 def _letters(sizes: Mapping[str, list[str]]) -> str:
     """Return letters with their sizes: `k=16, m=8|64`; those with a size that is not given come last: `b, h free`."""
     free = [name for name, found in sizes.items() if found == ["free"]]
@@ -64,4 +80,4 @@ def _bound(box: Box) -> Iterator[tuple[str, Value]]:
             yield f" in {name}", value
 
 
-__all__ = ["legend"]
+__all__ = ["input_sizes", "legend"]

@@ -19,7 +19,7 @@ from circuits.diagram.columns import REPEATS, Column, data_column
 from circuits.diagram.counts import Node, Totals, tree
 from circuits.diagram.fitting import TERMS, Cells, Width, columns_of, fit, lines
 from circuits.diagram.handed_in import check_outline
-from circuits.diagram.legend import legend
+from circuits.diagram.legend import input_sizes, legend
 from circuits.diagram.rows import Row, fitting_rows, flat_rows, rows
 from circuits.errors import CircuitError
 
@@ -105,6 +105,7 @@ def make_table(
         found = _sorted(flat_rows(found), chosen, sort)
     if usual:
         chosen = _without_repeated_column(found, chosen)
+    summary = [*summary, *_other_sizes(root.box, chosen)]
     failed = [("failed", f"{box.label}: {box.error}") for box in root.box.walk() if box.error]
     more = [("not shown", f"{hidden} more rows (depth=None shows all)")] if hidden else []
     return Table(_cells(found, chosen), [*summary, *more, *failed, *[("", note) for note in notes]])
@@ -138,6 +139,16 @@ def _cells(found: Sequence[Row], columns: Sequence[Column]) -> list[Cells]:
                 forms = [(), *[column.forms(row) for row in found]]
             texts.append(Cells([column.heading, *cells], short, column.number is not None, forms))
     return texts
+
+
+def _other_sizes(box: Box, columns: Sequence[Column]) -> list[tuple[str, str]]:
+    """Return the lines that say for which sizes columns of data hold, if for others than the diagram has."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        sizes = getattr(column.data, "sizes", "")
+        if sizes and sizes != input_sizes(box):
+            found.setdefault(sizes, []).append(column.heading)
+    return [("at", f"{sizes}: {', '.join(headings)}") for sizes, headings in found.items()]
 
 
 def _without_repeated_column(found: Sequence[Row], columns: Sequence[Column]) -> Sequence[Column]:

@@ -12,6 +12,7 @@ from circuits.drawing.joining import merged
 from circuits.drawing.labels import box_title, colour
 from circuits.drawing.lifting import inside_axes, outside_axes
 from circuits.drawing.linking import links_of
+from circuits.drawing.notes import Notes, Spans, repeated_ids
 from circuits.drawing.operations import LEARNED, Drawn
 from circuits.drawing.operations.closed import closed_box
 from circuits.drawing.operations.reading import as_box
@@ -42,7 +43,7 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
     if folding is not None and folding.families.letters:
         box = relabelled_box(box, folding.families.outside)
     inputs = [value for value in box.inputs if value.role not in LEARNED]
-    build = _Builder(options, cotangents(box))
+    build = _Builder(options, cotangents(box), Notes(options.notes, diagram.box))
     have: dict[int, list[int]] = {}
     for value in inputs:
         have.setdefault(value.number, []).append(build.strand(value))
@@ -59,9 +60,8 @@ def scene_of(diagram: Diagram, options: Options) -> Scene:
         node, left = build.leaf(whole, entering)
     ends_named = result_names(diagram)
     ends = tuple([(strand, ends_named.get(build.now[strand].value, "")) for strand in left])
-    scene = Scene(
-        title, tuple(build.strands), tuple(shown), ends, (node,), build.error, folding.legend() if folding else ()
-    )
+    lines = folding.legend() if folding else (), build.notes.heading(build.noted_in_brackets)
+    scene = Scene(title, tuple(build.strands), tuple(shown), ends, (node,), build.error, *lines)
     return recoloured(scene, build.clashing)
 
 
@@ -93,8 +93,9 @@ class _Scope:
 class _Builder:
     """Builds steps and groups; `strands` holds every strand so far."""
 
-    def __init__(self, options: Options, gradients: set[int]) -> None:
-        self.options, self._gradients = options, gradients
+    def __init__(self, options: Options, gradients: set[int], notes: Notes) -> None:
+        self.options, self._gradients, self.notes = options, gradients, notes
+        self._brackets, self.noted_in_brackets = list[Item](), False
         self.error = ""
         self.clashing: dict[tuple[int, int], str] = {}
         self.strands: list[Strand] = []
@@ -125,8 +126,10 @@ class _Builder:
         own = _own_numbers(item, results)
         needed = Counter([number for each in inner for number in each.needs] + own)
         scope = _Scope({number: list(strands) for number, strands in have.items()}, needed)
+        self._brackets += [item] if item.times > 1 else []
         for each in inner:
             self._add(each, scope)
+        self._brackets = self._brackets[: len(self._brackets) - (item.times > 1)]
         known = [place for place, number in enumerate(own) if scope.have.get(number)]
         outs, results = [self._take(own[place], scope) for place in known], [results[place] for place in known]
         self._drop_rest(scope)
@@ -136,8 +139,8 @@ class _Builder:
         error = item.box.error if item.times == 1 else ""
         if error:
             self.error = f"{item.title}: {error}"
-        late = is_reverse(item.box)
-        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note, late, error), outs
+        ends = is_reverse(item.box), error, self._note(item) if open_box else ()
+        return Group(item.id, title, ins, leaving, tuple(scope.nodes), fill, item.times, item.note, *ends), outs
 
     def _entering(self, item: Item, have: dict[int, list[int]]) -> tuple[Strand, ...]:
         """Return the strands that enter a box, with the names that their axes have inside."""
@@ -251,7 +254,17 @@ class _Builder:
             fill,
             error,
             is_reverse(item.box),
+            self._note(item),
         ), outs
+
+    def _note(self, item: Item) -> Spans:
+        """Return the note of a box; in brackets, for one repetition of several."""
+        repetitions: list[list[str]] = [[item.id, *item.also]]
+        for bracket in reversed(self._brackets):
+            repetitions = [ids for each in repetitions for ids in repeated_ids(bracket, each)]
+        found = self.notes.of(*repetitions)
+        self.noted_in_brackets |= bool(found) and bool(self._brackets)
+        return found
 
     def _fail(self, item: Item, error: str, drawn: Drawn, ins: Sequence[int]) -> None:
         """Remember the error of a run, and the wires whose axes clash."""

@@ -37,6 +37,8 @@ class Item:
         plain: Whether an open box has neither fence nor title: a lift, whose wires pass the circuit inside.
         end: The place after its last leaf, in the order of the run.
         last: For repeated items, the number of the tensor that the last repetition makes, for each of the first.
+        also: The ids of the boxes that are drawn as one with it.
+        again: For each of the repeated items, the ids of the boxes of all repetitions, the first included.
     """
 
     box: Box
@@ -50,6 +52,8 @@ class Item:
     plain: bool = False
     end: int = 0
     last: tuple[tuple[int, int], ...] = ()
+    also: tuple[str, ...] = ()
+    again: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def needs(self) -> list[int]:

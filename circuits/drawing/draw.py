@@ -36,6 +36,7 @@ def draw(
     pairs: str = "",
     hide: str | Sequence[str] = "",
     names: Mapping[str, str] | str = "",
+    notes: Mapping[Any, Any] | None = None,
     show_sizes: bool = False,
     literal: bool = False,
     width: float | Literal["column", "page"] | None = None,
@@ -52,8 +53,8 @@ def draw(
 
     Args:
         target: A diagram, or what `trace` takes. A `LinearMap` alone is drawn as its network of tensors, which has no
-            boxes and no frame; with arguments of `trace`, `equation`, `pairs`, `hide`, `open`, `close` or
-            `wires="tensors"` it is traced.
+            boxes and no frame; with arguments of `trace`, `equation`, `pairs`, `hide`, `notes`, `open`,
+            `close` or `wires="tensors"` it is traced.
         *args: The positional arguments of `trace`, which a diagram does not take.
         depth: How many levels of boxes are open: 0 draws one closed box. By default the deepest level at which the
             picture stays readable.
@@ -67,6 +68,9 @@ def draw(
         hide: Axes that are not drawn; every operation has to leave them untouched.
         names: Names for inputs, `{"query": "Q"}` or `"query = Q"`, which stand at their wires. By default inputs that
             their axes do not tell apart have the names of the code.
+        notes: A number or text for each box: `count(diagram).column("flops")`, or a mapping from the places of boxes or
+            the paths of modules, with what it is as its entry "heading". A line under the picture says what they are.
+            In brackets they are those of one repetition, or of each if they differ.
         show_sizes: Whether labels show sizes beside names, `k = 10`.
         literal: Whether operations that regroup axes are drawn by themselves, not as ports of the box beside them.
         width: The largest width of a row, in pixels, or "column" or "page"; 1200 by default.
@@ -78,8 +82,8 @@ def draw(
             diagram.
 
     Raises:
-        CircuitError: An option is not one of those above, `open`, `close` or `hide` has a name that nothing in the
-            diagram has, or a hidden axis is read; and as `trace` raises.
+        CircuitError: An option is not one of those above, `open`, `close`, `hide` or `notes` has a name that nothing in
+            the diagram has, `notes` are of another diagram, or a hidden axis is read; and as `trace` raises.
         Exception: As `trace` raises.
 
     >>> from torch import nn
@@ -119,9 +123,10 @@ def draw(
     circuits.errors.CircuitError: draw: close: no circuit or module is called 'Conv2D'; perhaps Conv2d
     """
     options = _options(depth, open, close, wires, order, pairs, hide, show_sizes, literal, width, names)
+    options = replace(options, notes=notes)
     colours(theme)
     asks_of_trace = args or kwargs or sizes is not None or axes is not None
-    asks_of_boxes = equation or open or close or pairs or hide or wires == "tensors"
+    asks_of_boxes = equation or open or close or pairs or hide or wires == "tensors" or notes is not None
     if isinstance(target, LinearMap) and not (asks_of_trace or asks_of_boxes):
         if options.names:
             raise CircuitError("draw: the wires of a linear map have the names of its axes: it takes no names")
@@ -136,7 +141,7 @@ def _picture(diagram: Diagram, options: Options, equation: bool, frame: bool) ->
     scene = scene_of(diagram, options)
     if not equation:
         return picture_of(scene if frame else without_fence(scene), options)
-    closed = picture_of(scene_of(diagram, replace(options, depth=0)), options)
+    closed = picture_of(replace(scene_of(diagram, replace(options, depth=0)), notes=()), options)
     return both_sides(closed, picture_of(without_fence(scene), options))
 
 

@@ -36,12 +36,13 @@ def _joined(first: Item, second: Item, used: Mapping[int, int]) -> Item | None:
         return None
     if _is_regrouping(second.drawn) and _map_of(first.drawn) is not None:
         drawn = _after(first.drawn, second.drawn)
-        return replace(first, drawn=drawn) if drawn else None
+        return replace(first, drawn=drawn, also=(*first.also, second.id)) if drawn else None
     if _is_regrouping(first.drawn) and _map_of(second.drawn) is not None:
         drawn = _before(first.drawn, second.drawn)
-        return replace(second, drawn=drawn) if drawn else None
+        return replace(second, drawn=drawn, also=(first.id, *first.also)) if drawn else None
     if _is_scale(second.drawn) and any(link.kind == "cup" for link in first.drawn.links) and not first.drawn.scale:
-        return replace(first, drawn=replace(first.drawn, outs=second.drawn.outs, scale=second.drawn.above))
+        drawn = replace(first.drawn, outs=second.drawn.outs, scale=second.drawn.above)
+        return replace(first, drawn=drawn, also=(*first.also, second.id))
     return None
 
 

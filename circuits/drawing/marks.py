@@ -28,6 +28,8 @@ The `data` of a mark says what it stands for. `kind` is always there:
     bracket   the bracket around repeated boxes, and its texts: box
     error     the words of an error: box
     legend    what letters stand for
+    note      the note above an operation or closed box, or beside the title of a fence: box, title
+    notes     what the notes are
     equals    the = between a closed box and its inside
     sign      a sign or an arrow between two pictures of one figure, with its words
 
@@ -167,6 +169,7 @@ ROLES = (
     "memory",  # the fill behind → C
     "label",  # names and sizes of axes
     "title",  # titles of fences
+    "note",  # the notes of boxes, and what they are
     "bracket",  # the brackets around repeated boxes
     *(f"fence{number}" for number in range(8)),  # the tinted background of an open circuit or module
     *(f"box{number}" for number in range(8)),  # the fill of a closed one

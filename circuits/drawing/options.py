@@ -6,7 +6,7 @@ The name of an axis is compared by its first letters: `h/2`, `h'` and `2*h` are 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from circuits.errors import CircuitError
 
@@ -31,6 +31,7 @@ class Options:
         literal: Whether regrouping is drawn as columns of its own.
         width: The largest width of a row in units; None for the usual one.
         names: The names of inputs, each with the one that is drawn in its place.
+        notes: The data of the notes, by the places or the paths of boxes; None for none.
     """
 
     depth: int | None = None
@@ -44,6 +45,7 @@ class Options:
     literal: bool = False
     width: float | None = None
     names: tuple[tuple[str, str], ...] = ()
+    notes: Mapping[Any, Any] | None = None
 
     @property
     def row_width(self) -> float:

@@ -232,7 +232,8 @@ def _repeated(items: Sequence[Item], start: int, length: int, times: int) -> Ite
     box = replace(first[0].box, lifted=(), inside=(), outputs=last[-1].box.outputs)
     title = first[0].title
     whole = Item(box, f"{first[0].id}×{times}", None, tuple(first), title, times=times, note=note, last=tuple(pairs))
-    return replace(whole, end=last[-1].end)
+    ids = [tuple([items[start + place + length * n].id for n in range(times)]) for place in range(length)]
+    return replace(whole, end=last[-1].end, again=tuple(ids))
 
 
 __all__ = ["Folding"]

@@ -105,6 +105,7 @@ class Step:
         fill: The role of the fill of a closed box.
         error: The words of the error with which the run failed here.
         late: Whether it begins after all nodes before it that are not late: it belongs to the reverse pass.
+        noted: The note above it.
     """
 
     box: str
@@ -119,6 +120,7 @@ class Step:
     fill: str = ""
     error: str = ""
     late: bool = False
+    noted: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Group:
         note: The words beside the bracket: "own weights" or "the same weights".
         late: As for a step.
         error: The words of the error with which the run failed here, outside the nodes inside.
+        noted: The note beside the title.
     """
 
     box: str
@@ -148,6 +151,7 @@ class Group:
     note: str = ""
     late: bool = False
     error: str = ""
+    noted: tuple[Span, ...] = ()
 
 
 Node = Step | Group
@@ -165,6 +169,7 @@ class Scene:
         nodes: The steps and groups, in the order of the run.
         error: The words of the error with which the run failed; empty if it did not.
         legend: What the letters of sizes that follow a rule stand for, one line each.
+        notes: What the notes beside boxes are; empty if there are none.
     """
 
     title: str
@@ -174,6 +179,7 @@ class Scene:
     nodes: tuple[Node, ...]
     error: str = ""
     legend: tuple[str, ...] = ()
+    notes: tuple[Span, ...] = ()
 
     def steps(self) -> Iterator[Step]:
         """Yield every step, in the order of the run."""
@@ -181,9 +187,11 @@ class Scene:
 
 
 def without_fence(scene: Scene) -> Scene:
-    """Return a scene whose outermost group has neither background nor title."""
-    nodes = [replace(node, title="", fill="") if isinstance(node, Group) else node for node in scene.nodes]
-    return replace(scene, nodes=tuple(nodes))
+    """Return a scene whose outermost group has neither background nor title; its note is where all are explained."""
+    nodes = [replace(node, title="", fill="", noted=()) if isinstance(node, Group) else node for node in scene.nodes]
+    whole = [span for node in scene.nodes if isinstance(node, Group) and node.title for span in node.noted]
+    notes = (*scene.notes, Span("; the whole: ", "sans"), *whole) if scene.notes and whole else scene.notes
+    return replace(scene, nodes=tuple(nodes), notes=notes)
 
 
 def _steps(nodes: tuple[Node, ...]) -> Iterator[Step]:

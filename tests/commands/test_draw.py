@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sympy
 from typer.testing import CliRunner, Result
 
 from circuits import draw, trace
@@ -92,7 +93,9 @@ def test_a_stream_that_cannot_take_the_letters_gets_ascii(encoding: str, monkeyp
 
 # --- Options ----------------------------------------------------------------------------------------------------------
 
-OPTIONS = {
+_FLOPS = sympy.Mul(2, *sympy.symbols("k x y", integer=True, positive=True))
+
+OPTIONS: dict[str, tuple[str | None, str, Any]] = {
     "--depth": ("0", "depth", 0),
     "--open": ("attention", "open", "attention"),
     "--close": ("attention", "close", "attention"),
@@ -101,6 +104,7 @@ OPTIONS = {
     "--pairs": ("y x", "pairs", "y x"),
     "--hide": ("y", "hide", "y"),
     "--names": ("query = Q", "names", "query = Q"),
+    "--notes": ("flops", "notes", {(): 2 * _FLOPS, (0,): 0, (1,): _FLOPS, (2,): 0, (3,): _FLOPS}),
     "--show-sizes": (None, "show_sizes", True),
     "--literal": (None, "literal", True),
     "--width": ("400", "width", 400),
@@ -147,6 +151,7 @@ def test_the_width_of_a_paper(width: str, asked: dict[str, Any]) -> None:
         (("torch.nn:Linear", "in_features=3", "out_features=4", "axes=b 5"), 1, "cannot be traced: RuntimeError"),
         ((ATTENTION, "--width", "wide"), 1, "not 'wide'"),
         ((ATTENTION, "--pairs", "y"), 1, "pairs has to name two axes"),
+        ((ATTENTION, "--notes", "time"), 1, "a cost has no column 'time'"),
         ((ATTENTION, "--hide", "k"), 1, "axis k cannot be hidden"),
         ((ATTENTION, "--wires", "ropes"), 2, "ropes"),
         ((ATTENTION, "--theme", "blue"), 2, "blue"),

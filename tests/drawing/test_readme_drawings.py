@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from circuits import Drawing, backward, draw
+from circuits import Drawing, backward, count, draw
+from models.attention import MultiHeadAttention
 from scripts import peers
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,12 @@ def test_the_gradient(golden_drawing: Callable[[str, Drawing], None]) -> None:
     golden_drawing("readme_gradient", draw(backward(attention()), order="y x k"))
 
 
+def test_a_cost_beside_the_boxes(golden_drawing: Callable[[str, Drawing], None]) -> None:
+    layer = MultiHeadAttention(m=128, k=16, h=4)
+    flops = count(layer).at(y=1, x=4096).column("flops")
+    golden_drawing("readme_cost", draw(layer, order="y x m k h", notes=flops))
+
+
 @pytest.mark.slow
 def test_a_model_of_another_library(golden_drawing: Callable[[str, Drawing], None]) -> None:
     model = peers.timm().create_model("vit_tiny_patch16_224").eval()
@@ -40,5 +47,5 @@ def test_a_model_of_another_library(golden_drawing: Callable[[str, Drawing], Non
 
 def test_every_picture_is_a_golden_drawing() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert all((ROOT / picture).exists() and picture.startswith("tests/golden/drawings/") for picture in pictures)

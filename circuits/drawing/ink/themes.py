@@ -44,6 +44,7 @@ _LIGHT = {
     "memory": "#fdfac8",
     "label": "#000000",
     "title": "#000000",
+    "note": "#7a2a00",
     "bracket": "#000000",
     **_tints("fence", [_mixed(hue, "#ffffff", 0.62) for hue in _HUES]),
     **_tints("box", [_mixed(hue, "#ffffff", 0.38) for hue in _HUES]),
@@ -67,6 +68,7 @@ _DARK = {
     "memory": "#4a4724",
     "label": "#f5f5f5",
     "title": "#f5f5f5",
+    "note": "#ffc58f",
     "bracket": "#f5f5f5",
     **_tints("fence", [_mixed(hue, _GROUND, 0.8) for hue in _HUES]),
     **_tints("box", [_mixed(hue, _GROUND, 0.72) for hue in _HUES]),
@@ -83,6 +85,7 @@ _PRINT = {
     "star": "#f0f0f0",
     "index": "#404040",
     "memory": "#f2f2f2",
+    "note": "#3d3d3d",
     **_tints("fence", list(_FENCE_GREYS)),
     **_tints("box", list(_BOX_GREYS)),
 }

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from circuits.drawing.layout.distances import reach_below
 from circuits.drawing.layout.dots import ARC
 from circuits.drawing.layout.frames import GAP, step_width
 from circuits.drawing.layout.stations import Placed, Stations
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.marks import Mark, P, Path
-from circuits.drawing.scene import Link, Port, Step
+from circuits.drawing.scene import Port, Step
 
 SHORTEST = 10.0
 """The length of the shortest dashed line that is drawn."""
@@ -24,9 +25,6 @@ _STEP = 2.2
 _LOW = 1.6 * P
 """The largest step of a dashed line up where wires begin to bend, and down where they end to; a larger one would lie
 along a wire there, and is at the other end of the bend."""
-
-_REACH = {"triangle": 0.7, "window": 1.1, "transposed": 1.1, "bar": 0.25, "letter": 0.42}
-"""How far glyphs reach below their last wire; others less than the distance of a dashed line."""
 
 
 class Level(NamedTuple):
@@ -142,7 +140,7 @@ def _bottom(step: Step, placed: Placed, heights: Sequence[float]) -> float:
     found = [0.0]
     for link in step.links:
         rows = [*_rows(link.ins, step.ins, placed.at, heights), *_rows(link.outs, step.outs, placed.done, heights)]
-        reach = _reach(link)
+        reach = reach_below(link)
         found += [max(rows) + (reach + 0.1) * P] if rows and reach > 0.4 else []
     return max(found)
 
@@ -155,16 +153,6 @@ def _rows(
         key = ("wire", strands[index], wire)
         if key in station:
             yield heights[station[key]]
-
-
-def _reach(link: Link) -> float:
-    """Return how far what is drawn of a link reaches below its last wire."""
-    if link.kind != "glyph":
-        return 0.0
-    if any(link.channels):  # the wires of the channels are below the windows
-        return _REACH["letter"] - 0.1
-    sunk = link.shape == "letter" and any(span.shift == "sub" for span in link.text)
-    return 0.5 if sunk else _REACH.get(link.shape, 0.4)
 
 
 def _gaps(station: Mapping[Key, int], heights: Sequence[float]) -> dict[Pair, float]:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from circuits.drawing.scene import Link, Port, Step
 
 Key = tuple[str, int, int]
-"""One thing with a height: ("wire", strand, place), ("top", group, 0), ("bottom", group, 0) or ("above", step, 0)."""
+"""One thing with a height: ("wire", strand, place), ("top", group, 0), ("bottom", group, 0), ("above", step, 0) or
+("note", step, 0)."""
 
 
 class Pair(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from circuits.drawing.layout.sweep import Column, Key
-from circuits.drawing.scene import Group, Link, Port
+from circuits.drawing.scene import Group, Link, Port, Step
 
 TITLE = 0.8
 """The height of a title inside the upper edge of a fence."""
@@ -26,7 +26,24 @@ _DISTANCES = {
     ("above", "bottom"): 0.6,
     ("above", "top"): 0.6,
     ("above", "above"): 1.0,
+    ("wire", "note"): 0.95,
+    ("top", "note"): 0.6,
+    ("bottom", "note"): 0.8,
+    ("above", "note"): 1.0,
+    ("note", "above"): 0.7,
+    ("note", "bottom"): 0.6,
+    ("note", "top"): 0.6,
+    ("note", "note"): 0.7,
 }
+
+_NOTE = 0.42
+"""How far the middle of a note is above what it stands over."""
+
+_ABOVE = {"triangle": 0.7, "box": 0.42, "letter": 0.45, "bar": 0.25, "transposed": 0.85}
+"""How far glyphs reach above their first wire; others 0.42."""
+
+_BELOW = {"triangle": 0.7, "window": 1.1, "transposed": 1.1, "bar": 0.25, "letter": 0.42}
+"""How far glyphs reach below their last wire; others less than the distance of a dashed line."""
 
 
 def distance_at(column: Column, groups: Sequence[Group]) -> Callable[[Key, Key], float]:
@@ -37,8 +54,14 @@ def distance_at(column: Column, groups: Sequence[Group]) -> Callable[[Key, Key],
         groups: All groups, of which a title needs room below the upper edge.
     """
     wide = _wide(column)
+    over = {number: _NOTE + _reach_above(step) for number, step in column.steps}
+    under = {strand: _reach_below(step) for _, step in column.steps for strand in (*step.ins, *step.outs)}
 
     def distance(upper: Key, lower: Key) -> float:
+        if upper[0] == "note" and lower[0] == "wire":
+            return over[upper[1]]
+        if upper[0] == "wire" and lower[0] == "note":  # a dashed line may be between them
+            return max(_DISTANCES["wire", "note"], under.get(upper[1], 0.0) + _NOTE)
         if upper[0] == lower[0] == "wire":
             return max(wide.get((upper, lower), 0.0), 1.0 if upper[1] == lower[1] else 1.5)
         title = TITLE if upper[0] == "top" and groups[upper[1]].title else 0.0
@@ -47,6 +70,27 @@ def distance_at(column: Column, groups: Sequence[Group]) -> Callable[[Key, Key],
         return max(_DISTANCES[upper[0], lower[0]] + title, wide.get((upper, lower), 0.0) - 0.4)
 
     return distance
+
+
+def _reach_above(step: Step) -> float:
+    """Return how far what is drawn of a step reaches above its first wire."""
+    solid = 0.3 if step.fill else 0.0
+    return max([solid + _ABOVE.get(link.shape, 0.42) for link in step.links if link.kind == "glyph"], default=0.2)
+
+
+def _reach_below(step: Step) -> float:
+    """Return how far the dashed line below a step is below its last wire."""
+    return max([reach_below(link) + 0.1 for link in step.links], default=0.0)
+
+
+def reach_below(link: Link) -> float:
+    """Return how far what is drawn of a link reaches below its last wire."""
+    if link.kind != "glyph":
+        return 0.0
+    if any(link.channels):  # the wires of the channels are below the windows
+        return _BELOW["letter"] - 0.1
+    sunk = link.shape == "letter" and any(span.shift == "sub" for span in link.text)
+    return 0.5 if sunk else _BELOW.get(link.shape, 0.4)
 
 
 def _wide(column: Column) -> dict[tuple[Key, Key], float]:
@@ -71,4 +115,4 @@ def image_ports(link: Link, side: Sequence[Port]) -> list[Port]:
     return [port for port in side if port not in channels]
 
 
-__all__ = ["TITLE", "distance_at", "image_ports"]
+__all__ = ["TITLE", "distance_at", "image_ports", "reach_below"]

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from circuits.drawing.layout.slots import BRACKET, PAD, TITLE_FONT
+from circuits.drawing.layout.frames import SMALL
+from circuits.drawing.layout.slots import BESIDE, BRACKET, PAD, TITLE_FONT, title_width
 from circuits.drawing.layout.stations import Placed
 from circuits.drawing.layout.sweep import Key
 from circuits.drawing.layout.titles import clear_place
@@ -46,19 +47,22 @@ def fence_marks(
             continue
         edges = (0.0 if left is None else left, width if right is None else right)
         found.append(_fence(group, edges, rows))
-        titles.append(_title(group, edges, rows[0] + 0.65 * P, lines))
+        titles += _title(group, edges, rows[0] + 0.65 * P, lines)
     return [*found, *titles]
 
 
-def _title(group: Group, edges: tuple[float, float], y: float, lines: Sequence[Mark]) -> Text:
+def _title(group: Group, edges: tuple[float, float], y: float, lines: Sequence[Mark]) -> list[Text]:
+    """Return the title of a fence, and the note beside it."""
     spans = (Span(group.title, "sans"),)
     rows = (y - 0.8 * TITLE_FONT, y + 0.3 * TITLE_FONT)
-    x = (
-        clear_place(edges[0] + 6, edges[1] - 2, rows, text_width(spans, TITLE_FONT), lines)
-        if group.title
-        else edges[0] + 6
-    )
-    return Text(x, y, spans, TITLE_FONT, role="title", data=(("kind", "title"), ("box", group.box)))
+    x = edges[0] + 6
+    if group.title:
+        x = clear_place(x, edges[1] - 2, rows, title_width(group), lines)
+    found = [Text(x, y, spans, TITLE_FONT, role="title", data=(("kind", "title"), ("box", group.box)))]
+    if group.title and group.noted:
+        data = (("kind", "note"), ("box", group.box), ("title", group.title))
+        found.append(Text(x + text_width(spans, TITLE_FONT) + BESIDE, y, group.noted, SMALL, role="note", data=data))
+    return found
 
 
 def _left(first: Placed, number: int, groups: Sequence[Group]) -> float | None:

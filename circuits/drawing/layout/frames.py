@@ -145,6 +145,11 @@ def step_width(step: Step) -> float:
     return max([*widths, _above_width(step), 12.0]) + more + 0.4 * P * max(cups - 1, 0)
 
 
+def note_width(step: Step) -> float:
+    """Return the width of the note of a step, with the room beside it."""
+    return width(step.noted, SMALL) + 8 if step.noted else 0.0
+
+
 def _above_width(step: Step) -> float:
     return width(step.above, TEXT) + 34 if step.above else 0.0
 
@@ -219,6 +224,7 @@ __all__ = [
     "connect",
     "extent",
     "head",
+    "note_width",
     "outlined",
     "step_width",
     "text_mark",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from circuits.drawing.layout.crossing import stays
 from circuits.drawing.layout.dots import ARC
-from circuits.drawing.layout.frames import TEXT, Frame, head
+from circuits.drawing.layout.frames import SMALL, TEXT, Frame, head, step_width
 from circuits.drawing.marks import Circle, Mark, P, Path, Span, Text
 from circuits.drawing.scene import Link
 from circuits.drawing.widths import width
@@ -155,4 +155,18 @@ def above(frame: Frame) -> list[Mark]:
     ]
 
 
-__all__ = ["above", "cup", "end", "fork", "join", "pass_on", "start", "unit"]
+def note(frame: Frame) -> list[Mark]:
+    """Return the note above a step: over its glyph, or over the dots and cups at the left of its slot."""
+    step = frame.step
+    if not step.noted:
+        return []
+    half = width(step.noted, SMALL) / 2
+    middle = (frame.left + frame.right) / 2
+    if not step.above and all(link.kind != "glyph" for link in step.links):
+        middle = min(max(frame.left + step_width(step) / 2, frame.left + half + 2), middle)
+    y = frame.here["note", frame.number, 0]
+    data = (("kind", "note"), ("box", step.box), ("title", step.title))
+    return [Text(middle, y + 0.34 * SMALL, step.noted, SMALL, "middle", "note", data)]
+
+
+__all__ = ["above", "cup", "end", "fork", "join", "note", "pass_on", "start", "unit"]

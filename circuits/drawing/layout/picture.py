@@ -41,7 +41,11 @@ def picture_of(scene: Scene, options: Options) -> Picture:
         marks.append(Text(_MARGIN, top, spans, _SMALL, role="label", data=(("kind", "legend"),)))
         width = max(width, text_width(spans, _SMALL))
         top += _LINE
-    top += _LINE if scene.legend else 0.0
+    if scene.notes:
+        marks.append(Text(_MARGIN, top, scene.notes, _SMALL, role="note", data=(("kind", "notes"),)))
+        width = max(width, text_width(scene.notes, _SMALL))
+        top += _LINE
+    top += _LINE if scene.legend or scene.notes else 0.0
     for number, line in enumerate(_wrapped(scene.error, max(width, 400.0))):
         top += _LINE if number else 0.0
         spans = (Span(line, "sans"),)

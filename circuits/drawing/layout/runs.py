@@ -50,7 +50,7 @@ class Runs:
         found = [(key, known[key] if key in known else self.new()) for key in keys]
         for (key, run), (lower, next_run) in pairwise(found):
             self.below[run][next_run] = max(self.below[run].get(next_run, 0.0), distance(key, lower))
-        self.hanging |= {run for key, run in found if key[0] in ("top", "above")}
+        self.hanging |= {run for key, run in found if key[0] in ("top", "above", "note")}
         return found
 
     def part(
@@ -76,6 +76,8 @@ class Runs:
                     if upper != lower:
                         below, least = self.below[upper], distance(last[side], sides[1 - side][0])
                         below[lower] = max(below.get(lower, 0.0), least)
+            if all(sides) and [key[0] for key in sides[0]] == ["note"]:  # a step without wires that enter
+                self.below[at[sides[0][0]]].setdefault(done[sides[1][0]], distance(sides[0][0], sides[1][0]))
             last |= {side: keys[-1] for side, keys in enumerate(sides) if keys}
 
     def hang(self, station: Mapping[Key, int], keys: set[Key]) -> None:

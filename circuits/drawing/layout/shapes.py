@@ -2,7 +2,7 @@
 
 from circuits.drawing.layout.frames import Frame
 from circuits.drawing.layout.glyphs import bar, box, circle, letter, pentagon, star, triangle
-from circuits.drawing.layout.junctions import above, cup, end, fork, join, pass_on, start, unit
+from circuits.drawing.layout.junctions import above, cup, end, fork, join, note, pass_on, start, unit
 from circuits.drawing.layout.sources import memory, source
 from circuits.drawing.layout.windows import window
 from circuits.drawing.marks import Mark
@@ -24,7 +24,7 @@ def draw_step(frame: Frame) -> list[Mark]:
             found += cup(frame, link, cups)
         else:
             found += _OTHERS[link.kind](frame, link)
-    return found + above(frame)
+    return found + above(frame) + note(frame)
 
 
 _GLYPHS = {

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from circuits.drawing.labels import axis_label
 from circuits.drawing.layout.dots import dots_room
-from circuits.drawing.layout.frames import step_width
+from circuits.drawing.layout.frames import SMALL, note_width, step_width
 from circuits.drawing.layout.lanes import Move, bends_width
 from circuits.drawing.layout.sources import source_text
 from circuits.drawing.layout.stations import Placed, Stations
@@ -18,6 +18,8 @@ FONT, TITLE_FONT, SOURCE_FONT = 15.0, 12.0, 11.0
 _LONG = 8  # the number of columns after which a name stands again
 LEAD, PAD, BRACKET = 8.0, 9.0, 26.0
 """The room at the edges of a row, between nested fences, and for a bracket."""
+BESIDE = 9.0
+"""The room between a title and the note beside it."""
 
 
 def label(wire: Wire, show_sizes: bool) -> tuple[Span, ...]:
@@ -87,7 +89,9 @@ def set_places(stations: Stations, groups: Sequence[Group], left: float, show_si
         for slot in _slots(placed, groups, stations.heights, show_sizes):
             placed.x.append(placed.x[-1] + slot)
         begins |= dict.fromkeys(placed.column.opens, placed.x[2])
-        for group in placed.column.closes:
+        last = placed is stations.placed[-1]
+        ending = [key[1] for key in placed.opened if key[0] == "top"] if last else placed.column.closes
+        for group in ending:
             missing = begins.get(group, left) + _title_width(groups[group]) - placed.x[-1]
             if missing > 0:
                 placed.x[7:] = [place + missing for place in placed.x[7:]]
@@ -96,7 +100,13 @@ def set_places(stations: Stations, groups: Sequence[Group], left: float, show_si
 
 
 def _title_width(group: Group) -> float:
-    return width((Span(group.title, "sans"),), TITLE_FONT) + 2 * PAD + 10 if group.title else 0.0
+    return title_width(group) + 2 * PAD + 10 if group.title else 0.0
+
+
+def title_width(group: Group) -> float:
+    """Return the width of the title of a group, with the note beside it."""
+    note = BESIDE + width(group.noted, SMALL) if group.noted else 0.0
+    return width((Span(group.title, "sans"),), TITLE_FONT) + note
 
 
 def _slots(placed: Placed, groups: Sequence[Group], heights: Sequence[float], show_sizes: bool) -> list[float]:
@@ -135,7 +145,7 @@ def _event_width(placed: Placed, heights: Sequence[float]) -> float:
     steps = []
     for _, step in placed.column.steps:
         wide = step_width(step)
-        steps.append(wide + dots_room(step, wide, here, there))
+        steps.append(max(wide + dots_room(step, wide, here, there), note_width(step)))
     return max([*steps, *long, bends_width(beside), 10.0])
 
 
@@ -172,6 +182,7 @@ def event_moves(placed: Placed, heights: Sequence[float]) -> tuple[dict[Key, Mov
 
 
 __all__ = [
+    "BESIDE",
     "BRACKET",
     "FONT",
     "LEAD",
@@ -185,4 +196,5 @@ __all__ = [
     "label_width",
     "set_labels",
     "set_places",
+    "title_width",
 ]

@@ -136,7 +136,7 @@ class Sweep:
             if isinstance(node, Step):
                 self._begin(node, group, column)
         column.at, events = self._arranged(self._regions[-1], {})
-        column.aligned = [Pair(key, key) for key in column.at if key[0] != "above"]
+        column.aligned = [Pair(key, key) for key in column.at if key[0] not in ("above", "note")]
         self._run(self._regions[-1], events, column)
         column.done = self._keys(self._regions[-1])
         if last and any(self.orders[key[1]] != self._wanted(key[1]) for key in column.done if key[0] == "wire"):
@@ -227,7 +227,8 @@ class Sweep:
                 alone = not entry.step.ins and not entry.step.outs  # a box without wires has a row too
                 over = alone or entry.step.above or entry.step.sign
                 above: list[Key] = [("above", entry.number, 0)] if over else []
-                events[entry.number] = [*above, *keys]
+                note: list[Key] = [("note", entry.number, 0)] if entry.step.noted else []
+                events[entry.number] = [*note, *above, *keys]
                 found += events[entry.number]
             else:
                 self.orders[entry] = self._wanted(entry)
