@@ -11,8 +11,7 @@ import typer
 from circuits.algebra import LinearMap
 from circuits.commands.diagrams import SettingsArgument, TargetArgument, request_of
 from circuits.commands.reports import UsageError, reported
-from circuits.cost import count
-from circuits.cost.columns import CostColumn
+from circuits.cost import CostColumn, count
 from circuits.diagram import Diagram, terminal_width
 from circuits.drawing import Drawing
 from circuits.drawing import draw as drawing_of

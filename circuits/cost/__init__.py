@@ -4,8 +4,8 @@ May use `autodiff` and below. Start with one of three public functions:
 
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
-  and `memory` which tensors are live. `sizes` adds and compares formulas, `groups` adds rows up, `report` writes them
-  as text, CSV, LaTeX and plain data.
+  and `memory` which tensors are live. `sizes` adds and compares formulas, `groups` adds rows up; `tables` shows them by
+  the table of a diagram, to which `columns` are handed as data, and `report` writes CSV, LaTeX and plain data.
 - `fit` chooses what the reverse pass recomputes, and returns a `Recomputation`. `recompute_problem` puts the choice in
   numbers, `recompute_graph` has its decisions as a graph, in which `least_cost` finds the cheapest path.
 - `transfers` returns the elements that a diagram moves between a slow memory and a fast one; its parts are in `io`.
@@ -16,6 +16,7 @@ Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 """
 
 from circuits.cost.bound import Bound
+from circuits.cost.columns import CostColumn
 from circuits.cost.cost import Cost
 from circuits.cost.count import count
 from circuits.cost.fit import fit
@@ -27,6 +28,7 @@ __all__ = [
     "MACHINES",
     "Bound",
     "Cost",
+    "CostColumn",
     "Machine",
     "Rate",
     "Recomputation",
