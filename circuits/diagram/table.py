@@ -105,7 +105,6 @@ def make_table(
         found = _sorted(flat_rows(found), chosen, sort)
     if usual:
         chosen = _without_repeated_column(found, chosen)
-    summary = [*summary, *_other_sizes(root.box, chosen)]
     failed = [("failed", f"{box.label}: {box.error}") for box in root.box.walk() if box.error]
     more = [("not shown", f"{hidden} more rows (depth=None shows all)")] if hidden else []
     return Table(_cells(found, chosen), [*summary, *more, *failed, *[("", note) for note in notes]])
@@ -141,7 +140,7 @@ def _cells(found: Sequence[Row], columns: Sequence[Column]) -> list[Cells]:
     return texts
 
 
-def _other_sizes(box: Box, columns: Sequence[Column]) -> list[tuple[str, str]]:
+def other_sizes(box: Box, columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Return the lines that say for which sizes columns of data hold, if for others than the diagram has."""
     found: dict[str, list[str]] = {}
     for column in columns:
@@ -262,4 +261,4 @@ def _html_row(row: Sequence[str], styles: Sequence[str]) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-__all__ = ["Depth", "Table", "in_ascii", "is_printable", "make_table", "summary_of", "table_of"]
+__all__ = ["Depth", "Table", "in_ascii", "is_printable", "make_table", "other_sizes", "summary_of", "table_of"]

@@ -11,7 +11,7 @@ from circuits.diagram.boxes import Box, Fixed, Value
 from circuits.diagram.columns import Columns, adds_to_usual, chosen_columns
 from circuits.diagram.counts import Node, Totals, buffers_of, frozen_names, totals, tree
 from circuits.diagram.fitting import Width
-from circuits.diagram.table import Depth, Table, is_printable, make_table, summary_of
+from circuits.diagram.table import Depth, Table, is_printable, make_table, other_sizes, summary_of
 
 
 class Tables:
@@ -90,7 +90,8 @@ class Tables:
 
     def _table(self, depth: Depth, columns: Columns | None, sort: str | None) -> Table:
         frozen = frozen_names(self.box, self.state)
-        chosen, summary = chosen_columns(columns, frozen), summary_of(self._tree, self.totals)
+        chosen = chosen_columns(columns, frozen)
+        summary = [*summary_of(self._tree, self.totals), *other_sizes(self.box, chosen)]
         return make_table(
             self._tree, chosen, summary, [*map(str, self.fixed)], depth, sort, usual=adds_to_usual(columns)
         )

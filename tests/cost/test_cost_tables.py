@@ -194,6 +194,17 @@ def test_sizes_that_are_given_are_in_the_legend() -> None:
     assert "y=3, k=2 from query; x=5 from key" in str(cost.at(x=5, k=2).by("operation"))
 
 
+def test_a_column_at_other_sizes_says_so() -> None:
+    """The diagram has y free, and the numbers are for y = 3."""
+    diagram = trace(attention)
+    cost = count(diagram)
+    assert "at           y=3, k=2, x=5: FLOPs, peak" in diagram.table(
+        columns=["axes", *cost.at(y=3, k=2, x=5).columns("flops peak")]
+    )
+    assert "\nat " not in diagram.table(columns=["axes", cost])
+    assert "\nat " not in str(cost.at(y=3))
+
+
 def test_bytes_say_so() -> None:
     """Formulas have no unit, so their heading has it; numbers have theirs."""
     cost = count(attention)
