@@ -66,21 +66,24 @@ def count(
         if fit and recompute:
             raise UsageError("--recompute says what is recomputed, and --fit chooses it: give one of the two")
         cost = cost_of(diagram, backward=backward, recompute=fitting(fit) if fit else recompute or ())
-        sizes = parse_settings(at.split())
-        cost = cost.at(**sizes) if sizes else cost
-        cost = cost.by(by.value) if by is not None else cost
-        cost = cost.sort(sort) if sort else cost
+        cost = _arranged(cost, at, by, sort)
         if every and depth is not None:
             raise UsageError("give --depth or --all, not both")
         of_text = every or depth is not None or width is not None
         if form is not Form.text and ((columns and form is not Form.latex) or of_text):
             raise UsageError(f"--columns, --depth, --all and --width are for text, not for {form.value}")
         levels: Depth = None if every else "auto" if depth is None else depth
-        if on:
-            written = _bounds(cost, on, columns, depth, form)
-        else:
-            written = _costs(cost, columns, levels, "auto" if width is None else width, form)
+        wide: Width = "auto" if width is None else width
+        written = _bounds(cost, on, columns, depth, form) if on else _costs(cost, columns, levels, wide, form)
         typer.echo(written if is_printable(written) else in_ascii(written))
+
+
+def _arranged(cost: Cost, at: str, by: Group | None, sort: str) -> Cost:
+    """Return a cost at sizes, in groups, in an order."""
+    sizes = parse_settings(at.split())
+    cost = cost.at(**sizes) if sizes else cost
+    cost = cost.by(by.value) if by is not None else cost
+    return cost.sort(sort) if sort else cost
 
 
 def _costs(cost: Cost, columns: str, depth: Depth, width: Width, form: Form) -> str:
