@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from circuits import Bound, Machine, count, track
 from circuits.cost.bound_report import duration, rates_line
-from circuits.cost.report import amount
+from circuits.cost.texts import amount
 from scripts.benches.timing import Spread
 
 COLUMNS = (
