@@ -1,8 +1,8 @@
 """Each block of README's "Use with other tools", run where the tool is installed, and compared with the model."""
 
 import copy
-import importlib.util
 import importlib
+import importlib.util
 import os
 import socket
 import subprocess
