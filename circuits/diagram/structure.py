@@ -105,8 +105,13 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
 
 def tensors(value: Any) -> list[Tensor]:
     """Return every tensor in a value, in order."""
+    return tensors_in((value,))
+
+
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return every tensor in several values, in order."""
     found: list[Tensor] = []
-    describe(value, lambda tensor: _append(found, tensor))
+    describe_all(values, lambda tensor: _append(found, tensor))
     return found
 
 
@@ -158,7 +163,22 @@ def leaves(description: Any) -> Iterator[Wire | Scalar]:
 
 def wires(description: Any) -> tuple[int, ...]:
     """Return the value number of every wire of a description, in order; a wire that occurs twice is there twice."""
-    return tuple([leaf.number for leaf in leaves(description) if isinstance(leaf, Wire)])
+    if type(description) is Wire:
+        return (description.number,)
+    found: list[int] = []
+    if type(description) is Struct:
+        _add_wires(description.parts, found)
+    return tuple(found)
+
+
+def _add_wires(parts: tuple[Any, ...], found: list[int]) -> None:
+    """Append the number of every wire of several descriptions; no generator, for speed: every box needs them."""
+    for part in parts:
+        kind = type(part)
+        if kind is Wire:
+            found.append(part.number)
+        elif kind is Struct:
+            _add_wires(part.parts, found)
 
 
 def unopened(description: Any, where: str, known: Container[int] = ()) -> Iterator[tuple[str, Any]]:

@@ -166,10 +166,11 @@ class Grouped:
 
         None if no part has a label, or if a part without a label has a symbolic or unknown size.
         """
-        words = [part.label() or size_text(part.root.size) for part in self.sources]
-        words = [word and word.strip("()") for word in words]
-        named = any(part.label() is not None for part in self.sources)
-        return f"({' '.join([word for word in words if word])})" if named and all(words) else None
+        labels = [part.label() for part in self.sources]
+        if not any(labels):
+            return None
+        words = [label or size_text(part.root.size) for label, part in zip(labels, self.sources, strict=True)]
+        return f"({' '.join([word.strip('()') for word in words if word])})" if all(words) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,6 +268,8 @@ def labels(axes: Sequence[AxisNode]) -> tuple[str | None, ...]:
 
     If two distinct axes have the same label, the second gets primes; or no label, if the label is not a single name.
     """
+    if all(axis.root.origin is None for axis in axes):
+        return (None,) * len(axes)
     shown: dict[str, AxisNode] = {}
     words: list[str | None] = []
     for axis in axes:

@@ -37,10 +37,12 @@ class Names:
 
     def of(self, number: int) -> list[AxisNode]:
         """Return the axes of a value in the innermost scope; new axes without names if it has none in any scope."""
+        known = self.scopes[-1].axes.get(number)
+        if known is not None:
+            return known
         for scope in reversed(self.scopes):
             if number in scope.axes:
-                axes = scope.axes[number]
-                return axes if scope is self.scope else self.put(number, map(self.scope.import_axis, axes))
+                return self.put(number, map(self.scope.import_axis, scope.axes[number]))
         return self.put(number, self.fresh(self.shapes[number]))
 
     def put(self, number: int, axes: Iterable[AxisNode]) -> list[AxisNode]:

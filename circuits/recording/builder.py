@@ -78,7 +78,7 @@ class Builder:
         shapes, values = self.names.shapes, self.record.values
         for number in range(len(shapes), len(values)):
             shape, dtype, *_ = values[number]
-            shapes[number] = tuple([self.size(size) for size in shape])
+            shapes[number] = shape if self.size is identity else tuple([self.size(size) for size in shape])
             if dtype is torch.bool:
                 self.names.booleans.add(number)
 
@@ -229,8 +229,8 @@ def _add_lifted(drafts: Sequence[Draft], event: Lift) -> None:
 def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> None:
     """Name the axes of the result of an einops layer by the layer's pattern; do nothing for other modules."""
     module = draft.event.module
-    text = getattr(module, "pattern", None)
-    if isinstance(text, str) and type(module).__module__.startswith("einops.layers") and numbers:
+    text = getattr(module, "pattern", None) if type(module).__module__.startswith("einops.layers") else None
+    if isinstance(text, str) and numbers:
         sizes = {name: size for name, size in getattr(module, "axes_lengths", {}).items() if isinstance(size, int)}
         draft.note = quoted(text)
         try:

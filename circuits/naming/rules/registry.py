@@ -48,7 +48,7 @@ class Operation:
     @property
     def inputs(self) -> tuple[int, ...]:
         """The numbers of the input tensors, without that of `out=`."""
-        named = [value for name, value in self.kwargs.items() if name != "out"]
+        named = [value for name, value in self.kwargs.items() if name != "out"] if self.kwargs else ()
         return wires(Struct(tuple, (), (*self.args, *named)))
 
     @property
