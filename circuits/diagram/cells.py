@@ -1,7 +1,10 @@
 """The text of single cells of a table: the name of a box, its axes, sizes, dtypes and devices, and quantities."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import torch
 
 from circuits.diagram.boxes import Box, Value
 from circuits.diagram.formulas import size_text
@@ -86,7 +89,12 @@ def devices_of(values: Iterable[Value]) -> str:
 
 def dtype_name(value: Value) -> str:
     """Return the dtype of a value, the common floating ones abbreviated."""
-    name = str(value.dtype).removeprefix("torch.")
+    return _dtype_text(value.dtype)
+
+
+@functools.cache
+def _dtype_text(dtype: torch.dtype) -> str:
+    name = f"{dtype}".removeprefix("torch.")
     return _DTYPES.get(name, name)
 
 

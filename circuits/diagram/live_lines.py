@@ -1,7 +1,9 @@
 """One line for each box, while a run is printed: the name of the box, its axes, sizes, parameters and notes."""
 
+from collections.abc import Callable, Iterable
+
 from circuits.diagram import cells
-from circuits.diagram.boxes import Box
+from circuits.diagram.boxes import Box, Value
 
 _SHARES = (0.34, 0.22, 0.28)
 """The shares of a line for names, axes and sizes."""
@@ -26,12 +28,8 @@ def box_line(
         named: Whether axes may have names, and are shown beside the sizes.
         count: The number of elements of its parameters; None: of those that the box has.
     """
-    inputs = cells.shown_inputs(box)
-    axes, sizes = cells.axes_of(inputs), cells.sizes_of(inputs)
-    if not still_running:
-        failed = cells.failed_inside(box)
-        axes = f"{axes} -> {'?' if failed else cells.axes_of(box.outputs)}".strip()
-        sizes = f"{sizes} -> {'?' if failed else cells.sizes_of(box.outputs)}".strip()
+    axes = _from_inputs_to_outputs(cells.axes_of, box, still_running) if _has_axes(width, named) else ""
+    sizes = _from_inputs_to_outputs(cells.sizes_of, box, still_running)
     notes = [cells.dtype_change(box), f"failed: {box.error}" if box.error else "", box.note]
     notes += ["* mapped"] if cells.is_mapped(box) else []
     count = box.parameter_count if count is None else count
@@ -40,12 +38,25 @@ def box_line(
     return _line(columns, width, named)
 
 
+def _from_inputs_to_outputs(text: Callable[[Iterable[Value]], str], box: Box, still_running: bool) -> str:
+    """Return the text of the inputs of a box and, unless it is still running, of its outputs."""
+    before = text(cells.shown_inputs(box))
+    if still_running:
+        return before
+    return f"{before} -> {'?' if cells.failed_inside(box) else text(box.outputs)}".strip()
+
+
+def _has_axes(width: int, named: bool) -> bool:
+    """Return whether lines have a column of axes."""
+    return named and width >= 110
+
+
 def _line(columns: tuple[str, str, str, str, str], width: int, named: bool) -> str:
     """Return texts as one line; a narrow one has no axes."""
     name, axes, sizes, parameters, notes = columns
     shares = [int(share * width) for share in _SHARES]
     shown = [(name, shares[0]), (axes, shares[1]), (sizes, shares[2])]
-    if width < 110 or not named:
+    if not _has_axes(width, named):
         shown = [(name, shares[0] + shares[1] // 3), (sizes, shares[2] + shares[1] // 3)]
     texts = [f"{_short(text, share):<{share}}" for text, share in shown]
     return "  ".join([*texts, f"{parameters:>10}", notes]).rstrip()

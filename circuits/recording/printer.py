@@ -18,6 +18,7 @@ from circuits.recording.builder import Builder
 from circuits.recording.events import Call, Enter, Event, Leave, Record
 from circuits.recording.freezer import Draft
 from circuits.recording.repeated_runs import Fold
+from circuits.recording.scopes import modules_of
 from circuits.recording.sinks import report
 
 
@@ -142,7 +143,13 @@ def _parameter_count(draft: Draft) -> int | None:
     event = draft.event
     if not isinstance(event, Enter) or event.kind != "module" or not isinstance(event.module, nn.Module):
         return None
-    return sum([parameter.numel() for parameter in event.module.parameters() if not is_lazy(parameter)])
+    found = {  # not by `module.parameters()`, for speed: it yields each name through a generator for each level
+        id(parameter): parameter
+        for module in modules_of(event.module)
+        for parameter in module._parameters.values()
+        if parameter is not None and not is_lazy(parameter)
+    }
+    return sum([parameter.numel() for parameter in found.values()])
 
 
 def _counts_runs(builder: Builder, draft: Draft) -> bool:

@@ -32,6 +32,7 @@ class Fold:
         self.module: Draft | None = None
         self.lines: list[Held] = []
         self.origins: dict[Draft, Draft] = {}
+        self._last: tuple[Draft, Any] | None = None
 
     def open(self, draft: Draft) -> None:
         """Begin to hold lines if a module may repeat the one before it."""
@@ -52,19 +53,25 @@ class Fold:
         module, lines = self.module, self.lines
         self.module, self.lines = None, []
         before = _before(module)
-        if before is None or draft.failed or self._content(module) != self._content(before):
+        if before is None or draft.failed or not self._repeats(module, before):
             yield from lines
         elif lines:
             origin = self.origins[module] = self.origins.get(before, before)
             name = origin.event.path.rpartition(".")[2]
             yield f"{'  ' * (depth + 1)}… {len(lines)} lines as in {name}"
 
+    def _repeats(self, draft: Draft, before: Draft) -> bool:
+        """Return whether the lines of two boxes show the same; the content of the last one is kept for the next."""
+        last = self._last[1] if self._last is not None and self._last[0] is before else self._content(before)
+        self._last = draft, self._content(draft)
+        return self._last[1] == last
+
     def _content(self, draft: Draft) -> tuple[Any, ...]:
         """Return what the lines of a box show, except names."""
         event, values = draft.event, self.builder.record.values
         label = (event.label, event.circuit) if isinstance(event, Enter) else (event.function, event.pattern)
-        ports = tuple([values[number][:2] for number, _ in (*draft.inputs, *draft.outputs)])
-        return label, ports, event.error, tuple([self._content(inner) for inner in draft.boxes])
+        ports = [values[number][:2] for number, _ in (*draft.inputs, *draft.outputs)]
+        return label, ports, event.error, [self._content(inner) for inner in draft.boxes]
 
 
 def _before(draft: Draft) -> Draft | None:

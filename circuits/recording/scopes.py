@@ -157,12 +157,17 @@ _REFUSAL = (
 
 def classes_of_modules(root: nn.Module) -> Iterable[type]:
     """Return the classes of a module and of the modules in it."""
-    seen, waiting, found = {id(root)}, [root], dict[type, None]()
-    for module in waiting:
-        found[type(module)] = None
-        parts = [part for part in module._modules.values() if part is not None and id(part) not in seen]
-        seen.update(map(id, parts))
-        waiting += parts
+    return dict.fromkeys(map(type, modules_of(root)))
+
+
+def modules_of(root: nn.Module) -> Iterable[nn.Module]:
+    """Return a module and the modules in it, each once."""
+    seen, found = {id(root)}, [root]
+    for module in found:
+        for part in module._modules.values():
+            if part is not None and id(part) not in seen:
+                seen.add(id(part))
+                found.append(part)
     return found
 
 
@@ -233,4 +238,4 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(each)
 
 
-__all__ = ["Scopes", "classes_of_modules"]
+__all__ = ["Scopes", "classes_of_modules", "modules_of"]
