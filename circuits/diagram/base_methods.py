@@ -17,7 +17,8 @@ _HAVE_NO_OTHERS = frozenset({dict, list, set, deque})
 
 def base_of(container: Any) -> Any:
     """Return the class of Python of which a container is an instance."""
-    return next(base for base in _BASES if isinstance(container, base))
+    kind = type(container)
+    return kind if kind in _BASES else next(base for base in _BASES if isinstance(container, base))
 
 
 def items_of(held: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
@@ -67,4 +68,4 @@ def are_same(before: Any, now: Any) -> bool:
         return set.__eq__(before, now)
     if len(before) != size_of(now) or not all(map(operator.is_, before, parts_of(now))):
         return False
-    return not isinstance(now, dict) or all(before[key] is value for key, value in items_of(now))
+    return not isinstance(now, dict) or all(map(operator.is_, before.values(), base_of(now).values(now)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.diagram.opaque_calls import OPERATORS, is_opaque
 from circuits.diagram.operations import operation_name
-from circuits.diagram.structure import tensors
+from circuits.diagram.structure import tensors, tensors_in
 
 SizeRule = Callable[[tuple[Any, ...], dict[str, Any]], bool]
 
@@ -27,7 +27,7 @@ def _with_one_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _with_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Return whether a tensor is given where a function that makes tensors takes numbers: `torch.zeros(n)`."""
-    return bool(tensors((args, kwargs)))
+    return bool(tensors_in((*args, *kwargs.values())))
 
 
 def _with_further_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

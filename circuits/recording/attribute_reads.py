@@ -1,5 +1,8 @@
 """The attributes of modules that the code of a run reads."""
 
+import functools
+from typing import Any
+
 from torch import nn
 
 from circuits.recording.snapshot import HOOKS, ITERATOR, is_iterator
@@ -34,9 +37,15 @@ class AttributeReads:
 
     def refusal(self) -> str:
         """Return which attribute is an iterator; empty if none."""
+        of_classes = functools.cache(_attribute_of_class)
         for module, read in self.read.values():
-            holders = (vars(module), *map(vars, type(module).__mro__))
+            kind, held = type(module), vars(module)
             for name in read:
-                if is_iterator(next((held[name] for held in holders if name in held), None)):
-                    return ITERATOR.format(f"{type(module).__name__}.{name}")
+                if is_iterator(held[name] if name in held else of_classes(kind, name)):
+                    return ITERATOR.format(f"{kind.__name__}.{name}")
         return ""
+
+
+def _attribute_of_class(kind: type, name: str) -> Any:
+    """Return what a class or its bases hold under a name; None if nothing."""
+    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)

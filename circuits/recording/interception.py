@@ -72,7 +72,7 @@ class _Patch:
     def __init__(self, holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
         self.holder, self.name = holder, name
         self.is_own = name in holder.__dict__
-        self.original = inspect.getattr_static(holder, name)
+        self.original = holder.__dict__[name] if self.is_own else inspect.getattr_static(holder, name)
         self.replacement = interception(self.original)
 
     def undo(self) -> None:
@@ -85,7 +85,8 @@ class _Patch:
             delattr(self.holder, self.name)
 
 
-_patches: list[_Patch] = []
+_patches: dict[tuple[Any, str], _Patch] = {}
+"""The patches that are not undone, by holder and attribute."""
 
 _lock = threading.RLock()
 """Held while attributes are patched or restored, and during a fork; reentrant, since garbage collection ends blocks."""
@@ -97,10 +98,9 @@ def _restore_after_the_last() -> None:
     """Undo every patch if no recording is active; begun again, it continues where an interrupt ended it."""
     with _lock:
         while _patches and not _recordings.blocks:
-            patch = _patches[-1]
-            patch.undo()
-            if patch in _patches:
-                _patches.remove(patch)
+            key = next(reversed(_patches))
+            _patches[key].undo()
+            _patches.pop(key, None)
 
 
 _recordings = switch.Switch(_restore_after_the_last)
@@ -133,11 +133,9 @@ def _patch_entry_points(root: Any) -> None:
 
 def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
     """Replace an attribute until the last recording ends, unless it is replaced already."""
-    if any(patch.holder is holder and patch.name == name for patch in _patches):
-        return
-    patch = _Patch(holder, name, interception)
-    _patches.append(patch)
-    setattr(holder, name, patch.replacement)
+    if (holder, name) not in _patches:
+        patch = _patches[holder, name] = _Patch(holder, name, interception)
+        setattr(holder, name, patch.replacement)
 
 
 def _intercept_module_call(original: Any, record: Callable[..., Any] = record_module) -> Any:

@@ -93,7 +93,6 @@ class Listener(TorchFunctionMode):
         self.values: Values = Values(self.record, self.stack, self.emit)
         self.data_sizes: DataSizes = DataSizes(self.values, self.emit, not self.definitions)
         self.property_reads: PropertyReads = PropertyReads(self.values)
-        self.generators = Generators(self.record)
         self.is_paused = False
         self.current_operation: Any = None
 

@@ -21,6 +21,8 @@ _is_grad_enabled = torch.is_grad_enabled
 _is_inference_mode_enabled = torch.is_inference_mode_enabled
 _get_default_dtype = torch.get_default_dtype
 _any_autocast = torch._C._is_any_autocast_enabled
+_increment_nesting = torch.autocast_increment_nesting
+_decrement_nesting = torch.autocast_decrement_nesting
 
 
 class Settings:
@@ -147,12 +149,12 @@ def restore_process_settings(before: dict[str, Any]) -> None:
 
 def _read() -> Any:
     """Return gradient and inference mode, default dtype and device, how many autocasts are open, whether one is on."""
-    torch.autocast_increment_nesting()
+    _increment_nesting()
     return (
         _is_grad_enabled(),
         _is_inference_mode_enabled(),
         _get_default_dtype(),
         _device.CURRENT_DEVICE,
-        torch.autocast_decrement_nesting(),
+        _decrement_nesting(),
         _any_autocast(),
     )

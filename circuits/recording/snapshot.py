@@ -8,7 +8,7 @@ changes in a tensor is recorded as that call.
 import functools
 import io
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -42,6 +42,9 @@ _PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
 """The dicts of a module whose entries are attributes of the module."""
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+
+_NO_GENERATORS = PLAIN_TYPES | {type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, dict, list, tuple}
+"""The types of most of what a Python module holds, for speed: whether another object is a generator takes longer."""
 
 _SHARED_BY_THREADS = frozenset({"threading", "queue", "multiprocessing", "concurrent", "asyncio", "logging"})
 """Packages whose objects other threads change meanwhile. Were their contents put back, a thread could wait for ever."""
@@ -130,6 +133,8 @@ class Snapshot:
 
     def _add_generator(self, value: Any) -> None:
         """Add the state of an object if it is a random number generator."""
+        if type(value) in _NO_GENERATORS:
+            return
         if isinstance(value, torch.Generator):
             self.generators[id(value)] = value, state_of_generator(value)
         elif (state := state_of_object(value)) is not None:
@@ -148,7 +153,8 @@ class Snapshot:
         if not isinstance(held, tuple):
             self.before[number] = owner, copy_of(held)
         for key, part in items_of(held) if isinstance(held, dict) else enumerate(parts_of(held)):
-            if type(part) in PLAIN_TYPES:
+            kind = type(part)
+            if kind in PLAIN_TYPES or (kind is OrderedDict and not part and key in HOOKS):
                 continue
             if key in _PARTS_OF_MODULES and isinstance(owner, nn.Module):
                 # Done here, for speed: there are many. Parameters and buffers are found by their modules.

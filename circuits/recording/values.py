@@ -101,10 +101,11 @@ class Values:
         A tensor that torch.func's grad wraps shares the wire of its wrapper, because the transform returns the inner
         tensor, which no recorded call returned.
         """
-        wire = Wire(self.record.add(tensor, role, name, memory := _memory(tensor)))
+        memory = _memory(tensor)
+        wire = Wire(self.record.add(tensor, role, name, memory))
         self._memories.add(memory if type(tensor) in (Tensor, Parameter) else 0, role)
         shape = self.record.values[-1][0]
-        if shape and type(shape[0]) is int and shape == _NO_MEMORY:
+        if len(shape) == 1 and type(shape[0]) is int and shape == _NO_MEMORY:
             self._without_memory.add(wire)
         before = self._wires.get(id(tensor))
         self._wires[id(tensor)] = weakref.ref(tensor), wire
