@@ -153,7 +153,8 @@ def show(size: Any) -> str:
 
 def recorders() -> list[Any]:
     """Return the recorders of this thread, the innermost first; None where a block has set none."""
-    return [block.value for block in reversed(_recorders.of_thread.blocks)]
+    blocks = _recorders.of_thread.blocks
+    return [blocks[0].value] if len(blocks) == 1 else [block.value for block in reversed(blocks)]
 
 
 def set_recorder(recorder: Recorder | None) -> AbstractContextManager[None]:

@@ -71,6 +71,7 @@ from circuits.diagram.structure import (
     tensors,
     unopened,
     wires,
+    wires_in,
 )
 from circuits.diagram.table import Depth, Table, in_ascii, is_printable, table_of
 
@@ -178,6 +179,7 @@ __all__ = [
     "tree",
     "unopened",
     "wires",
+    "wires_in",
     "with_gradients",
     "without_autocast",
     "without_defaults",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._ops import OpOverload, OpOverloadPacket
 
 from circuits.diagram.operations import mutates, operation_name
-from circuits.diagram.structure import Struct, tensors, wires
+from circuits.diagram.structure import tensors, wires, wires_in
 from circuits.errors import CircuitError
 
 OPERATORS = frozenset({OpOverload, OpOverloadPacket})
@@ -97,7 +97,7 @@ def writing_call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], r
 def overwritten(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
     """Return the numbers of the values that a recorded call overwrites, from the descriptions of its arguments."""
     if isinstance(function, OpaqueCall):
-        return wires(Struct(tuple, (), tuple(_written(function.written, args, kwargs))))
+        return wires_in(tuple(_written(function.written, args, kwargs)))
     return wires(args[0])[:1] if args and mutates(function) else ()
 
 

@@ -163,17 +163,18 @@ def leaves(description: Any) -> Iterator[Wire | Scalar]:
 
 def wires(description: Any) -> tuple[int, ...]:
     """Return the value number of every wire of a description, in order; a wire that occurs twice is there twice."""
-    if type(description) is Wire:
-        return (description.number,)
+    return (description.number,) if type(description) is Wire else wires_in((description,))
+
+
+def wires_in(descriptions: Iterable[Any]) -> tuple[int, ...]:
+    """Return the value number of every wire of several descriptions, in order; without `leaves`, for speed."""
     found: list[int] = []
-    if type(description) is Struct:
-        _add_wires(description.parts, found)
+    _add_wires(descriptions, found)
     return tuple(found)
 
 
-def _add_wires(parts: tuple[Any, ...], found: list[int]) -> None:
-    """Append the number of every wire of several descriptions; no generator, for speed: every box needs them."""
-    for part in parts:
+def _add_wires(descriptions: Iterable[Any], found: list[int]) -> None:
+    for part in descriptions:
         kind = type(part)
         if kind is Wire:
             found.append(part.number)

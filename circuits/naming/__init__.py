@@ -6,7 +6,7 @@ are merged) and `derivation` (axes derived from other axes), then `names` (the a
 operation).
 """
 
-from circuits.naming.axes import AxisNode, Scope, StatedName, labels
+from circuits.naming.axes import AxisNode, Scope, StatedName
 from circuits.naming.matching import Matcher
 from circuits.naming.names import Names
 from circuits.naming.patterns import name_by_pattern, read_axes
@@ -21,7 +21,6 @@ __all__ = [
     "Scope",
     "StatedName",
     "canonical_dims",
-    "labels",
     "name_by_pattern",
     "name_outputs",
     "read_axes",

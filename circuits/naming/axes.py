@@ -268,8 +268,6 @@ def labels(axes: Sequence[AxisNode]) -> tuple[str | None, ...]:
 
     If two distinct axes have the same label, the second gets primes; or no label, if the label is not a single name.
     """
-    if all(axis.root.origin is None for axis in axes):
-        return (None,) * len(axes)
     shown: dict[str, AxisNode] = {}
     words: list[str | None] = []
     for axis in axes:

@@ -6,10 +6,10 @@ returns, outer names are shown again. An outer axis without a name is given the 
 the outputs of operations.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from circuits.naming.axes import AxisNode, Scope
+from circuits.naming.axes import AxisNode, Scope, labels
 from circuits.naming.matching import Matcher
 from circuits.naming.sizes import same_size
 from circuits.signature import Axes, Signature
@@ -22,6 +22,7 @@ class Names:
 
     `shapes` holds the shape of every value, by number, and must be set before the axes of the value are read or set.
     `booleans` holds the numbers of the boolean values, and `levels` the axis that each vmap level maps over.
+    `are_stated` is whether a signature or pattern, which alone state names, has been matched.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Names:
         self.booleans: set[int] = set()
         self.levels: dict[int, AxisNode] = {}
         self.scopes: list[Scope] = [Scope()]
+        self.are_stated = False
 
     @property
     def scope(self) -> Scope:
@@ -43,7 +45,8 @@ class Names:
         for scope in reversed(self.scopes):
             if number in scope.axes:
                 return self.put(number, map(self.scope.import_axis, scope.axes[number]))
-        return self.put(number, self.fresh(self.shapes[number]))
+        axes = self.scope.axes[number] = self.fresh(self.shapes[number])
+        return axes
 
     def put(self, number: int, axes: Iterable[AxisNode]) -> list[AxisNode]:
         """Set the axes of a value in the innermost scope, and return them.
@@ -64,16 +67,27 @@ class Names:
         """Return new axes without names."""
         return [AxisNode(size) for size in shape]
 
-    def matcher(self, signature: Signature | None = None, others: Iterable[Axes] = ()) -> Matcher:
+    def labels(self, axes: Sequence[AxisNode]) -> tuple[str | None, ...]:
+        """Return the labels of the axes of one value; there are none, and none is looked for, if no name is stated."""
+        return labels(axes) if self.are_stated else (None,) * len(axes)
+
+    def matcher(
+        self,
+        signature: Signature | None = None,
+        others: Iterable[Axes] = (),
+        sizes: dict[str, Any] | None = None,
+    ) -> Matcher:
         """Return a Matcher whose outer scope is the innermost open scope.
 
         Args:
             signature: The signature of the circuit that is called; the matcher then has an inner scope, in which the
                 names that occur only in the outputs are reserved. Pass the matcher to `enter` to open that scope.
             others: The axes of the circuit's keyword tensors.
+            sizes: The sizes passed with a pattern, by name.
         """
+        self.are_stated: bool = True
         if signature is None:
-            return Matcher(self.scope)
+            return Matcher(self.scope, sizes=sizes)
         known = {name for terms in (*signature.inputs, *others) for term in terms for name in term.names}
         written = {name for terms in signature.outputs for term in terms for name in term.names}
         return Matcher(self.scope, Scope(written - known))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from circuits.naming.axes import AxisNode
-from circuits.naming.matching import Matcher
 from circuits.naming.names import Names
 from circuits.signature import Axes, parse_axes
 
@@ -38,7 +37,7 @@ def name_by_pattern(
             there are inputs. No axis is named then.
     """
     left, right = pattern.partition(":")[0].split("->")
-    matcher = Matcher(names.scope, sizes=sizes)
+    matcher = names.matcher(sizes=sizes)
     sides = [read_axes(text) for text in left.split(",")]
     result = read_axes(right)
     if any(term.names[:1] == ("_",) for terms in (*sides, result) for term in terms):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from circuits.diagram import Box, Scalar, Size, Struct, Wire, substitute, wires
+from circuits.diagram import Box, Scalar, Size, Struct, Wire, substitute, wires, wires_in
 from circuits.naming import AxisNode, Names, Note, Operation, name_by_pattern, name_outputs
 from circuits.recording.call_arguments import argument_paths, named_arguments, unpacked
 from circuits.recording.events import Enter, Event, Leave, Lift, Record
@@ -77,9 +77,9 @@ class Builder:
         """Add the shapes of the record's new values to `names`."""
         shapes, values = self.names.shapes, self.record.values
         for number in range(len(shapes), len(values)):
-            shape, dtype, *_ = values[number]
+            shape = values[number][0]
             shapes[number] = shape if self.size is identity else tuple([self.size(size) for size in shape])
-            if dtype is torch.bool:
+            if values[number][1] is torch.bool:
                 self.names.booleans.add(number)
 
     # Events
@@ -95,7 +95,7 @@ class Builder:
         else:
             self.root = self.freezer.root = draft
             self._name_arguments(event)
-        draft.inputs = self._ports(wires(Struct(tuple, (), (event.args, event.kwargs))))
+        draft.inputs = self._ports(wires_in((event.args, event.kwargs)))
         self.open.append(draft)
         return self._enter_circuit(draft, event)
 
@@ -103,7 +103,7 @@ class Builder:
         """Name the arguments of the run by their parameters, and the axes of its tensor arguments by `axes`."""
         for path, number in argument_paths(named_arguments(event, self.binder)):
             self.freezer.argument_names.setdefault(number, path)
-        numbers = list(dict.fromkeys(wires(Struct(tuple, (), (event.args, event.kwargs)))))
+        numbers = list(dict.fromkeys(wires_in((event.args, event.kwargs))))
         for axes, number in zip(self.axes, numbers, strict=False):
             self.names.matcher().match_input(axes, self.names.of(number))
 
@@ -176,7 +176,7 @@ class Builder:
     def _call(self, event: Any) -> Draft:
         """Append the draft of a call to the open draft, and return it."""
         draft = Draft(event)
-        inputs = wires(Struct(tuple, (), (*event.args, *event.kwargs.values())))
+        inputs = wires_in((*event.args, *event.kwargs.values()))
         for number in inputs:
             self.names.of(number)
         if not event.error and event.result is not None:
@@ -223,7 +223,7 @@ def _add_lifted(drafts: Sequence[Draft], event: Lift) -> None:
     """Add a tensor inside a transform to the draft of this transform, the open one of the event's level."""
     transforms = [draft for draft in drafts if draft.event.kind == "transform"]
     if 0 < event.level <= len(transforms):
-        transforms[event.level - 1].lifted.append((event.number, event.source, event.dim))
+        transforms[event.level - 1].lifted += ((event.number, event.source, event.dim),)
 
 
 def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> None:

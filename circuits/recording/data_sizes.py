@@ -14,7 +14,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from circuits import errors
 from circuits.diagram import (
-    Struct,
     makes_sparse,
     operation_name,
     reading,
@@ -23,6 +22,7 @@ from circuits.diagram import (
     size_rule,
     tensors,
     wires,
+    wires_in,
 )
 from circuits.recording.events import Call, Enter, Event
 from circuits.recording.user_frames import user_line
@@ -67,7 +67,7 @@ class DataSizes:
         rule = size_rule(call.function) if self.with_data or makes_sparse(call.function) else None
         if rule is None and not self.numbers:
             return
-        inputs = wires(Struct(tuple, (), (*call.args, *call.kwargs.values())))
+        inputs = wires_in((*call.args, *call.kwargs.values()))
         if returns_parts(call.function):
             for tensor in tensors((args, kwargs)):
                 self.read(tensor, Tensor.size)

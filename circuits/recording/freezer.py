@@ -23,7 +23,7 @@ from circuits.diagram import (
     overwritten,
     substitute,
 )
-from circuits.naming import AxisNode, Matcher, Names, Note, labels
+from circuits.naming import AxisNode, Matcher, Names, Note
 from circuits.recording import events
 from circuits.recording.call_arguments import bound_arguments, explicit_arguments, unpacked
 from circuits.recording.events import Enter, Record, RecordedValue, has_gradient
@@ -61,15 +61,15 @@ class Draft:
     """
 
     event: Any
-    inputs: list[Port] = field(default_factory=list)
-    outputs: list[Port] = field(default_factory=list)
+    inputs: Sequence[Port] = ()
+    outputs: Sequence[Port] = ()
     boxes: list["Draft"] = field(default_factory=list)
     note: Note = None
     matcher: Matcher | None = None
     failed: bool = False
     result: Any = None
-    inside: list[Port] = field(default_factory=list)
-    lifted: list[tuple[int, int, int | None]] = field(default_factory=list)
+    inside: Sequence[Port] = ()
+    lifted: tuple[tuple[int, int, int | None], ...] = ()
     parent: "Draft | None" = None
 
 
@@ -125,7 +125,7 @@ class Freezer:
             if scalar is not None and event.kind != "function"
             else None,
             inside=self._values(draft.inside),
-            lifted=tuple(draft.lifted),
+            lifted=draft.lifted,
             note="" if draft.parent is not None else unopened_result(draft.result) or self.record.shared,
         )
 
@@ -237,7 +237,7 @@ class Freezer:
         axes = [*mapped, *axes]
         sizes = tuple([axis.root.size for axis in axes])
         name = name or self.argument_names.get(number, "")
-        named = labels(axes), sizes, dtype, role, name, len(mapped), device, requires_grad
+        named = self.names.labels(axes), sizes, dtype, role, name, len(mapped), device, requires_grad
         return Value(number, *named)  # type: ignore[arg-type]
 
     def _parameters(self, event: Enter, boxes: Sequence[Box], printed: bool) -> tuple[Value, ...]:

@@ -30,6 +30,12 @@ class Generators:
     def __init__(self, record: Record) -> None:
         self.record = record
         self._states: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
+        self._plain_states: dict[str, Any] = {}
+        self._seeds: list[int] = []
+
+    def start(self) -> None:
+        """Store the states where the run begins."""
+        self._states.clear()
         self._plain_states = plain_states()
         self._seeds = _default_seeds()
 

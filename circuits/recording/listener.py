@@ -93,6 +93,7 @@ class Listener(TorchFunctionMode):
         self.values: Values = Values(self.record, self.stack, self.emit)
         self.data_sizes: DataSizes = DataSizes(self.values, self.emit, not self.definitions)
         self.property_reads: PropertyReads = PropertyReads(self.values)
+        self.generators: Generators = Generators(self.record)
         self.is_paused = False
         self.current_operation: Any = None
 
@@ -208,7 +209,7 @@ class Listener(TorchFunctionMode):
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
         self.settings: Settings = Settings()
-        self.generators: Generators = Generators(self.record)
+        self.generators.start()
         try:
             return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
         finally:

@@ -43,15 +43,14 @@ _PARTS_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
-_NO_GENERATORS = PLAIN_TYPES | {type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, dict, list, tuple}
-"""The types of most of what a Python module holds, for speed: whether another object is a generator takes longer."""
+_NO_GENERATORS = PLAIN_TYPES | {type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, dict, list}
+"""Types of most of what a Python module holds, left out for speed."""
 
 _SHARED_BY_THREADS = frozenset({"threading", "queue", "multiprocessing", "concurrent", "asyncio", "logging"})
 """Packages whose objects other threads change meanwhile. Were their contents put back, a thread could wait for ever."""
 
 HOOKS = frozenset(vars(nn.Module())) - _PARTS_OF_MODULES
 """The other attributes of every module: mostly its hooks, in dicts that are empty in most modules."""
-
 
 ITERATOR = (
     "the run may take items of the iterator {}, which are not recorded: take them before the run, and pass them as "
@@ -128,13 +127,11 @@ class Snapshot:
         for namespace in _namespaces(value):
             if id(namespace) not in self._namespaces:
                 self._namespaces.add(id(namespace))
-                for part in list(namespace.values()):
+                for part in [each for each in list(namespace.values()) if type(each) not in _NO_GENERATORS]:
                     self._add_generator(part)
 
     def _add_generator(self, value: Any) -> None:
         """Add the state of an object if it is a random number generator."""
-        if type(value) in _NO_GENERATORS:
-            return
         if isinstance(value, torch.Generator):
             self.generators[id(value)] = value, state_of_generator(value)
         elif (state := state_of_object(value)) is not None:

@@ -101,8 +101,7 @@ class Values:
         A tensor that torch.func's grad wraps shares the wire of its wrapper, because the transform returns the inner
         tensor, which no recorded call returned.
         """
-        memory = _memory(tensor)
-        wire = Wire(self.record.add(tensor, role, name, memory))
+        wire = Wire(self.record.add(tensor, role, name, memory := _memory(tensor)))
         self._memories.add(memory if type(tensor) in (Tensor, Parameter) else 0, role)
         shape = self.record.values[-1][0]
         if len(shape) == 1 and type(shape[0]) is int and shape == _NO_MEMORY:

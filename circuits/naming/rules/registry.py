@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from circuits.diagram import Scalar, Struct, Wire, wires
+from circuits.diagram import Scalar, Struct, Wire, wires, wires_in
 from circuits.naming.axes import AxisNode, labels
 from circuits.naming.names import Names
 
@@ -49,7 +49,7 @@ class Operation:
     def inputs(self) -> tuple[int, ...]:
         """The numbers of the input tensors, without that of `out=`."""
         named = [value for name, value in self.kwargs.items() if name != "out"] if self.kwargs else ()
-        return wires(Struct(tuple, (), (*self.args, *named)))
+        return wires_in((*self.args, *named))
 
     @property
     def outputs(self) -> tuple[int, ...]:
