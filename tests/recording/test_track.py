@@ -56,6 +56,16 @@ def printed(run: Callable[[], Any], target: Any, **options: Any) -> str:
     return to.getvalue()
 
 
+def test_shared_parameters_are_counted_once() -> None:
+    """A layer that two names have, and a weight that two layers have; torch counts the same."""
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    shared = nn.Sequential(first, nn.Sequential(first, second))
+    count = sum([parameter.numel() for parameter in shared.parameters()])
+    outermost, *_ = printed(lambda: shared(torch.ones(2, 4)), shared).splitlines()[1:]
+    assert outermost.split()[-1] == f"{count}" == "24"
+
+
 @pytest.mark.smoke
 def test_a_run_is_printed_as_it_happens(golden: Any) -> None:
     class Scores(nn.Module):
