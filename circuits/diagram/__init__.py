@@ -16,7 +16,7 @@ default dtype).
 from circuits.diagram.base_methods import are_same, copy_of, items_of, parts_of, replace
 from circuits.diagram.boxes import Box, Call, CustomBackward, Fixed, Size, Value
 from circuits.diagram.call_arguments import arguments, without_defaults
-from circuits.diagram.cells import is_bookkeeping, only_operation
+from circuits.diagram.cells import bytes_text, is_bookkeeping, only_operation
 from circuits.diagram.changes import NOTHING, Change, Place, contents
 from circuits.diagram.containers import has_only_attributes, splitting_objects
 from circuits.diagram.counts import tree
@@ -125,6 +125,7 @@ __all__ = [
     "attribute",
     "attribute_name",
     "box_line",
+    "bytes_text",
     "check_outline",
     "comparable_value",
     "contents",

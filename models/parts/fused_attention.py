@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from circuits import einsum, repeat
 
 from .conditions import is_known
+from .distributed_attention import attend_to_parts, is_distributed
 from .eager import all_finite, can_read
 from .masks import (
     band,
@@ -54,6 +55,9 @@ def _fused_attention(
 
     With `enable_gqa` axis -3 of the keys and values divides that of the queries, as in torch's operator.
     """
+    if is_distributed(query):
+        kernel, options = partial(_fused_attention, enable_gqa), {"causal": causal, "window": window, "start": start}
+        return attend_to_parts(kernel, enable_gqa, query, key, value, mask, key_mask, dropout=dropout, **options)
     if key_mask is not None:
         mask = _with_key_mask(mask, key_mask, key, enable_gqa)
     lead = query.shape[:-3]

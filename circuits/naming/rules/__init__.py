@@ -48,12 +48,27 @@ def _torch_function(function: Any) -> Any:
     return next(torch_functions(name.removeprefix("_"), name), None)
 
 
+def _rule_of(function: Any) -> Any:
+    return RULES.get(function) or RULES.get(_torch_function(function))
+
+
+def naming_rule(function: Any) -> str:
+    """Return the name of the rule for an operation, by which other views know its kind; empty if it has none.
+
+    >>> import torch
+    >>> naming_rule(torch.add), naming_rule(torch.bmm), naming_rule(torch.Tensor.softmax), naming_rule(torch.fft.fft)
+    ('broadcasting', 'matmul', 'softmax', '')
+    """
+    found = _rule_of(function)
+    return found.__name__ if found is not None else ""
+
+
 def name_outputs(operation: Operation, names: Names) -> Note:
     """Set the axes of every output of an operation; return a note for the label of its box.
 
     The outputs of an operation without a rule, or whose rule raises, have axes without names; the note is then None.
     """
-    found = RULES.get(operation.function) or RULES.get(_torch_function(operation.function))
+    found = _rule_of(operation.function)
     note: Note = None
     if found is not None:
         try:
@@ -66,4 +81,4 @@ def name_outputs(operation: Operation, names: Names) -> Note:
     return note
 
 
-__all__ = ["FAMILIES", "Note", "Operation", "canonical_dims", "name_outputs", "torch_functions"]
+__all__ = ["FAMILIES", "Note", "Operation", "canonical_dims", "name_outputs", "naming_rule", "torch_functions"]

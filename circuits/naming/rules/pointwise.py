@@ -46,25 +46,43 @@ def broadcast(inputs: tuple[int, ...], output: int, names: Names) -> None:
 @rule(
     "negative positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan",
     "sinh cosh tanh asinh acosh atanh sigmoid expit logit erf erfc erfinv sign sgn frac relu relu6 gelu silu mish elu",
-    "selu celu leaky_relu rrelu softplus softsign hardtanh hardsigmoid hardswish logsigmoid tanhshrink softshrink",
-    "hardshrink threshold logical_not bitwise_not isnan isinf isfinite nan_to_num digamma lgamma sinc i0",
-    "deg2rad rad2deg",
-    "dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d feature_dropout native_dropout",
-    "bernoulli",
+    "selu celu leaky_relu softplus softsign hardtanh hardsigmoid hardswish logsigmoid tanhshrink softshrink",
+    "hardshrink threshold logical_not bitwise_not isnan isinf isfinite isneginf isposinf nan_to_num digamma lgamma sinc",
+    "i0 deg2rad rad2deg",
     "clone detach contiguous to type type_as float double half bfloat16 int long short bool byte char cpu cuda alias",
-    "fill zero zeros_like ones_like full_like empty_like rand_like randn_like randint_like masked_scatter",
-    "normal uniform",
-    "tril triu flip fliplr flipud roll renorm scatter scatter_add scatter_reduce index_add index_copy index_fill",
-    "index_put put cumsum cumprod cummax cummin logcumsumexp conj resolve_conj resolve_neg real imag angle",
+    "fill zero zeros_like ones_like full_like empty_like conj resolve_conj resolve_neg real imag angle",
     also=[
         torch.Tensor.real.__get__,  # pyright: ignore[reportAttributeAccessIssue]
         torch.Tensor.imag.__get__,  # pyright: ignore[reportAttributeAccessIssue]
         torch.Tensor.data.__get__,  # pyright: ignore[reportAttributeAccessIssue]
-        returning_first(torch.Tensor.__setitem__),
     ],
 )
-def keeping_axes(operation: Operation, names: Names) -> None:
-    """The outputs have the axes of the first tensor; an output of another rank is left unnamed."""
+def elementwise(operation: Operation, names: Names) -> None:
+    """Each element of the output depends on one element of the input, so all axes are kept."""
+    _keep_axes(operation, names)
+
+
+@rule(
+    "dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d feature_dropout native_dropout",
+    "bernoulli rrelu rand_like randn_like randint_like normal uniform",
+)
+def random(operation: Operation, names: Names) -> None:
+    """The output is drawn at random, and has the axes of the first tensor."""
+    _keep_axes(operation, names)
+
+
+@rule(
+    "masked_scatter tril triu flip fliplr flipud roll renorm scatter scatter_add scatter_reduce index_add index_copy",
+    "index_fill index_put put cumsum cumprod cummax cummin logcumsumexp",
+    also=[returning_first(torch.Tensor.__setitem__)],
+)
+def by_position(operation: Operation, names: Names) -> None:
+    """What the output is depends on positions or other elements along an axis, but all axes are kept."""
+    _keep_axes(operation, names)
+
+
+def _keep_axes(operation: Operation, names: Names) -> None:
+    """Give the outputs the axes of the first tensor; an output of another rank is left unnamed."""
     axes = names.of(operation.inputs[0])
     for output in operation.outputs:
         if len(names.shapes[output]) == len(axes):

@@ -1,0 +1,161 @@
+"""The hooks that run the communications of a plan: on the arguments, results and gradients of modules."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor._utils import ExplicitRedistributionContext
+from torch.distributed.tensor.experimental import implicit_replication
+from torch.overrides import TorchFunctionMode
+
+from circuits.diagram import map_tensors, tensors
+from circuits.sharding.moves import Move, placements
+from circuits.sharding.sharding import Sharding
+from circuits.sharding.steps import argument_wires
+
+
+def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
+    """Register the hooks of a plan on the modules of a model, whose parameters are distributed over `mesh`."""
+    parameters = dict(model.named_parameters())
+    at: dict[tuple[str, str], list[Move]] = {}
+    for move in plan.moves:
+        if move.side == "parameter":
+            _sum_gradient_of(parameters[move.at])
+        else:
+            at.setdefault((move.at, move.side), []).append(move)
+    whole = _Whole(model, mesh, plan)
+    model.register_forward_pre_hook(whole.enter, with_kwargs=True, prepend=True)
+    for (path, side), moves in at.items():
+        module = model.get_submodule(path)
+        if side == "arguments":
+            module.register_forward_pre_hook(_on_arguments(moves), with_kwargs=True)
+        else:
+            module.register_forward_hook(_on_results(moves), prepend=True)
+    model.register_forward_hook(whole.leave, always_call=True)
+
+
+def _sum_gradient_of(parameter: Tensor) -> None:
+    """Add up the gradients of a parameter over the ranks that each have a summand."""
+    if parameter.requires_grad and isinstance(parameter, DTensor):
+        target = parameter.placements
+        parameter.register_hook(lambda gradient: gradient.redistribute(placements=target))
+
+
+class _SumOfGradients(torch.autograd.Function):
+    """The identity, whose reverse adds up the gradient over the ranks that each have a summand of it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Return the tensor."""
+        assert isinstance(tensor, DTensor)  # noqa: S101
+        ctx.placements = tensor.placements
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:  # type: ignore[override]
+        """Return the gradient as the tensor is placed."""
+        return gradient.redistribute(placements=ctx.placements)
+
+
+def _on_arguments(moves: Sequence[Move]) -> Callable[..., Any]:
+    """Return a hook that adds up the gradients of some arguments; a tensor that is given twice is taken once."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        given = tensors((args, kwargs))
+        changed = {id(given[move.index]): _SumOfGradients.apply(given[move.index]) for move in moves}
+        return map_tensors((args, kwargs), lambda tensor: changed.get(id(tensor), tensor))
+
+    return hook
+
+
+def _on_results(moves: Sequence[Move]) -> Callable[..., Any]:
+    """Return a hook that makes some results whole, and adds up the gradients of some."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        given = tensors(result)
+        changed: dict[int, Tensor] = {}
+        for move in moves:
+            tensor = changed.get(id(given[move.index]), given[move.index])
+            is_sum = move.pass_ == "backward"
+            changed[id(given[move.index])] = _SumOfGradients.apply(tensor) if is_sum else _whole(tensor, move.mesh_axis)
+        return map_tensors(result, lambda tensor: changed.get(id(tensor), tensor))
+
+    return hook
+
+
+def _whole(tensor: Any, mesh_axis: str) -> Tensor:
+    """Return a tensor that is whole over a mesh axis."""
+    mesh = tensor.device_mesh
+    place = mesh.mesh_dim_names.index(mesh_axis)
+    target = [Replicate() if number == place else each for number, each in enumerate(tensor.placements)]
+    with torch._C.DisableTorchFunction():
+        return tensor.redistribute(placements=target)
+
+
+class _Replicated(TorchFunctionMode):
+    """Distributes the tensors that code makes from numbers, such as those of `arange`: every rank makes the same."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        self.mesh = mesh
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, and distribute its result if it was given no distributed tensor."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not isinstance(result, DTensor) and not tensors((args, kwargs)):
+            return DTensor.from_local(result, self.mesh, [Replicate()] * self.mesh.ndim, run_check=False)
+        return result
+
+
+class _Whole:
+    """The hooks of the whole model: its inputs become distributed tensors, and its outputs plain ones."""
+
+    def __init__(self, model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
+        self.mesh = mesh
+        given = argument_wires(plan.diagram, plan.diagram.box)
+        self.inputs = [placements(plan.dims.get(number, {}), mesh) for number in given]
+        self.run = threading.local()
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Distribute the inputs, and refuse from here on a communication that is not in the plan."""
+        with torch._C.DisableTorchFunction():
+            given = (args, kwargs) if self.is_inside else self._distributed((args, kwargs))
+        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), _Replicated(self.mesh)]
+        self.run.contexts = [*getattr(self.run, "contexts", []), contexts]
+        for each in contexts:
+            each.__enter__()
+        return given
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the model runs already: it may call itself."""
+        return bool(getattr(self.run, "contexts", []))
+
+    def _distributed(self, given: Any) -> Any:
+        """Return the arguments with each tensor distributed: it is whole on every rank, which takes its part of it."""
+        whole = [Replicate()] * self.mesh.ndim
+        found = {}
+        for index, tensor in enumerate(tensors(given)):
+            shared = tensor
+            if not isinstance(tensor, DTensor):
+                shared = DTensor.from_local(tensor, self.mesh, whole, run_check=False)
+                target = self.inputs[index] if index < len(self.inputs) else whole
+                shared = shared.redistribute(placements=target)
+            found[id(tensor)] = found.get(id(tensor), shared)
+        return map_tensors(given, lambda tensor: found[id(tensor)])
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        """Return plain tensors."""
+        contexts = self.run.contexts.pop()
+        for each in reversed(contexts):
+            each.__exit__(None, None, None)
+        if self.is_inside:
+            return result
+        return map_tensors(result, lambda tensor: tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+
+
+__all__ = ["install"]

@@ -1,0 +1,92 @@
+"""The parts of a plan as frozen data: how tensors are split, and what ranks send each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from circuits.diagram import Size, Value
+
+Side = Literal["arguments", "results", "parameter"]
+
+COLLECTIVES = {
+    ("partial", "whole"): "all-reduce",
+    ("split", "whole"): "all-gather",
+    ("partial", "split"): "reduce-scatter",
+}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A parameter, buffer or value, and the dimension along which each mesh axis splits it.
+
+    Attributes:
+        value: The tensor, with the names of its axes.
+        name: The dotted name of a parameter or buffer, else what computes it.
+        dims: The dimension by mesh axis; mesh axes over which it is whole are left out.
+        axes: The name of the axis there, by mesh axis.
+        fully: The mesh axes over which `fully_shard` splits a parameter, which it gathers before use.
+        bytes: The bytes of the part of one rank.
+    """
+
+    value: Value
+    name: str
+    dims: Mapping[str, int]
+    axes: Mapping[str, str]
+    fully: tuple[str, ...] = ()
+    bytes: Size = 0
+
+    @property
+    def text(self) -> str:
+        """The placement in words: `h over tensor (axis 0)`, `whole`."""
+        words = [f"{self.axes[each]} over {each} (axis {dim})" for each, dim in self.dims.items()]
+        words += [f"fully sharded over {' '.join(self.fully)}"] if self.fully else []
+        return ", ".join(words) or "whole"
+
+
+@dataclass(frozen=True)
+class Move:
+    """A communication: what the ranks of one mesh axis send each other at one place.
+
+    Attributes:
+        at: The dotted path of the module at whose arguments or results it happens; empty for the outermost box.
+        side: Whether it happens to the arguments or the results of the module, or to a parameter.
+        index: The number of the tensor among these; 0 for a parameter.
+        mesh_axis: The mesh axis.
+        source: How the tensor is before: `partial` (each rank has a summand), `split`, `whole`.
+        target: How it is after.
+        pass_: "forward", or "backward" for a gradient.
+        why: The reason, in words.
+        bytes: The bytes of the tensor of one rank that is sent.
+        value: The tensor.
+    """
+
+    at: str
+    side: Side
+    index: int
+    mesh_axis: str
+    source: str
+    target: str
+    pass_: Literal["forward", "backward"]
+    why: str
+    bytes: Size
+    value: Value
+
+    @property
+    def collective(self) -> str:
+        """What the ranks run: all-reduce, all-gather, reduce-scatter."""
+        return COLLECTIVES[self.source, self.target]
+
+
+def placements(dims: Mapping[str, int], mesh: Any) -> list[Any]:
+    """Return torch's placements of a tensor, one for each axis of a mesh.
+
+    Args:
+        dims: The dimension along which each mesh axis splits the tensor.
+        mesh: A DeviceMesh, of which `dims` may lack axes.
+    """
+    from torch.distributed.tensor import Replicate, Shard
+
+    return [Shard(dims[name]) if name in dims else Replicate() for name in mesh.mesh_dim_names]
+
+
+__all__ = ["Move", "Placed", "Side", "placements"]

@@ -1,0 +1,98 @@
+"""`shard`: a plan applied to a model, by DTensor, hooks on modules, and `fully_shard`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.distributed import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from circuits.errors import CircuitError, entry_point
+from circuits.sharding.hooks import install
+from circuits.sharding.mesh import Split
+from circuits.sharding.moves import placements
+from circuits.sharding.plan import plan_sharding
+from circuits.sharding.sharding import Sharding
+
+
+@entry_point
+def shard(
+    model: nn.Module,
+    mesh: DeviceMesh,
+    split: Mapping[str, Split] | None = None,
+    /,
+    *args: Any,
+    names: Mapping[str, str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    axes: str | None = None,
+    **kwargs: Any,
+) -> Sharding:
+    """Split a model over a mesh by the names of its axes, in place, and return the plan: see `plan_sharding`.
+
+    Every rank calls this with the same model; its parameters become those of rank 0. Afterwards the model is called as
+    before, with plain tensors: over a mesh axis for data each rank gives its own part of a batch, over the others all
+    ranks give the same. Signatures see the sizes of whole tensors, and outputs are whole. A communication that is not
+    in the plan raises an error (torch's `ExplicitRedistributionContext`).
+
+    Args:
+        model: The model; it is changed.
+        mesh: A DeviceMesh with named axes.
+        split: The mesh axes of each axis, as for `plan_sharding`.
+        *args: The positional arguments of `trace`.
+        names, sizes, axes: As for `plan_sharding`.
+        **kwargs: The keyword arguments of `trace`.
+
+    Raises:
+        CircuitError: `model` is no module or is sharded already, `mesh` is no DeviceMesh; and as `plan_sharding`
+            raises. The model is then as before.
+    """
+    if not isinstance(model, nn.Module):
+        raise CircuitError(f"shard takes a module, not {type(model).__name__}; plan_sharding takes any circuit")
+    if not isinstance(mesh, DeviceMesh):
+        raise CircuitError(f"shard needs a DeviceMesh, not {type(mesh).__name__}; plan_sharding takes sizes by name")
+    if any(isinstance(each, DTensor) for each in model.parameters()):
+        raise CircuitError(f"{type(model).__name__} is sharded already")
+    plan = plan_sharding(model, mesh, split, *args, names=names, sizes=sizes, axes=axes, **kwargs)
+    tensor_axes = [name for name in plan.choice.mesh if name not in plan.data]
+    if tensor_axes:
+        inner = mesh[tuple(tensor_axes)]
+        _distribute(model, inner, plan)
+        install(model, inner, plan)
+    if plan.data:
+        _fully_shard(model, mesh[tuple(plan.data)])
+    return plan
+
+
+def _distribute(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
+    """Replace the parameters and buffers of a model by distributed ones, shared ones by one."""
+    placed = {each.name: each for each in plan.parameters}
+    by_tensor: dict[int, list[tuple[nn.Module, str, str]]] = {}
+    for path, module in model.named_modules(remove_duplicate=True):
+        for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            by_tensor.setdefault(id(getattr(module, name)), []).append((module, name, f"{path}.{name}".lstrip(".")))
+    made = []
+    for holders in by_tensor.values():
+        module, name, _ = holders[0]
+        tensor = getattr(module, name)
+        known = next((placed[path] for *_, path in holders if path in placed), None)
+        shared = distribute_tensor(tensor.detach(), mesh, placements(known.dims if known else {}, mesh))
+        if isinstance(tensor, nn.Parameter):
+            shared = nn.Parameter(shared, requires_grad=tensor.requires_grad)
+        made += [(module, name, shared) for module, name, _ in holders]
+    for module, name, tensor in made:
+        setattr(module, name, tensor)
+
+
+def _fully_shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Apply `fully_shard` to each block of repeated blocks, and to the rest."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList | nn.Sequential):
+            kinds = [type(each) for each in module]
+            for each in module:
+                if kinds.count(type(each)) > 1 and sum([1 for _ in each.parameters()]) > 2:
+                    fully_shard(each, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+__all__ = ["shard"]

@@ -1,0 +1,134 @@
+"""`Sharding`: a plan as frozen data, and its text."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from circuits.diagram import Diagram, Size, bytes_text
+from circuits.errors import CircuitError
+from circuits.sharding.mesh import Choice, factors
+from circuits.sharding.moves import Move, Placed
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a model is split over a mesh, and what its ranks send each other: `print` shows it.
+
+    Attributes:
+        choice: The mesh and what is split over it.
+        diagram: The diagram of the model.
+        parameters: Each parameter and buffer with its placement.
+        moves: The communications of a forward and a backward pass, but for those of the data axes.
+        data: The mesh axes that are for data.
+        notes: What a reader of the plan has to know.
+        dims: The dimension along which each mesh axis splits each tensor, by its number in the diagram.
+    """
+
+    choice: Choice
+    diagram: Diagram = field(repr=False)
+    parameters: tuple[Placed, ...] = field(repr=False)
+    moves: tuple[Move, ...] = field(repr=False)
+    data: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    dims: Mapping[int, Mapping[str, int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def bytes(self) -> Size:
+        """The bytes of parameters and buffers that one rank holds."""
+        return sum([each.bytes for each in self.parameters])
+
+    def parameter_table(self) -> str:
+        """Return the parameters as a table: axes, placement, and the bytes that one rank holds."""
+        rows = [(each.name, str(each.value), each.text, bytes_text(each.bytes)) for each in self.parameters]
+        rows = _folded(rows)
+        return _table(("parameter", "axes", "placement", "bytes a rank"), rows)
+
+    def move_table(self) -> str:
+        """Return the communications as a table, in the order of the forward pass, and then of the backward pass."""
+        rows = [
+            (
+                each.at or self.diagram.name, each.pass_, str(each.value), f"{each.source} -> {each.target}",
+                f"{each.collective} over {each.mesh_axis}", bytes_text(each.bytes), each.why,
+            )
+            for each in (*self.moves_of("forward"), *reversed(self.moves_of("backward")))
+        ]  # fmt: skip
+        rows = _folded(rows)
+        return _table(("at", "pass", "axes", "placement", "collective", "bytes a rank", "why"), rows)
+
+    def moves_of(self, pass_: str) -> list[Move]:
+        """Return the communications of the forward or of the backward pass."""
+        return [each for each in self.moves if each.pass_ == pass_]
+
+    def explain(self, axis: str) -> str:
+        """Return the whole story of one axis: where it is, how it is split, and which communications that costs.
+
+        Raises:
+            CircuitError: The axis is not split.
+        """
+        if axis not in self.choice.over:
+            raise CircuitError(f"{axis} is not split; split are {', '.join(self.choice.over)}")
+        over = self.choice.over[axis]
+        lines = [f"{axis} is split into {self.choice.ranks(axis)} parts, over {' '.join(over)}"]
+        for each in self.parameters:
+            dims = [dim for mesh_axis, dim in each.dims.items() if mesh_axis in over]
+            lines += [f"  parameter {each.name}: {each.text}" for dim in dims if axis in factors(each.value.axes[dim])]
+        for box in self.diagram.walk():
+            for value in box.outputs if box.call is not None else ():
+                dim = next((self.dims.get(value.number, {}).get(each) for each in over), None)
+                if dim is not None and axis in factors(value.axes[dim]):
+                    lines.append(f"  {box.label}: {value} is split along {value.axes[dim]}")
+        lines += [
+            f"  {each.collective} ({each.pass_}) at {each.at or self.diagram.name}: {each.why}"
+            for each in self.moves
+            if each.mesh_axis in over
+        ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        mesh = " × ".join([f"{name} {size}" for name, size in self.choice.mesh.items()])
+        over = ", ".join([f"{axis} over {' '.join(names)}" for axis, names in self.choice.over.items()])
+        parts = [f"{self.diagram.name} on a mesh of {mesh}: {over}", self.parameter_table()]
+        if self.moves:
+            parts.append(self.move_table())
+        if self.data:
+            axes = [axis for axis, names in self.choice.over.items() if set(names) & set(self.data)]
+            parts.append(
+                f"Each rank is given its own part of {' '.join(axes)}; fully_shard gathers the parameters over "
+                f"{' '.join(self.data)} before use, and adds up and splits their gradients."
+            )
+        parts += self.notes
+        return "\n\n".join(parts)
+
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A number that is a whole part of a dotted path."""
+
+
+def _folded(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return rows with those that differ in a number of their path alone as one: `layers.*.L1.weight ×12`."""
+    found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for row in rows:
+        found.setdefault((_NUMBER.sub("*", row[0]), *row[1:]), []).append(row)
+    return [
+        each[0] if len(each) == 1 else (f"{pattern[0]} ×{len(each)}", *pattern[1:]) for pattern, each in found.items()
+    ]
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return columns of text under a heading; the bytes are aligned at the right."""
+    lines = [heading, *rows]
+    widths = [max([len(line[place]) for line in lines]) for place in range(len(heading))]
+    return "\n".join(
+        [
+            "  ".join(
+                [
+                    cell.rjust(width) if name == "bytes a rank" else cell.ljust(width)
+                    for name, cell, width in zip(heading, line, widths, strict=True)
+                ]
+            ).rstrip()
+            for line in lines
+        ]
+    )
+
+
+__all__ = ["Sharding"]

@@ -1,0 +1,83 @@
+"""The operations of a diagram in order, each with the modules around it, and what the run needs gradients of."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from circuits.diagram import Box, Diagram, Value, wires
+
+
+@dataclass(frozen=True)
+class Place:
+    """An operation, and the boxes around it, the outermost first."""
+
+    box: Box
+    around: tuple[Box, ...]
+
+    @property
+    def name(self) -> str:
+        """Where the operation is: the path of the module around it, or the name of the outermost box, and its label."""
+        modules = [each for each in self.around if each.kind != "function"]
+        inner = modules[-1] if modules else self.around[-1] if self.around else self.box
+        where = inner.path or inner.label
+        return f"{self.box.label} in {where}" + (f" ({self.box.where})" if self.box.where else "")
+
+
+def places(diagram: Diagram) -> list[Place]:
+    """Return the operations of a diagram in the order of the run."""
+
+    def walk(box: Box, around: tuple[Box, ...]) -> Iterator[Place]:
+        if box.call is not None or not box.boxes:
+            yield Place(box, around)
+            return
+        for inner in box.boxes:
+            yield from walk(inner, (*around, box))
+
+    return [each for each in walk(diagram.box, ()) if each.box.call is not None]
+
+
+def all_axes(diagram: Diagram) -> dict[int, list[tuple[str | None, ...]]]:
+    """Return the axes of every value by number, as each box that has it names them."""
+    found: dict[int, list[tuple[str | None, ...]]] = {}
+    for box in diagram.walk():
+        for value in (*box.inputs, *box.outputs, *box.parameters):
+            names = found.setdefault(value.number, [])
+            if value.axes not in names:
+                names.append(value.axes)
+    return found
+
+
+def all_values(diagram: Diagram) -> dict[int, Value]:
+    """Return every value by number, as the outermost box that has it names its axes."""
+    found: dict[int, Value] = {}
+    for box in diagram.walk():
+        for value in (*box.inputs, *box.outputs, *box.parameters):
+            found.setdefault(value.number, value)
+    return found
+
+
+def with_gradient(diagram: Diagram, steps: list[Place]) -> set[int]:
+    """Return the numbers of the values that a gradient flows through: trained parameters, and what depends on them."""
+    found = {value.number for box in diagram.walk() for value in (*box.inputs, *box.parameters) if value.requires_grad}
+    for step in steps:
+        if step.box.call is None or not step.box.call.gradient:
+            continue
+        if any(value.number in found for value in step.box.inputs):
+            found |= {value.number for value in step.box.outputs if value.dtype.is_floating_point}
+    return found
+
+
+def argument_wires(diagram: Diagram, box: Box) -> tuple[int, ...]:
+    """Return the number of each tensor in the arguments of a box, in order, each time that it occurs."""
+    return wires(diagram.arguments if box is diagram.box else box.given)
+
+
+def readers(steps: list[Place]) -> Mapping[int, list[Place]]:
+    """Return the operations that read each value, by its number."""
+    found: dict[int, list[Place]] = {}
+    for step in steps:
+        for value in step.box.inputs:
+            found.setdefault(value.number, []).append(step)
+    return found
+
+
+__all__ = ["Place", "all_axes", "all_values", "argument_wires", "places", "readers", "with_gradient"]
