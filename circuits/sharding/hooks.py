@@ -1,5 +1,6 @@
 """The hooks that run the communications of a plan: on the arguments, results and gradients of modules."""
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
     for move in plan.moves:
         if move.side == "parameter":
             _sum_gradient_of(parameters[move.at])
-        else:
+        elif (move.side, move.source) != ("arguments", "split"):  # autograd gathers these as reverse of taking a part
             at.setdefault((move.at, move.side), []).append(move)
     whole = _Whole(model, mesh, plan)
     model.register_forward_pre_hook(whole.enter, with_kwargs=True, prepend=True)
@@ -92,23 +93,30 @@ def _whole(tensor: Any, mesh_axis: str) -> Tensor:
     mesh = tensor.device_mesh
     place = mesh.mesh_dim_names.index(mesh_axis)
     target = [Replicate() if number == place else each for number, each in enumerate(tensor.placements)]
-    with torch._C.DisableTorchFunction():
-        return tensor.redistribute(placements=target)
+    return tensor.redistribute(placements=target)
 
 
-class _Replicated(TorchFunctionMode):
-    """Distributes the tensors that code makes from numbers, such as those of `arange`: every rank makes the same."""
+class _Distributed(TorchFunctionMode):
+    """Distributes the tensors that a model makes from numbers, as `arange` does: they are whole on every rank.
+
+    The backward pass may then read them beside distributed tensors. What torch.distributed makes for itself stays.
+    """
 
     def __init__(self, mesh: DeviceMesh) -> None:
         super().__init__()
         self.mesh = mesh
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function, and distribute its result if it was given no distributed tensor."""
+        """Call the function, and distribute its result if the model made it from no tensor."""
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and not isinstance(result, DTensor) and not tensors((args, kwargs)):
-            return DTensor.from_local(result, self.mesh, [Replicate()] * self.mesh.ndim, run_check=False)
-        return result
+        if not isinstance(result, Tensor) or isinstance(result, DTensor) or tensors((args, kwargs)):
+            return result
+        if sys._getframe(1).f_globals.get("__name__", "").startswith(_TORCH_INSIDE):
+            return result
+        return DTensor.from_local(result, self.mesh, [Replicate()] * self.mesh.ndim, run_check=False)
+
+
+_TORCH_INSIDE = ("torch.distributed", "torch._")
 
 
 class _Whole:
@@ -122,9 +130,8 @@ class _Whole:
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Distribute the inputs, and refuse from here on a communication that is not in the plan."""
-        with torch._C.DisableTorchFunction():
-            given = (args, kwargs) if self.is_inside else self._distributed((args, kwargs))
-        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), _Replicated(self.mesh)]
+        given = (args, kwargs) if self.is_inside else self._distributed((args, kwargs))
+        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), _Distributed(self.mesh)]
         self.run.contexts = [*getattr(self.run, "contexts", []), contexts]
         for each in contexts:
             each.__enter__()
@@ -149,13 +156,13 @@ class _Whole:
         return map_tensors(given, lambda tensor: found[id(tensor)])
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-        """Return plain tensors."""
+        """Return plain tensors: copies, since fully_shard wants no views."""
         contexts = self.run.contexts.pop()
         for each in reversed(contexts):
             each.__exit__(None, None, None)
         if self.is_inside:
             return result
-        return map_tensors(result, lambda tensor: tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+        return map_tensors(result, lambda tensor: tensor.to_local().clone() if isinstance(tensor, DTensor) else tensor)
 
 
 __all__ = ["install"]

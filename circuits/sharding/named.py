@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from circuits.diagram import Diagram, Value
+from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.steps import all_axes, all_values

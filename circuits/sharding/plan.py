@@ -64,8 +64,8 @@ def plan_sharding(
     named.choose(choice(mesh, split or {}, named.sizes))
     planner = Planner(named)
     planner.plan()
-    return Sharding(named.choice, diagram, _placed(planner), tuple(planner.moves), tuple(planner.data), tuple(planner.notes),
-                    {number: dict(dims) for number, dims in planner.dims.items()})
+    dims = {number: dict(dims) for number, dims in planner.dims.items()}
+    return Sharding(named.choice, diagram, _placed(planner), tuple(planner.moves), tuple(planner.data), dims)
 
 
 def _placed(planner: Planner) -> tuple[Placed, ...]:

@@ -6,12 +6,12 @@ operation is recognised by the rule that names its axes (`circuits.naming.rules`
 that are whole, and nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from circuits.diagram import Box, Struct, Value, operation_name
-from circuits.naming import Operation, canonical_dims, naming_rule
+from circuits.naming import Operation, naming_rule
 from circuits.sharding.mesh import factors
 
 PARTIAL = "partial"
@@ -65,7 +65,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     """Return a decorator that registers the rule of the operations whose axes these naming rules name."""
 
     def register(function: Rule) -> Rule:
-        RULES.update({name: function for name in " ".join(names).split()})
+        RULES.update(dict.fromkeys(" ".join(names).split(), function))
         return function
 
     return register

@@ -20,7 +20,6 @@ class Sharding:
         parameters: Each parameter and buffer with its placement.
         moves: The communications of a forward and a backward pass, but for those of the data axes.
         data: The mesh axes that are for data.
-        notes: What a reader of the plan has to know.
         dims: The dimension along which each mesh axis splits each tensor, by its number in the diagram.
     """
 
@@ -29,7 +28,6 @@ class Sharding:
     parameters: tuple[Placed, ...] = field(repr=False)
     moves: tuple[Move, ...] = field(repr=False)
     data: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     dims: Mapping[int, Mapping[str, int]] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,7 +94,6 @@ class Sharding:
                 f"Each rank is given its own part of {' '.join(axes)}; fully_shard gathers the parameters over "
                 f"{' '.join(self.data)} before use, and adds up and splits their gradients."
             )
-        parts += self.notes
         return "\n\n".join(parts)
 
 

@@ -22,6 +22,21 @@ class Place:
         return f"{self.box.label} in {where}" + (f" ({self.box.where})" if self.box.where else "")
 
 
+class Steps:
+    """The operations of a diagram, and the tensors between them.
+
+    Attributes:
+        places: The operations in the order of the run.
+        readers: The operations that read each tensor, by its number.
+        with_gradient: The numbers of the tensors that a gradient flows through.
+    """
+
+    def __init__(self, diagram: Diagram) -> None:
+        self.places = places(diagram)
+        self.readers = _readers(self.places)
+        self.with_gradient = _with_gradient(diagram, self.places)
+
+
 def places(diagram: Diagram) -> list[Place]:
     """Return the operations of a diagram in the order of the run."""
 
@@ -55,7 +70,7 @@ def all_values(diagram: Diagram) -> dict[int, Value]:
     return found
 
 
-def with_gradient(diagram: Diagram, steps: list[Place]) -> set[int]:
+def _with_gradient(diagram: Diagram, steps: list[Place]) -> set[int]:
     """Return the numbers of the values that a gradient flows through: trained parameters, and what depends on them."""
     found = {value.number for box in diagram.walk() for value in (*box.inputs, *box.parameters) if value.requires_grad}
     for step in steps:
@@ -71,7 +86,7 @@ def argument_wires(diagram: Diagram, box: Box) -> tuple[int, ...]:
     return wires(diagram.arguments if box is diagram.box else box.given)
 
 
-def readers(steps: list[Place]) -> Mapping[int, list[Place]]:
+def _readers(steps: list[Place]) -> Mapping[int, list[Place]]:
     """Return the operations that read each value, by its number."""
     found: dict[int, list[Place]] = {}
     for step in steps:
@@ -80,4 +95,14 @@ def readers(steps: list[Place]) -> Mapping[int, list[Place]]:
     return found
 
 
-__all__ = ["Place", "all_axes", "all_values", "argument_wires", "places", "readers", "with_gradient"]
+def is_module(diagram: Diagram, box: Box) -> bool:
+    """Return whether a box is a call of a module, at whose arguments and results something can be done."""
+    return bool(box.path) or box is diagram.box
+
+
+def returns(box: Box, value: Value) -> bool:
+    """Return whether a box returns a tensor."""
+    return any(output.number == value.number for output in box.outputs)
+
+
+__all__ = ["Place", "Steps", "all_axes", "all_values", "argument_wires", "is_module", "places", "returns"]

@@ -47,8 +47,8 @@ def broadcast(inputs: tuple[int, ...], output: int, names: Names) -> None:
     "negative positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan",
     "sinh cosh tanh asinh acosh atanh sigmoid expit logit erf erfc erfinv sign sgn frac relu relu6 gelu silu mish elu",
     "selu celu leaky_relu softplus softsign hardtanh hardsigmoid hardswish logsigmoid tanhshrink softshrink",
-    "hardshrink threshold logical_not bitwise_not isnan isinf isfinite isneginf isposinf nan_to_num digamma lgamma sinc",
-    "i0 deg2rad rad2deg",
+    "hardshrink threshold logical_not bitwise_not isnan isinf isfinite isneginf isposinf nan_to_num digamma lgamma",
+    "sinc i0 deg2rad rad2deg",
     "clone detach contiguous to type type_as float double half bfloat16 int long short bool byte char cpu cuda alias",
     "fill zero zeros_like ones_like full_like empty_like conj resolve_conj resolve_neg real imag angle",
     also=[

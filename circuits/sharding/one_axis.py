@@ -1,0 +1,157 @@
+"""How one axis of a mesh splits every tensor of a diagram, operation by operation."""
+
+from typing import Any
+
+from circuits.diagram import Box, Value
+from circuits.errors import CircuitError
+from circuits.naming import naming_rule
+from circuits.sharding.mesh import factors
+from circuits.sharding.moves import Move
+from circuits.sharding.named import Named
+from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, operation_of, outputs_of
+from circuits.sharding.steps import Place, Steps, is_module, returns
+
+
+class OneAxis:
+    """The plan over one mesh axis; `plan` fills it.
+
+    Attributes:
+        dims: The dimension along which it splits each tensor, by number.
+        axis: The name of the axis there.
+        sums: The numbers of the tensors of which each rank has a summand, until they are added up.
+        moves: The communications of the forward pass.
+        is_data: Whether the mesh axis splits no parameter.
+    """
+
+    def __init__(self, named: Named, steps: Steps, mesh_axis: str) -> None:
+        self.named, self.steps, self.mesh_axis = named, steps, mesh_axis
+        self.ranks = named.choice.mesh[mesh_axis]
+        self.dims: dict[int, int] = {}
+        self.axis: dict[int, str] = {}
+        self.sums: set[int] = set()
+        self.moves: list[Move] = []
+        parameters = [number for number in self.named.parameters if self._named(number) is not None]
+        self.is_data = not parameters
+
+    def plan(self) -> None:
+        """Split the inputs and parameters by their names, then what each operation computes."""
+        for value in (*self.named.diagram.inputs, *[self.named.values[number] for number in self.named.parameters]):
+            self._set_named(value.number)
+        for place in self.steps.places:
+            self._step(place)
+
+    def _named(self, number: int) -> tuple[int, str] | None:
+        return self.named.dim(number, self.mesh_axis)
+
+    def _set_named(self, number: int) -> None:
+        found = self._named(number)
+        if found is not None:
+            self.dims[number], self.axis[number] = found
+
+    def axis_at(self, place: Place) -> str:
+        """Return the name of the axis along which the inputs of an operation are split."""
+        found = [axis for value in place.box.inputs for axis in self.axis.get(value.number, "").split()]
+        return " ".join(dict.fromkeys(found)) or " ".join(self.named.choice.axes_over(self.mesh_axis))
+
+    # Forward
+
+    def _step(self, place: Place) -> None:
+        """Split the outputs of an operation."""
+        box = place.box
+        if is_random(box) and not self.is_data:
+            raise self.refused(
+                place,
+                "it draws random numbers, alike or not on all ranks as their generators are: set its probability to 0, "
+                "or call eval()",
+            )
+        given = {value.number: self.dims[value.number] for value in box.inputs if value.number in self.dims}
+        step = Step(box, operation_of(box), given, self.ranks, lambda value, dim: self._split_too(place, value, dim))
+        try:
+            found = outputs_of(step)
+        except NoPlacementError as error:
+            raise self.refused(place, str(error)) from None
+        for value, dim in zip(box.outputs, found, strict=True):
+            if dim == PARTIAL:
+                self._sum(place, value)
+            elif isinstance(dim, int):
+                self.dims[value.number], self.axis[value.number] = dim, self.axis_at(place)
+            elif self.is_data:
+                self._set_named(value.number)
+            elif (named := self._named(value.number)) is not None and value.number in self.steps.with_gradient:
+                raise self.refused(place, f"its output has {named[1]}, and none of its inputs is split along it")
+
+    def _split_too(self, place: Place, value: Value, dim: int) -> None:
+        """Split a tensor that is whole as the tensors beside it are, if that is possible."""
+        number = value.number
+        label = self.named.values[number].axes[dim] if number in self.named.parameters else None
+        is_free = number in self.named.parameters and label is None and number not in self._read_before(place)
+        if is_free and not self.is_data:
+            if self.named.values[number].sizes[dim] % self.ranks:
+                raise self.refused(place, f"{self.named.what(number)} cannot be split into {self.ranks} equal parts")
+            self.dims[number], self.axis[number] = dim, self.axis_at(place)
+        elif number in self.steps.with_gradient or self.is_data:
+            first = factors(value.axes[dim])[:1]
+            hint = f": split {first[0]} over {self.mesh_axis} too" if first and not first[0].isdigit() else ""
+            raise self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
+
+    def _read_before(self, place: Place) -> set[int]:
+        """Return the parameters that operations before this one read."""
+        found: set[int] = set()
+        for each in self.steps.places:
+            if each is place:
+                return found
+            found |= {value.number for value in each.box.inputs if value.number in self.named.parameters}
+        return found
+
+    def _sum(self, place: Place, value: Value) -> None:
+        """Plan the sum over ranks of a tensor of which each has a summand: at the end of the module that returns it."""
+        if self.is_data:
+            raise self.refused(place, f"it sums over {self.axis_at(place)}")
+        module = next((box for box in reversed(place.around) if returns(box, value)), None)
+        if module is None or module.kind not in ("module", "circuit") or not is_module(self.named.diagram, module):
+            raise self.refused(
+                place,
+                "its result is a sum over ranks, which can be added up where a module returns, and no module returns "
+                "it: make the operation a module of its own",
+            )
+        between = [
+            each for each in self.steps.readers.get(value.number, ()) if any(box is module for box in each.around)
+        ]
+        if between:
+            raise self.refused(place, f"its result is a sum over ranks, and {between[0].name} reads it before")
+        index = [output.number for output in module.outputs].index(value.number)
+        self.moves.append(
+            Move(
+                module.path, "results", index, self.mesh_axis, "partial", "whole", "forward",
+                f"{place.box.label} sums over {self.axis_at(place)}", 0, value,
+            )
+        )  # fmt: skip
+        self.sums.add(value.number)
+
+    def result_moves(self) -> list[Move]:
+        """Return the gatherings of outputs of the whole that are split."""
+        return [
+            Move(
+                "", "results", index, self.mesh_axis, "split", "whole", "forward",
+                f"the output has {self.axis[value.number]}", 0, value,
+            )
+            for index, value in enumerate(self.named.diagram.outputs)
+            if value.number in self.dims
+        ]  # fmt: skip
+
+    def refused(self, place: Place, why: str) -> CircuitError:
+        return CircuitError(f"{self.axis_at(place)} over {self.mesh_axis}: {place.name}: {why}")
+
+
+def is_random(box: Box) -> bool:
+    """Return whether an operation draws random numbers: noise, and dropout that drops anything."""
+    call: Any = box.call
+    if naming_rule(call.function) != "random":
+        return False
+    if "dropout" not in box.label:
+        return True
+    operation = operation_of(box)
+    return bool(operation.get(1, "p", 0.5)) and bool(operation.get(2, "training", True))
+
+
+__all__ = ["OneAxis"]
