@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from circuits.drawing import Drawing, draw
     from circuits.printing import listing
     from circuits.recording import Seen, Tracker, summary, trace, track
+    from circuits.sharding import Sharding, plan_sharding, shard
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ __all__ = [
     "Recomputation",
     "Seen",
     "ShapeError",
+    "Sharding",
     "Signature",
     "SignatureError",
     "Tracker",
@@ -88,9 +90,11 @@ __all__ = [
     "laws",
     "listing",
     "lower_bound",
+    "plan_sharding",
     "rearrange",
     "reduce",
     "repeat",
+    "shard",
     "simplify",
     "summary",
     "trace",
@@ -120,6 +124,7 @@ _AT_FIRST_USE = {
     "laws": [],
     "printing": ["listing"],
     "recording": ["Seen", "Tracker", "summary", "trace", "track"],
+    "sharding": ["Sharding", "plan_sharding", "shard"],
 }
 """The folders that are loaded when one of these names, or the folder, is first read: they load Dynamo and sympy."""
 

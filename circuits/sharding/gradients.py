@@ -70,7 +70,7 @@ class _Gradients:
         why = (
             f"every part of {axis} is computed from it" if source == "partial" else f"each rank takes a part of {axis}"
         )
-        return Move(at, side, index, self.one.mesh_axis, source, "whole", "backward", why, 0, value)
+        return Move(at, side, index, self.one.mesh_axis, source, "whole", "backward", axis, why, 0, value)
 
     def _is_split(self, place: Place) -> bool:
         """Return whether an operation computes with parts, so that the gradients of its whole inputs are summands.

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor._utils import ExplicitRedistributionContext
 from torch.distributed.tensor.experimental import implicit_replication
 from torch.overrides import TorchFunctionMode
 
 from circuits.diagram import map_tensors, tensors
+from circuits.errors import CircuitError
 from circuits.sharding.moves import Move, placements
 from circuits.sharding.sharding import Sharding
 from circuits.sharding.steps import argument_wires
@@ -162,7 +163,20 @@ class _Whole:
             each.__exit__(None, None, None)
         if self.is_inside:
             return result
-        return map_tensors(result, lambda tensor: tensor.to_local().clone() if isinstance(tensor, DTensor) else tensor)
+        return map_tensors(result, _plain)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return an output as a plain tensor: a copy, since `fully_shard` wants no view.
+
+    Raises:
+        CircuitError: It is not whole, which the plan would have foreseen.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    if not all(each.is_replicate() for each in tensor.placements):
+        raise CircuitError(f"an output is placed as {tensor.placements}, and the plan says that it is whole")
+    return tensor.to_local().clone()
 
 
 __all__ = ["install"]

@@ -78,13 +78,13 @@ def mesh_sizes(mesh: Any) -> dict[str, int]:
                 raise CircuitError(f"mesh axis {name}: its size has to be a positive number, not {size!r}")
         if mesh:
             return dict(mesh)
-    names = getattr(mesh, "mesh_dim_names", None)
+    names, shape = getattr(mesh, "mesh_dim_names", None), getattr(mesh, "shape", ())
     if not names:
         raise CircuitError(
             "a mesh whose axes have names is needed: init_device_mesh('cpu', (2,), mesh_dim_names=('tensor',)), "
             "or sizes by name, {'tensor': 2}"
         )
-    return dict(zip(names, mesh.shape, strict=True))
+    return dict(zip(names, shape, strict=True))
 
 
 def _sizes_text(sizes: Mapping[str, int]) -> str:

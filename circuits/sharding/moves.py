@@ -55,6 +55,7 @@ class Move:
         source: How the tensor is before: `partial` (each rank has a summand), `split`, `whole`.
         target: How it is after.
         pass_: "forward", or "backward" for a gradient.
+        axis: The axis of which each rank has a part.
         why: The reason, in words.
         bytes: The bytes of the tensor of one rank that is sent.
         value: The tensor.
@@ -67,6 +68,7 @@ class Move:
     source: str
     target: str
     pass_: Literal["forward", "backward"]
+    axis: str
     why: str
     bytes: Size
     value: Value

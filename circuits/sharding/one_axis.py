@@ -123,7 +123,7 @@ class OneAxis:
         self.moves.append(
             Move(
                 module.path, "results", index, self.mesh_axis, "partial", "whole", "forward",
-                f"{place.box.label} sums over {self.axis_at(place)}", 0, value,
+                self.axis_at(place), f"{place.box.label} sums over {self.axis_at(place)}", 0, value,
             )
         )  # fmt: skip
         self.sums.add(value.number)
@@ -133,7 +133,7 @@ class OneAxis:
         return [
             Move(
                 "", "results", index, self.mesh_axis, "split", "whole", "forward",
-                f"the output has {self.axis[value.number]}", 0, value,
+                self.axis[value.number], f"the output has {self.axis[value.number]}", 0, value,
             )
             for index, value in enumerate(self.named.diagram.outputs)
             if value.number in self.dims

@@ -179,8 +179,8 @@ def _places(value: Value, label: str | None) -> list[int]:
 
 
 @rule(
-    "rearrange repeat reshape permute transpose transposed_matrix adjoint reverse_axes movedim squeeze unsqueeze expand",
-    "index select narrow stack cat split unbind hstack vstack expand_as diagonal index_select",
+    "rearrange repeat reshape permute transpose transposed_matrix adjoint reverse_axes movedim squeeze unsqueeze",
+    "expand index select narrow stack cat split unbind hstack vstack expand_as diagonal index_select",
 )
 def moving(step: Step) -> list[Dim]:
     """The axis that is split is found by its name in each output, and has to be there whole, or as first of a group."""

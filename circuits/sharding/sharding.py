@@ -8,6 +8,7 @@ from circuits.diagram import Diagram, Size, bytes_text
 from circuits.errors import CircuitError
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.moves import Move, Placed
+from circuits.sharding.steps import places
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,15 @@ class Sharding:
         for each in self.parameters:
             dims = [dim for mesh_axis, dim in each.dims.items() if mesh_axis in over]
             lines += [f"  parameter {each.name}: {each.text}" for dim in dims if axis in factors(each.value.axes[dim])]
-        for box in self.diagram.walk():
-            for value in box.outputs if box.call is not None else ():
+        for place in places(self.diagram):
+            for value in place.box.outputs:
                 dim = next((self.dims.get(value.number, {}).get(each) for each in over), None)
                 if dim is not None and axis in factors(value.axes[dim]):
-                    lines.append(f"  {box.label}: {value} is split along {value.axes[dim]}")
+                    lines.append(f"  {place.where}: {value} is split along {value.axes[dim]}")
         lines += [
             f"  {each.collective} ({each.pass_}) at {each.at or self.diagram.name}: {each.why}"
             for each in self.moves
-            if each.mesh_axis in over
+            if each.mesh_axis in over and axis in each.axis.split()
         ]
         return "\n".join(lines)
 

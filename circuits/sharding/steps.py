@@ -14,12 +14,16 @@ class Place:
     around: tuple[Box, ...]
 
     @property
+    def where(self) -> str:
+        """The label of the operation, and the path of the module around it, or the name of the outermost box."""
+        modules = [each for each in self.around if each.path]
+        inner = modules[-1] if modules else self.around[0] if self.around else self.box
+        return f"{self.box.label} in {inner.path or inner.label}"
+
+    @property
     def name(self) -> str:
-        """Where the operation is: the path of the module around it, or the name of the outermost box, and its label."""
-        modules = [each for each in self.around if each.kind != "function"]
-        inner = modules[-1] if modules else self.around[-1] if self.around else self.box
-        where = inner.path or inner.label
-        return f"{self.box.label} in {where}" + (f" ({self.box.where})" if self.box.where else "")
+        """Where the operation is, with the file and line of its call."""
+        return self.where + (f" ({self.box.where})" if self.box.where else "")
 
 
 class Steps:

@@ -1,0 +1,119 @@
+# This file uses private names of torch.
+# pyright: reportPrivateImportUsage=false
+"""Sharded models on real processes that talk by gloo, beside whole ones: tensor axes, data axes, and both."""
+
+import copy
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, multiprocessing, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+import models
+from circuits import shard
+
+pytestmark = pytest.mark.slow
+NAMES = {"L1.weight": "f m"}
+
+
+def vision_transformer() -> nn.Module:
+    return models.VisionTransformer(28, 7, m=16, k=4, h=4, f=32, depth=2, classes=10, in_channels=1)
+
+
+def language_model() -> nn.Module:
+    return models.LanguageModel(12, 16, 4, 4, 32, 2)
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(2704, 5))
+
+
+def image() -> Tensor:
+    return torch.randn(4, 1, 28, 28)
+
+
+def tokens() -> Tensor:
+    return torch.randint(0, 12, (4, 5))
+
+
+HEADS = {"h": "tensor", "f": "tensor"}
+Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, int], dict[str, str], dict[str, Any]]
+CASES: dict[str, Case] = {
+    "tensor": (vision_transformer, image, {"tensor": 2}, HEADS, {"axes": "b c H W", "names": NAMES}),
+    "data": (vision_transformer, image, {"data": 2}, {"b": "data"}, {"axes": "b c H W"}),
+    "vocabulary": (language_model, tokens, {"tensor": 2}, HEADS | {"v": "tensor"}, {"axes": "b x", "names": NAMES}),
+    "data of a language model": (language_model, tokens, {"data": 2}, {"b": "data"}, {"axes": "b x"}),
+    "data of a convolution": (convolution, image, {"data": 2}, {"b": "data"}, {"axes": "b c h w"}),
+    "both": (
+        vision_transformer, image, {"data": 2, "tensor": 2}, HEADS | {"b": "data"},
+        {"axes": "b c H W", "names": NAMES},
+    ),
+    "both of a language model": (
+        language_model, tokens, {"data": 2, "tensor": 2}, HEADS | {"b": "data"}, {"axes": "b x", "names": NAMES},
+    ),
+}  # fmt: skip
+
+
+def whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def compare(name: str) -> None:
+    """Train a sharded and a whole model for five steps on each rank, and compare all that they compute."""
+    make, inputs, shape, split, options = CASES[name]
+    torch.manual_seed(0)
+    model, given = make(), inputs()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    expected = copy.deepcopy(model)
+    mesh = init_device_mesh("cpu", tuple(shape.values()), mesh_dim_names=tuple(shape))
+    shard(model, mesh, split, given, **options)
+    parts, part = shape.get("data", 1), mesh.get_local_rank("data") if "data" in shape else 0
+    optimizers = [torch.optim.SGD(each.parameters(), 0.05) for each in (model, expected)]
+    for _ in range(5):
+        output, result = model(given.chunk(parts)[part]), expected(given)
+        torch.testing.assert_close(output, result.chunk(parts)[part])
+        for each, optimizer in zip((output, result), optimizers, strict=True):
+            optimizer.zero_grad()
+            each.square().mean().backward()
+        for mine, other in zip(model.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(whole(mine.grad), other.grad)
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(whole(mine.detach()), other.detach())
+
+
+def worker(rank: int, world: int, port: int, names: list[str], folder: str) -> None:
+    """Compare the models of some names on one rank; what fails is written into a file."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    try:
+        for name in names:
+            compare(name)
+            (Path(folder) / f"{name} {rank}").write_text("equal")
+    except BaseException:
+        (Path(folder) / f"failed {rank}").write_text(traceback.format_exc())
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_training_on_processes_is_training_on_one(world: int, tmp_path: Path) -> None:
+    names = [name for name, (_, _, shape, *_) in CASES.items() if torch.tensor([*shape.values()]).prod() == world]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(worker, (world, port, names, str(tmp_path)), world)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name} {rank}" for name in names for rank in range(world)}
