@@ -4,13 +4,14 @@ May use `autodiff` and below. Start with one of three public functions:
 
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
-  and `memory` which tensors are live. `sizes` adds and compares formulas, `groups` adds rows up; `tables` shows them by
-  the table of a diagram, to which `columns` are handed as data, and `report` writes CSV, LaTeX and plain data.
+  `recurrent` runs one step for all, `memory` knows which tensors are live, `boundary` what crosses a box's boundary, and
+  `distances` when torch.cdist takes another way. `sizes` adds and compares formulas, `groups` adds rows up; `tables`
+  shows them by the table of a diagram, to which `columns` are handed as data, and `report` writes CSV, LaTeX and data.
 - `fit` chooses what the reverse pass recomputes, and returns a `Recomputation`. `recompute_problem` puts the choice in
   numbers, `recompute_graph` has its decisions as a graph, in which `least_cost` finds the cheapest path.
 - `transfers` returns the elements that a diagram moves between a slow memory and a fast one; its parts are in `io`.
 
-`machine` has a machine's rates, and a lower bound on the time of an operation.
+`machine` has a machine's rates, and a lower bound on the time of an operation; `bound` has that of every box.
 
 Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 """

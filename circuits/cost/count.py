@@ -108,7 +108,7 @@ def _cost(diagram: Diagram, measurement: Measurement, backward: bool) -> Cost:
 
     total = row(diagram.box, ())
     axes = tuple([str(axis) for axis in diagram.symbols if str(axis) not in {each.axis for each in diagram.fixed}])
-    guards = tuple(dict.fromkeys([*diagram.guards, *measurement.workspace.sizes.guards()]))
+    guards = tuple(dict.fromkeys([*diagram.guards, *measurement.workspace.sizes.guards(), *measurement.guards]))
     notes = tuple(map(str, diagram.fixed))
     return Cost(tuple(rows), total, axes, guards, notes, box=_without_calls(diagram.box))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuits.autodiff import Workspace, as_recorded
 from circuits.cost.boundary import Boundary
+from circuits.cost.distances import distance_guards
 from circuits.cost.memory import Memory, key, storage_bytes
 from circuits.cost.meter import Meter, Tally
 from circuits.cost.recurrent import recurrent_form
@@ -43,6 +44,7 @@ class Measurement:
         self.workspace = Workspace(diagram)
         self.memory = Memory(self._size)
         self.meter = Meter(self._size, self.memory)
+        self.guards: list[Any] = []
         self._makers: dict[int, Place] = {}
         self._inputs: dict[int, Tensor] = {}
         self._unused = iter([unused for _, unused in schedule([*diagram.box.calls()], diagram.result, diagram.state)])
@@ -134,6 +136,8 @@ class Measurement:
             args, kwargs = workspace.fill(Struct(tuple, (), (call.args, call.kwargs)))
             form = recurrent_form(call.function, args, kwargs, self.meter)
             output = function(*args, **kwargs) if form is None else form()
+            if call.function is torch.cdist:
+                self.guards += distance_guards(self._size, *args, **kwargs)
         store(call.result, output, made, numbers)
         workspace.sizes.read(numbers)
 

@@ -235,3 +235,13 @@ def test_counting_changes_nothing() -> None:
     count(model, axes="b 4", backward=True)
     assert_unchanged(before, snapshot(model))
     assert torch.equal(torch.get_rng_state(), numbers)
+
+
+def test_distances_of_few_rows_have_another_cost() -> None:
+    cost = count(torch.cdist, axes="y k, x k")
+    assert cost.at(y=26, x=5, k=3).total == count(torch.cdist, axes="y k, x k", sizes={"y": 26, "x": 5, "k": 3}).total
+    with pytest.raises(CircuitError, match="counted for sizes with x > 25, and x = 5 breaks it"):
+        cost.at(y=4).at(x=5)  # torch computes these distances without a product
+    assert count(torch.cdist, axes="y k, x k", sizes={"y": 4, "x": 5, "k": 3}).total.multiply_adds == 0
+    one_by_one = count(torch.cdist, axes="y k, x k", compute_mode="donot_use_mm_for_euclid_dist")
+    assert one_by_one.at(y=4, x=5).total.multiply_adds == 0
