@@ -5,7 +5,7 @@ May use `autodiff` and below. Start with one of three public functions:
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
   `recurrent` runs one step for all, `memory` knows what tensors are live, `boundary` what crosses the bounds of a box,
-  and `distances` when torch.cdist takes another way. `sizes` adds and compares formulas, `groups` adds rows up; `tables`
+  and `distances` when torch.cdist takes another way. `sizes` adds formulas, `groups` adds rows up; `tables`
   shows them by the table of a diagram, to which `columns` are handed as data, and `report` writes CSV, LaTeX and data.
 - `fit` chooses what the reverse pass recomputes, and returns a `Recomputation`. `recompute_problem` puts the choice in
   numbers, `recompute_graph` has its decisions as a graph, in which `least_cost` finds the cheapest path.
