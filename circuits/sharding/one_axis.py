@@ -20,6 +20,7 @@ class OneAxis:
         axis: The name of the axis there.
         sums: The numbers of the tensors of which each rank has a summand, until they are added up.
         moves: The communications of the forward pass.
+        notes: What of the result depends on the ranks.
         is_data: Whether the mesh axis splits no parameter.
     """
 
@@ -30,6 +31,7 @@ class OneAxis:
         self.axis: dict[int, str] = {}
         self.sums: set[int] = set()
         self.moves: list[Move] = []
+        self.notes: list[str] = []
         parameters = [number for number in self.named.parameters if self._named(number) is not None]
         self.is_data = not parameters
 
@@ -58,7 +60,9 @@ class OneAxis:
     def _step(self, place: Place) -> None:
         """Split the outputs of an operation."""
         box = place.box
-        if is_random(box) and not self.is_data:
+        if self.is_data:
+            self.notes += _notes(place, self.axis_at(place))
+        elif is_random(box):
             raise self.refused(
                 place,
                 "it draws random numbers, alike or not on all ranks as their generators are: set its probability to 0, "
@@ -141,6 +145,17 @@ class OneAxis:
 
     def refused(self, place: Place, why: str) -> CircuitError:
         return CircuitError(f"{self.axis_at(place)} over {self.mesh_axis}: {place.name}: {why}")
+
+
+def _notes(place: Place, axis: str) -> list[str]:
+    """Return what of an operation on each rank's own part of the data is not as on the whole."""
+    operation = operation_of(place.box)
+    name = naming_rule(operation.function)
+    if name == "batch_norm" and operation.get(5, "training", False):
+        return [f"{place.where}: its statistics are those of each rank's part of {axis}"]
+    if is_random(place.box):
+        return [f"{place.where}: it draws alike on ranks whose generators have the same seed"]
+    return []
 
 
 def is_random(box: Box) -> bool:

@@ -65,7 +65,9 @@ def plan_sharding(
     planner = Planner(named)
     planner.plan()
     dims = {number: dict(dims) for number, dims in planner.dims.items()}
-    return Sharding(named.choice, diagram, _placed(planner), tuple(planner.moves), tuple(planner.data), dims)
+    return Sharding(
+        named.choice, diagram, _placed(planner), tuple(planner.moves), tuple(planner.data), dims, tuple(planner.notes)
+    )
 
 
 def _placed(planner: Planner) -> tuple[Placed, ...]:

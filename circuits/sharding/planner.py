@@ -24,6 +24,7 @@ class Planner:
         dims: The dimension along which each mesh axis splits each tensor, by its number.
         axes: The name of the axis that each mesh axis splits in each tensor, by its number.
         moves: The communications.
+        notes: What of the result depends on the ranks.
         data: The mesh axes that split no parameter: each rank computes with its own part of every input.
     """
 
@@ -33,6 +34,7 @@ class Planner:
         self.dims: dict[int, dict[str, int]] = {}
         self.axes: dict[int, dict[str, str]] = {}
         self.moves: list[Move] = []
+        self.notes: list[str] = []
         self.data: list[str] = []
 
     def plan(self) -> None:
@@ -49,6 +51,7 @@ class Planner:
             one = OneAxis(self.named, self.steps, mesh_axis)
             one.plan()
             moves += one.moves
+            self.notes += one.notes
             if one.is_data:
                 self.data.append(mesh_axis)
             else:

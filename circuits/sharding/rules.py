@@ -93,7 +93,7 @@ def outputs_of(step: Step) -> list[Dim]:
     return RULES[name](step)
 
 
-@rule("broadcasting elementwise")
+@rule("broadcasting elementwise random")
 def elementwise(step: Step) -> list[Dim]:
     """Each element depends on those at its own place, with the inputs broadcast, aligned at the right."""
     if "reduction" in step.operation.kwargs or "loss" in operation_name(step.operation.function):

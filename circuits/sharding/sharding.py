@@ -22,6 +22,7 @@ class Sharding:
         moves: The communications of a forward and a backward pass, but for those of the data axes.
         data: The mesh axes that are for data.
         dims: The dimension along which each mesh axis splits each tensor, by its number in the diagram.
+        notes: What of the result depends on the ranks, such as statistics of a batch of which each has a part.
     """
 
     choice: Choice
@@ -30,6 +31,7 @@ class Sharding:
     moves: tuple[Move, ...] = field(repr=False)
     data: tuple[str, ...] = ()
     dims: Mapping[int, Mapping[str, int]] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> Size:
@@ -93,8 +95,10 @@ class Sharding:
             axes = [axis for axis, names in self.choice.over.items() if set(names) & set(self.data)]
             parts.append(
                 f"Each rank is given its own part of {' '.join(axes)}; fully_shard gathers the parameters over "
-                f"{' '.join(self.data)} before use, and adds up and splits their gradients."
+                f"{' '.join(self.data)} before use, and averages their gradients."
             )
+        if self.notes:
+            parts.append("\n".join(self.notes))
         return "\n\n".join(parts)
 
 

@@ -115,6 +115,18 @@ def test_the_gradient_of_a_whole_parameter_among_parts_is_added_up() -> None:
     ]
 
 
+def test_what_depends_on_the_ranks_is_said() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    image = torch.zeros(4, 1, 8, 8)
+    plan = plan_sharding(model, {"data": 2}, {"b": "data"}, image, axes="b c h w")
+    assert plan.notes == (
+        "batch_norm in 1: its statistics are those of each rank's part of b",
+        "dropout in 2: it draws alike on ranks whose generators have the same seed",
+    )
+    assert "\n".join(plan.notes) in str(plan)
+    assert not plan_sharding(model.eval(), {"data": 2}, {"b": "data"}, image, axes="b c h w").notes
+
+
 def test_the_text_of_a_plan(golden: Any) -> None:
     plan = plan_sharding(
         vision_transformer(), {"data": 2, "tensor": 2}, {"b": "data", "h": "tensor", "f": "tensor"}, IMAGE,
