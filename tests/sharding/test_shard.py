@@ -124,7 +124,7 @@ def whole(tensor: Any) -> Tensor:
 
 
 def give_each_rank_its_own(model: nn.Module) -> None:
-    """Copy whole parameters for each simulated rank: they share the memory of a plain tensor, and each would step in it."""
+    """Copy whole parameters for each simulated rank: ranks share a plain tensor, in whose memory all would step."""
     for parameter in model.parameters():
         local = parameter._local_tensor  # type: ignore[attr-defined]
         if not isinstance(local, LocalTensor):
