@@ -84,7 +84,7 @@ def track(
         raise CircuitError(
             f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
         )
-    named = found is not None or any(_has_signature(module) for module in target.modules())
+    named = found is not None or any(_has_signature(module) for module in nn.Module.modules(target))
     printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to), named)
     return _recorded(target, found or target, printer, finite)
 
