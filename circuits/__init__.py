@@ -23,25 +23,26 @@ from circuits.windows import Window, fold, transposed, unfold
 
 if TYPE_CHECKING:
     from circuits import laws
-    from circuits.autodiff import Halves, backward, forward_backward, jacobian, simplify
-    from circuits.cost import (
-        MACHINES,
-        Bound,
-        Cost,
-        Machine,
-        Rate,
-        Recomputation,
-        Transfers,
-        count,
-        fit,
-        lower_bound,
-        transfers,
-    )
+
+    # Functions from their own files: mypy takes a folder's name for the file that is called so.
+    from circuits.autodiff import Halves, simplify
+    from circuits.autodiff.backward import backward
+    from circuits.autodiff.forward_backward import forward_backward
+    from circuits.autodiff.jacobian import jacobian
+    from circuits.cost import MACHINES, Bound, Cost, Machine, Rate, Recomputation, Transfers, lower_bound
+    from circuits.cost.count import count
+    from circuits.cost.fit import fit
+    from circuits.cost.transfers import transfers
     from circuits.diagram import Box, Diagram, Value
-    from circuits.drawing import Drawing, draw
-    from circuits.printing import listing
-    from circuits.recording import Seen, Tracker, summary, trace, track
-    from circuits.sharding import Sharding, plan_sharding, shard
+    from circuits.drawing import Drawing
+    from circuits.drawing.draw import draw
+    from circuits.printing.listing import listing
+    from circuits.recording import Seen, Tracker
+    from circuits.recording.summary import summary
+    from circuits.recording.trace import trace
+    from circuits.recording.track import track
+    from circuits.sharding import Sharding, plan_sharding
+    from circuits.sharding.shard import shard
 
 __version__ = "0.1.0"
 

@@ -245,7 +245,8 @@ def plain(text: str, folder: Path) -> str:
 
 
 def run(folder: Path, *command: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COLUMNS"))}
+    hidden = ("PYTEST", "COLUMNS", "CI")  # pytest shortens nothing where there is a CI
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     environment |= {"COLUMNS": "80", "NO_COLOR": "1"}
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment)
     return plain(done.stdout or done.stderr, folder)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits import SignatureError, backward_of, circuit, find_circuit, kernel_of
+from tests.test_readme import PYTHON
 
 
 @circuit("y k, x k -> y x")
@@ -139,8 +140,8 @@ def test_only_circuits_have_kernels_and_backward_circuits() -> None:
 
 
 ROOT = Path(__file__).parent.parent
-CODE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-"""The blocks of Python of README."""
+CODE = [block.text for block in PYTHON]
+"""The blocks of Python of README, but those for other tools, which tests/test_tools.py runs."""
 
 
 @pytest.mark.slow
@@ -172,9 +173,8 @@ def test_mypy_accepts_this_file_and_the_circuits_of_readme(tmp_path: Path) -> No
     readme = tmp_path / "use.py"
     registering = [block for block in CODE if "_of(" in block]
     assert registering
-    readme.write_text(
-        "\n".join([CODE[0], "from torch import nn\nfrom circuits import laws", *registering]), encoding="utf-8"
-    )
+    names = "import torch\nfrom torch import nn\nfrom circuits import laws"
+    readme.write_text("\n".join([CODE[0], names, *registering]), encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--check-untyped-defs", __file__, str(readme)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     found = [line for line in result.stdout.splitlines() if ": error: " in line and "[unused-ignore]" not in line]
