@@ -157,7 +157,7 @@ class _Whole:
         return map_tensors(given, lambda tensor: found[id(tensor)])
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-        """Return plain tensors: copies, since fully_shard wants no views."""
+        """Leave the run, whether it failed or not, and return plain tensors."""
         contexts = self.run.contexts.pop()
         for each in reversed(contexts):
             each.__exit__(None, None, None)

@@ -55,8 +55,6 @@ class OneAxis:
         found = [axis for value in place.box.inputs for axis in self.axis.get(value.number, "").split()]
         return " ".join(dict.fromkeys(found)) or " ".join(self.named.choice.axes_over(self.mesh_axis))
 
-    # Forward
-
     def _step(self, place: Place) -> None:
         """Split the outputs of an operation."""
         box = place.box
@@ -88,7 +86,7 @@ class OneAxis:
         """Split a tensor that is whole as the tensors beside it are, if that is possible."""
         number = value.number
         label = self.named.values[number].axes[dim] if number in self.named.parameters else None
-        is_free = number in self.named.parameters and label is None and number not in self._read_before(place)
+        is_free = number in self.named.parameters and label is None and self.steps.readers[number][0] is place
         if is_free and not self.is_data:
             if self.named.values[number].sizes[dim] % self.ranks:
                 raise self.refused(place, f"{self.named.what(number)} cannot be split into {self.ranks} equal parts")
@@ -97,15 +95,6 @@ class OneAxis:
             first = factors(value.axes[dim])[:1]
             hint = f": split {first[0]} over {self.mesh_axis} too" if first and not first[0].isdigit() else ""
             raise self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
-
-    def _read_before(self, place: Place) -> set[int]:
-        """Return the parameters that operations before this one read."""
-        found: set[int] = set()
-        for each in self.steps.places:
-            if each is place:
-                return found
-            found |= {value.number for value in each.box.inputs if value.number in self.named.parameters}
-        return found
 
     def _sum(self, place: Place, value: Value) -> None:
         """Plan the sum over ranks of a tensor of which each has a summand: at the end of the module that returns it."""
@@ -144,6 +133,7 @@ class OneAxis:
         ]  # fmt: skip
 
     def refused(self, place: Place, why: str) -> CircuitError:
+        """Return the error that names the axis, the mesh axis and the operation that stops the plan."""
         return CircuitError(f"{self.axis_at(place)} over {self.mesh_axis}: {place.name}: {why}")
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circuits.diagram import Diagram, Size, bytes_text
+from circuits.diagram import Cells, Diagram, Size, Table, bytes_text
 from circuits.errors import CircuitError
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.moves import Move, Placed
@@ -41,7 +41,6 @@ class Sharding:
     def parameter_table(self) -> str:
         """Return the parameters as a table: axes, placement, and the bytes that one rank holds."""
         rows = [(each.name, str(each.value), each.text, bytes_text(each.bytes)) for each in self.parameters]
-        rows = _folded(rows)
         return _table(("parameter", "axes", "placement", "bytes a rank"), rows)
 
     def move_table(self) -> str:
@@ -53,7 +52,6 @@ class Sharding:
             )
             for each in (*self.moves_of("forward"), *reversed(self.moves_of("backward")))
         ]  # fmt: skip
-        rows = _folded(rows)
         return _table(("at", "pass", "axes", "placement", "collective", "bytes a rank", "why"), rows)
 
     def moves_of(self, pass_: str) -> list[Move]:
@@ -116,21 +114,10 @@ def _folded(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     ]
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return columns of text under a heading; the bytes are aligned at the right."""
-    lines = [heading, *rows]
-    widths = [max([len(line[place]) for line in lines]) for place in range(len(heading))]
-    return "\n".join(
-        [
-            "  ".join(
-                [
-                    cell.rjust(width) if name == "bytes a rank" else cell.ljust(width)
-                    for name, cell, width in zip(heading, line, widths, strict=True)
-                ]
-            ).rstrip()
-            for line in lines
-        ]
-    )
+def _table(headings: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a table as wide as its texts, with rows that differ in a number of their path alone as one."""
+    columns = zip(headings, *_folded(rows), strict=True)
+    return Table([Cells([*column], right="bytes" in column[0]) for column in columns], []).text(None)
 
 
 __all__ = ["Sharding"]

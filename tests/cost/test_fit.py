@@ -247,6 +247,7 @@ def test_gradients_do_not_change_and_bytes_and_flops_are_as_promised(name: str) 
         assert chosen.bytes_before == plain.bytes
         _, saved = halves.forward(*inputs)
         assert sum([each.numel() * each.element_size() for each in saved]) == halves.bytes
+        # float64: sums in another order, and a softmax from its logsumexp, differ by 1e-16 for each of 1e3 terms
         torch.testing.assert_close(halves.reverse(saved, back), expected, rtol=1e-9, atol=1e-12)
         assert count(diagram, backward=True, recompute=fit(budget)).total.flops == before + chosen.flops
         assert [box for box in halves.recomputed if box in [row.box for row in chosen.rows]] == [

@@ -172,6 +172,17 @@ class Square(nn.Module):
         return einsum(x, self.weight, "b m, n m -> b n")
 
 
+class Twice(nn.Module):
+    """One map, given a whole tensor and then one that is split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.shared = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shared(x) + self.shared(self.up(x))
+
+
 def across(f: Any, signature: str = "b m -> b m") -> Any:
     return circuit(signature)(f)
 
@@ -223,6 +234,11 @@ WRONG: dict[str, tuple[Any, Any, Mapping[str, Any], tuple[Tensor, ...], dict[str
         across(lambda x: torch.fft.fft(x).real), {"t": 2}, {"m": "t"}, (), {}, "fft_fft .*has no placement rule",
     ),
     "sums of no module": (Bare(), {"t": 2}, {"f": "t"}, (torch.zeros(3, 8),), {}, "einsum .*a module"),
+    "a map of whole tensors that is given a part": (
+        Twice(), {"t": 2}, {"f": "t"}, (torch.zeros(2, 8),),
+        {"axes": "b m", "names": {"up.weight": "f m", "up.bias": "f"}},
+        "f over t: linear in shared .*shared.weight .*is whole, and what it meets is split",
+    ),
     "dropout": (
         with_dropout(), {"t": 2}, {"f": "t"}, (torch.zeros(2, 8),), {"axes": "b m", "names": {"0.weight": "f m"}},
         "dropout .*draws random numbers",
