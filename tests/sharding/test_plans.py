@@ -235,8 +235,7 @@ WRONG: dict[str, tuple[Any, Any, Mapping[str, Any], tuple[Tensor, ...], dict[str
     ),
     "sums of no module": (Bare(), {"t": 2}, {"f": "t"}, (torch.zeros(3, 8),), {}, "einsum .*a module"),
     "a map of whole tensors that is given a part": (
-        Twice(), {"t": 2}, {"f": "t"}, (torch.zeros(2, 8),),
-        {"axes": "b m", "names": {"up.weight": "f m", "up.bias": "f"}},
+        Twice(), {"t": 2}, {"f": "t"}, (torch.zeros(2, 8),), {"names": {"up.weight": "f m"}},
         "f over t: linear in shared .*shared.weight .*is whole, and what it meets is split",
     ),
     "dropout": (
