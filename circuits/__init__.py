@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from circuits.recording.summary import summary
     from circuits.recording.trace import trace
     from circuits.recording.track import track
-    from circuits.sharding import Sharding, plan_sharding
+    from circuits.sharding import Search, Sharding, plan_sharding, search_shardings
     from circuits.sharding.shard import shard
 
 __version__ = "0.1.0"
@@ -62,6 +62,7 @@ __all__ = [
     "Machine",
     "Rate",
     "Recomputation",
+    "Search",
     "Seen",
     "ShapeError",
     "Sharding",
@@ -95,6 +96,7 @@ __all__ = [
     "rearrange",
     "reduce",
     "repeat",
+    "search_shardings",
     "shard",
     "simplify",
     "summary",
@@ -125,7 +127,7 @@ _AT_FIRST_USE = {
     "laws": [],
     "printing": ["listing"],
     "recording": ["Seen", "Tracker", "summary", "trace", "track"],
-    "sharding": ["Sharding", "plan_sharding", "shard"],
+    "sharding": ["Search", "Sharding", "plan_sharding", "search_shardings", "shard"],
 }
 """The folders that are loaded when one of these names, or the folder, is first read: they load Dynamo and sympy."""
 

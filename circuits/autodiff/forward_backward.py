@@ -1,7 +1,7 @@
 """`forward_backward`: the forward pass and the reverse pass as two diagrams, and the tensors saved between them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -28,11 +28,13 @@ class Halves:
         reverse: The diagram that takes this tuple and a cotangent for each floating output, and returns the dict of
             gradients that `backward` returns.
         choice: What `recompute` stood for: names and boxes, or what a function returned.
+        primal: The number of the value whose cotangent another value is, by the number of the cotangent.
     """
 
     forward: Diagram
     reverse: Diagram
     choice: Iterable[str | Box] = ()
+    primal: Mapping[int, int] = field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[Diagram]:
         return iter((self.forward, self.reverse))
@@ -122,6 +124,7 @@ def forward_backward(
         joint.diagram_of(forward, diagram.arguments, result, diagram.binder or parameters_of(diagram.arguments)),
         joint.diagram_of(reverse, arguments, joint.result, parameters_named(names, {})),
         choice,
+        joint.primal,
     )
 
 

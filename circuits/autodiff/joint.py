@@ -25,6 +25,7 @@ class Joint:
     `extra_values` are those of `ForwardPass`. `inputs` are the inputs of the circuit, `cotangents` the cotangents of
     its outputs, which are inputs of the reverse pass, and `gradients` the values that the reverse pass returns.
     `outputs` describes the circuit's outputs, nested as they are, and `result` the dict of the gradients by name.
+    `primal` is that of `Halves`.
     """
 
     diagram: Diagram
@@ -37,6 +38,7 @@ class Joint:
     gradients: tuple[Value, ...]
     outputs: Any
     result: Struct
+    primal: Mapping[int, int]
 
     @property
     def constants(self) -> Mapping[int, torch.Tensor]:
@@ -96,7 +98,7 @@ def joint_of(f: Any, inputs: Any, wrt: Any, sizes: Any, axes: Any, kwargs: Any) 
     outputs = forward_pass.tape.current.description(diagram.result)
     return Joint(
         diagram, workspace, forward, boxes, forward_pass.extra_values, diagram.inputs, cotangents, gradients, outputs,
-        result,
+        result, reverse_pass.primal,
     )  # fmt: skip
 
 

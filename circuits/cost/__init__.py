@@ -1,6 +1,6 @@
 """Cost: what a diagram costs, as formulas in its free axes.
 
-May use `autodiff` and below. Start with one of three public functions:
+May use `autodiff` and below. Start with one of these functions, of which the first three are public:
 
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
@@ -10,6 +10,8 @@ May use `autodiff` and below. Start with one of three public functions:
 - `fit` chooses what the reverse pass recomputes, and returns a `Recomputation`. `recompute_problem` puts the choice in
   numbers, `recompute_graph` has its decisions as a graph, in which `least_cost` finds the cheapest path.
 - `transfers` returns the elements that a diagram moves between a slow memory and a fast one; its parts are in `io`.
+- `timeline` returns the operations of a forward and a reverse pass in order, with what is in memory meanwhile; the
+  estimates of `circuits.sharding` are computed from it.
 
 `machine` has a machine's rates, and a lower bound on the time of an operation; `bound` has that of every box.
 
@@ -17,12 +19,14 @@ Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 """
 
 from circuits.cost.bound import Bound
+from circuits.cost.bound_report import duration
 from circuits.cost.columns import CostColumn
 from circuits.cost.cost import Cost
 from circuits.cost.count import count
 from circuits.cost.fit import fit
 from circuits.cost.machine import MACHINES, Machine, Rate, lower_bound
 from circuits.cost.recomputation import Recomputation
+from circuits.cost.timeline import Operation, Timeline, timeline
 from circuits.cost.transfers import Transfers, transfers
 
 __all__ = [
@@ -31,11 +35,15 @@ __all__ = [
     "Cost",
     "CostColumn",
     "Machine",
+    "Operation",
     "Rate",
     "Recomputation",
+    "Timeline",
     "Transfers",
     "count",
+    "duration",
     "fit",
     "lower_bound",
+    "timeline",
     "transfers",
 ]

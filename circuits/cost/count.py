@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
-from circuits.autodiff import Recompute, forward_backward
+from circuits.autodiff import Halves, Recompute, forward_backward
 from circuits.cost.box_cost import BoxCost, Held, Work
 from circuits.cost.cost import Cost
 from circuits.cost.groups import added
@@ -69,15 +69,14 @@ def count(
         raise CircuitError(f"{diagram.name}: the recorded run failed, so it has no cost")
     saved: list[int] = []
     if backward:
-        diagram, saved = _with_reverse(diagram, recompute, wrt)
+        diagram, saved = both_passes(diagram, forward_backward(diagram, recompute=recompute, wrt=wrt))
     measurement = Measurement(diagram, saved, (0,) if backward else None)
     measurement.run()
     return _cost(diagram, measurement, backward)
 
 
-def _with_reverse(diagram: Diagram, recompute: Any, wrt: Any) -> tuple[Diagram, list[int]]:
+def both_passes(diagram: Diagram, halves: Halves) -> tuple[Diagram, list[int]]:
     """Return the diagram of a forward and a reverse pass, one after the other, and the numbers of the saved values."""
-    halves = forward_backward(diagram, recompute=recompute, wrt=wrt)
     forward, reverse = halves.forward, halves.reverse
     saved = [value.number for value in halves.saved]
     cotangents = reverse.inputs[len(saved) :]
@@ -181,4 +180,4 @@ class _StateTensors:
         )  # fmt: skip
 
 
-__all__ = ["count"]
+__all__ = ["both_passes", "count"]

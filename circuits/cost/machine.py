@@ -52,6 +52,8 @@ class Machine:
         cache_rate: Bytes in a second from and to its fastest cache that was measured; None if unknown.
         links: Bytes in a second of each kind of link, both directions together, by name.
         cache: The bytes of its largest cache; None if unknown.
+        node: How many such devices are connected by the fastest of `links`, each with every other.
+        network: Bytes in a second of one device to and from other nodes, both directions together; None if unknown.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Machine:
     cache_rate: Rate | None = None
     links: Mapping[str, Rate] = field(default_factory=lambda: MappingProxyType({}))
     cache: Rate | None = None
+    node: int = 1
+    network: Rate | None = None
 
     def __str__(self) -> str:
         rows = [(f"{str(dtype).removeprefix('torch.')}", "FLOP/s", rate) for dtype, rate in self.flops.items()]
@@ -71,6 +75,7 @@ class Machine:
             ("size of cache", "B", self.cache),
         ]
         rows += [(name, "B/s", rate) for name, rate in self.links.items()]
+        rows += [("network", "B/s", self.network)]
         return "\n".join([self.name, *[f"  {name:<14}  {_shown(rate, unit)}" for name, unit, rate in rows if rate]])
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +88,8 @@ class Machine:
             "cache_rate": vars(self.cache_rate) if self.cache_rate else None,
             "links": {name: vars(rate) for name, rate in self.links.items()},
             "cache": vars(self.cache) if self.cache else None,
+            "node": self.node,
+            "network": vars(self.network) if self.network else None,
         }
 
     @classmethod
@@ -96,6 +103,8 @@ class Machine:
             Rate(**data["cache_rate"]) if data["cache_rate"] else None,
             MappingProxyType({name: Rate(**rate) for name, rate in data["links"].items()}),
             Rate(**data["cache"]) if data.get("cache") else None,
+            data.get("node", 1),
+            Rate(**data["network"]) if data.get("network") else None,
         )
 
     def rate_of(self, dtype: torch.dtype) -> Rate:
@@ -175,6 +184,8 @@ H100_SXM = Machine(
         "NVLink": Rate(900e9, f"{_H100}, interconnect"),
         "PCIe": Rate(128e9, f"{_H100}, interconnect, PCIe Gen5"),
     }),
+    node=8,
+    network=Rate(100e9, "NVIDIA DGX H100 datasheet: 8 GPUs and 8 ConnectX-7 of 400 Gb/s in each direction"),
 )  # fmt: skip
 """NVIDIA's H100 SXM, as its datasheet says; the datasheet has no bandwidth of the cache."""
 
@@ -192,6 +203,8 @@ A100_SXM = Machine(
         "NVLink": Rate(600e9, f"{_A100}, interconnect"),
         "PCIe": Rate(64e9, f"{_A100}, interconnect, PCIe Gen4"),
     }),
+    node=8,
+    network=Rate(50e9, "NVIDIA DGX A100 datasheet: 8 GPUs and 8 ConnectX-6 of 200 Gb/s in each direction"),
 )  # fmt: skip
 """NVIDIA's A100 SXM with 80 GB, as its datasheet says; the datasheet has no bandwidth of the cache."""
 

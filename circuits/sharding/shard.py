@@ -9,6 +9,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from circuits.errors import CircuitError, entry_point
+from circuits.sharding.blocks import blocks
 from circuits.sharding.hooks import install
 from circuits.sharding.mesh import Split
 from circuits.sharding.moves import placements
@@ -87,12 +88,8 @@ def _distribute(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
 
 def _fully_shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Apply `fully_shard` to each block of repeated blocks, and to the rest."""
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList | nn.Sequential):
-            kinds = [type(each) for each in module]
-            for each in module:
-                if kinds.count(type(each)) > 1 and sum([1 for _ in each.parameters()]) > 2:
-                    fully_shard(each, mesh=mesh)
+    for _, block in blocks(model):
+        fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
