@@ -81,6 +81,7 @@ def search_shardings(
     /,
     *args: Any,
     among: str | None = None,
+    only: Mapping[str, str] | None = None,
     per_rank: str = "",
     recompute: Recompute = (),
     repeat: Mapping[str, int] | None = None,
@@ -108,6 +109,7 @@ def search_shardings(
         machine: The machine of each rank, or the name of one of `MACHINES`.
         *args: The positional arguments of `trace`.
         among: The axes that may be split, such as `"b h f"`; None for all.
+        only: The one split to estimate, the mesh axis of each axis, in place of all that are possible.
         per_rank: The axes whose sizes are those of the part of one rank, such as `"b"` of a batch that grows with the
             mesh; by default all sizes are of the whole.
         recompute: What the reverse pass recomputes, as for `forward_backward`.
@@ -139,16 +141,21 @@ def search_shardings(
     training = Training(
         diagram, recompute, moments, stored, repeat or {}, kernels or {}, frozenset(per_rank.split()), names or {}
     )
-    alternatives = Alternatives(diagram, names or {}, None if among is None else among.split())
+    axes_among = () if only is not None else None if among is None else among.split()
+    alternatives = Alternatives(diagram, names or {}, axes_among)
     cases = Cases(training, alternatives, machine_of(machine))
+    data = "data" if isinstance(mesh, int) else ""
     tried = [
         (split, each)
         for each in meshes(mesh, cases.machine)
-        for split in alternatives.splits(
-            [name for name, size in each.items() if size != 1], "data" if isinstance(mesh, int) else ""
-        )
+        for split in ([only] if only is not None else alternatives.splits(_split_axes(each), data))
     ]
     return cases.search(tried, top)
+
+
+def _split_axes(mesh: Mapping[str, Any]) -> list[str]:
+    """Return the mesh axes that have more than one rank."""
+    return [name for name, size in mesh.items() if size != 1]
 
 
 class Cases:
@@ -156,6 +163,7 @@ class Cases:
 
     def __init__(self, training: Training, alternatives: Alternatives, machine: Machine) -> None:
         self.training, self.alternatives, self.machine = training, alternatives, machine
+        self.training.timeline  # noqa: B018  # what it refuses is no matter of a split
         self._memories: dict[tuple[Any, ...], Memory] = {}
 
     def search(self, tried: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], top: int) -> Search:
