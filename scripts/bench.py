@@ -1,5 +1,6 @@
 """Measure the overhead of the library and the speed of its models: `python -m scripts.bench checks`, `tracking`,
-`drawing`, `broadcast`, `models`, `backward`, `import`; measure the rates of this machine: `machine`.
+`drawing`, `broadcast`, `models`, `backward`, `import`; measure the rates of this machine: `machine`; compare what
+`search_shardings` estimates with published runs: `published`.
 
 All times but those of `import` are of one process, on one thread by default. The variants run interleaved in small
 blocks, so that other load slows all alike, and ratios are taken block by block. The tables show the median and the
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 
 from circuits import Machine
-from scripts.benches import backward, broadcasting, checks, drawing, imports, machine, models, tracking
+from scripts.benches import backward, broadcasting, checks, drawing, imports, machine, models, published, tracking
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -117,6 +118,12 @@ def _(
     _console().print(str(found), soft_wrap=True, highlight=False, markup=False)
     if output is not None:
         output.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command("published")
+def _() -> None:
+    """Published speed and memory of training Llama 3 on H100s, compared with what `search_shardings` estimates."""
+    published.measure(_console())
 
 
 if __name__ == "__main__":

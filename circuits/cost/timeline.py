@@ -26,8 +26,8 @@ class Operation:
 
     Attributes:
         box: The operation.
-        around: The paths of the modules, and the names of the circuits and functions, that it belongs to: those around
-            it, around the operation whose reverse it is, or around the one that it recomputes.
+        around: The paths and classes of the modules, and the names of the circuits and functions, that it belongs to:
+            those around it, around the operation whose reverse it is, or around the one that it recomputes.
         flops: Its FLOPs by dtype, live ones as in `BoxCost.live_flops`.
         live: The numbers of the tensors that are in memory while it runs.
         is_reverse: Whether it is of the reverse pass.
@@ -158,7 +158,7 @@ def _around(box: Box, place: Place = (), names: frozenset[str] = frozenset()) ->
     if box.call is not None:
         yield place, names
         return
-    own = {each.removeprefix("∂") for each in (box.path, box.label, box.name) if each}
+    own = {each.removeprefix("∂") for each in (box.path, box.label) if each}
     for number, inner in enumerate(box.boxes):
         yield from _around(inner, (*place, number), names | own)
 

@@ -6,7 +6,7 @@ from typing import Any
 from circuits.cost import duration
 from circuits.diagram import Cells, Table, bytes_text, size_text
 
-_MEMORY = ("parameters", "gradients", "optimizer", "saved", "gathered", "working", "peak")
+_MEMORY = ("parameters", "gradients", "optimizer", "saved", "gathered", "peak")
 _TIMES = ("compute", "waits", "overlapped", "seconds")
 _HEADINGS = {"seconds": "at least"}
 _ASSUMED = "bytes and times of one rank; at least: compute and waits, or overlapped if it is more"
@@ -34,7 +34,7 @@ def table(estimates: Sequence[Any], count: int, unsplit: Mapping[str, str], refu
 def lines(estimate: Any) -> str:
     """Return one estimate as lines, a quantity each, with formulas in full."""
     rows = [("mesh", _mesh_text(estimate)), ("split", _split_text(estimate))]
-    rows += [(name, _full(getattr(estimate, name), bytes_text, " B")) for name in _MEMORY]
+    rows += [(name, _full(getattr(estimate, name), bytes_text, " B")) for name in (*_MEMORY[:-1], "working", "peak")]
     rows += [(_HEADINGS.get(name, name), _full(getattr(estimate, name), _time_text, " s")) for name in _TIMES]
     rows += [
         (f"{each.collective} over {' '.join(each.over)}", f"{each.count} × {_full(each.bytes, bytes_text, ' B')}")

@@ -27,7 +27,7 @@ class Memory:
 
     def __init__(self, training: Training, plan: Sharding, given: frozenset[str]) -> None:
         self.training, self.plan, self.given = training, plan, given
-        self.splits = Splits(plan, training.timeline, given)
+        self.splits = Splits(plan, training.passes, given)
 
     # Parameters
 
@@ -87,7 +87,7 @@ class Memory:
     @cached_property
     def saved(self) -> Amount:
         """The bytes of the tensors that are saved for backward."""
-        passes = self.training.timeline
+        passes = self.training.passes
         return added([self._tensor(number, self._times(number)) for number in sorted(passes.saved)])
 
     @cached_property
@@ -96,7 +96,7 @@ class Memory:
 
         What the other runs of a repeated module save is added to each.
         """
-        passes, parameters = self.training.timeline, {each.value.number for each in self.plan.parameters}
+        passes, parameters = self.training.passes, {each.value.number for each in self.plan.parameters}
         gradients = {number for number, primal in passes.primal.items() if primal in parameters}
         others = [self._tensor(number, self._times(number) - 1) for number in sorted(passes.saved)]
         ignored = self.training.inner | gradients
@@ -106,10 +106,10 @@ class Memory:
         ]
 
     def _times(self, number: int) -> int:
-        return self.training.times(self.training.timeline.makers.get(number, frozenset()))
+        return self.training.times(self.training.passes.makers.get(number, frozenset()))
 
     def _tensor(self, number: int, times: int = 1) -> tuple[frozenset[str], int]:
-        return self.splits.of(number), self.training.timeline.bytes[number] * times
+        return self.splits.of(number), self.training.passes.bytes[number] * times
 
     # FLOPs
 
@@ -117,7 +117,7 @@ class Memory:
     def flops(self) -> dict[torch.dtype, Amount]:
         """The FLOPs of contractions by dtype."""
         found: dict[torch.dtype, list[tuple[frozenset[str], int]]] = {}
-        for each in self.training.timeline.operations:
+        for each in self.training.passes.operations:
             times = self.training.times(each.around) * self.training.share(each.around)
             for dtype, flops in each.flops.items():
                 found.setdefault(dtype, []).append((self.splits.of_operation(each), round(flops * times)))

@@ -8,7 +8,7 @@ import sympy
 import torch
 
 from circuits.autodiff import Recompute
-from circuits.cost import MACHINES, Machine
+from circuits.cost import MACHINES, Machine, timeline
 from circuits.errors import CircuitError, entry_point
 from circuits.recording import diagram_of
 from circuits.sharding.alternatives import Alternatives
@@ -138,24 +138,14 @@ def search_shardings(
     ({'b': 'data'}, 1339412, 2678824)
     """
     diagram = diagram_of("search_shardings", target, args, kwargs, sizes, axes)
+    device = machine_of(machine)
+    tried = [*meshes(mesh, device)]
     training = Training(
-        diagram, recompute, moments, stored, repeat or {}, kernels or {}, frozenset(per_rank.split()), names or {}
+        diagram, timeline(diagram, recompute), moments, stored, repeat or {}, kernels or {}, frozenset(per_rank.split())
     )
-    axes_among = () if only is not None else None if among is None else among.split()
-    alternatives = Alternatives(diagram, names or {}, axes_among)
-    cases = Cases(training, alternatives, machine_of(machine))
-    data = "data" if isinstance(mesh, int) else ""
-    tried = [
-        (split, each)
-        for each in meshes(mesh, cases.machine)
-        for split in ([only] if only is not None else alternatives.splits(_split_axes(each), data))
-    ]
-    return cases.search(tried, top)
-
-
-def _split_axes(mesh: Mapping[str, Any]) -> list[str]:
-    """Return the mesh axes that have more than one rank."""
-    return [name for name, size in mesh.items() if size != 1]
+    alternatives = Alternatives(diagram, names or {}, () if only is not None else among and among.split())
+    cases = Cases(training, alternatives, device)
+    return cases.search(cases.tried(tried, only, "data" if isinstance(mesh, int) else ""), top)
 
 
 class Cases:
@@ -163,8 +153,16 @@ class Cases:
 
     def __init__(self, training: Training, alternatives: Alternatives, machine: Machine) -> None:
         self.training, self.alternatives, self.machine = training, alternatives, machine
-        self.training.timeline  # noqa: B018  # what it refuses is no matter of a split
         self._memories: dict[tuple[Any, ...], Memory] = {}
+
+    def tried(
+        self, meshes: Iterable[Mapping[str, Any]], only: Any, data: str
+    ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        """Yield each split to try on each mesh, or `only` one; `data` is as for `Alternatives.splits`."""
+        for mesh in meshes:
+            larger = [name for name, size in mesh.items() if size != 1]
+            for split in [only] if only is not None else self.alternatives.splits(larger, data):
+                yield split, mesh
 
     def search(self, tried: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], top: int) -> Search:
         """Return the estimates of splits on meshes, the best first."""

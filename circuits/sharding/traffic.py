@@ -63,7 +63,7 @@ def _tensor_of(memory: Memory, move: Move) -> tuple[frozenset[str], int]:
 
 def _times(memory: Memory, move: Move) -> int:
     """Return how often a communication runs: again if its tensor is recomputed, and in each run of its module."""
-    reverse = [each for each in memory.training.timeline.operations if each.is_reverse]
+    reverse = [each for each in memory.training.passes.operations if each.is_reverse]
     is_again = any(value.number == move.value.number for each in reverse for value in each.box.outputs)
     return memory.training.times_at(move.at) * (2 if is_again and move.pass_ == "forward" else 1)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from circuits.autodiff import Recompute
-from circuits.cost import Timeline, timeline
+from circuits.cost import Timeline
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.sharding.blocks import blocks
@@ -21,33 +20,25 @@ class Training:
 
     Attributes:
         diagram: The diagram of the model.
-        recompute: What the reverse pass recomputes, as for `forward_backward`.
+        passes: Its forward and its reverse pass.
         moments: The numbers that the optimizer keeps for each parameter: 2 for Adam.
         stored: The dtype in which parameters, gradients and moments are held; None for that of each parameter.
         repeat: How often the run of a module counts, by its path.
         kernels: The part of its FLOPs that is computed of a circuit that runs as one kernel, by its name.
         per_rank: The axes whose sizes are those of the part of one rank.
-        names: The names of axes of parameters, as for `plan_sharding`.
     """
 
     diagram: Diagram
-    recompute: Recompute = ()
+    passes: Timeline = field(repr=False)
     moments: int = 2
     stored: torch.dtype | None = None
     repeat: Mapping[str, int] = field(default_factory=dict)
     kernels: Mapping[str, float] = field(default_factory=dict)
     per_rank: frozenset[str] = frozenset()
-    names: Mapping[str, str] = field(default_factory=dict)
 
-    @cached_property
-    def timeline(self) -> Timeline:
-        """The forward and the reverse pass.
-
-        Raises:
-            CircuitError: A module or circuit that is named does not run; and as `timeline` raises.
-        """
-        found = timeline(self.diagram, self.recompute)
-        known = {name for each in found.operations for name in each.around}
+    def __post_init__(self) -> None:
+        """Raise CircuitError if a module or circuit that is named does not run."""
+        known = {name for each in self.passes.operations for name in each.around}
         for argument, names in (("repeat", self.repeat), ("kernels", self.kernels)):
             for name in names:
                 if name not in known:
@@ -55,7 +46,6 @@ class Training:
                         f"{argument}: nothing that runs in {self.diagram.name} is called {name}; modules are named by "
                         f"their paths: {', '.join(sorted([each for each in known if '.' in each])[:3]) or 'layers.0'}"
                     )
-        return found
 
     def times(self, around: Any) -> int:
         """Return how often something counts, from the paths of the modules around it."""
@@ -74,13 +64,13 @@ class Training:
         """The tensors inside kernels, which take no memory: neither inputs nor results, nor saved."""
         if not self.kernels:
             return frozenset()
-        outside = set(self.timeline.saved)
+        outside = set(self.passes.saved)
         for box in self.diagram.walk():
             if box.label in self.kernels or box.path in self.kernels:
                 outside |= {value.number for value in (*box.inputs, *box.outputs)}
         found = []
-        for number, around in self.timeline.makers.items():
-            primal = self.timeline.primal.get(number, number)
+        for number, around in self.passes.makers.items():
+            primal = self.passes.primal.get(number, number)
             if primal not in outside and any(name in around for name in self.kernels):
                 found.append(number)
         return frozenset(found)

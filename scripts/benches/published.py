@@ -1,11 +1,12 @@
 """Published speed and memory of training Llama 3.1 on H100s, compared with what `search_shardings` estimates on paper.
 
-Source: torchtitan, benchmarks/llama3_h100_202412_torchtitan.md, tables 1, 3, 4 and 5: sequences of 8,192 tokens, hosts of
-8 H100 with 96 GB each and 400 Gb/s of network for each GPU. The model is Llama's of these sizes, recorded with one layer
-that counts as many, and trained by Adam in bfloat16 with parameters, gradients and moments in float32.
+Source: torchtitan, benchmarks/llama3_h100_202412_torchtitan.md, tables 1, 3, 4 and 5: sequences of 8,192 tokens, hosts
+of 8 H100 with 96 GB each and 400 Gb/s of network for each GPU. The model is Llama's of these sizes, recorded with one
+layer that counts as many, and trained by Adam in bfloat16 with parameters, gradients and moments in float32.
 
-In place of the loss, which reads across the vocabulary, stands the sum of exponentials of a softmax in float32: it saves
-as much, and the vocabulary can be split. Attention is one kernel that computes the pairs that the causal mask leaves.
+In place of the loss, which reads across the vocabulary, stands the sum of exponentials of a softmax in float32: it
+saves as much, and the vocabulary can be split. Attention is one kernel that computes the pairs that the causal mask
+leaves.
 """
 
 import re
@@ -126,7 +127,7 @@ def machine(float8: bool) -> Machine:
 
 @dataclass(frozen=True)
 class Compared:
-    """A published measurement beside the estimate: the most tokens in a second of one device, and the GiB of its peak."""
+    """A published measurement beside the estimate: the most tokens in a second of a device, its peak and saved GiB."""
 
     published: Published
     tokens: float
@@ -144,15 +145,13 @@ def compared(published: Published) -> Compared:
         kernels={"attention": (LENGTH + 1) / (2 * LENGTH)}, stored=torch.float32, names=NAMES,
     ).best  # fmt: skip
     devices = published.mesh.get("tensor", 1) * published.stages
-    return Compared(
-        published, tokens.numel() / float(found.seconds) / devices, found.peak / 2**30, found.saved / 2**30
-    )
+    return Compared(published, tokens.numel() / float(found.seconds) / devices, found.peak / 2**30, found.saved / 2**30)
 
 
 def measure(console: Console) -> None:
     """Print the comparison."""
     table = Table(
-        "model, GPUs", "tokens/s/GPU", "at most", "published ÷ at most", "GiB", "estimate", "estimate ÷ published"
+        "model, GPUs", "tokens/s/GPU", "at most", "published ÷ at most", "GiB", "estimate, GiB", "estimate ÷ published"
     )
     for each in map(compared, PUBLISHED):
         one = each.published
