@@ -145,7 +145,12 @@ def compared(published: Published) -> Compared:
         kernels={"attention": (LENGTH + 1) / (2 * LENGTH)}, stored=torch.float32, names=NAMES,
     ).best  # fmt: skip
     devices = published.mesh.get("tensor", 1) * published.stages
-    return Compared(published, tokens.numel() / float(found.seconds) / devices, found.peak / 2**30, found.saved / 2**30)
+    return Compared(
+        published,
+        tokens.numel() / float(found.seconds) / devices,
+        float(found.peak) / 2**30,
+        float(found.saved) / 2**30,
+    )
 
 
 def measure(console: Console) -> None:
