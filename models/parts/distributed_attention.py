@@ -1,12 +1,18 @@
-"""Attention of distributed tensors (DTensor): each rank runs the kernel on its part of the leading axes and heads."""
+"""Attention of distributed tensors (DTensor): each rank runs the kernel on its part of the leading axes and heads.
+
+If queries and keys are both split along the sequence over one axis of the mesh, its ranks run `ring_attention`.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from circuits import CircuitError
+
+from .masks import refuse_shared_by_heads, refuse_window_and_start, with_key_mask
 
 
 def is_distributed(tensor: Tensor) -> bool:
@@ -24,7 +30,7 @@ def attend_to_parts(
     key_mask: Tensor | None,
     **options: Any,
 ) -> Tensor:
-    """Return the attention of DTensors that are split alike along leading axes: that of the parts, put together.
+    """Return the attention of DTensors that are split alike, along leading axes, heads, or queries and keys.
 
     Args:
         kernel: Attention of plain tensors.
@@ -34,7 +40,9 @@ def attend_to_parts(
         **options: The other arguments of the kernel.
 
     Raises:
-        CircuitError: The tensors are split along queries, keys or channels, or not alike.
+        CircuitError: The tensors are split along channels, along queries or keys over several axes of the mesh, or not
+            alike; or with queries and keys split, a size is not divisible, there is dropout, or a mask is split or
+            needs a gradient.
     """
     from torch.distributed.tensor import DTensor
 
@@ -42,13 +50,17 @@ def attend_to_parts(
     split = [each.dim - query.ndim if each.is_shard() else None for each in placements]  # counted from the right
     given = [getattr(each, "placements", None) for each in (key, value)]
     is_whole = all(each.is_shard() or each.is_replicate() for each in placements)
-    if given != [placements, placements] or not is_whole or any(each is not None and each > -3 for each in split):
+    if given != [placements, placements] or not is_whole or -1 in split or split.count(-2) > 1:
         words = ", ".join([f"{name} {getattr(each, 'placements', 'whole')}" for name, each in
                            (("query", query), ("key", key), ("value", value))])  # fmt: skip
         raise CircuitError(
-            f"the kernel of attention takes tensors that are split alike along leading axes or heads, not {words}; "
-            "run the definition: with definitions(): ..."
+            "the kernel of attention takes tensors that are split alike along leading axes or heads, or along queries "
+            f"and keys over one axis of the mesh, not {words}; run the definition: with definitions(): ..."
         )
+    if -2 in split:
+        _refuse_in_ring(query, key, mask, key_mask, split.index(-2), options["dropout"])
+        kernel = partial(_ring_kernel, heads_apart, mesh, split.index(-2))
+        split[split.index(-2)] = None  # each rank takes the rows and columns of whole masks that it needs
 
     def part(tensor: Tensor | None, missing: int) -> Tensor | None:
         """Return this rank's part of a mask that lacks some of the axes at the right of the queries."""
@@ -68,6 +80,63 @@ def attend_to_parts(
     shape = torch.Size((*query.shape[:-1], value.shape[-1]))
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(output.contiguous(), mesh, placements, run_check=False, shape=shape, stride=stride)
+
+
+def _refuse_in_ring(
+    query: Any, key: Any, mask: Tensor | None, key_mask: Tensor | None, dim: int, dropout: float
+) -> None:
+    """Raise CircuitError for what attention with queries and keys split over axis `dim` of the mesh cannot do."""
+    mesh = query.device_mesh
+    ranks, name = mesh.size(dim), (mesh.mesh_dim_names or ["axis of the mesh"] * mesh.ndim)[dim]
+    what = f"attention with queries and keys split over {name}"
+    for axis, tensor in (("queries", query), ("keys", key)):
+        if tensor.shape[-2] % ranks:
+            raise CircuitError(f"{what}: {tensor.shape[-2]} {axis} are not divided by its {ranks} ranks")
+    if dropout:
+        raise CircuitError(f"{what}: dropout {dropout} would draw alike or not on all ranks; set it to 0, or call eval()")
+    for argument, each in (("mask", mask), ("key_mask", key_mask)):
+        if each is not None and is_distributed(each) and not each.placements[dim].is_replicate():  # pyright: ignore[reportAttributeAccessIssue]
+            raise CircuitError(f"{what}: {argument} has to be whole over {name}, not {each.placements}")  # pyright: ignore[reportAttributeAccessIssue]
+    if mask is not None and mask.requires_grad and torch.is_grad_enabled():
+        raise CircuitError(f"{what}: mask needs a gradient, which is computed for queries, keys and values only")
+
+
+def _ring_kernel(
+    heads_apart: bool,
+    mesh: Any,
+    dim: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    key_mask: Tensor | None,
+    causal: bool,
+    window: int | None,
+    start: int,
+    dropout: float,
+) -> Tensor:
+    """Return the attention of this rank's queries; the arguments after `dim` are those of the kernel of attention."""
+    from .ring import Ring
+    from .ring_attention import ring_attention
+    from .ring_blocks import Sight
+
+    refuse_window_and_start(window, start)
+    if not heads_apart:
+        refuse_shared_by_heads(key_mask, key)
+    lead = query.shape[:-2]
+    masks = mask, with_key_mask(None, key_mask, 2 if heads_apart else 1)
+    sight = Sight(causal, window, start, *[None if each is None else _four_axes(each, lead) for each in masks])
+    ring = Ring(mesh.get_group(dim), mesh.get_local_rank(dim), mesh.size(dim), by_halves=causal)
+    parts = [each[(None,) * (4 - each.ndim)].flatten(0, -4) for each in (query, key, value)]
+    return ring_attention(*parts, ring, sight).reshape(*lead, *query.shape[-2:])
+
+
+def _four_axes(mask: Tensor, lead: torch.Size) -> Tensor:
+    """Return a mask with four axes `b h y x`, of which some may have size 1, for queries whose first axes are `lead`."""
+    if len(lead) > 2 and mask.ndim > 3:
+        mask = mask.expand(*lead[:-1], *mask.shape[-3:]).flatten(0, -4)
+    return mask[(None,) * (4 - mask.ndim)]
 
 
 __all__ = ["attend_to_parts", "is_distributed"]

@@ -44,7 +44,11 @@ def band(
     refuse_window_and_start(window, start)
     if not causal and window is None:
         return None
-    ahead = torch.arange(start, start + y, device=device)[:, None] - torch.arange(x, device=device)
+    return within(torch.arange(start, start + y, device=device)[:, None] - torch.arange(x, device=device), causal, window)
+
+
+def within(ahead: Tensor, causal: bool, window: int | None) -> Tensor:
+    """Return where a query may attend to a key, from the query's position less the key's; either limit is given."""
     if window is None:
         return ahead >= 0
     return (ahead >= 0) & (ahead < window) if causal else ahead.abs() < window
