@@ -37,6 +37,7 @@ from .parts.masks import (
     softmax_or_zeros,
     with_key_mask,
 )
+from .parts.ring_blocks import ring_sends
 
 
 @circuit(
@@ -92,7 +93,7 @@ def attention(
     return mixed.masked_fill(masked_out(score).all(-1, keepdim=True), 0) if may_hide else mixed
 
 
-attention.kernel(fused_attention)
+attention.kernel(fused_attention, across="y x", sends=ring_sends)
 
 
 @circuit(
@@ -128,4 +129,4 @@ def grouped_attention(
     return attention(query, key, value, mask, key_mask=key_mask, **options)
 
 
-grouped_attention.kernel(fused_grouped_attention)
+grouped_attention.kernel(fused_grouped_attention, across="y x", sends=ring_sends)

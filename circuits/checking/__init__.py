@@ -17,7 +17,7 @@ in which they are used:
 from circuits.checking.axes import has_rest
 from circuits.checking.checked_function import backward_of, checked, kernel_of
 from circuits.checking.circuit import check, checks, circuit, definitions, find_circuit, fixed_sizes
-from circuits.checking.declaration import Circuit, Options, Slot
+from circuits.checking.declaration import Across, Circuit, Options, Slot
 from circuits.checking.declare import declare
 from circuits.checking.instances import (
     _remake as _remake,  # files pickled when `circuits.checking` was a single module refer to it here
@@ -27,6 +27,7 @@ from circuits.checking.protocols import Checked
 from circuits.checking.runtime import leaves
 
 __all__ = [
+    "Across",
     "Checked",
     "Circuit",
     "Options",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from circuits.checking import runtime
-from circuits.checking.declaration import Circuit
+from circuits.checking.declaration import Across, Circuit, Sends
 from circuits.checking.parameters import POSITIONAL, parameters_of
 from circuits.checking.protocols import Function
 from circuits.checking.validation import refuse_generators
@@ -102,11 +102,19 @@ def _forget(filename: str, lines: Any) -> None:
 
 
 @entry_point
-def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Register `kernel` to run instead of the definition.
+def _register_kernel(
+    spec: Circuit,
+    set_body: Callable[..., None],
+    kernel: Callable[..., Any],
+    *,
+    across: str = "",
+    sends: Sends | None = None,
+) -> Callable[..., Any]:
+    """Register `kernel` to run instead of the definition; `across` and `sends` are those of `Checked.kernel`.
 
     Raises:
-        SignatureError: If its parameters have other names, or if it is a generator or async.
+        SignatureError: If its parameters have other names, if it is a generator or async, or if an input or output has
+            not one of the axes of `across`.
     """
     refuse_generators(kernel, f"the kernel of {spec.name}")
     expected, found = ([each.name for each in parameters_of(f)] for f in (spec.definition, kernel))
@@ -114,7 +122,11 @@ def _register_kernel(spec: Circuit, set_body: Callable[..., None], kernel: Calla
         raise SignatureError(
             f"a kernel of {spec.name} takes ({', '.join(expected)}); this one takes ({', '.join(found)})"
         )
-    spec.body.kernel = kernel
+    names = set(across.split())
+    for axes in (*spec.signature.inputs, *spec.signature.outputs) if across else ():
+        if sum([bool(names & set(term.names)) for term in axes]) != 1:
+            raise SignatureError(f"across={across!r}: each tensor of {spec.title} has to have one of these axes")
+    spec.body.kernel, spec.body.across = kernel, Across(tuple(across.split()), sends) if across and sends else None
     set_body(kernel)
     return kernel
 

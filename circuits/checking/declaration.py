@@ -1,6 +1,6 @@
 """The declaration of a circuit as data: its signature, and which parameters of the function take its tensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -10,11 +10,37 @@ from circuits.errors import SignatureError
 from circuits.signature import Axes, Signature, normalized, plain_size
 
 
+Sends = Callable[..., Iterable[tuple[str, str, str, Sequence[int], str]]]
+"""What ranks send in a kernel: called with `ranks` and `dtype`, and with the arguments of the call that are no tensors.
+
+Each communication is given by how the tensors are placed before and after it (see `circuits.sharding.moves`), by
+"forward" or "backward", by how often a rank sends its part of each input and output, and by the reason in words.
+"""
+
+
+@dataclass(frozen=True)
+class Across:
+    """The axes that a kernel reads across where its inputs are split along all of them, and what its ranks then send.
+
+    Attributes:
+        axes: Names of the signature, one in each input and output.
+        sends: What is sent.
+    """
+
+    axes: tuple[str, ...]
+    sends: Sends
+
+    def dim(self, axes: Axes) -> int:
+        """Return where one of the axes is in an input or output, counted from the right: -1 is the last."""
+        return next(place for place, term in enumerate(axes, -len(axes)) if set(term.names) & set(self.axes))
+
+
 @dataclass(eq=False)
 class Body:
     """The mutable part of a circuit: the kernel and the backward circuit, which may be registered after declaration."""
 
     kernel: Callable[..., Any] | None = None
+    across: Across | None = None
     backward: Callable[..., Any] | None = None
 
 

@@ -5,7 +5,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overloa
 
 from torch import nn
 
-from circuits.checking.declaration import Circuit
+from circuits.checking.declaration import Circuit, Sends
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -27,17 +27,21 @@ class Checked(Protocol[P, R_co]):
         """The declaration."""
         ...
 
-    def kernel(self, function: Function) -> Function:
+    def kernel(self, function: Function, *, across: str = "", sends: Sends | None = None) -> Function:
         """Register a kernel: a function with the same parameters that runs in place of the definition.
 
         Args:
             function: The kernel; its parameters must have the same names as those of the definition.
+            across: Axes, one of each input and output, that the kernel reads across if it is given distributed tensors
+                (DTensor) that are split along all of them: it then communicates by itself. `plan_sharding` relies on it.
+            sends: What it communicates, for the plan; called with the number of `ranks`, the `dtype` and the arguments
+                that are no tensors.
 
         Returns:
             `function` itself, so that `kernel` can be used as a decorator.
 
         Raises:
-            SignatureError: If the names of the parameters differ.
+            SignatureError: If the names of the parameters differ, or `across` does not fit the signature.
         """
         ...
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import sympy
 import torch
 
+from circuits.checking import Across
 from circuits.diagram.formulas import size_text
 from circuits.diagram.settings import Setting
 from circuits.signature import Signature
@@ -153,6 +154,7 @@ class Box:
             the axis that vmap hides, among those that are not hidden outside; None if it hides none.
         note: What a reader of the table has to know of this box: the number that it read from data; else empty.
         views: The numbers of the outputs of an operation that have the memory of one of its inputs.
+        across: What the kernel of a circuit communicates if its inputs are split along axes that it reads across.
     """
 
     kind: Literal["circuit", "module", "function", "operation", "transform"]
@@ -174,6 +176,7 @@ class Box:
     lifted: tuple[tuple[int, int, int | None], ...] = ()
     note: str = ""
     views: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    across: Across | None = field(default=None, compare=False, repr=False)
 
     @property
     def parameter_count(self) -> int:

@@ -113,6 +113,7 @@ class Freezer:
             else event.label + (f" {draft.note}" if draft.note else ""),
             path=event.path,
             signature=circuit.signature if circuit is not None else None,
+            across=circuit.body.across if circuit is not None else None,
             inputs=self._values(draft.inputs),
             outputs=self._values(draft.outputs),
             parameters=self._parameters(event, boxes, scalar is None),

@@ -53,6 +53,8 @@ class _Gradients:
     def _of(self, value: Value, partly: list[Place]) -> list[Move]:
         """Return the sums of the gradient of one tensor."""
         axis = self.one.axis_at(partly[0])
+        if value.number in self.one.slices:
+            return [self._move("slice", self.one.slices[value.number], 0, value, axis, "split")]
         if value.number in self.parameters:
             return [self._move("parameter", self.parameters[value.number], 0, value, axis)]
         maker = self._maker(value)
@@ -78,7 +80,7 @@ class _Gradients:
         The bias of a linear map whose result is a sum over ranks is added once, and has its whole gradient everywhere.
         """
         call: Any = place.box.call
-        if naming_rule(call.function) == "linear" and place.box.outputs[0].number in self.one.sums:
+        if call is not None and naming_rule(call.function) == "linear" and place.box.outputs[0].number in self.one.sums:
             return False
         return any(value.number in self.one.dims for value in place.box.inputs)
 

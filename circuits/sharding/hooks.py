@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -27,9 +27,12 @@ def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
     for move in plan.moves:
         if move.side == "parameter":
             _sum_gradient_of(parameters[move.at])
+        elif move.side in ("slice", "inside"):
+            continue
         elif (move.side, move.source) != ("arguments", "split"):  # autograd gathers these as reverse of taking a part
             at.setdefault((move.at, move.side), []).append(move)
-    whole = _Whole(model, mesh, plan)
+    sliced = [parameters[move.at] for move in plan.moves if move.side == "slice"]
+    whole = _Whole(model, mesh, plan, sliced)
     model.register_forward_pre_hook(whole.enter, with_kwargs=True, prepend=True)
     for (path, side), moves in at.items():
         module = model.get_submodule(path)
@@ -101,15 +104,19 @@ class _Distributed(TorchFunctionMode):
     """Distributes the tensors that a model makes from numbers, as `arange` does: they are whole on every rank.
 
     The backward pass may then read them beside distributed tensors. What torch.distributed makes for itself stays.
+    Slices of the parameters in `sliced`, by id, are tensors of which each rank takes a part: their gradients are made
+    whole.
     """
 
-    def __init__(self, mesh: DeviceMesh) -> None:
+    def __init__(self, mesh: DeviceMesh, sliced: Set[int]) -> None:
         super().__init__()
-        self.mesh = mesh
+        self.mesh, self.sliced = mesh, sliced
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and distribute its result if the model made it from no tensor."""
         result = func(*args, **(kwargs or {}))
+        if self.sliced and func is Tensor.__getitem__ and id(args[0]) in self.sliced:
+            return _SumOfGradients.apply(result)
         if not isinstance(result, Tensor) or isinstance(result, DTensor) or tensors((args, kwargs)):
             return result
         if sys._getframe(1).f_globals.get("__name__", "").startswith(_TORCH_INSIDE):
@@ -123,8 +130,8 @@ _TORCH_INSIDE = ("torch.distributed", "torch._")
 class _Whole:
     """The hooks of the whole model: its inputs become distributed tensors, and its outputs plain ones."""
 
-    def __init__(self, model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
-        self.mesh = mesh
+    def __init__(self, model: nn.Module, mesh: DeviceMesh, plan: Sharding, sliced: Sequence[Tensor]) -> None:
+        self.mesh, self.sliced = mesh, {id(each) for each in sliced}
         given = argument_wires(plan.diagram, plan.diagram.box)
         self.inputs = [placements(plan.dims.get(number, {}), mesh) for number in given]
         self.run = threading.local()
@@ -132,7 +139,7 @@ class _Whole:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Distribute the inputs, and refuse from here on a communication that is not in the plan."""
         given = (args, kwargs) if self.is_inside else self._distributed((args, kwargs))
-        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), _Distributed(self.mesh)]
+        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), _Distributed(self.mesh, self.sliced)]
         self.run.contexts = [*getattr(self.run, "contexts", []), contexts]
         for each in contexts:
             each.__enter__()

@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 from circuits.diagram import Size, Value
 
-Side = Literal["arguments", "results", "parameter"]
+Side = Literal["arguments", "results", "parameter", "slice", "inside"]
 
 COLLECTIVES = {
     ("partial", "whole"): "all-reduce",
     ("split", "whole"): "all-gather",
     ("partial", "split"): "reduce-scatter",
+    ("split", "split"): "ring",
+    ("split", "halves"): "all-to-all",
+    ("halves", "split"): "all-to-all",
 }
 
 
@@ -49,16 +52,19 @@ class Move:
 
     Attributes:
         at: The dotted path of the module at whose arguments or results it happens; empty for the outermost box.
-        side: Whether it happens to the arguments or the results of the module, or to a parameter.
+        side: Whether it happens to the arguments or the results of the module, to a parameter or a slice of one, or
+            inside a kernel.
         index: The number of the tensor among these; 0 for a parameter.
         mesh_axis: The mesh axis.
-        source: How the tensor is before: `partial` (each rank has a summand), `split`, `whole`.
+        source: How the tensor is before: `partial` (each rank has a summand), `split`, `whole`, `halves` (each rank
+            has a part from both ends of the axis).
         target: How it is after.
         pass_: "forward", or "backward" for a gradient.
         axis: The axis of which each rank has a part.
         why: The reason, in words.
         bytes: The bytes of the tensor of one rank that is sent.
         value: The tensor.
+        sent: Each tensor of which a rank sends its part, with how often; empty if it is `value`, once.
     """
 
     at: str
@@ -72,10 +78,11 @@ class Move:
     why: str
     bytes: Size
     value: Value
+    sent: tuple[tuple[Value, int], ...] = ()
 
     @property
     def collective(self) -> str:
-        """What the ranks run: all-reduce, all-gather, reduce-scatter."""
+        """What the ranks run: all-reduce, all-gather, reduce-scatter, all-to-all, or ring (to the next rank)."""
         return COLLECTIVES[self.source, self.target]
 
 

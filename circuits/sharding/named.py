@@ -86,6 +86,11 @@ class Named:
         name = self.parameters.get(number) or value.name
         return f"{name} ({value})" if name else f"the tensor {value}"
 
+    def outermost(self, number: int, mesh_axis: str) -> str | None:
+        """Return an axis of a tensor that is split over a mesh axis, by the names in the outermost box that has it."""
+        over = self.choice.axes_over(mesh_axis)
+        return next((each for label in self.values[number].axes for each in factors(label) if each in over), None)
+
     def dim(self, number: int, mesh_axis: str) -> tuple[int, str] | None:
         """Return the dimension along which a tensor is split over a mesh axis, by its names, and the name there.
 

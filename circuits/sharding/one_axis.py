@@ -5,6 +5,7 @@ from typing import Any
 from circuits.diagram import Box, Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
+from circuits.sharding.across import mask_inputs, plan_across
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -21,7 +22,8 @@ class OneAxis:
         sums: The numbers of the tensors of which each rank has a summand, until they are added up.
         moves: The communications of the forward pass.
         notes: What of the result depends on the ranks.
-        is_data: Whether the mesh axis splits no parameter.
+        slices: The numbers of slices of whole parameters of which each rank takes its part, with the parameter's name.
+        is_data: Whether the mesh axis splits no parameter, and no kernel reads across it.
     """
 
     def __init__(self, named: Named, steps: Steps, mesh_axis: str) -> None:
@@ -33,12 +35,15 @@ class OneAxis:
         self.moves: list[Move] = []
         self.notes: list[str] = []
         parameters = [number for number in self.named.parameters if self._named(number) is not None]
-        self.is_data = not parameters
+        self.slices: dict[int, str] = {}
+        self.is_data = not parameters and not steps.kernels
 
     def plan(self) -> None:
         """Split the inputs and parameters by their names, then what each operation computes."""
-        for value in (*self.named.diagram.inputs, *[self.named.values[number] for number in self.named.parameters]):
-            self._set_named(value.number)
+        whole = mask_inputs(self.steps) if self.steps.kernels else set()
+        for number in (*[value.number for value in self.named.diagram.inputs], *self.named.parameters):
+            if number not in whole:
+                self._set_named(number)
         for place in self.steps.places:
             self._step(place)
 
@@ -58,6 +63,9 @@ class OneAxis:
     def _step(self, place: Place) -> None:
         """Split the outputs of an operation."""
         box = place.box
+        if self.steps.kernels and box.across is not None:
+            plan_across(self, place)
+            return
         if self.is_data:
             self.notes += _notes(place, self.axis_at(place))
         elif is_random(box):
@@ -79,12 +87,32 @@ class OneAxis:
                 self.dims[value.number], self.axis[value.number] = dim, self.axis_at(place)
             elif self.is_data:
                 self._set_named(value.number)
-            elif (named := self._named(value.number)) is not None and value.number in self.steps.with_gradient:
-                raise self.refused(place, f"its output has {named[1]}, and none of its inputs is split along it")
+            elif value.number in self.steps.with_gradient:
+                self._keep_whole(place, value)
+
+    def _keep_whole(self, place: Place, value: Value) -> None:
+        """Refuse a tensor that is whole and has an axis that is split, but for a slice of a parameter.
+
+        Beside a kernel that reads across axes only the outermost names count: both ends of an attention have names
+        inside it, of which one may be split elsewhere.
+        """
+        parameter = self.named.parameters.get(place.box.inputs[0].number) if place.box.inputs else None
+        if not self.steps.kernels:
+            named = self._named(value.number)
+            axis = None if named is None else named[1]
+        else:
+            axis = self.named.outermost(value.number, self.mesh_axis)
+            if axis is not None and parameter is not None and naming_rule(operation_of(place.box).function) == "index":
+                self.slices[value.number], self.axis[value.number] = parameter, axis
+                return
+        if axis is not None:
+            raise self.refused(place, f"its output has {axis}, and none of its inputs is split along it")
 
     def _split_too(self, place: Place, value: Value, dim: int) -> None:
         """Split a tensor that is whole as the tensors beside it are, if that is possible."""
         number = value.number
+        if number in self.slices:
+            return
         label = self.named.values[number].axes[dim] if number in self.named.parameters else None
         is_free = number in self.named.parameters and label is None and self.steps.readers[number][0] is place
         if is_free and not self.is_data:

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from circuits.diagram import Size, Value
+from circuits.sharding.across import reads_across
 from circuits.sharding.gradients import gradient_moves
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -48,7 +49,9 @@ class Planner:
         for mesh_axis in self.named.choice.mesh:
             if mesh_axis not in used:
                 continue
-            one = OneAxis(self.named, self.steps, mesh_axis)
+            kernels = Steps(self.named.diagram, kernels=True)
+            steps = kernels if reads_across(self.named, kernels, mesh_axis) else self.steps
+            one = OneAxis(self.named, steps, mesh_axis)
             one.plan()
             moves += one.moves
             self.notes += one.notes
@@ -59,11 +62,17 @@ class Planner:
             for number, dim in one.dims.items():
                 self.dims.setdefault(number, {})[mesh_axis] = dim
                 self.axes.setdefault(number, {})[mesh_axis] = one.axis[number]
-        self.moves = [replace(move, bytes=self.bytes(move.value)) for move in moves]
+        self.moves = [replace(move, bytes=self._sent(move)) for move in moves]
 
-    def bytes(self, value: Value) -> Size:
-        """Return the bytes of the part of a tensor that one rank has."""
-        ranks = prod([self.named.choice.mesh[each] for each in self.dims.get(value.number, {})])
+    def _sent(self, move: Move) -> Size:
+        """Return the bytes that one rank sends."""
+        if move.side == "slice":
+            return self.bytes(move.value, self.named.choice.mesh[move.mesh_axis])
+        return sum([self.bytes(value) * count for value, count in move.sent or ((move.value, 1),)])
+
+    def bytes(self, value: Value, more: int = 1) -> Size:
+        """Return the bytes of the part of a tensor that one rank has, of which `more` ranks have parts beside."""
+        ranks = more * prod([self.named.choice.mesh[each] for each in self.dims.get(value.number, {})])
         size: Any = prod(value.sizes) * value.dtype.itemsize
         return size // ranks if isinstance(size, int) else size / ranks
 

@@ -33,25 +33,27 @@ class Steps:
         places: The operations in the order of the run.
         readers: The operations that read each tensor, by its number.
         with_gradient: The numbers of the tensors that a gradient flows through.
+        kernels: Whether a circuit whose kernel reads across axes that are split is one operation: see `across`.
     """
 
-    def __init__(self, diagram: Diagram) -> None:
-        self.places = places(diagram)
+    def __init__(self, diagram: Diagram, kernels: bool = False) -> None:
+        self.kernels = kernels
+        self.places = places(diagram, kernels)
         self.readers = _readers(self.places)
-        self.with_gradient = _with_gradient(diagram, self.places)
+        self.with_gradient = _with_gradient(diagram, places(diagram))
 
 
-def places(diagram: Diagram) -> list[Place]:
-    """Return the operations of a diagram in the order of the run."""
+def places(diagram: Diagram, kernels: bool = False) -> list[Place]:
+    """Return the operations of a diagram in the order of the run, kernels that read across axes as one if `kernels`."""
 
     def walk(box: Box, around: tuple[Box, ...]) -> Iterator[Place]:
-        if box.call is not None or not box.boxes:
+        if box.call is not None or (kernels and box.across is not None):
             yield Place(box, around)
             return
         for inner in box.boxes:
             yield from walk(inner, (*around, box))
 
-    return [each for each in walk(diagram.box, ()) if each.box.call is not None]
+    return list(walk(diagram.box, ()))
 
 
 def all_axes(diagram: Diagram) -> dict[int, list[tuple[str | None, ...]]]:

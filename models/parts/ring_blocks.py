@@ -7,7 +7,9 @@ block again, so that none are stored. On a CPU a block runs torch's fused operat
 Source: M. Milakov and N. Gimelshein, arXiv 1805.02867, for the online softmax; T. Dao et al., arXiv 2205.14135.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +77,23 @@ def _part(mask: Tensor | None, queries: Span, keys: Span) -> Tensor | None:
 def precise(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which blocks are added up: float64, or float32 for every smaller one."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def ring_sends(
+    ranks: int, dtype: torch.dtype, *, causal: bool = False, **options: Any
+) -> Iterator[tuple[str, str, str, tuple[int, ...], str]]:
+    """Yield what a rank sends in `ring_attention`, as `kernel` takes it for `sends`: of queries, keys, values, output."""
+    again = ranks * precise(dtype).itemsize // dtype.itemsize
+    exchange = "ranks compute with halves from both ends of the sequence, so that each has as much work"
+    if causal:
+        yield "split", "halves", "forward", (1, 1, 1, 0), exchange
+        yield "halves", "split", "backward", (1, 1, 1, 0), exchange
+    yield "split", "split", "forward", (0, ranks - 1, ranks - 1, 0), "every query attends to keys of every rank"
+    why = "gradients are added up over the queries of every rank"
+    yield "split", "split", "backward", (0, ranks - 1 + again, ranks - 1 + again, 0), why
+    if causal:
+        yield "halves", "split", "forward", (0, 0, 0, 1), exchange
+        yield "split", "halves", "backward", (0, 0, 0, 1), exchange
 
 
 def merged(output: Tensor, total: Tensor, other: Tensor, other_total: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,4 +197,4 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> Te
     return score if mask is None else score + mask.to(high)
 
 
-__all__ = ["Sight", "Span", "attend_to_block", "block_gradients", "merged", "precise"]
+__all__ = ["Sight", "Span", "attend_to_block", "block_gradients", "merged", "precise", "ring_sends"]
