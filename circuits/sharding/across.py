@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from circuits.diagram import Box, Value
 from circuits.errors import CircuitError
+from circuits.naming import naming_rule
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -28,7 +29,7 @@ def reads_across(named: Named, steps: Steps, mesh_axis: str) -> bool:
         mesh_axis: The mesh axis.
     """
     dims: dict[int, int] = {}
-    whole = mask_inputs(steps)
+    whole = kept_whole(steps)
     for value in named.diagram.inputs:
         found = None if value.number in whole else named.dim(value.number, mesh_axis)
         if found is not None:
@@ -50,13 +51,24 @@ def reads_across(named: Named, steps: Steps, mesh_axis: str) -> bool:
     return False
 
 
-def mask_inputs(steps: Steps) -> set[int]:
-    """Return the numbers of the tensors from which masks are computed that kernels of this kind need whole."""
+def kept_whole(steps: Steps) -> set[int]:
+    """Return the numbers of the tensors that stay whole, whatever their axes: those of masks, and tables of positions.
+
+    Kernels of this kind need masks whole, and with them what masks are computed from. Of a parameter that is indexed
+    each rank may need any part.
+    """
     found = {value.number for place in steps.places for value in _beside(place.box)}
     for place in reversed(steps.places):
         if place.box.across is None and any(value.number in found for value in place.box.outputs):
             found |= {value.number for value in place.box.inputs}
+        if is_index(place.box):
+            found |= {value.number for value in place.box.inputs if value.role == "parameter"}
     return found
+
+
+def is_index(box: Box) -> bool:
+    """Return whether an operation indexes a tensor."""
+    return box.call is not None and naming_rule(box.call.function) == "index"
 
 
 def plan_across(one: "OneAxis", place: Place) -> None:
@@ -132,4 +144,4 @@ def _options(box: Box) -> dict[str, Any]:
     return {key: each for key, each in zip(kwargs.keys, kwargs.parts, strict=True) if isinstance(each, plain)}
 
 
-__all__ = ["mask_inputs", "plan_across", "reads_across"]
+__all__ = ["is_index", "kept_whole", "plan_across", "reads_across"]

@@ -5,7 +5,7 @@ from typing import Any
 from circuits.diagram import Box, Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
-from circuits.sharding.across import mask_inputs, plan_across
+from circuits.sharding.across import is_index, kept_whole, plan_across
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -40,7 +40,7 @@ class OneAxis:
 
     def plan(self) -> None:
         """Split the inputs and parameters by their names, then what each operation computes."""
-        whole = mask_inputs(self.steps) if self.steps.kernels else set()
+        whole = kept_whole(self.steps) if self.steps.kernels else set()
         for number in (*[value.number for value in self.named.diagram.inputs], *self.named.parameters):
             if number not in whole:
                 self._set_named(number)
@@ -102,7 +102,7 @@ class OneAxis:
             axis = None if named is None else named[1]
         else:
             axis = self.named.outermost(value.number, self.mesh_axis)
-            if axis is not None and parameter is not None and naming_rule(operation_of(place.box).function) == "index":
+            if axis is not None and parameter is not None and is_index(place.box):
                 self.slices[value.number], self.axis[value.number] = parameter, axis
                 return
         if axis is not None:
