@@ -9,7 +9,6 @@ import torch
 from circuits.errors import SignatureError
 from circuits.signature import Axes, Signature, normalized, plain_size
 
-
 Sends = Callable[..., Iterable[tuple[str, str, str, Sequence[int], str]]]
 """What ranks send in a kernel: called with `ranks` and `dtype`, and with the arguments of the call that are no tensors.
 

@@ -33,7 +33,7 @@ class Checked(Protocol[P, R_co]):
         Args:
             function: The kernel; its parameters must have the same names as those of the definition.
             across: Axes, one of each input and output, that the kernel reads across if it is given distributed tensors
-                (DTensor) that are split along all of them: it then communicates by itself. `plan_sharding` relies on it.
+                (DTensor) that are split along all of them: it then communicates by itself, as `plan_sharding` plans.
             sends: What it communicates, for the plan; called with the number of `ranks`, the `dtype` and the arguments
                 that are no tensors.
 

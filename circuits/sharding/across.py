@@ -110,16 +110,18 @@ def _moves(one: "OneAxis", place: Place) -> Iterator[Move]:
     for source, target, pass_, times, why in sends:
         if pass_ == "forward" or values[-1].number in one.steps.with_gradient:
             sent = tuple([(value, count) for value, count in zip(values, times, strict=True) if count])
-            route: Any = (one.mesh_axis, source, target, pass_)
-            yield Move(at, "inside", 0, *route, one.axis_at(place), why, 0, sent[0][0], sent)
+            route: Any = {"source": source, "target": target, "pass_": pass_, "why": why, "sent": sent}
+            inside: Any = {"side": "inside", "index": 0, "axis": one.axis_at(place), "value": sent[0][0]}
+            yield Move(at=at, mesh_axis=one.mesh_axis, bytes=0, **inside, **route)
 
 
 def _refused_split(one: "OneAxis", place: Place, given: list[int | None], dims: list[int]) -> CircuitError:
     """Return the error for inputs that are not all split along the axes that the kernel reads across."""
     if any(dim not in (None, where) for dim, where in zip(given, dims, strict=True)):
         return one.refused(place, "it is split along other axes than those that its kernel can read across")
-    value, dim = next((value, dim) for value, dim, found in zip(place.box.inputs, dims, given, strict=False) if found is None)
-    label = value.axes[dim]
+    where = given.index(None)
+    value = place.box.inputs[where]
+    label = value.axes[dims[where]]
     hint = f": split {factors(label)[0]} over {one.mesh_axis} too" if factors(label) else ""
     return one.refused(place, f"it reads across {one.axis_at(place)}, and {value} is whole{hint}")
 

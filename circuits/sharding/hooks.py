@@ -139,7 +139,8 @@ class _Whole:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Distribute the inputs, and refuse from here on a communication that is not in the plan."""
         given = (args, kwargs) if self.is_inside else self._distributed((args, kwargs))
-        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), _Distributed(self.mesh, self.sliced)]
+        distributed = _Distributed(self.mesh, self.sliced)
+        contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), distributed]
         self.run.contexts = [*getattr(self.run, "contexts", []), contexts]
         for each in contexts:
             each.__enter__()

@@ -47,20 +47,12 @@ def attend_to_parts(
     from torch.distributed.tensor import DTensor
 
     mesh, placements = query.device_mesh, query.placements
-    split = [each.dim - query.ndim if each.is_shard() else None for each in placements]  # counted from the right
-    given = [getattr(each, "placements", None) for each in (key, value)]
-    is_whole = all(each.is_shard() or each.is_replicate() for each in placements)
-    if given != [placements, placements] or not is_whole or -1 in split or split.count(-2) > 1:
-        words = ", ".join([f"{name} {getattr(each, 'placements', 'whole')}" for name, each in
-                           (("query", query), ("key", key), ("value", value))])  # fmt: skip
-        raise CircuitError(
-            "the kernel of attention takes tensors that are split alike along leading axes or heads, or along queries "
-            f"and keys over one axis of the mesh, not {words}; run the definition: with definitions(): ..."
-        )
+    split = _split(query, key, value)
     if -2 in split:
-        _refuse_in_ring(query, key, mask, key_mask, split.index(-2), options["dropout"])
-        kernel = partial(_ring_kernel, heads_apart, mesh, split.index(-2))
-        split[split.index(-2)] = None  # each rank takes the rows and columns of whole masks that it needs
+        dim = split.index(-2)
+        _refuse_in_ring(query, key, mask, key_mask, dim, options["dropout"])
+        kernel = partial(_ring_kernel, heads_apart, mesh, dim)
+        split[dim] = None  # each rank takes the rows and columns of whole masks that it needs
 
     def part(tensor: Tensor | None, missing: int) -> Tensor | None:
         """Return this rank's part of a mask that lacks some of the axes at the right of the queries."""
@@ -73,18 +65,32 @@ def attend_to_parts(
         target = [Shard(d) if d is not None and d >= 0 and tensor.shape[d] != 1 else Replicate() for d in dims]
         return whole.redistribute(placements=target).to_local()  # pyright: ignore[reportAttributeAccessIssue]
 
-    local = [each.to_local() for each in (query, key, value)]
+    shape = torch.Size((*query.shape[:-1], value.shape[-1]))
+    query, key, value = (each.to_local() for each in (query, key, value))
     mask, key_mask = part(mask, 0), part(key_mask, 2 if heads_apart else 1)
     with torch._C.DisableTorchFunction():  # what the kernel makes, such as positions, is each rank's own
-        output = kernel(*local, mask, key_mask=key_mask, **options)
-    shape = torch.Size((*query.shape[:-1], value.shape[-1]))
+        output = kernel(query, key, value, mask, key_mask=key_mask, **options)
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(output.contiguous(), mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
-def _refuse_in_ring(
-    query: Any, key: Any, mask: Tensor | None, key_mask: Tensor | None, dim: int, dropout: float
-) -> None:
+def _split(query: Any, key: Any, value: Any) -> list[int | None]:
+    """Return the axis, counted from the right, along which each axis of the mesh splits all three; refuse others."""
+    placements = query.placements
+    split = [each.dim - query.ndim if each.is_shard() else None for each in placements]
+    given = [getattr(each, "placements", None) for each in (key, value)]
+    is_whole = all(each.is_shard() or each.is_replicate() for each in placements)
+    if given != [placements, placements] or not is_whole or -1 in split or split.count(-2) > 1:
+        words = ", ".join([f"{name} {getattr(each, 'placements', 'whole')}" for name, each in
+                           (("query", query), ("key", key), ("value", value))])  # fmt: skip
+        raise CircuitError(
+            "the kernel of attention takes tensors that are split alike along leading axes or heads, or along queries "
+            f"and keys over one axis of the mesh, not {words}; run the definition: with definitions(): ..."
+        )
+    return split
+
+
+def _refuse_in_ring(query: Any, key: Any, mask: Any, key_mask: Any, dim: int, dropout: float) -> None:
     """Raise CircuitError for what attention with queries and keys split over axis `dim` of the mesh cannot do."""
     mesh = query.device_mesh
     ranks, name = mesh.size(dim), (mesh.mesh_dim_names or ["axis of the mesh"] * mesh.ndim)[dim]
@@ -93,10 +99,10 @@ def _refuse_in_ring(
         if tensor.shape[-2] % ranks:
             raise CircuitError(f"{what}: {tensor.shape[-2]} {axis} are not divided by its {ranks} ranks")
     if dropout:
-        raise CircuitError(f"{what}: dropout {dropout} would draw alike or not on all ranks; set it to 0, or call eval()")
+        raise CircuitError(f"{what}: dropout draws random numbers, alike or not on all ranks; set it to 0")
     for argument, each in (("mask", mask), ("key_mask", key_mask)):
-        if each is not None and is_distributed(each) and not each.placements[dim].is_replicate():  # pyright: ignore[reportAttributeAccessIssue]
-            raise CircuitError(f"{what}: {argument} has to be whole over {name}, not {each.placements}")  # pyright: ignore[reportAttributeAccessIssue]
+        if each is not None and is_distributed(each) and not each.placements[dim].is_replicate():
+            raise CircuitError(f"{what}: {argument} has to be whole over {name}, not {each.placements}")
     if mask is not None and mask.requires_grad and torch.is_grad_enabled():
         raise CircuitError(f"{what}: mask needs a gradient, which is computed for queries, keys and values only")
 
@@ -126,14 +132,15 @@ def _ring_kernel(
         refuse_shared_by_heads(key_mask, key)
     lead = query.shape[:-2]
     masks = mask, with_key_mask(None, key_mask, 2 if heads_apart else 1)
-    sight = Sight(causal, window, start, *[None if each is None else _four_axes(each, lead) for each in masks])
+    four = [None if each is None else _four_axes(each, lead) for each in masks]
+    sight = Sight(causal, window, start, four[0], four[1])
     ring = Ring(mesh.get_group(dim), mesh.get_local_rank(dim), mesh.size(dim), by_halves=causal)
-    parts = [each[(None,) * (4 - each.ndim)].flatten(0, -4) for each in (query, key, value)]
-    return ring_attention(*parts, ring, sight).reshape(*lead, *query.shape[-2:])
+    query, key, value = (each[(None,) * (4 - each.ndim)].flatten(0, -4) for each in (query, key, value))
+    return ring_attention(query, key, value, ring, sight).reshape(*lead, *query.shape[-2:])
 
 
 def _four_axes(mask: Tensor, lead: torch.Size) -> Tensor:
-    """Return a mask with four axes `b h y x`, of which some may have size 1, for queries whose first axes are `lead`."""
+    """Return a mask with four axes `b h y x`, of which some may have size 1; those of queries before y are `lead`."""
     if len(lead) > 2 and mask.ndim > 3:
         mask = mask.expand(*lead[:-1], *mask.shape[-3:]).flatten(0, -4)
     return mask[(None,) * (4 - mask.ndim)]

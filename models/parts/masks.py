@@ -44,7 +44,8 @@ def band(
     refuse_window_and_start(window, start)
     if not causal and window is None:
         return None
-    return within(torch.arange(start, start + y, device=device)[:, None] - torch.arange(x, device=device), causal, window)
+    ahead = torch.arange(start, start + y, device=device)[:, None] - torch.arange(x, device=device)
+    return within(ahead, causal, window)
 
 
 def within(ahead: Tensor, causal: bool, window: int | None) -> Tensor:

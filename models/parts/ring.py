@@ -82,7 +82,7 @@ class Ring:
     def _send_to_all(self, sent: Tensor, arriving: list[int], leaving: list[int]) -> Callable[[], Tensor]:
         """Start to send parts of these sizes to each rank; return a function that waits for what arrives."""
         found = sent.new_empty(sum(arriving))
-        work = dist.all_to_all_single(found, sent, arriving, leaving, group=self.group, async_op=True)
+        work: Any = dist.all_to_all_single(found, sent, arriving, leaving, group=self.group, async_op=True)
 
         def wait() -> Tensor:
             work.wait()

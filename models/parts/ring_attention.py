@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from circuits import CircuitError
 
 from .ring import Ring
 from .ring_blocks import Sight, Span, attend_to_block, block_gradients, merged, precise
@@ -27,7 +28,7 @@ def ring_attention(query: Tensor, key: Tensor, value: Tensor, ring: Ring, sight:
         ring: The ranks, each of which stores as many queries, and as many keys.
         sight: Which keys a query may attend to.
     """
-    return _RingAttention.apply(query, key, value, ring, sight)  # pyright: ignore[reportReturnType]
+    return _RingAttention.apply(query, key, value, ring, sight)
 
 
 class _RingAttention(torch.autograd.Function):
@@ -41,7 +42,8 @@ class _RingAttention(torch.autograd.Function):
         total = output.new_full(query.shape[:-1], -torch.inf)
         for source, block in _rounds(ring, first):
             for y, x, mask, causal in _pairs(ring, sight, query, block, source):
-                found = attend_to_block(query[:, :, y], *block[:, :, :, x], mask, causal)
+                key, value = block[:, :, :, x]
+                found = attend_to_block(query[:, :, y], key, value, mask, causal)
                 output[:, :, y], total[:, :, y] = merged(output[:, :, y], total[:, :, y], *found)
         output = output.to(query.dtype)
         ctx.save_for_backward(query, first, output, total)
@@ -49,9 +51,13 @@ class _RingAttention(torch.autograd.Function):
         return ring.parted(output)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Compute the weights of each block again; the gradients of a block are back after n sends."""
+        if torch.is_grad_enabled():
+            raise CircuitError(
+                "attention with queries and keys split over ranks has first derivatives only, without create_graph; "
+                "for others leave the sequence whole, and run the definition: with definitions(): ..."
+            )
         ring: Ring = ctx.ring
         query, first, output, total = ctx.saved_tensors
         empty = total.isneginf()
@@ -61,8 +67,9 @@ class _RingAttention(torch.autograd.Function):
         for source, block in _rounds(ring, first):
             of_block = torch.zeros_like(block, dtype=of_query.dtype)
             for y, x, mask, causal in _pairs(ring, ctx.sight, query, block, source):
-                given = (gradient[:, :, y], query[:, :, y], *block[:, :, :, x], output[:, :, y], total[:, :, y])
-                found = block_gradients(*given, mask, causal)
+                key, value = block[:, :, :, x]
+                known = output[:, :, y], total[:, :, y]
+                found = block_gradients(gradient[:, :, y], query[:, :, y], key, value, *known, mask, causal)
                 of_query[:, :, y] += found[0]
                 of_block[:, :, :, x] += torch.stack(found[1:])
             arriving = ring.send(of_block if arriving is None else arriving() + of_block)

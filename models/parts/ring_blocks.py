@@ -82,7 +82,7 @@ def precise(dtype: torch.dtype) -> torch.dtype:
 def ring_sends(
     ranks: int, dtype: torch.dtype, *, causal: bool = False, **options: Any
 ) -> Iterator[tuple[str, str, str, tuple[int, ...], str]]:
-    """Yield what a rank sends in `ring_attention`, as `kernel` takes it for `sends`: of queries, keys, values, output."""
+    """Yield what a rank sends in `ring_attention` of queries, keys, values and output, as `kernel` takes `sends`."""
     again = ranks * precise(dtype).itemsize // dtype.itemsize
     exchange = "ranks compute with halves from both ends of the sequence, so that each has as much work"
     if causal:
