@@ -4,20 +4,16 @@ The box of such a circuit is planned as one step: its inputs are split along the
 and what its ranks send is in the plan. What the kernel reads beside them, as masks, is whole on every rank.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
 
 from circuits.diagram import Box, Value
-from circuits.errors import CircuitError
 from circuits.naming import naming_rule
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
 from circuits.sharding.rules import NoPlacementError, Step, operation_of, outputs_of
 from circuits.sharding.steps import Place, Steps
-
-if TYPE_CHECKING:
-    from circuits.sharding.one_axis import OneAxis
 
 
 def reads_across(named: Named, steps: Steps, mesh_axis: str) -> bool:
@@ -28,6 +24,8 @@ def reads_across(named: Named, steps: Steps, mesh_axis: str) -> bool:
         steps: The operations, with such kernels as one.
         mesh_axis: The mesh axis.
     """
+    if all(place.box.across is None for place in steps.places):
+        return False
     dims: dict[int, int] = {}
     whole = kept_whole(steps)
     for value in named.diagram.inputs:
@@ -40,14 +38,14 @@ def reads_across(named: Named, steps: Steps, mesh_axis: str) -> bool:
             given = [dims.get(value.number) for value in box.inputs]
             if any(dim == where for dim, where in zip(given, _dims(box), strict=False)):
                 return True
-            found = [given[0]] if given else []
+            outputs = given[:1] * len(box.outputs)
         else:
             split = {value.number: dims[value.number] for value in box.inputs if value.number in dims}
             try:
-                found = outputs_of(Step(box, operation_of(box), split, 1, lambda value, dim: None))
+                outputs = outputs_of(Step(box, operation_of(box), split, 1, lambda value, dim: None))
             except NoPlacementError:
                 continue
-        dims |= {value.number: dim for value, dim in zip(box.outputs, found, strict=True) if isinstance(dim, int)}
+        dims |= {value.number: dim for value, dim in zip(box.outputs, outputs, strict=True) if isinstance(dim, int)}
     return False
 
 
@@ -71,59 +69,54 @@ def is_index(box: Box) -> bool:
     return box.call is not None and naming_rule(box.call.function) == "index"
 
 
-def plan_across(one: "OneAxis", place: Place) -> None:
-    """Split the output of such a kernel as its inputs are, and plan what its ranks send.
+def outputs_across(
+    box: Box, dims: Mapping[int, int], over: tuple[str, ...], named: Named, with_gradient: Set[int]
+) -> list[int | None]:
+    """Return the dimension along which each output of such a kernel is split.
+
+    Args:
+        box: The box of the circuit.
+        dims: The dimension along which each tensor is split, by number.
+        over: The mesh axes of the axis that is split.
+        named: The names of axes.
+        with_gradient: The numbers of the tensors that a gradient flows through.
 
     Raises:
-        CircuitError: Not all inputs are split along these axes, they are split over several mesh axes, a mask is split
-            or needs a gradient, or random numbers are drawn.
+        NoPlacementError: Not all inputs are split along these axes, they are split over several mesh axes, or a mask is
+            split or needs a gradient.
     """
-    box, dims = place.box, _dims(place.box)
-    tensors = box.inputs[: len(dims)]
-    given = [one.dims.get(value.number) for value in tensors]
-    if not any(value.number in one.dims for value in box.inputs):
-        return
-    if given != dims:
-        raise _refused_split(one, place, given, dims)
-    for axis in one.axis_at(place).split():
-        if len(one.named.choice.over[axis]) > 1:
-            raise one.refused(place, f"it reads across {axis}, which can be split over one mesh axis here")
+    if not any(value.number in dims for value in box.inputs):
+        return [None for _ in box.outputs]
+    expected = _dims(box)
+    given = [dims.get(value.number) for value in box.inputs[: len(expected)]]
+    if any(dim not in (None, where) for dim, where in zip(given, expected, strict=True)):
+        raise NoPlacementError("it is split along other axes than those that its kernel can read across")
     for value in _beside(box):
-        if value.number in one.dims or value.number in one.steps.with_gradient:
-            why = "is split" if value.number in one.dims else "needs a gradient"
-            raise one.refused(place, f"{one.named.what(value.number)} {why}, and masks have to be whole and constant")
-    signature, across = box.signature, box.across
-    assert signature is not None  # noqa: S101
-    assert across is not None  # noqa: S101
-    for value, axes in zip(box.outputs, signature.outputs, strict=True):
-        one.dims[value.number], one.axis[value.number] = len(value.axes) + across.dim(axes), one.axis_at(place)
-    one.moves += _moves(one, place)
+        if value.number in dims or value.number in with_gradient:
+            why = "is split" if value.number in dims else "needs a gradient"
+            raise NoPlacementError(f"{named.what(value.number)} {why}; beside a sequence that is split, masks may not")
+    if None in given:
+        value, dim = next((v, d) for v, d, found in zip(box.inputs, expected, given, strict=False) if found is None)
+        first = factors(value.axes[dim])[:1]
+        hint = f": split {first[0]} over {over[0]} too" if first else ""
+        raise NoPlacementError(f"it reads across what is split, and {value} is whole{hint}")
+    if len(over) > 1:
+        raise NoPlacementError(f"its kernel reads across one mesh axis, not over {' '.join(over)}")
+    signature: Any = box.signature
+    across: Any = box.across
+    return [len(value.axes) + across.dim(axes) for value, axes in zip(box.outputs, signature.outputs, strict=True)]
 
 
-def _moves(one: "OneAxis", place: Place) -> Iterator[Move]:
-    """Yield what the ranks send in a kernel."""
+def moves_across(place: Place, mesh_axis: str, ranks: int, axis: str, with_gradient: Set[int]) -> Iterator[Move]:
+    """Yield what the ranks of a mesh axis send in such a kernel, whose inputs are split along `axis`."""
     box = place.box
-    assert box.across is not None  # noqa: S101
     values = (*box.inputs[: len(_dims(box))], *box.outputs)
-    sends = box.across.sends(ranks=one.ranks, dtype=values[0].dtype, **_options(box))
+    across: Any = box.across
     at = next((each.path for each in reversed(place.around) if each.path), "")
-    for source, target, pass_, times, why in sends:
-        if pass_ == "forward" or values[-1].number in one.steps.with_gradient:
+    for source, target, pass_, times, why in across.sends(ranks=ranks, dtype=values[0].dtype, **_options(box)):
+        if pass_ == "forward" or values[-1].number in with_gradient:
             sent = tuple([(value, count) for value, count in zip(values, times, strict=True) if count])
-            route: Any = {"source": source, "target": target, "pass_": pass_, "why": why, "sent": sent}
-            inside: Any = {"side": "inside", "index": 0, "axis": one.axis_at(place), "value": sent[0][0]}
-            yield Move(at=at, mesh_axis=one.mesh_axis, bytes=0, **inside, **route)
-
-
-def _refused_split(one: "OneAxis", place: Place, given: list[int | None], dims: list[int]) -> CircuitError:
-    """Return the error for inputs that are not all split along the axes that the kernel reads across."""
-    if any(dim not in (None, where) for dim, where in zip(given, dims, strict=True)):
-        return one.refused(place, "it is split along other axes than those that its kernel can read across")
-    where = given.index(None)
-    value = place.box.inputs[where]
-    label = value.axes[dims[where]]
-    hint = f": split {factors(label)[0]} over {one.mesh_axis} too" if factors(label) else ""
-    return one.refused(place, f"it reads across {one.axis_at(place)}, and {value} is whole{hint}")
+            yield Move(at, "inside", 0, mesh_axis, source, target, pass_, axis, why, 0, sent[0][0], sent)
 
 
 def _dims(box: Box) -> list[int]:
@@ -146,4 +139,4 @@ def _options(box: Box) -> dict[str, Any]:
     return {key: each for key, each in zip(kwargs.keys, kwargs.parts, strict=True) if isinstance(each, plain)}
 
 
-__all__ = ["is_index", "kept_whole", "plan_across", "reads_across"]
+__all__ = ["is_index", "kept_whole", "moves_across", "outputs_across", "reads_across"]

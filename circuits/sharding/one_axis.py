@@ -5,7 +5,7 @@ from typing import Any
 from circuits.diagram import Box, Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
-from circuits.sharding.across import is_index, kept_whole, plan_across
+from circuits.sharding.across import is_index, kept_whole, moves_across, outputs_across
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -54,6 +54,8 @@ class OneAxis:
         found = self._named(number)
         if found is not None:
             self.dims[number], self.axis[number] = found
+            if self.steps.kernels:  # both ends of an attention have names inside it
+                self.axis[number] = self.named.outermost(number, self.mesh_axis) or found[1]
 
     def axis_at(self, place: Place) -> str:
         """Return the name of the axis along which the inputs of an operation are split."""
@@ -63,17 +65,17 @@ class OneAxis:
     def _step(self, place: Place) -> None:
         """Split the outputs of an operation."""
         box = place.box
-        if self.steps.kernels and box.across is not None:
-            plan_across(self, place)
-            return
         if self.is_data:
             self.notes += _notes(place, self.axis_at(place))
-        elif is_random(box):
+        elif any(is_random(each) for each in box.walk() if each.call is not None):
             raise self.refused(
                 place,
                 "it draws random numbers, alike or not on all ranks as their generators are: set its probability to 0, "
                 "or call eval()",
             )
+        if box.call is None:
+            self._kernel(place)
+            return
         given = {value.number: self.dims[value.number] for value in box.inputs if value.number in self.dims}
         step = Step(box, operation_of(box), given, self.ranks, lambda value, dim: self._split_too(place, value, dim))
         try:
@@ -89,6 +91,20 @@ class OneAxis:
                 self._set_named(value.number)
             elif value.number in self.steps.with_gradient:
                 self._keep_whole(place, value)
+
+    def _kernel(self, place: Place) -> None:
+        """Split the outputs of a kernel that reads across the axis, and plan what it sends."""
+        axis = self.axis_at(place)
+        over = max([self.named.choice.over[each] for each in axis.split()], key=len)
+        try:
+            found = outputs_across(place.box, self.dims, over, self.named, self.steps.with_gradient)
+        except NoPlacementError as error:
+            raise self.refused(place, str(error)) from None
+        split = {value.number: dim for value, dim in zip(place.box.outputs, found, strict=True) if dim is not None}
+        self.dims |= split
+        self.axis |= dict.fromkeys(split, axis)
+        if split:
+            self.moves += moves_across(place, self.mesh_axis, self.ranks, axis, self.steps.with_gradient)
 
     def _keep_whole(self, place: Place, value: Value) -> None:
         """Refuse a tensor that is whole and has an axis that is split, but for a slice of a parameter.
