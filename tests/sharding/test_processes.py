@@ -1,6 +1,6 @@
 # This file uses private names of torch.
 # pyright: reportPrivateImportUsage=false
-"""Sharded models on real processes that talk by gloo, beside whole ones: tensor axes, data axes, and both."""
+"""Sharded models on real processes that talk by gloo, beside whole ones: tensor, data and sequence axes."""
 
 import copy
 import os
@@ -44,7 +44,31 @@ def tokens() -> Tensor:
     return torch.randint(0, 12, (4, 5))
 
 
+def text() -> Tensor:
+    return torch.randint(0, 12, (4, 8))
+
+
+def layer() -> nn.Module:
+    return models.EncoderLayer(16, 4, 4, 32, groups=2)
+
+
+def vectors() -> Tensor:
+    return torch.randn(8, 16)
+
+
+class Transformer(nn.Module):
+    """A transformer of which source and target are the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = models.Transformer(16, 4, 4, 32, 1, 1, dropout=0.0)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.inner(vectors, vectors)
+
+
 HEADS = {"h": "tensor", "f": "tensor"}
+SEQUENCE = {"x": "sequence"}
 Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, int], dict[str, str], dict[str, Any]]
 CASES: dict[str, Case] = {
     "tensor": (vision_transformer, image, {"tensor": 2}, HEADS, {"axes": "b c H W", "names": NAMES}),
@@ -59,6 +83,14 @@ CASES: dict[str, Case] = {
     "both of a language model": (
         language_model, tokens, {"data": 2, "tensor": 2}, HEADS | {"b": "data"}, {"axes": "b x", "names": NAMES},
     ),
+    "sequence of a language model": (language_model, text, {"sequence": 2}, SEQUENCE, {"axes": "b x"}),
+    "sequence of a transformer": (Transformer, vectors, {"sequence": 2}, SEQUENCE, {"axes": "x m"}),
+    "sequence of grouped heads": (layer, vectors, {"sequence": 2}, SEQUENCE, {}),
+    "sequence on four": (language_model, text, {"sequence": 4}, SEQUENCE, {"axes": "b x"}),
+    "data and sequence": (language_model, text, {"data": 2, "sequence": 2}, SEQUENCE | {"b": "data"}, {"axes": "b x"}),
+    "sequence and tensor": (
+        layer, vectors, {"sequence": 2, "tensor": 2}, SEQUENCE | HEADS | {"g": "tensor"}, {"names": NAMES},
+    ),
 }  # fmt: skip
 
 
@@ -66,10 +98,11 @@ def whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def compare(name: str) -> None:
-    """Train a sharded and a whole model for five steps on each rank, and compare all that they compute."""
+def compare(name: str, dtype: torch.dtype, steps: int) -> None:
+    """Train a sharded and a whole model for some steps on each rank, and compare all that they compute."""
     make, inputs, shape, split, options = CASES[name]
     torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
     model, given = make(), inputs()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
@@ -78,7 +111,7 @@ def compare(name: str) -> None:
     shard(model, mesh, split, given, **options)
     parts, part = shape.get("data", 1), mesh.get_local_rank("data") if "data" in shape else 0
     optimizers = [torch.optim.SGD(each.parameters(), 0.05) for each in (model, expected)]
-    for _ in range(5):
+    for _ in range(steps):
         output, result = model(given.chunk(parts)[part]), expected(given)
         torch.testing.assert_close(output, result.chunk(parts)[part])
         for each, optimizer in zip((output, result), optimizers, strict=True):
@@ -96,11 +129,12 @@ def worker(rank: int, world: int, port: int, names: list[str], folder: str) -> N
     """Compare the models of some names on one rank; what fails is written into a file."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     try:
         for name in names:
-            compare(name)
+            compare(name, torch.float64, 20 if name.startswith("sequence of") else 5)
+            if name.startswith("sequence of"):
+                compare(name, torch.float32, 20)
             (Path(folder) / f"{name} {rank}").write_text("equal")
     except BaseException:
         (Path(folder) / f"failed {rank}").write_text(traceback.format_exc())

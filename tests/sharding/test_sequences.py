@@ -203,7 +203,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[Tensor, ..
     "two axes of the mesh": (
         language_model, {"x": ("s", "t")}, (TOKENS,), {"axes": "b x"}, "x over s: attention .* across one mesh axis",
     ),
-    "dropout": (lambda: transformer(0.1), {"x": "s", "y": "s"}, (), {}, "x over s: attention in encoder.* draws random numbers"),
+    "dropout": (lambda: transformer(0.1), {"x": "s", "y": "s"}, (), {}, "x over s: attention in enc.* draws random"),
     "dropout of attention weights": (
         lambda: attention(dropout=0.1), {"x": "s", "y": "s"}, (), {}, "over s: attention .*draws random numbers",
     ),
