@@ -107,10 +107,10 @@ class OneAxis:
             self.moves += moves_across(place, self.mesh_axis, self.ranks, axis, self.steps.with_gradient)
 
     def _keep_whole(self, place: Place, value: Value) -> None:
-        """Refuse a tensor that is whole and has an axis that is split, but for a slice of a parameter.
+        """Refuse a tensor that is whole and has an axis that is split, unless it is a slice of a parameter.
 
-        Beside a kernel that reads across axes only the outermost names count: both ends of an attention have names
-        inside it, of which one may be split elsewhere.
+        Beside a kernel that reads across axes only the outermost names count: inside an attention its two ends have
+        names of their own, of which one may be split elsewhere.
         """
         parameter = self.named.parameters.get(place.box.inputs[0].number) if place.box.inputs else None
         if not self.steps.kernels:

@@ -32,7 +32,9 @@ def plan_sharding(
     split everywhere, or refused. Parameters that have the axis are split along it; a linear map that contracts it adds
     up its result over the ranks at the end of its module; and where a tensor that is whole is used for every part, its
     gradient is added up over the ranks. A mesh axis that splits no parameter is for data: each rank computes with its
-    own part of the inputs, and `fully_shard` of torch (FSDP2) splits and gathers the parameters.
+    own part of the inputs, and `fully_shard` of torch (FSDP2) splits and gathers the parameters. If a kernel reads
+    across the axis, as attention does across a sequence, it is no axis for data: inputs are given whole, and the kernel
+    sends what it needs (`across` of `f.kernel`).
 
     Args:
         target: A diagram, or what `trace` takes.
