@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     "sequence of a language model": (language_model, text, {"sequence": 2}, SEQUENCE, {"axes": "b x"}),
     "sequence of a transformer": (Transformer, vectors, {"sequence": 2}, SEQUENCE, {"axes": "x m"}),
     "sequence of grouped heads": (layer, vectors, {"sequence": 2}, SEQUENCE, {}),
-    "sequence on four": (language_model, text, {"sequence": 4}, SEQUENCE, {"axes": "b x"}),
+    "sequence on four": (layer, vectors, {"sequence": 4}, SEQUENCE, {}),
     "data and sequence": (language_model, text, {"data": 2, "sequence": 2}, SEQUENCE | {"b": "data"}, {"axes": "b x"}),
     "sequence and tensor": (
         layer, vectors, {"sequence": 2, "tensor": 2}, SEQUENCE | HEADS | {"g": "tensor"}, {"names": NAMES},
