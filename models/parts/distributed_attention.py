@@ -133,7 +133,7 @@ def _ring_kernel(
     lead = query.shape[:-2]
     masks = mask, with_key_mask(None, key_mask, 2 if heads_apart else 1)
     four = [None if each is None else _four_axes(each, lead) for each in masks]
-    sight = Sight(causal, window, start, four[0], four[1])
+    sight = Sight(causal, window, start, four[0], four[1], query.device)
     ring = Ring(mesh.get_group(dim), mesh.get_local_rank(dim), mesh.size(dim), by_halves=causal)
     query, key, value = (each[(None,) * (4 - each.ndim)].flatten(0, -4) for each in (query, key, value))
     return ring_attention(query, key, value, ring, sight).reshape(*lead, *query.shape[-2:])

@@ -28,6 +28,7 @@ class Sight:
         causal, window, start: As in `attention`.
         mask: None, or bool or floating, with four axes `b h y x`, of which those but x may have size 1.
         key_mask: None, or bool, with four axes in the same way.
+        device: The device of the queries.
     """
 
     causal: bool
@@ -35,6 +36,7 @@ class Sight:
     start: int
     mask: Tensor | None
     key_mask: Tensor | None
+    device: torch.device
 
     def distances(self, queries: Span, keys: Span) -> Span:
         """Return the least and the largest distance of a query from a key before it."""
@@ -59,10 +61,9 @@ class Sight:
             return combine_all(*masks), False
         _, largest = self.distances(queries, keys)
         near = self.causal and (self.window is None or largest < self.window)
-        if near and self.start + queries[0] == keys[0] and masks == [None, None]:
+        if near and self.start + queries[0] == keys[0] and self.mask is None and self.key_mask is None:
             return None, True
-        device = next((each.device for each in masks if each is not None), None)
-        rows, columns = (torch.arange(*span, device=device) for span in (queries, keys))
+        rows, columns = (torch.arange(*span, device=self.device) for span in (queries, keys))
         positions = within(self.start + rows[:, None] - columns, self.causal, self.window)[None, None]
         return combine_all(*masks, positions), False
 

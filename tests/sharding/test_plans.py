@@ -214,7 +214,7 @@ WRONG: dict[str, tuple[Any, Any, Mapping[str, Any], tuple[Tensor, ...], dict[str
         nn.Sequential(nn.Linear(8, 8)), {"t": 2}, {"m": "t"}, (torch.zeros(2, 8),),
         {"names": {"0.weight": "m m"}}, r"0.weight .*has m \(axis 0\) and m \(axis 1\)",
     ),
-    "keys without their queries": (attention(), {"t": 2}, {"x": "t"}, (), {}, "attention .*is whole: split y over t too"),
+    "keys without their queries": (attention(), {"t": 2}, {"x": "t"}, (), {}, "attention .*whole: split y over t too"),
     "a norm": (
         nn.LayerNorm(8), {"t": 2}, {"m": "t"}, (torch.zeros(2, 8),), {"axes": "b m"}, "m over t: layer_norm .*across",
     ),
