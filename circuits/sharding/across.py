@@ -115,8 +115,21 @@ def moves_across(place: Place, mesh_axis: str, ranks: int, axis: str, with_gradi
     at = next((each.path for each in reversed(place.around) if each.path), "")
     for source, target, pass_, times, why in across.sends(ranks=ranks, dtype=values[0].dtype, **_options(box)):
         if pass_ == "forward" or values[-1].number in with_gradient:
-            sent = tuple([(value, count) for value, count in zip(values, times, strict=True) if count])
-            yield Move(at, "inside", 0, mesh_axis, source, target, pass_, axis, why, 0, sent[0][0], sent)
+            sent = tuple(zip(values, times, strict=True))
+            first = next((value for value, count in sent if count), values[0])
+            yield Move(at, "inside", 0, mesh_axis, source, target, pass_, axis, why, 0, first, sent)
+
+
+def inner_dim(kernel: Box, value: Value) -> int | None:
+    """Return the axis along which a tensor inside such a kernel is split: that of the output, or else of an input."""
+    signature: Any = kernel.signature
+    across: Any = kernel.across
+    kept = {name for axes in signature.outputs for term in axes for name in term.names} & {*across.axes}
+    for names in (kept, {*across.axes} - kept):
+        for dim, label in enumerate(value.axes):
+            if names & {*factors(label)}:
+                return dim
+    return None
 
 
 def _dims(box: Box) -> list[int]:
@@ -139,4 +152,4 @@ def _options(box: Box) -> dict[str, Any]:
     return {key: each for key, each in zip(kwargs.keys, kwargs.parts, strict=True) if isinstance(each, plain)}
 
 
-__all__ = ["is_index", "kept_whole", "moves_across", "outputs_across", "reads_across"]
+__all__ = ["inner_dim", "is_index", "kept_whole", "moves_across", "outputs_across", "reads_across"]

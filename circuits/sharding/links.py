@@ -1,7 +1,8 @@
 """Lower bounds on the time of collectives from the rates of links.
 
 A rank of n that gathers a tensor of B bytes receives (n - 1)/n B; the same to sum a tensor and keep a part of it; twice
-that to sum it and have all of it, unless switches add. These are the standard bounds, which a ring attains.
+that to sum it and have all of it, unless switches add. These are the standard bounds, which a ring attains. What a rank
+sends to others once, as a block to the next rank of a ring, another one receives.
 
 Ranks are numbered as those of a DeviceMesh, the last axis the fastest, and a node holds as many in a row as it has
 devices. Bytes from outside enter a node once, over the network links of the ranks of the group in it.
@@ -25,7 +26,7 @@ def least_seconds(collective: str, sent: Any, over: Sequence[str], mesh: Mesh, m
     """Return a lower bound on the seconds of one collective, a formula if sizes of the mesh are free.
 
     Args:
-        collective: all-reduce, all-gather or reduce-scatter.
+        collective: all-reduce, all-gather, reduce-scatter, all-to-all or ring.
         sent: The bytes of the tensor of one rank before it.
         over: The mesh axes whose ranks take part.
         mesh: The mesh.
@@ -39,11 +40,13 @@ def least_seconds(collective: str, sent: Any, over: Sequence[str], mesh: Mesh, m
     '15.6 ms'
     """
     ranks, inside = prod([mesh[axis] for axis in over]), ranks_in_a_node(over, mesh, machine)
-    part: Any = sent if collective == "all-gather" else sent / ranks
-    times = 2 if collective == "all-reduce" else 1
     if ranks == 1:
         return 0.0
     link = _link(machine) if inside != 1 else None
+    if collective in ("ring", "all-to-all"):
+        return sent / ((link or 0) + (_network(machine) if inside != ranks else 0))
+    part: Any = sent if collective == "all-gather" else sent / ranks
+    times = 2 if collective == "all-reduce" else 1
     if inside == ranks:
         return times * (ranks - 1) * part / link
     network = _network(machine)

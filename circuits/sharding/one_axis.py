@@ -5,7 +5,7 @@ from typing import Any
 from circuits.diagram import Box, Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
-from circuits.sharding.across import is_index, kept_whole, moves_across, outputs_across
+from circuits.sharding.across import inner_dim, is_index, kept_whole, moves_across, outputs_across
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -104,7 +104,16 @@ class OneAxis:
         self.dims |= split
         self.axis |= dict.fromkeys(split, axis)
         if split:
+            self._split_inside(place.box, axis)
             self.moves += moves_across(place, self.mesh_axis, self.ranks, axis, self.steps.with_gradient)
+
+    def _split_inside(self, kernel: Box, axis: str) -> None:
+        """Split the tensors inside a kernel that reads across the axis: along queries, or else along keys."""
+        for box in kernel.walk():
+            for value in box.outputs:
+                dim = inner_dim(kernel, value)
+                if dim is not None and value.number not in self.dims:
+                    self.dims[value.number], self.axis[value.number] = dim, axis
 
     def _keep_whole(self, place: Place, value: Value) -> None:
         """Refuse a tensor that is whole and has an axis that is split, unless it is a slice of a parameter.

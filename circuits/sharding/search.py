@@ -48,7 +48,7 @@ class Search:
             CircuitError: Nothing was found.
         """
         if not self.found:
-            raise CircuitError(f"search_shardings: no axis can be split\n{self._refusals()}")
+            raise CircuitError(f"search_shardings: {self}")
         return self.found[0]
 
     def at(self, **sizes: int) -> "Search":
@@ -70,6 +70,8 @@ class Search:
         return "\n".join([*self.unsplit.values(), *self.refused.values()])
 
     def __str__(self) -> str:
+        if not self.found:
+            return f"no split is possible\n{self._refusals()}"
         return table(self.found[: self.top], len(self.found), self.unsplit, len(self.refused))
 
 
@@ -187,6 +189,12 @@ class Cases:
         given = self._given(split)
         numbers = {name: size if isinstance(size, int) and name not in given else 1 for name, size in mesh.items()}
         plan = self.alternatives.plan(numbers, split)
+        for move in plan.moves:
+            if move.side == "inside" and numbers[move.mesh_axis] != mesh[move.mesh_axis]:
+                raise CircuitError(
+                    f"{move.axis} over {move.mesh_axis}: how often blocks are sent round the ranks depends on how many "
+                    f"these are: give {move.mesh_axis} a size, and no axis of it in `per_rank`"
+                )
         key = tuple(split.items()), tuple(mesh)
         if key not in self._memories:
             self._memories[key] = Memory(self.training, plan, given)

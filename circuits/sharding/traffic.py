@@ -1,5 +1,6 @@
 """The communications of a training step under a plan: those that the plan says, and those of `fully_shard`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,7 +18,7 @@ class Traffic:
     """The collectives of one kind over the same mesh axes.
 
     Attributes:
-        collective: all-reduce, all-gather or reduce-scatter.
+        collective: all-reduce, all-gather, reduce-scatter, all-to-all or ring.
         over: The mesh axes.
         waits: Whether the next operation waits for them, as for all that the plan says; what `fully_shard` sends
             overlaps with computing.
@@ -42,7 +43,7 @@ def traffic_of(memory: Memory, mesh: Mesh, machine: Machine) -> tuple[Traffic, .
     """
     found: dict[tuple[str, tuple[str, ...], bool], list[tuple[Any, int]]] = {}
     for move in memory.plan.moves:
-        sent = of_rank(added([_tensor_of(memory, move)]), mesh)
+        sent = of_rank(added(_sent(memory, move)), mesh)
         found.setdefault((move.collective, (move.mesh_axis,), True), []).append((sent, _times(memory, move)))
     for collective, sent, times in _fully_sharded(memory, mesh):
         found.setdefault((collective, memory.plan.data, False), []).append((sent, times))
@@ -55,10 +56,11 @@ def traffic_of(memory: Memory, mesh: Mesh, machine: Machine) -> tuple[Traffic, .
     ])  # fmt: skip
 
 
-def _tensor_of(memory: Memory, move: Move) -> tuple[frozenset[str], int]:
-    """Return the bytes of the tensor of a communication, and the mesh axes that divide it."""
-    dims = frozenset(memory.plan.dims.get(move.value.number, {})) - memory.given
-    return dims, prod([int(size) for size in move.value.sizes]) * move.value.dtype.itemsize
+def _sent(memory: Memory, move: Move) -> Iterator[tuple[frozenset[str], int]]:
+    """Yield the bytes of each tensor of a communication, and the mesh axes that divide it."""
+    for value, times in move.sent or ((move.value, 1),):
+        dims = {*memory.plan.dims.get(value.number, {}), *([move.mesh_axis] if move.side == "slice" else [])}
+        yield frozenset(dims) - memory.given, times * prod([int(size) for size in value.sizes]) * value.dtype.itemsize
 
 
 def _times(memory: Memory, move: Move) -> int:

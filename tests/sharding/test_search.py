@@ -322,6 +322,25 @@ def test_ranks_of_a_node_share_its_network() -> None:
     assert least_seconds("all-reduce", 1e9, ["data"], {"data": 1}, H100) == 0
 
 
+def test_a_sequence_round_the_ranks() -> None:
+    """Attention sends what its plan says, and each rank saves a part of all that has positions."""
+    tokens, mesh, split = torch.zeros(B, 16, dtype=torch.long), {"data": 2, "sequence": 4}, {"x": "sequence"}
+    found = search(mesh, tokens=tokens, only={"b": "data", **split}).best
+    moves = plan_sharding(language_model(), mesh, {"b": "data", **split}, tokens, axes="b x").moves
+    for collective in ("ring", "all-to-all"):
+        (part,) = [each for each in found.traffic if each.collective == collective]
+        assert part.bytes == sum([each.bytes for each in moves if each.collective == collective]) > 0
+        assert part.seconds == pytest.approx(part.bytes / 450e9)
+    far = search({"sequence": 4, "tensor": 8}, tokens=tokens, only=split).best
+    assert [each.seconds for each in far.traffic if each.collective == "ring"] == [
+        pytest.approx(far.sent("ring", "sequence") / 50e9)
+    ]
+    whole = search({"data": 2, "sequence": 1}, tokens=tokens, only={"b": "data"}).best
+    assert whole.saved / 4 <= found.saved <= whole.saved / 4 * 1.05
+    with pytest.raises(CircuitError, match="x over sequence: how often blocks are sent round the ranks depends"):
+        search({"sequence": None}, tokens=tokens, only=split).best  # noqa: B018
+
+
 def test_amounts_are_compared_for_all_meshes() -> None:
     a, b = sympy.symbols("a b", integer=True, positive=True)
     one = {frozenset("ab"): 8, frozenset("a"): 2}
