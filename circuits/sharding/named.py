@@ -7,6 +7,7 @@ from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.steps import all_axes, all_values
+from circuits.signature import parse_axes
 
 
 class Named:
@@ -25,7 +26,7 @@ class Named:
         self.axes, self.values = all_axes(diagram), all_values(diagram)
         self.parameters = _parameters(diagram)
         for end, axes in names.items():
-            self._name(end, axes.split())
+            self._name(end, [str(term) for term in parse_axes(axes)])
         self.sizes = self._sizes()
         self.choice = Choice({}, {})
 

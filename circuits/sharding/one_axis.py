@@ -203,12 +203,12 @@ def _notes(place: Place, axis: str) -> list[str]:
 
 def is_random(box: Box) -> bool:
     """Return whether an operation draws random numbers: noise, and dropout that drops anything."""
-    call: Any = box.call
-    if naming_rule(call.function) != "random":
-        return False
-    if "dropout" not in box.label:
-        return True
     operation = operation_of(box)
+    name = naming_rule(operation.function)
+    if name == "attention":
+        return bool(operation.get(4, "dropout_p", 0.0))
+    if name != "random" or "dropout" not in box.label:
+        return name == "random"
     return bool(operation.get(1, "p", 0.5)) and bool(operation.get(2, "training", True))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from circuits.diagram import Box, Struct, Value, operation_name
 from circuits.naming import Operation, naming_rule
+from circuits.sharding.following import followed
 from circuits.sharding.mesh import factors
 
 PARTIAL = "partial"
@@ -183,11 +184,8 @@ def _places(value: Value, label: str | None) -> list[int]:
     "expand index select narrow stack cat split unbind hstack vstack expand_as diagonal index_select",
 )
 def moving(step: Step) -> list[Dim]:
-    """The axis that is split is found by its name in each output, and has to be there whole, or as first of a group."""
-    found: set[tuple[int, ...]] = set()
-    for value in step.inputs:
-        if value.number in step.dims:
-            found.add(tuple([_moved(value, step.dims[value.number], output) for output in step.box.outputs]))
+    """The axis that is split has to be in each output, whole or as first of a group: by its name, else by identity."""
+    found = {tuple(_moved(step, value)) for value in step.inputs if value.number in step.dims}
     if len(found) > 1:
         raise NoPlacementError("its inputs are split along different axes")
     (dims,) = found
@@ -197,19 +195,32 @@ def moving(step: Step) -> list[Dim]:
     return list(dims)
 
 
-def _moved(value: Value, dim: int, output: Value) -> int:
-    """Return the axis of an output that begins with the axis of an input that is split."""
-    parts = factors(value.axes[dim])
-    if not parts:
-        raise NoPlacementError("the axis along which its input is split has no name")
-    first = [place for place, label in enumerate(output.axes) if factors(label)[:1] == parts[:1]]
-    same = [each for each in value.axes if factors(each)[:1] == parts[:1]]
-    if len(first) != 1 or len(same) != 1:
-        names = " ".join([each or "?" for each in output.axes])
-        raise NoPlacementError(f"its output, {names}, has no axis that begins with {parts[0]}, or several")
-    if len(parts) == len(factors(output.axes[first[0]])) and value.sizes[dim] != output.sizes[first[0]]:
-        raise NoPlacementError(f"it takes a part of {parts[0]}")
-    return first[0]
+def _moved(step: Step, value: Value) -> list[int]:
+    """Return the axis of each output that begins with the axis along which an input is split."""
+    dim, outputs = step.dims[value.number], step.box.outputs
+    named = [_named(value, dim, output) for output in outputs]
+    if None not in named:
+        return [each for each in named if each is not None]
+    places = followed(step.operation, step.inputs, outputs, value.number, dim)
+    for place, output in zip(places, outputs, strict=True):
+        if place is None:
+            what = value.axes[dim] or f"axis {dim} of {value}"
+            raise NoPlacementError(f"its output, {output}, has no axis that begins with {what}, or several")
+        if output.sizes[place] % step.ranks:
+            raise NoPlacementError(f"axis {place} of its output, {output}, cannot be split into {step.ranks} parts")
+    return [each for each in places if each is not None]
+
+
+def _named(value: Value, dim: int, output: Value) -> int | None:
+    """Return the axis of an output that begins with the axis of an input that is split, by its name; None without."""
+    first = factors(value.axes[dim])[:1]
+    found = [place for place, label in enumerate(output.axes) if first and factors(label)[:1] == first]
+    same = [each for each in value.axes if factors(each)[:1] == first]
+    if len(found) != 1 or len(same) != 1:
+        return None
+    if len(factors(value.axes[dim])) == len(factors(output.axes[found[0]])) and value.sizes[dim] != output.sizes[found[0]]:
+        raise NoPlacementError(f"it takes a part of {first[0]}")
+    return found[0]
 
 
 @rule("softmax sort gumbel_softmax normalize glu")
@@ -270,6 +281,10 @@ def attention(step: Step) -> list[Dim]:
     dims = [step.dim(place) for place in range(3)]
     if len(set(dims)) != 1 or dims[0] is None or dims[0] >= len(step.inputs[0].axes) - 2:
         raise NoPlacementError("it is split along queries, keys or channels, or in only one of them")
+    place = len(step.inputs[0].axes) - dims[0]
+    for mask in step.inputs[3:]:
+        if mask.number not in step.dims and len(mask.axes) >= place and mask.sizes[-place] != 1:
+            step.split_too(mask, len(mask.axes) - place)
     return [dims[0]]
 
 
