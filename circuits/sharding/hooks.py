@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate
@@ -16,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from circuits.diagram import map_tensors, tensors
 from circuits.errors import CircuitError
-from circuits.sharding.local_attention import attend
+from circuits.sharding.local import LOCAL
 from circuits.sharding.moves import Move, placements
 from circuits.sharding.sharding import Sharding
 from circuits.sharding.steps import argument_wires
@@ -116,8 +115,8 @@ class _Distributed(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and distribute its result if the model made it from no tensor."""
-        if func is F.scaled_dot_product_attention and isinstance(args[0], DTensor):
-            return attend(*args, **(kwargs or {}))
+        if func in LOCAL and args and isinstance(args[0], DTensor):
+            return LOCAL[func](*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if self.sliced and func is Tensor.__getitem__ and id(args[0]) in self.sliced:
             return _SumOfGradients.apply(result)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from circuits.diagram import Size, Value
+from circuits.sharding.following import blocks_of
 
 Side = Literal["arguments", "results", "parameter", "slice", "inside"]
 
@@ -93,9 +94,17 @@ def placements(dims: Mapping[str, int], mesh: Any) -> list[Any]:
         dims: The dimension along which each mesh axis splits the tensor.
         mesh: A DeviceMesh, of which `dims` may lack axes.
     """
-    from torch.distributed.tensor import Replicate, Shard
+    return [_placement(dims.get(name)) for name in mesh.mesh_dim_names]
 
-    return [Shard(dims[name]) if name in dims else Replicate() for name in mesh.mesh_dim_names]
+
+def _placement(dim: int | None) -> Any:
+    """Return torch's placement of a tensor that is split along a dimension, or whole."""
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.placement_types import _StridedShard
+
+    if dim is None:
+        return Replicate()
+    return Shard(dim) if blocks_of(dim) == 1 else _StridedShard(int(dim), split_factor=blocks_of(dim))
 
 
 __all__ = ["Move", "Placed", "Side", "placements"]

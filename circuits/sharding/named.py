@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
+from circuits.sharding.following import inside
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.steps import all_axes, all_values
 from circuits.signature import parse_axes
@@ -105,12 +107,13 @@ class Named:
                     parts = factors(label)
                     if axis not in parts:
                         continue
-                    if parts[0] != axis:
+                    outer = parts[: parts.index(axis)]
+                    if not all(part.isdigit() for part in outer):
                         raise CircuitError(
                             f"{axis} is inside {label} of {self.what(number)}, and each rank holds one block of an "
-                            f"axis: of a group only the first, {parts[0]}, can be split"
+                            f"axis: of a group only the first, {parts[0]}, can be split, or one after a number, (3 h k)"
                         )
-                    found[dim] = axis
+                    found[inside(dim, prod([int(part) for part in outer]))] = axis
         if len(found) > 1:
             pairs = " and ".join([f"{axis} (axis {dim})" for dim, axis in found.items()])
             raise CircuitError(

@@ -1,15 +1,14 @@
 """How one axis of a mesh splits every tensor of a diagram, operation by operation."""
 
-from typing import Any
-
 from circuits.diagram import Box, Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
 from circuits.sharding.across import inner_dim, is_index, kept_whole, moves_across, outputs_across
+from circuits.sharding.following import blocks_of, inside
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
-from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, operation_of, outputs_of
+from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, moves_elements, operation_of, outputs_of
 from circuits.sharding.steps import Place, Steps, is_module, returns
 
 
@@ -20,6 +19,7 @@ class OneAxis:
         dims: The dimension along which it splits each tensor, by number.
         axis: The name of the axis there.
         sums: The numbers of the tensors of which each rank has a summand, until they are added up.
+        later: Those of them that are moved, by a view for instance, before they are added up.
         moves: The communications of the forward pass.
         notes: What of the result depends on the ranks.
         slices: The numbers of slices of whole parameters of which each rank takes its part, with the parameter's name.
@@ -32,6 +32,7 @@ class OneAxis:
         self.dims: dict[int, int] = {}
         self.axis: dict[int, str] = {}
         self.sums: set[int] = set()
+        self.later: set[int] = set()
         self.moves: list[Move] = []
         self.notes: list[str] = []
         parameters = [number for number in self.named.parameters if self._named(number) is not None]
@@ -76,6 +77,10 @@ class OneAxis:
         if box.call is None:
             self._kernel(place)
             return
+        if any(value.number in self.later for value in box.inputs):
+            for value in box.outputs:
+                self._sum(place, value)
+            return
         given = {value.number: self.dims[value.number] for value in box.inputs if value.number in self.dims}
         step = Step(box, operation_of(box), given, self.ranks, lambda value, dim: self._split_too(place, value, dim))
         try:
@@ -83,6 +88,12 @@ class OneAxis:
         except NoPlacementError as error:
             raise self.refused(place, str(error)) from None
         for value, dim in zip(box.outputs, found, strict=True):
+            if blocks_of(dim) > max(map(blocks_of, given.values()), default=1) and not self.is_data:
+                raise self.refused(
+                    place,
+                    f"it moves the axis inside a group, axis {dim:d} of {value}, where torch's views cannot split it: "
+                    "split another axis over this mesh axis, such as that of hidden units, or the batch",
+                )
             if dim == PARTIAL:
                 self._sum(place, value)
             elif isinstance(dim, int):
@@ -139,9 +150,10 @@ class OneAxis:
         if number in self.slices:
             return
         label = self.named.values[number].axes[dim] if number in self.named.parameters else None
+        dim = inside(dim, max([blocks_of(self.dims.get(each.number)) for each in place.box.inputs]))
         is_free = number in self.named.parameters and label is None and self.steps.readers[number][0] is place
         if is_free and not self.is_data:
-            if self.named.values[number].sizes[dim] % self.ranks:
+            if self.named.values[number].sizes[dim] % (self.ranks * blocks_of(dim)):
                 raise self.refused(place, f"{self.named.what(number)} cannot be split into {self.ranks} equal parts")
             self.dims[number], self.axis[number] = dim, self.axis_at(place)
         elif number in self.steps.with_gradient or self.is_data:
@@ -153,7 +165,11 @@ class OneAxis:
         """Plan the sum over ranks of a tensor of which each has a summand: at the end of the module that returns it."""
         if self.is_data:
             raise self.refused(place, f"it sums over {self.axis_at(place)}")
+        self.sums.add(value.number)
         module = next((box for box in reversed(place.around) if returns(box, value)), None)
+        if module is None and self._is_moved(value):
+            self.later.add(value.number)
+            return
         if module is None or module.kind not in ("module", "circuit") or not is_module(self.named.diagram, module):
             raise self.refused(
                 place,
@@ -172,7 +188,11 @@ class OneAxis:
                 self.axis_at(place), f"{place.box.label} sums over {self.axis_at(place)}", 0, value,
             )
         )  # fmt: skip
-        self.sums.add(value.number)
+
+    def _is_moved(self, value: Value) -> bool:
+        """Return whether one operation alone reads a tensor, and only moves its elements."""
+        readers = self.steps.readers.get(value.number, ())
+        return len(readers) == 1 and moves_elements(readers[0].box)
 
     def result_moves(self) -> list[Move]:
         """Return the gatherings of outputs of the whole that are split."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from circuits.diagram import Box, Struct, Value, operation_name
 from circuits.naming import Operation, naming_rule
-from circuits.sharding.following import followed
+from circuits.sharding.following import blocks_of, followed, inside
 from circuits.sharding.mesh import factors
 
 PARTIAL = "partial"
@@ -91,7 +91,23 @@ def outputs_of(step: Step) -> list[Dim]:
     name = naming_rule(step.operation.function) or operation_name(step.operation.function)
     if name not in RULES:
         raise NoPlacementError(f"{operation_name(step.operation.function)} has no placement rule")
-    return RULES[name](step)
+    blocks = {blocks_of(dim) for dim in step.dims.values()}
+    if len(blocks) > 1 or (blocks != {1} and name in AS_A_WHOLE):
+        raise NoPlacementError("an input is split inside a group of axes, of which each rank has a part of each block")
+    found = RULES[name](step)
+    if RULES[name] is moving:
+        return found
+    return [inside(dim, *blocks) if isinstance(dim, int) else dim for dim in found]
+
+
+def moves_elements(box: Box) -> bool:
+    """Return whether an operation only moves the elements of one tensor, as a view does."""
+    call: Any = box.call
+    return RULES.get(naming_rule(call.function)) is moving and len(box.inputs) == 1
+
+
+AS_A_WHOLE = frozenset(["rearrange", "repeat", "embedding", "attention"])
+"""The rules that are not about an axis that is split inside a group."""
 
 
 @rule("broadcasting elementwise random")
@@ -185,30 +201,29 @@ def _places(value: Value, label: str | None) -> list[int]:
 )
 def moving(step: Step) -> list[Dim]:
     """The axis that is split has to be in each output, whole or as first of a group: by its name, else by identity."""
-    found = {tuple(_moved(step, value)) for value in step.inputs if value.number in step.dims}
-    if len(found) > 1:
+    dims, *others = [_moved(step, value) for value in step.inputs if value.number in step.dims]
+    if any(list(map(repr, each)) != list(map(repr, dims)) for each in others):
         raise NoPlacementError("its inputs are split along different axes")
-    (dims,) = found
     for value in step.inputs:
         if value.number not in step.dims and value.role != "constant" and value.dtype.is_floating_point:
             raise NoPlacementError("one of its inputs is split and one is whole")
-    return list(dims)
+    return [*dims]
 
 
 def _moved(step: Step, value: Value) -> list[int]:
     """Return the axis of each output that begins with the axis along which an input is split."""
     dim, outputs = step.dims[value.number], step.box.outputs
-    named = [_named(value, dim, output) for output in outputs]
-    if None not in named:
-        return [each for each in named if each is not None]
-    places = followed(step.operation, step.inputs, outputs, value.number, dim)
-    for place, output in zip(places, outputs, strict=True):
+    named = [None if blocks_of(dim) > 1 else _named(value, dim, output) for output in outputs]
+    if None in named:
+        named = followed(step.operation, step.inputs, value, dim, outputs, step.ranks)
+    for place, output in zip(named, outputs, strict=True):
         if place is None:
-            what = value.axes[dim] or f"axis {dim} of {value}"
-            raise NoPlacementError(f"its output, {output}, has no axis that begins with {what}, or several")
-        if output.sizes[place] % step.ranks:
-            raise NoPlacementError(f"axis {place} of its output, {output}, cannot be split into {step.ranks} parts")
-    return [each for each in places if each is not None]
+            what = value.axes[dim] or f"axis {dim:d} of {value}"
+            raise NoPlacementError(
+                f"its output, {output}, has no axis that begins with {what}, or several, or {step.ranks} ranks do not "
+                "divide it"
+            )
+    return [each for each in named if each is not None]
 
 
 def _named(value: Value, dim: int, output: Value) -> int | None:
@@ -218,7 +233,10 @@ def _named(value: Value, dim: int, output: Value) -> int | None:
     same = [each for each in value.axes if factors(each)[:1] == first]
     if len(found) != 1 or len(same) != 1:
         return None
-    if len(factors(value.axes[dim])) == len(factors(output.axes[found[0]])) and value.sizes[dim] != output.sizes[found[0]]:
+    if (
+        len(factors(value.axes[dim])) == len(factors(output.axes[found[0]]))
+        and value.sizes[dim] != output.sizes[found[0]]
+    ):
         raise NoPlacementError(f"it takes a part of {first[0]}")
     return found[0]
 
@@ -299,4 +317,4 @@ def images(step: Step) -> list[Dim]:
     return step.all(0)
 
 
-__all__ = ["PARTIAL", "Dim", "NoPlacementError", "Step", "operation_of", "outputs_of"]
+__all__ = ["PARTIAL", "Dim", "NoPlacementError", "Step", "moves_elements", "operation_of", "outputs_of"]

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
 
 from circuits.errors import CircuitError, entry_point
 from circuits.sharding.blocks import blocks
@@ -78,7 +79,10 @@ def _distribute(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
         module, name, _ = holders[0]
         tensor = getattr(module, name)
         known = next((placed[path] for *_, path in holders if path in placed), None)
-        shared = distribute_tensor(tensor.detach(), mesh, placements(known.dims if known else {}, mesh))
+        target = placements(known.dims if known else {}, mesh)
+        is_inside = any(isinstance(each, _StridedShard) for each in target)  # rank 0 sends the whole, not the parts
+        shared = distribute_tensor(tensor.detach(), mesh, [Replicate()] * mesh.ndim if is_inside else target)
+        shared = shared.redistribute(placements=target)
         if isinstance(tensor, nn.Parameter):
             shared = nn.Parameter(shared, requires_grad=tensor.requires_grad)
         made += [(module, name, shared) for module, name, _ in holders]
