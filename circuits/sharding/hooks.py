@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate
@@ -13,7 +14,7 @@ from torch.distributed.tensor._utils import ExplicitRedistributionContext
 from torch.distributed.tensor.experimental import implicit_replication
 from torch.overrides import TorchFunctionMode
 
-from circuits.diagram import map_tensors, tensors
+from circuits.diagram import TRACED_INTO, map_tensors, tensors
 from circuits.errors import CircuitError
 from circuits.sharding.local import LOCAL
 from circuits.sharding.moves import Move, placements
@@ -117,6 +118,9 @@ class _Distributed(TorchFunctionMode):
         """Call the function, and distribute its result if the model made it from no tensor."""
         if func in LOCAL and args and isinstance(args[0], DTensor):
             return LOCAL[func](*args, **(kwargs or {}))
+        if func is F.multi_head_attention_forward:  # what it calls is for this mode too
+            with self:
+                return TRACED_INTO[func](*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if self.sliced and func is Tensor.__getitem__ and id(args[0]) in self.sliced:
             return _SumOfGradients.apply(result)

@@ -157,8 +157,14 @@ class OneAxis:
                 raise self.refused(place, f"{self.named.what(number)} cannot be split into {self.ranks} equal parts")
             self.dims[number], self.axis[number] = dim, self.axis_at(place)
         elif number in self.steps.with_gradient or self.is_data:
-            first = factors(value.axes[dim])[:1]
-            hint = f": split {first[0]} over {self.mesh_axis} too" if first and not first[0].isdigit() else ""
+            first = next(iter(factors(value.axes[dim])), "")
+            hint = f": split {first} over {self.mesh_axis} too" if first and not first.isdigit() else ""
+            sizes = [size for size in self.named.sizes.get(first, {}) if isinstance(size, int)]
+            if first in self.named.choice.whole or any(size % self.ranks for size in sizes):
+                hint += (
+                    f", over ranks that divide it; while it is whole, each rank has gradients of its own part of {first} "
+                    "alone, and no module is given or returns this tensor, where they could be added up"
+                )
             raise self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
 
     def _sum(self, place: Place, value: Value) -> None:
