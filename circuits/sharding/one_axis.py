@@ -162,7 +162,7 @@ class OneAxis:
             sizes = [size for size in self.named.sizes.get(first, {}) if isinstance(size, int)]
             if first in self.named.choice.whole or any(size % self.ranks for size in sizes):
                 hint += (
-                    f", over ranks that divide it; while it is whole, each rank has gradients of its own part of {first} "
+                    f", over ranks that divide it; while it is whole, each rank has gradients of its part of {first} "
                     "alone, and no module is given or returns this tensor, where they could be added up"
                 )
             raise self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")

@@ -1,11 +1,11 @@
 """`plan_sharding`: from one choice, axis name -> mesh axis, what every rank holds and what ranks send each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 from circuits.diagram import Size, Value
-from circuits.errors import entry_point
+from circuits.errors import CircuitError, entry_point
 from circuits.recording import diagram_of
 from circuits.sharding.mesh import Split, choice
 from circuits.sharding.moves import Placed
@@ -24,6 +24,7 @@ def plan_sharding(
     names: Mapping[str, str] | None = None,
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
+    replicate: str | Sequence[str] = (),
     **kwargs: Any,
 ) -> Sharding:
     """Return how a model is split over a mesh by the names of its axes, without changing it.
@@ -46,11 +47,14 @@ def plan_sharding(
             `{"L1.weight": "f m"}`.
         sizes: Sizes of axes that are not to stay free, as for `trace`.
         axes: The axes of the inputs, as for `trace`.
+        replicate: The mesh axes for data over whose ranks every parameter is a copy, as in DistributedDataParallel;
+            over the others `fully_shard` splits it.
         **kwargs: The keyword arguments of `trace`.
 
     Raises:
         CircuitError: Nothing is split; no tensor has an axis of a name; a size is not divisible; two axes of one tensor
-            are split over one mesh axis; or an operation cannot run on tensors that are split so, with the reason.
+            are split over one mesh axis; `replicate` names another mesh axis than for data; or an operation cannot run
+            on tensors that are split so, with the reason.
         Exception: As `trace` raises.
 
     >>> from models import MultiHeadAttention
@@ -66,18 +70,24 @@ def plan_sharding(
     named.choose(choice(mesh, split or {}, named.sizes))
     planner = Planner(named)
     planner.plan()
+    copied = (replicate,) if isinstance(replicate, str) else tuple(replicate)
+    for each in copied:
+        if each not in planner.data:
+            known = " ".join(planner.data) or "none"
+            raise CircuitError(f"replicate: {each} is no mesh axis for data, one that splits no parameter: {known}")
     dims = {number: dict(dims) for number, dims in planner.dims.items()}
     return Sharding(
-        named.choice, diagram, _placed(planner), tuple(planner.moves), tuple(planner.data), dims, tuple(planner.notes)
-    )
+        named.choice, diagram, _placed(planner, copied), tuple(planner.moves), tuple(planner.data), dims,
+        tuple(planner.notes), copied,
+    )  # fmt: skip
 
 
-def _placed(planner: Planner) -> tuple[Placed, ...]:
+def _placed(planner: Planner, copied: Sequence[str]) -> tuple[Placed, ...]:
     """Return how each parameter and buffer is split, in the order in which the run reads them."""
     found = []
     for number, name in planner.named.parameters.items():
         value = planner.named.values[number]
-        fully = tuple(planner.data) if value.role == "parameter" else ()
+        fully = tuple([each for each in planner.data if each not in copied]) if value.role == "parameter" else ()
         dims, axes = planner.dims.get(number, {}), planner.axes.get(number, {})
         found.append(Placed(value, name, dims, axes, fully, _bytes(planner, value, fully)))
     return tuple(found)

@@ -1,9 +1,10 @@
 """`shard`: a plan applied to a model, by DTensor, hooks on modules, and `fully_shard`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.distributed._composable.replicate_with_fsdp import replicate
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
@@ -28,6 +29,7 @@ def shard(
     names: Mapping[str, str] | None = None,
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
+    replicate: str | Sequence[str] = (),
     **kwargs: Any,
 ) -> Sharding:
     """Split a model over a mesh by the names of its axes, in place, and return the plan: see `plan_sharding`.
@@ -43,7 +45,7 @@ def shard(
         mesh: A DeviceMesh with named axes.
         split: The mesh axes of each axis, as for `plan_sharding`.
         *args: The positional arguments of `trace`.
-        names, sizes, axes: As for `plan_sharding`.
+        names, sizes, axes, replicate: As for `plan_sharding`.
         **kwargs: The keyword arguments of `trace`.
 
     Raises:
@@ -56,14 +58,14 @@ def shard(
         raise CircuitError(f"shard needs a DeviceMesh, not {type(mesh).__name__}; plan_sharding takes sizes by name")
     if any(isinstance(each, DTensor) for each in model.parameters()):
         raise CircuitError(f"{type(model).__name__} is sharded already")
-    plan = plan_sharding(model, mesh, split, *args, names=names, sizes=sizes, axes=axes, **kwargs)
+    plan = plan_sharding(model, mesh, split, *args, names=names, sizes=sizes, axes=axes, replicate=replicate, **kwargs)
     tensor_axes = [name for name in plan.choice.mesh if name not in plan.data]
     if tensor_axes:
         inner = mesh[tuple(tensor_axes)]
         _distribute(model, inner, plan)
         install(model, inner, plan)
     if plan.data:
-        _fully_shard(model, mesh[tuple(plan.data)])
+        _over_data(model, mesh, plan)
     return plan
 
 
@@ -90,11 +92,20 @@ def _distribute(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
         setattr(module, name, tensor)
 
 
-def _fully_shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Apply `fully_shard` to each block of repeated blocks, and to the rest."""
+def _over_data(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
+    """Apply `fully_shard`, or torch's `replicate` if all is a copy, to each of repeated blocks, and to the rest."""
+    copied, split = [[each for each in plan.data if (each in plan.replicate) is kind] for kind in (True, False)]
+    meshes = [_flat(mesh, names) for names in (copied, split) if names]
+    apply: Any = fully_shard if split else replicate
+    ranks = meshes[0] if len(meshes) == 1 else DeviceMesh._concatenate(meshes)
     for _, block in blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        apply(block, mesh=ranks)
+    apply(model, mesh=ranks)
+
+
+def _flat(mesh: DeviceMesh, names: Sequence[str]) -> DeviceMesh:
+    """Return the mesh of some axes as one axis: of two, `fully_shard` would take the first for copies."""
+    return mesh[names[0]] if len(names) == 1 else mesh[tuple(names)]._flatten("_".join(names))
 
 
 __all__ = ["shard"]

@@ -23,6 +23,7 @@ class Sharding:
         data: The mesh axes that are for data.
         dims: The dimension along which each mesh axis splits each tensor, by its number in the diagram.
         notes: What of the result depends on the ranks, such as statistics of a batch of which each has a part.
+        replicate: The mesh axes for data over whose ranks every parameter is a copy.
     """
 
     choice: Choice
@@ -32,6 +33,7 @@ class Sharding:
     data: tuple[str, ...] = ()
     dims: Mapping[int, Mapping[str, int]] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    replicate: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> Size:
@@ -83,6 +85,19 @@ class Sharding:
         ]
         return "\n".join(lines)
 
+    def _data_text(self) -> str:
+        """Return what happens over the mesh axes for data."""
+        axes = [axis for axis, names in self.choice.over.items() if set(names) & set(self.data)]
+        said = [f"Each rank is given its own part of {' '.join(axes)}"]
+        fully = [each for each in self.data if each not in self.replicate]
+        if fully:
+            said.append(f"fully_shard gathers the parameters over {' '.join(fully)} before use")
+        if self.replicate:
+            trained = sum([each.bytes for each in self.parameters if each.value.requires_grad])
+            ranks = " ".join(self.replicate)
+            said.append(f"parameters are copies over {ranks}, whose gradients, {bytes_text(trained)}, are all-reduced")
+        return f"{'; '.join(said)}{', and averages their gradients' if fully else ''}."
+
     def __str__(self) -> str:
         mesh = " × ".join([f"{name} {size}" for name, size in self.choice.mesh.items()])
         over = ", ".join([f"{axis} over {' '.join(names)}" for axis, names in self.choice.over.items()])
@@ -90,11 +105,7 @@ class Sharding:
         if self.moves:
             parts.append(self.move_table())
         if self.data:
-            axes = [axis for axis, names in self.choice.over.items() if set(names) & set(self.data)]
-            parts.append(
-                f"Each rank is given its own part of {' '.join(axes)}; fully_shard gathers the parameters over "
-                f"{' '.join(self.data)} before use, and averages their gradients."
-            )
+            parts.append(self._data_text())
         if self.notes:
             parts.append("\n".join(self.notes))
         return "\n\n".join(parts)

@@ -127,6 +127,19 @@ def test_what_depends_on_the_ranks_is_said() -> None:
     assert not plan_sharding(model.eval(), {"data": 2}, {"b": "data"}, image, axes="b c h w").notes
 
 
+def test_parameters_may_be_copies_over_an_axis_for_data() -> None:
+    options: dict[str, Any] = {"axes": "b m"}
+    plan = plan_sharding(nn.Linear(8, 8), {"data": 2}, {"b": "data"}, torch.zeros(4, 8), replicate="data", **options)
+    assert {each.text for each in plan.parameters} == {"whole"}
+    assert plan.bytes == 4 * (8 * 8 + 8)
+    assert "copies over data, whose gradients, 288 B, are all-reduced" in str(plan)
+    mesh, split = {"copies": 2, "data": 2}, {"b": ("copies", "data")}
+    both = plan_sharding(nn.Linear(8, 8), mesh, split, torch.zeros(4, 8), replicate=("copies",), **options)
+    assert {each.text for each in both.parameters} == {"fully sharded over data"}
+    with pytest.raises(CircuitError, match=r"replicate: tensor is no mesh axis for data, .*: none"):
+        plan_sharding(attention(), {"tensor": 2}, {"h": "tensor"}, replicate="tensor")
+
+
 def test_the_text_of_a_plan(golden: Any) -> None:
     plan = plan_sharding(
         vision_transformer(), {"data": 2, "tensor": 2}, {"b": "data", "h": "tensor", "f": "tensor"}, IMAGE,

@@ -36,6 +36,22 @@ def convolution() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(2704, 5))
 
 
+def resnet() -> nn.Module:
+    return models.IdentityResNet(1, (4, 4, 8, 8), 3, 1).eval()
+
+
+def unet() -> nn.Module:
+    return models.UNet(2, 2, 1).eval()
+
+
+def perceptron() -> nn.Module:
+    return models.MLP(x=28, y=28, m=8, k=6)
+
+
+def torch_layer() -> nn.Module:
+    return nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+
+
 def image() -> Tensor:
     return torch.randn(4, 1, 28, 28)
 
@@ -69,13 +85,39 @@ class Transformer(nn.Module):
 
 HEADS = {"h": "tensor", "f": "tensor"}
 SEQUENCE = {"x": "sequence"}
-Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, int], dict[str, str], dict[str, Any]]
+Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, int], dict[str, Any], dict[str, Any]]
 CASES: dict[str, Case] = {
     "tensor": (vision_transformer, image, {"tensor": 2}, HEADS, {"axes": "b c H W", "names": NAMES}),
     "data": (vision_transformer, image, {"data": 2}, {"b": "data"}, {"axes": "b c H W"}),
     "vocabulary": (language_model, tokens, {"tensor": 2}, HEADS | {"v": "tensor"}, {"axes": "b x", "names": NAMES}),
     "data of a language model": (language_model, tokens, {"data": 2}, {"b": "data"}, {"axes": "b x"}),
     "data of a convolution": (convolution, image, {"data": 2}, {"b": "data"}, {"axes": "b c h w"}),
+    "data of a residual network, whose statistics are given": (
+        resnet, lambda: torch.randn(4, 1, 8, 8), {"data": 2}, {"b": "data"}, {"axes": "b c h w"},
+    ),
+    "data of a UNet, whose statistics are given": (
+        unet, lambda: torch.randn(4, 1, 32, 32), {"data": 2}, {"b": "data"}, {"axes": "b c h w"},
+    ),
+    "data of an MLP": (
+        perceptron, lambda: torch.randn(4, 28, 28), {"data": 2}, {"b": "data"}, {"axes": "b x y"},
+    ),
+    "data of torch's layer": (
+        torch_layer, lambda: torch.randn(4, 5, 8), {"data": 2}, {"b": "data"}, {"axes": "b x m"},
+    ),
+    "data, with copies of the parameters": (
+        vision_transformer, image, {"data": 2}, {"b": "data"}, {"axes": "b c H W", "replicate": "data"},
+    ),
+    "both, with copies of the parameters over one of two axes for data": (
+        vision_transformer, image, {"copies": 2, "data": 2}, {"b": ("copies", "data")},
+        {"axes": "b c H W", "replicate": "copies"},
+    ),
+    "two axes for data": (
+        vision_transformer, image, {"outer": 2, "inner": 2}, {"b": ("outer", "inner")}, {"axes": "b c H W"},
+    ),
+    "tensor, and copies over data": (
+        vision_transformer, image, {"data": 2, "tensor": 2}, HEADS | {"b": "data"},
+        {"axes": "b c H W", "names": NAMES, "replicate": "data"},
+    ),
     "both": (
         vision_transformer, image, {"data": 2, "tensor": 2}, HEADS | {"b": "data"},
         {"axes": "b c H W", "names": NAMES},
@@ -109,7 +151,9 @@ def compare(name: str, dtype: torch.dtype, steps: int) -> None:
     expected = copy.deepcopy(model)
     mesh = init_device_mesh("cpu", tuple(shape.values()), mesh_dim_names=tuple(shape))
     shard(model, mesh, split, given, **options)
-    parts, part = shape.get("data", 1), mesh.get_local_rank("data") if "data" in shape else 0
+    parts, part = 1, 0
+    for axis in (each for each in shape if each not in ("tensor", "sequence")):
+        parts, part = parts * shape[axis], part * shape[axis] + mesh.get_local_rank(axis)
     optimizers = [torch.optim.SGD(each.parameters(), 0.05) for each in (model, expected)]
     for _ in range(steps):
         output, result = model(given.chunk(parts)[part]), expected(given)

@@ -142,6 +142,11 @@ def each_case() -> list[Any]:
 @pytest.mark.parametrize("by_definition", [False, True], ids=["kernels", "definitions"])
 @pytest.mark.parametrize("name", each_case())
 def test_outputs_and_gradients_are_those_of_the_whole_model(name: str, by_definition: bool) -> None:
+    compare(name, by_definition)
+
+
+def compare(name: str, by_definition: bool = False) -> None:
+    """Compare outputs and gradients of a case with those of the whole model."""
     model, given = made(name, torch.float64)
     _, _, split, options, call = CASES[name]
     expected = copy.deepcopy(model)
@@ -205,6 +210,11 @@ COLLECTIVES = {
 
 @pytest.mark.parametrize("name", each_case())
 def test_what_is_sent_is_what_the_plan_says(name: str) -> None:
+    compare_bytes(name)
+
+
+def compare_bytes(name: str) -> None:
+    """Compare the bytes that are sent in a case with those of its plan."""
     model, given = made(name, torch.float32)
     _, _, split, options, call = CASES[name]
     plan = shard(model, mesh(), split, *given, **options, **call)
