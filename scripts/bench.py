@@ -1,10 +1,10 @@
 """Measure the overhead of the library and the speed of its models: `python -m scripts.bench checks`, `tracking`,
-`drawing`, `broadcast`, `models`, `backward`, `import`; measure the rates of this machine: `machine`; compare what
-`search_shardings` estimates with published runs: `published`.
+`drawing`, `broadcast`, `models`, `backward`, `import`, `scale`; measure the rates of this machine: `machine`; compare
+what `search_shardings` estimates with published runs: `published`.
 
-All times but those of `import` are of one process, on one thread by default. The variants run interleaved in small
-blocks, so that other load slows all alike, and ratios are taken block by block. The tables show the median and the
-quartiles.
+All times but those of `import` and `scale` are of one process, on one thread by default. The variants run interleaved
+in small blocks, so that other load slows all alike, and ratios are taken block by block. The tables show the median and
+the quartiles.
 """
 
 import json
@@ -17,7 +17,18 @@ import typer
 from rich.console import Console
 
 from circuits import Machine
-from scripts.benches import backward, broadcasting, checks, drawing, imports, machine, models, published, tracking
+from scripts.benches import (
+    backward,
+    broadcasting,
+    checks,
+    drawing,
+    imports,
+    machine,
+    models,
+    published,
+    scale,
+    tracking,
+)
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -124,6 +135,18 @@ def _(
 def _() -> None:
     """Published speed and memory of training Llama 3 on H100s, compared with what `search_shardings` estimates."""
     published.measure(_console())
+
+
+@app.command("scale")
+def _(
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
+    width: Annotated[int, typer.Option(min=64, help="Width of the model, a multiple of 32.")] = 512,
+    x: Annotated[int, typer.Option(min=1, help="Length of the sequence on one process.")] = 256,
+    layers: Annotated[int, typer.Option(min=1, help="Number of layers.")] = 2,
+    blocks: Annotated[int, typer.Option(min=2, help="Number of blocks; each variant runs once in a block.")] = 15,
+) -> None:
+    """A training step of a sharded model on several processes beside torch's own plan, and the bytes that are sent."""
+    scale.measure(_console(), processes, width, x, layers, blocks)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 
 from circuits.diagram import Value
 from circuits.naming import Names, Operation, name_outputs, naming_rule
+from circuits.sharding.mesh import factors
 
 
 class Inside(int):
@@ -44,7 +45,46 @@ def inside(dim: int, blocks: Any) -> int:
     return int(dim) if blocks == 1 else Inside(dim, blocks)
 
 
-def followed(
+class NoPlacementError(Exception):
+    """The reason for which an operation cannot be given tensors that are split as they are."""
+
+
+def moved(step: Any, value: Value) -> list[int]:
+    """Return the axis of each output that begins with the axis along which an input of a `rules.Step` is split.
+
+    Raises:
+        NoPlacementError: An output has none, or several.
+    """
+    dim, outputs = step.dims[value.number], step.box.outputs
+    named = [None if blocks_of(dim) > 1 else _named(value, dim, output) for output in outputs]
+    if None in named:
+        named = _followed(step.operation, step.inputs, value, dim, outputs, step.ranks)
+    for place, output in zip(named, outputs, strict=True):
+        if place is None:
+            what = value.axes[dim] or f"axis {dim:d} of {value}"
+            raise NoPlacementError(
+                f"its output, {output}, has no axis that begins with {what}, or several, or {step.ranks} ranks do not "
+                "divide it"
+            )
+    return [each for each in named if each is not None]
+
+
+def _named(value: Value, dim: int, output: Value) -> int | None:
+    """Return the axis of an output that begins with the axis of an input that is split, by its name; None without."""
+    first = factors(value.axes[dim])[:1]
+    found = [place for place, label in enumerate(output.axes) if first and factors(label)[:1] == first]
+    same = [each for each in value.axes if factors(each)[:1] == first]
+    if len(found) != 1 or len(same) != 1:
+        return None
+    if (
+        len(factors(value.axes[dim])) == len(factors(output.axes[found[0]]))
+        and value.sizes[dim] != output.sizes[found[0]]
+    ):
+        raise NoPlacementError(f"it takes a part of {first[0]}")
+    return found[0]
+
+
+def _followed(
     operation: Operation, inputs: Sequence[Value], value: Value, dim: int, outputs: Sequence[Value], ranks: int
 ) -> list[int | None]:
     """Return where the axis along which an input is split is in each output; None where it is not, or not once.
@@ -97,4 +137,4 @@ def _quotient(size: Any, by: Any) -> Any:
     return int(found) if found.is_Integer else found
 
 
-__all__ = ["Inside", "blocks_of", "followed", "inside"]
+__all__ = ["Inside", "NoPlacementError", "blocks_of", "inside", "moved"]

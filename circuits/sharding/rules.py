@@ -12,15 +12,10 @@ from typing import Any, Literal
 
 from circuits.diagram import Box, Struct, Value, operation_name
 from circuits.naming import Operation, naming_rule
-from circuits.sharding.following import blocks_of, followed, inside
-from circuits.sharding.mesh import factors
+from circuits.sharding.following import NoPlacementError, blocks_of, inside, moved
 
 PARTIAL = "partial"
 Dim = int | None | Literal["partial"]
-
-
-class NoPlacementError(Exception):
-    """The reason for which an operation cannot be given tensors that are split as they are."""
 
 
 @dataclass(frozen=True)
@@ -201,44 +196,13 @@ def _places(value: Value, label: str | None) -> list[int]:
 )
 def moving(step: Step) -> list[Dim]:
     """The axis that is split has to be in each output, whole or as first of a group: by its name, else by identity."""
-    dims, *others = [_moved(step, value) for value in step.inputs if value.number in step.dims]
+    dims, *others = [moved(step, value) for value in step.inputs if value.number in step.dims]
     if any(list(map(repr, each)) != list(map(repr, dims)) for each in others):
         raise NoPlacementError("its inputs are split along different axes")
     for value in step.inputs:
         if value.number not in step.dims and value.role != "constant" and value.dtype.is_floating_point:
             raise NoPlacementError("one of its inputs is split and one is whole")
     return [*dims]
-
-
-def _moved(step: Step, value: Value) -> list[int]:
-    """Return the axis of each output that begins with the axis along which an input is split."""
-    dim, outputs = step.dims[value.number], step.box.outputs
-    named = [None if blocks_of(dim) > 1 else _named(value, dim, output) for output in outputs]
-    if None in named:
-        named = followed(step.operation, step.inputs, value, dim, outputs, step.ranks)
-    for place, output in zip(named, outputs, strict=True):
-        if place is None:
-            what = value.axes[dim] or f"axis {dim:d} of {value}"
-            raise NoPlacementError(
-                f"its output, {output}, has no axis that begins with {what}, or several, or {step.ranks} ranks do not "
-                "divide it"
-            )
-    return [each for each in named if each is not None]
-
-
-def _named(value: Value, dim: int, output: Value) -> int | None:
-    """Return the axis of an output that begins with the axis of an input that is split, by its name; None without."""
-    first = factors(value.axes[dim])[:1]
-    found = [place for place, label in enumerate(output.axes) if first and factors(label)[:1] == first]
-    same = [each for each in value.axes if factors(each)[:1] == first]
-    if len(found) != 1 or len(same) != 1:
-        return None
-    if (
-        len(factors(value.axes[dim])) == len(factors(output.axes[found[0]]))
-        and value.sizes[dim] != output.sizes[found[0]]
-    ):
-        raise NoPlacementError(f"it takes a part of {first[0]}")
-    return found[0]
 
 
 @rule("softmax sort gumbel_softmax normalize glu")
