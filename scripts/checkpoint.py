@@ -5,13 +5,16 @@ tensors, also those of the best model, and `checkpoint.json` everything else and
 to a temporary file and renamed. The tensors go first, to the slot that the JSON on disk does not name, so that what the
 JSON names always belongs to it. What is for users (the models, the log) comes last and can be made from the state
 again, which a resumed run does; then the other slot is deleted. No pickle is written or read. A checksum of the state
-tells any damage that a reader does not notice.
+tells any damage that a reader does not notice. A run on several processes writes the same, but for the slot, which is
+then a folder (`scripts.sharded_checkpoint`); both resume from either.
 """
 
 import base64
 import fcntl
 import hashlib
+import importlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -35,7 +38,9 @@ KINDS: dict[str, Any] = {
 """The type of each entry of the JSON."""
 EPOCH = ("loss", "validation_loss", "validation", "rate", "seconds")
 """The names of the numbers of an epoch."""
-SLOTS = ("state-a.safetensors", "state-b.safetensors")
+SLOTS = ("state-a", "state-b")
+SUFFIX = ".safetensors"
+"""The suffix of a slot that is one file; a slot that is a folder has none."""
 BEST, LAST, NAMES, LOG, CURVE = "best.safetensors", "last.safetensors", "names.json", "log.csv", "curve.png"
 
 
@@ -96,23 +101,34 @@ def save(
         device: The device that the run uses, besides the CPU; the state of its random number generator is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    slot = _next_slot(folder)
-    state = optimizer.state_dict()
+    slot = next_slot(folder, SUFFIX)
+    # Tied parameters share memory, which the format refuses: each name gets its own copy.
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors_of(held, optimizer).items()}
+    put(folder / slot, lambda path: save_file(copies, path, {"format": "pt", "contents": "training state"}))
+    commit(folder, record, slot, optimizer.state_dict()["param_groups"], random_states(device))
+    publish(folder, record, held)
+
+
+def tensors_of(held: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors of the state of a run, by the arguments of `save`, by the names that they have in a checkpoint."""
     tensors = {
         f"{kind}.{name}": tensor for kind, module in held.items() for name, tensor in module.state_dict().items()
     }
-    tensors |= {f"optimizer.{index}.{key}": value for index, of in state["state"].items() for key, value in of.items()}
-    # Tied parameters share memory, which the format refuses: each name gets its own copy.
-    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    put(folder / slot, lambda path: save_file(copies, path, {"format": "pt", "contents": "training state"}))
-    text = {"format": FORMAT, "tensors": slot, **asdict(record)}
-    text |= {"optimizer": state["param_groups"], "random": _random(device)}
+    moments = optimizer.state_dict()["state"]
+    return tensors | {f"optimizer.{index}.{key}": value for index, of in moments.items() for key, value in of.items()}
+
+
+def commit(folder: Path, record: Record, slot: str, groups: list[Any], random: Mapping[str, str]) -> None:
+    """Write the JSON that makes the tensors in a slot, which are on disk, the checkpoint.
+
+    `groups` are the options of the optimizer, its `param_groups`; `random` is what `random_states` returned.
+    """
+    text = {"format": FORMAT, "tensors": slot, **asdict(record), "optimizer": groups, "random": random}
     text["sha256"] = _checksum(folder, text)
     if len(record.history) == 1:  # nothing of another run stays beside the state of this one
         for name in (BEST, LAST, NAMES, LOG, CURVE):
             (folder / name).unlink(missing_ok=True)
     put(folder / RECORD, lambda path: path.write_text(json.dumps(text, indent=1)))
-    publish(folder, record, held)
 
 
 def publish(folder: Path, record: Record, held: Mapping[str, nn.Module]) -> None:
@@ -124,7 +140,9 @@ def publish(folder: Path, record: Record, held: Mapping[str, nn.Module]) -> None
         put(
             folder / NAMES, lambda path: path.write_text(json.dumps(record.names, ensure_ascii=False), encoding="utf-8")
         )
-    (folder / _next_slot(folder)).unlink(missing_ok=True)
+    former = next_slot(folder)
+    (folder / f"{former}{SUFFIX}").unlink(missing_ok=True)
+    shutil.rmtree(folder / former, ignore_errors=True)
 
 
 def log(history: Iterable[Mapping[str, float]]) -> str:
@@ -147,9 +165,20 @@ def read(folder: Path) -> Record:
 
 def restore(folder: Path, held: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
     """Load the state of modules, optimizer and random number generators from the checkpoint in `folder`."""
+    load(folder, held, optimizer, _tensors)
+    verify(folder)
+
+
+def load(
+    folder: Path,
+    held: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    tensors_at: Callable[[Path], dict[str, Tensor]],
+) -> None:
+    """Load what `restore` loads, without its checksum; `tensors_at` returns the tensors of a slot."""
     text = _text(folder)
     try:
-        tensors = load_file(folder / text["tensors"])
+        tensors = tensors_at(folder / text["tensors"])
         for kind, module in held.items():
             module.load_state_dict(_under(f"{kind}.", tensors))
         moments: dict[int, dict[str, Tensor]] = {}
@@ -163,14 +192,28 @@ def restore(folder: Path, held: Mapping[str, nn.Module], optimizer: torch.optim.
             _generator(where).set_rng_state(torch.tensor([*base64.b64decode(state)], dtype=torch.uint8))
     except Exception as error:  # whatever a reader, torch or this file raises for a checkpoint that was changed
         raise CheckpointError(f"the checkpoint in {folder} does not fit this model: {error!r:.300}") from error
+
+
+def _tensors(slot: Path) -> dict[str, Tensor]:
+    """The tensors of a slot, which is a file, or a folder that a run on several processes wrote."""
+    if slot.is_dir():  # the module that reads it takes longer to import than all others here
+        return importlib.import_module("scripts.sharded_tensors").read(slot)
+    return load_file(slot)
+
+
+def verify(folder: Path) -> None:
+    """Raise CheckpointError if the state in `folder` is not, to the last bit, what was written."""
+    text = _text(folder)
     if _checksum(folder, text) != text["sha256"]:
         raise CheckpointError(f"the checkpoint in {folder} is damaged: its checksum is not that of what was written")
 
 
 def _checksum(folder: Path, text: dict[str, Any]) -> str:
-    """The SHA-256 of a checkpoint: of the file of its tensors, and of its JSON without the checksum itself."""
-    with (folder / text["tensors"]).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256")
+    """The SHA-256 of a checkpoint: of the files of its tensors, and of its JSON without the checksum itself."""
+    slot, found = folder / text["tensors"], hashlib.sha256()
+    for path in sorted(slot.iterdir()) if slot.is_dir() else [slot]:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
     rest = {name: part for name, part in text.items() if name != "sha256"}
     found.update(json.dumps(json.loads(json.dumps(rest)), sort_keys=True).encode())
     return found.hexdigest()
@@ -227,7 +270,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _random(device: torch.device) -> dict[str, str]:
+def random_states(device: torch.device) -> dict[str, str]:
     """The state of every random number generator that a run on `device` uses."""
     return {
         where: base64.b64encode(bytes(_generator(where).get_rng_state().tolist())).decode()
@@ -240,13 +283,13 @@ def _generator(where: str) -> Any:
     return torch if where == "cpu" else torch.get_device_module(where)
 
 
-def _next_slot(folder: Path) -> str:
-    """The slot to write next: the one that the JSON in `folder` does not name."""
+def next_slot(folder: Path, suffix: str = "") -> str:
+    """The slot to write next, with a suffix: the one that the JSON in `folder` does not name."""
     try:
-        named = _text(folder)["tensors"]
+        named = _text(folder)["tensors"].removesuffix(SUFFIX)
     except CheckpointError:
         named = SLOTS[1]
-    return SLOTS[0] if named == SLOTS[1] else SLOTS[1]
+    return (SLOTS[0] if named == SLOTS[1] else SLOTS[1]) + suffix
 
 
 def put(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,7 +1,8 @@
 """The training loop: a model, its optimizer, its data, and the record of the epochs so far.
 
 AdamW; the gradient of several batches may be averaged for one step, its norm clipped, and an exponential moving average
-of the weights kept, which is then the model that is scored and saved. One process, one device.
+of the weights kept, which is then the model that is scored and saved. On several processes (`scripts.processes`) each
+computes a part of every batch.
 """
 
 import copy
@@ -20,6 +21,8 @@ from scripts import checkpoint
 from scripts.checkpoint import CheckpointError, Record
 from scripts.data import split
 from scripts.options import Config
+from scripts.own_data import DataError
+from scripts.processes import Alone, Processes
 from scripts.recompute import recompute
 from scripts.schedule import rate
 from scripts.scores import Score
@@ -34,10 +37,11 @@ def ignore(loss: Tensor, rate: float, count: int) -> None:
 
 
 class Run:
-    """One training run; `resume` continues the one in `folder`."""
+    """One training run, on some processes; `resume` continues the one in `folder`."""
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool) -> None:
+    def __init__(self, config: Config, folder: Path, *, resume: bool, processes: Processes | None = None) -> None:
         self.config, self.folder, self.task = config, folder, TASKS[config.task]
+        self.processes = Alone() if processes is None else processes
         self.device = torch.device(config.device)
         torch.manual_seed(config.seed)
         examples = self.task.examples(config.data, config.image_size)
@@ -46,7 +50,15 @@ class Run:
         if config.ema:
             self.held["average"] = copy.deepcopy(self.model)
         self.record = Record(asdict(config), examples.digest(), [*examples.names], [])
+        if self.processes.agreed(self.record) != self.record:
+            raise DataError(f"the data {config.data}, or the options, are not the same on all processes")
         self.examples = examples.to(self.device)
+        self.plain = self.processes.unsplit(self.model)
+        """The model before it was split; without a split, the model."""
+        arguments = self.task.arguments(self.model, *self._take(torch.arange(2 * self.processes.parts)))
+        self.plan = self.processes.split(self.task, [*self.held.values()], arguments)
+        """What is to be said of the split; None if there is none."""
+        self.files = self.processes.files(self.plain)
         self.splits = split(examples.sources, config.seed)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
@@ -67,10 +79,10 @@ class Run:
                 f"cannot resume: the data {self.config.data} have changed since the run there began; a new version of"
                 " the package that they ship in, or other files"
             )
-        checkpoint.restore(self.folder, self.held, self.optimizer)
+        self.files.restore(self.folder, self.held, self.optimizer)
         plan, self.record = self.record.plan, found
         if found.plan == plan:
-            checkpoint.publish(self.folder, found, self.held)
+            self.files.publish(self.folder, found, self.held)
             return
         self.epochs_before = found.plan["epochs"]
         self._save(replace(found, plan=plan, test=None))
@@ -94,9 +106,13 @@ class Run:
         order = self.splits.train[torch.randperm(len(self.splits.train))]
         for number, examples in enumerate(order.split(self.config.batch_size * self.config.accumulate), first):
             total += self._step(number, examples, on_batch)
+        total = self.processes.total(total)
+        for module in self.held.values():
+            self.processes.average_statistics(module)
         loss, score = self.evaluate(self.held.get("average", self.model), self.splits.validation)
         numbers = (total.item() / len(order), loss, score, self.rate(first + self.steps - 1))
         entry = dict(zip(checkpoint.EPOCH, (*numbers, time.perf_counter() - started), strict=True))
+        entry = self.processes.agreed(entry)
         history = [*self.record.history, entry]
         best = best_epoch([each["validation"] for each in history], self.task.score)
         if best == len(history):
@@ -110,15 +126,19 @@ class Run:
             group["lr"] = now
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
-        for batch in examples.split(self.config.batch_size):
+        for index, batch in enumerate(examples.split(self.config.batch_size)):
             inputs, targets = self._take(batch)
+            own, count = self.processes.share(len(batch))
             with self._autocast():
-                loss = self.loss(self.model, self.task.augment(inputs), targets)
-            (loss * (len(batch) / len(examples))).backward()
-            total += loss.detach() * len(batch)
+                inputs = self.task.augment(inputs)[own]
+                with self.processes.own_random_numbers(self.config.seed, number, index):
+                    loss = self.loss(self.model, inputs, targets[own])
+            # The gradient is the mean over the parts, which may differ in size.
+            (loss * (count * self.processes.parts / len(examples))).backward()
+            total += loss.detach() * count
             on_batch(loss.detach(), now, len(batch))
         if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            self.processes.clip(self.model, self.config.clip)
         self.optimizer.step()
         if "average" in self.held:
             update_average(self.held["average"], self.model, min(self.config.ema, (1 + number) / (10 + number)))
@@ -135,12 +155,14 @@ class Run:
         """The mean loss and the score of a model on one split of the examples."""
         model.eval()
         total, tallies = torch.zeros((), device=self.device), []
-        with self._autocast():
+        with self._autocast(), self.processes.evaluating(model, self.task.is_called_otherwise):
             for batch in indices.split(250):
-                inputs, targets = self._take(batch)
-                total += self.task.loss(model, inputs, targets) * len(batch)
-                tallies.append(self.task.score.tally(model, inputs, targets))
-        return total.item() / len(indices), self.task.score.total(torch.cat(tallies).double()).item()
+                own, count = self.processes.share(len(batch))
+                inputs, targets = self._take(batch[own])
+                total += self.task.loss(model, inputs, targets) * count
+                tallies.append(self.task.score.tally(model, inputs, targets)[:count])
+        tally = self.processes.joined(torch.cat(tallies))
+        return self.processes.total(total).item() / len(indices), self.task.score.total(tally.double()).item()
 
     def _take(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         batch = batch.to(self.device)
@@ -150,7 +172,7 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp)
 
     def _save(self, record: Record) -> None:
-        checkpoint.save(self.folder, record, self.held, self.optimizer, self.device)
+        self.files.save(self.folder, record, self.held, self.optimizer, self.device)
         self.record = record
 
 

@@ -80,6 +80,9 @@ def _bar(run: Run, console: Console) -> Iterator[OnBatch]:
 @contextmanager
 def _tensorboard(run: Run) -> Iterator[Any]:
     """A function that adds the numbers of an epoch to TensorBoard's files; it does nothing without the package."""
+    if not run.processes.is_first:
+        yield lambda entry, number: None
+        return
     try:
         module = importlib.import_module("torch.utils.tensorboard")
     except ImportError:
@@ -106,10 +109,10 @@ def _tensorboard(run: Run) -> Iterator[Any]:
 
 def use(run: Run) -> str:
     """Where the models of a finished run are, and the lines of Python that use the best one, in any folder."""
-    module = type(run.model).__module__
+    module = type(run.plain).__module__
     imports = ["from circuits import models"]
     if not module.startswith("circuits.models."):
-        imports.append(f"import {module}  # of this clone; defines {type(run.model).__name__}")
+        imports.append(f"import {module}  # of this clone; defines {type(run.plain).__name__}")
     place = json.dumps((run.folder / BEST).absolute().as_posix(), ensure_ascii=False)
     lines = "\n".join([*imports, f"model = models.load({place}).eval()"])
     best, epochs = run.record.best, len(run.record.history)

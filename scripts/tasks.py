@@ -5,7 +5,7 @@ is defined here. To add a task, add an entry to TASKS.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,14 @@ class Task:
     """The arguments of the model's `forward` from (model, inputs, targets)."""
     exported: Callable[[Any], nn.Module] = itself
     """The module that --export writes, from the model."""
+    axes: str = ""
+    """The axes of `arguments`, for `circuits.shard`."""
+    split: Mapping[str, str] = field(default_factory=dict)
+    """The mesh axis over which each axis is split where a mesh has it; empty for a model that cannot be split."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The axes of parameters that name none, as for `circuits.shard`."""
+    is_called_otherwise: bool = False
+    """Whether the score calls the model by another method than `forward`."""
 
     def examples(self, data: str, size: int) -> Examples:
         """The examples of a data set, or of the user's own files at a path, images in squares of a size."""
@@ -144,6 +152,10 @@ def unchanged(inputs: Tensor) -> Tensor:
     return inputs
 
 
+BATCH = {"b": "data"}
+HEADS = BATCH | {"h": "tensor", "f": "tensor"}
+HIDDEN = {"L1.weight": "f m"}
+
 TASKS: Mapping[str, Task] = {
     "mlp": Task(
         data=IMAGES,
@@ -157,6 +169,8 @@ TASKS: Mapping[str, Task] = {
         batch_size=64,
         lr=1e-3,
         weight_decay=0.05,
+        axes="b x y",
+        split=BATCH,
     ),
     "resnet": Task(
         data=PICTURES,
@@ -172,6 +186,8 @@ TASKS: Mapping[str, Task] = {
         batch_size=64,
         lr=1e-2,
         weight_decay=0.05,
+        axes="b c H W",
+        split=BATCH,
     ),
     "unet": Task(
         data=CANVASES,
@@ -185,6 +201,8 @@ TASKS: Mapping[str, Task] = {
         batch_size=8,
         lr=2e-3,
         weight_decay=0.05,
+        axes="b c H W",
+        split=BATCH,
     ),
     "vision_transformer": Task(
         data=PICTURES,
@@ -209,6 +227,9 @@ TASKS: Mapping[str, Task] = {
         batch_size=64,
         lr=2e-3,
         weight_decay=0.05,
+        axes="b c H W",
+        split=HEADS,
+        names=HIDDEN,
     ),
     "visual_attention": Task(
         data=PICTURES,
@@ -222,6 +243,8 @@ TASKS: Mapping[str, Task] = {
         batch_size=64,
         lr=5e-3,
         weight_decay=0.05,
+        axes="b c H W",
+        split=BATCH,
     ),
     "conv_attention": Task(
         data=IMAGES,
@@ -251,6 +274,9 @@ TASKS: Mapping[str, Task] = {
         batch_size=4,
         lr=2e-3,
         weight_decay=0.1,
+        axes="b x",
+        split=HEADS,
+        names=HIDDEN,
     ),
     "sequence_to_sequence": Task(
         data=SEQUENCES,
@@ -267,5 +293,8 @@ TASKS: Mapping[str, Task] = {
         lr=2e-3,
         weight_decay=0.05,
         arguments=lambda model, source, targets: (source, started(model, targets)[:, :-1]),
+        axes="b x, b y",
+        split=BATCH,
+        is_called_otherwise=True,
     ),
 }

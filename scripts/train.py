@@ -3,12 +3,15 @@
 Prints the model's table, trains with AdamW, and saves the model after each epoch: `last.safetensors`, and
 `best.safetensors` with the best validation score, which `models.load` reads. Ends with one line: the score of the best
 model on the test split, which is evaluated once. The same arguments give the same loss curve on the same machine, also
-if the run was interrupted and resumed.
+if the run was interrupted and resumed. `torchrun --nproc-per-node 2 -m scripts.train NAME --mesh data=2` trains on
+several processes (scripts.launch).
 """
 
+import importlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,7 @@ from scripts.export import export_model
 from scripts.loop import Run
 from scripts.options import of_tasks, resolve_config
 from scripts.own_data import DataError
+from scripts.processes import Alone, MeshError, Processes
 from scripts.report import curve, fit, use
 from scripts.schedule import Schedule
 from scripts.tasks import TASKS
@@ -80,23 +84,51 @@ def _refuse(asked: Mapping[str, Any], export: Path | None) -> None:
         raise typer.BadParameter(f"--export {export} is a folder, or in a folder that does not exist")
 
 
-def _train(asked: dict[str, Any], folder: Path, *, resume: bool, export: Path | None, console: Console) -> None:
+@contextmanager
+def _processes(asked: dict[str, Any], mesh: str | None, export: Path | None) -> Iterator[Processes]:
+    """The processes that torchrun has started, or this one alone, which prints and raises for all of them."""
+    is_launched = "TORCHELASTIC_RUN_ID" in os.environ
+    if mesh is not None and not is_launched:
+        command = f"torchrun --nproc-per-node 2 -m scripts.train {asked['task']} --mesh data=2"
+        raise MeshError(f"--mesh is for processes that torchrun starts, as in {command}")
+    with ExitStack() as stack:
+        # One process does without what takes several seconds to import.
+        launch = importlib.import_module("scripts.launch").Launch() if is_launched else None
+        if launch is not None:
+            stack.enter_context(launch.one_voice())
+        _refuse(asked, export)
+        asked["device"] = pick_device(asked["device"])
+        yield Alone() if launch is None else stack.enter_context(launch.processes(mesh, asked))
+
+
+def _train(asked: dict[str, Any], folder: Path, processes: Processes, *, resume: bool, export: Path | None) -> None:
     """Train with these options and print everything; the errors are those of the options, data and checkpoint."""
     started = time.perf_counter()
-    asked["device"] = pick_device(asked["device"])
-    config = resolve_config(asked, checkpoint.read(folder) if resume else None)
+    resume = resume or processes.goes_on
+    config = resolve_config(asked, processes.on_first(lambda: checkpoint.read(folder)) if resume else None)
     if config.device != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
-    with checkpoint.locked(folder):
-        run = Run(config, folder, resume=resume)
-        print(trace(run.model))
-        score = fit(run, console)
-        name, text = run.task.score.name, run.task.score.text
-        print(curve(run.record, folder, name))
-        if export is not None:
-            print(export_model(run, export))
-        print(use(run))
+    with ExitStack() as stack:
+        processes.on_first(lambda: stack.enter_context(checkpoint.locked(folder)))
+        run = Run(config, folder, resume=resume, processes=processes)
+        if processes.is_first:
+            print(trace(run.plain))
+        if run.plan is not None:
+            print(run.plan)
+        score = fit(run, Console())
+        processes.wait()
+        if processes.is_first:
+            _report(run, score, started, export)
+
+
+def _report(run: Run, score: float, started: float, export: Path | None) -> None:
+    """Print all that is said at the end of a run, which has a score on the test split and began at a time."""
+    config, name, text = run.config, run.task.score.name, run.task.score.text
+    print(curve(run.record, run.folder, name))
+    if export is not None:
+        print(export_model(run, export))
+    print(use(run))
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
     print(
         f"test {name} {text.format(score)} of {checkpoint.BEST} on {len(run.splits.test):,} unseen examples of"
@@ -125,21 +157,23 @@ def main(
     checkpointing: Annotated[bool | None, _option("checkpointing")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the state in the folder.")] = False,
+    mesh: Annotated[str | None, typer.Option(help="Processes by mesh axis, as in data=2,tensor=2.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write the best model there by torch.export (model.pt2).")] = None,
 ) -> None:
     """Train a model and print its score on a held-out test set.
 
     Without --resume training starts from scratch; the run in the folder is replaced after the first epoch. With it,
-    only --epochs may differ. Two runs cannot share a folder: the second is refused.
+    only --epochs may differ. Two runs cannot share a folder: the second is refused. With --mesh, the processes that
+    torchrun starts train one model: `data` divides each batch, `tensor` the model.
     """
     asked = dict(locals())
-    for name in ("out", "resume", "export"):
+    for name in ("out", "resume", "mesh", "export"):
         del asked[name]
-    _refuse(asked, export)
     asked["schedule"] = None if schedule is None else schedule.value
     try:
-        _train(asked, Path("runs") / task if out is None else out, resume=resume, export=export, console=Console())
-    except (MissingData, CheckpointError, DataError, CircuitError) as error:
+        with _processes(asked, mesh, export) as processes:
+            _train(asked, Path("runs") / task if out is None else out, processes, resume=resume, export=export)
+    except (MissingData, CheckpointError, DataError, MeshError, CircuitError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -1,0 +1,183 @@
+"""Runs on 2 and 4 processes that talk by gloo, beside runs on one."""
+
+import json
+import os
+import socket
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor, multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+
+import models
+from models.sequence_to_sequence import SequenceToSequence
+from scripts import checkpoint, sharded_tensors
+from scripts.checkpoint import Record
+from scripts.data import Examples, sequences
+from scripts.distributed import Group
+from scripts.loop import Run
+from scripts.options import Config
+from scripts.report import fit
+from scripts.tasks import TASKS, Task
+from tests.scripts.tiny import TINY, TINY_PLAN
+from tests.scripts.toy import PLAN, TOY
+
+pytestmark = pytest.mark.slow
+
+
+def reversed_rows() -> Examples:
+    examples = sequences("reversing", lambda rows: rows.flip(-1))()
+    which = torch.arange(50)
+    return Examples(
+        "few", examples.inputs[which], examples.targets[which], examples.classes, examples.sources[which]
+    )  # fmt: skip
+
+
+SEQUENCES = replace(
+    TASKS["sequence_to_sequence"],
+    data={"few": reversed_rows},
+    model=lambda examples: SequenceToSequence(
+        examples.classes + 1, m=8, k=4, h=2, f=16, encoder_depth=2, decoder_depth=2, dropout=0.0
+    ).double(),
+)
+BATCHES = replace(TOY, axes="b x y", split={"b": "data"})
+"""With dropout, statistics of batches and tied weights."""
+OWN: dict[str, Task] = {"tiny": TINY, "toy": BATCHES, "sequences": SEQUENCES}
+SEQUENCES_PLAN = Config("sequences", "few", epochs=2, batch_size=8, lr=1e-2, weight_decay=0.05)
+OPTIONS: dict[str, Any] = {"clip": 0.05, "accumulate": 2, "ema": 0.9, "schedule": "linear"}
+Case = tuple[dict[str, int], Config]
+CASES: dict[str, Case] = {
+    "data": ({"data": 2}, TINY_PLAN),
+    "tensor": ({"tensor": 2}, TINY_PLAN),
+    "data, options": ({"data": 2}, replace(TINY_PLAN, **OPTIONS, checkpointing=True)),
+    "tensor, options": ({"tensor": 2}, replace(TINY_PLAN, **OPTIONS)),
+    "a batch of one": ({"data": 2}, replace(TINY_PLAN, batch_size=22)),
+    "sequences": ({"data": 2}, SEQUENCES_PLAN),
+    "both": ({"data": 2, "tensor": 2}, replace(TINY_PLAN, **OPTIONS)),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_tasks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, task in OWN.items():
+            patch.setitem(TASKS, name, task)
+        yield
+
+
+def finish(plan: Config, folder: Path, resume: bool = False, group: Group | None = None) -> Run:
+    run = Run(plan, folder, resume=resume, processes=group)
+    fit(run, Console(quiet=True))
+    run.processes.wait()
+    return run
+
+
+class Launched:
+    """A launch that is no restart."""
+
+    has_saved = False
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def note_saved(self) -> None:
+        pass
+
+
+Job = tuple[str, dict[str, int], Config, bool]
+"""A folder, a mesh, the options of a run, and whether it is resumed."""
+
+
+def worker(rank: int, world: int, port: int, folder: str, jobs: list[Job]) -> None:
+    """Finish some runs on one rank, and write what it has seen of each into its folder."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}")
+    torch.set_num_threads(1)
+    TASKS.update(OWN)  # pyright: ignore[reportAttributeAccessIssue]
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    try:
+        for name, shape, plan, resume in jobs:
+            mesh = init_device_mesh("cpu", (*shape.values(),), mesh_dim_names=(*shape,))
+            run = finish(plan, Path(folder) / name, resume, Group(mesh, Launched(rank)))
+            statistics = [each.tolist() for each in run.model.buffers()] if plan.task == "toy" else []
+            (Path(folder) / name / f"rank {rank}").write_text(json.dumps([asdict(run.record), statistics]))
+    except BaseException:
+        (Path(folder) / f"failed {rank}").write_text(traceback.format_exc())
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def on_processes(world: int, folder: Path, jobs: list[Job]) -> None:
+    """Finish some runs on so many processes; all of them have seen the same."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(worker, (world, port, f"{folder}", jobs), world)
+    for name, *_ in jobs:
+        seen = {(folder / name / f"rank {rank}").read_text() for rank in range(world)}
+        assert len(seen) == 1, name
+
+
+def numbers(record: Record) -> list[float]:
+    """All numbers of a record but the seconds; NaN of a score that is not there yet."""
+    curve = [value for entry in record.history for name, value in entry.items() if name != "seconds"]
+    return [*curve, record.best, float("nan") if record.test is None else record.test]
+
+
+def assert_same_curve(record: Record, other: Record) -> None:
+    """Two runs have the same numbers within the tolerance of float64."""
+    assert numbers(record) == pytest.approx(numbers(other), rel=1e-9)
+
+
+def assert_same_models(folder: Path, other: Path) -> None:
+    for name in (checkpoint.BEST, checkpoint.LAST):
+        ours, theirs = (models.load(each / name) for each in (folder, other))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def state(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, whole."""
+    checkpoint.verify(folder)
+    return sharded_tensors.read(folder / json.loads((folder / checkpoint.RECORD).read_text())["tensors"])
+
+
+def test_two_processes_have_the_curve_of_one(tmp_path: Path) -> None:
+    several, one = tmp_path / "several", tmp_path / "one"
+    cases = {name: case for name, case in CASES.items() if name != "both"}
+    on_processes(2, several, [(name, *case, False) for name, case in cases.items()])
+    for name, (_, plan) in cases.items():
+        run = finish(plan, one / name)
+        assert_same_curve(checkpoint.read(several / name), run.record)
+        assert_same_models(several / name, one / name)
+        torch.testing.assert_close(state(several / name), state(one / name))
+
+
+def test_what_four_processes_save_two_and_one_and_a_module_load(tmp_path: Path) -> None:
+    """A run of four epochs is resumed by others for two more, and they by one process for one more."""
+    mesh, plan = CASES["both"]
+    longer = replace(plan, epochs=6)
+    on_processes(4, tmp_path, [("saved", mesh, plan, False)])
+    finish(plan, tmp_path / "one")
+    assert_same_curve(checkpoint.read(tmp_path / "saved"), checkpoint.read(tmp_path / "one"))
+    whole = state(tmp_path / "saved")
+    torch.testing.assert_close(whole, state(tmp_path / "one"))
+    for name, kind in ((checkpoint.BEST, "best"), (checkpoint.LAST, "average")):
+        loaded = models.load(tmp_path / "saved" / name).state_dict()
+        assert all(torch.equal(tensor, whole[f"{kind}.{key}"]) for key, tensor in loaded.items())
+    for name in ("data", "tensor", "alone"):
+        copied = tmp_path / name
+        copied.mkdir()
+        os.system(f"cp -r {tmp_path}/saved/. {copied}")
+    finish(longer, tmp_path / "one", resume=True)
+    on_processes(2, tmp_path, [(name, {name: 2}, longer, True) for name in ("data", "tensor")])
+    finish(longer, tmp_path / "alone", resume=True)
+    for name in ("data", "tensor", "alone"):
+        assert_same_curve(checkpoint.read(tmp_path / name), checkpoint.read(tmp_path / "one"))
+        assert_same_models(tmp_path / name, tmp_path / "one")
