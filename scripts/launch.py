@@ -102,7 +102,10 @@ class Launch:
         if device != "cpu":
             _set_device(device)
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # advice on speed
-        dist.init_process_group("gloo" if device == "cpu" else None, timeout=TIMEOUT)
+        # Torch's own use of the store would find the addresses of processes that were there before a restart.
+        store = dist.PrefixStore(f"scripts.train/{self.restarts}", self.store)
+        backend = "gloo" if device == "cpu" else None
+        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=self.rank, world_size=self.count)
         yield Group(init_device_mesh(device, (*sizes.values(),), mesh_dim_names=(*sizes,)), self)
         # After an error nothing is destroyed, so that the others notice it no earlier than it is reported.
         dist.destroy_process_group()

@@ -27,7 +27,7 @@ from scripts.options import Config
 from scripts.report import fit
 from scripts.tasks import TASKS, Task
 from tests.scripts.tiny import TINY, TINY_PLAN
-from tests.scripts.toy import PLAN, TOY
+from tests.scripts.toy import TOY
 
 pytestmark = pytest.mark.slow
 
@@ -132,8 +132,8 @@ def numbers(record: Record) -> list[float]:
 
 
 def assert_same_curve(record: Record, other: Record) -> None:
-    """Two runs have the same numbers within the tolerance of float64."""
-    assert numbers(record) == pytest.approx(numbers(other), rel=1e-9)
+    """Two runs have the same numbers, within the tolerance of sums of float32, in which losses are added up."""
+    assert numbers(record) == pytest.approx(numbers(other), rel=1e-6, nan_ok=True)
 
 
 def assert_same_models(folder: Path, other: Path) -> None:

@@ -1,4 +1,4 @@
-"""A vision transformer that trains in a second, in float64, as a task for several processes; run as a script, it trains.
+"""A vision transformer that trains in a second, in float64, as a task for several processes.
 
 `torchrun -m tests.scripts.tiny tiny --mesh data=2` is `scripts.train` with that task.
 """
