@@ -48,7 +48,7 @@ class Group:
         self.written: ShardedFiles | None = None
 
     @property
-    def goes_on(self) -> bool:
+    def resumes(self) -> bool:
         """Whether these processes were started again, and had saved a checkpoint."""
         return self.agreed(self.launch.has_saved)
 

@@ -1,4 +1,4 @@
-"""How torchrun starts a run: the mesh that it is to use, one output of all processes, and what outlives a restart."""
+"""A run that torchrun has started: its mesh, the output of its processes, and what is known after a restart."""
 
 import logging
 import os
@@ -103,7 +103,7 @@ class Launch:
             _set_device(device)
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # advice on speed
         # Torch's own use of the store would find the addresses of processes that were there before a restart.
-        store = dist.PrefixStore(f"scripts.train/{self.restarts}", self.store)
+        store = dist.PrefixStore(f"{self.restarts}", self.store)  # pyright: ignore[reportPrivateImportUsage]
         backend = "gloo" if device == "cpu" else None
         dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=self.rank, world_size=self.count)
         yield Group(init_device_mesh(device, (*sizes.values(),), mesh_dim_names=(*sizes,)), self)
@@ -111,7 +111,7 @@ class Launch:
         dist.destroy_process_group()
 
     @contextmanager
-    def one_voice(self) -> Iterator[None]:
+    def output_once(self) -> Iterator[None]:
         """In the `with`, the first process alone prints, and of errors only the first of all processes is let through.
 
         The other processes end without a word. If a process is lost, torch's error in the others becomes a MeshError.
@@ -131,12 +131,12 @@ class Launch:
             if not is_first:
                 sys.exit(1)
             if _tells_of_a_loss(error):
-                raise MeshError(f"a process of the run was lost, or did not answer in {TIMEOUT}") from error
+                raise MeshError(f"a process of the run was lost, or waited for in vain for {TIMEOUT}") from error
             raise
 
 
 def _tells_of_a_loss(error: Exception) -> bool:
-    """Whether an error is torch's for a process that does not answer."""
+    """Whether an error is torch's for a process that is lost."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in f"{error}")
 
 

@@ -22,7 +22,7 @@ from scripts.checkpoint import CheckpointError, Record
 from scripts.data import split
 from scripts.options import Config
 from scripts.own_data import DataError
-from scripts.processes import Alone, Processes
+from scripts.processes import OneProcess, Processes
 from scripts.recompute import recompute
 from scripts.schedule import rate
 from scripts.scores import Score
@@ -41,7 +41,7 @@ class Run:
 
     def __init__(self, config: Config, folder: Path, *, resume: bool, processes: Processes | None = None) -> None:
         self.config, self.folder, self.task = config, folder, TASKS[config.task]
-        self.processes = Alone() if processes is None else processes
+        self.processes = OneProcess() if processes is None else processes
         self.device = torch.device(config.device)
         torch.manual_seed(config.seed)
         examples = self.task.examples(config.data, config.image_size)

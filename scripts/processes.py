@@ -1,6 +1,6 @@
-"""What a run asks of the processes that it is on: `Processes`; and the answers of one process, `Alone`.
+"""What the training loop needs of the processes that it is on, `Processes`, and that of one process, `OneProcess`.
 
-`scripts.distributed` has those of several processes, which it takes longer to import.
+`scripts.distributed` has that of several processes, which takes longer to import.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Processes(Protocol):
     """The number of parts of every batch, each of which some processes compute."""
 
     @property
-    def goes_on(self) -> bool:
+    def resumes(self) -> bool:
         """Whether the run was interrupted and goes on from its checkpoint by itself."""
         ...
 
@@ -102,10 +102,10 @@ class Processes(Protocol):
         ...
 
 
-class Alone:
+class OneProcess:
     """One process, which computes with whole batches."""
 
-    is_first, parts, goes_on = True, 1, False
+    is_first, parts, resumes = True, 1, False
 
     def unsplit(self, model: nn.Module) -> nn.Module:
         """The model."""
@@ -157,4 +157,4 @@ class Alone:
         """All is on disk."""
 
 
-__all__ = ["Alone", "Files", "MeshError", "Processes"]
+__all__ = ["Files", "MeshError", "OneProcess", "Processes"]

@@ -27,7 +27,7 @@ from scripts.export import export_model
 from scripts.loop import Run
 from scripts.options import of_tasks, resolve_config
 from scripts.own_data import DataError
-from scripts.processes import Alone, MeshError, Processes
+from scripts.processes import MeshError, OneProcess, Processes
 from scripts.report import curve, fit, use
 from scripts.schedule import Schedule
 from scripts.tasks import TASKS
@@ -95,16 +95,16 @@ def _processes(asked: dict[str, Any], mesh: str | None, export: Path | None) -> 
         # One process does without what takes several seconds to import.
         launch = importlib.import_module("scripts.launch").Launch() if is_launched else None
         if launch is not None:
-            stack.enter_context(launch.one_voice())
+            stack.enter_context(launch.output_once())
         _refuse(asked, export)
         asked["device"] = pick_device(asked["device"])
-        yield Alone() if launch is None else stack.enter_context(launch.processes(mesh, asked))
+        yield OneProcess() if launch is None else stack.enter_context(launch.processes(mesh, asked))
 
 
 def _train(asked: dict[str, Any], folder: Path, processes: Processes, *, resume: bool, export: Path | None) -> None:
     """Train with these options and print everything; the errors are those of the options, data and checkpoint."""
     started = time.perf_counter()
-    resume = resume or processes.goes_on
+    resume = resume or processes.resumes
     config = resolve_config(asked, processes.on_first(lambda: checkpoint.read(folder)) if resume else None)
     if config.device != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import traceback
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.multiprocessing.spawn import spawn
 
 import models
 from models.sequence_to_sequence import SequenceToSequence
@@ -27,7 +29,7 @@ from scripts.options import Config
 from scripts.report import fit
 from scripts.tasks import TASKS, Task
 from tests.scripts.tiny import TINY, TINY_PLAN
-from tests.scripts.toy import TOY
+from tests.scripts.toy import PLAN, TOY
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +62,6 @@ CASES: dict[str, Case] = {
     "tensor, options": ({"tensor": 2}, replace(TINY_PLAN, **OPTIONS)),
     "a batch of one": ({"data": 2}, replace(TINY_PLAN, batch_size=22)),
     "sequences": ({"data": 2}, SEQUENCES_PLAN),
-    "both": ({"data": 2, "tensor": 2}, replace(TINY_PLAN, **OPTIONS)),
 }
 
 
@@ -119,7 +120,7 @@ def on_processes(world: int, folder: Path, jobs: list[Job]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (world, port, f"{folder}", jobs), world)
+    spawn(worker, (world, port, f"{folder}", jobs), world)
     for name, *_ in jobs:
         seen = {(folder / name / f"rank {rank}").read_text() for rank in range(world)}
         assert len(seen) == 1, name
@@ -148,21 +149,40 @@ def state(folder: Path) -> dict[str, Tensor]:
     return sharded_tensors.read(folder / json.loads((folder / checkpoint.RECORD).read_text())["tensors"])
 
 
-def test_two_processes_have_the_curve_of_one(tmp_path: Path) -> None:
-    several, one = tmp_path / "several", tmp_path / "one"
-    cases = {name: case for name, case in CASES.items() if name != "both"}
-    on_processes(2, several, [(name, *case, False) for name, case in cases.items()])
-    for name, (_, plan) in cases.items():
-        run = finish(plan, one / name)
-        assert_same_curve(checkpoint.read(several / name), run.record)
-        assert_same_models(several / name, one / name)
-        torch.testing.assert_close(state(several / name), state(one / name))
+STEADY = replace(PLAN, schedule="constant", warmup=0.0)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of two processes."""
+    folder = tmp_path_factory.mktemp("pair")
+    jobs: list[Job] = [(name, *case, False) for name, case in CASES.items()]
+    jobs += [("whole", {"data": 2}, STEADY, False), ("halves", {"data": 2}, replace(STEADY, epochs=2), False)]
+    on_processes(2, folder, [*jobs, ("halves", {"data": 2}, STEADY, True)])
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_have_the_curve_of_one(tmp_path: Path, pair: Path, name: str) -> None:
+    run = finish(CASES[name][1], tmp_path)
+    assert_same_curve(checkpoint.read(pair / name), run.record)
+    assert_same_models(pair / name, tmp_path)
+    torch.testing.assert_close(state(pair / name), state(tmp_path))
+
+
+def test_dropout_and_statistics_of_parts_are_the_same_after_a_resumption(tmp_path: Path, pair: Path) -> None:
+    """They are others than those of one process; `on_processes` compares the statistics of all processes."""
+    resumed, whole = (checkpoint.read(pair / name) for name in ("halves", "whole"))
+    assert numbers(resumed) == numbers(whole)
+    ours, theirs = state(pair / "halves"), state(pair / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert numbers(finish(STEADY, tmp_path).record) != numbers(whole)
 
 
 def test_what_four_processes_save_two_and_one_and_a_module_load(tmp_path: Path) -> None:
-    """A run of four epochs is resumed by others for two more, and they by one process for one more."""
-    mesh, plan = CASES["both"]
-    longer = replace(plan, epochs=6)
+    """A run of two epochs is resumed for another one on two meshes, and on one process."""
+    mesh, plan = {"data": 2, "tensor": 2}, replace(TINY_PLAN, epochs=2, **OPTIONS)
+    longer = replace(plan, epochs=3)
     on_processes(4, tmp_path, [("saved", mesh, plan, False)])
     finish(plan, tmp_path / "one")
     assert_same_curve(checkpoint.read(tmp_path / "saved"), checkpoint.read(tmp_path / "one"))
@@ -172,9 +192,7 @@ def test_what_four_processes_save_two_and_one_and_a_module_load(tmp_path: Path) 
         loaded = models.load(tmp_path / "saved" / name).state_dict()
         assert all(torch.equal(tensor, whole[f"{kind}.{key}"]) for key, tensor in loaded.items())
     for name in ("data", "tensor", "alone"):
-        copied = tmp_path / name
-        copied.mkdir()
-        os.system(f"cp -r {tmp_path}/saved/. {copied}")
+        shutil.copytree(tmp_path / "saved", tmp_path / name)
     finish(longer, tmp_path / "one", resume=True)
     on_processes(2, tmp_path, [(name, {name: 2}, longer, True) for name in ("data", "tensor")])
     finish(longer, tmp_path / "alone", resume=True)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +27,7 @@ Found = TypeVar("Found")
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
 """Seconds to wait for something that takes a few."""
+LAUNCHED: list["subprocess.Popen[bytes]"] = []
 
 
 class Torchrun:
@@ -43,6 +44,7 @@ class Torchrun:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}"}
         with self.printed.open("a") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+        LAUNCHED.append(self.process)
 
     def workers(self) -> list[int]:
         """The processes that torchrun has started, once there are two."""
@@ -86,8 +88,12 @@ def wait_for_epochs(launch: Torchrun, count: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def tiny_task(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_task(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The small task; what a failed test has started is ended."""
     monkeypatch.setitem(TASKS, "tiny", TINY)
+    yield
+    while LAUNCHED:
+        LAUNCHED.pop().terminate()
 
 
 def alone(folder: Path, epochs: int) -> Record:

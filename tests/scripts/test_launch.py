@@ -1,3 +1,5 @@
+# This file uses private names of torch.
+# pyright: reportPrivateImportUsage=false
 """What torchrun's processes are to be, without torchrun: the mesh, the options, parts of batches, and one voice."""
 
 from collections.abc import Iterator
@@ -105,14 +107,14 @@ def launch(rank: int, store: Any, restarts: int = 0) -> Launch:
 def test_the_first_process_alone_prints_and_the_first_error_is_the_only_one(capsys: pytest.CaptureFixture[str]) -> None:
     store = dist.HashStore()
     for rank in range(2):
-        with launch(rank, store).one_voice():
+        with launch(rank, store).output_once():
             print("rank", rank)
     assert capsys.readouterr().out == "rank 0\n"
-    with pytest.raises(CheckpointError, match="of rank 1"), launch(1, store).one_voice():
+    with pytest.raises(CheckpointError, match="of rank 1"), launch(1, store).output_once():
         raise CheckpointError("of rank 1")
-    with pytest.raises(SystemExit), launch(0, store).one_voice():
+    with pytest.raises(SystemExit), launch(0, store).output_once():
         raise RuntimeError("gloo: connection closed by peer")
-    with pytest.raises(MeshError, match="was lost"), launch(0, store, restarts=1).one_voice():
+    with pytest.raises(MeshError, match="was lost"), launch(0, store, restarts=1).output_once():
         raise RuntimeError("gloo: connection closed by peer")
 
 
