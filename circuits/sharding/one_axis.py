@@ -221,7 +221,10 @@ def _notes(place: Place, axis: str) -> list[str]:
     operation = operation_of(place.box)
     name = naming_rule(operation.function)
     if name == "batch_norm" and operation.get(5, "training", False):
-        return [f"{place.where}: its statistics are those of each rank's part of {axis}"]
+        return [
+            f"{place.where}: its statistics are those of each rank's part of {axis}; on CUDA "
+            "nn.SyncBatchNorm.convert_sync_batchnorm makes them those of all ranks"
+        ]
     if is_random(place.box):
         return [f"{place.where}: it draws alike on ranks whose generators have the same seed"]
     return []

@@ -27,6 +27,9 @@ K = 32
 """The width of a head."""
 
 
+COLLECTIVES = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor")
+
+
 class Sent(TorchDispatchMode):
     """Adds up the bytes that one rank gives to collectives."""
 
@@ -36,7 +39,7 @@ class Sent(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count, and call the operation."""
-        if func.namespace == "_c10d_functional" and "wait" not in func._schema.name:
+        if func.namespace == "_c10d_functional" and func._schema.name.partition("::")[2] in COLLECTIVES:
             self.bytes += args[0].numel() * args[0].element_size()
         return func(*args, **(kwargs or {}))
 

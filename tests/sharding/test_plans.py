@@ -120,7 +120,8 @@ def test_what_depends_on_the_ranks_is_said() -> None:
     image = torch.zeros(4, 1, 8, 8)
     plan = plan_sharding(model, {"data": 2}, {"b": "data"}, image, axes="b c h w")
     assert plan.notes == (
-        "batch_norm in 1: its statistics are those of each rank's part of b",
+        "batch_norm in 1: its statistics are those of each rank's part of b; on CUDA "
+        "nn.SyncBatchNorm.convert_sync_batchnorm makes them those of all ranks",
         "dropout in 2: it draws alike on ranks whose generators have the same seed",
     )
     assert "\n".join(plan.notes) in str(plan)
