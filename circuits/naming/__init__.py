@@ -6,8 +6,7 @@ are merged) and `derivation` (axes derived from other axes), then `names` (the a
 operation).
 """
 
-from circuits.naming.axes import AxisNode, Grouped, Scope, StatedName
-from circuits.naming.derivation import parts
+from circuits.naming.axes import AxisNode, Scope, StatedName
 from circuits.naming.matching import Matcher
 from circuits.naming.names import Names
 from circuits.naming.patterns import name_by_pattern, read_axes
@@ -15,7 +14,6 @@ from circuits.naming.rules import Note, Operation, canonical_dims, name_outputs,
 
 __all__ = [
     "AxisNode",
-    "Grouped",
     "Matcher",
     "Names",
     "Note",
@@ -26,7 +24,6 @@ __all__ = [
     "name_by_pattern",
     "name_outputs",
     "naming_rule",
-    "parts",
     "read_axes",
     "torch_functions",
 ]
