@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from circuits.diagram import TRACED_INTO, map_tensors, tensors
 from circuits.errors import CircuitError
+from circuits.sharding.checked_pass import entering, leaving
 from circuits.sharding.local import LOCAL
 from circuits.sharding.moves import Move, placements
 from circuits.sharding.sharding import Sharding
@@ -165,7 +166,7 @@ class _Whole:
         for index, tensor in enumerate(tensors(given)):
             shared = tensor
             if not isinstance(tensor, DTensor):
-                shared = DTensor.from_local(tensor, self.mesh, whole, run_check=False)
+                shared = DTensor.from_local(entering(tensor), self.mesh, whole, run_check=False)
                 target = self.inputs[index] if index < len(self.inputs) else whole
                 shared = shared.redistribute(placements=target)
             found[id(tensor)] = found.get(id(tensor), shared)
@@ -182,7 +183,7 @@ class _Whole:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Return an output as a plain tensor: a copy, since `fully_shard` wants no view.
+    """Return an output as a plain tensor.
 
     Raises:
         CircuitError: It is not whole, which the plan would have foreseen.
@@ -191,7 +192,7 @@ def _plain(tensor: Tensor) -> Tensor:
         return tensor
     if not all(each.is_replicate() for each in tensor.placements):
         raise CircuitError(f"an output is placed as {tensor.placements}, and the plan says that it is whole")
-    return tensor.to_local().clone()
+    return leaving(tensor.to_local())
 
 
 __all__ = ["install"]

@@ -119,12 +119,14 @@ class OneAxis:
             self.moves += moves_across(place, self.mesh_axis, self.ranks, axis, self.steps.with_gradient)
 
     def _split_inside(self, kernel: Box, axis: str) -> None:
-        """Split what a kernel that reads across the axis computes from its inputs: along queries, or else along keys."""
+        """Split what a kernel that reads across the axis computes from its inputs: along queries or else keys."""
         for box in kernel.walk():
-            if box.call is not None and any(value.number in self.dims for value in box.inputs):
-                found = {value.number: inner_dim(kernel, value) for value in box.outputs if value.number not in self.dims}
-                self.dims |= {number: dim for number, dim in found.items() if dim is not None}
-                self.axis |= dict.fromkeys([number for number, dim in found.items() if dim is not None], axis)
+            if box.call is None or not any(value.number in self.dims for value in box.inputs):
+                continue
+            for value in box.outputs:
+                dim = inner_dim(kernel, value)
+                if dim is not None and value.number not in self.dims:
+                    self.dims[value.number], self.axis[value.number] = dim, axis
 
     def _keep_whole(self, place: Place, value: Value) -> None:
         """Refuse a tensor that is whole and has an axis that is split, unless it is a slice of a parameter.

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import models
 from circuits import CircuitError, definitions, shard
 from circuits.sharding import hooks
+from circuits.sharding.checked_pass import entering, leaving
 from models.scaled_dot_product import attention as attend
 
 RANKS = 2
@@ -155,11 +156,44 @@ def compare(name: str, by_definition: bool = False) -> None:
     with LocalTensorMode(RANKS), definitions() if by_definition else contextlib.nullcontext():
         shard(model, mesh(), split, *given, **options, **call)
         output = model(*given, **call)
-        with ExplicitRedistributionContext():  # the backward pass too has no communication that is not in the plan
-            loss(output).backward()
+        loss(output).backward()
         torch.testing.assert_close(whole(output), result)
         for (path, parameter), other in zip(model.named_parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(whole(parameter.grad), other.grad, msg=lambda text, path=path: f"{path}: {text}")
+
+
+class Redistributing(torch.autograd.Function):
+    """The identity, whose backward pass has a communication that nobody asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        redistribute()
+        return gradient
+
+
+def redistribute() -> None:
+    """Add tensors that are split along different axes."""
+    with torch.no_grad():
+        rows, columns = (distribute_tensor(torch.ones(2, 2), mesh(), [Shard(dim)]) for dim in (0, 1))
+        _ = rows + columns
+
+
+def test_backward_passes_are_checked_from_the_outputs_of_a_model_to_its_inputs() -> None:
+    given = torch.ones(2, requires_grad=True)
+    inside = leaving(Redistributing.apply(entering(given)))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="edistribution"):
+            inside.sum().backward(retain_graph=True)
+        redistribute()  # the pass that failed is over
+    leaving(entering(Redistributing.apply(given))).sum().backward()  # another model is before this one
+    with ExplicitRedistributionContext(enable=False):  # the user's own context is kept
+        inside.sum().backward()
+    assert given.grad is not None
+    assert given.grad.tolist() == [2, 2]
 
 
 @pytest.mark.slow
