@@ -5,6 +5,7 @@ a `torch.func` transform to the same tensor inside. Events contain no tensors, b
 place of each.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -202,6 +203,10 @@ def has_gradient(event: Call | Enter, at_start: bool) -> bool:
 class Record:
     """Everything that is recorded of one run.
 
+    Args:
+        is_kept: Returns whether a diagram may be made of the run. If not, the snapshot and the scopes remain empty, and
+            it is not recorded which attributes, properties and settings the code read.
+
     Attributes:
         events: The events in order.
         values: The shape, dtype, role, name, vmap levels (outermost first) and device of each value, whether it
@@ -225,7 +230,8 @@ class Record:
         scopes: The globals and variables of enclosing functions that the code names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_kept: Callable[[], bool] = lambda: True) -> None:
+        self.is_kept: Callable[[], bool] = is_kept
         self.events: list[Event] = []
         self.values: list[RecordedValue] = []
         self.state: dict[int, tuple[nn.Module, str]] = {}
@@ -246,6 +252,8 @@ class Record:
 
     def add_code(self, code: Any, name: str) -> None:
         """Add a module or function that is called to the snapshot, and the variables that its code names."""
+        if not self.is_kept():
+            return
         self.snapshot.add(code, name)
         owner = getattr(code, "__self__", code)
         if isinstance(owner, nn.Module):

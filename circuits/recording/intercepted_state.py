@@ -168,6 +168,10 @@ def _is_code_of_run(listener: Listener) -> bool:
     return bool(listener.stack) and not listener.is_paused and listener.current_operation is None
 
 
+Interception = tuple[Any, str, Callable[[Any], Any]]
+"""A function to intercept: the module or class that holds it, its name, and what makes its replacement."""
+
+
 def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
     """Return a function that returns a replacement for a function of torch, which passes its calls to `record`."""
 
@@ -187,12 +191,12 @@ def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
     return intercept
 
 
-STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
-    *[
-        (holder, name, _interception(_record_random_state))
-        for name in _RANDOM_STATE
-        for holder in (torch, torch.random)
-    ],
+RANDOM_FUNCTIONS: tuple[Interception, ...] = tuple(
+    [(holder, name, _interception(_record_random_state)) for name in _RANDOM_STATE for holder in (torch, torch.random)]
+)
+"""The functions of the default generator, whose calls become boxes."""
+
+STATE_FUNCTIONS: tuple[Interception, ...] = (
     *[(torch, name, _interception(_record_mode)) for name in _MODES],
     *[(inference_mode, name, _interception(_record_inference_mode)) for name in ("__enter__", "__exit__")],
     *[(FakeTensor, name, _intercept_property) for name in _PROPERTIES],
@@ -201,4 +205,4 @@ STATE_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (nn.Module, "__getattribute__", _intercept_attribute),
     *[(saved_tensors_hooks, name, _interception(_record_hooks)) for name in ("__enter__", "__exit__")],
 )
-"""The functions to intercept: the module or class that holds each, its name, and what makes its replacement."""
+"""The functions to intercept for a diagram."""

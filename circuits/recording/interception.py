@@ -5,7 +5,7 @@ function and of an operator that takes functions (`torch.cond`). They are patche
 process starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the
 recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
 too, so that recording does not disable torch's fused Transformer layers. So are functions of torch's state
-(`intercepted_state`).
+(`intercepted_state`), most of them only for runs of which a diagram may be made.
 
 Whatever fails while a recording begins, runs or ends, every patched attribute and the compiler stance are restored when
 no recording is active any more. The calls are passed on only to a `Listener`; another recorder of the thread (one that
@@ -42,7 +42,7 @@ from circuits.recording.intercepted_calls import (
     record_operator,
     record_vmap,
 )
-from circuits.recording.intercepted_state import STATE_FUNCTIONS
+from circuits.recording.intercepted_state import RANDOM_FUNCTIONS, STATE_FUNCTIONS
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
 from circuits.recording.scopes import classes_of_modules
@@ -57,9 +57,12 @@ def recorded_by(listener: Listener, root: Any = None) -> Iterator[None]:
         listener: The recorder.
         root: The target. If it is a module, the `__call__` overrides in the classes of its modules are patched too.
     """
+    listener.on_start = _patch_state
     with more_frames(), _recordings.set(listener), switch.set_recorder(listener):
         with _lock:
             _patch_entry_points(root)
+        if listener.is_kept():
+            _patch_state()
         yield
 
 
@@ -124,11 +127,18 @@ def _patch_entry_points(root: Any) -> None:
     _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
     for kind in MODULES_WITH_FUSED_PATHS:
         _patch(kind, "forward", partial(_intercept_module_call, record=record_forward))
-    for holder, name, interception in STATE_FUNCTIONS:
+    for holder, name, interception in RANDOM_FUNCTIONS:
         _patch(holder, name, interception)
     for kind in classes_of_modules(root) if isinstance(root, nn.Module) else ():
         owner = next(each for each in kind.__mro__ if "__call__" in each.__dict__)
         _patch(owner, "__call__", _intercept_module_call)
+
+
+def _patch_state() -> None:
+    """Patch the functions of torch's state that only a diagram needs: not for a run that is only printed, for speed."""
+    with _lock:
+        for holder, name, interception in STATE_FUNCTIONS:
+            _patch(holder, name, interception)
 
 
 def _patch(holder: Any, name: str, interception: Callable[[Any], Any]) -> None:

@@ -58,8 +58,10 @@ class Listener(TorchFunctionMode):
         target: The module or `Circuit` whose calls are recorded; None: any module or circuit.
         definitions: Whether a circuit with a kernel runs its definition.
         lines: Whether each event stores the line of user code that made the call.
+        is_kept: Returns whether a diagram may be made of a run, when it begins; see `Record`.
 
     Attributes:
+        on_start: Called at the beginning of each run of which a diagram may be made.
         on_event: Called with each event of the run, and with the result of the call or box, or None.
         on_finish: Called at the end of each run; boxes are still open if an interrupt has kept them from being closed.
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
@@ -70,11 +72,19 @@ class Listener(TorchFunctionMode):
         current_operation: The function of the recorded call that is running, or None.
     """
 
-    def __init__(self, target: Any = None, definitions: bool = False, lines: bool = False) -> None:
+    def __init__(
+        self,
+        target: Any = None,
+        definitions: bool = False,
+        lines: bool = False,
+        is_kept: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__()
         self.target = target
         self.definitions = definitions
         self.lines = lines
+        self.is_kept = is_kept
+        self.on_start: Callable[[], None] | None = None
         self.on_event: Callable[[Event, Any], None] | None = None
         self.on_finish: Callable[[], None] | None = None
         self.substitute_module: Callable[[nn.Module], nn.Module] | None = None
@@ -88,7 +98,7 @@ class Listener(TorchFunctionMode):
 
     def begin(self) -> None:
         """Start a new, empty record."""
-        self.record: Record = Record()
+        self.record: Record = Record(self.is_kept)
         self.stack: OpenBoxes = OpenBoxes()
         self.values: Values = Values(self.record, self.stack, self.emit)
         self.data_sizes: DataSizes = DataSizes(self.values, self.emit, not self.definitions)
@@ -209,7 +219,10 @@ class Listener(TorchFunctionMode):
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
         self.settings: Settings = Settings()
-        self.generators.start()
+        if self.is_kept():
+            self.generators.start()
+            if self.on_start is not None:
+                self.on_start()
         try:
             return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
         finally:
@@ -295,5 +308,7 @@ def unrecorded() -> Iterator[None]:
 
 
 def _left_changed(recorder: Listener) -> str:
-    """Return what the run has changed, or drawn from, and a diagram does not; empty if nothing."""
+    """Return what the run has changed, or drawn from, and a diagram does not; empty if nothing, or no run is kept."""
+    if not recorder.is_kept():
+        return ""
     return recorder.settings.left_changed() or recorder.record.left_changed() or recorder.generators.unrecorded()

@@ -32,7 +32,8 @@ def register_paths(record: Record, root: nn.Module, nested: bool) -> None:
 def register_circuit(record: Record, circuit: Any, module: nn.Module | None, nested: bool) -> None:
     """Add the code of a circuit that is called, or the module that it is a method of; `nested` as for a root."""
     if module is None:
-        record.scopes.add_function(circuit.definition)
+        if record.is_kept():
+            record.scopes.add_function(circuit.definition)
     elif id(module) not in record.paths:
         register_paths(record, module, nested)
 

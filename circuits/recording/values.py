@@ -74,7 +74,7 @@ class Values:
         if self.stack:
             described = Struct(tuple, (), describe_all(args, self.wire)) if args else args
             return described, describe(kwargs, self.wire) if kwargs else kwargs
-        for key, value in (*enumerate(args), *kwargs.items()):
+        for key, value in (*enumerate(args), *kwargs.items()) if self.record.is_kept() else ():
             self.record.snapshot.add(value, f"argument {key}", key)
         split = splitting_objects()
         return Struct(tuple, (), describe_all(args, self.argument, split)), describe(kwargs, self.argument, split)
