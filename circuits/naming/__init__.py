@@ -10,7 +10,15 @@ from circuits.naming.axes import AxisNode, Scope, StatedName
 from circuits.naming.matching import Matcher
 from circuits.naming.names import Names
 from circuits.naming.patterns import name_by_pattern, read_axes
-from circuits.naming.rules import Note, Operation, canonical_dims, name_outputs, naming_rule, torch_functions
+from circuits.naming.rules import (
+    Note,
+    Operation,
+    canonical_dims,
+    may_have_note,
+    name_outputs,
+    naming_rule,
+    torch_functions,
+)
 
 __all__ = [
     "AxisNode",
@@ -21,6 +29,7 @@ __all__ = [
     "Scope",
     "StatedName",
     "canonical_dims",
+    "may_have_note",
     "name_by_pattern",
     "name_outputs",
     "naming_rule",

@@ -25,9 +25,9 @@ class Names:
     `are_stated` is whether a signature or pattern, which alone state names, has been matched.
     """
 
-    def __init__(self) -> None:
-        self.shapes: dict[int, Shape] = {}
-        self.booleans: set[int] = set()
+    def __init__(self, shapes: dict[int, Shape] | None = None, booleans: set[int] | None = None) -> None:
+        self.shapes: dict[int, Shape] = {} if shapes is None else shapes
+        self.booleans: set[int] = set() if booleans is None else booleans
         self.levels: dict[int, AxisNode] = {}
         self.scopes: list[Scope] = [Scope()]
         self.are_stated = False

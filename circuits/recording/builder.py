@@ -1,19 +1,20 @@
 """Turn the events of a run into a diagram: name the axes, nest the boxes, freeze them.
 
 A builder processes events one at a time, so that `track` can print during the run, or all events at once. It makes
-drafts, whose axes may still get names from later events; `freezer` converts the drafts to boxes.
+drafts, whose axes may still get names from later events; `freezer` converts the drafts to boxes. Axes are named when a
+draft is frozen. As long as nothing has stated a name, a box that is printed needs no other box: it is named alone.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from circuits.diagram import Box, Scalar, Size, Struct, Wire, substitute, wires, wires_in
-from circuits.naming import AxisNode, Names, Note, Operation, name_by_pattern, name_outputs
+from circuits.naming import AxisNode, Names, Note, Operation, may_have_note, name_by_pattern, name_outputs
 from circuits.recording.call_arguments import argument_paths, named_arguments, unpacked
-from circuits.recording.events import Enter, Event, Leave, Lift, Record
+from circuits.recording.events import Call, Enter, Event, Leave, Lift, Record
 from circuits.recording.freezer import PATTERN_VERBS, Draft, Freezer, Port, identity
 from circuits.signature import Axes
 
@@ -46,15 +47,19 @@ class Builder:
         self.binder = binder
         self.axes = axes
         self.names: Names = Names()
+        self._names_alone: Names = Names(self.names.shapes, self.names.booleans)
+        self._waiting: list[tuple[Draft | None, Event]] = []
+        self._are_stated = bool(axes)
         self.open: list[Draft] = []
         self.root: Draft | None = None
         self.consumed = 0
         self.freezer: Freezer = Freezer(record, self.names, self.read_new_shapes)
 
     def feed_all(self) -> "Builder":
-        """Process the remaining events of the record, and return this builder."""
+        """Process the remaining events of the record, name the axes, and return this builder."""
         while self.consumed < len(self.record.events):
             self.feed(self.record.events[self.consumed])
+        self._name_waiting()
         return self
 
     def feed(self, event: Event) -> Draft | None:
@@ -62,16 +67,33 @@ class Builder:
 
         An `Enter` is processed a second time if the listener set a circuit on it after emitting it.
         """
-        self.consumed += not (isinstance(event, Enter) and bool(self.open) and self.open[-1].event is event)
-        self.read_new_shapes()
-        if isinstance(event, Enter):
-            return self._enter(event)
+        self._are_stated = self._are_stated or _states_names(event)
+        if isinstance(event, Enter) and self.open and self.open[-1].event is event:
+            self._waiting.append((self.open[-1], event))
+            return self.open[-1]
+        self.consumed += 1
         if isinstance(event, Leave):
-            return self._leave(event)
-        if isinstance(event, Lift):
-            self._lift(event)
-            return None
-        return self._call(event)
+            draft = self.open.pop()
+            draft.result, draft.failed = event.result, event.failed
+        elif isinstance(event, Lift):
+            draft = None
+            _add_lifted(self.open, event)
+        else:
+            draft = self._drafted(event)
+        self._waiting.append((draft, event))
+        return draft
+
+    def _drafted(self, event: Event) -> Draft:
+        """Append the draft of a call, or of a box that opens, to the innermost open draft; return the draft."""
+        draft = Draft(event)
+        if self.open:
+            draft.parent = self.open[-1]
+            draft.parent.boxes.append(draft)
+        elif isinstance(event, Enter):
+            self.root = self.freezer.root = draft
+        if isinstance(event, Enter):
+            self.open.append(draft)
+        return draft
 
     def read_new_shapes(self) -> None:
         """Add the shapes of the record's new values to `names`."""
@@ -82,22 +104,39 @@ class Builder:
             if values[number][1] is torch.bool:
                 self.names.booleans.add(number)
 
-    # Events
+    # Names of axes
 
-    def _enter(self, event: Enter) -> Draft:
-        """Append the draft of a box that opens to the open draft and return it; a repeated event makes no new draft."""
-        if self.open and self.open[-1].event is event:
-            return self._enter_circuit(self.open[-1], event)
-        draft = Draft(event)
-        if self.open:
-            draft.parent = self.open[-1]
-            self.open[-1].boxes.append(draft)
-        else:
-            self.root = self.freezer.root = draft
-            self._name_arguments(event)
-        draft.inputs = self._ports(wires_in((event.args, event.kwargs)))
-        self.open.append(draft)
-        return self._enter_circuit(draft, event)
+    def _name_waiting(self) -> None:
+        """Name the axes of the drafts whose axes are not named yet, in the order of the events."""
+        self.read_new_shapes()
+        for draft, event in self._waiting:
+            if isinstance(event, Lift):
+                self._lift(event)
+            elif draft is not None and isinstance(event, Enter):
+                self._enter(draft, event)
+            elif draft is not None and isinstance(event, Leave):
+                self._leave(draft, event)
+            elif draft is not None:
+                self._call(draft)
+        self._waiting.clear()
+
+    def _name_alone(self, draft: Draft) -> None:
+        """Set the values of a draft, whose axes have no names, and the notes of the operations in it."""
+        event = draft.event
+        if isinstance(event, Call) and may_have_note(event.function) and not event.error and event.result is not None:
+            draft.note = self._name_axes(event, self._names_alone)
+        draft.inputs, draft.outputs = [[(number, None) for number in each] for each in (draft.reads, draft.makes)]
+        for inner in draft.boxes:
+            self._name_alone(inner)
+
+    def _enter(self, draft: Draft, event: Enter) -> None:
+        """Name the axes of the inputs of a box; of a repeated event, those of the circuit alone."""
+        if not draft.is_named:
+            draft.is_named = True
+            if draft is self.root:
+                self._name_arguments(event)
+            draft.inputs = self._ports(draft.reads)
+        self._enter_circuit(draft, event)
 
     def _name_arguments(self, event: Enter) -> None:
         """Name the arguments of the run by their parameters, and the axes of its tensor arguments by `axes`."""
@@ -107,11 +146,11 @@ class Builder:
         for axes, number in zip(self.axes, numbers, strict=False):
             self.names.matcher().match_input(axes, self.names.of(number))
 
-    def _enter_circuit(self, draft: Draft, event: Enter) -> Draft:
-        """Open the scope of a circuit, where its signature names the axes of its inputs; return the draft."""
+    def _enter_circuit(self, draft: Draft, event: Enter) -> None:
+        """Open the scope of a circuit, where its signature names the axes of its inputs."""
         circuit = event.circuit
         if circuit is None or draft.matcher is not None:
-            return draft
+            return
         matcher = draft.matcher = self.names.matcher(circuit.signature, circuit.optional.values())
         ports: list[Port] = []
         inside: dict[int, list[AxisNode]] = {}
@@ -125,12 +164,9 @@ class Builder:
         others = [port for port in draft.inputs if port[0] not in inside]
         draft.inputs = ports + others
         self.names.enter(matcher, inside)
-        return draft
 
-    def _leave(self, event: Leave) -> Draft:
-        """Close the innermost draft, set its result and return it; the axis names of the outer scope apply again."""
-        draft = self.open.pop()
-        draft.result, draft.failed = event.result, event.failed
+    def _leave(self, draft: Draft, event: Leave) -> None:
+        """Name the axes of the outputs of a box; the axis names of the outer scope apply again."""
         numbers = wires(event.result)
         if draft.matcher is not None:
             signature = draft.event.circuit.signature
@@ -141,7 +177,6 @@ class Builder:
         else:
             _name_einops_layer(draft, numbers, self.names)
         draft.outputs = self._ports(numbers)
-        return draft
 
     def _lift(self, event: Lift) -> None:
         """Set the axes of a tensor inside a transform; store the axis that a vmap hides by the level of that vmap."""
@@ -149,7 +184,6 @@ class Builder:
         if event.dim is not None:
             self.names.levels[event.level] = axes.pop(event.dim)
         self.names.put(event.number, axes)
-        _add_lifted(self.open, event)
         if event.source in self.freezer.argument_names:
             self.freezer.argument_names[event.number] = self.freezer.argument_names[event.source]
 
@@ -173,36 +207,30 @@ class Builder:
                 axes.insert(position, mapped_axis)
             self.names.put(number, axes)
 
-    def _call(self, event: Any) -> Draft:
-        """Append the draft of a call to the open draft, and return it."""
-        draft = Draft(event)
-        inputs = wires_in((*event.args, *event.kwargs.values()))
-        for number in inputs:
+    def _call(self, draft: Draft) -> None:
+        """Name the axes of a call."""
+        event = draft.event
+        for number in draft.reads:
             self.names.of(number)
         if not event.error and event.result is not None:
-            draft.note = self._name_axes(event, inputs)
-        draft.inputs = self._ports(inputs)
-        draft.outputs = self._ports(wires(event.result))
-        if self.open:
-            draft.parent = self.open[-1]
-            self.open[-1].boxes.append(draft)
-        return draft
+            draft.note = self._name_axes(event, self.names)
+        draft.inputs, draft.outputs = self._ports(draft.reads), self._ports(draft.makes)
 
-    def _name_axes(self, event: Any, inputs: tuple[int, ...]) -> Note:
+    def _name_axes(self, event: Any, names: Names) -> Note:
         """Name the axes of the result of a call; return the text after the operation's name in the label, or None."""
-        outputs = wires(event.result)
         if event.pattern and event.function in PATTERN_VERBS:
+            inputs, outputs = wires_in((*event.args, *event.kwargs.values())), wires(event.result)
             sizes = {name: self._size(size) for name, size in event.kwargs.items()}
             try:
-                name_by_pattern(event.pattern, inputs, sizes, outputs, self.names)
+                name_by_pattern(event.pattern, inputs, sizes, outputs, names)
             except (ValueError, IndexError):
-                self.names.put(outputs[0], self.names.fresh(self.names.shapes[outputs[0]]))
+                names.put(outputs[0], names.fresh(names.shapes[outputs[0]]))
             return quoted(event.pattern)
         args, kwargs = event.args, event.kwargs
         if self.size is not identity:
             parts = Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))
             args, kwargs = unpacked([substitute(part, lambda wire: wire, self._scalar) for part in parts])
-        return name_outputs(Operation(event.function, args, kwargs, event.result), self.names)
+        return name_outputs(Operation(event.function, args, kwargs, event.result), names)
 
     def _size(self, size: Any) -> Any:
         return self.size(size.expression) if isinstance(size, Scalar) else size
@@ -210,13 +238,25 @@ class Builder:
     def _scalar(self, scalar: Scalar) -> Scalar:
         return Scalar(self.size(scalar.expression))
 
-    def _ports(self, numbers: Sequence[int]) -> list[Port]:
+    def _ports(self, numbers: Iterable[int]) -> list[Port]:
         """Return the port of each value, once, with the value's axes in the current scope."""
         return [(number, self.names.of(number)) for number in dict.fromkeys(numbers)]
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
         """Return the box of a draft; see `Freezer.freeze`."""
+        self.read_new_shapes()
+        if self._are_stated or scalar is not None:
+            self._name_waiting()
+        else:
+            self._name_alone(draft)
         return self.freezer.freeze(draft, scalar)
+
+
+def _states_names(event: Event) -> bool:
+    """Return whether an event states the name of an axis, or lifts an axis, whose names are then no longer alone."""
+    if isinstance(event, Enter):
+        return event.circuit is not None or event.kind == "transform" or _is_einops_layer(event.module)
+    return isinstance(event, Lift) or (isinstance(event, Call) and event.function in PATTERN_VERBS)
 
 
 def _add_lifted(drafts: Sequence[Draft], event: Lift) -> None:
@@ -229,7 +269,7 @@ def _add_lifted(drafts: Sequence[Draft], event: Lift) -> None:
 def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> None:
     """Name the axes of the result of an einops layer by the layer's pattern; do nothing for other modules."""
     module = draft.event.module
-    text = getattr(module, "pattern", None) if type(module).__module__.startswith("einops.layers") else None
+    text = getattr(module, "pattern", None) if _is_einops_layer(module) else None
     if isinstance(text, str) and numbers:
         sizes = {name: size for name, size in getattr(module, "axes_lengths", {}).items() if isinstance(size, int)}
         draft.note = quoted(text)
@@ -237,6 +277,10 @@ def _name_einops_layer(draft: Draft, numbers: tuple[int, ...], names: Names) -> 
             name_by_pattern(text, [number for number, _ in draft.inputs][:1], sizes, numbers, names)
         except (ValueError, IndexError):
             return
+
+
+def _is_einops_layer(module: Any) -> bool:
+    return type(module).__module__.startswith("einops.layers")
 
 
 def quoted(pattern: str) -> str:

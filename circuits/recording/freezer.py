@@ -1,6 +1,6 @@
 """Convert drafts to boxes: a `Draft` is a box whose axes may still get names, a `Box` is frozen data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from circuits.diagram import (
     operation_name,
     overwritten,
     substitute,
+    wires,
+    wires_in,
 )
 from circuits.naming import AxisNode, Matcher, Names, Note
 from circuits.recording import events
@@ -30,8 +32,8 @@ from circuits.recording.events import Enter, Record, RecordedValue, has_gradient
 from circuits.recording.unopened import unopened_result
 from circuits.windows import fold, unfold
 
-Port = tuple[int, list[AxisNode]]
-"""A value that enters or leaves a box: its number, and its axes in the scope of the box."""
+Port = tuple[int, list[AxisNode] | None]
+"""A value that enters or leaves a box: its number, and its axes in the scope of the box; None: none has a name."""
 
 PATTERN_VERBS: set[Any] = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfold, fold, einops.rearrange}
 """Functions that are called with a pattern of axes."""
@@ -54,6 +56,7 @@ class Draft:
         note: The text after the name of the operation in the label, or None.
         matcher: The matcher of the circuit's signature; None if the box is not a circuit.
         failed: Whether an exception left the box.
+        is_named: Whether the axes of its inputs are named.
         result: The result of the box, with wires.
         inside: For a transform, the results of the transformed function.
         lifted: For a transform, the tensors that wrap tensors outside it (see `Box`).
@@ -67,10 +70,24 @@ class Draft:
     note: Note = None
     matcher: Matcher | None = None
     failed: bool = False
+    is_named: bool = False
     result: Any = None
     inside: Sequence[Port] = ()
     lifted: tuple[tuple[int, int, int | None], ...] = ()
     parent: "Draft | None" = None
+
+    @property
+    def reads(self) -> Iterable[int]:
+        """The numbers of the values that enter the box, each once."""
+        args, kwargs = self.event.args, self.event.kwargs
+        if isinstance(self.event, events.Call):
+            return dict.fromkeys(wires_in((*args, *kwargs.values()) if kwargs else args))
+        return dict.fromkeys(wires_in((args, kwargs)))
+
+    @property
+    def makes(self) -> Iterable[int]:
+        """The numbers of the values that leave the box, each once."""
+        return dict.fromkeys(wires(self.event.result if isinstance(self.event, events.Call) else self.result))
 
 
 class Freezer:
@@ -93,6 +110,7 @@ class Freezer:
         self.read_new_shapes = read_new_shapes
         self.argument_names: dict[int, str] = {}
         self.unused_state: dict[str, int] = {}
+        self._without_names: dict[int, Value] = {}
         self.root: Draft | None = None
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
@@ -229,7 +247,15 @@ class Freezer:
         return "=".join(dict.fromkeys([_relative(path, parent.event.path) for path in paths]))
 
     def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
-        return tuple([self._value(number, axes) for number, axes in ports])
+        return tuple([self._unnamed(number) if axes is None else self._value(number, axes) for number, axes in ports])
+
+    def _unnamed(self, number: int) -> Value:
+        """Return a value whose axes have no names; it is the same in all boxes."""
+        if number not in self._without_names:
+            shape, dtype, role, name, _, device, requires_grad, _ = self.record.values[number]
+            about: Any = (None,) * len(shape), shape, dtype, role, name, 0, device, requires_grad
+            self._without_names[number] = Value(number, *about)
+        return self._without_names[number]
 
     def _value(self, number: int, axes: Sequence[AxisNode]) -> Value:
         """Return a value; the axes that vmap hides come first."""

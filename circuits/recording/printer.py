@@ -81,15 +81,15 @@ class Printer:
             if self.pending and self.pending[-1][0] is draft:
                 return
             self._flush()
-            self.pending.append((draft, depth, None))  # type: ignore[arg-type]
+            self.pending.append((draft, depth, None))
         elif isinstance(event, Leave):
-            self._close(draft, result)  # type: ignore[arg-type]
+            self._close(draft, result)
         elif isinstance(event, Call):
-            if _counts_runs(self.builder, draft):  # type: ignore[arg-type]
+            if _counts_runs(self.builder, draft):
                 return
             if len(self.pending) > 1 or event.error:
                 self._flush()
-            self.pending.append((draft, depth, result))  # type: ignore[arg-type]
+            self.pending.append((draft, depth, result))
             if len(self.pending) == 1 or event.error:
                 self._flush()
 
@@ -154,8 +154,8 @@ def _parameter_count(draft: Draft) -> int | None:
 
 def _counts_runs(builder: Builder, draft: Draft) -> bool:
     """Return whether an operation only counts runs, as BatchNorm's does; it has no line."""
-    event, values = draft.event, builder.record.values
-    may_count = not event.error and len(draft.inputs) == 1 and values[draft.inputs[0][0]][2] == "buffer"
+    roles = [builder.record.values[number][2] for number in draft.reads]
+    may_count = not draft.event.error and roles == ["buffer"]
     return may_count and is_bookkeeping(builder.freeze(draft))
 
 

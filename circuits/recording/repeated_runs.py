@@ -70,7 +70,7 @@ class Fold:
         """Return what the lines of a box show, except names."""
         event, values = draft.event, self.builder.record.values
         label = (event.label, event.circuit) if isinstance(event, Enter) else (event.function, event.pattern)
-        ports = [values[number][:2] for number, _ in (*draft.inputs, *draft.outputs)]
+        ports = [values[number][:2] for number in (*draft.reads, *draft.makes)]
         return label, ports, event.error, [self._content(inner) for inner in draft.boxes]
 
 

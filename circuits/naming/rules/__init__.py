@@ -63,6 +63,12 @@ def naming_rule(function: Any) -> str:
     return found.__name__ if found is not None else ""
 
 
+def may_have_note(function: Any) -> bool:
+    """Return whether the label of an operation may have a note: its rule says so by the type that it returns."""
+    found = _rule_of(function)
+    return found is not None and found.__annotations__["return"] is not None
+
+
 def name_outputs(operation: Operation, names: Names) -> Note:
     """Set the axes of every output of an operation; return a note for the label of its box.
 
@@ -81,4 +87,13 @@ def name_outputs(operation: Operation, names: Names) -> Note:
     return note
 
 
-__all__ = ["FAMILIES", "Note", "Operation", "canonical_dims", "name_outputs", "naming_rule", "torch_functions"]
+__all__ = [
+    "FAMILIES",
+    "Note",
+    "Operation",
+    "canonical_dims",
+    "may_have_note",
+    "name_outputs",
+    "naming_rule",
+    "torch_functions",
+]
