@@ -127,9 +127,8 @@ class Recorder(Protocol):
 
 def current() -> Recorder | None:
     """Return the recorder of this thread, or None."""
-    for block in _recorders.of_thread.blocks[-1:]:
-        return block.value
-    return None
+    blocks = _recorders.of_thread.blocks
+    return blocks[-1].value if blocks else None
 
 
 def outer(recorder: Recorder) -> Recorder | None:

@@ -152,7 +152,8 @@ def find_circuit(thing: Any) -> Circuit | None:
         The declaration, or None if `thing` is not a circuit.
     """
     if isinstance(thing, nn.Module):
-        thing = getattr(thing, "_orig_mod", thing).forward
+        is_compiled = "_orig_mod" in vars(thing).get("_modules", ())  # getattr alone is slow where there is none
+        thing = (getattr(thing, "_orig_mod", thing) if is_compiled else thing).forward
     found = getattr(thing, "circuit", None)
     return found if isinstance(found, Circuit) else None
 

@@ -6,16 +6,16 @@ draft is frozen. As long as nothing has stated a name, a box that is printed nee
 """
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-import torch
 
 from circuits.diagram import Box, Scalar, Size, Struct, Wire, substitute, wires, wires_in
 from circuits.naming import AxisNode, Names, Note, Operation, may_have_note, name_by_pattern, name_outputs
 from circuits.recording.call_arguments import argument_paths, named_arguments, unpacked
+from circuits.recording.drafts import Draft, Port
 from circuits.recording.events import Call, Enter, Event, Leave, Lift, Record
-from circuits.recording.freezer import PATTERN_VERBS, Draft, Freezer, Port, identity
+from circuits.recording.freezer import PATTERN_VERBS, Freezer, identity
 from circuits.signature import Axes
 
 
@@ -53,7 +53,7 @@ class Builder:
         self.open: list[Draft] = []
         self.root: Draft | None = None
         self.consumed = 0
-        self.freezer: Freezer = Freezer(record, self.names, self.read_new_shapes)
+        self.freezer: Freezer = Freezer(record, self.names, size)
 
     def feed_all(self) -> "Builder":
         """Process the remaining events of the record, name the axes, and return this builder."""
@@ -67,42 +67,34 @@ class Builder:
 
         An `Enter` is processed a second time if the listener set a circuit on it after emitting it.
         """
-        self._are_stated = self._are_stated or _states_names(event)
-        if isinstance(event, Enter) and self.open and self.open[-1].event is event:
-            self._waiting.append((self.open[-1], event))
-            return self.open[-1]
-        self.consumed += 1
+        if not self._are_stated:
+            self._are_stated = _states_names(event)
+        innermost = self.open[-1] if self.open else None
+        draft = None
         if isinstance(event, Leave):
             draft = self.open.pop()
             draft.result, draft.failed = event.result, event.failed
         elif isinstance(event, Lift):
-            draft = None
             _add_lifted(self.open, event)
+        elif innermost is not None and innermost.event is event:
+            draft = innermost
+            self.consumed -= 1
         else:
-            draft = self._drafted(event)
+            draft = Draft(event)
+            if innermost is not None:
+                draft.around = weakref.ref(innermost)
+                innermost.boxes.append(draft)
+            elif isinstance(event, Enter):
+                self.root = self.freezer.root = draft
+            if isinstance(event, Enter):
+                self.open.append(draft)
+        self.consumed += 1
         self._waiting.append((draft, event))
-        return draft
-
-    def _drafted(self, event: Event) -> Draft:
-        """Append the draft of a call, or of a box that opens, to the innermost open draft; return the draft."""
-        draft = Draft(event)
-        if self.open:
-            draft.parent = self.open[-1]
-            draft.parent.boxes.append(draft)
-        elif isinstance(event, Enter):
-            self.root = self.freezer.root = draft
-        if isinstance(event, Enter):
-            self.open.append(draft)
         return draft
 
     def read_new_shapes(self) -> None:
         """Add the shapes of the record's new values to `names`."""
-        shapes, values = self.names.shapes, self.record.values
-        for number in range(len(shapes), len(values)):
-            shape = values[number][0]
-            shapes[number] = shape if self.size is identity else tuple([self.size(size) for size in shape])
-            if values[number][1] is torch.bool:
-                self.names.booleans.add(number)
+        self.freezer.read_new_shapes()
 
     # Names of axes
 

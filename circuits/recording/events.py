@@ -270,14 +270,14 @@ class Record:
     def add(self, tensor: Tensor, role: str, name: str, memory: int = 0) -> int:
         """Add a value with the shape, dtype and device of a tensor, and return its number."""
         levels = _vmap_levels(tensor) if functorch.maybe_current_level() is not None else ()
-        about = tensor.device, tensor.requires_grad, memory
-        self.values.append((_shape(tensor), tensor.dtype, role, name, levels, *about))
+        shape = _shape_of_nested(tensor) if tensor.is_nested else tuple(tensor.shape)
+        self.values.append((shape, tensor.dtype, role, name, levels, tensor.device, tensor.requires_grad, memory))
         return len(self.values) - 1
 
 
-def _shape(tensor: Tensor) -> tuple[Any, ...]:
-    """Return the shape of a tensor; for a nested tensor, the largest size of its components in each axis."""
-    if not tensor.is_nested or tensor.layout is not torch.strided:
+def _shape_of_nested(tensor: Tensor) -> tuple[Any, ...]:
+    """Return the largest size of the components of a nested tensor in each axis."""
+    if tensor.layout is not torch.strided:
         return tuple(tensor.shape)
     with torch._C.DisableTorchFunction():
         return (tensor.size(0), *tensor._nested_tensor_size().amax(0).tolist())

@@ -1,7 +1,6 @@
 """Convert drafts to boxes: a `Draft` is a box whose axes may still get names, a `Box` is frozen data."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import einops
@@ -16,24 +15,21 @@ from circuits.diagram import (
     CustomBackward,
     Reading,
     Scalar,
+    Size,
     Struct,
     Value,
     attribute,
     operation_name,
     overwritten,
     substitute,
-    wires,
-    wires_in,
 )
-from circuits.naming import AxisNode, Matcher, Names, Note
+from circuits.naming import AxisNode, Names
 from circuits.recording import events
 from circuits.recording.call_arguments import bound_arguments, explicit_arguments, unpacked
+from circuits.recording.drafts import Draft, Port
 from circuits.recording.events import Enter, Record, RecordedValue, has_gradient
 from circuits.recording.unopened import unopened_result
 from circuits.windows import fold, unfold
-
-Port = tuple[int, list[AxisNode] | None]
-"""A value that enters or leaves a box: its number, and its axes in the scope of the box; None: none has a name."""
 
 PATTERN_VERBS: set[Any] = {verbs.einsum, verbs.rearrange, verbs.reduce, verbs.repeat, unfold, fold, einops.rearrange}
 """Functions that are called with a pattern of axes."""
@@ -44,59 +40,13 @@ def identity(number: Any) -> Any:
     return number
 
 
-@dataclass(eq=False)
-class Draft:
-    """A box whose axes may still get names.
-
-    Attributes:
-        event: The `Call` or `Enter` from which the draft is made.
-        inputs: The values that enter the box.
-        outputs: The values that leave the box.
-        boxes: The drafts inside.
-        note: The text after the name of the operation in the label, or None.
-        matcher: The matcher of the circuit's signature; None if the box is not a circuit.
-        failed: Whether an exception left the box.
-        is_named: Whether the axes of its inputs are named.
-        result: The result of the box, with wires.
-        inside: For a transform, the results of the transformed function.
-        lifted: For a transform, the tensors that wrap tensors outside it (see `Box`).
-        parent: The draft that contains this one; None for the outermost.
-    """
-
-    event: Any
-    inputs: Sequence[Port] = ()
-    outputs: Sequence[Port] = ()
-    boxes: list["Draft"] = field(default_factory=list)
-    note: Note = None
-    matcher: Matcher | None = None
-    failed: bool = False
-    is_named: bool = False
-    result: Any = None
-    inside: Sequence[Port] = ()
-    lifted: tuple[tuple[int, int, int | None], ...] = ()
-    parent: "Draft | None" = None
-
-    @property
-    def reads(self) -> Iterable[int]:
-        """The numbers of the values that enter the box, each once."""
-        args, kwargs = self.event.args, self.event.kwargs
-        if isinstance(self.event, events.Call):
-            return dict.fromkeys(wires_in((*args, *kwargs.values()) if kwargs else args))
-        return dict.fromkeys(wires_in((args, kwargs)))
-
-    @property
-    def makes(self) -> Iterable[int]:
-        """The numbers of the values that leave the box, each once."""
-        return dict.fromkeys(wires(self.event.result if isinstance(self.event, events.Call) else self.result))
-
-
 class Freezer:
     """Freezes the drafts of one record.
 
     Args:
         record: The record.
         names: The axes of the record's values.
-        read_new_shapes: Adds the shapes of the record's new values to `names`.
+        size: Converts the sizes of new values, which it adds to `names`.
 
     Attributes:
         argument_names: The parameter name of each value that is an argument of the run, by number.
@@ -104,14 +54,23 @@ class Freezer:
         root: The draft of the outermost box.
     """
 
-    def __init__(self, record: Record, names: Names, read_new_shapes: Callable[[], None]) -> None:
+    def __init__(self, record: Record, names: Names, size: Callable[[Any], Size]) -> None:
         self.record = record
         self.names = names
-        self.read_new_shapes = read_new_shapes
+        self.size = size
         self.argument_names: dict[int, str] = {}
         self.unused_state: dict[str, int] = {}
         self._without_names: dict[int, Value] = {}
         self.root: Draft | None = None
+
+    def read_new_shapes(self) -> None:
+        """Add the shapes of the record's new values to `names`."""
+        shapes, values = self.names.shapes, self.record.values
+        for number in range(len(shapes), len(values)):
+            shape = values[number][0]
+            shapes[number] = shape if self.size is identity else tuple([self.size(size) for size in shape])
+            if values[number][1] is torch.bool:
+                self.names.booleans.add(number)
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
         """Return the box of a draft.

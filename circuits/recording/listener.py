@@ -58,9 +58,9 @@ class Listener(TorchFunctionMode):
         target: The module or `Circuit` whose calls are recorded; None: any module or circuit.
         definitions: Whether a circuit with a kernel runs its definition.
         lines: Whether each event stores the line of user code that made the call.
-        is_kept: Returns whether a diagram may be made of a run, when it begins; see `Record`.
 
     Attributes:
+        is_kept: Returns whether a diagram may be made of the run; see `Record`.
         on_start: Called at the beginning of each run of which a diagram may be made.
         on_event: Called with each event of the run, and with the result of the call or box, or None.
         on_finish: Called at the end of each run; boxes are still open if an interrupt has kept them from being closed.
@@ -72,19 +72,13 @@ class Listener(TorchFunctionMode):
         current_operation: The function of the recorded call that is running, or None.
     """
 
-    def __init__(
-        self,
-        target: Any = None,
-        definitions: bool = False,
-        lines: bool = False,
-        is_kept: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, target: Any = None, definitions: bool = False, lines: bool = False) -> None:
         super().__init__()
         self.target = target
         self.definitions = definitions
         self.lines = lines
-        self.is_kept = is_kept
-        self.on_start: Callable[[], None] | None = None
+        self.is_kept: Callable[[], bool] = lambda: True
+        self.on_start: Callable[[], None] = lambda: None
         self.on_event: Callable[[Event, Any], None] | None = None
         self.on_finish: Callable[[], None] | None = None
         self.substitute_module: Callable[[nn.Module], nn.Module] | None = None
@@ -127,7 +121,9 @@ class Listener(TorchFunctionMode):
         action = ACTIONS.get(func)
         if action is None:
             action = action_for(func)
-        if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _wrapped_by_grad(args[0])):
+        if action == SKIP or not self.stack or self.is_paused:
+            return func(*args, **kwargs)
+        if func is _REQUIRES_GRAD and functorch.is_gradtrackingtensor(args[0]):
             return func(*args, **kwargs)
         if action in (RECORD, READ):
             return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
@@ -218,11 +214,10 @@ class Listener(TorchFunctionMode):
         """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
-        self.settings: Settings = Settings()
+        self.settings: Settings = Settings(self.is_kept())
         if self.is_kept():
             self.generators.start()
-            if self.on_start is not None:
-                self.on_start()
+            self.on_start()
         try:
             return in_function_mode(self, lambda: self._run_in_box(box, args, kwargs, run))
         finally:
@@ -251,7 +246,7 @@ class Listener(TorchFunctionMode):
 
     def _close_box(self, event: Leave, result: Any) -> None:
         """Emit the event that closes the innermost box; the box is closed even if this fails."""
-        if len(self.stack) == 1:
+        if len(self.stack) == 1 and self.is_kept():
             self.record.refusal = self.record.refusal or _left_changed(self)
         try:
             self.emit(event, result)
@@ -282,11 +277,7 @@ def _set_on_open_box(
 
 
 _REQUIRES_GRAD = Tensor.requires_grad_
-
-
-def _wrapped_by_grad(tensor: Any) -> bool:
-    """Return whether torch.func's grad wraps a tensor; torch itself calls `requires_grad_` on such a tensor."""
-    return functorch.is_gradtrackingtensor(tensor)
+"""torch itself calls it on tensors that torch.func's grad wraps."""
 
 
 @contextmanager
@@ -308,7 +299,5 @@ def unrecorded() -> Iterator[None]:
 
 
 def _left_changed(recorder: Listener) -> str:
-    """Return what the run has changed, or drawn from, and a diagram does not; empty if nothing, or no run is kept."""
-    if not recorder.is_kept():
-        return ""
+    """Return what the run has changed, or drawn from, and a diagram does not; empty if nothing."""
     return recorder.settings.left_changed() or recorder.record.left_changed() or recorder.generators.unrecorded()

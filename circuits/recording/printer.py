@@ -13,10 +13,10 @@ from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeA
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree
 
-from circuits.diagram import box_line, heading_line, is_bookkeeping
+from circuits.diagram import Wire, box_line, heading_line, is_bookkeeping
 from circuits.recording.builder import Builder
+from circuits.recording.drafts import Draft
 from circuits.recording.events import Call, Enter, Event, Leave, Record
-from circuits.recording.freezer import Draft
 from circuits.recording.repeated_runs import Fold
 from circuits.recording.scopes import modules_of
 from circuits.recording.sinks import report
@@ -77,6 +77,8 @@ class Printer:
         """Pass an event to the builder, and print the boxes that can be printed now."""
         depth = len(self.builder.open)
         draft = self.builder.feed(event)
+        if draft is None:
+            return
         if isinstance(event, Enter):
             if self.pending and self.pending[-1][0] is draft:
                 return
@@ -154,9 +156,9 @@ def _parameter_count(draft: Draft) -> int | None:
 
 def _counts_runs(builder: Builder, draft: Draft) -> bool:
     """Return whether an operation only counts runs, as BatchNorm's does; it has no line."""
-    roles = [builder.record.values[number][2] for number in draft.reads]
-    may_count = not draft.event.error and roles == ["buffer"]
-    return may_count and is_bookkeeping(builder.freeze(draft))
+    first, values = draft.event.args[:1], builder.record.values
+    may_count = not draft.event.error and first and type(first[0]) is Wire and values[first[0].number][2] == "buffer"
+    return bool(may_count) and is_bookkeeping(builder.freeze(draft))
 
 
 def small_tensors(result: Any, max_elements: int) -> list[Tensor]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from circuits.recording.builder import Builder
+from circuits.recording.drafts import Draft
 from circuits.recording.events import Enter
-from circuits.recording.freezer import Draft
 
 Held = tuple[Draft, int, bool]
 """A box, its depth, and whether it was running when its line was held."""

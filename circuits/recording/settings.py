@@ -31,9 +31,13 @@ class Settings:
     A gradient or inference mode that the code has set belongs to it even if it is as before: torch passes
     `_set_grad_enabled` to function modes, and `intercepted_state` notes inference mode. The others are compared: code
     that sets a default dtype back to what it was has not chosen it.
+
+    Args:
+        are_read: Whether the settings of each call are asked for; if not, `current` returns none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, are_read: bool = True) -> None:
+        self._are_read = are_read
         self._start: Any = _read()
         self._last: Any = self._start
         self._of_process = process_settings()
@@ -45,6 +49,8 @@ class Settings:
 
     def current(self) -> tuple[Setting, ...]:
         """Return the settings that the code has set, each with its value."""
+        if not self._are_read:
+            return ()
         found = _read()
         if found != self._last:
             self._last, self._current = found, self._changed(found)

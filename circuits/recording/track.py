@@ -94,7 +94,8 @@ def _recorded(target: Any, root: Any, printer: Printer | None, finite: Finite) -
     """Record runs of `target`, whose calls begin with `root`, inside the `with`; see `track`."""
     runs = [Seen()]
     seen = weakref.ref(runs[0])
-    listener = Listener(root, is_kept=lambda: not runs and seen() is not None)
+    listener = Listener(root)
+    listener.is_kept = lambda: not runs and seen() is not None
     binder = python_signature(target)
 
     def start_run() -> None:

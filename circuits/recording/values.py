@@ -101,14 +101,15 @@ class Values:
         A tensor that torch.func's grad wraps shares the wire of its wrapper, because the transform returns the inner
         tensor, which no recorded call returned.
         """
-        wire = Wire(self.record.add(tensor, role, name, memory := _memory(tensor)))
-        self._memories.add(memory if type(tensor) in (Tensor, Parameter) else 0, role)
-        shape = self.record.values[-1][0]
+        memory = _memory(tensor)
+        number = self.record.add(tensor, role, name, memory)
+        wire, shape = Wire(number), self.record.values[number][0]
+        self._memories.add(memory if type(tensor) is not FakeTensor else 0, role)
         if len(shape) == 1 and type(shape[0]) is int and shape == _NO_MEMORY:
             self._without_memory.add(wire)
         before = self._wires.get(id(tensor))
         self._wires[id(tensor)] = weakref.ref(tensor), wire
-        while functorch.is_gradtrackingtensor(tensor):
+        while not memory and functorch.is_gradtrackingtensor(tensor):  # what has memory wraps no tensor
             tensor = self._define_inner(functorch.get_unwrapped(tensor), wire, before)
         return wire
 
@@ -287,10 +288,11 @@ def _memory(tensor: Tensor) -> int:
 
     Python uses an identifier again when the memory is free.
     """
-    if type(tensor) is FakeTensor:  # `is_meta` of a fake tensor would be one more call of the run
+    kind = type(tensor)
+    if kind is FakeTensor:  # `is_meta` of a fake tensor would be one more call of the run
         with torch._C.DisableTorchFunction():
             return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
-    is_plain = type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided and not tensor.is_meta
+    is_plain = (kind is Tensor or kind is Parameter) and tensor.layout is torch.strided and not tensor.is_meta
     if not is_plain or functorch.is_functorch_wrapped_tensor(tensor):
         return 0
     return tensor.untyped_storage()._cdata
