@@ -26,6 +26,7 @@ from circuits.cost.box_bound import BoxBound
 from circuits.cost.box_cost import BoxCost, Work
 from circuits.cost.groups import innermost
 from circuits.cost.machine import MACHINES, Machine, larger
+from circuits.diagram import Table, Width, is_printable
 from circuits.errors import CircuitError
 
 
@@ -63,22 +64,41 @@ class Bound:
         """Return all as plain data for JSON: numbers, and formulas as text."""
         return bound_report.plain(self.rows, self.total, self.machine, self.cost.axes, self.cost.notes)
 
-    def table(self, depth: int | None = None) -> str:
+    def table(self, depth: int | None = None, width: Width = "auto", ascii: bool = False) -> str:
         """Return the table as text.
 
         Args:
             depth: How many levels of boxes inside boxes to show; None for all.
+            width: The number of columns; "auto": the terminal's, or 120 if the standard output is none; None: as many
+                as the texts have. If the table is wider, names of boxes shorten, and columns go, the last first.
+            ascii: Whether to use ASCII alone.
+
+        Raises:
+            CircuitError: There is no such width.
         """
+        return self._table(depth).text(width, ascii)
+
+    def to_html(self, depth: int | None = None) -> str:
+        """Return the table as HTML; the argument is that of `table`."""
+        return self._table(depth).html()
+
+    def _repr_html_(self) -> str:
+        """Return the table as HTML, which notebooks show."""
+        return self.to_html()
+
+    def _table(self, depth: int | None) -> Table:
         time = cache(partial(_time, self.machine))
         lines = [
             (level, label, times, _bound(row, self.machine, time))
             for level, label, times, row in self.cost.lines()
             if depth is None or level <= depth
         ]
-        return bound_report.text(lines, self.total, self.cost, self.machine)
+        return bound_report.table(lines, self.total, self.cost, self.machine)
 
     def __str__(self) -> str:
-        return self.table()
+        """Return the table, as wide as the terminal; in ASCII if `sys.stdout` cannot encode it."""
+        text = self.table()
+        return text if is_printable(text) else self.table(ascii=True)
 
 
 def bound_of(cost: Any, machine: Machine | str) -> Bound:

@@ -1,18 +1,15 @@
 """Lower bounds on times as text and plain data."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from circuits.cost.box_bound import BoxBound
 from circuits.cost.box_cost import BoxCost
 from circuits.cost.machine import Machine
 from circuits.cost.texts import amount, formula
+from circuits.diagram import Cells, Table
 
-_HEADINGS = ("", "FLOPs", "bytes moved", "FLOPs/byte", "unfused", "binds", "bytes in and out", "fused", "binds")
+_HEADINGS = ("box", "FLOPs", "bytes moved", "FLOPs/byte", "unfused", "binds", "bytes in and out", "fused", "binds")
 _ASSUMED = (
     "unfused: no less time if the operations run one after the other, each from memory to memory",
     "fused: no less time even if a box is one kernel, which reads and writes only what crosses its boundary",
@@ -35,26 +32,23 @@ Line = tuple[int, str, int, BoxBound]
 """A line of the table: how deep it is, its name, how often it is repeated, and the bounds of all of these."""
 
 
-def text(lines: Sequence[Line], total: BoxBound, cost: Any, machine: Machine) -> str:
-    """Return the table of a `Cost` on a machine as lines of text, which are not wrapped."""
+def table(lines: Sequence[Line], total: BoxBound, cost: Any, machine: Machine) -> Table:
+    """Return the table of a `Cost` on a machine; columns without a number are left out."""
     cells = [
         [f"{'  ' * depth}{label}{f' ×{times}' if times > 1 else ''}", *_cells(bounds)]
         for depth, label, times, bounds in lines
     ]
     if not (lines and lines[0][3].place == () and lines[0][3].kind != "group"):
         cells.append(["total", *_cells(total)])
-    kept = [place for place in range(len(_HEADINGS)) if place == 0 or any(line[place] for line in cells)]
-    grid = Table.grid(padding=(0, 2))
-    for place in kept:
-        grid.add_column(no_wrap=True, justify="left" if _HEADINGS[place] in ("", "binds") else "right")
-    for line in (_HEADINGS, *cells):
-        grid.add_row(*[line[place] for place in kept])
-    written = io.StringIO()
-    Console(file=written, width=4000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
+    columns = [
+        Cells([heading, *texts], right=heading not in ("box", "binds"))
+        for heading, *texts in zip(_HEADINGS, *cells, strict=True)
+        if any(texts)
+    ]
     notes = [rates_line(cost.total, machine), *_ASSUMED, *cost.notes, *_uncounted(cost.total)]
     if cost.axes:
         notes.append(f"times are formulas in {', '.join(cost.axes)}: at({cost.axes[0]}=…) gives sizes")
-    return "\n".join([*[line.rstrip() for line in written.getvalue().splitlines()], *notes])
+    return Table(columns, [("", note) for note in notes])
 
 
 def _uncounted(total: BoxCost) -> list[str]:
@@ -126,4 +120,4 @@ def _plain(value: Any) -> Any:
     return float(value) if getattr(value, "is_number", False) else value
 
 
-__all__ = ["duration", "plain", "rates_line", "text"]
+__all__ = ["duration", "plain", "rates_line", "table"]

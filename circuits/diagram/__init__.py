@@ -23,7 +23,7 @@ from circuits.diagram.counts import tree
 from circuits.diagram.data_sizes import makes_sparse, returns_parts, shape_of, size_rule
 from circuits.diagram.diagram import Diagram
 from circuits.diagram.effects import EFFECTS, SETS_RANDOM_STATE, has_backward_hooks, register_hook
-from circuits.diagram.fitting import Cells, Width, terminal_width
+from circuits.diagram.fitting import Cells, Width, columns_of, terminal_width
 from circuits.diagram.formulas import evaluate, size_text
 from circuits.diagram.handed_in import check_outline, heading_of, is_number, outline, text_of
 from circuits.diagram.interpreter import schedule, store
@@ -127,6 +127,7 @@ __all__ = [
     "box_line",
     "bytes_text",
     "check_outline",
+    "columns_of",
     "comparable_value",
     "contents",
     "copied_from_numpy",

@@ -121,9 +121,8 @@ class Listener(TorchFunctionMode):
         action = ACTIONS.get(func)
         if action is None:
             action = action_for(func)
-        if action == SKIP or not self.stack or self.is_paused:
-            return func(*args, **kwargs)
-        if func is _REQUIRES_GRAD and functorch.is_gradtrackingtensor(args[0]):
+        is_of_grad = func is _REQUIRES_GRAD and functorch.is_gradtrackingtensor(args[0])
+        if action == SKIP or not self.stack or self.is_paused or is_of_grad:
             return func(*args, **kwargs)
         if action in (RECORD, READ):
             return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
@@ -265,9 +264,7 @@ def _set_on_open_box(
 ) -> bool:
     """Set a circuit on the box that has just opened, if it is the `forward` of its module; return whether it is."""
     box = listener.stack[-1] if listener.stack else None
-    if box is None or box.module is not owner or owner is None or box.circuit is not None:
-        return False
-    if listener.record.events[-1] is not box:
+    if box is None or box.module is not owner or owner is None or box.circuit or listener.record.events[-1] is not box:
         return False
     box.circuit, box.owner = circuit, owner
     box.tensors = circuit_tensors(circuit, args, kwargs, listener.values.wire)

@@ -1,10 +1,12 @@
 """`Sharding`: a plan as frozen data, and its text."""
 
+import html
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circuits.diagram import Cells, Diagram, Size, Table, bytes_text
+from circuits.diagram import Cells, Diagram, Size, Table, Width, bytes_text, columns_of
 from circuits.errors import CircuitError
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.moves import Move, Placed
@@ -40,13 +42,19 @@ class Sharding:
         """The bytes of parameters and buffers that one rank holds."""
         return sum([each.bytes for each in self.parameters])
 
-    def parameter_table(self) -> str:
-        """Return the parameters as a table: axes, placement, and the bytes that one rank holds."""
+    def parameter_table(self, width: Width = "auto") -> str:
+        """Return the parameters as a table: axes, placement, and the bytes that one rank holds; `width` as `table`."""
+        return self._parameters().text(width)
+
+    def move_table(self, width: Width = "auto") -> str:
+        """Return the communications as a table, in the order of the forward pass, and then of the backward pass."""
+        return self._moves().text(width)
+
+    def _parameters(self) -> Table:
         rows = [(each.name, str(each.value), each.text, bytes_text(each.bytes)) for each in self.parameters]
         return _table(("parameter", "axes", "placement", "bytes a rank"), rows)
 
-    def move_table(self) -> str:
-        """Return the communications as a table, in the order of the forward pass, and then of the backward pass."""
+    def _moves(self) -> Table:
         rows = [
             (
                 each.at or self.diagram.name, each.pass_, str(each.value), f"{each.source} -> {each.target}",
@@ -91,28 +99,61 @@ class Sharding:
         said = [f"Each rank is given its own part of {' '.join(axes)}"]
         fully = [each for each in self.data if each not in self.replicate]
         if fully:
-            said.append(f"fully_shard gathers the parameters over {' '.join(fully)} before use")
+            said.append(f"fully_shard gathers the parameters over {' '.join(fully)} and averages their gradients")
         if self.replicate:
             trained = sum([each.bytes for each in self.parameters if each.value.requires_grad])
             ranks = " ".join(self.replicate)
             said.append(f"parameters are copies over {ranks}, whose gradients, {bytes_text(trained)}, are all-reduced")
-        return f"{'; '.join(said)}{', and averages their gradients' if fully else ''}."
+        return f"{'; '.join(said)}."
+
+    def table(self, width: Width = "auto") -> str:
+        """Return the plan as text: its tables, and the lines around them.
+
+        Args:
+            width: The number of columns; "auto": the terminal's, or 120 if the standard output is none; None: as many
+                as the texts have.
+
+        Raises:
+            CircuitError: There is no such width.
+        """
+        columns = columns_of(width)
+        parts = [
+            [line for each in part.split("\n") for line in textwrap.wrap(each, columns)]
+            if isinstance(part, str)
+            else [part.text(width)]
+            for part in self._parts()
+        ]
+        return "\n\n".join(["\n".join(part) for part in parts])
 
     def __str__(self) -> str:
+        """Return the plan, as wide as the terminal."""
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        """Return the plan as HTML, which notebooks show."""
+        return "".join(
+            [f"<p>{html.escape(part)}</p>" if isinstance(part, str) else part.html() for part in self._parts()]
+        )
+
+    def _parts(self) -> list[str | Table]:
+        """Return the tables, and the lines around them."""
         mesh = " × ".join([f"{name} {size}" for name, size in self.choice.mesh.items()])
         over = ", ".join([f"{axis} over {' '.join(names)}" for axis, names in self.choice.over.items()])
-        parts = [f"{self.diagram.name} on a mesh of {mesh}: {over}", self.parameter_table()]
+        parts: list[str | Table] = [f"{self.diagram.name} on a mesh of {mesh}: {over}", self._parameters()]
         if self.moves:
-            parts.append(self.move_table())
+            parts.append(self._moves())
         if self.data:
             parts.append(self._data_text())
         if self.notes:
             parts.append("\n".join(self.notes))
-        return "\n\n".join(parts)
+        return parts
 
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 """A number that is a whole part of a dotted path."""
+
+_AXIS = re.compile(r" \(axis \d+\)")
+"""The position of an axis in a placement."""
 
 
 def _folded(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -125,10 +166,13 @@ def _folded(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     ]
 
 
-def _table(headings: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
-    """Return a table as wide as its texts, with rows that differ in a number of their path alone as one."""
-    columns = zip(headings, *_folded(rows), strict=True)
-    return Table([Cells([*column], right="bytes" in column[0]) for column in columns], []).text(None)
+def _table(headings: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Return a table with rows that differ in a number of their path alone as one; narrow placements have no axes."""
+    columns = [Cells([*texts], None, "bytes" in texts[0]) for texts in zip(headings, *_folded(rows), strict=True)]
+    for each in columns:
+        if each.heading == "placement":
+            each.forms = [[_AXIS.sub("", text)] for text in each.texts]
+    return Table(columns, [])
 
 
 __all__ = ["Sharding"]

@@ -21,15 +21,18 @@ def cost() -> Cost:
 
 def test_the_table(cost: Cost) -> None:
     lines = str(cost.at(y=1, x=4096, k=64).on(H100)).splitlines()
-    assert " ".join(lines[0].split()) == "FLOPs bytes moved FLOPs/byte unfused binds bytes in and out fused binds"
+    assert " ".join(lines[0].split()) == "box FLOPs bytes moved FLOPs/byte unfused binds bytes in and out fused binds"
     numbers = "1.049 M 2.196 MB 0.4775 655.5 ns bandwidth 2.098 MB 626.2 ns bandwidth"
     assert " ".join(lines[1].split()).endswith(f"y k {numbers}")
+    assert max(map(len, lines)) <= 120
     assert lines[-3] == (
         "H100 SXM, at most: float32 67 TFLOP/s (ridge at 20 FLOPs/byte), memory 3.35 TB/s; no cache is assumed"
     )
     assert len(cost.on(H100).table(depth=0).splitlines()) == len(lines) - 4 + 1  # and the line of the axes
+    narrow = cost.at(y=1, x=4096, k=64).on(H100).table(width=80)
+    assert max(map(len, narrow.splitlines())) <= 80 and "not shown  binds, fused, bytes in and out (wider" in narrow
     assert cost.on(H100).table().splitlines()[-1] == "times are formulas in y, k, x: at(y=…) gives sizes"
-    assert cost.by("operation").at(y=2, x=2, k=2).on(CACHED).table().splitlines()[-4].split()[0] == "total"
+    assert cost.by("operation").at(y=2, x=2, k=2).on(CACHED).table().splitlines()[-5].split()[0] == "total"
     assert "up to 2 kB may be in a cache, 50 B/s" in cost.at(y=2, x=2, k=2).on(CACHED).table()
 
 
