@@ -96,8 +96,6 @@ class Builder:
         """Add the shapes of the record's new values to `names`."""
         self.freezer.read_new_shapes()
 
-    # Names of axes
-
     def _name_waiting(self) -> None:
         """Name the axes of the drafts whose axes are not named yet, in the order of the events."""
         self.read_new_shapes()
@@ -164,7 +162,7 @@ class Builder:
             signature = draft.event.circuit.signature
             self.names.leave(draft.matcher, zip(signature.outputs, numbers, strict=False))
         elif draft.event.kind == "transform":
-            self._restore_mapped_axis(event, numbers)
+            _restore_mapped_axis(event, numbers, self.names, self.record)
             draft.inside = self._ports(wires(event.inside))
         else:
             _name_einops_layer(draft, numbers, self.names)
@@ -179,26 +177,6 @@ class Builder:
         if event.source in self.freezer.argument_names:
             self.freezer.argument_names[event.number] = self.freezer.argument_names[event.source]
 
-    def _restore_mapped_axis(self, event: Leave, numbers: tuple[int, ...]) -> None:
-        """Set the axes of the results of vmap: the axes of the inner results, with the mapped axis at `out_dims`."""
-        inside = wires(event.inside)
-        if len(inside) != len(numbers):
-            return
-        dims = event.dims if isinstance(event.dims, (tuple, list)) else (event.dims,) * len(numbers)
-        dims = dims if len(dims) == len(numbers) else (0,) * len(numbers)
-        for number, source, dim in zip(numbers, inside, dims, strict=True):
-            axes = list(self.names.of(source))
-            shape = self.names.shapes[number]
-            levels = self.record.values[source][4]
-            outer_levels = self.record.values[number][4]
-            ended_levels = [level for level in levels if level not in outer_levels]
-            if isinstance(dim, int) and len(axes) == len(shape) - 1:
-                position = dim % len(shape)
-                new_axis = AxisNode(shape[position])
-                mapped_axis = self.names.levels.get(ended_levels[-1], new_axis) if ended_levels else new_axis
-                axes.insert(position, mapped_axis)
-            self.names.put(number, axes)
-
     def _call(self, draft: Draft) -> None:
         """Name the axes of a call."""
         event = draft.event
@@ -212,7 +190,7 @@ class Builder:
         """Name the axes of the result of a call; return the text after the operation's name in the label, or None."""
         if event.pattern and event.function in PATTERN_VERBS:
             inputs, outputs = wires_in((*event.args, *event.kwargs.values())), wires(event.result)
-            sizes = {name: self._size(size) for name, size in event.kwargs.items()}
+            sizes = {name: _converted(size, self.size) for name, size in event.kwargs.items()}
             try:
                 name_by_pattern(event.pattern, inputs, sizes, outputs, names)
             except (ValueError, IndexError):
@@ -221,14 +199,13 @@ class Builder:
         args, kwargs = event.args, event.kwargs
         if self.size is not identity:
             parts = Struct(tuple, (), args), Struct(dict, tuple(kwargs), tuple(kwargs.values()))
-            args, kwargs = unpacked([substitute(part, lambda wire: wire, self._scalar) for part in parts])
+            args, kwargs = unpacked(
+                [
+                    substitute(part, lambda wire: wire, lambda found: Scalar(self.size(found.expression)))
+                    for part in parts
+                ]
+            )
         return name_outputs(Operation(event.function, args, kwargs, event.result), names)
-
-    def _size(self, size: Any) -> Any:
-        return self.size(size.expression) if isinstance(size, Scalar) else size
-
-    def _scalar(self, scalar: Scalar) -> Scalar:
-        return Scalar(self.size(scalar.expression))
 
     def _ports(self, numbers: Iterable[int]) -> list[Port]:
         """Return the port of each value, once, with the value's axes in the current scope."""
@@ -242,6 +219,31 @@ class Builder:
         else:
             self._name_alone(draft)
         return self.freezer.freeze(draft, scalar)
+
+
+def _restore_mapped_axis(event: Leave, numbers: tuple[int, ...], names: Names, record: Record) -> None:
+    """Set the axes of the results of vmap: the axes of the inner results, with the mapped axis at `out_dims`."""
+    inside = wires(event.inside)
+    if len(inside) != len(numbers):
+        return
+    dims = event.dims if isinstance(event.dims, (tuple, list)) else (event.dims,) * len(numbers)
+    dims = dims if len(dims) == len(numbers) else (0,) * len(numbers)
+    for number, source, dim in zip(numbers, inside, dims, strict=True):
+        axes = list(names.of(source))
+        shape = names.shapes[number]
+        levels = record.values[source][4]
+        outer_levels = record.values[number][4]
+        ended_levels = [level for level in levels if level not in outer_levels]
+        if isinstance(dim, int) and len(axes) == len(shape) - 1:
+            position = dim % len(shape)
+            new_axis = AxisNode(shape[position])
+            mapped_axis = names.levels.get(ended_levels[-1], new_axis) if ended_levels else new_axis
+            axes.insert(position, mapped_axis)
+        names.put(number, axes)
+
+
+def _converted(size: Any, convert: Callable[[Any], Size]) -> Any:
+    return convert(size.expression) if isinstance(size, Scalar) else size
 
 
 def _states_names(event: Event) -> bool:

@@ -65,12 +65,7 @@ class Freezer:
 
     def read_new_shapes(self) -> None:
         """Add the shapes of the record's new values to `names`."""
-        shapes, values = self.names.shapes, self.record.values
-        for number in range(len(shapes), len(values)):
-            shape = values[number][0]
-            shapes[number] = shape if self.size is identity else tuple([self.size(size) for size in shape])
-            if values[number][1] is torch.bool:
-                self.names.booleans.add(number)
+        _read_new_shapes(self.record, self.names, self.size)
 
     def freeze(self, draft: Draft, scalar: Callable[[Any], Any] | None = None) -> Box:
         """Return the box of a draft.
@@ -84,7 +79,7 @@ class Freezer:
         boxes = tuple([self.freeze(inner, scalar) for inner in draft.boxes])
         return Box(
             kind="circuit" if circuit is not None else event.kind,
-            name=self._name(draft),
+            name=_name(draft, self.record),
             label=circuit.name.removesuffix(".forward")
             if circuit is not None
             else event.label + (f" {draft.note}" if draft.note else ""),
@@ -193,18 +188,6 @@ class Freezer:
             event.settings,
         )
 
-    def _name(self, draft: Draft) -> str:
-        """Return a module's paths relative to the module around it, joined by "="; empty for a root and other boxes."""
-        event = draft.event
-        roots = [prefix for prefix, _ in self.record.roots]
-        if draft.parent is None or not event.path or event.kind == "circuit" or event.path in roots:
-            return ""
-        parent = draft.parent
-        while not parent.event.path and parent.parent is not None:
-            parent = parent.parent
-        paths = self.record.paths.get(id(event.module), [event.path])
-        return "=".join(dict.fromkeys([_relative(path, parent.event.path) for path in paths]))
-
     def _values(self, ports: Sequence[Port]) -> tuple[Value, ...]:
         return tuple([self._unnamed(number) if axes is None else self._value(number, axes) for number, axes in ports])
 
@@ -258,6 +241,29 @@ class Freezer:
             self.unused_state[name] = self.record.add(tensor, role, name)
             self.read_new_shapes()
         return self._value(self.unused_state[name], self.names.of(self.unused_state[name]))
+
+
+def _read_new_shapes(record: Record, names: Names, size: Callable[[Any], Size]) -> None:
+    """Add the shapes of the record's new values to `names`."""
+    shapes, values = names.shapes, record.values
+    for number in range(len(shapes), len(values)):
+        shape = values[number][0]
+        shapes[number] = shape if size is identity else tuple([size(each) for each in shape])
+        if values[number][1] is torch.bool:
+            names.booleans.add(number)
+
+
+def _name(draft: Draft, record: Record) -> str:
+    """Return a module's paths relative to the module around it, joined by "="; empty for a root and other boxes."""
+    event = draft.event
+    roots = [prefix for prefix, _ in record.roots]
+    if draft.parent is None or not event.path or event.kind == "circuit" or event.path in roots:
+        return ""
+    parent = draft.parent
+    while not parent.event.path and parent.parent is not None:
+        parent = parent.parent
+    paths = record.paths.get(id(event.module), [event.path])
+    return "=".join(dict.fromkeys([_relative(path, parent.event.path) for path in paths]))
 
 
 def _views(draft: Draft, values: Sequence[RecordedValue]) -> tuple[int, ...]:

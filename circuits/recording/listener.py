@@ -60,8 +60,7 @@ class Listener(TorchFunctionMode):
         lines: Whether each event stores the line of user code that made the call.
 
     Attributes:
-        is_kept: Returns whether a diagram may be made of the run; see `Record`.
-        on_start: Called at the beginning of each run of which a diagram may be made.
+        is_kept, on_start: Returns whether a diagram may be made of the run (see `Record`); called where such one begins.
         on_event: Called with each event of the run, and with the result of the call or box, or None.
         on_finish: Called at the end of each run; boxes are still open if an interrupt has kept them from being closed.
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
@@ -74,9 +73,7 @@ class Listener(TorchFunctionMode):
 
     def __init__(self, target: Any = None, definitions: bool = False, lines: bool = False) -> None:
         super().__init__()
-        self.target = target
-        self.definitions = definitions
-        self.lines = lines
+        self.target, self.definitions, self.lines = target, definitions, lines
         self.is_kept: Callable[[], bool] = lambda: True
         self.on_start: Callable[[], None] = lambda: None
         self.on_event: Callable[[Event, Any], None] | None = None
@@ -98,8 +95,7 @@ class Listener(TorchFunctionMode):
         self.data_sizes: DataSizes = DataSizes(self.values, self.emit, not self.definitions)
         self.property_reads: PropertyReads = PropertyReads(self.values)
         self.generators: Generators = Generators(self.record)
-        self.is_paused = False
-        self.current_operation: Any = None
+        self.is_paused, self.current_operation = False, None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -121,8 +117,7 @@ class Listener(TorchFunctionMode):
         action = ACTIONS.get(func)
         if action is None:
             action = action_for(func)
-        is_of_grad = func is _REQUIRES_GRAD and functorch.is_gradtrackingtensor(args[0])
-        if action == SKIP or not self.stack or self.is_paused or is_of_grad:
+        if action == SKIP or not self.stack or self.is_paused or (func is _REQUIRES_GRAD and _is_wrapped(args[0])):
             return func(*args, **kwargs)
         if action in (RECORD, READ):
             return self.record_call(func, args, kwargs, "", lambda: func(*args, **kwargs))
@@ -158,8 +153,7 @@ class Listener(TorchFunctionMode):
         if (type(event.result) is not Wire or type(function) in OPERATORS) and not is_recorded(
             event, args, kwargs, result, self.values.define, self.definitions
         ):
-            if self.definitions:
-                self.record.refusal = self.record.refusal or refusal_of_text(event)
+            self.record.refusal = self.record.refusal or (refusal_of_text(event) if self.definitions else "")
             return result
         self.stack.mark_whole(functorch.maybe_current_level())
         if event.result is not None:
@@ -213,8 +207,8 @@ class Listener(TorchFunctionMode):
         """Record `run()` as a box and return its result; this function mode is active inside the outermost box."""
         if self.stack:
             return self._run_in_box(box, args, kwargs, run)
-        self.settings: Settings = Settings(self.is_kept())
-        if self.is_kept():
+        self.settings: Settings = Settings(is_kept := self.is_kept())
+        if is_kept:
             self.generators.start()
             self.on_start()
         try:
@@ -275,6 +269,7 @@ def _set_on_open_box(
 
 _REQUIRES_GRAD = Tensor.requires_grad_
 """torch itself calls it on tensors that torch.func's grad wraps."""
+_is_wrapped = functorch.is_gradtrackingtensor
 
 
 @contextmanager

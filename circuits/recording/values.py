@@ -101,9 +101,8 @@ class Values:
         A tensor that torch.func's grad wraps shares the wire of its wrapper, because the transform returns the inner
         tensor, which no recorded call returned.
         """
-        memory = _memory(tensor)
-        number = self.record.add(tensor, role, name, memory)
-        wire, shape = Wire(number), self.record.values[number][0]
+        wire = Wire(self.record.add(tensor, role, name, memory := _memory(tensor)))
+        shape = self.record.values[wire.number][0]
         self._memories.add(memory if type(tensor) is not FakeTensor else 0, role)
         if len(shape) == 1 and type(shape[0]) is int and shape == _NO_MEMORY:
             self._without_memory.add(wire)

@@ -30,7 +30,8 @@ def test_the_table(cost: Cost) -> None:
     )
     assert len(cost.on(H100).table(depth=0).splitlines()) == len(lines) - 4 + 1  # and the line of the axes
     narrow = cost.at(y=1, x=4096, k=64).on(H100).table(width=80)
-    assert max(map(len, narrow.splitlines())) <= 80 and "not shown  binds, fused, bytes in and out (wider" in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "not shown  binds, fused, bytes in and out (wider" in narrow
     assert cost.on(H100).table().splitlines()[-1] == "times are formulas in y, k, x: at(y=…) gives sizes"
     assert cost.by("operation").at(y=2, x=2, k=2).on(CACHED).table().splitlines()[-5].split()[0] == "total"
     assert "up to 2 kB may be in a cache, 50 B/s" in cost.at(y=2, x=2, k=2).on(CACHED).table()
