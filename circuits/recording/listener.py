@@ -60,7 +60,7 @@ class Listener(TorchFunctionMode):
         lines: Whether each event stores the line of user code that made the call.
 
     Attributes:
-        is_kept, on_start: Returns whether a diagram may be made of the run (see `Record`); called where such one begins.
+        is_kept, on_start: Returns whether a diagram may be made of the run (see `Record`); called where it begins.
         on_event: Called with each event of the run, and with the result of the call or box, or None.
         on_finish: Called at the end of each run; boxes are still open if an interrupt has kept them from being closed.
         substitute_module: Called with a module that has no path in the record yet; returns the module to run instead.
