@@ -3,6 +3,8 @@
 SVG, TikZ and terminal text need nothing; PNG and PDF files need the optional extra `drawing`.
 """
 
+import base64
+import html
 import os
 import tempfile
 from collections.abc import Callable
@@ -83,8 +85,9 @@ class Drawing:
         return self.svg
 
     def _repr_html_(self) -> str:
-        """The picture for a page."""
-        return self.svg
+        """The picture for a page: as an image, since JupyterLab takes SVG out of a notebook that it does not trust."""
+        data = base64.b64encode(self.svg.encode()).decode()
+        return f'<img alt="{html.escape(self.picture.title)}" src="data:image/svg+xml;base64,{data}">'
 
     def __repr__(self) -> str:
         """The size and the theme."""

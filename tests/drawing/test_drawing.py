@@ -1,10 +1,13 @@
 """`Drawing`: its files, written completely or not at all, its errors whole, and what a notebook shows."""
 
+import base64
 import os
 import re
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -28,13 +31,21 @@ def message(path: Path | str, drawing: Drawing | None = None, **arguments: float
 
 def test_texts_are_those_of_the_inks() -> None:
     drawing = Drawing(sample(), "dark")
-    assert drawing.svg == svg(sample(), "dark") == drawing._repr_svg_() == drawing._repr_html_()
+    assert drawing.svg == svg(sample(), "dark") == drawing._repr_svg_()
     assert drawing.tikz == tikz(sample(), "dark")
     assert drawing.text() == terminal(sample(), 100)
     assert drawing.text(None) == terminal(sample(), None)
     assert drawing.text(60, "ascii") == terminal(sample(), 60, "ascii")
     assert repr(drawing) == "Drawing(540 x 380, theme='dark')"
     assert Drawing(sample()) == Drawing(sample(), "light") != drawing
+
+
+def test_a_notebook_that_is_not_trusted_shows_the_picture_as_an_image() -> None:
+    drawing = Drawing(replace(sample(), title='a "<b>'))
+    (image,) = ElementTree.fromstring(f"<p>{drawing._repr_html_().removesuffix('>')}/></p>")
+    assert (image.tag, image.get("alt")) == ("img", 'a "<b>')
+    kind, _, data = str(image.get("src")).partition(",")
+    assert (kind, base64.b64decode(data).decode()) == ("data:image/svg+xml;base64", drawing.svg)
 
 
 def test_an_unknown_theme_is_refused() -> None:
