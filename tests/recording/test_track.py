@@ -15,6 +15,7 @@ from torch._dynamo import eval_frame
 from torch._functorch import apis
 from torch.overrides import _get_current_function_mode_stack
 
+import models
 from circuits import CircuitError, circuit, einsum, switch, trace, track
 
 
@@ -54,6 +55,40 @@ def printed(run: Callable[[], Any], target: Any, **options: Any) -> str:
     with track(target, to=to, **options):
         run()
     return to.getvalue()
+
+
+class Late(nn.Module):
+    """Layers without names before a circuit, which states some; the batch is counted, and noise is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()) for _ in range(3)])
+        self.attention = models.MultiHeadAttention(4, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(x) + torch.rand(x.shape[-1]).softmax(-1)
+        return self.attention(x, x).clamp(min=0)
+
+
+RUNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "names late": (Late, (3, 4)),
+    "no names": (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 3), (5, 2, 8)),
+    "names early": (lambda: models.EncoderLayer(8, 4, 2, 16), (5, 8)),
+    "images": (lambda: models.IdentityResNet(2, (4, 4, 8, 8)), (2, 3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("name", RUNS)
+def test_the_lines_are_the_same_whether_a_diagram_is_kept_or_not(name: str, fold: bool) -> None:
+    make, shape = RUNS[name]
+    target, x = make(), torch.rand(shape)
+    to = io.StringIO()
+    with track(target, to=to, fold=fold) as seen:
+        target(x)
+    assert printed(lambda: target(x), target, fold=fold) == to.getvalue()
+    assert len(to.getvalue().splitlines()) > 10
+    assert len(seen) == 1
 
 
 def test_shared_parameters_are_counted_once() -> None:
