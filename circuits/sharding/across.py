@@ -36,7 +36,7 @@ def reads_across(named: Named, steps: Steps, mesh_axis: str) -> bool:
         box = place.box
         if box.across is not None:
             given = [dims.get(value.number) for value in box.inputs]
-            if any(dim == where for dim, where in zip(given, _dims(box), strict=False)):
+            if any(dim == where is not None for dim, where in zip(given, _summed(box), strict=False)):
                 return True
             outputs = given[:1] * len(box.outputs)
         else:
@@ -138,6 +138,17 @@ def _dims(box: Box) -> list[int]:
         return []
     pairs = zip(box.inputs, box.signature.inputs, strict=False)
     return [len(value.axes) + box.across.dim(axes) for value, axes in pairs]
+
+
+def _summed(box: Box) -> list[int | None]:
+    """Return the axis of each input as `_dims` does, but None where the output has it, as it has that of queries.
+
+    Where inputs are split along such axes alone, nothing is read across.
+    """
+    signature: Any = box.signature
+    kept = {name for axes in signature.outputs for term in axes for name in term.names} & {*box.across.axes}
+    named = zip(_dims(box), signature.inputs, strict=False)
+    return [None if kept & {name for term in axes for name in term.names} else dim for dim, axes in named]
 
 
 def _beside(box: Box) -> tuple[Value, ...]:
