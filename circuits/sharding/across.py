@@ -145,8 +145,10 @@ def _summed(box: Box) -> list[int | None]:
 
     Where inputs are split along such axes alone, nothing is read across.
     """
-    signature: Any = box.signature
-    kept = {name for axes in signature.outputs for term in axes for name in term.names} & {*box.across.axes}
+    signature, across = box.signature, box.across
+    if signature is None or across is None:
+        return []
+    kept = {name for axes in signature.outputs for term in axes for name in term.names} & {*across.axes}
     named = zip(_dims(box), signature.inputs, strict=False)
     return [None if kept & {name for term in axes for name in term.names} else dim for dim, axes in named]
 

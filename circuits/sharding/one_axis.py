@@ -5,6 +5,7 @@ from circuits.errors import CircuitError
 from circuits.naming import naming_rule
 from circuits.sharding.across import inner_dim, is_index, kept_whole, moves_across, outputs_across
 from circuits.sharding.following import blocks_of, inside
+from circuits.sharding.made import is_alike, is_random
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
@@ -99,9 +100,20 @@ class OneAxis:
             elif isinstance(dim, int):
                 self.dims[value.number], self.axis[value.number] = dim, self.axis_at(place)
             elif self.is_data:
-                self._set_named(value.number)
+                self._make_part(place, value)
             elif value.number in self.steps.with_gradient:
                 self._keep_whole(place, value)
+
+    def _make_part(self, place: Place, value: Value) -> None:
+        """Split an output that has the axis over a mesh axis for data: each rank makes its own, of the size it sees."""
+        found = self._named(value.number)
+        if found is not None and not is_alike(place.box, value, found[0]):
+            raise self.refused(
+                place,
+                f"each rank would make it with its own {found[1]}, as if its part were the first; give it to the model "
+                "as an argument, of which each rank has its part",
+            )
+        self._set_named(value.number)
 
     def _kernel(self, place: Place) -> None:
         """Split the outputs of a kernel that reads across the axis, and plan what it sends."""
@@ -230,17 +242,6 @@ def _notes(place: Place, axis: str) -> list[str]:
     if is_random(place.box):
         return [f"{place.where}: it draws alike on ranks whose generators have the same seed"]
     return []
-
-
-def is_random(box: Box) -> bool:
-    """Return whether an operation draws random numbers: noise, and dropout that drops anything."""
-    operation = operation_of(box)
-    name = naming_rule(operation.function)
-    if name == "attention":
-        return bool(operation.get(4, "dropout_p", 0.0))
-    if name != "random" or "dropout" not in box.label:
-        return name == "random"
-    return bool(operation.get(1, "p", 0.5)) and bool(operation.get(2, "training", True))
 
 
 __all__ = ["OneAxis"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import models
-from circuits import CircuitError, circuit, einsum, plan_sharding, rearrange
+from circuits import CircuitError, circuit, einsum, plan_sharding, rearrange, repeat
 
 IMAGE = torch.zeros(2, 1, 28, 28)
 NAMES = {"L1.weight": "f m"}
@@ -124,7 +124,7 @@ def test_what_depends_on_the_ranks_is_said() -> None:
         "nn.SyncBatchNorm.convert_sync_batchnorm makes them those of all ranks",
         "dropout in 2: it draws alike on ranks whose generators have the same seed",
     )
-    assert "\n".join(plan.notes) in str(plan)
+    assert "\n".join(plan.notes) in plan.table(width=None)
     assert not plan_sharding(model.eval(), {"data": 2}, {"b": "data"}, image, axes="b c h w").notes
 
 
@@ -281,3 +281,63 @@ def test_wrong_plans_are_refused_by_name(name: str) -> None:
     target, mesh, split, inputs, options, message = WRONG[name]
     with pytest.raises(CircuitError, match=f"(?s){message}"):
         plan_sharding(target, mesh, split, *inputs, **options)
+
+
+# What each rank makes itself ------------------------------------------------------------------------------------------
+
+
+@circuit("b x m -> b x m")
+def own_positions(t: Tensor) -> Tensor:
+    return t + torch.arange(t.shape[1])[:, None]
+
+
+@circuit("b x m -> b x m")
+def own_weights(t: Tensor) -> Tensor:
+    return t * torch.eye(t.shape[1])[0][:, None]
+
+
+@circuit("b x m -> b x m")
+def own_order(t: Tensor) -> Tensor:
+    return t[:, torch.randperm(t.shape[1])]
+
+
+@circuit("b x m -> b x m")
+def copies(t: Tensor) -> Tensor:
+    start = torch.zeros(t.shape[0], 1, t.shape[2])
+    token = repeat(torch.ones(t.shape[2]), "m -> b x m", b=t.shape[0], x=t.shape[1])
+    other = torch.arange(t.shape[2]).expand(t.shape[0], 1, -1) + torch.arange(t.shape[2]).repeat(t.shape[0], 1, 1)
+    return t + start + token + other + torch.full((t.shape[0], 1, 1), 2.0)
+
+
+@circuit("b x m -> b x m")
+def periodic(t: Tensor) -> Tensor:
+    return t * torch.arange(2).repeat(t.shape[1] // 2)[:, None]
+
+
+@circuit("b x m -> b x m")
+def noisy(t: Tensor) -> Tensor:
+    return t + torch.randn(t.shape)
+
+
+@pytest.mark.parametrize(("target", "operation"), [
+    (own_positions, "arange"), (own_weights, "eye"), (own_order, "randperm"), (periodic, "repeat"),
+])  # fmt: skip
+def test_positions_of_a_part_are_not_those_of_the_whole(target: Any, operation: str) -> None:
+    with pytest.raises(CircuitError, match=rf"x over data: {operation}.*: (each rank would make it|.* one is whole)"):
+        plan_sharding(target, {"data": 2}, {"x": "data"}, torch.randn(2, 4, 3))
+    assert plan_sharding(target, {"data": 2}, {"b": "data"}, torch.randn(2, 4, 3)).data == ("data",)
+
+
+def test_copies_along_a_batch_may_be_made_by_each_rank() -> None:
+    plan = plan_sharding(copies, {"data": 2}, {"b": "data"}, torch.randn(2, 4, 3))
+    assert (plan.data, plan.notes) == (("data",), ())
+
+
+def test_noise_is_said_over_data_and_refused_elsewhere() -> None:
+    plan = plan_sharding(noisy, {"data": 2}, {"b": "data"}, torch.randn(2, 4, 3))
+    assert any("it draws alike" in note for note in plan.notes)
+    layer = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3))
+    with pytest.raises(CircuitError, match="draws random numbers"):
+        plan_sharding(
+            lambda t: noisy(layer(t)), {"tensor": 2}, {"f": "tensor"}, torch.randn(2, 4, 3), names={"0.weight": "f m"}
+        )
