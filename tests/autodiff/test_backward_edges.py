@@ -317,6 +317,7 @@ def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[s
     return dict(zip(names, found, strict=True))
 
 
+@pytest.mark.slow
 @parametrized(PRECISE, ("mlp",))
 @pytest.mark.parametrize("whole", [True, False], ids=["bfloat16", "autocast"])
 def test_gradients_in_low_precision_have_torchs_dtypes(name: str, whole: bool) -> None:

@@ -155,6 +155,7 @@ def chains(draw: Any) -> list[tuple[tuple[int, ...], tuple[str, ...], str]]:
     return steps
 
 
+@pytest.mark.slow
 @given(chains())
 @settings(max_examples=40)
 def test_random_chains_of_einsums_and_their_gradients(steps: list[Any]) -> None:

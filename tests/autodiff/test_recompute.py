@@ -67,6 +67,7 @@ def test_row_sums_are_not_computed_from_an_output_that_is_recomputed_itself() ->
     assert (contractions(halves.reverse), tape(halves)) == (5, ["y k", "x k", "x k", "y 1"])
 
 
+@pytest.mark.slow
 @given(y=st.integers(1, 5), x=st.integers(1, 6), k=st.integers(1, 4), kind=st.sampled_from(["causal", "window", "bool",
        "floating", "blind", "plain"]))  # fmt: skip
 @settings(max_examples=12)
@@ -244,6 +245,7 @@ def test_a_function_chooses_single_operations_which_no_name_can() -> None:
         torch.testing.assert_close(reverse(forward(x)[1], back)["input"], by_autograd(model, (x,), back)[0])
 
 
+@pytest.mark.slow
 def test_a_box_that_is_no_part_of_the_forward_pass_is_refused() -> None:
     other = backward(two_layers).boxes[0].boxes[0]
     for chosen in ([other], lambda diagram: diagram.boxes[1], lambda diagram: [diagram.boxes[-1]]):

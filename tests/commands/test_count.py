@@ -31,6 +31,7 @@ def test_sizes_groups_and_order() -> None:
     assert lines[5].split(maxsplit=1)[1].startswith("y=1, m=16 from target; x=64 from source")
 
 
+@pytest.mark.slow
 def test_the_table_fits_a_width_and_a_screen() -> None:
     cost = count(MultiHeadAttention(m=16, k=4, h=2))
     assert run(*ATTENTION).rstrip("\n") == cost.table() == cost.table(width=120)

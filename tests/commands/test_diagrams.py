@@ -191,6 +191,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 def test_every_mistake_is_one_message(golden: Any) -> None:
     lines = []
     for name, (target, *words) in MISTAKES.items():

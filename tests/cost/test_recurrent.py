@@ -116,6 +116,7 @@ def test_the_number_of_steps_may_be_a_product(layer: nn.RNNBase) -> None:
     assert count(Encoder(layer), axes="h w 6").total.multiply_adds == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer", [nn.GRU(3, 4), *[pytest.param(kind, marks=pytest.mark.slow) for kind in (nn.RNN(3, 4), nn.LSTM(3, 4))]]
 )

@@ -173,6 +173,7 @@ def plans(kind: str) -> st.SearchStrategy[Plan]:
     return st.lists(st.tuples(names, st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_each_step_alone(name: str) -> None:
     check([(name, 2, 3)], 0, 1, True)

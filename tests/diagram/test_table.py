@@ -328,6 +328,7 @@ def test_a_repeated_group_of_boxes_is_shown_once() -> None:
     assert lines[2].endswith("┘")
 
 
+@pytest.mark.slow
 def test_many_boxes_are_printed_quickly() -> None:
     layers = [nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)) for _ in range(200)]
     diagram = trace(nn.Sequential(*layers), axes="b 4", sizes={"b": 2})

@@ -45,6 +45,7 @@ def check(name: str, diagram: Diagram) -> None:
         assert not differences(text, diagram), options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS_LATER)
 def test_drawings_of_the_zoo(name: str) -> None:
     check(name, zoo(name))

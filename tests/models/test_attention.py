@@ -774,9 +774,10 @@ def test_from_torch_names_options_that_the_figure_does_not_have(options: dict[st
 # --- One graph, and the diagram ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @both_ways
-@pytest.mark.parametrize("groups", [pytest.param(None, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("groups", [None, 2])
+@pytest.mark.parametrize("dynamic", [False, True])
 def test_it_is_one_graph(way: Any, groups: int | None, dynamic: bool) -> None:
     torch.compiler.reset()
     model = MultiHeadAttention(12, 3, 4, groups=groups)
@@ -788,8 +789,9 @@ def test_it_is_one_graph(way: Any, groups: int | None, dynamic: bool) -> None:
             torch.testing.assert_close(compiled(target, source, mask, causal=True), expected)
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rotary_and_window_are_one_graph_with_their_gradients(backend: str, dtype: torch.dtype) -> None:
     torch.compiler.reset()
     model = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3, dtype=dtype)
@@ -856,6 +858,7 @@ def test_it_maps_over_examples_and_models(way: Any) -> None:
         torch.testing.assert_close(both, torch.stack([model(target, source), twice(target, source)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("groups", [None, 2])
 def test_the_diagram_keeps_its_axes_free(groups: int | None, causal: bool) -> None:

@@ -304,6 +304,7 @@ def test_none_says_that_a_parameter_has_no_cotangent(monkeypatch: pytest.MonkeyP
     assert [each.abs().sum() for each in found.values()] == [0, 0, 8]
 
 
+@pytest.mark.slow
 def test_a_tensor_from_a_closure_is_refused() -> None:
     """A tensor that a function reads from its closure would silently get no gradient."""
 

@@ -108,6 +108,7 @@ def test_bfloat16_by_autocast() -> None:
     torch.testing.assert_close(answer.float(), model(data, data, causal=True), rtol=0, atol=0.03)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_steps_share_a_graph() -> None:
     """One graph for the first step, one for the second, one for all others."""

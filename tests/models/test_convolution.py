@@ -324,6 +324,7 @@ def test_in_other_precisions(way: Any, dtype: torch.dtype) -> None:
 # --- Derivatives and transforms ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @both_ways
 @pytest.mark.parametrize("is_transposed", [False, True])
 def test_first_and_second_derivatives_are_right(way: Any, is_transposed: bool) -> None:
@@ -349,6 +350,7 @@ def test_vmap_and_jvp(way: Any, is_transposed: bool) -> None:
         torch.testing.assert_close(forward[1], f(tangent, weight[0], stride=2, padding=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "dynamic"),
     [

@@ -309,6 +309,7 @@ def encoder_case() -> tuple[Encoder, Tensor, Tensor, Tensor, list[Tensor]]:
     return model, source.masked_fill(~keys[..., None], math.nan), keys, back, expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compiled(backend: str, dynamic: bool) -> None:

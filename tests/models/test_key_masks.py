@@ -370,6 +370,7 @@ def test_where_padding_does_not_fit_as_a_mask_the_error_names_its_argument(name:
             model(*inputs, **{mask: torch.ones(3, x).bool()})
 
 
+@pytest.mark.slow
 def test_the_call_of_torchs_attention_is_answered() -> None:
     layer = models.MultiHeadAttention(8, 4, 2)
     target, source, value = torch.rand(3, 4, 8), torch.rand(3, 5, 8), torch.rand(3, 5, 8)

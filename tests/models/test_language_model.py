@@ -130,6 +130,7 @@ def generated_by(theirs: Any, tokens: Tensor) -> Tensor:
     return theirs.generate(tokens, attention_mask=every, max_new_tokens=8, do_sample=False, eos_token_id=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
     """Values, gradients and generated tokens, with the random weights of Hugging Face's model."""

@@ -64,6 +64,7 @@ def test_it_learns_by_the_cross_entropy_of_its_output(name: str) -> None:
     assert loss < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_probabilities_are_the_softmax_with_the_signature_of_forward(name: str) -> None:
     model, inputs, _ = CLASSIFIERS[name]()
@@ -88,6 +89,7 @@ def test_hooks_of_the_model_run_for_probabilities_too(name: str) -> None:
     assert seen == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_gradient_of_the_figure_is_a_diagram(name: str) -> None:
     """The gradients of all parameters, equal to autograd's."""

@@ -87,6 +87,7 @@ def test_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(run, (image, *model.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_it_compiles_into_one_graph(dynamic: bool) -> None:
     model = MLP()
