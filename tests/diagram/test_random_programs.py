@@ -59,7 +59,6 @@ def build(plan: list[tuple[str, int, int]]) -> Callable[[Tensor, Tensor], tuple[
 PLANS = st.lists(st.tuples(st.sampled_from([*STEPS, *CHANGES]), st.integers(0, 9), st.integers(0, 9)), max_size=6)
 
 
-@pytest.mark.slow
 @settings(max_examples=25)
 @given(PLANS, st.integers(2, 5), st.integers(2, 4))
 def test_diagrams_of_random_programs_compute_the_same(plan: list[tuple[str, int, int]], rows: int, half: int) -> None:
