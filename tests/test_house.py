@@ -72,6 +72,7 @@ def test_imports_go_down() -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line", "refusal"),
     [

@@ -73,6 +73,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_checked_calls_and_models_load_little_beside_torch() -> None:
     loaded = python(LIGHT).split()
     assert "circuits.checking" in loaded

@@ -49,6 +49,7 @@ LEFT: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "1 Record")) for name in LEFT])
 def test_what_is_left_is_named_with_what_holds_it(name: str) -> None:
     holder = Holder(None)

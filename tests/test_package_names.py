@@ -59,6 +59,7 @@ def test_both_names_have_the_same_modules(name: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_project_with_a_folder_models_keeps_it(project: Path) -> None:
     result = python(THEIRS.format(file=str(ROOT / "models" / "__init__.py")), project, ROOT)
     assert result.returncode == 0, result.stderr

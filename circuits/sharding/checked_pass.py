@@ -12,7 +12,7 @@ from torch.distributed.tensor._utils import ExplicitRedistributionContext
 
 
 class _OnePass(ExplicitRedistributionContext):
-    """Refuses communications that nobody asked for, in the thread that enters it and in the backward pass that runs.
+    """Refuses communications that no code asks for, in the thread that enters it and in the backward pass that runs.
 
     It need not be left, and is not if that pass fails: it does nothing in another pass, or in none.
     """

@@ -203,6 +203,7 @@ def test_a_query_that_may_attend_to_no_key(name: str, recorded: int) -> None:
                     torch.testing.assert_close(diagram(x, mask), model(x, mask), equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder", "layer", "attention"])
 def test_forward_called_without_the_module(name: str) -> None:
     """By `trace` of the method, and by the code around the module, which has a hook that is then not called."""

@@ -98,6 +98,7 @@ def test_shape_environments_do_not_accumulate(name: str) -> None:
     assert len(alive(ShapeEnv)) <= before
 
 
+@pytest.mark.slow
 def test_runs_are_kept_only_for_the_user_of_the_sequence() -> None:
     layers, before = model(), len(alive(Record))
     with track(layers, to=None):

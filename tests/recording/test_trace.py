@@ -100,6 +100,7 @@ def own_error(x: Tensor) -> Tensor:
     raise ValueError(f"no image has {x.shape[0]} rows")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "axes", "kind", "words"),
     [

@@ -56,6 +56,7 @@ if torch.__version__ < "2.14":  # Since then, torch computes with such tensors w
     REFUSED["an MKLDNN tensor"] = (lambda x: x.to_mkldnn().relu().to_dense(), "without data: .*Opaque")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.filterwarnings("ignore")
 def test_trace_names_the_line_and_track_records(name: str) -> None:

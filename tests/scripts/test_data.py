@@ -87,6 +87,7 @@ def test_a_picture_is_an_image_with_a_channel() -> None:
     assert torch.equal(picture.targets, image.targets)
 
 
+@pytest.mark.slow
 def test_canvases_are_the_same_every_time() -> None:
     assert torch.equal(kinds(400).inputs, canvases().inputs)
     assert torch.equal(kinds(400).targets, canvases().targets)

@@ -163,6 +163,7 @@ def test_a_mesh_of_one_process_is_one_process(tmp_path: Path, one: Group) -> Non
 MOMENTS = [(Path, "replace", call) for call in range(12)] + [(checkpoint, "commit", call) for call in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "name", "call"), MOMENTS)
 def test_a_kill_while_the_state_is_written_leaves_one_to_resume(
     tmp_path: Path, one: Group, place: Any, name: str, call: int

@@ -269,6 +269,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 # --- How a step is computed -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_learns_in_bfloat16(tmp_path: Path) -> None:
     plan = resolve_config({"task": "mlp", "data": "digits", "epochs": 5, "device": "cpu", "amp": True}, None)
     assert finish(tmp_path, plan=plan).record.history[-1]["validation"] > 0.85

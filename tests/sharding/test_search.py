@@ -199,6 +199,7 @@ def test_a_module_that_counts_twice_is_two_modules() -> None:
     assert two.working <= one.working < 1.1 * two.working
 
 
+@pytest.mark.slow
 def test_inputs_of_one_rank_are_a_part_of_the_whole() -> None:
     part = search(MESH, tokens=TOKENS[: B // 2], only=SPLIT, per_rank="b").best
     assert part == replace(both(), inputs=2)
@@ -322,6 +323,7 @@ def test_ranks_of_a_node_share_its_network() -> None:
     assert least_seconds("all-reduce", 1e9, ["data"], {"data": 1}, H100) == 0
 
 
+@pytest.mark.slow
 def test_a_sequence_round_the_ranks() -> None:
     """Attention sends what its plan says, and each rank saves a part of all that has positions."""
     tokens, mesh, split = torch.zeros(B, 16, dtype=torch.long), {"data": 2, "sequence": 4}, {"x": "sequence"}

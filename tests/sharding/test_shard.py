@@ -163,7 +163,7 @@ def compare(name: str, by_definition: bool = False) -> None:
 
 
 class Redistributing(torch.autograd.Function):
-    """The identity, whose backward pass has a communication that nobody asked for."""
+    """The identity, whose backward pass has a communication that no code asks for."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
