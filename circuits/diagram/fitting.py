@@ -95,7 +95,7 @@ def terminal_width() -> int:
 TERMS = "terms of formulas"
 """What is left out of formulas that are cut."""
 
-_KEPT = ("axes", "sizes", "parameters", "notes", "")
+_KEPT = ("axes", "sizes", "parameters", "notes", "why", "")
 """The columns that shorten and are not left out."""
 
 

@@ -55,9 +55,7 @@ class Freezer:
     """
 
     def __init__(self, record: Record, names: Names, size: Callable[[Any], Size]) -> None:
-        self.record = record
-        self.names = names
-        self.size = size
+        self.record, self.names, self.size = record, names, size
         self.argument_names: dict[int, str] = {}
         self.unused_state: dict[str, int] = {}
         self._without_names: dict[int, Value] = {}

@@ -69,9 +69,7 @@ class _Gradients:
         ]
 
     def _move(self, side: Side, at: str, index: int, value: Value, axis: str, source: str = "partial") -> Move:
-        why = (
-            f"every part of {axis} is computed from it" if source == "partial" else f"each rank takes a part of {axis}"
-        )
+        why = f"parts of {axis} come from it" if source == "partial" else f"each takes a part of {axis}"
         return Move(at, side, index, self.one.mesh_axis, source, "whole", "backward", axis, why, 0, value)
 
     def _is_split(self, place: Place) -> bool:

@@ -57,12 +57,12 @@ class Sharding:
     def _moves(self) -> Table:
         rows = [
             (
-                each.at or self.diagram.name, each.pass_, str(each.value), f"{each.source} -> {each.target}",
-                f"{each.collective} over {each.mesh_axis}", bytes_text(each.bytes), each.why,
+                each.at or self.diagram.name, each.pass_, f"{each.source} -> {each.target}",
+                f"{each.collective} over {each.mesh_axis}", bytes_text(each.bytes), str(each.value), each.why,
             )
             for each in (*self.moves_of("forward"), *reversed(self.moves_of("backward")))
         ]  # fmt: skip
-        return _table(("at", "pass", "axes", "placement", "collective", "bytes a rank", "why"), rows)
+        return _table(("at", "pass", "placement", "collective", "bytes a rank", "tensor", "why"), rows)
 
     def moves_of(self, pass_: str) -> list[Move]:
         """Return the communications of the forward or of the backward pass."""

@@ -85,12 +85,12 @@ def ring_sends(
 ) -> Iterator[tuple[str, str, str, tuple[int, ...], str]]:
     """Yield what a rank sends in `ring_attention` of queries, keys, values and output, as `kernel` takes `sends`."""
     again = ranks * precise(dtype).itemsize // dtype.itemsize
-    exchange = "with halves from both ends each rank has as much work"
+    exchange = "equal work"
     if causal:
         yield "split", "halves", "forward", (1, 1, 1, 0), exchange
         yield "halves", "split", "backward", (1, 1, 1, 0), exchange
-    yield "split", "split", "forward", (0, ranks - 1, ranks - 1, 0), "queries attend to keys of every rank"
-    why = "gradients of keys come from queries of every rank"
+    yield "split", "split", "forward", (0, ranks - 1, ranks - 1, 0), "keys of all ranks"
+    why = "queries of all ranks"
     yield "split", "split", "backward", (0, ranks - 1 + again, ranks - 1 + again, 0), why
     if causal:
         yield "halves", "split", "forward", (0, 0, 0, 1), exchange

@@ -62,7 +62,7 @@ def test_lower_bounds_on_a_machine() -> None:
     lines = run(*ATTENTION, "--at", "y=1 x=64", "--on", "H100 SXM", "--depth", "0").splitlines()
     assert "unfused" in lines[0].split()
     assert lines[1].split()[-1] == "bandwidth"
-    assert lines[2].startswith("H100 SXM, at most: float32 67 TFLOP/s (ridge at 20 FLOPs/byte)")
+    assert lines[3].startswith("H100 SXM, at most: float32 67 TFLOP/s (ridge at 20 FLOPs/byte)")
 
 
 def test_lower_bounds_on_a_measured_machine(tmp_path: Path) -> None:
