@@ -120,7 +120,17 @@ def moves_across(place: Place, mesh_axis: str, ranks: int, axis: str, with_gradi
             yield Move(at, "inside", 0, mesh_axis, source, target, pass_, axis, why, 0, first, sent)
 
 
-def inner_dim(kernel: Box, value: Value) -> int | None:
+def dims_inside(kernel: Box, dims: Mapping[int, int]) -> dict[int, int]:
+    """Return the axis, by number, along which each tensor is split that such a kernel computes from its inputs."""
+    found: dict[int, int] = {}
+    for box in kernel.walk():
+        if box.call is not None and any(value.number in found or value.number in dims for value in box.inputs):
+            named = {value.number: _dim_inside(kernel, value) for value in box.outputs if value.number not in dims}
+            found |= {number: dim for number, dim in named.items() if dim is not None}
+    return found
+
+
+def _dim_inside(kernel: Box, value: Value) -> int | None:
     """Return the axis along which a tensor inside such a kernel is split: that of the output, or else of an input."""
     signature: Any = kernel.signature
     across: Any = kernel.across
@@ -165,4 +175,4 @@ def _options(box: Box) -> dict[str, Any]:
     return {key: each for key, each in zip(kwargs.keys, kwargs.parts, strict=True) if isinstance(each, plain)}
 
 
-__all__ = ["inner_dim", "is_index", "kept_whole", "moves_across", "outputs_across", "reads_across"]
+__all__ = ["dims_inside", "is_index", "kept_whole", "moves_across", "outputs_across", "reads_across"]

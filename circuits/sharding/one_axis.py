@@ -1,9 +1,9 @@
 """How one axis of a mesh splits every tensor of a diagram, operation by operation."""
 
-from circuits.diagram import Box, Value
+from circuits.diagram import Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
-from circuits.sharding.across import inner_dim, is_index, kept_whole, moves_across, outputs_across
+from circuits.sharding.across import dims_inside, is_index, kept_whole, moves_across, outputs_across
 from circuits.sharding.following import blocks_of, inside
 from circuits.sharding.made import is_alike, is_random
 from circuits.sharding.mesh import factors
@@ -36,9 +36,8 @@ class OneAxis:
         self.later: set[int] = set()
         self.moves: list[Move] = []
         self.notes: list[str] = []
-        parameters = [number for number in self.named.parameters if self._named(number) is not None]
         self.slices: dict[int, str] = {}
-        self.is_data = not parameters and not steps.kernels
+        self.is_data = not steps.kernels and all(self._named(number) is None for number in named.parameters)
 
     def plan(self) -> None:
         """Split the inputs and parameters by their names, then what each operation computes."""
@@ -124,21 +123,11 @@ class OneAxis:
         except NoPlacementError as error:
             raise self.refused(place, str(error)) from None
         split = {value.number: dim for value, dim in zip(place.box.outputs, found, strict=True) if dim is not None}
-        self.dims |= split
-        self.axis |= dict.fromkeys(split, axis)
         if split:
-            self._split_inside(place.box, axis)
+            split |= dims_inside(place.box, self.dims | split)
+            self.dims |= split
+            self.axis |= dict.fromkeys(split, axis)
             self.moves += moves_across(place, self.mesh_axis, self.ranks, axis, self.steps.with_gradient)
-
-    def _split_inside(self, kernel: Box, axis: str) -> None:
-        """Split what a kernel that reads across the axis computes from its inputs: along queries or else keys."""
-        for box in kernel.walk():
-            if box.call is None or not any(value.number in self.dims for value in box.inputs):
-                continue
-            for value in box.outputs:
-                dim = inner_dim(kernel, value)
-                if dim is not None and value.number not in self.dims:
-                    self.dims[value.number], self.axis[value.number] = dim, axis
 
     def _keep_whole(self, place: Place, value: Value) -> None:
         """Refuse a tensor that is whole and has an axis that is split, unless it is a slice of a parameter.
@@ -187,7 +176,7 @@ class OneAxis:
             raise self.refused(place, f"it sums over {self.axis_at(place)}")
         self.sums.add(value.number)
         module = next((box for box in reversed(place.around) if returns(box, value)), None)
-        if module is None and self._is_moved(value):
+        if module is None and _is_moved(self.steps, value):
             self.later.add(value.number)
             return
         if module is None or module.kind not in ("module", "circuit") or not is_module(self.named.diagram, module):
@@ -209,11 +198,6 @@ class OneAxis:
             )
         )  # fmt: skip
 
-    def _is_moved(self, value: Value) -> bool:
-        """Return whether one operation alone reads a tensor, and only moves its elements."""
-        readers = self.steps.readers.get(value.number, ())
-        return len(readers) == 1 and moves_elements(readers[0].box)
-
     def result_moves(self) -> list[Move]:
         """Return the gatherings of outputs of the whole that are split."""
         return [
@@ -228,6 +212,12 @@ class OneAxis:
     def refused(self, place: Place, why: str) -> CircuitError:
         """Return the error that names the axis, the mesh axis and the operation that stops the plan."""
         return CircuitError(f"{self.axis_at(place)} over {self.mesh_axis}: {place.name}: {why}")
+
+
+def _is_moved(steps: Steps, value: Value) -> bool:
+    """Return whether one operation alone reads a tensor, and only moves its elements."""
+    readers = steps.readers.get(value.number, ())
+    return len(readers) == 1 and moves_elements(readers[0].box)
 
 
 def _notes(place: Place, axis: str) -> list[str]:

@@ -192,7 +192,6 @@ def vision_transformer() -> nn.Module:
 SIZES = {"s": 2, "t": 2}
 WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[Tensor, ...], Call, str]] = {
     "keys without queries": (attention, {"x": "s"}, (), {}, "x over s: attention .* whole: split y over s too"),
-    "queries without keys": (attention, {"y": "s"}, (), {}, "y over s: attention .* whole: split x over s too"),
     "a memory without its target": (transformer, {"x": "s"}, (), {}, "memory_attention .*: split y over s too"),
     "a length that the ranks do not divide": (
         language_model, {"x": "s"}, (TOKENS[:, :7],), {"axes": "b x"}, "x has size 7 .* 2 ranks of s do not divide",
