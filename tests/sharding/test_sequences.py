@@ -209,7 +209,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[Tensor, ..
     "channels": (attention, {"x": "s", "y": "s", "m": "s"}, (), {}, "has y .* and m"),
     "the inside of a head": (attention, {"x": "s", "y": "s", "k": "s"}, (), {}, "k is inside"),
     "heads over the same mesh axis": (attention, {"x": "s", "y": "s", "h": "s"}, (), {}, "both split over this mesh"),
-    "a learned mask": (TokenTypes, {"x": "s"}, vectors(8), {"axes": "b x m"}, "attention .* needs a gradient; .* masks"),
+    "a learned mask": (TokenTypes, {"x": "s"}, vectors(8), {"axes": "b x m"}, "needs a gradient; .* masks may"),
     "a mask of what is split": (Split, {"x": "s"}, vectors(8), {"axes": "b x m"}, "over s: "),
     "positions after padding": (
         lambda: language_model(learned_positions=16), {"x": "s"}, (TOKENS,), {"key_mask": KEY_MASK},
