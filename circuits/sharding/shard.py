@@ -37,8 +37,8 @@ def shard(
     Every rank calls this with the same model, before it makes an optimizer; the parameters become those of rank 0.
     Afterwards the model is called as before, with plain tensors: over a mesh axis for data each rank gives its own part
     of a batch, over the others all ranks give the same. Signatures see the sizes of whole tensors, but of the parts of
-    the data, and outputs are whole in the same way. A communication in the forward pass that is not in the plan raises
-    an error (torch's `ExplicitRedistributionContext`).
+    the data, and outputs are whole in the same way. A communication that is not in the plan raises an error, in both
+    passes (torch's `ExplicitRedistributionContext`).
 
     Args:
         model: The model; it is changed.
