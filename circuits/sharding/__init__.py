@@ -4,8 +4,8 @@ May use `cost` and below. Start with `plan` (`plan_sharding`): `mesh` reads the 
 tensors of a diagram, `planner` plans each axis of the mesh (`one_axis` with the placement rules of `rules`, `across`
 with kernels that read across an axis, and `gradients`), and `sharding` is the result, whose parts are in `moves`. Where
 no names are stated, `following` has where an axis is after views; `made` has what operations make from no split tensor.
-`shard` applies it to a model by `hooks` (`local` has what runs on each rank's part, `checked_pass` the check of backward
-passes), and by `fully_shard` to each of its `blocks`.
+`shard` applies it to a model by `hooks`, and by `fully_shard` to each of its `blocks`; `local` has what each rank
+computes on its own parts, and `checked_pass` checks backward passes.
 
 `search` (`search_shardings`) estimates all plans that are possible. `alternatives` finds these; `training` has the
 forward and the reverse pass, in which `splits` finds how each tensor is split, `memory` what a rank holds, in
