@@ -12,11 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor._utils import ExplicitRedistributionContext
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from circuits import CircuitError, circuit, definitions, plan_sharding, shard
-from tests.sharding.ranks import on_ranks
+from tests.sharding.ranks import COLLECTIVES, Sent, on_ranks
 
 X = {"x": "sequence"}
 BOTH = {"x": "sequence", "y": "sequence"}
@@ -83,23 +82,6 @@ def loss(output: Tensor) -> Tensor:
 
 def each_case() -> list[Any]:
     return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
-
-
-class Sent(TorchDispatchMode):
-    """Notes the bytes that a rank gives to functional collectives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes: list[tuple[str, int]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.partition("::")[2]
-        if func.namespace == "_c10d_functional" and name in COLLECTIVES.values():
-            self.bytes.append((name, args[0].numel() * args[0].element_size()))
-        return func(*args, **(kwargs or {}))
-
-
-COLLECTIVES = {"all-reduce": "all_reduce", "all-gather": "all_gather_into_tensor"}
 
 
 @pytest.mark.parametrize("name", each_case())

@@ -17,13 +17,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor._utils import ExplicitRedistributionContext
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from circuits import CircuitError, definitions, shard
 from circuits.sharding import hooks
 from circuits.sharding.checked_pass import entering, leaving
 from models.scaled_dot_product import attention as attend
+from tests.sharding.ranks import COLLECTIVES, Sent
 
 RANKS = 2
 NAMES = {"L1.weight": "f m"}
@@ -219,27 +219,6 @@ def test_weights_after_twenty_steps_are_those_of_the_whole_model(name: str, dtyp
         train(model)
         for parameter, other in zip(model.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(whole(parameter.detach()), other.detach())
-
-
-class Sent(TorchDispatchMode):
-    """Notes the bytes that each collective sends from one rank."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes: list[tuple[str, int]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.partition("::")[2]
-        if func.namespace == "_c10d_functional" and name in COLLECTIVES.values():
-            self.bytes.append((name, args[0].numel() * args[0].element_size()))
-        return func(*args, **(kwargs or {}))
-
-
-COLLECTIVES = {
-    "all-reduce": "all_reduce",
-    "all-gather": "all_gather_into_tensor",
-    "reduce-scatter": "reduce_scatter_tensor",
-}
 
 
 @pytest.mark.parametrize("name", each_case())
