@@ -33,10 +33,14 @@ class _Gradients:
     def moves(self) -> list[Move]:
         """Return them, for each whole tensor that needs a gradient."""
         found = self._gathered_inputs()
+        gathered = {
+            value.number for (change, *_), (_, value, _) in self.one.between.made.items() if change.side == "results"
+        }
         for number, value in self.one.named.values.items():
-            if number in self.one.dims or number not in self.one.steps.with_gradient:
+            if number in self.one.dims or number in gathered or number not in self.one.steps.with_gradient:
                 continue
-            partly = [each for each in self.readers.get(number, ()) if self._is_split(each)]
+            readers = [each for each in self.readers.get(number, ()) if not self.one.between.is_changed(each, number)]
+            partly = [each for each in readers if is_split(self.one, each)]
             if partly:
                 found += self._of(value, partly)
         return found
@@ -72,16 +76,6 @@ class _Gradients:
         why = f"parts of {axis} come from it" if source == "partial" else f"each takes a part of {axis}"
         return Move(at, side, index, self.one.mesh_axis, source, "whole", "backward", axis, why, 0, value)
 
-    def _is_split(self, place: Place) -> bool:
-        """Return whether an operation computes with parts, so that the gradients of its whole inputs are summands.
-
-        The bias of a linear map whose result is a sum over ranks is added once, and has its whole gradient everywhere.
-        """
-        call: Any = place.box.call
-        if call is not None and naming_rule(call.function) == "linear" and place.box.outputs[0].number in self.one.sums:
-            return False
-        return any(value.number in self.one.dims for value in place.box.inputs)
-
     def _maker(self, value: Value) -> Box | None:
         """Return the outermost module that returns a tensor, if nothing but parts is computed from it outside."""
         made = (box for box in self.diagram.walk() if is_module(self.diagram, box) and returns(box, value))
@@ -89,7 +83,7 @@ class _Gradients:
         if module is None or returns(self.diagram.box, value):
             return None
         outside = [each for each in self.readers[value.number] if all(box is not module for box in each.around)]
-        return module if all(self._is_split(each) for each in outside) else None
+        return module if all(is_split(self.one, each) for each in outside) else None
 
     def _users(self, number: int, partly: list[Place]) -> list[Box]:
         """Return the outermost modules that are given a tensor and compute parts alone from it."""
@@ -113,7 +107,18 @@ class _Gradients:
             return False
         inside = [each for each in self.readers[number] if any(box is module for box in each.around)]
         returned = {value.number for value in module.outputs}
-        return all(self._is_split(each) for each in inside) and number not in returned
+        return all(is_split(self.one, each) for each in inside) and number not in returned
 
 
-__all__ = ["gradient_moves"]
+def is_split(one: OneAxis, place: Place) -> bool:
+    """Return whether an operation computes with parts, so that the gradients of its whole inputs are summands.
+
+    The bias of a linear map whose result is a sum over ranks is added once, and has its whole gradient everywhere.
+    """
+    call: Any = place.box.call
+    if call is not None and naming_rule(call.function) == "linear" and place.box.outputs[0].number in one.sums.numbers:
+        return False
+    return any(one.dim_at(place, value) is not None for value in place.box.inputs)
+
+
+__all__ = ["gradient_moves", "is_split"]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import ExplicitRedistributionContext
 from torch.distributed.tensor.experimental import implicit_replication
 from torch.overrides import TorchFunctionMode
@@ -32,7 +32,7 @@ def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
             _sum_gradient_of(parameters[move.at])
         elif move.side in ("slice", "inside"):
             continue
-        elif (move.side, move.source) != ("arguments", "split"):  # autograd gathers these as reverse of taking a part
+        elif move.pass_ == "forward" or (move.source, move.target) == ("partial", "whole"):  # others are by autograd
             at.setdefault((move.at, move.side), []).append(move)
     sliced = [parameters[move.at] for move in plan.moves if move.side == "slice"]
     whole = _Whole(model, mesh, plan, sliced)
@@ -70,36 +70,42 @@ class _SumOfGradients(torch.autograd.Function):
 
 
 def _on_arguments(moves: Sequence[Move]) -> Callable[..., Any]:
-    """Return a hook that adds up the gradients of some arguments; a tensor that is given twice is taken once."""
+    """Return a hook for some arguments; a tensor that is given twice is taken once."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         given = tensors((args, kwargs))
-        changed = {id(given[move.index]): _SumOfGradients.apply(given[move.index]) for move in moves}
+        changed = _moved(given, moves)
         return map_tensors((args, kwargs), lambda tensor: changed.get(id(tensor), tensor))
 
     return hook
 
 
 def _on_results(moves: Sequence[Move]) -> Callable[..., Any]:
-    """Return a hook that makes some results whole, and adds up the gradients of some."""
+    """Return a hook for some results."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-        given = tensors(result)
-        changed: dict[int, Tensor] = {}
-        for move in moves:
-            tensor = changed.get(id(given[move.index]), given[move.index])
-            is_sum = move.pass_ == "backward"
-            changed[id(given[move.index])] = _SumOfGradients.apply(tensor) if is_sum else _whole(tensor, move.mesh_axis)
+        changed = _moved(tensors(result), moves)
         return map_tensors(result, lambda tensor: changed.get(id(tensor), tensor))
 
     return hook
 
 
-def _whole(tensor: Any, mesh_axis: str) -> Tensor:
-    """Return a tensor that is whole over a mesh axis."""
+def _moved(given: Sequence[Tensor], moves: Sequence[Move]) -> dict[int, Tensor]:
+    """Return the tensors that moves change, by the `id` of the tensor that is given: placed anew, or with a hook."""
+    changed: dict[int, Tensor] = {}
+    for move in moves:
+        before = id(given[move.index])
+        tensor = changed.get(before, given[move.index])
+        changed[before] = _SumOfGradients.apply(tensor) if move.pass_ == "backward" else _placed(tensor, move)
+    return changed
+
+
+def _placed(tensor: Any, move: Move) -> Tensor:
+    """Return a tensor as it is after a move over one mesh axis."""
     mesh = tensor.device_mesh
-    place = mesh.mesh_dim_names.index(mesh_axis)
-    target = [Replicate() if number == place else each for number, each in enumerate(tensor.placements)]
+    place = mesh.mesh_dim_names.index(move.mesh_axis)
+    after = Replicate() if move.dim is None else Shard(move.dim)
+    target = [after if number == place else each for number, each in enumerate(tensor.placements)]
     return tensor.redistribute(placements=target)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -22,11 +22,13 @@ class Choice:
         mesh: The size of each mesh axis, by name, in the order of the mesh.
         over: The mesh axes of each axis that is split, by the name of the axis.
         whole: The axes that are to be whole on every rank, as the user said.
+        between: The axis along which a mesh axis splits the tensors between the modules that it splits, by mesh axis.
     """
 
     mesh: Mapping[str, int]
     over: Mapping[str, tuple[str, ...]]
     whole: frozenset[str] = frozenset()
+    between: Mapping[str, str] = field(default_factory=dict)
 
     def ranks(self, axis: str) -> int:
         """The number of parts of an axis."""
@@ -37,16 +39,18 @@ class Choice:
         return [axis for axis, over in self.over.items() if mesh_axis in over]
 
 
-def choice(mesh: Any, split: Mapping[str, Split], known: Iterable[str]) -> Choice:
+def choice(mesh: Any, split: Mapping[str, Split], between: Mapping[str, str], known: Iterable[str]) -> Choice:
     """Return what the user chose, with the axes that have the name of a mesh axis.
 
     Args:
         mesh: A DeviceMesh with named axes, or the size of each mesh axis by name.
         split: The mesh axes of each axis.
+        between: The mesh axis that splits an axis in the tensors between the modules that it splits.
         known: The names of axes in the diagram.
 
     Raises:
-        CircuitError: The mesh has no names, a mesh axis is unknown, or nothing is split.
+        CircuitError: The mesh has no names, a mesh axis is unknown, nothing is split, or `between` has an axis that is
+            split everywhere, or two axes for one mesh axis.
     """
     sizes = mesh_sizes(mesh)
     over: dict[str, tuple[str, ...]] = {}
@@ -59,11 +63,30 @@ def choice(mesh: Any, split: Mapping[str, Split], known: Iterable[str]) -> Choic
             raise CircuitError(f"{axis}: {' '.join(found)} names a mesh axis twice")
         if found:
             over[axis] = tuple(sorted(found, key=list(sizes).index))
-    same = [name for name in known if name in sizes and name not in split]
+    same = [name for name in known if name in sizes and name not in split and name not in between]
     over |= {name: (name,) for name in dict.fromkeys(same)}
     if not over:
         raise CircuitError(f"no axis is split: give one for a mesh axis, as in {{'b': {next(iter(sizes))!r}}}")
-    return Choice(sizes, over, frozenset([axis for axis, names in split.items() if names is None]))
+    whole = frozenset([axis for axis, names in split.items() if names is None])
+    return Choice(sizes, over, whole, _between(between, sizes, over))
+
+
+def _between(between: Mapping[str, str], sizes: Mapping[str, int], over: Mapping[str, Any]) -> dict[str, str]:
+    """Return the axis of each mesh axis that is split between modules."""
+    found: dict[str, str] = {}
+    for axis, name in between.items():
+        if name not in sizes:
+            raise CircuitError(f"between: {axis}: the mesh has no axis {name!r}; it has {_sizes_text(sizes)}")
+        if axis in over:
+            raise CircuitError(
+                f"between: {axis} is split over {' '.join(over[axis])} everywhere, and {name} cannot split it further"
+            )
+        if name in found:
+            raise CircuitError(f"between: {name} can split one axis between modules, not {found[name]} and {axis}")
+        if not any(name in names for names in over.values()):
+            raise CircuitError(f"between: {name} splits no module: give it an axis that parameters have")
+        found[name] = axis
+    return found
 
 
 def mesh_sizes(mesh: Any) -> dict[str, int]:

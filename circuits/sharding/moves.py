@@ -16,6 +16,7 @@ COLLECTIVES = {
     ("split", "split"): "ring",
     ("split", "halves"): "all-to-all",
     ("halves", "split"): "all-to-all",
+    ("whole", "split"): "none",
 }
 
 
@@ -66,6 +67,7 @@ class Move:
         bytes: The bytes of the tensor of one rank that is sent.
         value: The tensor.
         sent: Each tensor of which a rank sends its part, with how often; empty if it is `value`, once.
+        dim: The dimension along which it is split afterwards, if it is.
     """
 
     at: str
@@ -80,11 +82,23 @@ class Move:
     bytes: Size
     value: Value
     sent: tuple[tuple[Value, int], ...] = ()
+    dim: int | None = None
 
     @property
     def collective(self) -> str:
         """What the ranks run: all-reduce, all-gather, reduce-scatter, all-to-all, or ring (to the next rank)."""
         return COLLECTIVES[self.source, self.target]
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the ranks send each other anything: to take a part of a whole tensor they need not."""
+        return self.source != "whole"
+
+
+def sent_by(move: Move, axes: frozenset[str]) -> frozenset[str]:
+    """Return the mesh axes that split a tensor while a communication sends it, from those that split it in the plan."""
+    own = frozenset([move.mesh_axis])
+    return axes | own if move.source == "split" else axes - own
 
 
 def placements(dims: Mapping[str, int], mesh: Any) -> list[Any]:
@@ -107,4 +121,4 @@ def _placement(dim: int | None) -> Any:
     return Shard(dim) if blocks_of(dim) == 1 else _StridedShard(int(dim), split_factor=blocks_of(dim))
 
 
-__all__ = ["Move", "Placed", "Side", "placements"]
+__all__ = ["Move", "Placed", "Side", "placements", "sent_by"]

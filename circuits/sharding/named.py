@@ -39,15 +39,16 @@ class Named:
             CircuitError: No tensor has an axis of a name in it, or a size is not divisible.
         """
         self.choice = choice
-        for axis in (*choice.over, *choice.whole):
+        between = {axis: (name,) for name, axis in choice.between.items()}
+        for axis in (*choice.over, *choice.whole, *between):
             if axis not in self.sizes:
                 known = ", ".join(sorted(self.sizes)) or "none: name those of the inputs, axes='b m'"
                 raise CircuitError(
                     f"{axis}: no tensor of {self.diagram.name} has an axis of this name; there are {known}; "
                     "axes of parameters are named by names={'L1.weight': 'f m'}"
                 )
-        for axis in choice.over:
-            ranks, over = choice.ranks(axis), " ".join(choice.over[axis])
+        for axis, names in (*choice.over.items(), *between.items()):
+            ranks, over = prod([choice.mesh[each] for each in names]), " ".join(names)
             for size, where in self.sizes[axis].items():
                 if isinstance(size, int) and size % ranks:
                     raise CircuitError(
@@ -93,6 +94,16 @@ class Named:
         """Return an axis of a tensor that is split over a mesh axis, by the names in the outermost box that has it."""
         over = self.choice.axes_over(mesh_axis)
         return next((each for label in self.values[number].axes for each in factors(label) if each in over), None)
+
+    def dim_between(self, number: int, mesh_axis: str) -> int | None:
+        """Return the dimension along which a mesh axis splits a tensor that is between modules; None if it is whole.
+
+        The names in the outermost box that has it count: inside an attention its two ends have others.
+        """
+        axis = self.choice.between.get(mesh_axis)
+        labels = self.values[number].axes if axis is not None else ()
+        found = [dim for dim, label in enumerate(labels) if factors(label)[:1] == (axis,)]
+        return found[0] if len(found) == 1 else None
 
     def dim(self, number: int, mesh_axis: str) -> tuple[int, str] | None:
         """Return the dimension along which a tensor is split over a mesh axis, by its names, and the name there.

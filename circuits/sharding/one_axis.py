@@ -1,16 +1,21 @@
 """How one axis of a mesh splits every tensor of a diagram, operation by operation."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from circuits.diagram import Value
 from circuits.errors import CircuitError
 from circuits.naming import naming_rule
 from circuits.sharding.across import dims_inside, is_index, kept_whole, moves_across, outputs_across
+from circuits.sharding.between import Between, Change, MismatchError
 from circuits.sharding.following import blocks_of, inside
 from circuits.sharding.made import is_alike, is_random
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
-from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, moves_elements, operation_of, outputs_of
-from circuits.sharding.steps import Place, Steps, is_module, returns
+from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, operation_of, outputs_of
+from circuits.sharding.steps import Place, Steps
+from circuits.sharding.sums import Sums
 
 
 class OneAxis:
@@ -19,21 +24,21 @@ class OneAxis:
     Attributes:
         dims: The dimension along which it splits each tensor, by number.
         axis: The name of the axis there.
-        sums: The numbers of the tensors of which each rank has a summand, until they are added up.
-        later: Those of them that are moved, by a view for instance, before they are added up.
+        sums: The tensors of which each rank has a summand, until they are added up.
+        between: The tensors between modules, which may be split along an axis of their own.
         moves: The communications of the forward pass.
         notes: What of the result depends on the ranks.
         slices: The numbers of slices of whole parameters of which each rank takes its part, with the parameter's name.
         is_data: Whether the mesh axis splits no parameter, and no kernel reads across it.
     """
 
-    def __init__(self, named: Named, steps: Steps, mesh_axis: str) -> None:
+    def __init__(self, named: Named, steps: Steps, mesh_axis: str, changes: Sequence[Change] = ()) -> None:
         self.named, self.steps, self.mesh_axis = named, steps, mesh_axis
         self.ranks = named.choice.mesh[mesh_axis]
         self.dims: dict[int, int] = {}
         self.axis: dict[int, str] = {}
-        self.sums: set[int] = set()
-        self.later: set[int] = set()
+        self.sums = Sums(named.diagram, steps, mesh_axis)
+        self.between = Between(named, mesh_axis, changes, self.axis)
         self.moves: list[Move] = []
         self.notes: list[str] = []
         self.slices: dict[int, str] = {}
@@ -45,6 +50,10 @@ class OneAxis:
         for number in (*[value.number for value in self.named.diagram.inputs], *self.named.parameters):
             if number not in whole:
                 self._set_named(number)
+        for value in self.named.diagram.inputs:
+            dim = None if value.number in self.dims else self.between.of_input(value.number)
+            if dim is not None:
+                self.dims[value.number], self.axis[value.number] = dim, str(self.between.axis)
         for place in self.steps.places:
             self._step(place)
 
@@ -58,9 +67,15 @@ class OneAxis:
             if self.steps.kernels:  # both ends of an attention have names inside it
                 self.axis[number] = self.named.outermost(number, self.mesh_axis) or found[1]
 
+    def dim_at(self, place: Place, value: Value) -> int | None:
+        """Return the dimension along which a tensor is split where an operation reads it."""
+        dim = self.dims.get(value.number)
+        return dim if self.between.axis is None else self.between.dim_at(place, value.number, dim)
+
     def axis_at(self, place: Place) -> str:
         """Return the name of the axis along which the inputs of an operation are split."""
-        found = [axis for value in place.box.inputs for axis in self.axis.get(value.number, "").split()]
+        split = [value for value in place.box.inputs if self.dim_at(place, value) is not None]
+        found = [axis for value in split for axis in self.axis.get(value.number, self.between.axis or "").split()]
         return " ".join(dict.fromkeys(found)) or " ".join(self.named.choice.axes_over(self.mesh_axis))
 
     def _step(self, place: Place) -> None:
@@ -77,16 +92,16 @@ class OneAxis:
         if box.call is None:
             self._kernel(place)
             return
-        if any(value.number in self.later for value in box.inputs):
+        if any(value.number in self.sums.later for value in box.inputs):
             for value in box.outputs:
                 self._sum(place, value)
             return
-        given = {value.number: self.dims[value.number] for value in box.inputs if value.number in self.dims}
+        given = {value.number: dim for value in box.inputs if (dim := self.dim_at(place, value)) is not None}
         step = Step(box, operation_of(box), given, self.ranks, lambda value, dim: self._split_too(place, value, dim))
         try:
             found = outputs_of(step)
         except NoPlacementError as error:
-            raise self.refused(place, str(error)) from None
+            raise self._stopped(place, str(error)) from None
         for value, dim in zip(box.outputs, found, strict=True):
             if blocks_of(dim) > max(map(blocks_of, given.values()), default=1) and not self.is_data:
                 raise self.refused(
@@ -95,13 +110,34 @@ class OneAxis:
                     "split another axis over this mesh axis, such as that of hidden units, or the batch",
                 )
             if dim == PARTIAL:
+                if self._between_at(place):
+                    raise self._stopped(place, f"it reads across {self.between.axis}")
                 self._sum(place, value)
             elif isinstance(dim, int):
                 self.dims[value.number], self.axis[value.number] = dim, self.axis_at(place)
+                if self.between.axis is not None and self.between.returned(place, value, dim) is None:
+                    del self.dims[value.number]
             elif self.is_data:
                 self._make_part(place, value)
+            elif (after := self.between.returned(place, value, None)) is not None:
+                self.dims[value.number], self.axis[value.number] = after, str(self.between.axis)
             elif value.number in self.steps.with_gradient:
                 self._keep_whole(place, value)
+
+    def _between_at(self, place: Place) -> tuple[Value, ...]:
+        """Return the inputs of an operation that are split as tensors between modules."""
+        if self.between.axis is None:
+            return ()
+        return tuple([
+            value for value in place.box.inputs
+            if self.dim_at(place, value) is not None
+            and self.axis.get(value.number, self.between.axis) == self.between.axis
+        ])  # fmt: skip
+
+    def _stopped(self, place: Place, why: str) -> CircuitError | MismatchError:
+        """Return the refusal of an operation, or what it needs whole that is split between modules."""
+        split, error = self._between_at(place), self.refused(place, why)
+        return MismatchError(place, split, (), error) if split else error
 
     def _make_part(self, place: Place, value: Value) -> None:
         """Split an output that has the axis over a mesh axis for data: each rank makes its own, of the size it sees."""
@@ -155,7 +191,8 @@ class OneAxis:
         label = self.named.values[number].axes[dim] if number in self.named.parameters else None
         dim = inside(dim, max([blocks_of(self.dims.get(each.number)) for each in place.box.inputs]))
         is_free = number in self.named.parameters and label is None and self.steps.readers[number][0] is place
-        if is_free and not self.is_data:
+        between = self._between_at(place)
+        if is_free and not self.is_data and not between:
             if self.named.values[number].sizes[dim] % (self.ranks * blocks_of(dim)):
                 raise self.refused(place, f"{self.named.what(number)} cannot be split into {self.ranks} equal parts")
             self.dims[number], self.axis[number] = dim, self.axis_at(place)
@@ -168,35 +205,29 @@ class OneAxis:
                     f", over ranks that divide it; while it is whole, each rank has gradients of its part of {first} "
                     "alone, and no module is given or returns this tensor, where they could be added up"
                 )
-            raise self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
+            error = self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
+            raise MismatchError(place, between, (value,), error) if between else error
 
     def _sum(self, place: Place, value: Value) -> None:
         """Plan the sum over ranks of a tensor of which each has a summand: at the end of the module that returns it."""
         if self.is_data:
             raise self.refused(place, f"it sums over {self.axis_at(place)}")
-        self.sums.add(value.number)
-        module = next((box for box in reversed(place.around) if returns(box, value)), None)
-        if module is None and _is_moved(self.steps, value):
-            self.later.add(value.number)
+        module = self.between.module_of(place, value)
+        is_whole = module is None or self.between.is_gathered(module, value)
+        dim = None if is_whole else self.named.dim_between(value.number, self.mesh_axis)
+        try:
+            move = self.sums.move(place, value, self.axis_at(place), dim)
+        except NoPlacementError as error:
+            raise self._stopped(place, str(error)) from None
+        if move is None:
             return
-        if module is None or module.kind not in ("module", "circuit") or not is_module(self.named.diagram, module):
-            raise self.refused(
-                place,
-                "its result is a sum over ranks, which can be added up where a module returns, and no module returns "
-                "it: make the operation a module of its own",
-            )
-        between = [
-            each for each in self.steps.readers.get(value.number, ()) if any(box is module for box in each.around)
-        ]
-        if between:
-            raise self.refused(place, f"its result is a sum over ranks, and {between[0].name} reads it before")
-        index = [output.number for output in module.outputs].index(value.number)
-        self.moves.append(
-            Move(
-                module.path, "results", index, self.mesh_axis, "partial", "whole", "forward",
-                self.axis_at(place), f"{place.box.label} sums over {self.axis_at(place)}", 0, value,
-            )
-        )  # fmt: skip
+        self.moves.append(move)
+        if dim is not None:
+            self.dims[value.number], self.axis[value.number] = dim, str(self.between.axis)
+            if value.number in self.steps.with_gradient:
+                why = f"each has a part of {self.between.axis}"
+                gathered = replace(move, source="split", target="whole", pass_="backward", why=why, dim=None)
+                self.moves.append(replace(gathered, axis=str(self.between.axis)))
 
     def result_moves(self) -> list[Move]:
         """Return the gatherings of outputs of the whole that are split."""
@@ -212,12 +243,6 @@ class OneAxis:
     def refused(self, place: Place, why: str) -> CircuitError:
         """Return the error that names the axis, the mesh axis and the operation that stops the plan."""
         return CircuitError(f"{self.axis_at(place)} over {self.mesh_axis}: {place.name}: {why}")
-
-
-def _is_moved(steps: Steps, value: Value) -> bool:
-    """Return whether one operation alone reads a tensor, and only moves its elements."""
-    readers = steps.readers.get(value.number, ())
-    return len(readers) == 1 and moves_elements(readers[0].box)
 
 
 def _notes(place: Place, axis: str) -> list[str]:

@@ -25,6 +25,7 @@ def plan_sharding(
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
     replicate: str | Sequence[str] = (),
+    between: Mapping[str, str] | None = None,
     **kwargs: Any,
 ) -> Sharding:
     """Return how a model is split over a mesh by the names of its axes, without changing it.
@@ -49,6 +50,10 @@ def plan_sharding(
         axes: The axes of the inputs, as for `trace`.
         replicate: The mesh axes for data over whose ranks every parameter is a copy, as in DistributedDataParallel;
             over the others `fully_shard` splits it.
+        between: An axis, and the mesh axis that splits it in the tensors between the modules which this mesh axis
+            splits otherwise: with `{"h": "tensor"}` and `between={"x": "tensor"}` a sequence is split between
+            attention and attention (sequence parallelism). Modules that need the whole gather it, and their results
+            are added up in parts: the same is sent as without, and a rank holds less.
         **kwargs: The keyword arguments of `trace`.
 
     Raises:
@@ -67,7 +72,7 @@ def plan_sharding(
     """
     diagram = diagram_of("plan_sharding", target, args, kwargs, sizes, axes)
     named = Named(diagram, names or {})
-    named.choose(choice(mesh, split or {}, named.sizes))
+    named.choose(choice(mesh, split or {}, between or {}, named.sizes))
     planner = Planner(named)
     planner.plan()
     copied = (replicate,) if isinstance(replicate, str) else tuple(replicate)
@@ -97,7 +102,7 @@ def _bytes(planner: Planner, value: Value, fully: tuple[str, ...]) -> Size:
     """Return the bytes of the largest part that a rank holds; `fully_shard` splits the first axis, rounding up."""
     ranks = prod([planner.named.choice.mesh[each] for each in fully])
     first: Any = value.sizes[0] if value.sizes else 1
-    part = planner.bytes(value)
+    part = planner.bytes(value, planner.split_by(value))
     return part if ranks == 1 or not value.sizes else part * -(-first // ranks) / first
 
 

@@ -30,6 +30,7 @@ def shard(
     sizes: Mapping[str, int] | None = None,
     axes: str | None = None,
     replicate: str | Sequence[str] = (),
+    between: Mapping[str, str] | None = None,
     **kwargs: Any,
 ) -> Sharding:
     """Split a model over a mesh by the names of its axes, in place, and return the plan: see `plan_sharding`.
@@ -45,7 +46,7 @@ def shard(
         mesh: A DeviceMesh with named axes.
         split: The mesh axes of each axis, as for `plan_sharding`.
         *args: The positional arguments of `trace`.
-        names, sizes, axes, replicate: As for `plan_sharding`.
+        names, sizes, axes, replicate, between: As for `plan_sharding`.
         **kwargs: The keyword arguments of `trace`.
 
     Raises:
@@ -58,7 +59,9 @@ def shard(
         raise CircuitError(f"shard needs a DeviceMesh, not {type(mesh).__name__}; plan_sharding takes sizes by name")
     if any(isinstance(each, DTensor) for each in model.parameters()):
         raise CircuitError(f"{type(model).__name__} is sharded already")
-    plan = plan_sharding(model, mesh, split, *args, names=names, sizes=sizes, axes=axes, replicate=replicate, **kwargs)
+    plan = plan_sharding(
+        model, mesh, split, *args, names=names, sizes=sizes, axes=axes, replicate=replicate, between=between, **kwargs
+    )
     tensor_axes = [name for name in plan.choice.mesh if name not in plan.data]
     if tensor_axes:
         inner = mesh[tuple(tensor_axes)]

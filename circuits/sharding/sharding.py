@@ -5,9 +5,11 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from circuits.diagram import Cells, Diagram, Size, Table, Width, bytes_text, columns_of
 from circuits.errors import CircuitError
+from circuits.sharding.between import pattern_of
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.moves import Move, Placed
 from circuits.sharding.steps import places
@@ -58,7 +60,7 @@ class Sharding:
         rows = [
             (
                 each.at or self.diagram.name, each.pass_, f"{each.source} -> {each.target}",
-                f"{each.collective} over {each.mesh_axis}", bytes_text(each.bytes), str(each.value), each.why,
+                f"{each.collective} over {each.mesh_axis}" if each.is_sent else "none", bytes_text(each.bytes), str(each.value), each.why,
             )
             for each in (*self.moves_of("forward"), *reversed(self.moves_of("backward")))
         ]  # fmt: skip
@@ -74,10 +76,14 @@ class Sharding:
         Raises:
             CircuitError: The axis is not split.
         """
-        if axis not in self.choice.over:
-            raise CircuitError(f"{axis} is not split; split are {', '.join(self.choice.over)}")
-        over = self.choice.over[axis]
-        lines = [f"{axis} is split into {self.choice.ranks(axis)} parts, over {' '.join(over)}"]
+        between = {axis: (name,) for name, axis in self.choice.between.items()}
+        known = {**self.choice.over, **between}
+        if axis not in known:
+            raise CircuitError(f"{axis} is not split; split are {', '.join(known)}")
+        over = known[axis]
+        ranks = prod([self.choice.mesh[each] for each in over])
+        where = " between modules" if axis in between else ""
+        lines = [f"{axis} is split into {ranks} parts{where}, over {' '.join(over)}"]
         for each in self.parameters:
             dims = [dim for mesh_axis, dim in each.dims.items() if mesh_axis in over]
             lines += [f"  parameter {each.name}: {each.text}" for dim in dims if axis in factors(each.value.axes[dim])]
@@ -139,6 +145,7 @@ class Sharding:
         """Return the tables, and the lines around them."""
         mesh = " × ".join([f"{name} {size}" for name, size in self.choice.mesh.items()])
         over = ", ".join([f"{axis} over {' '.join(names)}" for axis, names in self.choice.over.items()])
+        over += "".join([f", {axis} between modules over {name}" for name, axis in self.choice.between.items()])
         parts: list[str | Table] = [f"{self.diagram.name} on a mesh of {mesh}: {over}", self._parameters()]
         if self.moves:
             parts.append(self._moves())
@@ -149,9 +156,6 @@ class Sharding:
         return parts
 
 
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
-"""A number that is a whole part of a dotted path."""
-
 _AXIS = re.compile(r" \(axis \d+\)")
 """The position of an axis in a placement."""
 
@@ -160,7 +164,7 @@ def _folded(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return rows with those that differ in a number of their path alone as one: `layers.*.L1.weight ×12`."""
     found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for row in rows:
-        found.setdefault((_NUMBER.sub("*", row[0]), *row[1:]), []).append(row)
+        found.setdefault((pattern_of(row[0]), *row[1:]), []).append(row)
     return [
         each[0] if len(each) == 1 else (f"{pattern[0]} ×{len(each)}", *pattern[1:]) for pattern, each in found.items()
     ]
