@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `every(n)` leaves out: all but the first of each n cases; smoke tests always run."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        marker = item.get_closest_marker("every")
+        if marker is None:
+            continue
+        key = item.parent.nodeid if item.parent else "", getattr(item, "originalname", item.name)
+        if counts[key] % marker.args[0] and not item.get_closest_marker("smoke"):
+            item.add_marker(pytest.mark.slow)
+        counts[key] += 1
 
 
 # torch.manual_seed also notes a seed for each kind of device, with a traceback, which takes longer than most tests.

@@ -106,6 +106,7 @@ def test_a_wrong_dtype_is_no_clash_of_shapes() -> None:
         torch.compile(embed, fullgraph=True, backend="eager")(torch.ones(5), torch.ones(10, 4))
 
 
+@pytest.mark.slow
 def test_a_trace_with_a_wrong_dtype_says_nothing_of_sizes() -> None:
     def refuses(x: Tensor) -> Tensor:
         raise RuntimeError("mat1 and mat2 must have the same dtype, but got Float and Double")

@@ -81,6 +81,7 @@ def trained(*options: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_every_python_block_does_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # what it writes stays there
     trained("--data", "digits", "--epochs", "1", "--batch-size", "256")
@@ -144,6 +145,7 @@ def test_every_command_exists(command: str) -> None:
         assert importlib.util.find_spec(arguments[1]), f"there is no module {arguments[1]}"
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_public_name_once() -> None:
     """Those of models that stand in the table of models are not said again."""
     reference, table = [

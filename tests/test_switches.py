@@ -67,6 +67,7 @@ def test_the_last_entered_of_the_open_checks_decides(order: tuple[int, ...]) -> 
         assert is_checked() == [True, *(on for on in values if on is not None)][-1]
 
 
+@pytest.mark.slow
 def test_definitions_run_until_the_last_block_has_ended() -> None:
     first, second = start(definitions()), start(definitions())
     del first

@@ -138,6 +138,7 @@ def frames(error: BaseException | None) -> Iterator[traceback.FrameSummary]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", CASES)
 def test_the_users_line_is_the_last_and_no_line_of_ours_is_shown(name: str) -> None:
     with pytest.raises((CircuitError, AssertionError)) as caught:
@@ -183,6 +184,7 @@ def test_a_mistake_of_ours_keeps_every_frame(monkeypatch: pytest.MonkeyPatch) ->
     assert sum("/circuits/recording/" in each.filename for each in frames(caught.value)) > 1
 
 
+@pytest.mark.slow
 def test_errors_of_the_users_code_and_of_torch_keep_every_frame() -> None:
     with pytest.raises(RuntimeError) as caught:
         trace(lambda x: x @ x, X)

@@ -48,6 +48,7 @@ def index(axis: str, place: int) -> Any:
     return at
 
 
+@pytest.mark.slow
 @hundred
 @given(i=st.integers(1, 5), j=st.integers(1, 5))
 def test_identity_1_indexes_in_any_order(i: int, j: int) -> None:
@@ -119,6 +120,7 @@ def test_identity_4_scores_of_heads_step_by_step(y: int, x: int, k: int, h: int)
     torch.testing.assert_close(einsum(query, key, "y k h, x k h -> y x h"), expected)
 
 
+@pytest.mark.slow
 @hundred
 @given(a=SIZES, b=SIZES, c=SIZES)
 def test_identity_5_transposes_in_three_ways(a: int, b: int, c: int) -> None:
@@ -192,6 +194,7 @@ def test_identity_7_a_convolution_is_a_window_then_a_linear_map(case: Any, c: in
         torch.testing.assert_close(shifted[:, 1:], convolution1d(x, weight, **options))
 
 
+@pytest.mark.slow
 @hundred
 @given(case=windows(), b=SIZES, order=st.permutations("abc"))
 def test_identity_8_transposes(case: Any, b: int, order: list[str]) -> None:

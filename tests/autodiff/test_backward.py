@@ -516,6 +516,7 @@ WRITTEN = [
 ]  # fmt: skip
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("f", WRITTEN, ids=lambda f: f.__name__)
 def test_in_place_changes(f: Callable[[Tensor], Tensor]) -> None:
     x = r(3, 4)
@@ -647,6 +648,7 @@ def test_gradients_under_autocast_have_the_dtypes_of_the_inputs() -> None:
 # Two diagrams --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_reverse_takes_what_the_forward_saves() -> None:
     forward, reverse = forward_backward(attend)
     query, key, value, back = r(5, 4), r(7, 4), r(7, 4), r(5, 4)
@@ -656,6 +658,7 @@ def test_the_reverse_takes_what_the_forward_saves() -> None:
     torch.testing.assert_close(tuple(reverse(saved, back).values()), pull(back))
 
 
+@pytest.mark.slow
 def test_the_saved_values_their_axes_and_their_bytes() -> None:
     halves = forward_backward(attend)
     assert [str(value) for value in halves.saved] == ["y k", "x k", "x k", "y x"]
@@ -702,6 +705,7 @@ def test_recomputed_values_are_not_saved() -> None:
             torch.testing.assert_close(slope, expected[name])
 
 
+@pytest.mark.slow
 def test_unknown_and_random_operations_are_not_recomputed() -> None:
     with pytest.raises(CircuitError, match="attend has no relu; its operations are einsum, mul, softmax"):
         forward_backward(attend, recompute="relu")
@@ -736,6 +740,7 @@ def test_derivatives_of_the_logarithm(order: int) -> None:
         assert math.isclose(diagram(point, *[one] * k)["0"], expected, rel_tol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_gradient_of_a_whole_model() -> None:
     model = MultiHeadAttention(m=4, k=2, h=2).double()
     target, source, back = r(3, 4), r(2, 4), r(3, 4)
@@ -890,6 +895,7 @@ def test_operations_that_draw_random_numbers_or_write_stay() -> None:
     assert module.num_batches_tracked == 1
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["MultiHeadAttention", "IdentityResNet", "LanguageModel"])
 def test_a_simplified_gradient_is_the_gradient(name: str) -> None:
     model, *inputs = ZOO[name]()
@@ -912,6 +918,7 @@ def test_a_simplified_program_gives_the_same_numbers(program: Program, a: int, b
     assert torch.equal(simplify(diagram)(x.clone(), y.clone()), diagram(x.clone(), y.clone()))
 
 
+@pytest.mark.slow
 @given(programs(), st.integers(1, 3), st.integers(1, 4))
 @settings(max_examples=8)
 def test_random_programs_their_gradients_and_the_gradients_of_these(program: Program, a: int, b: int) -> None:

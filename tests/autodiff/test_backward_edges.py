@@ -552,6 +552,7 @@ COMPLEX_WITHOUT_TENSORS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[
 }
 
 
+@pytest.mark.every(2)
 @parametrized(COMPLEX_WITHOUT_TENSORS, COMPLEX_WITHOUT_TENSORS)
 def test_gradients_through_complex_numbers_and_contractions_have_the_right_sign(name: str) -> None:
     f, inputs = COMPLEX_WITHOUT_TENSORS[name]
@@ -614,6 +615,7 @@ def test_gradients_of_an_lstm_of_float32_are_those_of_torch(options: dict[str, A
     torch.testing.assert_close([found[name] for name in names], list(wanted))
 
 
+@pytest.mark.slow
 def test_no_gradient_flows_into_a_cache() -> None:
     """The cache refuses keys that require a gradient, so a run without gradients says nothing about one with them."""
     cache = KeyValueCache(x=6, k=2, g=1, dtype=torch.float64)

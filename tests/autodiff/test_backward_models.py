@@ -291,6 +291,7 @@ LAYERS: dict[str, Case] = {
 }
 
 
+@pytest.mark.every(5)
 @parametrized(LAYERS)
 def test_torch_layers(case: Case) -> None:
     """All operations of torch's layers have rules, except for those that a case lists as opaque."""
@@ -416,6 +417,7 @@ FUNCTIONS: dict[str, Case] = {
 }
 
 
+@pytest.mark.every(4)
 @parametrized(FUNCTIONS)
 def test_torch_functions(case: Case) -> None:
     """Rarely used functions are opaque boxes, and listed."""
@@ -443,6 +445,7 @@ def test_models_of_the_zoo(name: str) -> None:
     agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=()))
 
 
+@pytest.mark.every(2)
 @zoo
 def test_models_in_train_mode_with_a_batch(name: str) -> None:
     """With a batch of 2: batch statistics, dropout masks."""
@@ -450,6 +453,7 @@ def test_models_in_train_mode_with_a_batch(name: str) -> None:
     agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=(2,)))
 
 
+@pytest.mark.every(2)
 @zoo
 def test_models_with_axes_of_size_one(name: str) -> None:
     """An axis of size 1 does not show whether it is broadcast."""
@@ -548,6 +552,7 @@ def test_data_dependent_loops_cannot_be_differentiated(name: str) -> None:
         forward_backward(subject.f, *inputs, **options)
 
 
+@pytest.mark.every(10)
 @marked([name for name in CIRCUITS if name not in UNTRACED], LONG)
 def test_circuits_of_the_repository(name: str) -> None:
     """By `forward_backward`, without optional tensors and with all of them."""

@@ -177,6 +177,7 @@ def without_the_masked(
     return torch.autograd.grad(total, leaves)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", MASKS)
 @few
 @given(y=SIZE, x=SIZE, k=SIZE, seed=SEED)

@@ -44,12 +44,14 @@ def agree(halves: Halves, f: Any, inputs: tuple[Tensor, ...], back: Tensor, *oth
 # Attention ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_identity_11_the_reverse_of_attention_has_four_contractions_and_its_weights_are_saved() -> None:
     halves = forward_backward(attention)
     assert (contractions(halves.forward), contractions(halves.reverse)) == (2, 4)
     assert tape(halves) == ["x k", "x k", "y k", "y x"]
 
 
+@pytest.mark.slow
 def test_identity_11_recomputed_from_one_statistic_a_row_it_has_five_and_saves_nothing_of_y_by_x() -> None:
     """K, V, Q/√k, O and the logsumexp of each row are saved; the row sum of P∘dP is that of dO∘O."""
     halves = forward_backward(attention, recompute="y x")
@@ -62,6 +64,7 @@ def test_identity_11_recomputed_from_one_statistic_a_row_it_has_five_and_saves_n
         agree(halves, attention.circuit.definition, inputs, back)
 
 
+@pytest.mark.slow
 def test_row_sums_are_not_computed_from_an_output_that_is_recomputed_itself() -> None:
     halves = forward_backward(attention, recompute=["einsum", "mul", "softmax"])
     assert (contractions(halves.reverse), tape(halves)) == (5, ["y k", "x k", "x k", "y 1"])
@@ -359,6 +362,7 @@ def test_a_circuit_under_vmap_is_partitioned_too(name: Any) -> None:
     agree(forward_backward(f, *inputs, recompute=name), f, inputs, back)
 
 
+@pytest.mark.slow
 def test_the_inputs_of_scores_are_visited_once_each() -> None:
     """Each sum of a tensor and a function of it doubles the paths to the input: after 60, there are 2^60."""
 

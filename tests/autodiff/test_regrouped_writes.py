@@ -45,6 +45,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
 @pytest.mark.parametrize("f", CASES.values(), ids=CASES.keys())
 def test_a_write_through_a_regrouped_view_has_autograds_gradient(f: Callable[[Tensor], Tensor], layout: str) -> None:

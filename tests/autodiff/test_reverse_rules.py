@@ -124,6 +124,7 @@ CONTRACTIONS: dict[str, Case] = {
 }
 
 
+@pytest.mark.every(8)
 @every(CONTRACTIONS)
 def test_contractions(case: Case) -> None:
     agree(case[0], *case[1]())
@@ -205,6 +206,7 @@ ARITHMETIC: dict[str, Case] = {
 }
 
 
+@pytest.mark.every(3)
 @every(ARITHMETIC)
 def test_arithmetic(case: Case) -> None:
     agree(case[0], *case[1]())
@@ -328,6 +330,7 @@ REDUCTIONS: dict[str, Case] = {
 }
 
 
+@pytest.mark.every(5)
 @every(REDUCTIONS)
 def test_reductions(case: Case) -> None:
     agree(case[0], *case[1]())
@@ -353,6 +356,7 @@ OF_A_NUMBER: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", OF_A_NUMBER)
 def test_a_scalar_accepts_dimension_0(name: str) -> None:
     """torch accepts a dimension for a tensor without axes."""
@@ -379,6 +383,7 @@ NORMALISATIONS: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.every(3)
 @every(NORMALISATIONS)
 def test_normalisations(case: Case) -> None:
     agree(case[0], *case[1]())
@@ -403,6 +408,7 @@ POOLS: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.every(3)
 @every(POOLS)
 def test_pools(case: Case) -> None:
     agree(case[0], *case[1]())
@@ -443,6 +449,7 @@ LOSSES: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.every(5)
 @every(LOSSES)
 def test_losses(case: Case) -> None:
     agree(case[0], *case[1]())
@@ -541,11 +548,13 @@ INDICES: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.every(6)
 @every(SHAPES)
 def test_shapes(case: Case) -> None:
     agree(case[0], *case[1]())
 
 
+@pytest.mark.every(4)
 @every(INDICES)
 def test_indices(case: Case) -> None:
     """torch has no second derivatives of bags, nor of embeddings scaled by frequency."""
@@ -553,6 +562,7 @@ def test_indices(case: Case) -> None:
     agree(case[0], *case[1](), order=1 if case in once else 2)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 def test_bags_twice(mode: str) -> None:
     """The second derivatives of squared bags equal those of rows that are indexed and summed."""
@@ -644,6 +654,7 @@ ATTENTIONS: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.every(6)
 @every(ATTENTIONS)
 def test_attentions(case: Case) -> None:
     """torch has no second derivatives of the fused kernel, so it is compared with the math kernel."""
@@ -674,6 +685,7 @@ def test_complex_intermediates_use_torch() -> None:
 WINDOW = torch.hann_window(8, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_short_time_fourier_transforms_use_torch_for_complex_values() -> None:
     """Inside one call, torch transposes the spectrum in place."""
 
@@ -891,6 +903,7 @@ PLANTED: dict[str, Planted] = {
 }
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     operation, rule, f, given = PLANTED[name]

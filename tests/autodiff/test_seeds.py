@@ -115,6 +115,7 @@ GRADIENTS_000 = {
 }
 
 
+@pytest.mark.every(3)
 @every
 @three
 def test_000_every_gradient(column: str, dtype: torch.dtype) -> None:
@@ -125,6 +126,7 @@ def test_000_every_gradient(column: str, dtype: torch.dtype) -> None:
             torch.testing.assert_close(gradient, numbers(GRADIENTS_000[name], dtype))
 
 
+@pytest.mark.every(3)
 @every
 @three
 def test_000_the_gradients_of_the_convolution_and_of_the_scores(column: str, dtype: torch.dtype) -> None:
@@ -138,6 +140,7 @@ def test_000_the_gradients_of_the_convolution_and_of_the_scores(column: str, dty
     torch.testing.assert_close(found, numbers([[0.5, 0], [-0.5, 0]], dtype))
 
 
+@pytest.mark.every(3)
 @every
 @three
 def test_000_the_jacobian_of_softmax(column: str, dtype: torch.dtype) -> None:
@@ -215,6 +218,7 @@ WEIGHTS_001 = (
 )
 
 
+@pytest.mark.every(6)
 @every
 @three
 def test_001_attention_and_its_jacobian_by_the_weights(column: str, dtype: torch.dtype) -> None:
@@ -276,6 +280,7 @@ def convolve(a: Tensor, b: Tensor, mode: str) -> Tensor:
     return F.conv1d(F.pad(a, (before, after))[None, None], b.flip(0)[None, None])[0, 0]
 
 
+@pytest.mark.every(4)
 @every
 @three
 @pytest.mark.parametrize("mode", MODES)
@@ -310,6 +315,7 @@ LAYERS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Tensor]]] = {
 }
 
 
+@pytest.mark.every(4)
 @every
 @pytest.mark.parametrize("column", COLUMNS[:2])
 @pytest.mark.parametrize("name", LAYERS)

@@ -71,6 +71,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom")
 def test_gradients_at_singular_points_are_autograds(case: Any) -> None:

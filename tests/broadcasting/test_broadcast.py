@@ -281,6 +281,7 @@ def test_each_lifted_axis_equals_vmap_over_it(vmap: Any, case: Case) -> None:
     torch.testing.assert_close(broadcast(f, case.target)(*tensors), inner(*tensors))
 
 
+@pytest.mark.slow
 @given(case=cases(least=1), size=st.integers(1, 4))
 @settings(max_examples=40)
 def test_chunks_do_not_change_the_result(case: Case, size: int) -> None:
@@ -291,6 +292,7 @@ def test_chunks_do_not_change_the_result(case: Case, size: int) -> None:
         torch.testing.assert_close(broadcast(f, case.target, chunk_size=size)(*tensors), expected)
 
 
+@pytest.mark.slow
 @given(case=cases(), names=st.permutations("xyz"))
 @settings(max_examples=40)
 def test_a_broadcast_is_a_circuit_that_can_be_broadcast_again(case: Case, names: list[str]) -> None:
@@ -616,6 +618,7 @@ def test_compiles_fullgraph(name: str, dynamic: bool) -> None:
     torch.testing.assert_close(compiled(*tensors), f(*tensors))
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_exports(name: str, strict: bool) -> None:
@@ -646,6 +649,7 @@ def test_differentiates_twice(target: str) -> None:
 # --- diagrams ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trace_shows_the_mapped_box_with_the_lifted_axes(golden: Any) -> None:
     x = torch.rand(3, 4)
     lifted = broadcast(square, "a c -> b c")

@@ -148,6 +148,7 @@ def assert_both_checks_agree(case: Case, completed: list[Any]) -> str:
     return "quick" if len(completed) == before else "complete"
 
 
+@pytest.mark.slow
 def test_random_calls(completed: list[Any]) -> None:
     accepted = [assert_both_checks_agree(Case(number), completed) for number in range(400)]
     assert accepted.count("quick") > 30

@@ -194,6 +194,7 @@ def test_message_of_a_refused_call(name: str, golden: Callable[[str, str], None]
     golden(f"checking/call_{name}.txt", message_of(caught.value))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "name",
     [

@@ -182,6 +182,7 @@ def test_compile_trains(subject: Subject) -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_bad_call_under_compile(subject: Subject, dynamic: bool) -> None:
     """The message is the same as without compilation, also after a call that fits."""

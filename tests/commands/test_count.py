@@ -49,6 +49,7 @@ def test_the_reverse_pass_is_twice_the_forward_pass() -> None:
     assert data["total"]["saved"] > 0
 
 
+@pytest.mark.slow
 def test_what_is_saved_fits_into_a_budget() -> None:
     plain, fitted = [
         json.loads(run(*ATTENTION, "y=30", "x=30", "--backward", "--form", "json", *words))["total"]
@@ -77,6 +78,7 @@ def test_lower_bounds_on_a_measured_machine(tmp_path: Path) -> None:
     assert f"--on: {path} is no file of a machine" in result.output
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -123,6 +123,7 @@ def test_a_class_that_takes_any_argument_gets_all_but_those_for_the_inputs() -> 
     assert "t b 8 -> t b 4" in table(f"{HERE}:OpenRecurrent", "input_size=8", "hidden_size=4", "axes=t b 8")
 
 
+@pytest.mark.slow
 def test_arguments_of_the_call() -> None:
     assert table("models.attention:attention", "causal=True") == trace(attention, causal=True).table()
     assert table(f"{HERE}:scaled", "factor=3.0", "y=2").splitlines()[-2].startswith("axes         y=2")

@@ -54,6 +54,7 @@ def test_a_file_is_what_draw_gives(tmp_path: Path) -> None:
     assert path.read_bytes() == draw(diagram, order="y x m k h").svg.encode()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("suffix", [".svg", ".tex", ".pdf", ".png"])
 def test_the_suffix_says_what_is_written(suffix: str, tmp_path: Path) -> None:
     if suffix in (".pdf", ".png"):
@@ -115,6 +116,7 @@ OPTIONS: dict[str, tuple[str | None, str, Any]] = {
 """For each option of the command a value, and the option of `draw` with its value."""
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_is_that_of_draw(option: str, asked: dict[str, Any]) -> None:
     word, name, value = OPTIONS[option]
@@ -140,6 +142,7 @@ def test_the_width_of_a_paper(width: str, asked: dict[str, Any]) -> None:
 # --- Mistakes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -208,6 +208,7 @@ def test_the_largest_of_sums_keeps_all_that_may_be_largest() -> None:
     assert set(sympy.sympify(found.size).args) == {m * n + n, 3 * m}
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("case", range(50))
 def test_the_largest_of_sums_is_the_largest_at_every_size(case: int) -> None:
     rng = random.Random(case)
@@ -229,6 +230,7 @@ def test_the_largest_of_sums_is_the_largest_at_every_size(case: int) -> None:
         assert at(found.size, numbers) == max([sympy.sympify(size).subs(numbers) for size in sums])
 
 
+@pytest.mark.slow
 def test_counting_changes_nothing() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
     before, numbers = snapshot(model), torch.get_rng_state()
@@ -237,6 +239,7 @@ def test_counting_changes_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), numbers)
 
 
+@pytest.mark.slow
 def test_distances_of_few_rows_have_another_cost() -> None:
     cost = count(torch.cdist, axes="y k, x k")
     assert cost.at(y=26, x=5, k=3).total == count(torch.cdist, axes="y k, x k", sizes={"y": 26, "x": 5, "k": 3}).total

@@ -37,6 +37,7 @@ def body(table: str) -> list[str]:
     return table.partition("\n\n")[0].splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_at_three_widths(name: str, golden: Any) -> None:
     parts = []
@@ -49,6 +50,7 @@ def test_tables_at_three_widths(name: str, golden: Any) -> None:
     golden(f"cost/{name}.txt", "\n".join(parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_cut_has_a_mark_and_what_goes_is_named(name: str) -> None:
     cost = made(name)
@@ -132,6 +134,7 @@ def test_a_row_of_repeated_boxes_is_for_all_of_them() -> None:
         assert row(shown, name) == row(table, name)
 
 
+@pytest.mark.slow
 def test_a_cost_is_columns_of_the_table_of_its_diagram() -> None:
     diagram = trace(attention)
     cost = count(diagram)
@@ -147,6 +150,7 @@ def test_a_cost_is_columns_of_the_table_of_its_diagram() -> None:
     assert "4\\*k\\*x\\*y" in diagram.to_markdown(columns=cost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -220,6 +224,7 @@ def test_repetitions_in_latex() -> None:
     assert r"\quad again Linear $\times 2$ & 320" in text
 
 
+@pytest.mark.slow
 def test_a_cost_keeps_neither_the_model_nor_its_calls() -> None:
     cost = count(models.MultiHeadAttention(m=16, k=4, h=2))
     again = pickle.loads(pickle.dumps(cost))

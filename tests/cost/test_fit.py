@@ -228,6 +228,7 @@ MODELS: Mapping[str, Callable[[], tuple[Any, tuple[Tensor, ...]]]] = {
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("attention", "encoder layer", "transformer")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", *SLOW])
 def test_gradients_do_not_change_and_bytes_and_flops_are_as_promised(name: str) -> None:
     torch.manual_seed(0)
@@ -390,6 +391,7 @@ def test_other_budgets_are_refused(text: Any) -> None:
         fit(text)
 
 
+@pytest.mark.slow
 def test_free_axes_are_refused_with_the_sizes_to_give() -> None:
     with pytest.raises(CircuitError, match=r"k, x, y of attention are free: give sizes, sizes=\{'k': \.\.\., 'x'"):
         forward_backward(attention, recompute=fit("1 GB"))

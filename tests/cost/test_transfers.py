@@ -205,6 +205,7 @@ def test_multi_head_attention_streams_its_source() -> None:
         transfers(MultiHeadAttention(m=8, k=2, h=3), group="h")
 
 
+@pytest.mark.slow
 def test_fused_attention_is_counted_by_its_definition() -> None:
     """Unlike in `attention` the queries are scaled inside, which changes nothing; a mask is one more tensor to read."""
     fused = transfers(F.scaled_dot_product_attention, axes="y k, x k, x k", group="y", stream="x")
@@ -258,6 +259,7 @@ def test_a_weight_shared_by_two_grouped_axes_depends_on_their_product() -> None:
     assert found.exponent == 1
 
 
+@pytest.mark.slow
 def test_names_are_those_of_the_outermost_box() -> None:
     @circuit("q d, s d, s d -> q d")
     def around(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -324,6 +326,7 @@ STREAM_REFUSALS = [
 ]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("target", "axis", "box", "why"), STREAM_REFUSALS, ids=[each[0].__name__ for each in STREAM_REFUSALS]
 )
@@ -364,6 +367,7 @@ def test_an_axis_that_others_are_computed_from_is_refused() -> None:
         transfers(halves, group="h")
 
 
+@pytest.mark.slow
 def test_further_refusals() -> None:
     with pytest.raises(CircuitError, match="y is given twice"):
         transfers(attention, group="y", stream="y")
@@ -486,6 +490,7 @@ def allowed(diagram: Diagram, group: str = "", stream: str = "") -> Transfers | 
         return None
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_rule_of_an_operation_holds_in_real_runs(name: str) -> None:
     """For each axis: groups of one are allowed exactly if a real run in such groups gives the whole output.

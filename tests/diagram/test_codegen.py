@@ -47,6 +47,7 @@ def test_a_symbolic_axis_of_a_group_is_computed_from_the_other_one() -> None:
         assert torch.equal(function(x, weight), mixed(x, weight))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -172,6 +172,7 @@ def body(table: str) -> list[str]:
     return table.partition("\n\n")[0].splitlines()[1:]
 
 
+@pytest.mark.slow
 def test_depth_limits_the_levels_that_are_shown() -> None:
     diagram = DIAGRAMS["transformer_layer"]()
     assert len(body(diagram.table(depth=0))) == 1
@@ -270,6 +271,7 @@ def test_repeated_boxes_that_share_parameters_count_them_once() -> None:
     assert parameter_column(apart, torch.rand(1, 4)) == ["3 × 21 ×3", "3 × 20", "3 × 1"]
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", DIAGRAMS)
 def test_plain_data_survives_json(name: str) -> None:
     plain = DIAGRAMS[name]().to_dict()

@@ -131,6 +131,7 @@ def test_the_counter_of_batch_norm_has_no_row(diagram: Diagram) -> None:
     assert any(box.label == "add_" for box in diagram.walk())
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", DIAGRAMS)
 def test_no_line_is_wider_than_asked_for(name: str) -> None:
     diagram = DIAGRAMS[name]()
@@ -168,6 +169,7 @@ def test_all_formats_have_the_same_totals(diagram: Diagram) -> None:
     assert f"<b>parameters</b> {number} " in diagram._repr_html_()
 
 
+@pytest.mark.slow
 def test_the_legend_has_sizes_and_where_letters_are_bound() -> None:
     line = next(each for each in str(DIAGRAMS["attention_sizes"]()).splitlines() if each.startswith("axes "))
     assert line.split(maxsplit=1)[1] == "y=20, m=128 from target; x=22 from source; h=4, k=16 in rearrange"

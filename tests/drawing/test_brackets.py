@@ -51,6 +51,7 @@ def unet() -> Picture:
     return picture
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -63,6 +64,7 @@ def test_a_wrong_size_in_the_legend_is_found(unet: Picture, old: str, new: str, 
     assert said in "\n".join(found(rewritten(unet, "legend", old, new), zoo("unet")))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("old", "new"), [("λ−1", "λ"), ("−1", "+1"), ("5−λ", "λ"), ("5−λ", "6−λ"), ("λ+1", "λ"), ("4", "3"), ("λ", "1")]
 )
@@ -91,6 +93,7 @@ def test_a_skip_connected_to_another_repetition_is_found(unet: Picture, old: str
     assert any("as C" in each for each in found(replace(unet, marks=tuple(marks)), zoo("unet")))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("old", "new"), [("4", "5"), ("4", "3"), ("3", "4"), ("3", "2")])
 def test_a_wrong_number_of_repetitions_is_found(unet: Picture, old: str, new: str) -> None:
     at_one = rewritten(unet, "bracket", f"× {old}", f"× {new}")
@@ -125,6 +128,7 @@ def test_repetitions_that_are_wired_otherwise_are_found(other: Callable[..., Any
     assert differences(drawing.svg, trace(Wired(other), *INPUTS))
 
 
+@pytest.mark.slow
 def test_sizes_of_each_repetition_are_compared() -> None:
     drawing = draw(widening(8, 16, 8, 4, 4), depth=2)
     assert not differences(drawing.svg, widening(8, 16, 8, 4, 4))
@@ -157,18 +161,21 @@ def skipping(*loads: int, results: tuple[int, ...] = ()) -> Diagram:
     return trace(Skipping(loads, results), torch.ones(3, 4))
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("loads", [(3, 2, 1, 0), (0, 1, 2, 3), (1, 1, 1, 1), (0, 3, 1, 2)])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_tensors_loaded_across_repetitions_are_rebuilt(loads: tuple[int, ...], depth: int) -> None:
     assert not differences(draw(skipping(*loads), depth=depth).svg, skipping(*loads))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("others", [(0, 1, 2, 3), (3, 2, 0, 1), (2, 2, 1, 0), (3, 3, 2, 1)])
 def test_other_tensors_loaded_across_repetitions_are_found(others: tuple[int, ...]) -> None:
     drawing = draw(skipping(3, 2, 1, 0), depth=1)
     assert differences(drawing.svg, skipping(*others))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("results", [(0, 1, 2, 3), (1,), (0, 2), (3,)])
 def test_saved_tensors_that_are_returned_are_rebuilt(results: tuple[int, ...]) -> None:
     diagram = skipping(3, 2, 1, 0, results=results)

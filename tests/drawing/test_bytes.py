@@ -34,6 +34,7 @@ def test_other_processes_write_the_same_bytes(seed: str) -> None:
     assert in_another_process(NAMES[::-1], seed) == digests(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [QUICK, pytest.param(NAMES, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_a_drawing_does_not_depend_on_those_before_it(known: list[str]) -> None:
     names = [*known, *known[:2]]
@@ -41,6 +42,7 @@ def test_a_drawing_does_not_depend_on_those_before_it(known: list[str]) -> None:
     assert digests(names) == digests(known)
 
 
+@pytest.mark.slow
 def test_other_drawings_have_other_numbers() -> None:
     numbers = [word.partition("=")[2] for word in digests(NAMES[:3]).split()]
     assert len(set(numbers)) == 3

@@ -50,6 +50,7 @@ def drawn_at(depth: int | None, **options: str) -> tuple[set[str], set[str]]:
 # --- depth, open, close -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_depth_opens_one_level_more() -> None:
     assert drawn_at(0) == (set(), {"root"})
     assert drawn_at(1) == ({"root"}, {"0", "1"})
@@ -125,6 +126,7 @@ def inputs_of(drawing: Drawing, diagram: Diagram) -> set[tuple[str, str]]:
     return {(wire["value"], wire["axis"]) for wire in wires if wire["value"] in numbers}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MODELS]
 )

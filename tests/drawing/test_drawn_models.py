@@ -51,11 +51,13 @@ def test_drawings_of_the_zoo(name: str) -> None:
     check(name, zoo(name))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", LATER)
 def test_drawings_of_other_libraries_models(name: str) -> None:
     check(name, foreign(name))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("case", PROGRAMS_LATER)
 def test_drawings_of_random_programs(case: int) -> None:
     diagram = program(case)
@@ -91,6 +93,7 @@ def bent(picture: Picture) -> Iterator[tuple[Path, Path, Picture]]:
             yield first, second, replace(picture, marks=tuple(marks))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", ["attention", "encoder layer", "convolution"])
 def test_a_wire_bent_to_another_port_is_found(name: str) -> None:
     """Both of two exchanged wires end elsewhere, unless they end in one cup, which has no first and second wire."""

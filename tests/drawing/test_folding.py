@@ -74,6 +74,7 @@ def test_layers_without_weights_say_nothing_of_them() -> None:
     assert words(draw(stack(Step(), Step(), Step()))) == [["3"]]
 
 
+@pytest.mark.slow
 def test_layers_of_which_some_are_the_same_are_not_folded_together() -> None:
     one, other = Layer(), Layer()
     assert words(draw(stack(one, one, other))) == [["2", "the same weights"]]
@@ -85,6 +86,7 @@ def test_layers_of_which_some_are_the_same_are_not_folded_together() -> None:
     assert words(draw(stack(Layer(), other, tied), depth=2)) == [["2", "own weights"]]
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize(
     "different",
     [
@@ -125,6 +127,7 @@ class Skipping(nn.Module):
         return y
 
 
+@pytest.mark.slow
 def test_the_work_of_folding_grows_with_the_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The repetitions that are looked at: their number grows with that of layers, also where few fold."""
     flow, looked = repeating.flow_of, list[int]()
@@ -248,6 +251,7 @@ def test_operations_between_layers_are_wired_alike() -> None:
     assert words(draw(trace(Wired(run("-+--")), *INPUTS)))[0][0] == "2"
 
 
+@pytest.mark.slow
 def test_a_tensor_from_inside_brackets_that_is_read_later_is_named() -> None:
     """It is saved by λ, `→ C[λ]`, and loaded by its number: a reader sees from which layer it is."""
 
@@ -369,6 +373,7 @@ def test_names_by_the_place_are_the_sizes_of_each_repetition() -> None:
     assert check_rule(draw(diagram, depth=2), list(diagram.box.boxes), {}) >= 1
 
 
+@pytest.mark.slow
 def test_the_unet_of_the_paper_has_the_sizes_of_its_blocks() -> None:
     """Figure 27: blocks down from c[λ-1] to c[λ] channels, blocks up from c[5-λ], and their tensors by name."""
     diagram = zoo("unet as drawn")
@@ -391,6 +396,7 @@ def test_a_wrong_rule_is_found() -> None:
 # --- the same letters outside of brackets -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_wires_beside_the_brackets_have_the_letters_of_the_rule() -> None:
     """Figure 27: x̄₅ and c₄ behind the blocks down, and the names of the signature at the edges."""
     diagram = zoo("unet as drawn")
@@ -426,6 +432,7 @@ def test_an_axis_keeps_its_letter_from_operation_to_operation() -> None:
     assert "32" in labels, "it does not come from the blocks"
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case < 6 else pytest.mark.slow) for case in range(40)])
 def test_every_letter_is_the_size_of_its_axis(case: int) -> None:
     """Also where sizes are equal by chance, as that of the batch, and where a rule has one size twice."""

@@ -49,6 +49,7 @@ def check_colours(diagram: Diagram, drawing: Drawing) -> None:
     assert [each for each in wires if (each[0] == "cotangent") != (each[1] in expected)] == []
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("depth", [1, 2, None])
 @pytest.mark.parametrize("name", NAMES)
 def test_cotangents_have_a_colour_of_their_own(name: str, depth: int | None) -> None:
@@ -167,6 +168,7 @@ def test_an_argument_named_as_a_saved_tensor_keeps_its_name() -> None:
     check_memories(drawing)
 
 
+@pytest.mark.slow
 def test_the_reverse_pass_alone_has_what_it_reads_as_inputs() -> None:
     diagram = forward_backward(attention).reverse
     drawing = draw(diagram, width=float("inf"))

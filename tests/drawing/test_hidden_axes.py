@@ -79,6 +79,7 @@ def test_an_axis_that_a_normalization_averages_over_cannot_be_hidden() -> None:
     assert at_the_left(draw(layer.eval(), axes="b 4", hide="b")) == ["4"]
 
 
+@pytest.mark.slow
 def test_a_tensor_may_be_repeated_over_a_hidden_axis() -> None:
     drawing = draw(zoo("vision transformer"), hide="b", order="...")
     assert "b" not in texts(drawing, "label")

@@ -124,6 +124,7 @@ def test_two_lines_from_one_point_to_another_may_be_apart_between_them() -> None
     assert not [each for each in defects(added(one, two)(good())) if each.startswith("coinciding lines")]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("title", "plant", "words"), PLANTS)
 def test_a_planted_defect_is_found(title: str, plant: Plant, words: str) -> None:
     found = [each for each in defects(plant(good())) if each.startswith(f"{title}: ")]

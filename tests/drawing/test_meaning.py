@@ -48,6 +48,7 @@ def lies(diagram: Diagram) -> list[str]:
     ]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MODELS]
 )

@@ -56,6 +56,7 @@ def drawings(name: str) -> list[Drawing]:
     return [*axes, *[draw(diagram, depth=depth, wires="tensors") for depth in (0, 1)]]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_text_in_an_svg(name: str) -> None:
     for drawing in drawings(name):
@@ -65,6 +66,7 @@ def test_a_name_is_text_in_an_svg(name: str) -> None:
         assert drawing.svg.count("data-kind=") == len(drawing.picture.marks)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_text_in_tex(name: str) -> None:
     """No command, comment or group of a name is one of the document; its first line is a comment with the title."""

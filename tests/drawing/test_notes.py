@@ -43,6 +43,7 @@ def everywhere(diagram: Diagram, text: str) -> dict[Any, str]:
 # --- What is written --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_cost_is_written_beside_what_it_is_of() -> None:
     """Formulas are written as mathematics, and the total beside the title of the fence."""
     drawing = draw(ATTENTION, notes=count(ATTENTION).column("flops"))
@@ -61,6 +62,7 @@ def test_notes_are_given_by_the_places_or_the_paths_of_boxes() -> None:
     assert texts(drawing, "notes") == ["numbers: µs"]
 
 
+@pytest.mark.slow
 def test_what_is_drawn_as_one_has_one_note() -> None:
     """A scale is drawn at the cup of its contraction, and a rearrangement at its learned map: both are counted."""
     diagram = trace(MultiHeadAttention(m=16, k=4, h=2))
@@ -115,6 +117,7 @@ def test_many_unequal_repetitions_are_the_first_and_the_last() -> None:
     assert noted(draw(diagram, notes=notes, depth=3)) == {"0.0": "0, 1, …, 5"}
 
 
+@pytest.mark.slow
 def test_powers_are_above_the_line_and_long_formulas_have_a_mark() -> None:
     @circuit("x k -> x x'")
     def scores(token: Tensor) -> Tensor:
@@ -161,6 +164,7 @@ OTHERS = ("convolution", "decoder layer", "language model", "unet as drawn", "re
 ZOO = [*SOME, *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("text", ["12.35 MB", "a text that is longer than its box"])
 def test_drawings_of_the_zoo_with_notes_have_no_defects(name: str, text: str) -> None:

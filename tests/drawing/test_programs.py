@@ -43,6 +43,7 @@ def check(diagram: Diagram, options: dict[str, Any]) -> None:
     assert drawing.text(80)
 
 
+@pytest.mark.every(16)
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case < 16 else pytest.mark.slow) for case in PROGRAMS])
 def test_a_program_is_drawn(case: int) -> None:
     diagram = program(case)
@@ -52,6 +53,7 @@ def test_a_program_is_drawn(case: int) -> None:
     check(diagram, {})
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("case", range(0, 400, 20))
 def test_a_program_that_fails_is_drawn(case: int) -> None:
     """A module that runs a random program and then fails."""

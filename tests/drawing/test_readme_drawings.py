@@ -29,10 +29,12 @@ def test_the_attention_with_which_it_opens(golden_drawing: Callable[[str, Drawin
     golden_drawing("readme_attention", draw(attention(), order="y x k"))
 
 
+@pytest.mark.slow
 def test_the_gradient(golden_drawing: Callable[[str, Drawing], None]) -> None:
     golden_drawing("readme_gradient", draw(backward(attention()), order="y x k"))
 
 
+@pytest.mark.slow
 def test_a_cost_beside_the_boxes(golden_drawing: Callable[[str, Drawing], None]) -> None:
     layer = MultiHeadAttention(m=128, k=16, h=4)
     flops = count(layer).at(y=1, x=4096).column("flops")

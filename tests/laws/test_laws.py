@@ -44,12 +44,14 @@ def check_law(law: Callable[..., None], entry: Entry) -> None:
 quick = {name: entry for name, entry in CIRCUITS.items() if not entry.slow}
 
 
+@pytest.mark.every(49)
 @pytest.mark.parametrize("entry", quick.values(), ids=quick)
 @pytest.mark.parametrize("law", [laws.shapes, laws.independent, laws.kernel], ids=lambda law: law.__name__)
 def test_laws_that_signatures_imply(entry: Entry, law: Callable[..., None]) -> None:
     check_law(law, entry)
 
 
+@pytest.mark.every(15)
 @pytest.mark.parametrize("entry", quick.values(), ids=quick)
 def test_claims(entry: Entry) -> None:
     for law in entry.also:
@@ -466,6 +468,7 @@ def test_equals_compares_gradients_too() -> None:
         laws.equals(f, lambda x: x + x.detach())
 
 
+@pytest.mark.slow
 def test_a_graph_with_dynamic_sizes_must_hold_for_other_sizes() -> None:
     laws.compiles(double)
     with pytest.raises(AssertionError, match="dynamic sizes, and sizes other than it was compiled for"):

@@ -278,6 +278,7 @@ def a_band() -> str:
     return " ".join(f"{each.band(1, 2, causal=True, window=None, start=0).tolist()}" for each in modules)
 
 
+@pytest.mark.slow
 def test_a_change_is_made() -> None:
     """In a child process, under both names; a change that nothing imports is an error, not a survivor."""
     tree = ast.parse((ROOT / "models" / "parts" / "masks.py").read_text())

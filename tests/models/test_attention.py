@@ -112,6 +112,7 @@ REACHES: list[dict[str, Any]] = [
 """Arguments that limit by position what a query may attend to; with some of them, rows may attend to nothing."""
 
 
+@pytest.mark.every(3)
 @both_ways
 @pytest.mark.parametrize("reach", REACHES, ids=str)
 @pytest.mark.parametrize("name", MASKS)
@@ -234,6 +235,7 @@ def test_kernel_is_definition(lead: tuple[int, ...], name: str, causal: bool, dt
     assert_kernel_is_definition(attention, inputs, causal=causal)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", MASKS)
@@ -306,6 +308,7 @@ EMPTY_BATCHES = torch.__version__ >= "2.12"
 """torch 2.11's fused operator divides by the number of heads, and kills the process if that is 0."""
 
 
+@pytest.mark.slow
 @given(
     lead=st.lists(st.integers(0 if EMPTY_BATCHES else 1, 3), max_size=3),
     sizes=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5)),
@@ -450,6 +453,7 @@ def test_a_mask_for_all_heads_is_not_copied_for_each(spy: Spy, groups: int | Non
 # --- Gradients, transforms, other dtypes ------------------------------------------------------------------------------
 
 
+@pytest.mark.every(4)
 @both_ways
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", MASKS)
@@ -567,6 +571,7 @@ def head_by_head(
     return torch.cat(mixed, -1) @ model.Lo.weight.T + (0 if model.Lo.bias is None else model.Lo.bias)
 
 
+@pytest.mark.every(5)
 @both_ways
 @pytest.mark.parametrize("groups", [None, 1, 2, 4])
 @pytest.mark.parametrize("bias", [False, True])
@@ -803,6 +808,7 @@ def test_rotary_and_window_are_one_graph_with_their_gradients(backend: str, dtyp
         torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.slow
 def test_rotary_and_window_export_and_map() -> None:
     model = MultiHeadAttention(12, 4, 4, groups=2, rotary=RotaryPositions(4), window=3)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
@@ -833,6 +839,7 @@ def test_compiled_code_gives_the_same_values_and_gradients(groups: int | None) -
                 torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("groups", [None, 2])
 def test_it_exports_with_any_number_of_targets_and_sources(groups: int | None) -> None:
     model = MultiHeadAttention(12, 3, 4, groups=groups)

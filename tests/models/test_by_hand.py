@@ -45,6 +45,7 @@ def agree(name: str, inputs: list[Tensor]) -> None:
         torch.testing.assert_close(its, other)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", CIRCUITS)
 @pytest.mark.parametrize("case", range(3))
 def test_rectangles(name: str, case: int) -> None:
@@ -57,6 +58,7 @@ def test_sizes_of_one(name: str) -> None:
     agree(name, [rand(*[1] * len(sizes)) for sizes in CIRCUITS[name]])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", SIGNALS)
 @settings(max_examples=12)
 @given(a=st.integers(1, 7), b=st.integers(1, 7))
@@ -112,6 +114,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", [*CIRCUITS, *SIGNALS])
 def test_the_law_holds_of_each(name: str) -> None:
     """First and second derivatives, on inputs made from the signatures."""
@@ -233,6 +236,7 @@ def test_a_method_returns_the_cotangents_of_its_modules_parameters(name: str) ->
     assert reverses & {"∂Affine", "∂Gated"}
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize(
     ("f", "options"),
     [

@@ -255,6 +255,7 @@ def test_the_convolution_has_the_axes_of_its_signature() -> None:
     assert model.convolved(image).shape == (2, 23, 11, 13)
 
 
+@pytest.mark.slow
 @given(lead=st.lists(st.integers(0, 3), max_size=3))
 def test_index_then_apply_is_apply_then_index(lead: list[int]) -> None:
     model = ConvAttention(4, 5, 2, 3, 2, 3, 2)
@@ -270,6 +271,7 @@ def test_it_maps_over_images() -> None:
     torch.testing.assert_close(torch.vmap(model)(images, rights), model(images, rights))
 
 
+@pytest.mark.slow
 @given(sizes=st.tuples(*[st.integers(1, 5)] * 5), more=st.tuples(*[st.integers(0, 4)] * 2))
 def test_parameters_are_as_many_as_the_formula_says(sizes: tuple[int, ...], more: tuple[int, int]) -> None:
     (p, q, k, v, n), (y, m) = sizes, (more[0] + 1, more[1] + 1)
@@ -340,6 +342,7 @@ def test_axes_that_clash_are_named() -> None:
         model.predict(torch.rand(2, 3, 3))
 
 
+@pytest.mark.slow
 def test_it_is_one_graph() -> None:
     torch.compiler.reset()
     model, images, rights = ConvAttention(4, 5, n=2), torch.randn(3, 4, 5), torch.randn(3, 2)
@@ -361,6 +364,7 @@ def test_compiled_code_gives_the_same_values_and_gradients() -> None:
         torch.testing.assert_close(ours, torch.autograd.grad(model(images, rights).sum(), wanted))
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_number_of_images() -> None:
     model, free = ConvAttention(4, 5, n=2), {0: torch.export.Dim.DYNAMIC}
     inputs = (torch.randn(4, 4, 5), torch.randn(4, 2))
@@ -369,6 +373,7 @@ def test_it_exports_with_any_number_of_images() -> None:
     torch.testing.assert_close(program.module()(images, rights), model(images, rights))
 
 
+@pytest.mark.slow
 def test_the_table_names_the_axis_of_the_softmax() -> None:
     table = trace(ConvAttention()).table(width=300)
     for part in ("3 3, 1 -> ()", " 21 ", "y k, x k -> x y", "softmax over y", "x y, x v -> y v", "(y v) -> n"):

@@ -135,6 +135,7 @@ def ours(case: dict[str, Any], image: Tensor, weight: Tensor, bias: Tensor, is_t
 # --- The circuits against the oracles ---------------------------------------------------------------------------------
 
 
+@pytest.mark.every(2)
 @both_ways
 @given(case=cases())
 @settings(max_examples=100)
@@ -377,6 +378,7 @@ def test_they_compile_into_one_graph(way: Any, is_transposed: bool, dynamic: boo
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_is_a_window_and_a_linear_map(golden: Callable[[str, str], None]) -> None:
     layers = [
         Convolution("c h w -> k h' w'", c=3, k=16, kernel=3, stride=2, padding=1),
@@ -450,6 +452,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.every(3)
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @both_ways
 @dimensions
@@ -557,6 +560,7 @@ def test_weights_are_initialized_uniform_within_torchs_bounds(kind: Any) -> None
         assert math.isclose(parameter.var().item() * 3, bound**2, rel_tol=0.6 if name == "bias" else 0.05)
 
 
+@pytest.mark.slow
 def test_a_module_copies_pickles_and_compiles() -> None:
     mine = SeparableConvolution("c h w -> k h w", c=3, k=5, kernel=3, padding="same")
     image = torch.randn(2, 3, 6, 7)

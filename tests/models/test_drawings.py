@@ -35,6 +35,7 @@ def diagram_of(name: str) -> Diagram:
     return diagram_of_zoo(name, SMALL.get(name, ()))
 
 
+@pytest.mark.every(26)
 @pytest.mark.parametrize("depth", [2, None], ids=["depth_2", "readable"])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "resnet" else name for name in ZOO]

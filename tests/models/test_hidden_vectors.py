@@ -330,6 +330,7 @@ def test_mapped_and_differentiated_by_torch_func() -> None:
     torch.testing.assert_close([part.sum(0) for part in each.values()], expected)
 
 
+@pytest.mark.slow
 def test_diagrams_and_backward_circuits_recorded_at_ordinary_numbers() -> None:
     model, source, keys, back, expected = encoder_case()
     with track(model, to=None) as seen:
@@ -341,6 +342,7 @@ def test_diagrams_and_backward_circuits_recorded_at_ordinary_numbers() -> None:
     torch.testing.assert_close([found[name] for name in names], expected)
 
 
+@pytest.mark.slow
 def test_backward_circuits_of_attention_with_a_mask_of_queries_and_keys() -> None:
     model, mask = MultiHeadAttention(6, 4, 4, groups=2, window=3, dtype=DOUBLE), MASKS["bool"]()["mask"]
     target, source, back = random(2, 4, 6), random(2, 6, 6), random(2, 4, 6)

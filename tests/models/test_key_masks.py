@@ -313,6 +313,7 @@ def test_it_compiles_into_one_graph() -> None:
     torch.testing.assert_close(compiled(tokens, key_mask=keys), model(tokens, key_mask=keys))
 
 
+@pytest.mark.slow
 def test_it_exports_with_free_sizes() -> None:
     layer, free = models.MultiHeadAttention(6, 4, 2, dtype=DOUBLE), torch.export.Dim.DYNAMIC
     given = {"target": random(2, 3, 6), "source": random(2, 5, 6), "key_mask": real(5, 3, 5)}

@@ -166,6 +166,7 @@ def test_with_learned_positions_it_is_gpt_2(dtype: torch.dtype) -> None:
     assert torch.equal(ours.generate(tokens, 8), generated_by(theirs, tokens))
 
 
+@pytest.mark.slow
 def test_with_rotary_positions_it_is_gpt_neox() -> None:
     transformers = peer("transformers")
     config = transformers.GPTNeoXConfig(
@@ -245,6 +246,7 @@ def test_weights_are_initialized_as_in_gpt_2() -> None:
 # --- Shapes, and what is refused --------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("lead", [(), (2,), (2, 19)])
 @every_variant
 def test_shapes_by_the_signature(variant: str, lead: tuple[int, ...]) -> None:
@@ -319,6 +321,7 @@ def test_learned_positions_end() -> None:
         model.generate(tokens, 8)
 
 
+@pytest.mark.slow
 def test_a_diagram_has_no_more_tokens_than_positions() -> None:
     """A symbolic length exceeds the learned positions; the message names sizes that work, as the user writes them."""
     model = small("learned")
@@ -611,6 +614,7 @@ def test_it_maps_over_texts_and_models(variant: str) -> None:
     torch.testing.assert_close(both, torch.stack([model(tokens), other(tokens)]))
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_right() -> None:
     """With respect to the parameters, of the definitions, against finite differences of first derivatives."""
     model = LanguageModel(5, 4, 2, 2, 3, 1, learned_positions=3, dtype=torch.float64)
@@ -637,6 +641,7 @@ def test_it_exports_with_any_length() -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_shows_the_model() -> None:
     model = LanguageModel(50257, 768, 64, 12, 3072, 3, learned_positions=1024, device="meta").eval()
     table = trace(model.probabilities).table(depth=None, width=300)

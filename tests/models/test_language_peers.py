@@ -82,6 +82,7 @@ def gradients(output: Tensor, model: nn.Module) -> dict[str, Tensor]:
 # --- Equal numbers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(4)
 @every_peer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_logits_and_gradients_are_theirs(case: str, dtype: torch.dtype) -> None:
@@ -100,6 +101,7 @@ def test_logits_and_gradients_are_theirs(case: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=2e-5 * expected.abs().max().item() + 1e-6)
 
 
+@pytest.mark.every(3)
 @every_peer
 def test_generated_tokens_are_theirs(case: str) -> None:
     other, tokens = theirs(case), torch.randint(11, (3, 5))
@@ -191,6 +193,7 @@ def test_parallel_layers_are_pre_norm_encoder_layers() -> None:
             make()
 
 
+@pytest.mark.every(2)
 @every_peer
 def test_it_can_be_saved_and_loaded(case: str, tmp_path: Path) -> None:
     ours, tokens = LanguageModel.from_huggingface(theirs(case)), torch.randint(11, (2, 9))
@@ -204,6 +207,7 @@ def test_it_can_be_saved_and_loaded(case: str, tmp_path: Path) -> None:
 # --- Where weights come from ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(8)
 @every_peer
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_folder_is_read(case: str, shards: bool, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_linear_is_an_einsum(dtype: torch.dtype) -> None:
     agree(model(data), torch.einsum("ycm,hkdcm->yhkd", data, weight) + model.bias.view(3, 5, 4), model)
 
 
+@pytest.mark.slow
 @given(
     inside=st.lists(st.integers(1, 4), max_size=3),
     outside=st.lists(st.integers(1, 4), max_size=3),
@@ -340,6 +341,7 @@ def test_copies_and_pickles(name: str) -> None:
             other(torch.randn(4))
 
 
+@pytest.mark.every(3)
 @each_block
 def test_transforms(name: str) -> None:
     make, shape, *_ = BLOCKS[name]
@@ -350,6 +352,7 @@ def test_transforms(name: str) -> None:
     torch.testing.assert_close(program.module()(longer), model(longer))
 
 
+@pytest.mark.every(4)
 @each_block
 def test_it_compiles_into_one_graph(name: str) -> None:
     make, shape, *_ = BLOCKS[name]

@@ -21,6 +21,7 @@ def test_figure_17_is_one_einsum() -> None:
     torch.testing.assert_close(linearity.scores_in_steps(query, key), expected)
 
 
+@pytest.mark.slow
 def test_figure_17_has_the_steps_of_the_notebook() -> None:
     """The transpose of the key, the outer product with a diagonal, the inner product, and the scaling."""
     assert [box.label for box in trace(linearity.scores_in_steps).boxes] == [

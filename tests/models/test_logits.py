@@ -45,6 +45,7 @@ FIGURES = ("MLP", "IdentityResNet", "LanguageModel", "SequenceToSequence")
 """Those whose figure ends with a softmax."""
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_it_learns_by_the_cross_entropy_of_its_output(name: str) -> None:
     """As users of PyTorch write it. Of probabilities the loss would never be below log(e + 3) - 1 = 0.74."""

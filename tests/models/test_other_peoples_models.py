@@ -123,6 +123,7 @@ def test_a_wrong_result_is_found(
     assert {way for way, reason in found.items() if reason.startswith(WRONG)} == {"again", "free batch"}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "harm",
     [

@@ -36,6 +36,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return space, {"size": size, "stride": stride, "padding": padding}
 
 
+@pytest.mark.every(2)
 @both_ways
 @given(case=cases(), lead=st.sampled_from([(2,), (2, 3), (2, 1, 2)]))
 def test_pools_are_torchs(way: Any, case: tuple[tuple[int, ...], dict[str, Any]], lead: tuple[int, ...]) -> None:
@@ -92,6 +93,7 @@ def test_derivatives_are_right(way: Any) -> None:
         assert torch.autograd.gradgradcheck(lambda x: mean_pool2d(x.square(), (2, 3), stride=2, padding=1), x)
 
 
+@pytest.mark.every(4)
 @both_ways
 @pytest.mark.parametrize("pool", [max_pool2d, mean_pool2d])
 def test_pools_under_vmap_and_compile(way: Any, pool: Any) -> None:

@@ -85,6 +85,7 @@ def test_learned_is_initialized_normal() -> None:
 # --- Properties of rotary positions, and another library --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(pairs=st.integers(1, 8), first=st.integers(0, 500), second=st.integers(0, 500), shift=st.integers(0, 500))
 def test_a_score_depends_on_the_distance_alone(pairs: int, first: int, second: int, shift: int) -> None:
     turn = RotaryPositions(2 * pairs)
@@ -166,6 +167,7 @@ def test_gradients_are_right(name: str) -> None:
     assert torch.autograd.gradgradcheck(lambda each: model(each, 2), [input])
 
 
+@pytest.mark.every(3)
 @each
 def test_any_length_is_one_graph(name: str) -> None:
     torch.compiler.reset()
@@ -177,6 +179,7 @@ def test_any_length_is_one_graph(name: str) -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.every(3)
 @each
 def test_it_compiles_with_its_gradients(name: str) -> None:
     torch.compiler.reset()
@@ -187,6 +190,7 @@ def test_it_compiles_with_its_gradients(name: str) -> None:
     torch.testing.assert_close(ours, torch.autograd.grad(model(input, 2).square().sum(), wanted))
 
 
+@pytest.mark.every(3)
 @each
 def test_it_exports_for_any_length(name: str) -> None:
     model = ENCODINGS[name]()
@@ -212,6 +216,7 @@ def test_names_of_the_state_are_a_promise() -> None:
     assert sum(parameter.numel() for parameter in LearnedPositions(7, 5).parameters()) == 35
 
 
+@pytest.mark.every(2)
 @each
 def test_its_table_names_its_axes(name: str) -> None:
     _, first, *rows = f"{trace(ENCODINGS[name]())}".partition("\n\n")[0].splitlines()
@@ -281,6 +286,7 @@ def test_kept_waves_are_those_of_the_call(make: Any) -> None:
             assert given.grad is not None
 
 
+@pytest.mark.slow
 def test_waves_are_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a decoding step, although each of three layers rotates its queries and its keys."""
     model, computed = LanguageModel(11, m=8, k=4, h=2, f=8, depth=3), []

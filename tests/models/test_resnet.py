@@ -106,6 +106,7 @@ def test_the_figures_own_sizes() -> None:
 # --- Parameters -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("options", "parameters"),
     [({}, 312_218), ({"bias": True}, 314_698), ({"units": 18}, 1_703_258), ({"units": 111}, 10_327_706)],
@@ -116,6 +117,7 @@ def test_parameters_of_known_networks(options: dict[str, Any], parameters: int) 
         assert parameters == 92_736 * options.get("units", 3) + 34_010
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     N=st.integers(1, 4),
@@ -267,6 +269,7 @@ def test_it_exports_with_any_number_of_images() -> None:
     torch.testing.assert_close(program.module()(images), model(images))
 
 
+@pytest.mark.slow
 def test_a_block_compiles_into_one_graph() -> None:
     """Outputs, gradients and running statistics in training mode."""
     model = Block(2, 1, 2, 8)
@@ -295,6 +298,7 @@ def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_has_the_sizes_of_the_figure() -> None:
     table = trace(IdentityResNet().eval().probabilities).table(depth=None, width=300)
     lines = table.splitlines()

@@ -96,6 +96,7 @@ def test_it_is_torchs_transformer_between_an_embedding_and_a_head(changes: dict[
 # --- Parameters, names, initialization --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(v=st.integers(1, 9), m=st.integers(1, 6), depth=st.integers(1, 2), tied=st.booleans(), bias=st.booleans())
 def test_parameters_are_as_many_as_the_formula_says(v: int, m: int, depth: int, tied: bool, bias: bool) -> None:
@@ -208,6 +209,7 @@ def test_padding_changes_nothing() -> None:
 # --- Generation -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("changes", [{}, {"norm_first": True, "tied": False}, {"padding": 0}])
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_generating_with_caches_is_generating_without(changes: dict[str, Any], lead: tuple[int, ...]) -> None:

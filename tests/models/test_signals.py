@@ -59,6 +59,7 @@ def test_a_convolution_is_linear_in_either(mode: str) -> None:
     torch.testing.assert_close(value @ c, a @ gradient)
 
 
+@pytest.mark.every(2)
 @both_ways
 @given(n=st.integers(1, 9), k=st.integers(1, 9), seed=st.integers(0, 99))
 def test_convolutions_and_correlations_are_numpys(way: Any, n: int, k: int, seed: int) -> None:
@@ -105,6 +106,7 @@ def test_empty_signals_are_refused(way: Any) -> None:
             full_convolution(torch.zeros(3), torch.zeros(3, 3))
 
 
+@pytest.mark.slow
 def test_a_diagram_keeps_both_lengths_free() -> None:
     diagram = trace(full_convolution)
     assert diagram.fixed == ()

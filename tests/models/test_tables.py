@@ -92,6 +92,7 @@ def told(diagram: Diagram) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_at_three_widths(name: str, golden: Any) -> None:
     golden(f"tables/{name}.txt", told(made(name)[2]))

@@ -59,6 +59,7 @@ def outputs(kind: str, ours: Any, other: Any, dtype: torch.dtype) -> tuple[Tenso
     return ours(*given, **causal), other(*turned).transpose(0, 1)
 
 
+@pytest.mark.every(2)
 @every_kind
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -259,6 +260,7 @@ def test_a_state_dict_of_a_convolution(n: int, bias: bool, dtype: torch.dtype, t
         ours.from_torch(other, stride=3)
 
 
+@pytest.mark.slow
 def test_options_that_contradict_the_weights_are_refused() -> None:
     with pytest.raises(CircuitError, match="4 groups do not divide 8 and 6 channels"):
         Convolution.from_torch(nn.Conv2d(4, 6, 3, groups=2).state_dict(), **dict(CONVOLVED, groups=4))

@@ -122,6 +122,7 @@ def causal(kind: str, dtype: torch.dtype) -> dict[str, Tensor]:
     return {} if kind.startswith("Encoder") else {"tgt_mask": _floating(~torch.ones(5, 5).tril().bool()).to(dtype)}
 
 
+@pytest.mark.every(10)
 @every_kind
 @pytest.mark.parametrize("norm_first", [False, True], ids=["norms after", "norms first"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -149,6 +150,7 @@ def test_values_and_gradients_are_torchs(
         )
 
 
+@pytest.mark.every(3)
 @every_kind
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -229,6 +231,7 @@ def test_from_torch_copies(kind: str) -> None:
     torch.testing.assert_close(ours.state_dict(), before, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_torchs_default_model_has_an_equal() -> None:
     other = nn.Transformer(batch_first=True).eval()
     ours = Transformer.from_torch(other)
@@ -281,6 +284,7 @@ def test_from_torch_names_what_is_not_supported(kind: str, parts: dict[str, Any]
 # --- Parameters -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     m=st.integers(1, 6),
@@ -525,6 +529,7 @@ def test_it_maps_over_examples_and_models(kind: str) -> None:
     torch.testing.assert_close(both, torch.stack([model(*given), other(*given)]))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", ["EncoderLayer", "DecoderLayer"])
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_derivatives_first_and_second_are_right(kind: str, norm_first: bool) -> None:
@@ -551,6 +556,7 @@ def test_it_exports_with_any_lengths() -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_shows_the_figure() -> None:
     model = Transformer(encoder_depth=2, decoder_depth=3, device="meta").eval()
     table = trace(model).table(depth=None, width=300)

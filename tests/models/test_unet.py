@@ -105,6 +105,7 @@ def test_parameters_of_known_networks() -> None:
     assert count(UNet.as_drawn(device="meta")) == 123_664_898
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(n=st.integers(1, 9), c=st.integers(1, 4), k=st.integers(1, 5), loads=st.sampled_from([3, 4]))
 def test_parameters_are_as_many_as_the_formula_says(n: int, c: int, k: int, loads: int) -> None:
@@ -225,6 +226,7 @@ def test_it_maps_over_batches_and_differentiates_per_image(dtype: torch.dtype) -
         torch.testing.assert_close([each[name][index] for name in weights], list(expected))
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_number_of_images() -> None:
     model = stirred(small()).eval()
     program = torch.export.export(model, (torch.randn(3, 2, 16, 32),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
@@ -247,6 +249,7 @@ def lift(c1: int) -> nn.Module:
     return Piece().double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "dynamic"),
     [
@@ -271,6 +274,7 @@ def test_its_blocks_compile_into_one_graph(backend: str, dynamic: bool) -> None:
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_has_the_sizes_of_the_figure() -> None:
     """The sizes of every level are shown as fractions of h and w."""
     table = trace(UNet(channels=4)).table(width=200)

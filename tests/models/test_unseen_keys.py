@@ -73,6 +73,7 @@ def output_and_gradients(f: Callable[..., Any], inputs: list[Any]) -> list[Tenso
     return [output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)]
 
 
+@pytest.mark.every(5)
 @both_ways
 @holding
 @pytest.mark.parametrize("masked", ["bool", "floating"])
@@ -156,6 +157,7 @@ def test_a_key_that_some_query_sees_is_not_hidden(way: Any) -> None:
         assert attention(query, key, value, causal=True)[1].isnan().all()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("circuit", "name"),
     [(attention, "bool"), (attention, "causal"), (grouped_attention, "bool, causal window")],
@@ -178,6 +180,7 @@ def test_nor_in_diagrams_and_transforms(circuit: Any, name: str) -> None:
     torch.testing.assert_close(mapped(*replaced, *masks), expected[0])
 
 
+@pytest.mark.slow
 def test_nor_in_one_graph() -> None:
     inputs, mask, reach, empty, unseen = case(grouped_attention, "bool, causal window")
     replaced = [each.masked_fill(rows, math.nan) for each, rows in zip(inputs, (empty, unseen, unseen), strict=True)]
@@ -187,6 +190,7 @@ def test_nor_in_one_graph() -> None:
     torch.testing.assert_close(output_and_gradients(lambda *t: compiled(*t, mask, **reach), replaced), expected)
 
 
+@pytest.mark.slow
 def test_nor_in_sizes_that_are_left_open() -> None:
     """A diagram whose y and x are free, run with more keys than queries under `causal`, and with fewer."""
     diagram = trace(attention, sizes={"k": 3}, causal=True)

@@ -390,6 +390,7 @@ def test_it_maps_over_batches_and_differentiates_per_image(dtype: torch.dtype) -
         torch.testing.assert_close([each[name][index] for name in weights], list(expected))
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_number_of_images() -> None:
     model = randomized(small()).eval()
     program = torch.export.export(model, (torch.randn(3, 2, 8, 12),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
@@ -422,6 +423,7 @@ def test_it_compiles_into_one_graph(make: Callable[..., VisionTransformer], back
 # --- Its table --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_shows_the_model() -> None:
     table = trace(VisionTransformer(depth=2, device="meta")).table(depth=None, width=300)
     lines = table.splitlines()
@@ -485,6 +487,7 @@ def assert_equal_models(
     torch.testing.assert_close(gradients(logits, ours), dict(back(gradient_state(theirs)).state_dict()))
 
 
+@pytest.mark.every(4)
 @both_types
 @pytest.mark.parametrize(
     "options",

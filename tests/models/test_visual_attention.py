@@ -133,6 +133,7 @@ def test_shapes_are_the_signatures(kernel: int, stride: int) -> None:
     assert list(model(*inputs).shape) == sides[1][0]
 
 
+@pytest.mark.slow
 @given(data=st.data(), kernel=st.integers(1, 6))
 def test_the_output_is_as_large_as_the_target_whatever_the_sizes(data: st.DataObject, kernel: int) -> None:
     stride = data.draw(st.integers(1, kernel))
@@ -257,6 +258,7 @@ def test_a_mask_says_which_window_may_attend_to_which(way: Any, kind: str) -> No
     torch.testing.assert_close(answer, expected)
 
 
+@pytest.mark.slow
 def test_gradients_are_right() -> None:
     model = VisualAttention(2, 2, 2, 3, 2, bias=True, dtype=torch.float64)
     names = [name for name, _ in model.named_parameters()]
@@ -398,6 +400,7 @@ def test_axes_that_clash_are_named() -> None:
 # --- One graph, and the diagram ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_is_one_graph() -> None:
     torch.compiler.reset()
     model = VisualAttention(3, 4, 2, 3, 2)
@@ -468,6 +471,7 @@ def test_the_diagram_shows_the_figure() -> None:
         assert part in table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "stride"), [(3, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 1), (3, 1), (4, 2)))]
 )

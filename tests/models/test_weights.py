@@ -171,6 +171,7 @@ def test_precisions_are_the_files_unless_asked(path: Path) -> None:
         models.load(path, dtype=torch.int8)
 
 
+@pytest.mark.slow
 def test_loading_draws_nothing_and_goes_where_it_is_asked(path: Path) -> None:
     models.save(models.UNet(channels=1), path)
     before = torch.get_rng_state()
@@ -397,6 +398,7 @@ def test_a_file_cannot_ask_for_more_layers_than_it_has_tensors_for(path: Path) -
     assert models.load(path).state_dict().keys() == model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_the_time_to_load_a_file_grows_with_its_size(path: Path) -> None:
     """A tie costs torch a comparison with the prefix of each module, so there are no more ties than names."""
     models.save(small(), path)
@@ -470,6 +472,7 @@ def test_other_files_of_a_training_run_are_refused_with_the_model_to_load(tmp_pa
 NONE = '{"args": [], "kwargs": {}}'
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -593,6 +596,7 @@ def untraceable() -> tuple[nn.Module, dict[str, Any]]:
 CASES = [other_names, other_sizes, another_model, wrapped, no_tensors, untraceable]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_what_does_not_fit_is_listed(case: Callable[[], Any], golden: Callable[[str, str], None]) -> None:
     model, state = case()
@@ -634,6 +638,7 @@ def test_a_prefix_is_stripped_from_the_versions_of_modules_too() -> None:
     model.load_state_dict(models.without_prefix(state, "0.0."))
 
 
+@pytest.mark.slow
 def test_all_names_that_torch_lists_are_listed() -> None:
     """torch lists the missing names in one line, the unexpected ones in another."""
     model, state = other_names()
@@ -648,6 +653,7 @@ def test_all_names_that_torch_lists_are_listed() -> None:
     assert ours.value.__cause__ is not None
 
 
+@pytest.mark.slow
 def test_axes_of_every_weight_of_a_classifier_have_the_sizes_they_are_said_to() -> None:
     """A name has the same size wherever it occurs; all sizes are different, so that a wrong name is noticed."""
     model = models.MultiHeadAttention(m=11, k=3, h=4, groups=2, bias=True)
@@ -684,6 +690,7 @@ def test_the_options_of_torchs_method_remain() -> None:
         model.load_state_dict([])  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_without_strict_only_axes_are_listed() -> None:
     model, state = other_names()
     with pytest.raises(models.WeightsError) as caught:
@@ -691,6 +698,7 @@ def test_without_strict_only_axes_are_listed() -> None:
     assert str(caught.value).splitlines()[1:] == ["  axes        Lv.weight: (h k) m is 64 128 here, 32 128 there"]
 
 
+@pytest.mark.slow
 def test_axes_are_named_too_if_half_of_a_model_is_on_meta() -> None:
     model, state = other_names()
     with pytest.raises(models.WeightsError, match=r"Lv\.weight: \(h k\) m is 64 128 here, 32 128 there"):

@@ -244,6 +244,7 @@ def test_shapes_are_the_signatures(entry: Entry, lead: tuple[int, ...]) -> None:
         assert answer.shape == shape(str(spec.signature).split("->")[1], sizes, lead)
 
 
+@pytest.mark.every(4)
 @each
 def test_torchinfo_counts_the_same_parameters(entry: Entry) -> None:
     model = entry.make()
@@ -254,6 +255,7 @@ def test_torchinfo_counts_the_same_parameters(entry: Entry) -> None:
 # --- How it is made ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(3)
 @each
 def test_device_and_dtype_are_honoured_by_every_tensor(entry: Entry) -> None:
     model = entry.make(device="meta", dtype=torch.float64)
@@ -264,6 +266,7 @@ def test_device_and_dtype_are_honoured_by_every_tensor(entry: Entry) -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
 
 
+@pytest.mark.every(3)
 @each
 def test_it_is_the_same_under_a_seed(entry: Entry) -> None:
     states = []
@@ -283,6 +286,7 @@ def reset(model: nn.Module) -> None:
             module.reset_parameters()  # pyright: ignore[reportCallIssue]
 
 
+@pytest.mark.every(4)
 @each
 def test_built_on_meta_and_made_later(entry: Entry) -> None:
     """No value depends on uninitialized memory."""
@@ -301,6 +305,7 @@ def test_built_on_meta_and_made_later(entry: Entry) -> None:
 # --- Values -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(3)
 @each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_kernel_is_definition(entry: Entry, dtype: torch.dtype) -> None:
@@ -332,6 +337,7 @@ LONG = (
 """The models that take a second or more to record with symbolic sizes."""
 
 
+@pytest.mark.every(15)
 @pytest.mark.parametrize(
     "entry", [pytest.param(MODELS[name], id=name, marks=[pytest.mark.slow] * (name in LONG)) for name in MODELS]
 )
@@ -413,6 +419,7 @@ COPIES: dict[str, Callable[[nn.Module, Entry, Path], nn.Module]] = {
 }
 
 
+@pytest.mark.every(8)
 @each
 @pytest.mark.parametrize("way", COPIES.values(), ids=COPIES)
 def test_copies_are_equal_and_apart(

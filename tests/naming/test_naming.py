@@ -168,6 +168,7 @@ def follow(plan: list[tuple[int, int, int, int, int]], *given: Tensor) -> list[T
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAN)
 def test_every_name_states_the_size(plan: list[tuple[int, int, int, int, int]]) -> None:
@@ -380,6 +381,7 @@ def test_names_of_a_pattern_are_shown_in_earlier_boxes() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_names_of_a_signature_are_shown_in_earlier_boxes() -> None:
     first, second = nn.Linear(6, 8, bias=False), nn.Linear(6, 8, bias=False)
     diagram = trace(lambda x: attention(first(x), second(x), second(x)), axes="b y 6")
@@ -405,6 +407,7 @@ def test_a_pattern_does_not_contradict_the_names_of_the_signature() -> None:
     assert shown(call.inputs) == "_"
 
 
+@pytest.mark.slow
 def test_names_that_only_outputs_have() -> None:
     @circuit("b c h w -> b k h' w'")
     def down(x: Tensor) -> Tensor:
@@ -460,12 +463,14 @@ def test_names_are_restored_where_spatial_axes_shrink_and_grow() -> None:
     assert [size_text(size) for size in diagram.boxes[2].outputs[0].sizes] == ["b", "4", "h/4", "w/4"]
 
 
+@pytest.mark.slow
 def test_spatial_axes_of_equal_size_keep_their_names() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(2))
     diagram = trace(net, axes="b 3 h w", sizes={"b": 8, "h": 8, "w": 8})
     assert [shown(box.outputs) for box in diagram.boxes] == ["b _ h w", "b _ h/2 w/2", "b _ (h/2 w/2)"]
 
 
+@pytest.mark.slow
 def test_einops_patterns_of_any_form() -> None:
     cases: list[tuple[Callable[[Tensor], Tensor], str]] = [
         (lambda x: rearrange(x, "b ... c -> b c ..."), "b x y"),

@@ -372,6 +372,7 @@ def letters(axes: str) -> list[str]:
     return list(dict.fromkeys([char for char in axes if char.isalpha()]))
 
 
+@pytest.mark.every(19)
 @pytest.mark.parametrize("sizes", ["symbols", "equal"])
 @pytest.mark.parametrize(("function", "axes", "expected"), EVERY)
 def test_names_pass_through(function: Callable[..., Any], axes: str, expected: str, sizes: str) -> None:

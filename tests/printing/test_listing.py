@@ -115,6 +115,7 @@ DTYPES = (
 )
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts(name: str, golden: Golden) -> None:
     golden(f"printing/{name}.txt", TEXTS[name]() + "\n")
@@ -257,6 +258,7 @@ def test_unknown_options_are_refused(options: dict[str, Any]) -> None:
         listing(log2, TWO, **options)
 
 
+@pytest.mark.slow
 def test_a_diagram_takes_no_inputs_and_level_aten_no_symbolic_axes() -> None:
     with pytest.raises(CircuitError, match="log2 is a diagram"):
         listing(trace(log2, TWO), TWO)

@@ -122,6 +122,7 @@ def weights_of(f: Any) -> dict[str, Tensor]:
     return dict([*f.named_parameters(), *f.named_buffers()]) if isinstance(f, nn.Module) else {}
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("level", ["torch", "aten"])
 def test_a_listing_run_line_by_line_computes_the_result_of_the_circuit(name: str, level: Any) -> None:
@@ -132,6 +133,7 @@ def test_a_listing_run_line_by_line_computes_the_result_of_the_circuit(name: str
     torch.testing.assert_close(executed(text, given, level), f(*inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", "heads", "mlp", "network"])
 @pytest.mark.parametrize("level", ["torch", "aten"])
 def test_the_listing_of_a_backward_circuit_computes_its_gradients(name: str, level: Any) -> None:
@@ -144,6 +146,7 @@ def test_the_listing_of_a_backward_circuit_computes_its_gradients(name: str, lev
     torch.testing.assert_close(executed(text, given, level), gradient(*inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [*range(7), *[pytest.param(each, marks=pytest.mark.slow) for each in (7, 8)]])
 def test_listings_of_derivatives_of_log2_to_the_eighth_order_compute_them(order: int) -> None:
     text = listing(derivative(order), TWO, level="aten")
@@ -152,6 +155,7 @@ def test_listings_of_derivatives_of_log2_to_the_eighth_order_compute_them(order:
     torch.testing.assert_close(executed(text, {"x": TWO}, "aten"), expected)
 
 
+@pytest.mark.slow
 def test_every_name_is_assigned_once_and_before_its_use() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(3))
     model(torch.rand(2, 3, 5, 5))

@@ -109,6 +109,7 @@ def _recorded(kind: str, model: nn.Module, *args: Any) -> Any:
     return seen.diagram
 
 
+@pytest.mark.every(11)
 @pytest.mark.parametrize("kind", ["trace", "track"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_diagram_changes_the_state_that_the_model_changes(way: Any, kind: str) -> None:
@@ -338,6 +339,7 @@ def test_a_function_that_writes_to_a_dict_around_it() -> None:
     assert torch.equal(function(torch.ones(2)), torch.full((2,), 6.0))
 
 
+@pytest.mark.slow
 def test_a_function_that_fails_leaves_no_fake_tensor_behind() -> None:
     kept: dict[str, Any] = {}
 

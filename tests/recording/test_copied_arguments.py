@@ -232,6 +232,7 @@ def test_optional_arguments_of_a_circuit_are_still_given_by_keyword() -> None:
     assert torch.equal(diagram(torch.ones(2), by=[3.0]), 3 * torch.ones(2))
 
 
+@pytest.mark.slow
 def test_a_part_that_cannot_be_copied_and_is_made_again_at_each_attempt_is_refused() -> None:
     class Part:
         def __reduce__(self) -> Any:

@@ -31,6 +31,7 @@ class Endless(nn.Module):
         return self(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [90, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_deep_model_is_recorded(depth: int) -> None:
     limit, model = sys.getrecursionlimit(), Deep(depth).requires_grad_(False)
@@ -78,6 +79,7 @@ def test_a_limit_that_the_code_sets_is_kept() -> None:
         sys.setrecursionlimit(limit)
 
 
+@pytest.mark.slow
 def test_the_limit_is_that_of_before_whatever_blocks_threads_open_and_end() -> None:
     limit, interval = sys.getrecursionlimit(), sys.getswitchinterval()
 

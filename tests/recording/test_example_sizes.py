@@ -51,6 +51,7 @@ class Refusing(Positions):
         return super().forward(x)
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize("make", [Positions, Narrowed, Masked, Refusing])
 @pytest.mark.parametrize("largest", [32, 8])
 def test_a_model_with_a_largest_size_is_traced(make: Callable[[int], Positions], largest: int) -> None:
@@ -62,6 +63,7 @@ def test_a_model_with_a_largest_size_is_traced(make: Callable[[int], Positions],
         torch.testing.assert_close(diagram(x), model(x))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("make", [Positions, Narrowed, Masked, Refusing])
 def test_sizes_above_the_largest_are_refused(make: Callable[[int], Positions]) -> None:
     diagram, x = trace(make(32), axes="b x 3"), torch.randn(2, 33, 3)
@@ -69,6 +71,7 @@ def test_sizes_above_the_largest_are_refused(make: Callable[[int], Positions]) -
         diagram(x)
 
 
+@pytest.mark.slow
 def test_a_size_that_does_not_fit_any_example_is_refused_with_the_sizes_tried() -> None:
     with pytest.raises(RuntimeError) as caught:
         trace(Positions(2), axes="b x 3")
@@ -79,6 +82,7 @@ def test_a_size_that_does_not_fit_any_example_is_refused_with_the_sizes_tried() 
     assert trace(Positions(2), axes="b x 3", sizes={"x": 2}).outputs[0].sizes[1:] == (2, 3)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("function", "axes"),
     [

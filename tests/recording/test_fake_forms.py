@@ -86,6 +86,7 @@ def test_a_mixture_of_experts(agree: Agreement) -> None:
     agree(Experts().eval(), torch.randn(6, 8))
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts_for_any_number_of_rows() -> None:
     model = Experts()
     diagram = trace(model, axes="n 8")

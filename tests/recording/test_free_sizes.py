@@ -224,6 +224,7 @@ def compare(diagram: Diagram, axes: str, run: Callable[..., Any], tries: int = 1
     return len(refused)
 
 
+@pytest.mark.every(18)
 @pytest.mark.parametrize("name", FREE)
 def test_a_diagram_runs_at_every_size(name: str) -> None:
     axes, run = FREE[name]
@@ -232,6 +233,7 @@ def test_a_diagram_runs_at_every_size(name: str) -> None:
     assert compare(diagram, axes, run) == 0
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", SOME)
 def test_a_diagram_runs_at_the_sizes_of_its_path_and_refuses_others(name: str) -> None:
     axes, run = SOME[name]
@@ -263,6 +265,7 @@ PARTS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("words", PARTS)
 def test_as_many_tensors_as_a_free_axis_has_elements_are_refused_at_once(words: str) -> None:
     run = PARTS[words]
@@ -288,6 +291,7 @@ NOT_SYMBOLIC: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize("words", NOT_SYMBOLIC)
 def test_what_symbolic_numbers_do_not_support_is_refused_with_its_line(words: str) -> None:
     run = NOT_SYMBOLIC[words]
@@ -318,6 +322,7 @@ def test_guards_are_those_of_the_code_and_few() -> None:
     assert max(len(str(guard)) for each in guards.values() for guard in each) < 100
 
 
+@pytest.mark.slow
 def test_a_long_guard_is_shown_by_its_axes_and_its_beginning() -> None:
     def run(x: Tensor) -> Tensor:
         n, m = x.shape
@@ -329,6 +334,7 @@ def test_a_long_guard_is_shown_by_its_axes_and_its_beginning() -> None:
         trace(run, axes="n m")(torch.ones(2, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [4, 9, 20])
 def test_the_gradient_of_a_pool_has_a_free_axis(n: int) -> None:
     def run(x: Tensor) -> Tensor:
@@ -345,6 +351,7 @@ def test_the_gradient_of_a_pool_has_a_free_axis(n: int) -> None:
     torch.testing.assert_close(gradient(x.detach(), torch.ones_like(out))["x"], expected)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_code_that_needs_a_number_is_told_once() -> None:
     def run(x: Tensor) -> Tensor:
         return x.tensor_split(x.shape[0] // 16)[0].sin()

@@ -98,6 +98,7 @@ def recordings(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Diagram]
         yield from (traced, seen.diagram)
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_diagram_takes_the_path_that_the_model_takes(name: str) -> None:
     torch.manual_seed(0)
@@ -111,6 +112,7 @@ def test_the_diagram_takes_the_path_that_the_model_takes(name: str) -> None:
                 torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_generated_and_simplified_code_takes_the_path_that_the_model_takes() -> None:
     model, x, mask = encoder(), torch.rand(2, 5, 8), torch.tensor(MASKS["padded at the end"])
     with torch.no_grad():
@@ -130,6 +132,7 @@ def test_an_encoder_that_makes_the_mask_itself() -> None:
             assert torch.equal(diagram(x, torch.tensor([2, 4])), model(x, torch.tensor([2, 4])))
 
 
+@pytest.mark.slow
 def test_an_encoder_with_free_axes() -> None:
     model = encoder()
 
@@ -142,6 +145,7 @@ def test_an_encoder_with_free_axes() -> None:
         assert torch.equal(diagram(x, padding), run(x, padding))
 
 
+@pytest.mark.slow
 def test_gradients_of_an_encoder_with_a_mask() -> None:
     model, mask = encoder().double(), torch.tensor(MASKS["padded at the end"])
     x = torch.rand(2, 5, 8, dtype=torch.float64, requires_grad=True)
@@ -155,6 +159,7 @@ def test_gradients_of_an_encoder_with_a_mask() -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_an_encoder_without_a_mask_or_in_training_is_open() -> None:
     model, x = encoder(), torch.rand(2, 5, 8)
     mask = torch.tensor(MASKS["padded at the end"])
@@ -174,6 +179,7 @@ ATTENTION_MASKS = [
 """A causal mask, and masks in which a query may attend to no key."""
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize("recorded", [0, 1])
 @pytest.mark.parametrize("name", ["layer", "attention", "attention with weights", "decoder"])
 def test_a_query_that_may_attend_to_no_key(name: str, recorded: int) -> None:

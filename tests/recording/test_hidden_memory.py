@@ -71,6 +71,7 @@ def _by_import(x: Tensor) -> Tensor:
 _string_at = ctypes.string_at
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("code", [_by_pointer, _by_import, lambda x: x * len(_string_at(x.data_ptr(), 4))])
 def test_code_that_reads_memory_at_an_address_is_refused_before_it_ends_the_process(code: Any) -> None:
     with pytest.raises(CircuitError, match=r"the run needs a value that depends on data: .*data_ptr\(\)"):

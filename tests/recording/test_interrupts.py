@@ -133,6 +133,7 @@ def at_every_line(name: str, step: int, files: tuple[str, ...] = STATES) -> int:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step"), [pytest.param("opened", 1, marks=pytest.mark.slow), ("switched", 1), ("tracked", 7)]
 )
@@ -252,6 +253,7 @@ def test_ctrl_c_is_raised_after_the_outermost_trace(handler: Any) -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_raised_after_a_trace_that_fails(handler: Any) -> None:
     def failing(x: Tensor) -> Tensor:
         send_interrupt()
@@ -263,6 +265,7 @@ def test_ctrl_c_is_raised_after_a_trace_that_fails(handler: Any) -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", TRACES)
 def test_the_second_ctrl_c_is_raised_at_once(name: str, handler: Any) -> None:
     state, known, (function, seen) = process_state(), attributes(), interrupted(2)
@@ -273,6 +276,7 @@ def test_the_second_ctrl_c_is_raised_at_once(name: str, handler: Any) -> None:
     assert_clean(state, known, name)
 
 
+@pytest.mark.slow
 def test_the_second_ctrl_c_is_raised_at_once_in_a_nested_trace(handler: Any) -> None:
     inner, seen = interrupted()
 
@@ -340,6 +344,7 @@ def test_a_handler_written_in_c_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     trace(torch.sin, X)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_tracked_run_at_once(handler: Any) -> None:
     function, seen = interrupted()
     with pytest.raises(KeyboardInterrupt), track(LAYERS, to=None):

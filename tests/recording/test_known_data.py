@@ -129,12 +129,14 @@ UNKNOWN = [
 ]
 
 
+@pytest.mark.every(15)
 @pytest.mark.parametrize("make", UNKNOWN)
 def test_what_an_input_or_a_random_number_decides_is_refused(make: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(CircuitError, match="depends on data"):
         trace(lambda x: x + 1 if make(x).sum() > 0 else x, torch.randn(9))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("model", "name", "other"), [(Padded(), "padding", 3), (Split(), "lengths", 6)], ids=["int", "tolist"]
 )
@@ -147,6 +149,7 @@ def test_numbers_of_buffers_are_compared_at_each_run(model: nn.Module, name: str
         diagram(x)
 
 
+@pytest.mark.slow
 def test_a_tensor_outside_the_run_is_compared_too() -> None:
     diagram = trace(lambda x: x + 1 if TABLE[0] > 1 else x, torch.zeros(2))
     assert diagram(torch.zeros(2)).tolist() == [1, 1]
@@ -166,6 +169,7 @@ WRITES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITES)
 def test_a_buffer_that_the_run_overwrites_is_refused(write: Callable[[Tensor, Tensor], object]) -> None:
     with pytest.raises(CircuitError, match="depends on data"):
@@ -184,12 +188,14 @@ class Normalized(nn.Module):
         return y if self.norm.running_mean.sum() > 0 else -y  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_running_statistics_are_refused() -> None:
     """Batch normalization writes to its buffers although torch's declaration of the operation does not say so."""
     with pytest.raises(CircuitError, match="depends on data"):
         trace(Normalized(), torch.randn(4, 3))
 
 
+@pytest.mark.slow
 def test_a_statistic_that_an_operation_updates_without_saying_so_is_refused() -> None:
     """The declaration of this operation has no tensor that it writes to."""
 
@@ -202,6 +208,7 @@ def test_a_statistic_that_an_operation_updates_without_saying_so_is_refused() ->
         trace(run, torch.randn(4, 3))
 
 
+@pytest.mark.slow
 def test_a_number_that_depends_on_a_free_size_is_refused() -> None:
     with pytest.raises(CircuitError, match="depends on data"):
         trace(lambda x: x + 1 if (torch.ones(3) * x.shape[0]).sum() > 9 else x, axes="n")

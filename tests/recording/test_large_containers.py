@@ -47,6 +47,7 @@ class Counting(nn.Module):
 both = pytest.mark.parametrize("kind", ["trace", "track"])
 
 
+@pytest.mark.every(3)
 @both
 @pytest.mark.parametrize("key", [1, 1499])
 def test_entries_of_large_globals(kind: str, key: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +77,7 @@ def test_many_objects_in_an_attribute(kind: str, key: int) -> None:
         diagram(X)
 
 
+@pytest.mark.slow
 @both
 def test_more_objects_than_are_compared(kind: str) -> None:
     """Read, and not run: the number of the first or of the last may be another."""

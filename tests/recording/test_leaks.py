@@ -129,6 +129,7 @@ def test_a_cache_of_a_function_is_emptied() -> None:
     assert type(_mask(2)) is Tensor
 
 
+@pytest.mark.slow
 def test_a_cache_that_a_failed_run_has_filled_is_emptied() -> None:
     def fails(x: Tensor) -> Tensor:
         raise ValueError(f"{x.shape} {_mask(5).shape}")

@@ -94,6 +94,7 @@ OPERATORS: dict[str, Callable[[Model, Tensor], Any]] = {
 }
 
 
+@pytest.mark.every(11)
 @pytest.mark.parametrize("record", ["trace", "track"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_choose_by_the_data_of_each_run(name: str, record: str) -> None:
@@ -119,6 +120,7 @@ def test_an_operator_is_one_box(name: str) -> None:
         assert box.outputs[0].sizes == (2, 4)
 
 
+@pytest.mark.slow
 def test_recording_changes_no_result() -> None:
     for function in OPERATORS.values():
         model = Model(function)
@@ -167,6 +169,7 @@ class Chooses(nn.Module):
         return torch.cond(x.sum() > 0, self.branch, lambda x: x * 2, (x,))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("is_traced", [True, False])
 def test_a_callable_object_as_a_branch_reads_the_present_model(is_traced: bool) -> None:
     torch.manual_seed(0)

@@ -92,6 +92,7 @@ def recorded(kind: str, target: Any, *args: Any) -> Diagram:
     return seen.diagram
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", ["trace", "track"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_diagram_refuses_to_run_with_another_value_than_the_code_read(name: str, kind: str) -> None:

@@ -195,6 +195,7 @@ CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
+@pytest.mark.every(13)
 @pytest.mark.parametrize("name", CASES)
 def test_a_diagram_computes_the_results_of_the_module(agree: Any, name: str) -> None:
     make, args = CASES[name]

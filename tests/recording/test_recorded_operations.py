@@ -309,6 +309,7 @@ def a_compiled_function(layer: nn.Module, x: Tensor) -> Any:
     return torch.compile(lambda a: a.sin() + 1, backend="eager")(layer(x))
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_diagram_computes_the_results_of_the_program(agree: Any, name: str) -> None:
     agree(Program(PROGRAMS[name], nn.Linear(8, 8)), torch.randn(4, 8))

@@ -45,6 +45,7 @@ SCRIPTS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("as_root", [True, False], ids=["root", "part"])
 def test_a_torchscript_module_is_a_closed_box(name: str, as_root: bool) -> None:

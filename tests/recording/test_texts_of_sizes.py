@@ -58,6 +58,7 @@ def test_texts_for_readers_leave_a_size_free(capsys: pytest.CaptureFixture[str])
     assert torch.equal(diagram(torch.ones(5, 2)), torch.full((5, 2), 2.0))
 
 
+@pytest.mark.slow
 def test_an_error_message_has_the_name_of_the_axis() -> None:
     def code(x: Tensor) -> Tensor:
         raise ValueError(

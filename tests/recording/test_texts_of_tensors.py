@@ -54,6 +54,7 @@ def test_a_trace_has_no_text_of_a_tensor(name: str) -> None:
         diagram(X)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_trace_has_no_text_of_a_number_of_the_data(name: str) -> None:
     with pytest.raises(CircuitError, match=r"depends on data|symbolic numbers do not support"):

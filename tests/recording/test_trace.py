@@ -120,6 +120,7 @@ def test_errors_show_the_names_of_axes(run: Any, axes: str, kind: type, words: s
     assert any(note.startswith("while tracing") for note in caught[0].__notes__)
 
 
+@pytest.mark.slow
 def test_an_exception_of_the_model_propagates_as_the_same_object() -> None:
     error = LookupError("mine")
 
@@ -219,6 +220,7 @@ def masked_select(x: Tensor) -> Tensor:
     return torch.masked_select(x, x > 0).sum()
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize(
     "run",
     [
@@ -376,6 +378,7 @@ def test_a_trace_inside_a_tracked_run_is_not_recorded_by_track() -> None:
     assert [box.label for box in seen.diagram.walk()] == ["Traces", "relu"]
 
 
+@pytest.mark.slow
 def test_two_threads_trace_two_models_at_once() -> None:
     found: dict[int, Any] = {}
 
@@ -393,6 +396,7 @@ def test_two_threads_trace_two_models_at_once() -> None:
         assert len(list(diagram.walk())) == 21
 
 
+@pytest.mark.slow
 def test_definitions_are_traced_and_kernels_tracked() -> None:
     @circuit("y k -> y k")
     def twice(x: Tensor) -> Tensor:

@@ -78,6 +78,7 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("name", RUNS)
 def test_the_lines_are_the_same_whether_a_diagram_is_kept_or_not(name: str, fold: bool) -> None:

@@ -235,6 +235,7 @@ def test_a_tracker_compiles_with_fullgraph(signature: str | None) -> None:
     assert torch.equal(compiled(x), tracker.module(x))
 
 
+@pytest.mark.slow
 def test_a_recorded_tracker_is_a_box_and_prints_nothing(capsys: Any) -> None:
     model = nn.Sequential(convolution(), nn.ReLU())
     diagram, images = trace(model, axes="b 33 h w"), torch.rand(2, 33, 16, 16)

@@ -87,6 +87,7 @@ def test_a_shallow_copy_is_tracked_and_under_trace_refused() -> None:
         diagrams["trace"](torch.ones(3))
 
 
+@pytest.mark.slow
 def test_memory_of_a_traced_tensor_is_given_to_no_other_code() -> None:
     """Torch itself would read it, and the process would end."""
     with pytest.raises(CircuitError, match=r"needs a value that depends on data: `.*from_dlpack"):
@@ -129,6 +130,7 @@ def test_constants_that_existed_before_the_run_stay_constants() -> None:
         assert torch.equal(diagram(torch.full((3,), 2.0)), 2 * table)
 
 
+@pytest.mark.slow
 def test_a_torchscript_function_is_one_box_with_a_gradient() -> None:
     diagram = trace(lambda x: SCRIPTED(x).sum(), torch.ones(3))
     assert len(diagram.boxes) == 2

@@ -73,6 +73,7 @@ def test_trace_names_the_line_and_track_records(name: str) -> None:
         assert torch.equal(seen.diagram(X), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "inputs", "line"),
     [
@@ -89,6 +90,7 @@ def test_the_line_is_in_torch_where_no_user_code_runs(module: nn.Module, inputs:
         trace(module, *inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_quantized_layers_are_tracked() -> None:
     engines = [each for each in torch.backends.quantized.supported_engines if each != "none"]

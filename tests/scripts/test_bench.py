@@ -19,6 +19,7 @@ from scripts.benches.pairs import PAIRS
 from scripts.benches.timing import Spread, interleaved
 
 
+@pytest.mark.slow
 def test_the_checks_are_measured() -> None:
     threads = torch.get_num_threads()
     ran = CliRunner().invoke(app, ["checks", "--blocks", "2", "--calls", "10"])
@@ -67,6 +68,7 @@ def test_drawing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in ran.output
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", drawing.KINDS)
 def test_as_many_boxes_are_drawn_as_the_model_has(kind: str) -> None:
     """With all boxes open, none is left out and none is folded into a bracket."""
@@ -85,6 +87,7 @@ def test_a_word_without_squares_has_none() -> None:
         assert not any(word[at : at + length] == word[at + length : at + 2 * length] for at in range(500 - 2 * length))
 
 
+@pytest.mark.slow
 def test_broadcasting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()
     monkeypatch.setattr(broadcasting, "SIZES", ((2, 5, 4, 3),))

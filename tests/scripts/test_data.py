@@ -36,6 +36,7 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- The splits -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(sizes=st.lists(st.integers(1, 40), max_size=60), seed=st.integers(0, 2**32))
 def test_parts_lose_nothing_and_share_no_source(sizes: list[int], seed: int) -> None:
     names = torch.randperm(1000)[: len(sizes)]
@@ -81,6 +82,7 @@ def test_the_images_are_real(load: Callable[[], Examples], count: int, side: int
     assert one[side // 4 : -side // 4, side // 2].mean() > 4 * one[:, [0, -1]].mean()
 
 
+@pytest.mark.slow
 def test_a_picture_is_an_image_with_a_channel() -> None:
     picture, image = data.PICTURES["digits"](), digits()
     assert torch.equal(picture.inputs.squeeze(1), image.inputs)
@@ -99,6 +101,7 @@ def cropped(mask: Tensor) -> Tensor:
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
+@pytest.mark.slow
 def test_a_canvas_shows_two_digits_of_its_own_source() -> None:
     """Each digit is one of the 5,000 images, complete; no image occurs on canvases of two sources."""
     known: dict[tuple[int, bytes], int] = {}
@@ -139,6 +142,7 @@ def test_text_is_read_on_from_window_to_window() -> None:
     assert len(examples.sources.unique()) > 50
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_not_also_learned() -> None:
     """Topics quote each other: with repeated paragraphs, an eighth of the test pieces would occur in training."""
     examples = text()
@@ -164,6 +168,7 @@ def test_targets_of_sequences_are_right_and_rows_are_distinct(
 # --- Changes that leave the target true -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(most=st.integers(0, 3), seed=st.integers(0, 1000))
 def test_shifting_moves_each_image_whole(most: int, seed: int) -> None:
     torch.manual_seed(seed)
@@ -217,6 +222,7 @@ def test_each_image_is_warped_its_own_way_by_the_cpus_generator() -> None:
     assert 0 <= one.min() <= one.max() <= 1
 
 
+@pytest.mark.slow
 def test_text_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(MissingData, match="topics ships in Python, which cannot be imported here"):

@@ -74,6 +74,7 @@ def steps(commands: list[str]) -> list[str]:
     return [next(kind for kind in (TORCH, PINS, THE_PROJECT, PEERS) if kind in command) for command in commands]
 
 
+@pytest.mark.slow
 def test_env_makes_the_environment_once_and_runs_the_command_in_it(env: Env, copy: Path) -> None:
     result, commands = env("bash", "-c", 'echo "$VIRTUAL_ENV"; command -v python; exit 7')
     assert result.returncode == 7
@@ -83,6 +84,7 @@ def test_env_makes_the_environment_once_and_runs_the_command_in_it(env: Env, cop
     assert (commands, result.stderr) == ([], "")
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
@@ -100,6 +102,7 @@ def test_env_remakes_what_a_changed_file_decides(file: str, expected: list[str],
     assert env()[1] == []
 
 
+@pytest.mark.slow
 def test_env_for_gpu_stands_beside_the_one_for_cpu(env: Env, copy: Path) -> None:
     env()
     result, commands = env("bash", "-c", 'echo "$VIRTUAL_ENV"; command -v python', TORCH="gpu")
@@ -110,6 +113,7 @@ def test_env_for_gpu_stands_beside_the_one_for_cpu(env: Env, copy: Path) -> None
     assert [env(TORCH=torch)[1] for torch in ("cpu", "gpu", "cpu")] == [[], [], []]
 
 
+@pytest.mark.slow
 def test_a_change_remakes_each_environment_when_it_is_used(env: Env, copy: Path) -> None:
     env()
     env(TORCH="gpu")
@@ -119,6 +123,7 @@ def test_a_change_remakes_each_environment_when_it_is_used(env: Env, copy: Path)
     assert (env()[1], env(TORCH="gpu")[1]) == ([], [])
 
 
+@pytest.mark.slow
 def test_an_environment_that_fails_leaves_the_other_and_names_its_own_log(env: Env, copy: Path) -> None:
     env()
     failed, _ = env(TORCH="gpu", REFUSE=PINS)
@@ -134,6 +139,7 @@ def test_git_ignores_both_environments(name: str) -> None:
     assert run("git", "check-ignore", f"{name}/bin/python").returncode == 0
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("interrupted", [PINS, THE_PROJECT])
 def test_env_does_not_trust_an_environment_that_was_cut_short(interrupted: str, env: Env) -> None:
     failed, _ = env(REFUSE=interrupted)
@@ -144,6 +150,7 @@ def test_env_does_not_trust_an_environment_that_was_cut_short(interrupted: str, 
     assert (TORCH in steps(commands)) == (interrupted == PINS)
 
 
+@pytest.mark.slow
 def test_env_goes_on_without_peers_and_tries_them_once(env: Env) -> None:
     result, commands = env(REFUSE=PEERS)
     assert result.returncode == 0
@@ -160,6 +167,7 @@ def test_env_asks_pytorchs_own_index_where_the_usual_one_has_no_cpu_build(env: E
     assert "--index-url https://download.pytorch.org/whl/cpu" in commands[1]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_make_one_environment(copy: Path, env: Env, tmp_path: Path) -> None:
     env(REFUSE=TORCH)
     variables = os.environ | {"PYTHON": str(tmp_path / "python"), "CALLS": str(tmp_path / "calls"), "NAP": "0.3"}

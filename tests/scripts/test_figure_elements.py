@@ -35,12 +35,14 @@ def test_the_arguments_of_a_broadcast_circuit_stay_on_their_rows(target: str) ->
     assert all(piece[-1] == wire.start[1] for wire in wires for piece in wire.pieces)
 
 
+@pytest.mark.slow
 def test_declared_sizes_tell_inputs_apart() -> None:
     """Section 2.3 has no names at the left edge; Figure 20 has."""
     assert not marks_of("basics:h", "source")
     assert words(marks_of("scaled_dot_product:attention", "source")) == ["Q", "K", "V"]
 
 
+@pytest.mark.slow
 def test_dashed_lines_end_where_arcs_begin() -> None:
     """Figure 20: between the wires that a cup joins."""
     arcs = sorted(mark.start[0] for mark in paths(marks_of("scaled_dot_product:attention", "cup")))
@@ -56,6 +58,7 @@ def test_wires_leave_a_box_at_its_top() -> None:
     assert rows[1] - rows[0] == pytest.approx(P)
 
 
+@pytest.mark.slow
 def test_a_further_channel_rises_to_the_learned_map() -> None:
     """Figure 28: the heads end at the last map half a distance below the wire above."""
     ends = {tuple(wire.pieces[-1][-2:]) for wire in paths(marks_of("visual_attention:VisualAttention", "wire"))}

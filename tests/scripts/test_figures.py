@@ -36,11 +36,13 @@ def run(*words: str) -> Result:
 # --- Drawings ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(12)
 @each_figure
 def test_a_figure_is_its_golden_file(name: str, golden_drawing: Callable[[str, Drawing], None]) -> None:
     golden_drawing(file_name(name), figure(name))
 
 
+@pytest.mark.every(12)
 @each_figure
 def test_a_figure_is_the_same_each_time(name: str) -> None:
     assert figure(name).svg == figure(name).svg
@@ -93,6 +95,7 @@ def test_every_option_beside_a_model_is_drawn() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_options_change_the_drawing() -> None:
     ((part,),) = FIGURES["21"]
     assert isinstance(part, Part)
@@ -102,6 +105,7 @@ def test_the_options_change_the_drawing() -> None:
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_figure_is_written_and_checked(tmp_path: Path) -> None:
     out = ["--out", f"{tmp_path / 'new'}", "--only", "8", "--only", "9"]
     first = run(*out)
@@ -116,6 +120,7 @@ def test_one_figure_is_written_and_checked(tmp_path: Path) -> None:
     assert run(*out, "--check").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_would_change_fails_the_check(tmp_path: Path) -> None:
     run("--out", f"{tmp_path}", "--only", "8")
     path = tmp_path / "figure_8.svg"

@@ -154,6 +154,7 @@ def assert_same_as_alone(folder: Path, run: Run) -> None:
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_mesh_of_one_process_is_one_process(tmp_path: Path, one: Group) -> None:
     finish(PLAN, tmp_path / "split", group=one)
     assert_same_as_alone(tmp_path / "split", finish(PLAN, tmp_path / "alone"))

@@ -158,6 +158,7 @@ def test_an_image_size_that_a_model_cannot_have_is_one_error(tmp_path: Path) -> 
 # --- What is printed --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_the_curve_and_the_lines_that_use_the_model(tmp_path: Path) -> None:
     result = run(*SHORT, "2", folder=tmp_path)
     assert result.exit_code == 0, result.output
@@ -187,6 +188,7 @@ def test_the_command_prints_the_table_the_curve_and_the_lines_that_use_the_model
     assert other.output == "error: cannot resume: the run there has lr 0.001, not 0.5\n"
 
 
+@pytest.mark.slow
 def test_the_lines_that_use_the_model_work_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*SHORT, "1", folder=Path('a "run"'))
@@ -200,6 +202,7 @@ def test_the_lines_that_use_the_model_work_in_any_folder(tmp_path: Path, monkeyp
     assert isinstance(names["model"], models.MLP)
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_and_says_so(tmp_path: Path) -> None:
     run(*SHORT, "1", folder=tmp_path)
     result = run("mlp", "--resume", "--epochs", "3", folder=tmp_path)
@@ -231,6 +234,7 @@ def test_a_class_from_elsewhere_is_imported_by_the_lines_that_use_it(tmp_path: P
 # --- The folder -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     assert run(*SHORT, "1", folder=tmp_path).exit_code == 0
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}

@@ -146,6 +146,7 @@ def test_a_text_that_is_short_or_not_text_is_refused(tmp_path: Path) -> None:
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", ["mlp", "resnet", "vision_transformer", "visual_attention", "conv_attention"])
 def test_each_classifier_trains_on_a_folder(name: str, tmp_path: Path) -> None:
     data = folder(grey(tmp_path / "data"), {"light/red.png": picture("RGB", (255, 0, 0))})
@@ -158,6 +159,7 @@ def test_each_classifier_trains_on_a_folder(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "names.json").read_text() == '["dark", "light"]'
 
 
+@pytest.mark.slow
 def test_a_language_model_trains_on_a_text_and_is_resumed_with_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def renamed(name: str) -> str:
     return f"{block}.strided.main.{place - 1}.{'norm.' if what == 'bn' else ''}{last}"
 
 
+@pytest.mark.slow
 def test_resnet_164_has_pytorchcvs_weights() -> None:
     theirs = peers.peer("pytorchcv.models.preresnet_cifar").preresnet164bn_cifar10()
     ours = IdentityResNet(units=18)
@@ -79,6 +80,7 @@ def test_resnet_164_has_pytorchcvs_weights() -> None:
     assert sum(each.numel() for each in ours.parameters()) == 1_703_258
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("units", [1, 3, pytest.param(18, marks=pytest.mark.slow)])
 def test_the_residual_network_is_pytorchcvs(units: int, training: bool) -> None:

@@ -76,6 +76,7 @@ def test_options_pass_and_nothing_runs_twice_without_a_gradient() -> None:
     assert model[0].runs == 1
 
 
+@pytest.mark.slow
 def test_buffers_are_their_own_again_after_an_error() -> None:
     class Fails(Counting):
         def forward(self, input: Tensor, *, scale: float = 1.0) -> Tensor:

@@ -59,6 +59,7 @@ def test_the_numbers_of_an_epoch_are_those_of_the_model(tmp_path: Path) -> None:
     assert 0 < entry["seconds"] < 60
 
 
+@pytest.mark.slow
 def test_an_extended_run_says_how_its_rate_goes_on(tmp_path: Path) -> None:
     old, _ = shown(tmp_path, terminal=False)
     new, text = shown(tmp_path, terminal=False, resume=True, epochs=6)
@@ -83,6 +84,7 @@ def test_a_log_that_was_lost_or_changed_is_written_again(tmp_path: Path) -> None
 # --- TensorBoard ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the package's writer, which drops what a former run wrote from the step `purge_step` on."""
     held: dict[tuple[str, int], float] = {}
@@ -126,6 +128,7 @@ def record(*losses: float) -> Record:
     return Record({}, "", [], history, best=1)
 
 
+@pytest.mark.slow
 def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert curve(record(3.0, 2.0, 1.0), tmp_path, "accuracy") == f"learning curve: {tmp_path}/curve.png"
@@ -152,6 +155,7 @@ def test_a_curve_of_any_length_fits(count: int) -> None:
     assert rows[-1].strip() == f"epochs 1 to {count}; t: training, *: both"
 
 
+@pytest.mark.slow
 def test_a_curve_leaves_out_what_is_not_finite() -> None:
     text = text_curve({"training": [float("nan"), 2.0, float("inf"), 1.0]}, height=2)
     assert text.splitlines()[:2] == ["2 | t", "1 |   t"]

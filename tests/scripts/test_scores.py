@@ -79,6 +79,7 @@ def test_a_sequence_is_exact_as_a_whole_or_not_at_all() -> None:
     assert (start.tolist(), count) == ([[5]] * 4, 3)  # generation starts from the start token alone
 
 
+@pytest.mark.slow
 def test_a_token_is_foreseen_from_those_before_it_alone() -> None:
     source, right, said = torch.randint(5, (4, 3)), torch.randint(5, (4, 3)), torch.randn(4, 3, 6)
     model = Says(said)

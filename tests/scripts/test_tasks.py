@@ -76,6 +76,7 @@ def finish(name: str, folder: Path, *, resume: bool = False) -> Run:
 # --- Data, models and scores fit each other ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "key"), DATA)
 def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str) -> None:
     task, given = FULL[name], some(FULL[name].data[key])
@@ -108,6 +109,7 @@ def test_the_network_around_visual_attention_is_as_it_says() -> None:
     torch.testing.assert_close(model(image), sum(model.linear(place) for place in places.unbind(-1)) / 12)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "module", [checkpoint, data, loop, options, own_data, recompute, report, schedule, scores, tasks, train]
 )
@@ -118,6 +120,7 @@ def test_examples_in_docstrings_are_right(module: ModuleType) -> None:
 # --- Each learns, and goes on where it was killed ---------------------------------------------------------------------
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", EACH)
 def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, tmp_path: Path) -> None:
     """36 training examples make 3 steps in an epoch: the run is killed in the second."""
@@ -142,6 +145,7 @@ def test_each_task_learns_and_a_killed_run_ends_as_one_nobody_killed(name: str, 
         assert torch.equal(resumed.model.state_dict()[key], tensor), key
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", EACH)
 def test_each_task_writes_a_model_that_is_loaded_and_exported(name: str, tmp_path: Path) -> None:
     """The exported program computes what the loaded model computes, for a batch of another size too."""
@@ -184,6 +188,7 @@ def stored(loss: Callable[[], Tensor]) -> tuple[Tensor, int]:
         return loss(), sum(held.values())
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name == "unet")) for name, task in TASKS.items() if task.blocks],

@@ -49,6 +49,7 @@ def toy() -> Iterator[None]:
 # --- The curve --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_curve_and_another_another(tmp_path: Path) -> None:
     first = finish(tmp_path / "first")
     assert_same_end(first, finish(tmp_path / "second"))
@@ -64,6 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 # 30 training examples in batches of 8 are 4 steps an epoch, 16 in all.
+@pytest.mark.every(4)
 @pytest.mark.parametrize("call", [0, 4, 5, 7, 8, 15])
 def test_a_run_killed_in_an_epoch_resumes_on_the_same_curve(tmp_path: Path, whole: Run, call: int) -> None:
     kill(torch.optim.AdamW, "step", call, lambda: finish(tmp_path))
@@ -96,6 +98,7 @@ def test_every_moment_of_writing_is_among_those_of_the_kills(tmp_path: Path, pla
     assert count_calls(place, name, lambda: finish(tmp_path, plan=SHORT)) == count
 
 
+@pytest.mark.every(26)
 @pytest.mark.parametrize(
     ("place", "name", "call"), [(place, name, call) for place, name, count in CALLS for call in range(count)]
 )
@@ -116,6 +119,7 @@ def test_a_run_killed_again_and_again_resumes_on_the_same_curve(tmp_path: Path, 
     assert_same_end(finish(tmp_path, resume=True), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [1, 2, 3])  # whichever file the state of the old run is in
 @pytest.mark.parametrize(
     ("place", "name", "call"),
@@ -130,6 +134,7 @@ def test_a_new_run_killed_in_its_first_epoch_leaves_the_old_one_whole(
     assert_same_end(finish(tmp_path, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_no_model_of_an_old_run_stays_beside_the_record_of_a_new_one(tmp_path: Path) -> None:
     finish(tmp_path)
     (tmp_path / checkpoint.CURVE).write_bytes(b"a picture")
@@ -138,6 +143,7 @@ def test_no_model_of_an_old_run_stays_beside_the_record_of_a_new_one(tmp_path: P
     assert checkpoint.read(tmp_path).plan["seed"] == 8
 
 
+@pytest.mark.slow
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     kill(torch.optim.AdamW, "step", 6, lambda: finish(tmp_path))
     expected = files(tmp_path)
@@ -173,6 +179,7 @@ def test_a_real_kill(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(tmp_path: Path) -> None:
     seen: list[tuple[str, set[int]]] = []
 
@@ -202,6 +209,7 @@ def test_the_test_part_is_looked_at_once_at_the_end_and_never_learned_from(tmp_p
     assert seen[-2:] == [("loss", kept), ("score", kept)]
 
 
+@pytest.mark.slow
 def test_each_step_has_its_rate_and_each_epoch_the_mean_loss_of_its_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +242,7 @@ def test_the_seed_decides_the_parts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
     saved = finish(tmp_path).record
     assert resolve_config({"task": "toy", "lr": None, "device": "cpu"}, saved) == PLAN
@@ -244,6 +253,7 @@ def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
 # --- A run is extended ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_extended_run_goes_on_by_the_schedule_of_its_new_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +276,7 @@ def test_an_extended_run_goes_on_by_the_schedule_of_its_new_length(
     assert_same_end(finish(tmp_path, resume=True, plan=plan), new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", range(6))
 def test_a_run_killed_as_it_is_extended_resumes_on_the_same_curve(tmp_path: Path, call: int) -> None:
     plan = replace(SHORT, epochs=3)
@@ -287,6 +298,7 @@ def test_a_run_that_is_extended_has_its_new_length_from_the_first_step_on(tmp_pa
     assert checkpoint.read(tmp_path).test is None
 
 
+@pytest.mark.slow
 def test_a_run_cannot_be_shorter_than_it_is(tmp_path: Path) -> None:
     kill(torch.optim.AdamW, "step", 13, lambda: finish(tmp_path))
     record = checkpoint.read(tmp_path)
@@ -429,6 +441,7 @@ def test_an_average_has_running_statistics_and_tied_weights_once() -> None:
     assert average.tied.weight is average.stack[4].weight
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_scored_saved_and_resumed(tmp_path: Path) -> None:
     plan = replace(PLAN, ema=0.9)
     whole = finish(tmp_path / "whole", plan=plan)
@@ -498,6 +511,7 @@ def tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callabl
     return harm
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -518,6 +532,7 @@ def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, harm: Callab
     finish(tmp_path)  # a new run can always start there
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -597,6 +612,7 @@ def test_damage_that_no_reader_notices_is_refused_by_the_checksum(tmp_path: Path
         Run(PLAN, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     finish(tmp_path)
     other = replace(TOY, model=lambda examples: nn.Linear(16, 3))

@@ -68,6 +68,7 @@ def output(result: Any) -> Tensor:
     return result if isinstance(result, Tensor) else result[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if "torch's layer" in name else pytest.mark.slow) for name in CASES]
 )
@@ -145,6 +146,7 @@ def test_what_a_foreign_model_cannot_have_is_refused(name: str) -> None:
         plan_sharding(model, MESH, split, *given, names=names)
 
 
+@pytest.mark.slow
 def test_the_batch_of_torchs_layer_may_be_inside_a_group() -> None:
     plan = plan_sharding(torch_layer(), {"data": 2}, {"b": "data"}, sequences().float(), axes="b x m")
     assert plan.data == ("data",)

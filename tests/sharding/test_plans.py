@@ -41,6 +41,7 @@ def test_heads_are_split_in_all_maps_of_attention_and_added_up_after_the_last() 
     assert str(plan.moves[0].bytes) == "64*y"
 
 
+@pytest.mark.slow
 def test_groups_of_keys_are_split_with_the_heads() -> None:
     plan = plan_sharding(attention(groups=2), {"tensor": 2}, {"h": "tensor", "g": "tensor"})
     assert {each.name: each.text for each in plan.parameters if each.name != "Lo.weight"} == {
@@ -50,6 +51,7 @@ def test_groups_of_keys_are_split_with_the_heads() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_layer_adds_up_once_in_each_direction_for_attention_and_once_for_the_feed_forward_network() -> None:
     plan = plan_sharding(
         vision_transformer(), {"data": 2, "tensor": 2}, {"b": "data", "h": "tensor", "f": "tensor"}, IMAGE,
@@ -77,6 +79,7 @@ def test_a_vocabulary_is_split_in_the_table_and_in_the_head() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_axis_with_the_name_of_a_mesh_axis_needs_no_saying() -> None:
     said = plan_sharding(attention(), {"h": 2}, {"h": "h"})
     assert plan_sharding(attention(), {"h": 2}).parameters == said.parameters
@@ -276,6 +279,7 @@ WRONG: dict[str, tuple[Any, Any, Mapping[str, Any], tuple[Tensor, ...], dict[str
 }  # fmt: skip
 
 
+@pytest.mark.every(15)
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_plans_are_refused_by_name(name: str) -> None:
     target, mesh, split, inputs, options, message = WRONG[name]
@@ -333,6 +337,7 @@ def test_copies_along_a_batch_may_be_made_by_each_rank() -> None:
     assert (plan.data, plan.notes) == (("data",), ())
 
 
+@pytest.mark.slow
 def test_noise_is_said_over_data_and_refused_elsewhere() -> None:
     plan = plan_sharding(noisy, {"data": 2}, {"b": "data"}, torch.randn(2, 4, 3))
     assert any("it draws alike" in note for note in plan.notes)

@@ -92,6 +92,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_and_gradients_are_those_of_whole_tensors(name: str, world: int) -> None:
@@ -286,6 +287,7 @@ def test_queries_alone_are_refused() -> None:
     on_ranks(2, work)
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_refused() -> None:
     def work(rank: int) -> None:
         leaves = [parts(each, mesh(2)) for each in tensors(X, X)]

@@ -93,6 +93,7 @@ def test_flops_are_divided_by_the_ranks_that_share_them() -> None:
     assert both().compute == pytest.approx((linear + scores) / 2 / H100.flops[torch.float32].value)
 
 
+@pytest.mark.slow
 def test_flops_on_one_rank_are_those_of_count() -> None:
     found = recorded().estimate({"b": "data"}, {"data": 1})
     counted = count(recorded().training.diagram, backward=True)
@@ -100,6 +101,7 @@ def test_flops_on_one_rank_are_those_of_count() -> None:
     assert found.saved == counted.total.saved
 
 
+@pytest.mark.slow
 def test_bytes_by_collective_are_those_that_the_plan_says() -> None:
     plan = plan_sharding(language_model(), MESH, SPLIT, TOKENS, axes="b x", names=NAMES)
     assert both().sent("all-reduce", "tensor") == sum([int(each.bytes) for each in plan.moves])
@@ -134,6 +136,7 @@ def process_group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_what_a_rank_really_sends_is_what_the_estimate_says(process_group: None) -> None:
     model = language_model()
     mesh = init_device_mesh("cpu", (2, 4), mesh_dim_names=("data", "tensor"))
@@ -144,6 +147,7 @@ def test_what_a_rank_really_sends_is_what_the_estimate_says(process_group: None)
     assert dict(sent.bytes) == {each.collective: each.bytes for each in both().traffic}
 
 
+@pytest.mark.slow
 def test_memory_is_near_to_what_torch_tracks() -> None:
     """torch's tracker frees what a kernel frees; here attention is its definition, and its largest tensors small."""
     model = models.LanguageModel(64, 32, 8, 4, 128, 1)
@@ -166,6 +170,7 @@ def free() -> Any:
     return recorded().estimate(SPLIT, {"data": DATA, "tensor": TENSOR})
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(("data", "tensor"), [(1, 1), (2, 4), (8, 2), (4, 4), (8, 1)])
 def test_formulas_in_the_sizes_of_the_mesh_are_right_at_all_sizes(data: int, tensor: int) -> None:
     numbers = {DATA: data, TENSOR: tensor}
@@ -188,6 +193,7 @@ def test_free_sizes_are_given_later() -> None:
         found.at(data=0)
 
 
+@pytest.mark.slow
 def test_a_module_that_counts_twice_is_two_modules() -> None:
     one = search(MESH, language_model(1), only=SPLIT, repeat={"layers.0": 2}).best
     two = both()
@@ -205,6 +211,7 @@ def test_inputs_of_one_rank_are_a_part_of_the_whole() -> None:
     assert part == replace(both(), inputs=2)
 
 
+@pytest.mark.slow
 def test_parameters_in_another_dtype_than_they_are_computed_with() -> None:
     model = language_model().to(torch.bfloat16)
     found = search(MESH, model, only=SPLIT, stored=torch.float32).best
@@ -213,6 +220,7 @@ def test_parameters_in_another_dtype_than_they_are_computed_with() -> None:
     assert found.sent("reduce-scatter", "data") == both().sent("reduce-scatter", "data")
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_no_gradients() -> None:
     model = language_model()
     model.layers[0].requires_grad_(False)  # type: ignore[index]
@@ -221,6 +229,7 @@ def test_frozen_parameters_have_no_gradients() -> None:
     assert found.gradients == 4 * parameters_of_rank(2, 4, depth=1)
 
 
+@pytest.mark.slow
 def test_a_kernel_keeps_no_scores() -> None:
     tokens = torch.zeros(1, 64, dtype=torch.long)
 
@@ -236,6 +245,7 @@ def test_a_kernel_keeps_no_scores() -> None:
     assert plain.compute - kernel.compute == pytest.approx((6 - 7 / 2) * product / H100.flops[torch.float32].value)
 
 
+@pytest.mark.slow
 def test_which_axes_can_be_split_together() -> None:
     model = models.LanguageModel(V, M, K, H, F, 1, groups=2)
     found = search({"tensor": 2}, model, among="b h g f m v", top=4)
@@ -263,6 +273,7 @@ def test_a_number_of_devices_is_every_mesh_with_tensor_in_a_node() -> None:
     assert any("h has size 4" in why for why in found.refused.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 256, 16384])
 def test_from_2_to_16384_devices(devices: int) -> None:
     cases = among("b h f", per_rank=frozenset("b"))
@@ -272,6 +283,7 @@ def test_from_2_to_16384_devices(devices: int) -> None:
     assert found.best.inputs == found.best.mesh["data"]
 
 
+@pytest.mark.slow
 def test_what_fits_comes_first() -> None:
     whole = among("b h f").search([*among("b h f").tried([MESH], None, "")], 5)
     small = replace(H100, memory=replace(H100.memory, value=whole.found[0].peak - 1))
@@ -383,6 +395,7 @@ def test_an_unknown_machine_is_refused_by_name() -> None:
         search_shardings(recorded().training.diagram, MESH, "H1000")
 
 
+@pytest.mark.slow
 def test_free_axes_of_the_model_are_refused_by_name() -> None:
     diagram = trace(models.MultiHeadAttention(16, 4, 4))
     with pytest.raises(CircuitError, match=r"x, y are free: give sizes, sizes=\{'x': ..., 'y': ...\}"):
@@ -400,6 +413,7 @@ def test_a_machine_without_a_network_is_one_node() -> None:
         found.best  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_mesh_axis_for_the_part_of_a_rank_splits_nothing_else() -> None:
     with pytest.raises(CircuitError, match="data splits h, whose size is that of the whole, and axes of `per_rank`"):
         among("b h", per_rank=frozenset("b")).estimate({"b": "data", "h": "data"}, {"data": 2})

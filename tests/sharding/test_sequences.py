@@ -84,6 +84,7 @@ def each_case() -> list[Any]:
     return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each_case())
 def test_outputs_gradients_and_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those of the whole model and of the plan, and nothing else is sent, in the backward pass neither."""
@@ -124,6 +125,7 @@ def test_the_text_of_a_plan(golden: Any) -> None:
     golden("sequence_plan", f"{plan}\n\n{plan.explain('x')}")
 
 
+@pytest.mark.slow
 def test_a_mesh_axis_that_an_attention_reads_across_is_not_for_data() -> None:
     assert plan_sharding(language_model(), {"s": 2}, {"x": "s"}, TOKENS, axes="b x").data == ()
     assert plan_sharding(language_model(), {"s": 2}, {"b": "s"}, TOKENS, axes="b x").data == ("s",)
@@ -200,6 +202,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[Tensor, ..
 }  # fmt: skip
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_plans_are_refused_by_name(name: str) -> None:
     make, split, given, options, message = WRONG[name]

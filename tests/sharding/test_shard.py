@@ -140,6 +140,7 @@ def each_case() -> list[Any]:
     return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_definition", [False, True], ids=["kernels", "definitions"])
 @pytest.mark.parametrize("name", each_case())
 def test_outputs_and_gradients_are_those_of_the_whole_model(name: str, by_definition: bool) -> None:
@@ -221,6 +222,7 @@ def test_weights_after_twenty_steps_are_those_of_the_whole_model(name: str, dtyp
             torch.testing.assert_close(whole(parameter.detach()), other.detach())
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", each_case())
 def test_what_is_sent_is_what_the_plan_says(name: str) -> None:
     compare_bytes(name)
@@ -246,6 +248,7 @@ def test_signatures_see_whole_sizes_and_refuse_wrong_ones() -> None:
         assert whole(model(*given)).shape == (2, 3, 16)  # the error left nothing behind
 
 
+@pytest.mark.slow
 def test_a_communication_that_is_not_in_the_plan_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_sums(moves: Any) -> Any:
         return lambda module, args, result: result
@@ -259,6 +262,7 @@ def test_a_communication_that_is_not_in_the_plan_is_an_error(monkeypatch: pytest
             model(*given)
 
 
+@pytest.mark.slow
 def test_an_output_that_is_not_whole_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "_on_results", lambda moves: lambda module, args, result: result)
     model, given = made("attention", torch.float64)
@@ -268,6 +272,7 @@ def test_an_output_that_is_not_whole_is_an_error(monkeypatch: pytest.MonkeyPatch
             model(*given)
 
 
+@pytest.mark.slow
 def test_tied_parameters_stay_one() -> None:
     model, given = made("a language model and its vocabulary", torch.float64)
     count = len(list(model.parameters()))
@@ -277,6 +282,7 @@ def test_tied_parameters_stay_one() -> None:
         assert len(list(model.parameters())) == count
 
 
+@pytest.mark.slow
 def test_a_refused_model_is_as_before() -> None:
     model = attention()
     before = dict(model.named_parameters())
@@ -286,6 +292,7 @@ def test_a_refused_model_is_as_before() -> None:
     assert not model._forward_hooks
 
 
+@pytest.mark.slow
 def test_a_sharded_model_is_not_sharded_again() -> None:
     model = attention()
     with LocalTensorMode(RANKS):
@@ -301,6 +308,7 @@ def test_what_shard_does_not_take() -> None:
         shard(attention(), {"tensor": 2}, HEADS)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_kernel_of_attention_refuses_tensors_that_are_split_along_queries() -> None:
     query = torch.randn(2, 4, 6, 8)
     with LocalTensorMode(RANKS):

@@ -209,6 +209,7 @@ class Wrapped(torch.nn.Module):
         return self.function(x)
 
 
+@pytest.mark.slow
 def test_places_find_each_term_in_the_text() -> None:
     signature = Signature.parse("... m m2, (m m2) -> m/2, m, ")
     text = str(signature)

@@ -94,6 +94,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.slow
 def test_the_warning_is_given_at_the_users_line_and_once(golden: Any, tmp_path: Path) -> None:
     file = tmp_path / "project.py"
     file.write_text(USE, encoding="utf-8")

@@ -95,6 +95,7 @@ def shaping_case(case: int) -> tuple[str, Tensor, dict[str, int]]:
     return " -> ".join(text), torch.arange(1.0, product(shape) + 1).reshape(shape), given
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize("case", range(60))
 def test_rearrange_reduce_and_repeat_are_einops(case: int) -> None:
     pattern, x, sizes = shaping_case(case)
@@ -109,6 +110,7 @@ def test_rearrange_reduce_and_repeat_are_einops(case: int) -> None:
         assert torch.equal(reduce(x, f"{left} -> ", operation, **sizes), expected)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("names", [("h'", "hPrime"), ("h''", "hPrime'"), ("h'", "hPrimePrime"), ("hPrime'", "h'")])
 def test_an_axis_with_a_prime_is_not_the_axis_whose_name_has_the_word(names: tuple[str, str]) -> None:
     one, two = names
@@ -203,6 +205,7 @@ def by_hand(x: Tensor, weight: Tensor) -> Tensor:
 X, WEIGHT = torch.randn(5, 8), torch.randn(8, 6)
 
 
+@pytest.mark.slow
 def test_under_compile_in_one_graph() -> None:
     compiled = torch.compile(all_four, backend="aot_eager", fullgraph=True, dynamic=True)
     for rows in (5, 7):
@@ -218,6 +221,7 @@ def test_a_bad_einsum_under_compile_has_its_message() -> None:
         torch.compile(bad, backend="eager", fullgraph=True)(X, torch.ones(7, 6))
 
 
+@pytest.mark.slow
 def test_under_vmap_grad_and_export() -> None:
     batch = torch.randn(3, 5, 8)
     torch.testing.assert_close(
@@ -272,6 +276,7 @@ def test_sizes_may_be_integers_of_numpy(kind: str) -> None:
     assert reduce(x, "(y k) c -> y c", "sum", k=size).shape == (200 // int(size), 3)
 
 
+@pytest.mark.slow
 def test_patterns_take_bounded_memory() -> None:
     limit = plan.MOST_CACHED
     for number in range(limit + 10):

@@ -78,6 +78,7 @@ def seen(draw: st.DrawFn, axis: str = "h", place: str = "i") -> tuple[Window, in
 # --- Text -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(windows())
 def test_a_window_is_printed_as_the_text_that_parses_to_it(window: Window) -> None:
     assert Window.parse(str(window)) == window
@@ -183,12 +184,14 @@ def test_numbers_for_all_axes_or_one_by_one() -> None:
 # --- Sizes ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(seen())
 def test_the_count_is_that_of_the_loop(case: tuple[Window, int]) -> None:
     window, size = case
     assert window.count(size) == len(read(window, size))
 
 
+@pytest.mark.slow
 @given(windows(), st.integers(1, 9))
 def test_the_sizes_with_a_count_are_all_of_them(window: Window, count: int) -> None:
     plain = Window("h", "h'", "i", window.size, window.stride, window.dilation, window.before, window.after)
@@ -203,6 +206,7 @@ def test_the_sizes_with_a_count_are_all_of_them(window: Window, count: int) -> N
         assert plain.least(count) + plain.output_padding(size) == size
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @given(windows(), st.integers(1, 30))
 def test_same_keeps_a_size_or_divides_it_rounded_up(window: Window, size: int) -> None:
@@ -215,6 +219,7 @@ def test_same_keeps_a_size_or_divides_it_rounded_up(window: Window, size: int) -
     torch.testing.assert_close(convolve(x), F.conv1d(padded, convolve.weight, dilation=window.dilation))
 
 
+@pytest.mark.slow
 @given(windows(), st.integers(1, 30))
 def test_full_has_every_window_that_overlaps_the_axis(window: Window, size: int) -> None:
     full = Window("h", "h'", "i", window.size, 1, window.dilation).full()
@@ -224,6 +229,7 @@ def test_full_has_every_window_that_overlaps_the_axis(window: Window, size: int)
     assert rows[-1][0] == size - 1
 
 
+@pytest.mark.slow
 @given(windows(), st.integers(1, 30))
 def test_covering_counts_as_torchs_pools_rounded_up(window: Window, size: int) -> None:
     pad = min(window.before, window.size // 2)
@@ -258,6 +264,7 @@ def test_an_axis_too_short_for_its_padding_is_refused(mode: Any, least: int) -> 
 # --- Unfold and fold --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(seen())
 def test_unfold_is_the_loop(case: tuple[Window, int]) -> None:
     window, size = case
@@ -266,6 +273,7 @@ def test_unfold_is_the_loop(case: tuple[Window, int]) -> None:
     torch.testing.assert_close(unfold(x, "h -> h' i", window), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @given(seen())
 def test_fold_is_the_loop(case: tuple[Window, int]) -> None:
     window, size = case
@@ -274,6 +282,7 @@ def test_fold_is_the_loop(case: tuple[Window, int]) -> None:
     torch.testing.assert_close(fold(y, "h' i -> h", window, h=size), expected)
 
 
+@pytest.mark.slow
 @given(seen("h", "i"), seen("w", "j"))
 def test_identity_8_window_and_fold_are_transposes(one: tuple[Window, int], other: tuple[Window, int]) -> None:
     """<unfold(x), y> = <x, fold(y)> over two axes at once; a pattern transposed twice is itself."""
@@ -287,6 +296,7 @@ def test_identity_8_window_and_fold_are_transposes(one: tuple[Window, int], othe
     assert transposed(transposed(look)) == look
 
 
+@pytest.mark.slow
 @given(seen())
 def test_identity_8_the_matrix_of_one_is_the_others_transposed(case: tuple[Window, int]) -> None:
     window, size = case
@@ -310,6 +320,7 @@ def test_the_gradient_of_one_is_the_other(mode: Any) -> None:
     torch.testing.assert_close(again, unfold(z, "c h -> c i h'", window))
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("verb", [unfold, fold])
 def test_derivatives_of_both_are_right(mode: Any, verb: Any) -> None:
@@ -435,6 +446,7 @@ def test_vmap(verb: Any, shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(torch.vmap(verb, in_dims=-1, out_dims=-1)(x.movedim(0, -1)), verb(x).movedim(0, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "shape"), INPUTS)
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_they_compile_into_one_graph(verb: Any, shape: tuple[int, ...], dynamic: bool) -> None:
@@ -451,6 +463,7 @@ def test_shapes_on_the_meta_device(verb: Any, shape: tuple[int, ...]) -> None:
     assert verb(torch.empty(shape, device="meta")).shape == verb(torch.randn(shape)).shape
 
 
+@pytest.mark.slow
 def test_a_table_shows_the_map_and_sizes_as_formulas(golden: Callable[[str, str], None]) -> None:
     seen, written = trace(look), trace(write, sizes={"i": 3, "j": 3})
     golden("windows/table.txt", f"{seen}\n{written}\n")
@@ -460,6 +473,7 @@ def test_a_table_shows_the_map_and_sizes_as_formulas(golden: Callable[[str, str]
     torch.testing.assert_close(written(y), write(y))
 
 
+@pytest.mark.slow
 def test_a_symbolic_window_size_stays_symbolic() -> None:
     @circuit("a, b -> c")
     def correlate(a: Tensor, b: Tensor) -> Tensor:
