@@ -48,18 +48,22 @@ def sequences() -> Tensor:
     return torch.randn(2, 5, 16, dtype=torch.float64)
 
 
-Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, str], dict[str, str]]
+Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, str], dict[str, Any]]
 CASES: dict[str, Case] = {
-    "torch's layer, hidden units": (torch_layer, sequences, {"f": "tensor"}, FUSED),
+    "torch's layer, hidden units": (torch_layer, sequences, {"f": "tensor"}, {"names": FUSED}),
     "torch's encoder, hidden units": (
-        lambda: nn.TransformerEncoder(torch_layer(), 2), sequences, {"f": "tensor"}, FUSED,
+        lambda: nn.TransformerEncoder(torch_layer(), 2), sequences, {"f": "tensor"}, {"names": FUSED},
     ),
     "timm's vision transformer, heads of fused maps": (
         timm_vit, lambda: torch.randn(2, 3, 8, 8, dtype=torch.float64), HEADS,
-        {"qkv.weight": "(3 h k) m", "fc1.weight": "f m"},
+        {"names": {"qkv.weight": "(3 h k) m", "fc1.weight": "f m"}},
     ),
     "Llama, heads with their groups, hidden units and vocabulary": (
-        llama, lambda: torch.randint(0, 32, (2, 5)), HEADS | {"g": "tensor", "v": "tensor"}, LLAMA,
+        llama, lambda: torch.randint(0, 32, (2, 5)), HEADS | {"g": "tensor", "v": "tensor"}, {"names": LLAMA},
+    ),
+    "Llama, a sequence between its modules": (
+        llama, lambda: torch.randint(0, 32, (2, 6)), HEADS | {"g": "tensor", "v": "tensor"},
+        {"names": LLAMA, "axes": "b x", "between": {"x": "tensor"}},
     ),
 }  # fmt: skip
 
@@ -73,17 +77,17 @@ def output(result: Any) -> Tensor:
     "name", [pytest.param(name, marks=[] if "torch's layer" in name else pytest.mark.slow) for name in CASES]
 )
 def test_a_foreign_model_is_that_on_one_process(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, inputs, split, names = CASES[name]
+    make, inputs, split, options = CASES[name]
     model, given = make().double(), inputs()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
     expected = copy.deepcopy(model)
     result = output(expected(given))
     result.square().mean().backward()
-    plan = plan_sharding(model, MESH, split, given, names=names)  # the simulation replaces `contiguous` by its own
+    plan = plan_sharding(model, MESH, split, given, **options)  # the simulation replaces `contiguous` by its own
     monkeypatch.setattr(sys.modules["circuits.sharding.shard"], "plan_sharding", lambda *args, **kwargs: plan)
     with LocalTensorMode(RANKS):
-        shard(model, mesh(), split, given, names=names)
+        shard(model, mesh(), split, given, **options)
         found = output(model(given))
         with ExplicitRedistributionContext():
             found.square().mean().backward()

@@ -1,13 +1,15 @@
 """Errors planted in placement rules, in sums of gradients and in hooks: comparing with the whole model catches each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from torch import nn
 
 from circuits import CircuitError
-from circuits.sharding import gradients, hooks, one_axis, planner, rules
+from circuits.sharding import between, gradients, hooks, one_axis, planner, rules
+from tests.sharding import test_between
 from tests.sharding.test_plans import Scaled
 from tests.sharding.test_shard import CASES, Case, compare, compare_bytes, inputs, process_group
 
@@ -29,7 +31,9 @@ MORE: dict[str, Case] = {
     "softmax over an axis": split_outputs(lambda: nn.Softmax(-1)),
     "a norm of an axis": split_outputs(lambda: nn.LayerNorm(8)),
     "a whole parameter among parts": (Scaled, lambda: (inputs(3, 8),), {"h": "tensor"}, {}, {}),
+    **test_between.MORE,
 }
+BETWEEN = "between the vocabulary and the layers"
 
 
 def replaced(name: str, found: Callable[[rules.Step], list[Any]]) -> Plant:
@@ -56,10 +60,9 @@ def _no_gradients(patch: pytest.MonkeyPatch) -> None:
 
 
 def _bias_summed_twice(patch: pytest.MonkeyPatch) -> None:
-    def is_split(self: Any, place: Any) -> bool:
-        return any(value.number in self.one.dims for value in place.box.inputs)
-
-    patch.setattr(gradients._Gradients, "_is_split", is_split)
+    patch.setattr(
+        gradients, "is_split", lambda one, place: any(value.number in one.dims for value in place.box.inputs)
+    )
 
 
 def _last_axis(patch: pytest.MonkeyPatch) -> None:
@@ -76,7 +79,29 @@ def _sums_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def _bytes_of_the_whole(patch: pytest.MonkeyPatch) -> None:
     before = planner.Planner.bytes
-    patch.setattr(planner.Planner, "bytes", lambda self, value: before(self, value) * 2)
+    patch.setattr(planner.Planner, "bytes", lambda self, value, axes: before(self, value, axes) * 2)
+
+
+def _not_gathered(patch: pytest.MonkeyPatch) -> None:
+    before = hooks._placed
+    patch.setattr(hooks, "_placed", lambda tensor, move: tensor if move.source == "split" else before(tensor, move))
+
+
+def _sums_whole(patch: pytest.MonkeyPatch) -> None:
+    before = hooks._placed
+    patch.setattr(hooks, "_placed", lambda tensor, move: before(tensor, replace(move, dim=None)))
+
+
+def _bytes_as_in_the_plan(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(planner, "sent_by", lambda move, axes: axes)
+
+
+def _changes_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(planner, "change_moves", lambda one: [])
+
+
+def _gathered_twice(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(between.Between, "is_changed", lambda self, place, number: False)
 
 
 PLANTED: dict[str, tuple[Plant, str, Callable[[str], None]]] = {
@@ -110,6 +135,11 @@ PLANTED: dict[str, tuple[Plant, str, Callable[[str], None]]] = {
     ),
     "the gradient of a bias is summed twice": (_bias_summed_twice, "attention with biases", compare_bytes),
     "bytes of two tensors for one": (_bytes_of_the_whole, "attention", compare_bytes),
+    "a module that needs the whole is given a part": (_not_gathered, BETWEEN, compare),
+    "sums are added up whole, and are parts in the plan": (_sums_whole, BETWEEN, compare_bytes),
+    "the bytes of a sum are those of its part": (_bytes_as_in_the_plan, BETWEEN, compare_bytes),
+    "where tensors are gathered is forgotten": (_changes_forgotten, BETWEEN, compare),
+    "gradients of what is gathered are summed again": (_gathered_twice, "after a table of positions", compare_bytes),
 }  # fmt: skip
 
 

@@ -125,6 +125,14 @@ CASES: dict[str, Case] = {
     "both of a language model": (
         language_model, tokens, {"data": 2, "tensor": 2}, HEADS | {"b": "data"}, {"axes": "b x", "names": NAMES},
     ),
+    "tensor, and a sequence between": (
+        language_model, text, {"tensor": 2}, HEADS | {"v": "tensor"},
+        {"axes": "b x", "names": NAMES, "between": {"x": "tensor"}},
+    ),
+    "both, and a sequence between": (
+        language_model, text, {"data": 2, "tensor": 2}, HEADS | {"b": "data", "v": "tensor"},
+        {"axes": "b x", "names": NAMES, "between": {"x": "tensor"}},
+    ),
     "sequence of a language model": (language_model, text, {"sequence": 2}, SEQUENCE, {"axes": "b x"}),
     "sequence of a transformer": (Transformer, vectors, {"sequence": 2}, SEQUENCE, {"axes": "x m"}),
     "sequence of grouped heads": (layer, vectors, {"sequence": 2}, SEQUENCE, {}),
