@@ -74,14 +74,25 @@ class Alternatives:
             found |= dict.fromkeys(newest)
         return sorted(found, key=len)[:MOST_SETS]
 
-    def plan(self, mesh: Mapping[str, int], split: Mapping[str, Split]) -> Sharding:
+    def between(self, split: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+        """Return what can be split between modules beside a split: by mesh axes that split other axes of parameters."""
+        for_data = {split[axis] for axes in self.data if all(axis in split for axis in axes) for axis in axes}
+        return {
+            axis: name
+            for axis, name in given.items()
+            if axis not in split and name in split.values() and name not in for_data
+        }
+
+    def plan(
+        self, mesh: Mapping[str, int], split: Mapping[str, Split], between: Mapping[str, str] | None = None
+    ) -> Sharding:
         """Return a plan; an axis that has the name of a mesh axis is split only if it says so.
 
         Raises:
             CircuitError: As `plan_sharding` raises.
         """
         whole = {name: None for name in mesh if name in self.known and name not in split}
-        return plan_sharding(self.diagram, mesh, {**split, **whole}, names=self.names)
+        return plan_sharding(self.diagram, mesh, {**split, **whole}, names=self.names, between=between)
 
     def splits(self, mesh: Iterable[str], data: str = "") -> list[dict[str, str]]:
         """Return all ways in which each mesh axis splits one of the sets, and no axis is split twice.

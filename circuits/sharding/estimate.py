@@ -42,6 +42,7 @@ class Estimate:
         working: The most that tensors take at once in the forward and reverse pass, what is saved included.
         traffic: The communications of a step.
         compute: The least time of computing.
+        between: The mesh axis of each axis that is split between modules.
         inputs: How often the inputs as they were given are in a step: once, unless they are those of one rank.
     """
 
@@ -56,6 +57,7 @@ class Estimate:
     working: Size
     traffic: tuple[Traffic, ...]
     compute: Any
+    between: Mapping[str, str] = field(default_factory=dict)
     inputs: Size = 1
 
     @property
@@ -100,7 +102,9 @@ class Estimate:
         return lines(self)
 
 
-def estimate_of(memory: Memory, split: Mapping[str, Split], mesh: Mesh, machine: Machine) -> Estimate:
+def estimate_of(
+    memory: Memory, split: Mapping[str, Split], mesh: Mesh, machine: Machine, between: Mapping[str, str]
+) -> Estimate:
     """Return the estimate of a plan, whose amounts `memory` has, on a mesh.
 
     Raises:
@@ -110,7 +114,7 @@ def estimate_of(memory: Memory, split: Mapping[str, Split], mesh: Mesh, machine:
     return Estimate(
         mesh, split, machine, memory.parameters(mesh), memory.gradients(mesh),
         memory.training.moments * memory.gradients(mesh), of_rank(memory.saved, mesh), memory.gathered(mesh),
-        largest_of_rank(memory.working, mesh), traffic_of(memory, mesh, machine), compute,
+        largest_of_rank(memory.working, mesh), traffic_of(memory, mesh, machine), compute, between,
         prod([mesh[name] for name in memory.given]),
     )  # fmt: skip
 

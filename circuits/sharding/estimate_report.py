@@ -57,8 +57,18 @@ def _mesh_text(each: Any) -> str:
 
 
 def _split_text(each: Any) -> str:
+    return split_text(each.split, each.between)
+
+
+def split_text(split: Mapping[str, Any], between: Mapping[str, str]) -> str:
+    """Return the mesh axis of each axis that is split: `b over data, h f over tensor, x over tensor between modules`.
+
+    Args:
+        split: The mesh axis of each axis.
+        between: The mesh axis of each axis that is split between modules.
+    """
     over: dict[str, list[str]] = {}
-    for axis, name in each.split.items():
+    for axis, name in (*split.items(), *[(axis, f"{name} between modules") for axis, name in between.items()]):
         over.setdefault(str(name), []).append(axis)
     return ", ".join([f"{' '.join(axes)} over {name}" for name, axes in over.items()])
 
@@ -73,4 +83,4 @@ def _sent_text(each: Any) -> str:
     return ", ".join([f"{part.collective} {' '.join(part.over)} {bytes_text(part.bytes)}" for part in each.traffic])
 
 
-__all__ = ["lines", "table"]
+__all__ = ["lines", "split_text", "table"]

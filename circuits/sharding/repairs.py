@@ -22,10 +22,11 @@ def changes_for(one: OneAxis, found: MismatchError) -> list[Change]:
         CircuitError: There are none.
     """
     known = {(each.path, each.side, each.index) for each in one.between.changes}
-    for change, value in (
+    possible = [
         *[(each, value) for value in found.split for each in _splitting(one, found.place, value)],
         *[(each, value) for value in found.whole for each in _gathering(one, found.place, value)],
-    ):
+    ]
+    for change, value in possible:
         if (change.path, change.side, change.index) not in known:
             alike = _alike(one, change, value)
             return [each for each in alike if (each.path, each.side, each.index) not in known]

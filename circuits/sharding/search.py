@@ -13,9 +13,12 @@ from circuits.errors import CircuitError, entry_point
 from circuits.recording import diagram_of
 from circuits.sharding.alternatives import Alternatives
 from circuits.sharding.estimate import Estimate, estimate_of
-from circuits.sharding.estimate_report import table
+from circuits.sharding.estimate_report import split_text, table
 from circuits.sharding.memory import Memory
 from circuits.sharding.training import Training
+
+Case = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]]
+"""What is estimated: the mesh axis of each axis, the sizes of the mesh, and what is split between modules."""
 
 MOST_DEVICES = 16384
 """The most devices of a mesh that is given by their number."""
@@ -64,7 +67,7 @@ class Search:
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise CircuitError(f"at: {name} has to be a positive number, not {size!r}")
         cases: Any = self.cases
-        return cases.search([(each.split, {**each.mesh, **sizes}) for each in self.found], self.top)
+        return cases.search([(each.split, {**each.mesh, **sizes}, each.between) for each in self.found], self.top)
 
     def _refusals(self) -> str:
         return "\n".join([*self.unsplit.values(), *self.refused.values()])
@@ -84,6 +87,7 @@ def search_shardings(
     *args: Any,
     among: str | None = None,
     only: Mapping[str, str] | None = None,
+    between: Mapping[str, str] | None = None,
     per_rank: str = "",
     recompute: Recompute = (),
     repeat: Mapping[str, int] | None = None,
@@ -112,6 +116,8 @@ def search_shardings(
         *args: The positional arguments of `trace`.
         among: The axes that may be split, such as `"b h f"`; None for all.
         only: The one split to estimate, the mesh axis of each axis, in place of all that are possible.
+        between: An axis, and the mesh axis that may split it between modules, as for `plan_sharding`: splits in which
+            this mesh axis splits parameters are tried with it and without; `only` is tried with it.
         per_rank: The axes whose sizes are those of the part of one rank, such as `"b"` of a batch that grows with the
             mesh; by default all sizes are of the whole.
         recompute: What the reverse pass recomputes, as for `forward_backward`.
@@ -146,8 +152,9 @@ def search_shardings(
         diagram, timeline(diagram, recompute), moments, stored, repeat or {}, kernels or {}, frozenset(per_rank.split())
     )
     alternatives = Alternatives(diagram, names or {}, () if only is not None else among and among.split())
+    given = dict(between or {})
     cases = Cases(training, alternatives, device)
-    return cases.search(cases.tried(tried, only, "data" if isinstance(mesh, int) else ""), top)
+    return cases.search(cases.tried(tried, only, "data" if isinstance(mesh, int) else "", given), top)
 
 
 class Cases:
@@ -158,47 +165,56 @@ class Cases:
         self._memories: dict[tuple[Any, ...], Memory] = {}
 
     def tried(
-        self, meshes: Iterable[Mapping[str, Any]], only: Any, data: str
-    ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        self, meshes: Iterable[Mapping[str, Any]], only: Any, data: str, between: Mapping[str, str] | None = None
+    ) -> Iterator[Case]:
         """Yield each split to try on each mesh, or `only` one; `data` is as for `Alternatives.splits`."""
+        given = dict(between or {})
         for mesh in meshes:
-            larger = [name for name, size in mesh.items() if size != 1]
-            for split in [only] if only is not None else self.alternatives.splits(larger, data):
-                yield split, mesh
+            if only is not None:
+                yield only, mesh, given
+                continue
+            for split in self.alternatives.splits([name for name, size in mesh.items() if size != 1], data):
+                yield split, mesh, {}
+                beside = self.alternatives.between(split, given)
+                if beside:
+                    yield split, mesh, beside
 
-    def search(self, tried: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], top: int) -> Search:
+    def search(self, tried: Iterable[Case], top: int) -> Search:
         """Return the estimates of splits on meshes, the best first."""
         found: list[Estimate] = []
         reasons: dict[str, str] = {}
-        for split, mesh in tried:
+        for split, mesh, between in tried:
             try:
-                found.append(self.estimate(split, mesh))
+                found.append(self.estimate(split, mesh, between))
             except CircuitError as error:
-                over = ", ".join([f"{axis} over {name}" for axis, name in split.items()])
+                over = split_text(split, between)
                 reasons[f"{over} on {' × '.join([f'{name} {size}' for name, size in mesh.items()])}"] = str(error)
         if all(isinstance(size, int) for each in found for size in each.mesh.values()):
             found.sort(key=lambda each: each.order)
         return Search(tuple(found), self.alternatives.refused, reasons, top, self)
 
-    def estimate(self, split: Mapping[str, Any], mesh: Mapping[str, Any]) -> Estimate:
-        """Return the estimate of one split on one mesh.
+    def estimate(
+        self, split: Mapping[str, Any], mesh: Mapping[str, Any], between: Mapping[str, str] | None = None
+    ) -> Estimate:
+        """Return the estimate of one split on one mesh, with axes that are split between modules.
 
         Raises:
             CircuitError: It is refused.
         """
         given = self._given(split)
         numbers = {name: size if isinstance(size, int) and name not in given else 1 for name, size in mesh.items()}
-        plan = self.alternatives.plan(numbers, split)
+        between = dict(between or {})
+        plan = self.alternatives.plan(numbers, split, between)
         for move in plan.moves:
             if move.side == "inside" and numbers[move.mesh_axis] != mesh[move.mesh_axis]:
                 raise CircuitError(
                     f"{move.axis} over {move.mesh_axis}: how often blocks are sent round the ranks depends on how many "
                     f"these are: give {move.mesh_axis} a size, and no axis of it in `per_rank`"
                 )
-        key = tuple(split.items()), tuple(mesh)
+        key = tuple(split.items()), tuple(mesh), tuple(between.items())
         if key not in self._memories:
             self._memories[key] = Memory(self.training, plan, given)
-        return estimate_of(self._memories[key], split, mesh, self.machine)
+        return estimate_of(self._memories[key], split, mesh, self.machine, between)
 
     def _given(self, split: Mapping[str, Any]) -> frozenset[str]:
         """Return the mesh axes over which each rank is given its part of the inputs, and the sizes of that part.

@@ -58,12 +58,8 @@ class Sharding:
 
     def _moves(self) -> Table:
         rows = [
-            (
-                each.at or self.diagram.name, each.pass_, f"{each.source} -> {each.target}",
-                f"{each.collective} over {each.mesh_axis}" if each.is_sent else "none", bytes_text(each.bytes), str(each.value), each.why,
-            )
-            for each in (*self.moves_of("forward"), *reversed(self.moves_of("backward")))
-        ]  # fmt: skip
+            _row(each, self.diagram.name) for each in (*self.moves_of("forward"), *reversed(self.moves_of("backward")))
+        ]
         return _table(("at", "pass", "placement", "collective", "bytes a rank", "tensor", "why"), rows)
 
     def moves_of(self, pass_: str) -> list[Move]:
@@ -154,6 +150,13 @@ class Sharding:
         if self.notes:
             parts.append("\n".join(self.notes))
         return parts
+
+
+def _row(move: Move, name: str) -> tuple[str, ...]:
+    """Return the texts of a communication; `name` is that of the whole."""
+    collective = f"{move.collective} over {move.mesh_axis}" if move.is_sent else move.collective
+    placement = f"{move.source} -> {move.target}"
+    return move.at or name, move.pass_, placement, collective, bytes_text(move.bytes), str(move.value), move.why
 
 
 _AXIS = re.compile(r" \(axis \d+\)")

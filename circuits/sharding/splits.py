@@ -21,13 +21,18 @@ class Splits:
         self.plan, self.timeline, self.given = plan, timeline, given
         self.known = set(all_values(plan.diagram))
         self.inferred: dict[int, Dims] = {}
+        self.gathered: dict[int, set[str]] = {}
+        for move in plan.moves:
+            if move.at and move.pass_ == "forward" and (move.source, move.target) == ("split", "whole"):
+                self.gathered.setdefault(move.value.number, set()).add(move.mesh_axis)
         for operation in timeline.operations:
             for value in operation.box.outputs:
                 self._infer(operation, value)
 
     def of(self, number: int) -> frozenset[str]:
-        """Return the mesh axes that divide the memory of a tensor."""
-        return frozenset(self.dims(number)) - self.given
+        """Return the mesh axes that divide the memory of a tensor; one that a module gathers is held whole."""
+        gathered = self.gathered.get(self.timeline.primal.get(number, number), frozenset())
+        return frozenset(self.dims(number)) - self.given - gathered
 
     def of_operation(self, operation: Operation) -> frozenset[str]:
         """Return the mesh axes that divide the FLOPs of an operation: those that split any of its tensors."""

@@ -10,7 +10,7 @@ from circuits.diagram import Size
 from circuits.sharding.amounts import Mesh, added, of_rank
 from circuits.sharding.links import least_seconds
 from circuits.sharding.memory import Memory
-from circuits.sharding.moves import Move
+from circuits.sharding.moves import Move, sent_by
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def traffic_of(memory: Memory, mesh: Mesh, machine: Machine) -> tuple[Traffic, .
         CircuitError: The machine has no rate for a link.
     """
     found: dict[tuple[str, tuple[str, ...], bool], list[tuple[Any, int]]] = {}
-    for move in memory.plan.moves:
+    for move in [each for each in memory.plan.moves if each.is_sent]:
         sent = of_rank(added(_sent(memory, move)), mesh)
         found.setdefault((move.collective, (move.mesh_axis,), True), []).append((sent, _times(memory, move)))
     for collective, sent, times in _fully_sharded(memory, mesh):
@@ -59,8 +59,9 @@ def traffic_of(memory: Memory, mesh: Mesh, machine: Machine) -> tuple[Traffic, .
 def _sent(memory: Memory, move: Move) -> Iterator[tuple[frozenset[str], int]]:
     """Yield the bytes of each tensor of a communication, and the mesh axes that divide it."""
     for value, times in move.sent or ((move.value, 1),):
-        dims = {*memory.plan.dims.get(value.number, {}), *([move.mesh_axis] if move.side == "slice" else [])}
-        yield frozenset(dims) - memory.given, times * prod([int(size) for size in value.sizes]) * value.dtype.itemsize
+        dims = frozenset(memory.plan.dims.get(value.number, {}))
+        axes = dims if move.sent else sent_by(move, dims)
+        yield axes - memory.given, times * prod([int(size) for size in value.sizes]) * value.dtype.itemsize
 
 
 def _times(memory: Memory, move: Move) -> int:

@@ -139,8 +139,9 @@ def compared(published: Published) -> Compared:
     """Return the estimate of a published measurement."""
     tokens = torch.zeros(published.batch, LENGTH, dtype=torch.long, device="meta")
     split = BOTH if "tensor" in published.mesh else DATA
+    between = {"x": "tensor"} if "tensor" in published.mesh else {}
     found = search_shardings(
-        Llama(*published.sizes), published.mesh, machine(published.float8), tokens, only=split, per_rank="b",
+        Llama(*published.sizes), published.mesh, machine(published.float8), tokens, only=split, between=between, per_rank="b",
         recompute=CHECKPOINTS[published.checkpoints], repeat={"model.layers.0": published.layers},
         kernels={"attention": (LENGTH + 1) / (2 * LENGTH)}, stored=torch.float32, names=NAMES,
     ).best  # fmt: skip

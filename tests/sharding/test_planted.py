@@ -60,9 +60,7 @@ def _no_gradients(patch: pytest.MonkeyPatch) -> None:
 
 
 def _bias_summed_twice(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        gradients, "is_split", lambda one, place: any(value.number in one.dims for value in place.box.inputs)
-    )
+    patch.setattr(gradients, "is_split", lambda one, place: any(value.number in one.dims for value in place.box.inputs))
 
 
 def _last_axis(patch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,5 @@ from scripts.benches.published import PUBLISHED, compared
 def test_published_runs_take_no_less_time_and_about_this_memory(published: object) -> None:
     found = compared(published)  # type: ignore[arg-type]
     assert 0.2 < found.published.tokens / found.tokens < 0.5
-    if found.published.name.startswith("8B"):
-        assert 0.78 < found.memory / found.published.memory < 0.9  # type: ignore[operator]
-    if found.published.name.startswith("70B"):  # what layers save is whole on the ranks of tensor here, and split there
-        split = found.memory - found.saved * 7 / 8
-        assert 0.6 < split / found.published.memory < 0.9  # type: ignore[operator]
+    if found.published.memory is not None:
+        assert 0.78 < found.memory / found.published.memory < 0.9

@@ -14,12 +14,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
-from circuits import MACHINES, CircuitError, Search, count, plan_sharding, search_shardings, shard, trace
+from circuits import MACHINES, CircuitError, Search, count, definitions, plan_sharding, search_shardings, shard, trace
 from circuits.sharding.alternatives import Alternatives
 from circuits.sharding.amounts import largest_of_rank, of_rank
 from circuits.sharding.estimate import Estimate
@@ -126,7 +127,10 @@ class Sent(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-KINDS = {"all_reduce": "all-reduce", "_allgather_base_": "all-gather", "_reduce_scatter_base_": "reduce-scatter"}
+KINDS = {
+    "all_reduce": "all-reduce", "_allgather_base_": "all-gather", "_reduce_scatter_base_": "reduce-scatter",
+    "all_gather_into_tensor": "all-gather", "reduce_scatter_tensor": "reduce-scatter",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -137,14 +141,60 @@ def process_group() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_what_a_rank_really_sends_is_what_the_estimate_says(process_group: None) -> None:
-    model = language_model()
+@pytest.mark.parametrize("between", [{}, {"x": "tensor"}], ids=["whole between modules", "split between modules"])
+def test_what_a_rank_really_sends_is_what_the_estimate_says(between: dict[str, str], process_group: None) -> None:
+    model, tokens = language_model(), torch.zeros(B, 8, dtype=torch.long)
     mesh = init_device_mesh("cpu", (2, 4), mesh_dim_names=("data", "tensor"))
-    shard(model, mesh, SPLIT, TOKENS, axes="b x", names=NAMES)
+    found = search(MESH, tokens=tokens, only=SPLIT, between=between).best
+    shard(model, mesh, SPLIT, tokens, axes="b x", names=NAMES, between=between)
     with Sent() as sent:
-        model(TOKENS[: B // 2]).sum().backward()
-    assert dict(sent.found) == {each.collective: each.count for each in both().traffic}
-    assert dict(sent.bytes) == {each.collective: each.bytes for each in both().traffic}
+        model(tokens[: B // 2]).sum().backward()
+    assert set(sent.found) == {each.collective for each in found.traffic}
+    for kind in sent.found:
+        assert sent.found[kind] == sum([each.count for each in found.traffic if each.collective == kind]), kind
+        assert sent.bytes[kind] == sum([each.bytes for each in found.traffic if each.collective == kind]), kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("between", [{}, {"x": "tensor"}], ids=["whole between modules", "split between modules"])
+def test_what_a_rank_really_saves_is_near_to_the_estimate(between: dict[str, str], process_group: None) -> None:
+    model, tokens = models.LanguageModel(V, M, K, 8, F, 3), torch.zeros(B, 16, dtype=torch.long)
+    split = {"h": "tensor", "f": "tensor", "v": "tensor"}
+    found = search({"tensor": 8}, model, tokens, only=split, between=between).best
+    mesh = init_device_mesh("cpu", (8,), mesh_dim_names=("tensor",))
+    shard(model, mesh, split, tokens, axes="b x", names=NAMES, between=between)
+    parameters = {part(each).untyped_storage().data_ptr() for each in model.parameters()}
+    saved: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        memory = part(tensor).untyped_storage()
+        if memory.data_ptr() not in parameters:
+            saved[memory.data_ptr()] = memory
+        return tensor
+
+    with definitions(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _ = model(tokens)
+    assert 0.9 < found.saved / sum([each.nbytes() for each in saved.values()]) < 1.1
+
+
+def part(tensor: Any) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@pytest.mark.slow
+def test_splits_are_tried_with_axes_between_modules_and_without() -> None:
+    model = models.LanguageModel(V, M, K, H, F, 1)
+    tokens = torch.zeros(B, 8, dtype=torch.long)
+    found = search({"data": 2, "tensor": 4}, model, tokens, among="b h f", between={"x": "tensor"}, top=20)
+    tried = {(*each.split.items(), *each.between.items()) for each in found.found}
+    split = tuple({"b": "data", "h": "tensor"}.items())
+    assert {split, (*split, ("x", "tensor"))} <= tried
+    assert not any("between" in text and "b over tensor" in text for text in found.refused)
+    whole, parts = (
+        next(e for e in found.found if e.split == dict(split) and bool(e.between) is kind) for kind in (False, True)
+    )
+    assert parts.saved < whole.saved
+    assert "x over tensor between modules" in str(found)
 
 
 @pytest.mark.slow
@@ -184,7 +234,7 @@ def test_formulas_in_the_sizes_of_the_mesh_are_right_at_all_sizes(data: int, ten
 
 
 def test_free_sizes_are_given_later() -> None:
-    found = recorded().search([(SPLIT, {"data": DATA, "tensor": 4})], 5)
+    found = recorded().search([(SPLIT, {"data": DATA, "tensor": 4}, {})], 5)
     assert found.best.fits is None
     assert found.at(data=2).best == both()
     with pytest.raises(CircuitError, match="at: no mesh axis tensor is free; free are data"):
@@ -262,9 +312,9 @@ def test_a_number_of_devices_is_every_mesh_with_tensor_in_a_node() -> None:
     assert every == [{"data": 64 // tensor, "tensor": tensor} for tensor in (1, 2, 4, 8)]
     cases = among("b h f")
     tried = [*cases.tried(every, None, "data")]
-    splits = {(*split.items(), mesh["tensor"]) for split, mesh in tried}
+    splits = {(*split.items(), mesh["tensor"]) for split, mesh, _ in tried}
     assert ((("b", "data"), 1)) in splits
-    assert {axis for split, _ in tried for axis, name in split.items() if name == "data"} == {"b"}
+    assert {axis for split, _, _ in tried for axis, name in split.items() if name == "data"} == {"b"}
     found = cases.search(tried, 5)
     assert [(each.split, each.mesh) for each in found.found] == [  # a batch of 8 has 8 parts, and 4 heads have not
         ({"b": "data", "f": "tensor"}, {"data": 8, "tensor": 8})
@@ -406,7 +456,7 @@ def test_a_machine_without_a_network_is_one_node() -> None:
     cases = among("b", replace(H100, network=None))
     assert cases.estimate({"b": "data"}, {"data": 8}).seconds > 0
     cases = among("b", replace(H100, network=None), per_rank=frozenset("b"))
-    found = cases.search([({"b": "data"}, {"data": 16})], 5)
+    found = cases.search([({"b": "data"}, {"data": 16}, {})], 5)
     assert not found.found
     assert "no rate between nodes" in next(iter(found.refused.values()))
     with pytest.raises(CircuitError, match="no rate between nodes"):
