@@ -32,18 +32,22 @@ class _Gradients:
 
     def moves(self) -> list[Move]:
         """Return them, for each whole tensor that needs a gradient."""
-        found = self._gathered_inputs()
+        found = [*self._gathered_inputs(), *self.one.shared.values()]
         gathered = {
             value.number for (change, *_), (_, value, _) in self.one.between.made.items() if change.side == "results"
         }
         for number, value in self.one.named.values.items():
             if number in self.one.dims or number in gathered or number not in self.one.steps.with_gradient:
                 continue
-            readers = [each for each in self.readers.get(number, ()) if not self.one.between.is_changed(each, number)]
+            readers = [each for each in self.readers.get(number, ()) if not self._has_whole_gradient(each, number)]
             partly = [each for each in readers if is_split(self.one, each)]
             if partly:
                 found += self._of(value, partly)
         return found
+
+    def _has_whole_gradient(self, place: Place, number: int) -> bool:
+        """Return whether the gradient that an operation gives a whole tensor is gathered, or that of a module is."""
+        return (id(place.box), number) in self.one.shared or self.one.between.is_changed(place, number)
 
     def _gathered_inputs(self) -> list[Move]:
         """Return the gatherings of the gradients of inputs of which each rank takes its part."""

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from circuits.diagram import TRACED_INTO, map_tensors, tensors
 from circuits.errors import CircuitError
 from circuits.sharding.checked_pass import entering, leaving
-from circuits.sharding.local import LOCAL
+from circuits.sharding.local import LOCAL, einsum
 from circuits.sharding.moves import Move, placements
 from circuits.sharding.sharding import Sharding
 from circuits.sharding.steps import argument_wires
@@ -114,17 +114,19 @@ class _Distributed(TorchFunctionMode):
 
     The backward pass may then read them beside distributed tensors. What torch.distributed makes for itself stays.
     Slices of the parameters in `sliced`, by id, are tensors of which each rank takes a part: their gradients are made
-    whole.
+    whole. If `shares`, each rank takes its part of whole operands of an einsum too.
     """
 
-    def __init__(self, mesh: DeviceMesh, sliced: Set[int]) -> None:
+    def __init__(self, mesh: DeviceMesh, sliced: Set[int], shares: bool) -> None:
         super().__init__()
-        self.mesh, self.sliced = mesh, sliced
+        self.mesh, self.sliced, self.shares = mesh, sliced, shares
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and distribute its result if the model made it from no tensor."""
         if func in LOCAL and args and isinstance(args[0], DTensor):
             return LOCAL[func](*args, **(kwargs or {}))
+        if func is torch.einsum and self.shares and len(args) > 1 and isinstance(args[1], DTensor):
+            return einsum(*args)
         if func is F.multi_head_attention_forward:  # what it calls is for this mode too
             with self:
                 return TRACED_INTO[func](*args, **(kwargs or {}))
@@ -146,6 +148,7 @@ class _Whole:
 
     def __init__(self, model: nn.Module, mesh: DeviceMesh, plan: Sharding, sliced: Sequence[Tensor]) -> None:
         self.mesh, self.sliced = mesh, {id(each) for each in sliced}
+        self.shares = bool(plan.choice.whole)
         given = argument_wires(plan.diagram, plan.diagram.box)
         self.inputs = [placements(plan.dims.get(number, {}), mesh) for number in given]
         self.run = threading.local()
@@ -153,7 +156,7 @@ class _Whole:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Distribute the inputs, and refuse from here on a communication that is not in the plan."""
         given = (args, kwargs) if self.is_inside else self._distributed((args, kwargs))
-        distributed = _Distributed(self.mesh, self.sliced)
+        distributed = _Distributed(self.mesh, self.sliced, self.shares)
         contexts: list[Any] = [implicit_replication(), ExplicitRedistributionContext(), distributed]
         self.run.contexts = [*getattr(self.run, "contexts", []), contexts]
         for each in contexts:

@@ -13,9 +13,12 @@ from circuits.sharding.made import is_alike, is_random
 from circuits.sharding.mesh import factors
 from circuits.sharding.moves import Move
 from circuits.sharding.named import Named
-from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, operation_of, outputs_of
+from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, operation_of, outputs_of, rule_of
 from circuits.sharding.steps import Place, Steps
 from circuits.sharding.sums import Sums
+
+SHARING = frozenset(["einsum", "torch_einsum", "attention"])
+"""The rules of operations that each rank may run on its part of a whole tensor, with gradients of that part."""
 
 
 class OneAxis:
@@ -28,6 +31,8 @@ class OneAxis:
         between: The tensors between modules, which may be split along an axis of their own.
         moves: The communications of the forward pass.
         notes: What of the result depends on the ranks.
+        shared: The gathering of the gradient of whole tensors of which each rank takes its part in an operation, by the
+            `id` of its box and the number of the tensor.
         slices: The numbers of slices of whole parameters of which each rank takes its part, with the parameter's name.
         is_data: Whether the mesh axis splits no parameter, and no kernel reads across it.
     """
@@ -42,6 +47,7 @@ class OneAxis:
         self.moves: list[Move] = []
         self.notes: list[str] = []
         self.slices: dict[int, str] = {}
+        self.shared: dict[tuple[int, int], Move] = {}
         self.is_data = not steps.kernels and all(self._named(number) is None for number in named.parameters)
 
     def plan(self) -> None:
@@ -190,7 +196,8 @@ class OneAxis:
             return
         label = self.named.values[number].axes[dim] if number in self.named.parameters else None
         dim = inside(dim, max([blocks_of(self.dims.get(each.number)) for each in place.box.inputs]))
-        is_free = number in self.named.parameters and label is None and self.steps.readers[number][0] is place
+        is_named = label is not None and not {*factors(label)[:1]} & self.named.choice.whole
+        is_free = number in self.named.parameters and not is_named and self.steps.readers[number][0] is place
         between = self._between_at(place)
         if is_free and not self.is_data and not between:
             if self.named.values[number].sizes[dim] % (self.ranks * blocks_of(dim)):
@@ -198,15 +205,33 @@ class OneAxis:
             self.dims[number], self.axis[number] = dim, self.axis_at(place)
         elif number in self.steps.with_gradient or self.is_data:
             first = next(iter(factors(value.axes[dim])), "")
-            hint = f": split {first} over {self.mesh_axis} too" if first and not first.isdigit() else ""
-            sizes = [size for size in self.named.sizes.get(first, {}) if isinstance(size, int)]
-            if first in self.named.choice.whole or any(size % self.ranks for size in sizes):
-                hint += (
-                    f", over ranks that divide it; while it is whole, each rank has gradients of its part of {first} "
-                    "alone, and no module is given or returns this tensor, where they could be added up"
-                )
+            if self._may_share(place, first):
+                self._share(place, value, first)
+                return
+            hint = self._hint(place, first) if first and not first.isdigit() else ""
             error = self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
             raise MismatchError(place, between, (value,), error) if between else error
+
+    def _hint(self, place: Place, axis: str) -> str:
+        """Return what would work where a tensor that has an axis is whole and meets parts."""
+        hint = f": split {axis} over {self.mesh_axis} too"
+        if rule_of(operation_of(place.box)) not in SHARING:
+            return hint
+        return f"{hint}, or keep it whole by {{'{axis}': None}}: each rank then takes what belongs to its part"
+
+    def _may_share(self, place: Place, axis: str) -> bool:
+        """Return whether each rank may take its part of an axis that is to be whole, as of keys for all its heads."""
+        is_possible = rule_of(operation_of(place.box)) in SHARING and not self.is_data and self.between.axis is None
+        return is_possible and bool(self.named.choice.whole) and (not axis or axis in self.named.choice.whole)
+
+    def _share(self, place: Place, value: Value, axis: str) -> None:
+        """Note that each rank takes its part of a whole tensor in an operation, and that its gradient is gathered."""
+        at = next((each.path for each in reversed(place.around) if each.path), "")
+        why, over = f"each takes a part of {axis or value}", self.mesh_axis
+        gathered = Move(at, "inside", 0, over, "split", "whole", "backward", self.axis_at(place), why, 0, value)
+        self.shared[id(place.box), value.number] = gathered
+        whole = axis or " ".join(sorted(self.named.choice.whole))
+        self.notes.append(f"{whole} is whole on every rank of {over}, which uses its part alone")
 
     def _sum(self, place: Place, value: Value) -> None:
         """Plan the sum over ranks of a tensor of which each has a summand: at the end of the module that returns it."""

@@ -57,7 +57,7 @@ class Planner:
             steps = kernels if reads_across(self.named, kernels, mesh_axis) else self.steps
             one = self._over(mesh_axis, steps)
             moves += one.moves
-            self.notes += one.notes
+            self.notes += dict.fromkeys(one.notes)
             if one.is_data:
                 self.data.append(mesh_axis)
             else:

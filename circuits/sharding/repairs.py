@@ -105,7 +105,7 @@ def _argument(one: OneAxis, box: Box, value: Value) -> int:
 
 def _returned(one: OneAxis, value: Value, target: str) -> Iterator[Change]:
     """Yield the change of a tensor where the innermost module returns it, if one does."""
-    place = next((each for each in one.steps.places if value in each.box.outputs), None)
+    place = one.steps.maker(value.number)
     module = None if place is None else one.between.module_of(place, value)
     if module is not None:
         index = [output.number for output in module.outputs].index(value.number)

@@ -83,7 +83,7 @@ def outputs_of(step: Step) -> list[Dim]:
     """
     if not step.dims:
         return step.all(None)
-    name = naming_rule(step.operation.function) or operation_name(step.operation.function)
+    name = rule_of(step.operation)
     if name not in RULES:
         raise NoPlacementError(f"{operation_name(step.operation.function)} has no placement rule")
     blocks = {blocks_of(dim) for dim in step.dims.values()}
@@ -95,10 +95,14 @@ def outputs_of(step: Step) -> list[Dim]:
     return [inside(dim, *blocks) if isinstance(dim, int) else dim for dim in found]
 
 
+def rule_of(operation: Operation) -> str:
+    """Return the name of the rule that an operation has, or would have."""
+    return naming_rule(operation.function) or operation_name(operation.function)
+
+
 def moves_elements(box: Box) -> bool:
     """Return whether an operation only moves the elements of one tensor, as a view does."""
-    call: Any = box.call
-    return RULES.get(naming_rule(call.function)) is moving and len(box.inputs) == 1
+    return RULES.get(rule_of(operation_of(box))) is moving and len(box.inputs) == 1
 
 
 AS_A_WHOLE = frozenset(["rearrange", "repeat", "embedding", "attention"])
@@ -261,6 +265,10 @@ def embedding(step: Step) -> list[Dim]:
 def attention(step: Step) -> list[Dim]:
     """Heads and leading axes are independent; queries, keys and channels have to be whole."""
     dims = [step.dim(place) for place in range(3)]
+    if dims[0] is not None and dims[1:] == [None, None]:
+        for each in step.inputs[1:3]:
+            step.split_too(each, dims[0])
+        dims = dims[:1] * 3
     if len(set(dims)) != 1 or dims[0] is None or dims[0] >= len(step.inputs[0].axes) - 2:
         raise NoPlacementError("it is split along queries, keys or channels, or in only one of them")
     place = len(step.inputs[0].axes) - dims[0]
@@ -281,4 +289,4 @@ def images(step: Step) -> list[Dim]:
     return step.all(0)
 
 
-__all__ = ["PARTIAL", "Dim", "NoPlacementError", "Step", "moves_elements", "operation_of", "outputs_of"]
+__all__ = ["PARTIAL", "Dim", "NoPlacementError", "Step", "moves_elements", "operation_of", "outputs_of", "rule_of"]

@@ -41,6 +41,11 @@ class Steps:
         self.places = places(diagram, kernels)
         self.readers = _readers(self.places)
         self.with_gradient = _with_gradient(diagram, places(diagram))
+        self._makers = {value.number: place for place in self.places for value in place.box.outputs}
+
+    def maker(self, number: int) -> Place | None:
+        """Return the operation that computes a tensor; None for an input or parameter."""
+        return self._makers.get(number)
 
 
 def places(diagram: Diagram, kernels: bool = False) -> list[Place]:

@@ -3,14 +3,14 @@
 If queries and keys are both split along the sequence over one axis of the mesh, its ranks run `ring_attention`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuits import CircuitError
+from circuits import CircuitError, repeat
 
 from .masks import refuse_shared_by_heads, refuse_window_and_start, with_key_mask
 
@@ -32,6 +32,8 @@ def attend_to_parts(
 ) -> Tensor:
     """Return the attention of DTensors that are split alike, along leading axes, heads, or queries and keys.
 
+    Keys and values may have all heads where the queries have a part of theirs: each rank takes those of its queries.
+
     Args:
         kernel: Attention of plain tensors.
         heads_apart: Whether a key mask has no axis for the heads, axis -3 of the queries.
@@ -47,6 +49,8 @@ def attend_to_parts(
     from torch.distributed.tensor import DTensor
 
     mesh, placements = query.device_mesh, query.placements
+    shared = _shared(query, key, value)
+    key, value = (_own_heads(each, query, shared) for each in (key, value))
     split = _split(query, key, value)
     if -2 in split:
         dim = split.index(-2)
@@ -72,6 +76,27 @@ def attend_to_parts(
         output = kernel(query, key, value, mask, key_mask=key_mask, **options)
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(output.contiguous(), mesh, placements, run_check=False, shape=shape, stride=stride)
+
+
+def _shared(query: Any, key: Any, value: Any) -> list[int]:
+    """Return the axes of the mesh that split the heads of the queries, while keys and values have all of theirs."""
+    given = [getattr(each, "placements", None) for each in (key, value)]
+    if None in given or key.ndim != query.ndim or query.ndim < 3:
+        return []
+    return [
+        place
+        for place, each in enumerate(query.placements)
+        if each.is_shard(query.ndim - 3) and all(other[place].is_replicate() for other in given if other is not None)
+    ]
+
+
+def _own_heads(tensor: Any, query: Any, shared: Sequence[int]) -> Any:
+    """Return keys or values split as the queries are; if they have all heads, each rank takes those of its queries."""
+    if not shared:
+        return tensor
+    heads = repeat(tensor, "... g x k -> ... (g n) x k", n=query.shape[-3] // tensor.shape[-3])
+    own = [query.placements[place] if place in shared else each for place, each in enumerate(tensor.placements)]
+    return heads.redistribute(placements=own)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _split(query: Any, key: Any, value: Any) -> list[int | None]:

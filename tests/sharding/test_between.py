@@ -169,6 +169,10 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"h": "tensor", "b": "data"}, {"between": {"x": "data"}, "axes": "b x"}, "between: data splits no module",
     ),
     "an axis that no tensor has": (HEADS, {"between": {"w": "tensor"}}, "w: no tensor of LanguageModel has an axis"),
+    "whole groups": (
+        HEADS | {"g": None}, {"between": {"x": "tensor"}, "groups": 1},
+        "its inputs are split along different axes",
+    ),
     "a size that ranks do not divide": (
         HEADS, {"between": {"x": "tensor"}, "sizes": {"x": 5}}, "x has size 5 in .*the 2 ranks of tensor do not divide",
     ),
@@ -182,8 +186,9 @@ def test_what_cannot_be_between_modules_is_refused(name: str) -> None:
     mesh: Mapping[str, int] = {"data": 2, "tensor": 2}
     given = () if "sizes" in options else (torch.zeros(2, size, dtype=torch.long),)
     options = {"names": NAMES, **options, **({"axes": "b x"} if "sizes" in options else {})}
+    model = language_model(groups=options.pop("groups", None))
     with pytest.raises(CircuitError, match=message):
-        plan_sharding(language_model(), mesh, split, *given, **options)
+        plan_sharding(model, mesh, split, *given, **options)
 
 
 class Both(nn.Module):

@@ -48,7 +48,7 @@ def sequences() -> Tensor:
     return torch.randn(2, 5, 16, dtype=torch.float64)
 
 
-Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, str], dict[str, Any]]
+Case = tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str, Any], dict[str, Any]]
 CASES: dict[str, Case] = {
     "torch's layer, hidden units": (torch_layer, sequences, {"f": "tensor"}, {"names": FUSED}),
     "torch's encoder, hidden units": (
@@ -60,6 +60,9 @@ CASES: dict[str, Case] = {
     ),
     "Llama, heads with their groups, hidden units and vocabulary": (
         llama, lambda: torch.randint(0, 32, (2, 5)), HEADS | {"g": "tensor", "v": "tensor"}, {"names": LLAMA},
+    ),
+    "Llama, heads whose groups are whole": (
+        llama, lambda: torch.randint(0, 32, (2, 5)), HEADS | {"g": None}, {"names": LLAMA},
     ),
     "Llama, a sequence between its modules": (
         llama, lambda: torch.randint(0, 32, (2, 6)), HEADS | {"g": "tensor", "v": "tensor"},

@@ -224,11 +224,12 @@ WRONG: dict[str, tuple[Any, Any, Mapping[str, Any], tuple[Tensor, ...], dict[str
     "groups that the ranks do not divide": (
         attention(groups=2), {"t": 4}, {"h": "t", "g": "t"}, (), {}, "g has size 2 in .*4 ranks of t",
     ),
-    "heads whose groups are to be whole": (
-        attention(groups=2), {"t": 4}, {"h": "t", "g": None}, (), {},
-        r"h over t: einsum .*\(g n\) x k is whole.*split g over t too, over ranks that divide it; while it is whole",
+    "heads that ranks do not divide, beside whole groups": (
+        attention(groups=2), {"t": 8}, {"h": "t", "g": None}, (), {}, "h has size 4 in .*8 ranks of t do not divide",
     ),
-    "heads without their groups": (attention(groups=2), {"t": 2}, {"h": "t"}, (), {}, "split g over t too"),
+    "heads without their groups": (
+        attention(groups=2), {"t": 2}, {"h": "t"}, (), {}, "split g over t too, or keep it whole by {'g': None}",
+    ),
     "the inside of a group": (attention(), {"t": 2}, {"k": "t"}, (), {}, r"k is inside \(h k\) of Lq.weight"),
     "two axes of one parameter": (attention(), {"t": 2}, {"h": "t", "m": "t"}, (), {}, r"Lq.weight .*has h .* and m"),
     "one name at both ends": (

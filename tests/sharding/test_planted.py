@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from circuits import CircuitError
+from circuits import CircuitError, repeat
+from circuits.models.parts import distributed_attention
 from circuits.sharding import between, gradients, hooks, one_axis, planner, rules
 from tests.sharding import test_between
 from tests.sharding.test_plans import Scaled
@@ -98,6 +99,12 @@ def _changes_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planner, "change_moves", lambda one: [])
 
 
+def _heads_of_other_groups(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        distributed_attention, "repeat", lambda tensor, _, n: repeat(tensor, "... g x k -> ... (n g) x k", n=n)
+    )
+
+
 def _gathered_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(between.Between, "is_changed", lambda self, place, number: False)
 
@@ -137,6 +144,7 @@ PLANTED: dict[str, tuple[Plant, str, Callable[[str], None]]] = {
     "sums are added up whole, and are parts in the plan": (_sums_whole, BETWEEN, compare_bytes),
     "the bytes of a sum are those of its part": (_bytes_as_in_the_plan, BETWEEN, compare_bytes),
     "where tensors are gathered is forgotten": (_changes_forgotten, BETWEEN, compare),
+    "heads of keys of other groups": (_heads_of_other_groups, "groups that are whole on all ranks", compare),
     "gradients of what is gathered are summed again": (_gathered_twice, "after a table of positions", compare_bytes),
 }  # fmt: skip
 

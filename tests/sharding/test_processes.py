@@ -125,6 +125,10 @@ CASES: dict[str, Case] = {
     "both of a language model": (
         language_model, tokens, {"data": 2, "tensor": 2}, HEADS | {"b": "data"}, {"axes": "b x", "names": NAMES},
     ),
+    "heads with whole groups": (
+        lambda: models.EncoderLayer(16, 4, 4, 32, groups=1), vectors, {"tensor": 4}, HEADS | {"g": None},
+        {"names": NAMES},
+    ),
     "tensor, and a sequence between": (
         language_model, text, {"tensor": 2}, HEADS | {"v": "tensor"},
         {"axes": "b x", "names": NAMES, "between": {"x": "tensor"}},

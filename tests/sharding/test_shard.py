@@ -53,7 +53,7 @@ def inputs(*shape: int) -> Tensor:
 TOKENS = torch.randint(0, 12, (2, 5))
 MASK = torch.tensor([[True, True, True, False, False], [True] * 5])
 Options = dict[str, Any]
-Case = tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]], dict[str, str], Options, Options]
+Case = tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]], dict[str, Any], Options, Options]
 CASES: dict[str, Case] = {
     "attention": (attention, lambda: (inputs(2, 3, 16), inputs(2, 5, 16)), HEADS, {}, {}),
     "attention with biases": (
@@ -75,6 +75,21 @@ CASES: dict[str, Case] = {
     "grouped heads with padding": (
         lambda: attention(groups=2), lambda: (inputs(2, 3, 16), inputs(2, 5, 16)), HEADS | {"g": "tensor"}, {},
         {"key_mask": MASK},
+    ),
+    "groups that are whole on all ranks": (
+        lambda: attention(groups=2), lambda: (inputs(2, 3, 16), inputs(2, 5, 16)), HEADS | {"g": None}, {}, {},
+    ),
+    "one group, with padding": (
+        lambda: attention(groups=1), lambda: (inputs(2, 3, 16), inputs(2, 5, 16)), HEADS | {"g": None}, {},
+        {"key_mask": MASK},
+    ),
+    "groups that the ranks do not divide": (
+        lambda: models.MultiHeadAttention(16, 4, 6, groups=3, bias=True),
+        lambda: (inputs(2, 3, 16), inputs(2, 5, 16)), HEADS | {"g": None}, {}, {},
+    ),
+    "one group in a language model": (
+        lambda: models.LanguageModel(12, 16, 4, 4, 32, 2, groups=1, norm=nn.RMSNorm), lambda: (TOKENS,),
+        HEADS | {"f": "tensor", "g": None}, {"names": NAMES}, {},
     ),
     "the channels of attention": (
         attention, lambda: (inputs(2, 3, 16), inputs(2, 5, 16)), {"m": "tensor"}, {}, {},
@@ -107,7 +122,13 @@ CASES: dict[str, Case] = {
         HEADS | {"f": "tensor"}, {"names": NAMES}, {},
     ),
 }  # fmt: skip
-QUICK = {"attention", "grouped heads", "classes of an MLP", "a language model and its vocabulary"}
+QUICK = {
+    "attention",
+    "grouped heads",
+    "groups that are whole on all ranks",
+    "classes of an MLP",
+    "a language model and its vocabulary",
+}
 
 
 def made(name: str, dtype: torch.dtype) -> tuple[nn.Module, tuple[Tensor, ...]]:
