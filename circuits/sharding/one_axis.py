@@ -1,54 +1,22 @@
 """How one axis of a mesh splits every tensor of a diagram, operation by operation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from circuits.diagram import Value
-from circuits.errors import CircuitError
 from circuits.naming import naming_rule
 from circuits.sharding.across import dims_inside, is_index, kept_whole, moves_across, outputs_across
-from circuits.sharding.between import Between, Change, MismatchError
-from circuits.sharding.following import blocks_of, inside
+from circuits.sharding.axis_state import AxisState
+from circuits.sharding.following import blocks_of
 from circuits.sharding.made import is_alike, is_random
-from circuits.sharding.mesh import factors
+from circuits.sharding.meeting import split_too
 from circuits.sharding.moves import Move
-from circuits.sharding.named import Named
-from circuits.sharding.rules import PARTIAL, NoPlacementError, Step, operation_of, outputs_of, rule_of
-from circuits.sharding.steps import Place, Steps
-from circuits.sharding.sums import Sums
-
-SHARING = frozenset(["einsum", "torch_einsum", "attention"])
-"""The rules of operations that each rank may run on its part of a whole tensor, with gradients of that part."""
+from circuits.sharding.rules import PARTIAL, Dim, NoPlacementError, Step, operation_of, outputs_of
+from circuits.sharding.steps import Place
 
 
-class OneAxis:
-    """The plan over one mesh axis; `plan` fills it.
-
-    Attributes:
-        dims: The dimension along which it splits each tensor, by number.
-        axis: The name of the axis there.
-        sums: The tensors of which each rank has a summand, until they are added up.
-        between: The tensors between modules, which may be split along an axis of their own.
-        moves: The communications of the forward pass.
-        notes: What of the result depends on the ranks.
-        shared: The gathering of the gradient of whole tensors of which each rank takes its part in an operation, by the
-            `id` of its box and the number of the tensor.
-        slices: The numbers of slices of whole parameters of which each rank takes its part, with the parameter's name.
-        is_data: Whether the mesh axis splits no parameter, and no kernel reads across it.
-    """
-
-    def __init__(self, named: Named, steps: Steps, mesh_axis: str, changes: Sequence[Change] = ()) -> None:
-        self.named, self.steps, self.mesh_axis = named, steps, mesh_axis
-        self.ranks = named.choice.mesh[mesh_axis]
-        self.dims: dict[int, int] = {}
-        self.axis: dict[int, str] = {}
-        self.sums = Sums(named.diagram, steps, mesh_axis)
-        self.between = Between(named, mesh_axis, changes, self.axis)
-        self.moves: list[Move] = []
-        self.notes: list[str] = []
-        self.slices: dict[int, str] = {}
-        self.shared: dict[tuple[int, int], Move] = {}
-        self.is_data = not steps.kernels and all(self._named(number) is None for number in named.parameters)
+class OneAxis(AxisState):
+    """The plan over one mesh axis; `plan` fills it."""
 
     def plan(self) -> None:
         """Split the inputs and parameters by their names, then what each operation computes."""
@@ -63,26 +31,12 @@ class OneAxis:
         for place in self.steps.places:
             self._step(place)
 
-    def _named(self, number: int) -> tuple[int, str] | None:
-        return self.named.dim(number, self.mesh_axis)
-
     def _set_named(self, number: int) -> None:
-        found = self._named(number)
+        found = self.named_dim(number)
         if found is not None:
             self.dims[number], self.axis[number] = found
             if self.steps.kernels:  # both ends of an attention have names inside it
                 self.axis[number] = self.named.outermost(number, self.mesh_axis) or found[1]
-
-    def dim_at(self, place: Place, value: Value) -> int | None:
-        """Return the dimension along which a tensor is split where an operation reads it."""
-        dim = self.dims.get(value.number)
-        return dim if self.between.axis is None else self.between.dim_at(place, value.number, dim)
-
-    def axis_at(self, place: Place) -> str:
-        """Return the name of the axis along which the inputs of an operation are split."""
-        split = [value for value in place.box.inputs if self.dim_at(place, value) is not None]
-        found = [axis for value in split for axis in self.axis.get(value.number, self.between.axis or "").split()]
-        return " ".join(dict.fromkeys(found)) or " ".join(self.named.choice.axes_over(self.mesh_axis))
 
     def _step(self, place: Place) -> None:
         """Split the outputs of an operation."""
@@ -103,51 +57,40 @@ class OneAxis:
                 self._sum(place, value)
             return
         given = {value.number: dim for value in box.inputs if (dim := self.dim_at(place, value)) is not None}
-        step = Step(box, operation_of(box), given, self.ranks, lambda value, dim: self._split_too(place, value, dim))
+        step = Step(box, operation_of(box), given, self.ranks, lambda value, dim: split_too(self, place, value, dim))
         try:
             found = outputs_of(step)
         except NoPlacementError as error:
-            raise self._stopped(place, str(error)) from None
+            raise self.stopped(place, str(error)) from None
         for value, dim in zip(box.outputs, found, strict=True):
-            if blocks_of(dim) > max(map(blocks_of, given.values()), default=1) and not self.is_data:
-                raise self.refused(
-                    place,
-                    f"it moves the axis inside a group, axis {dim:d} of {value}, where torch's views cannot split it: "
-                    "split another axis over this mesh axis, such as that of hidden units, or the batch",
-                )
-            if dim == PARTIAL:
-                if self._between_at(place):
-                    raise self._stopped(place, f"it reads across {self.between.axis}")
-                self._sum(place, value)
-            elif isinstance(dim, int):
-                self.dims[value.number], self.axis[value.number] = dim, self.axis_at(place)
-                if self.between.axis is not None and self.between.returned(place, value, dim) is None:
-                    del self.dims[value.number]
-            elif self.is_data:
-                self._make_part(place, value)
-            elif (after := self.between.returned(place, value, None)) is not None:
-                self.dims[value.number], self.axis[value.number] = after, str(self.between.axis)
-            elif value.number in self.steps.with_gradient:
-                self._keep_whole(place, value)
+            self._output(place, value, dim, given)
 
-    def _between_at(self, place: Place) -> tuple[Value, ...]:
-        """Return the inputs of an operation that are split as tensors between modules."""
-        if self.between.axis is None:
-            return ()
-        return tuple([
-            value for value in place.box.inputs
-            if self.dim_at(place, value) is not None
-            and self.axis.get(value.number, self.between.axis) == self.between.axis
-        ])  # fmt: skip
-
-    def _stopped(self, place: Place, why: str) -> CircuitError | MismatchError:
-        """Return the refusal of an operation, or what it needs whole that is split between modules."""
-        split, error = self._between_at(place), self.refused(place, why)
-        return MismatchError(place, split, (), error) if split else error
+    def _output(self, place: Place, value: Value, dim: Dim, given: Mapping[int, int]) -> None:
+        """Split one output of an operation, whose inputs are split as in `given`, along the dimension of its rule."""
+        if blocks_of(dim) > max(map(blocks_of, given.values()), default=1) and not self.is_data:
+            raise self.refused(
+                place,
+                f"it moves the axis inside a group, axis {dim:d} of {value}, where torch's views cannot split it: "
+                "split another axis over this mesh axis, such as that of hidden units, or the batch",
+            )
+        if dim == PARTIAL:
+            if self.between_at(place):
+                raise self.stopped(place, f"it reads across {self.between.axis}")
+            self._sum(place, value)
+        elif isinstance(dim, int):
+            self.dims[value.number], self.axis[value.number] = dim, self.axis_at(place)
+            if self.between.axis is not None and self.between.returned(place, value, dim) is None:
+                del self.dims[value.number]
+        elif self.is_data:
+            self._make_part(place, value)
+        elif (after := self.between.returned(place, value, None)) is not None:
+            self.dims[value.number], self.axis[value.number] = after, str(self.between.axis)
+        elif value.number in self.steps.with_gradient:
+            self._keep_whole(place, value)
 
     def _make_part(self, place: Place, value: Value) -> None:
         """Split an output that has the axis over a mesh axis for data: each rank makes its own, of the size it sees."""
-        found = self._named(value.number)
+        found = self.named_dim(value.number)
         if found is not None and not is_alike(place.box, value, found[0]):
             raise self.refused(
                 place,
@@ -179,7 +122,7 @@ class OneAxis:
         """
         parameter = self.named.parameters.get(place.box.inputs[0].number) if place.box.inputs else None
         if not self.steps.kernels:
-            named = self._named(value.number)
+            named = self.named_dim(value.number)
             axis = None if named is None else named[1]
         else:
             axis = self.named.outermost(value.number, self.mesh_axis)
@@ -188,50 +131,6 @@ class OneAxis:
                 return
         if axis is not None:
             raise self.refused(place, f"its output has {axis}, and none of its inputs is split along it")
-
-    def _split_too(self, place: Place, value: Value, dim: int) -> None:
-        """Split a tensor that is whole as the tensors beside it are, if that is possible."""
-        number = value.number
-        if number in self.slices:
-            return
-        label = self.named.values[number].axes[dim] if number in self.named.parameters else None
-        dim = inside(dim, max([blocks_of(self.dims.get(each.number)) for each in place.box.inputs]))
-        is_named = label is not None and not {*factors(label)[:1]} & self.named.choice.whole
-        is_free = number in self.named.parameters and not is_named and self.steps.readers[number][0] is place
-        between = self._between_at(place)
-        if is_free and not self.is_data and not between:
-            if self.named.values[number].sizes[dim] % (self.ranks * blocks_of(dim)):
-                raise self.refused(place, f"{self.named.what(number)} cannot be split into {self.ranks} equal parts")
-            self.dims[number], self.axis[number] = dim, self.axis_at(place)
-        elif number in self.steps.with_gradient or self.is_data:
-            first = next(iter(factors(value.axes[dim])), "")
-            if self._may_share(place, first):
-                self._share(place, value, first)
-                return
-            hint = self._hint(place, first) if first and not first.isdigit() else ""
-            error = self.refused(place, f"{self.named.what(number)} is whole, and what it meets is split{hint}")
-            raise MismatchError(place, between, (value,), error) if between else error
-
-    def _hint(self, place: Place, axis: str) -> str:
-        """Return what would work where a tensor that has an axis is whole and meets parts."""
-        hint = f": split {axis} over {self.mesh_axis} too"
-        if rule_of(operation_of(place.box)) not in SHARING:
-            return hint
-        return f"{hint}, or keep it whole by {{'{axis}': None}}: each rank then takes what belongs to its part"
-
-    def _may_share(self, place: Place, axis: str) -> bool:
-        """Return whether each rank may take its part of an axis that is to be whole, as of keys for all its heads."""
-        is_possible = rule_of(operation_of(place.box)) in SHARING and not self.is_data and self.between.axis is None
-        return is_possible and bool(self.named.choice.whole) and (not axis or axis in self.named.choice.whole)
-
-    def _share(self, place: Place, value: Value, axis: str) -> None:
-        """Note that each rank takes its part of a whole tensor in an operation, and that its gradient is gathered."""
-        at = next((each.path for each in reversed(place.around) if each.path), "")
-        why, over = f"each takes a part of {axis or value}", self.mesh_axis
-        gathered = Move(at, "inside", 0, over, "split", "whole", "backward", self.axis_at(place), why, 0, value)
-        self.shared[id(place.box), value.number] = gathered
-        whole = axis or " ".join(sorted(self.named.choice.whole))
-        self.notes.append(f"{whole} is whole on every rank of {over}, which uses its part alone")
 
     def _sum(self, place: Place, value: Value) -> None:
         """Plan the sum over ranks of a tensor of which each has a summand: at the end of the module that returns it."""
@@ -243,7 +142,7 @@ class OneAxis:
         try:
             move = self.sums.move(place, value, self.axis_at(place), dim)
         except NoPlacementError as error:
-            raise self._stopped(place, str(error)) from None
+            raise self.stopped(place, str(error)) from None
         if move is None:
             return
         self.moves.append(move)
@@ -264,10 +163,6 @@ class OneAxis:
             for index, value in enumerate(self.named.diagram.outputs)
             if value.number in self.dims
         ]  # fmt: skip
-
-    def refused(self, place: Place, why: str) -> CircuitError:
-        """Return the error that names the axis, the mesh axis and the operation that stops the plan."""
-        return CircuitError(f"{self.axis_at(place)} over {self.mesh_axis}: {place.name}: {why}")
 
 
 def _notes(place: Place, axis: str) -> list[str]:

@@ -42,7 +42,8 @@ def plan_sharding(
         target: A diagram, or what `trace` takes.
         mesh: A DeviceMesh with named axes, or the size of each mesh axis by name: `{"data": 2, "tensor": 4}`.
         split: The mesh axis, or the mesh axes, of each axis that is split; None for an axis that is to stay whole: of
-            groups of keys and values that are whole, each rank takes those that its heads need. An axis that has the name of a mesh axis is split over it.
+            groups of keys and values that are whole, each rank takes those that its heads need. An axis that has the
+            name of a mesh axis is split over it.
         *args: The positional arguments of `trace`.
         names: Names for the axes of parameters that have none, by the end of the parameter's dotted name, such as
             `{"L1.weight": "f m"}`.
