@@ -1,7 +1,8 @@
 """Several processes that train one model, each on its own device: `torchrun -m scripts.train NAME --mesh data=2`.
 
 Each process loads all examples, draws the same random numbers, and takes its part of every batch, so that the loss
-curve is that of one process within float tolerance. The model is split by `circuits.shard`.
+curve is that of one process within float tolerance. Over other mesh axes than `data` all processes take the same part:
+`tensor` splits the model, `sequence` each text. The model is split by `circuits.shard`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

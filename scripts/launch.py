@@ -103,7 +103,9 @@ class Launch:
         _refuse(asked, sizes)
         if device != "cpu":
             _set_device(device)
-        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # advice on speed
+        # Advice on speed, for tensors that are gathered or added up over two mesh axes, one after the other. The ranks
+        # may then differ in the last digits of the norm of the gradient, of which `Group.clip` takes that of the first.
+        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         # Torch's own use of the store would find the addresses of processes that were there before a restart.
         store = dist.PrefixStore(f"{self.restarts}", self.store)  # pyright: ignore[reportPrivateImportUsage]
         backend = "gloo" if device == "cpu" else None
