@@ -1,10 +1,11 @@
 """Several processes that train one model, each on its own device: `torchrun -m scripts.train NAME --mesh data=2`.
 
 Each process loads all examples, draws the same random numbers, and takes its part of every batch, so that the loss
-curve is that of one process within float tolerance. The model is split by `circuits.shard`.
+curve is that of one process within float tolerance. Over other mesh axes than `data` all processes take the same part:
+`tensor` splits the model, `sequence` each text. The model is split by `circuits.shard`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Protocol
@@ -36,8 +37,24 @@ class Launched(Protocol):
         ...
 
 
+def axes_over(task: Any, sizes: Mapping[str, int]) -> dict[str, str]:
+    """The mesh axis over which each axis of a task is split, on a mesh of such sizes by name.
+
+    Raises MeshError if no axis is split over one of the mesh.
+    """
+    over = {axis: name for axis, name in task.split.items() if name in sizes}
+    idle = [name for name in sizes if name not in over.values()]
+    if idle:
+        known = ", ".join(dict.fromkeys(task.split.values())) or "none: it trains on one process"
+        raise MeshError(f"this task has no axis to split over {', '.join(idle)}; mesh axes that it uses: {known}")
+    return over
+
+
 class Group:
     """The processes of a run on a mesh, as `scripts.processes.Processes` describes them."""
+
+    plain: nn.Module
+    """What `unsplit` returned."""
 
     def __init__(self, mesh: DeviceMesh, launch: Launched) -> None:
         self.mesh, self.launch = mesh, launch
@@ -54,7 +71,8 @@ class Group:
 
     def unsplit(self, model: nn.Module) -> nn.Module:
         """A copy, on the CPU, since `split` changes the model."""
-        return deepcopy(model).cpu()
+        self.plain = deepcopy(model).cpu()
+        return self.plain
 
     def split(self, task: Any, models: Sequence[nn.Module], arguments: tuple[Tensor, ...]) -> str:
         """Split models over the mesh by the axes that the task names, and return the plan.
@@ -63,11 +81,7 @@ class Group:
             MeshError: No axis of the task is split over an axis of the mesh.
             CircuitError: The model cannot be split so.
         """
-        over = {axis: name for axis, name in task.split.items() if name in self.sizes}
-        idle = [name for name in self.sizes if name not in over.values()]
-        if idle:
-            known = ", ".join(dict.fromkeys(task.split.values())) or "none: it trains on one process"
-            raise MeshError(f"this task has no axis to split over {', '.join(idle)}; mesh axes that it uses: {known}")
+        over = axes_over(task, self.sizes)
         names = {name: axes for name, axes in task.names.items() if {*axes.split()} & {*over}}
         plans = [shard(model, self.mesh, over, *arguments, axes=task.axes, names=names) for model in models]
         return f"{plans[0]}"
@@ -134,22 +148,34 @@ class Group:
             torch.set_rng_state(state)
 
     @contextmanager
-    def evaluating(self, model: nn.Module, is_called_otherwise: bool) -> Iterator[None]:
-        """In the `with`, a model is evaluated, also by other methods than `forward` if that is said.
+    def evaluating(self, model: nn.Module, is_called_otherwise: bool) -> Iterator[nn.Module]:
+        """The model to evaluate in the `with`, also by other methods than `forward` if that is said.
 
-        For those all parameters are gathered; otherwise only those of the block that runs.
+        For those all parameters are gathered; otherwise only those of the block that runs. Where more is split than the
+        data, the other methods are those of a whole copy.
         """
+        if is_called_otherwise and {*self.sizes} != {"data"}:
+            yield self._whole_copy(model)
+            return
         parts = [each for each in model.modules() if isinstance(each, FSDPModule)]
         if is_called_otherwise:
             for each in parts:
                 each.set_reshard_after_forward(False, recurse=False)
                 each.unshard()
         try:
-            yield
+            yield model
         finally:
             for each in parts:
                 each.set_reshard_after_forward(each is not model, recurse=False)
                 each.reshard()
+
+    def _whole_copy(self, model: nn.Module) -> nn.Module:
+        """A copy of a model as it was before `split`, with the present parameters; all processes make it."""
+        parameters = model.state_dict()
+        whole = {name: each.full_tensor() if isinstance(each, DTensor) else each for name, each in parameters.items()}
+        copy = deepcopy(self.plain)
+        copy.load_state_dict(whole)
+        return copy.to(next(iter(whole.values())).device).train(model.training)
 
     def average_statistics(self, model: nn.Module) -> None:
         """Give the running statistics of a model, which each part has changed by its own examples, their mean."""
@@ -167,4 +193,4 @@ class Group:
         nn.utils.clip_grads_with_norm_(parameters, most, whole)
 
 
-__all__ = ["Group"]
+__all__ = ["Group", "axes_over"]

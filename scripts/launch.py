@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from scripts.distributed import Group
+from scripts.distributed import Group, axes_over
 from scripts.processes import MeshError
+from scripts.tasks import TASKS
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
@@ -49,7 +50,8 @@ def _checked(mesh: str | None, count: int) -> dict[str, int]:
 
 
 def _refuse(asked: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """Raise MeshError for options that a model on such a mesh cannot have."""
+    """Raise MeshError for options that a model on such a mesh cannot have, and for a task that cannot use the mesh."""
+    axes_over(TASKS[asked["task"]], sizes)
     if asked["compile"]:
         raise MeshError("--compile is for one process: what processes send each other is not compiled")
     if asked["checkpointing"] and {*sizes} != {"data"}:
@@ -101,7 +103,9 @@ class Launch:
         _refuse(asked, sizes)
         if device != "cpu":
             _set_device(device)
-        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # advice on speed
+        # Advice on speed, for tensors that are gathered or added up over two mesh axes, one after the other. The ranks
+        # may then differ in the last digits of the norm of the gradient, of which `Group.clip` takes that of the first.
+        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         # Torch's own use of the store would find the addresses of processes that were there before a restart.
         store = dist.PrefixStore(f"{self.restarts}", self.store)  # pyright: ignore[reportPrivateImportUsage]
         backend = "gloo" if device == "cpu" else None

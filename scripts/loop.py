@@ -155,12 +155,12 @@ class Run:
         """The mean loss and the score of a model on one split of the examples."""
         model.eval()
         total, tallies = torch.zeros((), device=self.device), []
-        with self._autocast(), self.processes.evaluating(model, self.task.is_called_otherwise):
+        with self._autocast(), self.processes.evaluating(model, self.task.is_called_otherwise) as whole:
             for batch in indices.split(250):
                 own, count = self.processes.share(len(batch))
                 inputs, targets = self._take(batch[own])
-                total += self.task.loss(model, inputs, targets) * count
-                tallies.append(self.task.score.tally(model, inputs, targets)[:count])
+                total += self.task.loss(whole, inputs, targets) * count
+                tallies.append(self.task.score.tally(whole, inputs, targets)[:count])
         tally = self.processes.joined(torch.cat(tallies))
         return self.processes.total(total).item() / len(indices), self.task.score.total(tally.double()).item()
 

@@ -85,8 +85,8 @@ class Processes(Protocol):
         """In the `with`, random numbers are those of a part and a place in the run; the generator is then as before."""
         ...
 
-    def evaluating(self, model: nn.Module, is_called_otherwise: bool) -> AbstractContextManager[Any]:
-        """In the `with`, a model is evaluated, also by other methods than `forward` if that is said."""
+    def evaluating(self, model: nn.Module, is_called_otherwise: bool) -> AbstractContextManager[nn.Module]:
+        """The model to evaluate in the `with`, also by other methods than `forward` if that is said."""
         ...
 
     def average_statistics(self, model: nn.Module) -> None:
@@ -142,9 +142,9 @@ class OneProcess:
         """The generator goes on."""
         return nullcontext()
 
-    def evaluating(self, model: nn.Module, is_called_otherwise: bool) -> AbstractContextManager[Any]:
-        """Nothing is to be done."""
-        return nullcontext()
+    def evaluating(self, model: nn.Module, is_called_otherwise: bool) -> AbstractContextManager[nn.Module]:
+        """The model."""
+        return nullcontext(model)
 
     def average_statistics(self, model: nn.Module) -> None:
         """There is one part."""

@@ -275,7 +275,7 @@ TASKS: Mapping[str, Task] = {
         lr=2e-3,
         weight_decay=0.1,
         axes="b x",
-        split=HEADS,
+        split=HEADS | {"x": "sequence"},
         names=HIDDEN,
     ),
     "sequence_to_sequence": Task(
@@ -294,7 +294,7 @@ TASKS: Mapping[str, Task] = {
         weight_decay=0.05,
         arguments=lambda model, source, targets: (source, started(model, targets)[:, :-1]),
         axes="b x, b y",
-        split=BATCH,
+        split=BATCH | {"x": "sequence", "y": "sequence"},
         is_called_otherwise=True,
     ),
 }

@@ -164,7 +164,7 @@ def main(
 
     Without --resume training starts from scratch; the run in the folder is replaced after the first epoch. With it,
     only --epochs may differ. Two runs cannot share a folder: the second is refused. With --mesh, the processes that
-    torchrun starts train one model: `data` divides each batch, `tensor` the model.
+    torchrun starts train one model: `data` divides each batch, `tensor` the model, `sequence` each text.
     """
     asked = dict(locals())
     for name in ("out", "resume", "mesh", "export"):

@@ -22,6 +22,9 @@ from circuits.sharding.moves import Move, placements
 from circuits.sharding.sharding import Sharding
 from circuits.sharding.steps import argument_wires
 
+Holders = Sequence[tuple[nn.Module, str]]
+"""Where parameters are: modules, and names in them."""
+
 
 def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
     """Register the hooks of a plan on the modules of a model, whose parameters are distributed over `mesh`."""
@@ -34,8 +37,8 @@ def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
             continue
         elif move.pass_ == "forward" or (move.source, move.target) == ("partial", "whole"):  # others are by autograd
             at.setdefault((move.at, move.side), []).append(move)
-    sliced = [parameters[move.at] for move in plan.moves if move.side == "slice"]
-    whole = _Whole(model, mesh, plan, sliced)
+    sliced = {id(parameters[move.at]) for move in plan.moves if move.side == "slice"}
+    whole = _Whole(model, mesh, plan, _holders(model, sliced))
     model.register_forward_pre_hook(whole.enter, with_kwargs=True, prepend=True)
     for (path, side), moves in at.items():
         module = model.get_submodule(path)
@@ -44,6 +47,18 @@ def install(model: nn.Module, mesh: DeviceMesh, plan: Sharding) -> None:
         else:
             module.register_forward_hook(_on_results(moves), prepend=True)
     model.register_forward_hook(whole.leave, always_call=True)
+
+
+def _holders(model: nn.Module, parameters: Set[int]) -> Holders:
+    """Return the modules that have some parameters, given by id, and their names there.
+
+    The parameters themselves are not kept: `fully_shard` puts others in their places.
+    """
+    found: list[tuple[nn.Module, str]] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            found += [(module, name)] if id(parameter) in parameters else []
+    return found
 
 
 def _sum_gradient_of(parameter: Tensor) -> None:
@@ -113,11 +128,11 @@ class _Distributed(TorchFunctionMode):
     """Distributes the tensors that a model makes from numbers, as `arange` does: they are whole on every rank.
 
     The backward pass may then read them beside distributed tensors. What torch.distributed makes for itself stays.
-    Slices of the parameters in `sliced`, by id, are tensors of which each rank takes a part: their gradients are made
-    whole. If `shares`, each rank takes its part of whole operands of an einsum too.
+    Slices of the parameters in `sliced`, modules and names, are tensors of which each rank takes a part: their
+    gradients are made whole. If `shares`, each rank takes its part of whole operands of an einsum too.
     """
 
-    def __init__(self, mesh: DeviceMesh, sliced: Set[int], shares: bool) -> None:
+    def __init__(self, mesh: DeviceMesh, sliced: Holders, shares: bool) -> None:
         super().__init__()
         self.mesh, self.sliced, self.shares = mesh, sliced, shares
 
@@ -131,7 +146,7 @@ class _Distributed(TorchFunctionMode):
             with self:
                 return TRACED_INTO[func](*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        if self.sliced and func is Tensor.__getitem__ and id(args[0]) in self.sliced:
+        if func is Tensor.__getitem__ and any(getattr(module, name) is args[0] for module, name in self.sliced):
             return _SumOfGradients.apply(result)
         if not isinstance(result, Tensor) or isinstance(result, DTensor) or tensors((args, kwargs)):
             return result
@@ -146,9 +161,8 @@ _TORCH_INSIDE = ("torch.distributed", "torch._")
 class _Whole:
     """The hooks of the whole model: its inputs become distributed tensors, and its outputs plain ones."""
 
-    def __init__(self, model: nn.Module, mesh: DeviceMesh, plan: Sharding, sliced: Sequence[Tensor]) -> None:
-        self.mesh, self.sliced = mesh, {id(each) for each in sliced}
-        self.shares = bool(plan.choice.whole)
+    def __init__(self, model: nn.Module, mesh: DeviceMesh, plan: Sharding, sliced: Holders) -> None:
+        self.mesh, self.sliced, self.shares = mesh, sliced, bool(plan.choice.whole)
         given = argument_wires(plan.diagram, plan.diagram.box)
         self.inputs = [placements(plan.dims.get(number, {}), mesh) for number in given]
         self.run = threading.local()

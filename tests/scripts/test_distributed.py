@@ -1,5 +1,6 @@
 """Runs on 2 and 4 processes that talk by gloo, beside runs on one."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import socket
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.multiprocessing.spawn import spawn
 
 import models
+from models.language_model import LanguageModel
 from models.sequence_to_sequence import SequenceToSequence
 from scripts import checkpoint, sharded_tensors
 from scripts.checkpoint import Record
@@ -49,9 +52,26 @@ SEQUENCES = replace(
         examples.classes + 1, m=8, k=4, h=2, f=16, encoder_depth=2, decoder_depth=2, dropout=0.0
     ).double(),
 )
+
+
+def rows() -> Examples:
+    """As many rows of 12 symbols, each of which is the next of the one before it, or drawn."""
+    source = torch.Generator().manual_seed(3)
+    steps = torch.where(torch.rand(50, 13, generator=source) < 0.7, 1, torch.randint(6, (50, 13), generator=source))
+    symbols = steps.cumsum(-1) % 6
+    return Examples("rows", symbols[:, :-1], symbols[:, 1:], 6, torch.arange(50))
+
+
+TEXTS = replace(
+    TASKS["language_model"],
+    data={"rows": rows},
+    reads=None,
+    model=lambda examples: LanguageModel(examples.classes, m=8, k=4, h=2, f=16, depth=2, learned_positions=20).double(),
+)
 BATCHES = replace(TOY, axes="b x y", split={"b": "data"})
 """With dropout, statistics of batches and tied weights."""
-OWN: dict[str, Task] = {"tiny": TINY, "toy": BATCHES, "sequences": SEQUENCES}
+OWN: dict[str, Task] = {"tiny": TINY, "toy": BATCHES, "sequences": SEQUENCES, "texts": TEXTS}
+TEXTS_PLAN = Config("texts", "rows", epochs=2, batch_size=8, lr=1e-2, weight_decay=0.05)
 SEQUENCES_PLAN = Config("sequences", "few", epochs=2, batch_size=8, lr=1e-2, weight_decay=0.05)
 OPTIONS: dict[str, Any] = {"clip": 0.05, "accumulate": 2, "ema": 0.9, "schedule": "linear"}
 Case = tuple[dict[str, int], Config]
@@ -62,6 +82,13 @@ CASES: dict[str, Case] = {
     "tensor, options": ({"tensor": 2}, replace(TINY_PLAN, **OPTIONS)),
     "a batch of one": ({"data": 2}, replace(TINY_PLAN, batch_size=22)),
     "sequences": ({"data": 2}, SEQUENCES_PLAN),
+    "parts of sequences": ({"sequence": 2}, SEQUENCES_PLAN),
+    "parts of texts": ({"sequence": 2}, TEXTS_PLAN),
+    "parts of texts, options": ({"sequence": 2}, replace(TEXTS_PLAN, **OPTIONS)),
+    "four": ({"data": 2, "tensor": 2}, replace(TINY_PLAN, epochs=2, **OPTIONS)),
+    "four, sequences": ({"data": 2, "sequence": 2}, SEQUENCES_PLAN),
+    "four, texts": ({"data": 2, "sequence": 2}, replace(TEXTS_PLAN, **OPTIONS)),
+    "four, heads of texts": ({"sequence": 2, "tensor": 2}, TEXTS_PLAN),
 }
 
 
@@ -152,22 +179,43 @@ def state(folder: Path) -> dict[str, Tensor]:
 STEADY = replace(PLAN, schedule="constant", warmup=0.0)
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs of two processes."""
-    folder = tmp_path_factory.mktemp("pair")
-    jobs: list[Job] = [(name, *case, False) for name, case in CASES.items()]
-    jobs += [("whole", {"data": 2}, STEADY, False), ("halves", {"data": 2}, replace(STEADY, epochs=2), False)]
-    on_processes(2, folder, [*jobs, ("halves", {"data": 2}, STEADY, True)])
+def of_all_workers(factory: pytest.TempPathFactory, world: int, jobs: list[Job]) -> Path:
+    """A folder with some runs on so many processes, which one of pytest's workers starts while the others wait."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{world} processes"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (folder / "finished").exists():
+            on_processes(world, folder, jobs)
+            (folder / "finished").touch()
     return folder
 
 
+def jobs_on(world: int) -> list[Job]:
+    return [(name, *case, False) for name, case in CASES.items() if prod(case[0].values()) == world]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of two processes."""
+    jobs: list[Job] = [("whole", {"data": 2}, STEADY, False), ("halves", {"data": 2}, replace(STEADY, epochs=2), False)]
+    return of_all_workers(tmp_path_factory, 2, [*jobs_on(2), *jobs, ("halves", {"data": 2}, STEADY, True)])
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of four processes."""
+    return of_all_workers(tmp_path_factory, 4, jobs_on(4))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_have_the_curve_of_one(tmp_path: Path, pair: Path, name: str) -> None:
+def test_processes_have_the_curve_of_one(tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
+    folder = request.getfixturevalue("pair" if prod(CASES[name][0].values()) == 2 else "four") / name
     run = finish(CASES[name][1], tmp_path)
-    assert_same_curve(checkpoint.read(pair / name), run.record)
-    assert_same_models(pair / name, tmp_path)
-    torch.testing.assert_close(state(pair / name), state(tmp_path))
+    assert_same_curve(checkpoint.read(folder), run.record)
+    assert_same_models(folder, tmp_path)
+    torch.testing.assert_close(state(folder), state(tmp_path))
 
 
 def test_dropout_and_statistics_of_parts_are_the_same_after_a_resumption(tmp_path: Path, pair: Path) -> None:
@@ -179,20 +227,16 @@ def test_dropout_and_statistics_of_parts_are_the_same_after_a_resumption(tmp_pat
     assert numbers(finish(STEADY, tmp_path).record) != numbers(whole)
 
 
-def test_what_four_processes_save_two_and_one_and_a_module_load(tmp_path: Path) -> None:
+def test_what_four_processes_save_two_and_one_and_a_module_load(tmp_path: Path, four: Path) -> None:
     """A run of two epochs is resumed for another one on two meshes, and on one process."""
-    mesh, plan = {"data": 2, "tensor": 2}, replace(TINY_PLAN, epochs=2, **OPTIONS)
-    longer = replace(plan, epochs=3)
-    on_processes(4, tmp_path, [("saved", mesh, plan, False)])
-    finish(plan, tmp_path / "one")
-    assert_same_curve(checkpoint.read(tmp_path / "saved"), checkpoint.read(tmp_path / "one"))
-    whole = state(tmp_path / "saved")
-    torch.testing.assert_close(whole, state(tmp_path / "one"))
+    longer = replace(CASES["four"][1], epochs=3)
+    whole = state(four / "four")
     for name, kind in ((checkpoint.BEST, "best"), (checkpoint.LAST, "average")):
-        loaded = models.load(tmp_path / "saved" / name).state_dict()
+        loaded = models.load(four / "four" / name).state_dict()
         assert all(torch.equal(tensor, whole[f"{kind}.{key}"]) for key, tensor in loaded.items())
     for name in ("data", "tensor", "alone"):
-        shutil.copytree(tmp_path / "saved", tmp_path / name)
+        shutil.copytree(four / "four", tmp_path / name)
+    finish(CASES["four"][1], tmp_path / "one")
     finish(longer, tmp_path / "one", resume=True)
     on_processes(2, tmp_path, [(name, {name: 2}, longer, True) for name in ("data", "tensor")])
     finish(longer, tmp_path / "alone", resume=True)

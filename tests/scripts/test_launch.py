@@ -53,12 +53,17 @@ def test_processes_are_started_by_torchrun(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "sizes", "words"),
-    [("compile", {"data": 2}, "--compile is for one process"), ("checkpointing", {"data": 2, "tensor": 2}, "alone: a")],
+    [
+        ("compile", {"data": 2}, "--compile is for one process"),
+        ("checkpointing", {"data": 2, "tensor": 2}, "alone: a"),
+        ("checkpointing", {"sequence": 2}, "alone: a"),
+    ],
 )
 def test_options_for_one_process_are_refused(option: str, sizes: dict[str, int], words: str) -> None:
+    asked = {"task": "language_model", "compile": False, "checkpointing": False}
     with pytest.raises(MeshError, match=words):
-        _refuse({"compile": False, "checkpointing": False, option: True}, sizes)
-    _refuse({"compile": False, "checkpointing": True}, {"data": 2})
+        _refuse({**asked, option: True}, sizes)
+    _refuse({**asked, "checkpointing": True}, {"data": 2})
 
 
 def group(sizes: dict[str, int], rank: int = 0) -> Group:
@@ -69,10 +74,20 @@ def group(sizes: dict[str, int], rank: int = 0) -> Group:
     return Group(mesh, Launched(rank))
 
 
-@pytest.mark.parametrize(("name", "words"), [("mlp", "uses: data"), ("conv_attention", "uses: none: it trains on one")])
-def test_a_mesh_axis_that_a_task_does_not_use_is_refused(name: str, words: str) -> None:
-    with pytest.raises(MeshError, match=f"no axis to split over tensor; mesh axes that it {words}"):
-        group({"tensor": 2}).split(TASKS[name], [nn.Linear(1, 1)], ())
+@pytest.mark.parametrize(
+    ("name", "axis", "words"),
+    [
+        ("mlp", "tensor", "uses: data"),
+        ("conv_attention", "tensor", "uses: none: it trains on one"),
+        ("vision_transformer", "sequence", "uses: data, tensor$"),
+        ("sequence_to_sequence", "tensor", "uses: data, sequence$"),
+    ],
+)
+def test_a_mesh_axis_that_a_task_does_not_use_is_refused(name: str, axis: str, words: str) -> None:
+    with pytest.raises(MeshError, match=f"no axis to split over {axis}; mesh axes that it {words}"):
+        group({axis: 2}).split(TASKS[name], [nn.Linear(1, 1)], ())
+    with pytest.raises(MeshError, match=words):  # before there is a folder
+        _refuse({"task": name, "compile": False, "checkpointing": False}, {axis: 2})
 
 
 def test_the_parts_of_a_batch_are_the_batch() -> None:

@@ -17,9 +17,10 @@ from rich.console import Console
 from torch import Tensor
 
 import models
-from circuits import trace
+from circuits import plan_sharding, trace
 from scripts import checkpoint, data, loop, options, own_data, recompute, report, schedule, scores, tasks, train
 from scripts.data import Examples
+from scripts.distributed import axes_over
 from scripts.export import export_model
 from scripts.loop import Run
 from scripts.options import Config, resolve_config
@@ -96,6 +97,18 @@ def test_a_model_takes_its_data_and_is_scored_by_the_example(name: str, key: str
 def test_each_model_has_a_table(name: str) -> None:
     model = FULL[name].model(small(name).data["few"]())
     assert f"{trace(model)}".splitlines()[1].startswith(f"{type(model).__name__}: ")
+
+
+@pytest.mark.parametrize("name", [each for each in EACH if FULL[str(each.values[0])].split])
+def test_a_task_can_use_all_of_its_mesh_axes_together(name: str) -> None:
+    """Data alone sends nothing in the forward pass; each other mesh axis has its own communications."""
+    task = small(name)
+    examples = task.examples("few", 28)
+    model, sizes = task.model(examples), dict.fromkeys(task.split.values(), 2)
+    arguments = task.arguments(model, examples.inputs[:4], examples.targets[:4])
+    plan = plan_sharding(model, sizes, axes_over(task, sizes), *arguments, axes=task.axes, names=task.names)
+    assert plan.data == ("data",)
+    assert {move.mesh_axis for move in plan.moves} == {*sizes} - {"data"}
 
 
 def test_the_network_around_visual_attention_is_as_it_says() -> None:

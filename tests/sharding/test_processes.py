@@ -32,6 +32,10 @@ def language_model() -> nn.Module:
     return models.LanguageModel(12, 16, 4, 4, 32, 2)
 
 
+def learned_positions() -> nn.Module:
+    return models.LanguageModel(12, 16, 4, 4, 32, 2, learned_positions=16)
+
+
 def convolution() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(2704, 5))
 
@@ -142,6 +146,13 @@ CASES: dict[str, Case] = {
     "sequence of grouped heads": (layer, vectors, {"sequence": 2}, SEQUENCE, {}),
     "sequence on four": (layer, vectors, {"sequence": 4}, SEQUENCE, {}),
     "data and sequence": (language_model, text, {"data": 2, "sequence": 2}, SEQUENCE | {"b": "data"}, {"axes": "b x"}),
+    "data and sequence, with learned positions": (
+        learned_positions, text, {"data": 2, "sequence": 2}, SEQUENCE | {"b": "data"}, {"axes": "b x"},
+    ),
+    "sequence, and copies over data, with learned positions": (
+        learned_positions, text, {"data": 2, "sequence": 2}, SEQUENCE | {"b": "data"},
+        {"axes": "b x", "replicate": "data"},
+    ),
     "sequence and tensor": (
         layer, vectors, {"sequence": 2, "tensor": 2}, SEQUENCE | HEADS | {"g": "tensor"}, {"names": NAMES},
     ),

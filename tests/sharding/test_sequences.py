@@ -169,8 +169,8 @@ class Split(nn.Module):
         return self.attend(vectors, vectors, key_mask=vectors[..., 0] > 0)
 
 
-def vision_transformer() -> nn.Module:
-    return models.VisionTransformer(28, 7, m=16, k=4, h=4, f=32, depth=1, classes=10, in_channels=1)
+def vision_transformer(**options: Any) -> nn.Module:
+    return models.VisionTransformer(28, 7, m=16, k=4, h=4, f=32, depth=1, classes=10, in_channels=1, **options)
 
 
 SIZES = {"s": 2, "t": 2}
@@ -182,6 +182,10 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[Tensor, ..
     ),
     "a class token": (
         vision_transformer, {"x": "s"}, (torch.zeros(2, 1, 28, 28),), {"axes": "b c H W"}, "x has size 17 .*divide",
+    ),
+    "patches of an image, which have no x": (
+        lambda: vision_transformer(class_token=False), {"x": "s"}, (torch.zeros(2, 1, 28, 28),), {"axes": "b c H W"},
+        "x over s: add in VisionTransformer .*with its own x",
     ),
     "two axes of the mesh": (
         language_model, {"x": ("s", "t")}, (TOKENS,), {"axes": "b x"}, "x over s: attention .* across one mesh axis",
