@@ -22,7 +22,7 @@ import sympy
 import torch
 
 from circuits.cost import bound_report
-from circuits.cost.box_bound import BoxBound
+from circuits.cost.box_bound import BoxBound, brief
 from circuits.cost.box_cost import BoxCost, Work
 from circuits.cost.groups import innermost
 from circuits.cost.machine import MACHINES, Machine, larger
@@ -48,6 +48,10 @@ class Bound:
     rows: tuple[BoxBound, ...]
     total: BoxBound
     cost: Any = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Return the machine and the times of the whole, in one line."""
+        return f"Bound({self.machine.name}, {len(self.rows)} row{'s' * (len(self.rows) != 1)}, {brief(self.total)})"
 
     def at(self, **sizes: int) -> "Bound":
         """Return the bounds at sizes of some free axes; formulas in the others remain.

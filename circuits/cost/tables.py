@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sympy
 
 from circuits.cost import report
-from circuits.cost.box_cost import BoxCost, check_columns
-from circuits.cost.columns import CostColumn, chosen_names, heading_of, text_of
+from circuits.cost.box_cost import BoxCost
+from circuits.cost.columns import CostColumn
 from circuits.cost.groups import Joined
+from circuits.cost.quantities import check_columns, chosen_names, heading_of, text_of
 from circuits.cost.texts import formula, shorter
 from circuits.diagram import (
     SCREEN,
