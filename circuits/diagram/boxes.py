@@ -60,7 +60,7 @@ class Value:
     @property
     def shape(self) -> str:
         """The sizes as text, such as `20 4 h/2`."""
-        return " ".join([size_text(size) for size in self.sizes])
+        return " ".join([f"{size}" if type(size) is int else size_text(size) for size in self.sizes])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ All threads are affected in one way: while a recording is active, compiled code 
 compiler stance for the whole process.
 """
 
-import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -75,7 +74,7 @@ class _Patch:
     def __init__(self, holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
         self.holder, self.name = holder, name
         self.is_own = name in holder.__dict__
-        self.original = holder.__dict__[name] if self.is_own else inspect.getattr_static(holder, name)
+        self.original = next(vars(each)[name] for each in (holder, *_bases(holder)) if name in vars(each))
         self.replacement = interception(self.original)
 
     def undo(self) -> None:
@@ -86,6 +85,11 @@ class _Patch:
             setattr(self.holder, self.name, self.original)
         else:
             delattr(self.holder, self.name)
+
+
+def _bases(holder: Any) -> tuple[type, ...]:
+    """Return the base classes of a class; a Python module has none."""
+    return holder.__mro__[1:] if isinstance(holder, type) else ()
 
 
 _patches: dict[tuple[Any, str], _Patch] = {}

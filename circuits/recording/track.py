@@ -20,6 +20,7 @@ from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener
 from circuits.recording.printer import Printer
+from circuits.recording.scopes import modules_of
 from circuits.recording.seen import Seen
 from circuits.recording.sinks import Sink, width_of, writer
 from circuits.recording.tracker import Tracker, _into, _out
@@ -84,7 +85,7 @@ def track(
         raise CircuitError(
             f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
         )
-    named = found is not None or any(_has_signature(module) for module in nn.Module.modules(target))
+    named = found is not None or any(map(_has_signature, modules_of(target)))
     printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to), named)
     return _recorded(target, found or target, printer, finite)
 
