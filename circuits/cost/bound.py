@@ -27,9 +27,10 @@ from circuits.cost.box_cost import BoxCost, Work
 from circuits.cost.groups import innermost
 from circuits.cost.machine import MACHINES, Machine, larger
 from circuits.diagram import Table, Width, is_printable
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 
+@entry_points("at", "table", "to_html")
 @dataclass(frozen=True)
 class Bound:
     """Lower bounds on the time of a diagram on a machine, by box and in total: `Cost.on` returns it.

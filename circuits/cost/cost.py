@@ -18,9 +18,10 @@ from circuits.cost.quantities import brief, check_columns
 from circuits.cost.sizes import at
 from circuits.cost.tables import CostTables
 from circuits.diagram import Box, evaluate, size_text
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 
+@entry_points("at", "by", "sort", "on")
 @dataclass(frozen=True)
 class Cost(CostTables):
     """What a diagram costs: `count` returns it.

@@ -16,7 +16,7 @@ import torch
 
 from circuits.cost.texts import amount
 from circuits.diagram import Cells, Table
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point, entry_points
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Rate:
         return self.value if self.best is None else self.best
 
 
+@entry_points("rate_of")
 @dataclass(frozen=True)
 class Machine:
     """The peak rates of a machine.
@@ -145,6 +146,7 @@ def _shown(rate: Rate, unit: str) -> str:
     return f"{rate.value / scale:.4g}{within} {prefix}{unit}"
 
 
+@entry_point
 def lower_bound(flops: Any, bytes: Any, dtype: torch.dtype, machine: Machine) -> tuple[Any, Any]:
     """Return a lower bound on the seconds of an operation, and what binds: "compute" or "bandwidth".
 

@@ -32,11 +32,12 @@ from circuits.diagram import (
     table_of,
     tree,
 )  # fmt: skip
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 _NO_GROUPS = "a group of boxes has no place in a diagram: take the columns before `by` and `sort`"
 
 
+@entry_points("column", "columns", "table", "to_markdown", "to_html", "to_latex")
 class CostTables:
     """The part of `Cost` that shows it."""
 

@@ -45,7 +45,7 @@ from circuits.recording.intercepted_state import RANDOM_FUNCTIONS, STATE_FUNCTIO
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
 from circuits.recording.scopes import classes_of_modules
-from circuits.tracebacks import hide_frames
+from circuits.tracebacks import ends_in_library, hide_frames, hide_own_frames
 
 
 @contextmanager
@@ -165,10 +165,16 @@ def _intercept_module_call(original: Any, record: Callable[..., Any] = record_mo
         return record(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
 
     def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        recorder: Any = switch.current()
+        stack = recorder.stack if isinstance(recorder, Listener) and not recorder.definitions else None
         try:
-            return dispatch(switch.current(), module, *args, **kwargs)
+            return dispatch(recorder, module, *args, **kwargs)
         except CircuitError as error:
             hide_frames(error)
+            raise
+        except Exception as error:
+            if stack is not None and (stack.is_of_operation or not ends_in_library(error)):
+                hide_own_frames(error)
             raise
 
     return __call__

@@ -6,9 +6,11 @@ its size; if the model cannot be traced, only sizes are shown.
 
 import copy
 import functools
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -27,6 +29,24 @@ class WeightsError(CircuitError, RuntimeError):
     """Raised when weights do not fit a model; also a RuntimeError, which torch's `load_state_dict` raises."""
 
 
+class ArgumentsError(CircuitError, TypeError):
+    """Raised when the arguments of a constructor do not fit its parameters; a TypeError too, as Python's own."""
+
+
+def bound_arguments(kind: type, signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:
+    """Return the arguments of a constructor by parameter.
+
+    Raises:
+        ArgumentsError: They do not fit.
+    """
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+        takes = signature.replace(parameters=bare, return_annotation=signature.empty)
+        raise ArgumentsError(f"{kind.__name__} takes {takes}: {error}") from None
+
+
 def short_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: the last line that the traceback of a CircuitError shows is the caller's."""
 
@@ -39,6 +59,16 @@ def short_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return call
+
+
+def pickled_hint(path: Path) -> str:
+    """Return how a file of `torch.save` is read, for a message, if a file begins as one; "" if not."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    is_pickled = start in (b"PK", b"\x80\x02")
+    return (
+        ", but one of torch.save, for model.load_state_dict(torch.load(path, weights_only=True))" if is_pickled else ""
+    )
 
 
 def explain(

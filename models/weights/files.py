@@ -25,7 +25,7 @@ from circuits import CircuitError
 
 from .atomic import refuse_unless_file, replaced
 from .configuration import CLASSES, Bounded, made_with, read, refuse_unwritable, write
-from .errors import WeightsError, explain, short_tracebacks
+from .errors import WeightsError, bound_arguments, explain, short_tracebacks
 from .saved_file import FORMAT, read_saved
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
@@ -68,9 +68,10 @@ def savable(kind: Kind) -> Kind:
         exactly = type(self) is kind
         # numpy's integers become ints, which a file can hold and torch.compile takes for numbers.
         args, kwargs = tree_map_only(Integral, lambda n: n if isinstance(n, int) else int(n), (args, kwargs))
+        given = bound_arguments(kind, parameters, args, kwargs)
         initialize(self, *args, **kwargs)
         if exactly:
-            self.__dict__["_made_with"] = write(parameters.bind(*args, **kwargs))
+            self.__dict__["_made_with"] = write(given)
 
     @short_tracebacks
     @functools.wraps(load_weights, [name for name in functools.WRAPPER_ASSIGNMENTS if name != "__doc__"])
