@@ -66,9 +66,8 @@ def pickled_hint(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(2)
     is_pickled = start in (b"PK", b"\x80\x02")
-    return (
-        ", but one of torch.save, for model.load_state_dict(torch.load(path, weights_only=True))" if is_pickled else ""
-    )
+    read = "model.load_state_dict(torch.load(path, weights_only=True))"
+    return f", but one of torch.save, which {read} may read" if is_pickled else ""
 
 
 def explain(
