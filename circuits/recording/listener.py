@@ -155,9 +155,7 @@ class Listener(TorchFunctionMode):
         ):
             self.record.refusal = self.record.refusal or (refusal_of_text(event) if self.definitions else "")
             return result
-        level = functorch.maybe_current_level()
-        if level is not None:
-            self.stack.mark_whole(level)
+        self.stack.mark_whole(functorch.maybe_current_level())
         if event.result is not None:
             self.data_sizes.note(event, args, kwargs)
             if type(event.result) is Struct and is_opaque(function):

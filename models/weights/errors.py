@@ -6,7 +6,6 @@ its size; if the model cannot be traced, only sizes are shown.
 
 import copy
 import functools
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
@@ -31,20 +30,6 @@ class WeightsError(CircuitError, RuntimeError):
 
 class ArgumentsError(CircuitError, TypeError):
     """Raised when the arguments of a constructor do not fit its parameters; a TypeError too, as Python's own."""
-
-
-def bound_arguments(kind: type, signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:
-    """Return the arguments of a constructor by parameter.
-
-    Raises:
-        ArgumentsError: They do not fit.
-    """
-    try:
-        return signature.bind(*args, **kwargs)
-    except TypeError as error:
-        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
-        takes = signature.replace(parameters=bare, return_annotation=signature.empty)
-        raise ArgumentsError(f"{kind.__name__} takes {takes}: {error}") from None
 
 
 def short_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
