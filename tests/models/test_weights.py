@@ -512,7 +512,7 @@ NONE = '{"args": [], "kwargs": {}}'
         ({"arguments": "["}, "not the arguments of a model"),
         ({"arguments": "[" * 100_000}, "a MultiHeadAttention cannot be made"),
         ({"arguments": "[]"}, "not the arguments of a model"),
-        ({"arguments": NONE}, r"missing 3 required positional arguments"),
+        ({"arguments": NONE}, r"missing a required argument: .m."),
         ({"arguments": '{"args": [], "kwargs": {"m": {"torch.nn": "Module"}}}'}, "not the arguments of a model"),
         ({"arguments": '{"args": [], "kwargs": {"m": {"unwritable": "x"}}}'}, "not the arguments of a model"),
         ({"arguments": '{"args": [], "kwargs": {"m": {"models": "os.system"}}}'}, "not the arguments of a model"),
