@@ -101,7 +101,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "a backward of a loss": lambda: backward(X.sum()),
     "a summary of nothing": lambda: summary(nn.ReLU()),
     "arguments of a trace": lambda: trace(nn.Bilinear(2, 2, 3), torch.ones(2)),
-    "arguments of a model": lambda: models.MLP(hidden=3),
+    "arguments of a model": lambda: models.MLP(hidden=3),  # type: ignore[call-arg]
     "a tracker of a name": lambda: Tracker("head", nn.ReLU()),  # type: ignore[arg-type]
     "a tracker's signature": lambda: Tracker(nn.ReLU(), "relu", "b c m -> b c m")(X),
     "a broadcast of a function": lambda: broadcast(torch.relu, "b m -> b m"),

@@ -453,7 +453,7 @@ def test_the_arguments_of_a_constructor_are_named_where_they_do_not_fit() -> Non
     with pytest.raises(
         TypeError, match=r"^MLP takes \(x=28, .*device=None, dtype=None\): .*unexpected.*'hidden'"
     ) as caught:
-        models.MLP(hidden=3)
+        models.MLP(hidden=3)  # type: ignore[call-arg]
     assert isinstance(caught.value, CircuitError)
     assert [each.path for each in caught.traceback] == [Path(__file__)]
 

@@ -286,7 +286,7 @@ def test_a_track_outside_a_with_says_so() -> None:
     assert caught[0].filename == __file__
     seen = track(model, to=None)
     with pytest.raises(AttributeError, match=r"whose value has \.diagram: with track\(model\) as seen"):
-        seen.diagram  # type: ignore[attr-defined]  # noqa: B018
+        seen.diagram  # noqa: B018
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with seen as first:
