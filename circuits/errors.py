@@ -6,9 +6,14 @@ detects. Each message is written in the module that detects the mistake.
 
 import difflib
 import functools
+import inspect
+import reprlib
+import types
 import unicodedata
 from collections.abc import Callable, Collection
 from typing import Any, ParamSpec, TypeVar
+
+import torch
 
 from circuits.tracebacks import hide_frames
 
@@ -25,7 +30,8 @@ class CircuitError(Exception):
     For example: a module that `torch.vmap` cannot map, or an attribute named by `fixed` that the module does not have.
 
     Where an error leaves the library, the frames of the library are removed from its traceback: the last line that the
-    traceback shows is the caller's. The environment variable `CIRCUITS_FRAMES=1` keeps them.
+    traceback shows is the caller's. So they are where a model raises another exception while it is traced, with those
+    of torch: its last line is one of the model. The environment variable `CIRCUITS_FRAMES=1` keeps them.
     """
 
     def hide_frames(self) -> None:
@@ -60,12 +66,19 @@ class OperationError(CircuitError, RuntimeError):
     """torch cannot compute an operation of tensors with these dtypes or devices; a RuntimeError too, as torch's own."""
 
 
+class ArgumentError(CircuitError, TypeError):
+    """The arguments do not fit the parameters of what is called; a TypeError too, as Python's own."""
+
+
 class CircuitWarning(UserWarning):
     """Something is valid that is probably a mistake: an axis of an einsum whose name looks like another's."""
 
 
 def entry_point(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: remove the frames of this library from the tracebacks of the CircuitErrors that a function raises.
+    """Decorator: remove the frames of this library from the tracebacks of some errors that a function raises.
+
+    These are CircuitErrors, exceptions of a recorded model (`mark_raised_in_run`), and the TypeError of Python if the
+    arguments do not fit the function; to it a note is added that says how the function is called.
 
     It costs a call of a Python function. Functions that are called often have its `try` in their own body.
     """
@@ -77,8 +90,64 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
         except CircuitError as error:
             hide_frames(error)
             raise
+        except Exception as error:
+            traceback = error.__traceback__
+            if isinstance(error, TypeError) and traceback is not None and traceback.tb_next is None:
+                error.add_note(_how_to_call(function))  # no line of the function has run
+                hide_frames(error)
+            elif vars(error).get(_IN_RUN):
+                hide_frames(error)
+            raise
 
     return call
+
+
+_IN_RUN = "_raised_in_run"
+
+
+def mark_raised_in_run(error: Exception) -> None:
+    """Mark an exception that a recorded model has raised: `entry_point` then removes the frames of this library."""
+    if not vars(error).get(_IN_RUN) and not isinstance(error, CircuitError):
+        vars(error)[_IN_RUN] = True
+
+
+def _how_to_call(function: Callable[..., Any]) -> str:
+    """Return the parameters of a function, and the first sentence about it."""
+    about = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+    name = function.__qualname__.removesuffix(".__init__")
+    return f"{name}{parameters_text(function)}{': ' if about else ''}{about}"
+
+
+def parameters_text(function: Callable[..., Any]) -> str:
+    """Return the parameters of a function with their defaults, without types, as `(x, *, size=3)`.
+
+    >>> parameters_text(perhaps)
+    '(name, known)'
+    """
+    signature = inspect.signature(function)
+    bare = [each.replace(annotation=each.empty) for name, each in signature.parameters.items() if name != "self"]
+    return f"{signature.replace(parameters=bare, return_annotation=signature.empty)}"
+
+
+def described(value: Any) -> str:
+    """Return what a value is, for messages, in a few words.
+
+    >>> described(torch.nn.Linear), described(torch.nn.ReLU()), described([1, 2]), described(3), described(perhaps)
+    ('the class Linear', 'a ReLU', 'a list', '3', 'the function perhaps')
+    >>> described(torch.ones(2, 3))
+    'a tensor of shape (2, 3)'
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return reprlib.repr(value)
+    name = getattr(value, "__qualname__" if isinstance(value, types.FunctionType) else "__name__", None)
+    if callable(value) and name:
+        return f"the function {name.rpartition('<locals>.')[2]}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def entry_points(*names: str) -> Callable[[type[R]], type[R]]:

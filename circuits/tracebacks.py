@@ -54,6 +54,23 @@ def hide_frames(error: BaseException, *, models: bool = False) -> None:
         error.__traceback__ = _entry_at(caller)
 
 
+def hide_own_frames(error: BaseException) -> None:
+    """Remove the frames of this library from the traceback of an error; those of torch stay. Call it as `hide_frames`.
+
+    For an error of a model that is tracked: it then looks as it would without.
+    """
+    if not ALL_FRAMES and not torch.compiler.is_compiling():
+        error.__traceback__ = _shortened(error.__traceback__, False, {"circuits"})
+
+
+def ends_in_library(error: BaseException) -> bool:
+    """Return whether a line of this library has raised an error: then it is a mistake of the library."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and _is_hidden(traceback.tb_frame, False, {"circuits"})
+
+
 def users_frame() -> FrameType | None:
     """Return the innermost frame that is not of a hidden package, or None."""
     frame: FrameType | None = sys._getframe(1)

@@ -5,21 +5,28 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import models
 from circuits import (
     CircuitError,
     DtypeError,
     ShapeError,
+    Tracker,
+    backward,
+    broadcast,
     check,
     circuit,
+    count,
     einsum,
     laws,
     rearrange,
     reduce,
     repeat,
+    shard,
+    summary,
     trace,
+    track,
 )
 
 X = torch.ones(20, 65)
@@ -80,6 +87,26 @@ CASES: dict[str, Callable[[], Any]] = {
     "two tensors": lambda: rearrange(X, "y x, y x -> x y"),
     "a list": lambda: rearrange([X, X], "n y -> y n"),
     "rest in the middle": lambda: rearrange(X, "y ... 3 -> y ... "),
+    "a pattern before its tensor": lambda: rearrange("y m -> m y", X),  # type: ignore[arg-type]
+    "axes before their tensor": lambda: check("y m", X),  # type: ignore[arg-type]
+    "a list of numbers": lambda: scores([[1.0, 2.0]], torch.ones(3, 2)),
+    "tensors in a list": lambda: scores([torch.ones(2)], torch.ones(3, 2)),
+    "a track of a result": lambda: track(X),
+    "a track of a list": lambda: track([nn.ReLU()]),
+    "a track of a class": lambda: track(nn.ReLU),
+    "a track of a function": lambda: track(torch.relu),
+    "a trace of a class": lambda: trace(nn.ReLU, X),
+    "a trace of a result": lambda: trace(X),
+    "a count of a class": lambda: count(nn.ReLU, X),
+    "a backward of a loss": lambda: backward(X.sum()),
+    "a summary of nothing": lambda: summary(nn.ReLU()),
+    "arguments of a trace": lambda: trace(nn.Bilinear(2, 2, 3), torch.ones(2)),
+    "arguments of a model": lambda: models.MLP(hidden=3),  # type: ignore[call-arg]
+    "a tracker of a name": lambda: Tracker("head", nn.ReLU()),  # type: ignore[arg-type]
+    "a tracker's signature": lambda: Tracker(nn.ReLU(), "relu", "b c m -> b c m")(X),
+    "a broadcast of a function": lambda: broadcast(torch.relu, "b m -> b m"),
+    "a law of a module": lambda: laws.shapes(nn.ReLU()),
+    "a mesh of sizes": lambda: shard(nn.ReLU(), {"tensor": 2}, {"m": "tensor"}),  # type: ignore[arg-type]
 }
 
 
@@ -119,3 +146,23 @@ def test_a_trace_with_a_wrong_dtype_says_nothing_of_sizes() -> None:
 def test_errors_of_torch_pass_a_verb_as_they_are() -> None:
     with pytest.raises(RuntimeError, match="stack expects each tensor"):
         rearrange([torch.ones(2), torch.ones(3)], "n y -> y n")
+
+
+@pytest.mark.parametrize(
+    ("call", "note"),
+    [
+        (lambda: trace(nn.Linear(3, 2), (5, 3)), "inputs of given sizes are made by summary(model, input_size=(5, 3))"),
+        (
+            lambda: trace(nn.Embedding(3, 2), axes="b"),
+            "the inputs that are made are floating: pass tensors, or summary(..., input_size=, dtypes=) makes others",
+        ),
+    ],
+    ids=["sizes", "dtype"],
+)
+def test_a_trace_that_fails_by_its_inputs_says_how_to_make_others(call: Callable[[], Any], note: str) -> None:
+    with pytest.raises((TypeError, RuntimeError)) as caught:
+        call()
+    assert note in caught.value.__notes__
+    with pytest.raises(RuntimeError) as other:
+        trace(nn.Linear(3, 2), X)
+    assert note not in other.value.__notes__

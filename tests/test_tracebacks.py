@@ -1,6 +1,7 @@
 """Where an error leaves the library, the user's line is directly above the message, in Python, pytest and notebooks."""
 
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import circuits
 import models
 from circuits import (
     CircuitError,
@@ -26,6 +28,7 @@ from circuits import (
     broadcast,
     check,
     circuit,
+    count,
     draw,
     einsum,
     fold,
@@ -37,11 +40,13 @@ from circuits import (
     rearrange,
     reduce,
     repeat,
+    summary,
     trace,
     tracebacks,
     track,
     unfold,
 )
+from circuits.errors import entry_point
 
 
 @circuit("y k, x k -> y x")
@@ -132,8 +137,8 @@ CASES: dict[str, Callable[[], Any]] = {
 
 
 def frames(error: BaseException | None) -> Iterator[traceback.FrameSummary]:
-    """Yield the frames of an error and of those that a traceback shows with it."""
-    while error is not None:
+    """Yield the frames of an error and of those that a traceback shows with it, but what was being handled before."""
+    while error is not None and error is not sys.exception():
         yield from traceback.extract_tb(error.__traceback__)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
@@ -184,11 +189,86 @@ def test_a_mistake_of_ours_keeps_every_frame(monkeypatch: pytest.MonkeyPatch) ->
     assert sum("/circuits/recording/" in each.filename for each in frames(caught.value)) > 1
 
 
-@pytest.mark.slow
-def test_errors_of_the_users_code_and_of_torch_keep_every_frame() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        trace(lambda x: x @ x, X)
+TORCHS: dict[str, Callable[[], Any]] = {
+    "operation": lambda: trace(lambda x: x @ x, X),
+    "layer": lambda: trace(nn.Sequential(nn.Linear(3, 2), nn.Linear(4, 2)), X),
+    "argument": lambda: trace(nn.Linear(3, 2), (2, 3)),
+    "users": lambda: trace(lambda x: {}["key"], X),
+    "summary": lambda: summary(nn.Linear(3, 2), input_size=(2, 4)),
+    "draw": lambda: draw(nn.Linear(3, 2), X.T),
+    "count": lambda: count(nn.Linear(3, 2), X.T),
+    "backward": lambda: backward(nn.Linear(3, 2), X.T),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_an_error_of_a_traced_model_ends_at_the_users_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises((RuntimeError, TypeError, KeyError)) as caught:
+        TORCHS[name]()
+    assert not isinstance(caught.value, CircuitError)
+    assert any(note.startswith("while tracing") for note in caught.value.__notes__)
+    assert {each.filename for each in frames(caught.value)} == {__file__}
+    monkeypatch.setattr(tracebacks, "ALL_FRAMES", True)
+    with pytest.raises((RuntimeError, TypeError, KeyError)) as caught:
+        TORCHS[name]()
     assert any("/circuits/recording/" in each.filename for each in frames(caught.value))
+
+
+@pytest.mark.parametrize("model", [nn.Linear(3, 2), nn.Sequential(nn.ReLU(), nn.Linear(3, 2))], ids=["one", "nested"])
+def test_an_error_of_a_tracked_model_has_the_frames_that_it_has_without(model: nn.Module) -> None:
+    with pytest.raises(RuntimeError) as untracked:
+        model(Y)
+    with pytest.raises(RuntimeError) as caught:
+        tracked(model, Y)
+    plain = [each.name for each in traceback.extract_tb(untracked.value.__traceback__)][1:]
+    assert [each.name for each in traceback.extract_tb(caught.value.__traceback__)][-len(plain) :] == plain
+    assert not [each for each in frames(caught.value) if "/circuits/" in each.filename]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda: track(nn.ReLU(), X), lambda: draw(), lambda: Tracker(), lambda: count(scores).at(3), lambda: check(X)],  # type: ignore[call-arg]
+    ids=["track", "draw", "Tracker", "at", "check"],
+)
+def test_a_call_with_wrong_arguments_says_how_to_call(call: Callable[[], Any], request: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert {each.filename for each in frames(caught.value)} == {__file__}
+    (note,) = caught.value.__notes__
+    name = request.node.callspec.id
+    assert re.match(rf"(Cost\.)?{name}\(.*\)(: [A-Z]|$)", note)
+    assert "self" not in note.partition(")")[0]
+
+
+def documented(thing: Any) -> bool:
+    """Return whether a docstring says that one of our errors is raised."""
+    return bool(re.search(r"Raises:.*(Circuit|Signature|Shape)Error", thing.__doc__ or "", re.DOTALL))
+
+
+def hides(function: Any) -> bool:
+    """Return whether a function is an entry point, or hides frames itself."""
+    code = entry_point(hides).__code__
+    while getattr(function, "__code__", None) is not code and hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function.__code__ is code or "hide_frames" in inspect.getsource(function)
+
+
+def test_everything_public_that_documents_an_error_is_an_entry_point() -> None:
+    found, checked = [], 0
+    for name in circuits.__all__:
+        thing = getattr(circuits, name)
+        if not isinstance(thing, type):
+            parts = {name: thing} if inspect.isfunction(thing) else {}
+        else:
+            ours = [each for each in thing.__mro__ if each.__module__.startswith("circuits")]
+            parts = {f"{name}.{key}": value for each in ours for key, value in vars(each).items() if key[0] != "_"}
+        for key, value in parts.items():
+            function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+            if inspect.isfunction(function) and documented(function):
+                checked += 1
+                found += [] if hides(function) else [key]
+    assert not found
+    assert checked > 50
 
 
 def test_all_frames_are_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:

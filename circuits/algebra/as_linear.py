@@ -12,7 +12,7 @@ from torch import Tensor
 from circuits.algebra.linear_map import LinearMap
 from circuits.algebra.wires import parse_sides
 from circuits.checking import find_circuit
-from circuits.errors import CircuitError, SignatureError, entry_point
+from circuits.errors import CircuitError, SignatureError, described, entry_point
 from circuits.signature import Rest, Signature
 
 
@@ -43,7 +43,7 @@ def as_linear(f: Callable[..., Tensor], **sizes: int) -> LinearMap:
     circuit = find_circuit(f)
     if circuit is None:
         raise SignatureError(
-            f"as_linear takes a circuit, and {f!r} has no signature; give it one, circuit('a -> b')(f)"
+            f"as_linear takes a circuit, and {described(f)} has no signature; give it one, circuit('a -> b')(f)"
         )
     sides = [
         tuple([axes[1:] if axes[:1] == (Rest(),) else axes for axes in side])

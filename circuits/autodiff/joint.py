@@ -15,7 +15,7 @@ from circuits.autodiff.tensors import is_floating
 from circuits.autodiff.workspace import Workspace
 from circuits.diagram import Box, Diagram, Struct, Value, Wire, wires
 from circuits.errors import CircuitError
-from circuits.recording import restores_modes, trace
+from circuits.recording import refuse_target, restores_modes, trace
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def _diagram(f: Any, inputs: Any, sizes: Any, axes: Any, kwargs: Any) -> Diagram
             raise CircuitError(f"{f.name} is a diagram: it was recorded with its inputs and sizes, and takes no others")
         diagram = f
     else:
+        refuse_target("backward", f)
         diagram = trace(f, *inputs, sizes=sizes, axes=axes, **kwargs)
     if diagram.failed or diagram.refusal:
         reason = diagram.refusal or "the recorded run failed"

@@ -21,7 +21,7 @@ from circuits.broadcasting.lifted import LiftedCircuit, Randomness
 from circuits.broadcasting.plan import lifted_optional, plan_lift
 from circuits.broadcasting.refusals import refuse_module
 from circuits.checking import Checked, Options, checked, declare, find_circuit, fixed_sizes, parameters_of
-from circuits.errors import CircuitError, SignatureError, entry_point
+from circuits.errors import CircuitError, SignatureError, described, entry_point
 from circuits.signature import plain_size
 
 P = ParamSpec("P")
@@ -94,7 +94,7 @@ def _lift(
     circuit = find_circuit(f)
     if circuit is None:
         raise SignatureError(
-            f"broadcast takes a circuit, and {f!r} has no signature; add one first, as circuit('a -> b')(f)"
+            f"broadcast takes a circuit, and {described(f)} has no signature; add one first, as circuit('a -> b')(f)"
         )
     owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
     if circuit.owner and owner is None:

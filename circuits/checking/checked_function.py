@@ -13,7 +13,7 @@ from circuits.checking.parameters import POSITIONAL, parameters_of
 from circuits.checking.protocols import Function
 from circuits.checking.validation import refuse_generators
 from circuits.checking.wrapper import source, unused_prefix
-from circuits.errors import SignatureError, entry_point
+from circuits.errors import SignatureError, described, entry_point
 
 
 def checked(spec: Circuit) -> Any:
@@ -91,7 +91,7 @@ def backward_of(f: Callable[..., Any]) -> Callable[[Function], Function]:
 def _registrar(f: Any, kind: str) -> Callable[[Function], Function]:
     """Return the decorator `f.kernel` or `f.backward`."""
     if not isinstance(getattr(f, "circuit", None), Circuit):
-        raise SignatureError(f"{kind}_of takes a function or method that `@circuit` decorates, not {f!r}")
+        raise SignatureError(f"{kind}_of takes a function or method that `@circuit` decorates, not {described(f)}")
     return getattr(f, kind)
 
 

@@ -186,6 +186,8 @@ def check(tensor: Tensor, text: str, **sizes: int) -> dict[str, int]:
     >>> check(torch.zeros(2, 3, 8, 8), "b c h w", c=3)
     {'c': 3, 'b': 2, 'h': 8, 'w': 8}
     """
+    if isinstance(tensor, str):
+        raise SignatureError(f"check takes a tensor, then its axes: check(x, {tensor!r})")
     leaf = fx_leaf(check, (tensor, text), sizes)
     return without_warnings(_check, tensor, text, sizes) if leaf is None else leaf
 

@@ -73,8 +73,17 @@ def not_a_tensor(row: Row) -> str:
     if isinstance(value, torch.nn.Module) and row.slot.role == "input":
         return f"a tensor is expected, not {_with_article(kind)}; the first parameter of a method is named self"
     if kind in ("list", "tuple"):
-        return f"one tensor is expected, not a {kind}"
+        return f"one tensor is expected, not a {kind}{_as_one_tensor(row)}"
     return f"a tensor is expected, not {_with_article(kind)}"
+
+
+def _as_one_tensor(row: Row) -> str:
+    """Return the call that makes one tensor of a list of numbers, for the end of a message; empty if none does."""
+    first = row.value
+    while isinstance(first, list | tuple) and len(first) > 0:
+        first = first[0]
+    is_of_numbers = isinstance(first, int | float) and row.slot.role != "output" and not torch.compiler.is_compiling()
+    return f": torch.tensor({row.slot.name})" if is_of_numbers else ""
 
 
 def _with_article(kind: str) -> str:

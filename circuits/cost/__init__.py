@@ -5,8 +5,9 @@ May use `autodiff` and below. Start with one of these functions, of which the fi
 - `count` returns a `Cost`, whose rows are `BoxCost`s. `measure` runs a diagram on tensors without data, under the
   dispatch mode of `meter`: `contractions` has the multiply-adds of an ATen operation, `elementwise` what the others do,
   `recurrent` runs one step for all, `memory` knows what tensors are live, `boundary` what crosses the bounds of a box,
-  and `distances` when torch.cdist takes another way. `sizes` adds formulas, `groups` adds rows up; `tables`
-  shows them by the table of a diagram, to which `columns` are handed as data, and `report` writes CSV, LaTeX and data.
+  and `distances` when torch.cdist takes another way. `sizes` adds formulas, `groups` adds rows up,
+  `quantities` has the name and text of each quantity; `tables` shows them by the table of a diagram, to which `columns`
+  are handed as data, and `report` writes CSV, LaTeX and data.
 - `fit` chooses what the reverse pass recomputes, and returns a `Recomputation`. `recompute_problem` puts the choice in
   numbers, `recompute_graph` has its decisions as a graph, in which `least_cost` finds the cheapest path.
 - `transfers` returns the elements that a diagram moves between a slow memory and a fast one; its parts are in `io`.
@@ -19,13 +20,13 @@ Source: torch/utils/flop_counter.py of torch 2.13, for what is a FLOP.
 """
 
 from circuits.cost.bound import Bound
-from circuits.cost.bound_report import duration
 from circuits.cost.columns import CostColumn
 from circuits.cost.cost import Cost
 from circuits.cost.count import count
 from circuits.cost.fit import fit
 from circuits.cost.machine import MACHINES, Machine, Rate, lower_bound
 from circuits.cost.recomputation import Recomputation
+from circuits.cost.texts import duration
 from circuits.cost.timeline import Operation, Timeline, timeline
 from circuits.cost.transfers import Transfers, transfers
 

@@ -22,14 +22,15 @@ import sympy
 import torch
 
 from circuits.cost import bound_report
-from circuits.cost.box_bound import BoxBound
+from circuits.cost.box_bound import BoxBound, brief
 from circuits.cost.box_cost import BoxCost, Work
 from circuits.cost.groups import innermost
 from circuits.cost.machine import MACHINES, Machine, larger
 from circuits.diagram import Table, Width, is_printable
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 
+@entry_points("at", "table", "to_html")
 @dataclass(frozen=True)
 class Bound:
     """Lower bounds on the time of a diagram on a machine, by box and in total: `Cost.on` returns it.
@@ -48,6 +49,10 @@ class Bound:
     rows: tuple[BoxBound, ...]
     total: BoxBound
     cost: Any = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Return the machine and the times of the whole, in one line."""
+        return f"Bound({self.machine.name}, {len(self.rows)} row{'s' * (len(self.rows) != 1)}, {brief(self.total)})"
 
     def at(self, **sizes: int) -> "Bound":
         """Return the bounds at sizes of some free axes; formulas in the others remain.

@@ -6,7 +6,7 @@ from typing import Any
 from circuits.cost.box_bound import BoxBound
 from circuits.cost.box_cost import BoxCost
 from circuits.cost.machine import Machine
-from circuits.cost.texts import amount, formula
+from circuits.cost.texts import amount, duration, formula
 from circuits.diagram import Cells, Table
 
 _HEADINGS = ("box", "FLOPs", "bytes moved", "FLOPs/byte", "unfused", "binds", "bytes in and out", "fused", "binds")
@@ -14,18 +14,6 @@ _ASSUMED = (
     "unfused: no less time if the operations run one after the other, each from memory to memory",
     "fused: no less time even if a box is one kernel, which reads and writes only what crosses its boundary",
 )
-
-
-def duration(seconds: Any) -> str:
-    """Return a time in the unit that leaves at least 1 before the point, with four digits.
-
-    >>> duration(0.000139), duration(2.5), duration(3e-10)
-    ('139 µs', '2.5 s', '0.3 ns')
-    """
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if float(f"{seconds / scale:.4g}") >= 1:
-            return f"{seconds / scale:.4g} {unit}"
-    return f"{seconds / 1e-9:.4g} ns"
 
 
 Line = tuple[int, str, int, BoxBound]
@@ -120,4 +108,4 @@ def _plain(value: Any) -> Any:
     return float(value) if getattr(value, "is_number", False) else value
 
 
-__all__ = ["duration", "plain", "rates_line", "table"]
+__all__ = ["plain", "rates_line", "table"]

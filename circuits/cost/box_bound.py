@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from circuits.cost.texts import duration, is_formula
+
 
 @dataclass(frozen=True)
 class BoxBound:
@@ -39,5 +41,20 @@ class BoxBound:
         """FLOPs for each byte that its operations move: the arithmetic intensity."""
         return self.flops / self.bytes if self.bytes != 0 else 0
 
+    def __repr__(self) -> str:
+        """Return the label and both times: `BoxBound('mul': unfused 40 µs (bandwidth), fused 40 µs (bandwidth))`."""
+        return f"BoxBound({brief(self)})"
 
-__all__ = ["BoxBound"]
+
+def brief(row: BoxBound) -> str:
+    """Return what a row is and its times, in one line; of a formula, the axes in which it is one."""
+    found = []
+    for name, seconds, binds in (("unfused", row.unfused, row.unfused_binds), ("fused", row.fused, row.fused_binds)):
+        if is_formula(seconds):
+            found.append(f"{name} a formula in {', '.join(sorted(map(str, seconds.free_symbols)))}")
+        elif seconds is not None and seconds != 0:
+            found.append(f"{name} {duration(float(seconds))} ({binds})")
+    return f"{row.label!r}{': ' if found else ''}{', '.join(found)}"
+
+
+__all__ = ["BoxBound", "brief"]

@@ -3,15 +3,14 @@
 All quantities are numbers, or formulas in the free axes.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 
+from circuits.cost.quantities import brief, chosen_names, heading_of, text_of
 from circuits.cost.sizes import simplified
-from circuits.diagram import Size
-from circuits.errors import CircuitError
+from circuits.diagram import Cells, Size, Table
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,28 @@ class BoxCost:
     def _elements(self, role: str) -> int:
         return sum([each.elements for each in self.held if each.role == role])
 
+    def __repr__(self) -> str:
+        """Return the label and the main quantities: `BoxCost('mul': bytes moved 8*x*y)`."""
+        return f"BoxCost({brief(self)})"
+
+    def __str__(self) -> str:
+        """Return the label, and below it the quantities that are not empty, one a line."""
+        headings, texts = self._headings(), self._texts()
+        width = max([0, *map(len, headings)])
+        lines = [f"  {heading:<{width}}  {text}" for heading, text in zip(headings, texts, strict=True)]
+        return "\n".join([self.label, *lines])
+
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, which notebooks show."""
+        cells = [Cells([self.label, *self._headings()]), Cells(["", *self._texts()], right=True)]
+        return Table(cells, []).html()
+
+    def _headings(self) -> list[str]:
+        return [heading_of(name, [getattr(self, name)]) for name in chosen_names([self], "")]
+
+    def _texts(self) -> list[str]:
+        return [text_of(name, getattr(self, name)) for name in chosen_names([self], "")]
+
 
 QUANTITIES = (
     "multiply_adds", "live_multiply_adds", "elementwise", "read", "written", "activations", "saved", "peak",
@@ -138,33 +159,4 @@ QUANTITIES = (
 )  # fmt: skip
 """The fields of a `BoxCost` that may be formulas."""
 
-COLUMNS = {
-    "calls": "calls",
-    "multiply_adds": "multiply-adds",
-    "flops": "FLOPs",
-    "live_flops": "live FLOPs",
-    "elementwise": "elementwise",
-    "parameters": "parameters",
-    "trained": "trained",
-    "frozen": "frozen",
-    "buffers": "buffers",
-    "state_bytes": "state bytes",
-    "read": "bytes read",
-    "written": "bytes written",
-    "bytes": "bytes moved",
-    "intensity": "FLOPs/byte",
-    "activations": "activations",
-    "saved": "saved",
-    "peak": "peak",
-}
-"""The heading of each quantity that a row shows, by its name."""
-
-
-def check_columns(columns: Iterable[str]) -> None:
-    """Raise CircuitError if there is no column of one of these names."""
-    for name in columns:
-        if name not in COLUMNS:
-            raise CircuitError(f"a cost has no column {name!r}; it has {', '.join(COLUMNS)}")
-
-
-__all__ = ["COLUMNS", "QUANTITIES", "BoxCost", "Held", "Work", "check_columns"]
+__all__ = ["QUANTITIES", "BoxCost", "Held", "Work"]

@@ -3,20 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuits.cost.box_cost import COLUMNS, BoxCost, check_columns
 from circuits.cost.groups import Joined
-from circuits.cost.texts import amount, is_formula, shorter
+from circuits.cost.quantities import heading_of, text_of
+from circuits.cost.texts import shorter
 
 Place = tuple[int, ...]
-
-_DEFAULT = (
-    "flops", "live_flops", "parameters", "bytes", "activations", "saved", "peak", "intensity", "buffers",
-)  # fmt: skip
-"""The quantities that a table shows if none are chosen; in a narrow table the last go first. Multiply-adds are half the
-FLOPs."""
-
-_IN_BYTES = frozenset(["state_bytes", "read", "written", "bytes", "activations", "saved", "peak"])
-_COUNTS = ("parameters", "trained", "frozen", "buffers", "calls")
 
 
 class CostColumn(dict[Place, Any]):
@@ -47,37 +38,4 @@ class CostColumn(dict[Place, Any]):
         return [] if self.name == "intensity" else shorter(value)
 
 
-def heading_of(name: str, values: Any) -> str:
-    """Return the heading of a quantity."""
-    heading = COLUMNS[name]
-    unit = name in _IN_BYTES and "bytes" not in heading and any(map(is_formula, values))
-    return f"{heading} (B)" if unit else heading
-
-
-def text_of(name: str, value: Any) -> str:
-    """Return the text of a value of a quantity."""
-    if name in _COUNTS:
-        return f"{value:,}" if value else ""
-    if name == "intensity" and is_formula(value):
-        return ""  # a quotient of two formulas that stand beside it
-    return amount(value, "B" if name in _IN_BYTES else "")
-
-
-def chosen_names(rows: Sequence[BoxCost], columns: str | Sequence[str]) -> list[str]:
-    """Return the names of the columns; by default those in which not all rows are empty.
-
-    Raises:
-        CircuitError: There is no such column.
-    """
-    names = columns.replace(",", " ").split() if isinstance(columns, str) else list(columns)
-    if names:
-        check_columns(names)
-        return names
-    grouped = any(row.calls > 1 for row in rows)
-    found = [name for name in _DEFAULT if any(text_of(name, getattr(row, name)) for row in rows)]
-    if all(row.live_multiply_adds == row.multiply_adds for row in rows):
-        found = [name for name in found if name != "live_flops"]
-    return [*(["calls"] if grouped else []), *found]
-
-
-__all__ = ["CostColumn", "Place", "chosen_names", "heading_of", "text_of"]
+__all__ = ["CostColumn", "Place"]

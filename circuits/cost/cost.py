@@ -11,15 +11,17 @@ from typing import Any
 import sympy
 
 from circuits.cost.bound import Bound, bound_of
-from circuits.cost.box_cost import QUANTITIES, BoxCost, Work, check_columns
+from circuits.cost.box_cost import QUANTITIES, BoxCost, Work
 from circuits.cost.groups import grouped, innermost
 from circuits.cost.machine import Machine
+from circuits.cost.quantities import brief, check_columns
 from circuits.cost.sizes import at
 from circuits.cost.tables import CostTables
 from circuits.diagram import Box, evaluate, size_text
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 
+@entry_points("at", "by", "sort", "on")
 @dataclass(frozen=True)
 class Cost(CostTables):
     """What a diagram costs: `count` returns it.
@@ -43,6 +45,10 @@ class Cost(CostTables):
     notes: tuple[str, ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
     box: Box = field(default=Box("function", "", ""), repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Return what the whole costs, in one line: `Cost(5 rows, 'attention': FLOPs 4*k*x*y)`."""
+        return f"Cost({len(self.rows)} row{'s' * (len(self.rows) != 1)}, {brief(self.total)})"
 
     def at(self, **sizes: int) -> "Cost":
         """Return the cost at sizes of some free axes; formulas in the others remain.

@@ -13,10 +13,11 @@ from circuits.cost.measure import Measurement, Place
 from circuits.cost.meter import Tally
 from circuits.cost.sizes import simplified
 from circuits.diagram import Box, Diagram, Struct, Value, attribute
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.recording import diagram_of
 
 
+@entry_point
 def count(
     target: Any,
     /,

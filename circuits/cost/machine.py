@@ -14,7 +14,9 @@ from typing import Any
 import sympy
 import torch
 
-from circuits.errors import CircuitError
+from circuits.cost.texts import amount
+from circuits.diagram import Cells, Table
+from circuits.errors import CircuitError, entry_point, entry_points
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Rate:
         return self.value if self.best is None else self.best
 
 
+@entry_points("rate_of")
 @dataclass(frozen=True)
 class Machine:
     """The peak rates of a machine.
@@ -66,7 +69,23 @@ class Machine:
     node: int = 1
     network: Rate | None = None
 
+    def __repr__(self) -> str:
+        """Return the main rates: `Machine('H100 SXM', at most 1.979 PFLOP/s, memory 80 GB at 3.35 TB/s)`."""
+        flops = [amount(max([rate.peak for rate in self.flops.values()]), "FLOP/s")] if self.flops else []
+        memory = f"memory {amount(self.memory.value, 'B')} at {amount(self.memory_rate.peak, 'B/s')}"
+        return f"Machine({', '.join([repr(self.name), *[f'at most {each}' for each in flops], memory])})"
+
     def __str__(self) -> str:
+        return "\n".join([self.name, *[f"  {name:<14}  {text}  {source}" for name, text, source in self._lines()]])
+
+    def _repr_html_(self) -> str:
+        """Return the rates and their sources as a table in HTML, which notebooks show."""
+        names, texts, sources = zip(*self._lines(), strict=True)
+        columns = [Cells([self.name, *names]), Cells(["rate", *texts], right=True), Cells(["source", *sources])]
+        return Table(columns, []).html()
+
+    def _lines(self) -> list[tuple[str, str, str]]:
+        """Return what each number is, its text and its source."""
         rows = [(f"{str(dtype).removeprefix('torch.')}", "FLOP/s", rate) for dtype, rate in self.flops.items()]
         rows += [
             ("memory", "B/s", self.memory_rate),
@@ -76,7 +95,7 @@ class Machine:
         ]
         rows += [(name, "B/s", rate) for name, rate in self.links.items()]
         rows += [("network", "B/s", self.network)]
-        return "\n".join([self.name, *[f"  {name:<14}  {_shown(rate, unit)}" for name, unit, rate in rows if rate]])
+        return [(name, _shown(rate, unit), rate.source) for name, unit, rate in rows if rate]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the machine as plain data for JSON, from which `from_dict` makes it again."""
@@ -124,9 +143,10 @@ def _shown(rate: Rate, unit: str) -> str:
     spread = "" if rate.low is None or rate.high is None else f"{rate.low / scale:.3g} to {rate.high / scale:.3g}"
     found = [spread, "" if rate.best is None else f"at most {rate.best / scale:.4g}"]
     within = f" ({', '.join([each for each in found if each])})" if any(found) else ""
-    return f"{rate.value / scale:.4g}{within} {prefix}{unit}  {rate.source}"
+    return f"{rate.value / scale:.4g}{within} {prefix}{unit}"
 
 
+@entry_point
 def lower_bound(flops: Any, bytes: Any, dtype: torch.dtype, machine: Machine) -> tuple[Any, Any]:
     """Return a lower bound on the seconds of an operation, and what binds: "compute" or "bandwidth".
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import sympy
 
-from circuits.cost.box_cost import COLUMNS, BoxCost
-from circuits.cost.columns import text_of
+from circuits.cost.box_cost import BoxCost
+from circuits.cost.quantities import COLUMNS, text_of
 from circuits.cost.texts import formula, is_formula
 
 

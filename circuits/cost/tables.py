@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sympy
 
 from circuits.cost import report
-from circuits.cost.box_cost import BoxCost, check_columns
-from circuits.cost.columns import CostColumn, chosen_names, heading_of, text_of
+from circuits.cost.box_cost import BoxCost
+from circuits.cost.columns import CostColumn
 from circuits.cost.groups import Joined
+from circuits.cost.quantities import check_columns, chosen_names, heading_of, text_of
 from circuits.cost.texts import formula, shorter
 from circuits.diagram import (
     SCREEN,
@@ -31,11 +32,12 @@ from circuits.diagram import (
     table_of,
     tree,
 )  # fmt: skip
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 
 _NO_GROUPS = "a group of boxes has no place in a diagram: take the columns before `by` and `sort`"
 
 
+@entry_points("column", "columns", "table", "to_markdown", "to_html", "to_latex")
 class CostTables:
     """The part of `Cost` that shows it."""
 

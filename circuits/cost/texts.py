@@ -65,6 +65,18 @@ def amount(value: Any, unit: str = "") -> str:
     return f"{number:.4g} {prefixes[0]}{unit}".rstrip()
 
 
+def duration(seconds: Any) -> str:
+    """Return a time in the unit that leaves at least 1 before the point, with four digits.
+
+    >>> duration(0.000139), duration(2.5), duration(3e-10)
+    ('139 µs', '2.5 s', '0.3 ns')
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if float(f"{seconds / scale:.4g}") >= 1:
+            return f"{seconds / scale:.4g} {unit}"
+    return f"{seconds / 1e-9:.4g} ns"
+
+
 def is_formula(value: Any) -> bool:
     """Return whether a value depends on free axes."""
     return bool(getattr(value, "free_symbols", None))

@@ -15,10 +15,11 @@ import sympy
 
 from circuits.cost import io
 from circuits.diagram import size_text
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point, entry_points
 from circuits.recording import diagram_of
 
 
+@entry_points("at", "tiling")
 @dataclass(frozen=True)
 class Transfers:
     """What a diagram moves under grouping and streaming, as formulas in sizes of axes, groups and blocks.
@@ -150,6 +151,7 @@ def _times(moved: io.Moved, around: Transfers) -> str:
     return "".join([f", × {size_text(around.sizes[axis])}/{around.symbols[axis]}" for axis in moved.lacks])
 
 
+@entry_point
 def transfers(
     target: Any,
     /,

@@ -7,7 +7,7 @@ axis names of the circuit's signature.
 Source: V. Abbott, Neural Circuit Diagrams, TMLR 2024, sections 2.2 to 2.4.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -60,7 +60,7 @@ class Value:
     @property
     def shape(self) -> str:
         """The sizes as text, such as `20 4 h/2`."""
-        return " ".join([size_text(size) for size in self.sizes])
+        return " ".join([f"{size}" if type(size) is int else size_text(size) for size in self.sizes])
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,18 @@ class Box:
         """The number of elements of the learned parameters, each parameter counted once."""
         return sum([prod([int(size) for size in value.sizes]) for value in self.parameters])
 
+    @property
+    def brief(self) -> str:
+        """What the box is, in one line: `'Lq Linear': y m -> y (h k), 1 box inside`."""
+        read = [value for value in self.inputs if value.role not in ("parameter", "buffer")]
+        inside = sum([1 for _ in self.walk()]) - 1
+        name = f"{self.name} {self.label.rpartition('<locals>.')[2]}".strip()
+        text = f"{name!r}: {_listed(read)} -> {_listed(self.outputs)}"
+        return f"{text}, {inside} box{'es' * (inside != 1)} inside" if inside else text
+
+    def __repr__(self) -> str:
+        return f"Box({self.brief})"
+
     def walk(self) -> Iterator["Box"]:
         """Yield this box and all boxes inside it, in the order of the run, each before the boxes inside it."""
         yield self
@@ -196,6 +208,16 @@ class Box:
         else:
             for box in self.boxes:
                 yield from box.calls()
+
+
+def _listed(values: Sequence[Value]) -> str:
+    """Return the axes of tensors as text, those of the first few."""
+    texts = [str(value) or "()" for value in values[:_MOST]]
+    return ", ".join([*texts, *([f"… {len(values) - _MOST} more"] if len(values) > _MOST else [])])
+
+
+_MOST = 4
+"""The most tensors whose axes one line has on each side."""
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,15 @@ def _dtype_text(dtype: torch.dtype) -> str:
     return _DTYPES.get(name, name)
 
 
-def dtype_change(box: Box) -> str:
-    """Return the dtypes of inputs and outputs if they are not all float32: `bf16`, `int64 -> fp32`; else empty."""
-    before, after = dtypes_of(shown_inputs(box)), dtypes_of(box.outputs)
-    if {before, after} <= {"fp32", ""}:
+def dtype_change(box: Box, inputs: Iterable[Value] | None = None) -> str:
+    """Return the dtypes of inputs and outputs if they are not all float32: `bf16`, `int64 -> fp32`; else empty.
+
+    `inputs` are those that are shown, if they are known.
+    """
+    inputs = shown_inputs(box) if inputs is None else inputs
+    if {value.dtype for value in (*inputs, *box.outputs)} <= {torch.float32}:
         return ""
+    before, after = dtypes_of(inputs), dtypes_of(box.outputs)
     return after or before if before == after or not before or not after else f"{before} -> {after}"
 
 

@@ -75,6 +75,10 @@ class Diagram(Tables):
     property_guards: tuple[Call, ...] = field(default=(), repr=False, compare=False)
     buffers: tuple[Value, ...] = field(default=(), repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """Return what was recorded, in one line; `print(diagram)` prints the table."""
+        return f"Diagram({self.box.brief})"
+
     @property
     def name(self) -> str:
         """The name of the recorded circuit, function or class."""

@@ -1,5 +1,6 @@
 """One line for each box, while a run is printed: the name of the box, its axes, sizes, parameters and notes."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 from circuits.diagram import cells
@@ -28,9 +29,10 @@ def box_line(
         named: Whether axes may have names, and are shown beside the sizes.
         count: The number of elements of its parameters; None: of those that the box has.
     """
-    axes = _from_inputs_to_outputs(cells.axes_of, box, still_running) if _has_axes(width, named) else ""
-    sizes = _from_inputs_to_outputs(cells.sizes_of, box, still_running)
-    notes = [cells.dtype_change(box), f"failed: {box.error}" if box.error else "", box.note]
+    inputs = cells.shown_inputs(box)
+    axes = _from_inputs_to_outputs(cells.axes_of, inputs, box, still_running) if _has_axes(width, named) else ""
+    sizes = _from_inputs_to_outputs(cells.sizes_of, inputs, box, still_running)
+    notes = [cells.dtype_change(box, inputs), f"failed: {box.error}" if box.error else "", box.note]
     notes += ["* mapped"] if cells.is_mapped(box) else []
     count = box.parameter_count if count is None else count
     name = "  " * level + cells.label(box)
@@ -38,9 +40,11 @@ def box_line(
     return _line(columns, width, named)
 
 
-def _from_inputs_to_outputs(text: Callable[[Iterable[Value]], str], box: Box, still_running: bool) -> str:
+def _from_inputs_to_outputs(
+    text: Callable[[Iterable[Value]], str], inputs: Iterable[Value], box: Box, still_running: bool
+) -> str:
     """Return the text of the inputs of a box and, unless it is still running, of its outputs."""
-    before = text(cells.shown_inputs(box))
+    before = text(inputs)
     if still_running:
         return before
     return f"{before} -> {'?' if cells.failed_inside(box) else text(box.outputs)}".strip()
@@ -53,13 +57,18 @@ def _has_axes(width: int, named: bool) -> bool:
 
 def _line(columns: tuple[str, str, str, str, str], width: int, named: bool) -> str:
     """Return texts as one line; a narrow one has no axes."""
-    name, axes, sizes, parameters, notes = columns
-    shares = [int(share * width) for share in _SHARES]
-    shown = [(name, shares[0]), (axes, shares[1]), (sizes, shares[2])]
-    if not _has_axes(width, named):
-        shown = [(name, shares[0] + shares[1] // 3), (sizes, shares[2] + shares[1] // 3)]
-    texts = [f"{_short(text, share):<{share}}" for text, share in shown]
-    return "  ".join([*texts, f"{parameters:>10}", notes]).rstrip()
+    *texts, parameters, notes = columns
+    shown = [
+        f"{_short(text, share):<{share}}" for text, share in zip(texts, _widths(width, named), strict=True) if share
+    ]
+    return "  ".join([*shown, f"{parameters:>10}", notes]).rstrip()
+
+
+@functools.lru_cache(8)
+def _widths(width: int, named: bool) -> tuple[int, int, int]:
+    """Return the widths of the columns of names, axes and sizes."""
+    name, axes, sizes = [int(share * width) for share in _SHARES]
+    return (name, axes, sizes) if _has_axes(width, named) else (name + axes // 3, 0, sizes + axes // 3)
 
 
 def _short(text: str, width: int) -> str:

@@ -169,17 +169,13 @@ def wires(description: Any) -> tuple[int, ...]:
 def wires_in(descriptions: Iterable[Any]) -> tuple[int, ...]:
     """Return the value number of every wire of several descriptions, in order; without `leaves`, for speed."""
     found: list[int] = []
-    _add_wires(descriptions, found)
-    return tuple(found)
-
-
-def _add_wires(descriptions: Iterable[Any], found: list[int]) -> None:
     for part in descriptions:
         kind = type(part)
         if kind is Wire:
             found.append(part.number)
         elif kind is Struct:
-            _add_wires(part.parts, found)
+            found += wires_in(part.parts)
+    return tuple(found)
 
 
 def unopened(description: Any, where: str, known: Container[int] = ()) -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,10 @@ from circuits.diagram.columns import Columns, adds_to_usual, chosen_columns
 from circuits.diagram.counts import Node, Totals, buffers_of, frozen_names, totals, tree
 from circuits.diagram.fitting import Width
 from circuits.diagram.table import Depth, Table, is_printable, make_table, other_sizes, summary_of
+from circuits.errors import entry_points
 
 
+@entry_points("table", "to_markdown", "to_html")
 class Tables:
     """The part of `Diagram` that shows it."""
 

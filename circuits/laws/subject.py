@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from circuits.checking import Circuit, checks, find_circuit, fixed_sizes, leaves
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, described
 from circuits.laws.copies import copy_of, owner_of, randomized_copy, seeded
 from circuits.laws.inputs import Source, random_tensor
 from circuits.laws.sizes import AxisSizes, Sizes, refuse_unknown
@@ -65,7 +65,7 @@ class Subject:
         circuit = find_circuit(f)
         if circuit is None:
             raise CircuitError(
-                f"laws.{law} takes a circuit, and {f!r} has no signature; give it one, circuit('a -> b')(f)"
+                f"laws.{law} takes a circuit, and {described(f)} has no signature; give it one, circuit('a -> b')(f)"
             )
         self.law: str = law
         self.circuit: Circuit = circuit

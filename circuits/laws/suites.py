@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from circuits.checking import Circuit, find_circuit, has_rest
-from circuits.errors import CircuitError, entry_point
+from circuits.errors import CircuitError, described, entry_point
 from circuits.laws.backward_circuit import custom_backward_rule
 from circuits.laws.dependence import causal, independent
 from circuits.laws.derivatives import gradcheck
@@ -78,7 +78,7 @@ def suite(
     first = next((name for name in cases if name not in (without or {})), None)
     is_factory = find_circuit(target) is None or isinstance(target, type)
     if is_factory and not callable(target):
-        raise CircuitError(f"laws.suite takes a circuit or a function that returns one, not {target!r}")
+        raise CircuitError(f"laws.suite takes a circuit or a function that returns one, not {described(target)}")
 
     @pytest.mark.parametrize("law", cases.values(), ids=cases)
     def test(law: Law) -> None:

@@ -34,6 +34,7 @@ from circuits.recording.summary import axes_of_sizes, summary
 from circuits.recording.symbols import Symbols, TracingShapeEnv, axis_symbol
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace import trace
+from circuits.recording.trace_inputs import refuse_target
 from circuits.recording.track import track
 from circuits.recording.tracker import Tracker
 
@@ -54,6 +55,7 @@ __all__ = [
     "python_signature",
     "quoted",
     "recorded_by",
+    "refuse_target",
     "restores_modes",
     "summary",
     "trace",

@@ -8,6 +8,7 @@ from torch import nn
 
 from circuits.checking import Circuit, parameters_of
 from circuits.diagram import Scalar, Struct, Wire, arguments, without_defaults
+from circuits.errors import ArgumentError, parameters_text
 from circuits.recording.events import Enter
 
 
@@ -39,7 +40,7 @@ def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bou
     an argument that is left out from its default, and keyword arguments stay keyword arguments.
 
     Raises:
-        TypeError: The arguments do not fit the parameters.
+        ArgumentError: The arguments do not fit the parameters; a TypeError too.
     """
     signature = python_signature(target)
     if signature is None:
@@ -47,7 +48,8 @@ def bind_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bou
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{target_name(target)}{signature}: {error}") from None
+        function = target.forward if isinstance(target, nn.Module) else target
+        raise ArgumentError(f"{target_name(target)} takes {parameters_text(function)}: {error}") from None
     return BoundCall(args, kwargs, signature)
 
 

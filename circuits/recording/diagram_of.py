@@ -6,6 +6,7 @@ from typing import Any
 from circuits.diagram import Diagram
 from circuits.errors import CircuitError
 from circuits.recording.trace import trace
+from circuits.recording.trace_inputs import refuse_target
 
 
 def diagram_of(
@@ -27,6 +28,7 @@ def diagram_of(
         CircuitError: There are such arguments beside a diagram; and as `trace` raises.
     """
     if not isinstance(target, Diagram):
+        refuse_target(view, target)
         return trace(target, *args, sizes=sizes, axes=axes, **kwargs)
     if args or kwargs or sizes is not None or axes is not None:
         raise CircuitError(f"{view}: a diagram takes no arguments of trace: it is recorded already")

@@ -55,11 +55,11 @@ class Draft:
     def reads(self) -> Iterable[int]:
         """The numbers of the values that enter the box, each once."""
         args, kwargs = self.event.args, self.event.kwargs
-        if isinstance(self.event, Call):
+        if type(self.event) is Call:
             return dict.fromkeys(wires_in((*args, *kwargs.values()) if kwargs else args))
         return dict.fromkeys(wires_in((args, kwargs)))
 
     @property
     def makes(self) -> Iterable[int]:
         """The numbers of the values that leave the box, each once."""
-        return dict.fromkeys(wires(self.event.result if isinstance(self.event, Call) else self.result))
+        return dict.fromkeys(wires(self.event.result if type(self.event) is Call else self.result))

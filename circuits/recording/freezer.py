@@ -148,7 +148,7 @@ class Freezer:
             where=event.where,
             error=event.error,
             note=event.function.note if isinstance(event.function, Reading) else self._unrecorded_input(inputs),
-            views=_views(draft, self.record.values),
+            views=_views(draft, self.record.values) if scalar is not None else (),
         )
 
     def _unrecorded_input(self, inputs: Sequence[Value]) -> str:

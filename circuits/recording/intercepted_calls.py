@@ -74,8 +74,10 @@ def _may_be_fused(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     autocast, by hooks and function modes, and not for fake tensors, so the path of the recorded run says nothing about
     another run. In training mode no path is fused. A subclass may make the masks itself.
     """
+    if not issubclass(type(module), MODULES_WITH_FUSED_PATHS):  # Not isinstance, for speed: it reads `__class__`.
+        return False
     for kind, masks in _MASKS.items():
-        if issubclass(type(module), kind):  # Not isinstance, for speed: it reads `__class__`.
+        if issubclass(type(module), kind):
             first = module.layers[0] if isinstance(module, nn.TransformerEncoder) else module
             given = [args[place] if len(args) > place else kwargs.get(name) for name, place in masks.items()]
             has_mask = any(each is not None for each in given)

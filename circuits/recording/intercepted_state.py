@@ -175,6 +175,7 @@ Interception = tuple[Any, str, Callable[[Any], Any]]
 def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
     """Return a function that returns a replacement for a function of torch, which passes its calls to `record`."""
 
+    @functools.lru_cache(2)  # for speed: `functools.wraps` is slow, and every recording begins with this
     def intercept(original: Any) -> Any:
         def dispatch(recorder: Any, frame: FrameType, *args: Any, **kwargs: Any) -> Any:
             if not isinstance(recorder, Listener):

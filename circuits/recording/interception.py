@@ -15,7 +15,6 @@ All threads are affected in one way: while a recording is active, compiled code 
 compiler stance for the whole process.
 """
 
-import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -46,7 +45,7 @@ from circuits.recording.intercepted_state import RANDOM_FUNCTIONS, STATE_FUNCTIO
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
 from circuits.recording.scopes import classes_of_modules
-from circuits.tracebacks import hide_frames
+from circuits.tracebacks import ends_in_library, hide_frames, hide_own_frames
 
 
 @contextmanager
@@ -75,7 +74,7 @@ class _Patch:
     def __init__(self, holder: Any, name: str, interception: Callable[[Any], Any]) -> None:
         self.holder, self.name = holder, name
         self.is_own = name in holder.__dict__
-        self.original = holder.__dict__[name] if self.is_own else inspect.getattr_static(holder, name)
+        self.original = next(vars(each)[name] for each in (holder, *_bases(holder)) if name in vars(each))
         self.replacement = interception(self.original)
 
     def undo(self) -> None:
@@ -86,6 +85,11 @@ class _Patch:
             setattr(self.holder, self.name, self.original)
         else:
             delattr(self.holder, self.name)
+
+
+def _bases(holder: Any) -> tuple[type, ...]:
+    """Return the base classes of a class; a Python module has none."""
+    return holder.__mro__[1:] if isinstance(holder, type) else ()
 
 
 _patches: dict[tuple[Any, str], _Patch] = {}
@@ -161,10 +165,16 @@ def _intercept_module_call(original: Any, record: Callable[..., Any] = record_mo
         return record(recorder, module, args, kwargs, partial(dispatch, recorder.outer))
 
     def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        recorder: Any = switch.current()
+        stack = recorder.stack if isinstance(recorder, Listener) and not recorder.definitions else None
         try:
-            return dispatch(switch.current(), module, *args, **kwargs)
+            return dispatch(recorder, module, *args, **kwargs)
         except CircuitError as error:
             hide_frames(error)
+            raise
+        except Exception as error:
+            if stack is not None and (stack.is_of_operation or not ends_in_library(error)):
+                hide_own_frames(error)
             raise
 
     return __call__

@@ -10,12 +10,14 @@ class OpenBoxes(list[Enter]):
         error_noted: Whether an event stores the exception that is propagating. It is reset when the next call or box
             starts, because the code must have caught the exception by then.
         error_path: The labels of the boxes, and of the operation, in which the exception was raised.
+        is_of_operation: Whether it was raised in an operation.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.error_noted = False
         self.error_path: list[str] = []
+        self.is_of_operation = False
 
     def note_error(self, event: Call | Enter, error: BaseException, operation: str = "") -> bool:
         """Store an exception in an event; return False if an event inside it already stores this exception."""
@@ -26,6 +28,7 @@ class OpenBoxes(list[Enter]):
         self.error_noted: bool = True
         boxes = [f"{box.path.rpartition('.')[2]} {box.label}".strip() for box in self]
         self.error_path = [*boxes, operation] if operation else boxes
+        self.is_of_operation: bool = bool(operation)
         return True
 
     def mark_whole(self, level: int | None) -> None:

@@ -79,14 +79,14 @@ class Printer:
         draft = self.builder.feed(event)
         if draft is None:
             return
-        if isinstance(event, Enter):
+        if type(event) is Enter:
             if self.pending and self.pending[-1][0] is draft:
                 return
             self._flush()
             self.pending.append((draft, depth, None))
-        elif isinstance(event, Leave):
+        elif type(event) is Leave:
             self._close(draft, result)
-        elif isinstance(event, Call):
+        elif type(event) is Call:
             if _counts_runs(self.builder, draft):
                 return
             if len(self.pending) > 1 or event.error:
@@ -115,7 +115,7 @@ class Printer:
         """Print the pending boxes."""
         for draft, depth, result in self.pending:
             self._line(draft, depth, result)
-            if self.folding is not None and isinstance(draft.event, Enter):
+            if self.folding is not None and type(draft.event) is Enter:
                 self.folding.open(draft)
         self.pending.clear()
 
@@ -148,8 +148,9 @@ def _parameter_count(draft: Draft) -> int | None:
     found = {  # not by `module.parameters()`, for speed: it yields each name through a generator for each level
         id(parameter): parameter
         for module in modules_of(event.module)
+        if module._parameters
         for parameter in module._parameters.values()
-        if parameter is not None and not is_lazy(parameter)
+        if type(parameter) is nn.Parameter or (parameter is not None and not is_lazy(parameter))
     }
     return sum([parameter.numel() for parameter in found.values()])
 

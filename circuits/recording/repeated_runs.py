@@ -69,7 +69,7 @@ class Fold:
     def _content(self, draft: Draft) -> tuple[Any, ...]:
         """Return what the lines of a box show, except names."""
         event, values = draft.event, self.builder.record.values
-        label = (event.label, event.circuit) if isinstance(event, Enter) else (event.function, event.pattern)
+        label = (event.label, event.circuit) if type(event) is Enter else (event.function, event.pattern)
         ports = [values[number][:2] for number in (*draft.reads, *draft.makes)]
         return label, ports, event.error, [self._content(inner) for inner in draft.boxes]
 

@@ -164,7 +164,7 @@ def modules_of(root: nn.Module) -> Iterable[nn.Module]:
     """Return a module and the modules in it, each once."""
     seen, found = {id(root)}, [root]
     for module in found:
-        for part in module._modules.values():
+        for part in module._modules.values() if module._modules else ():
             if part is not None and id(part) not in seen:
                 seen.add(id(part))
                 found.append(part)

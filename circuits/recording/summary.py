@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from circuits.diagram import Diagram
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_point
 from circuits.recording.trace import trace
 
 Sizes = Sequence[int] | Sequence[Sequence[int]]
 """The sizes of one tensor, or of several."""
 
 
+@entry_point
 def summary(
     target: Any,
     /,

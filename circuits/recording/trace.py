@@ -15,7 +15,7 @@ from torch._dispatch.python import enable_python_dispatcher
 
 from circuits.checking import find_circuit
 from circuits.diagram import Diagram, operation_name
-from circuits.errors import CircuitError, entry_point
+from circuits.errors import CircuitError, entry_point, mark_raised_in_run
 from circuits.recording.assembly import assemble
 from circuits.recording.aten_calls import RecordedFakeMode
 from circuits.recording.builder import Builder
@@ -30,7 +30,14 @@ from circuits.recording.recursion import more_frames
 from circuits.recording.symbols import HINTS, Symbols, TracingShapeEnv, axis_symbol, multiple_of
 from circuits.recording.thread_modes import restores_modes
 from circuits.recording.trace_errors import is_of_sizes, refuse_data_dependent_sizes, sizes_to_give, translated_errors
-from circuits.recording.trace_inputs import parameters_of_target, refuse_untraceable_modules, trace_inputs
+from circuits.recording.trace_inputs import (
+    advice_on_inputs,
+    parameters_of_target,
+    refuse_target,
+    refuse_untraceable_modules,
+    trace_inputs,
+)
+from circuits.tracebacks import ends_in_library
 
 
 @entry_point
@@ -72,7 +79,7 @@ def trace(
             has parameters without sizes, the run keeps a tensor in a global or a class, the target is not callable, or
             the arguments, `sizes` and `axes` do not fit the target or each other.
         TypeError: The arguments do not fit the parameters of the target.
-        Exception: Any exception that the model's own code raises.
+        Exception: Any exception that the model's own code raises, with the lines of the model alone in its traceback.
 
     >>> print(trace(nn.Linear(4, 3), axes="b m", sizes={"m": 4}))
     box       axes        sizes       parameters  notes
@@ -84,8 +91,7 @@ def trace(
     activations  3*b (12*b B)
     """
     target = uncompiled(target)
-    if not callable(target):
-        raise CircuitError(f"trace takes a circuit, a module or a function, not {target!r}")
+    refuse_target("trace", target)
     failure, notes, given, tried, runs, with_state = None, [], "", [], [*HINTS], False
     while runs:
         listener = Listener(definitions=True, lines=True)
@@ -99,7 +105,8 @@ def trace(
                 runs, with_state = [symbols.hints, *runs], True
                 continue
             if failure is None:
-                failure, notes, given = error, list(getattr(error, "__notes__", ())), sizes_to_give(error, symbols)
+                failure, given = error, sizes_to_give(error, symbols)
+                notes = [*getattr(error, "__notes__", ()), *advice_on_inputs(error, args, axes)]
             if not symbols.sizes or type(error) is CircuitError or not is_of_sizes(error):
                 break
         else:
@@ -188,4 +195,6 @@ def _run(listener: Listener, target: Any, run: Any, bound: BoundCall) -> None:
                 listener.record_function(target_name(target), run, bound.args, bound.kwargs)
         except Exception as error:
             error.add_note(f"while tracing {' > '.join(listener.stack.error_path)}")
+            if listener.stack.is_of_operation or not ends_in_library(error):
+                mark_raised_in_run(error)
             raise

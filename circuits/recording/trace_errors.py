@@ -179,7 +179,9 @@ def _free_axes_at(error: BaseException, symbols: Symbols) -> list[str]:
     return [*symbols.sizes]
 
 
-_NOT_OF_SIZES = re.compile(r"dtype|scalar type|same device|device type|required argument|unexpected keyword argument")
+_NOT_OF_SIZES = re.compile(
+    r"dtype|scalar type|same device|device type|required argument|unexpected keyword argument|positional arguments"
+)
 """Messages of torch and Python about a call that fails at every size."""
 
 

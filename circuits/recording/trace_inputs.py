@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from circuits.checking import Circuit, find_circuit, fixed_sizes
 from circuits.diagram import tensors
-from circuits.errors import CircuitError, perhaps
+from circuits.errors import CircuitError, described, perhaps
 from circuits.recording.call_arguments import python_signature, target_name
 from circuits.recording.symbols import Symbols
 from circuits.signature import Axes, Number, Rest, normalized, parse_axes, plain_size, show_axes
@@ -73,8 +73,8 @@ def trace_inputs(
         return TraceInputs(made, kwargs, named)
     if circuit is None:
         raise CircuitError(
-            f"{target_name(target)} has no signature to make inputs from: pass inputs, trace(model, x), or name the "
-            'axes of its tensors, trace(model, axes="b c h w")'
+            f"{target_name(target)} has no signature to make inputs from: pass inputs, trace(model, x), name the "
+            'axes of its tensors, trace(model, axes="b c h w"), or give their sizes, summary(model, input_size=(8, 3))'
         )
     made = _make_tensors(target, circuit.signature.inputs, circuit.inputs, circuit, symbols, sizes)
     return TraceInputs(made, kwargs, ())
@@ -165,6 +165,27 @@ def parameters_of_target(target: Any) -> list[Tensor]:
     """Return the parameters of a module, or of the module that a method is bound to; empty for other targets."""
     owner = target if isinstance(target, nn.Module) else getattr(target, "__self__", None)
     return list(owner.parameters()) if isinstance(owner, nn.Module) else []
+
+
+def refuse_target(view: str, target: Any) -> None:
+    """Raise CircuitError unless a target can be called with tensors; `view` is the name of the public function."""
+    if isinstance(target, type) and issubclass(target, nn.Module):
+        name = target.__name__
+        raise CircuitError(f"{view} takes a module, not the class {name}: make one of it first, {name}(...)")
+    if not callable(target):
+        raise CircuitError(f"{view} takes a circuit, a module or a function, not {described(target)}")
+
+
+def advice_on_inputs(error: Exception, args: Sequence[Any], axes: str | None) -> list[str]:
+    """Return what may help if a run failed because of the inputs themselves: sizes in place of tensors, or a dtype."""
+    sizes = [each for each in args if isinstance(each, (tuple, list)) and each and all(type(n) is int for n in each)]
+    if isinstance(error, TypeError) and sizes and not tensors(args):
+        return [f"inputs of given sizes are made by summary(model, input_size={tuple(sizes[0])})"]
+    if axes is not None and not args and re.search(r"scalar type|dtype", f"{error}"):
+        return [
+            "the inputs that are made are floating: pass tensors, or summary(..., input_size=, dtypes=) makes others"
+        ]
+    return []
 
 
 def refuse_untraceable_modules(target: Any) -> None:

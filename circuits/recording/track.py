@@ -4,15 +4,17 @@ It runs the same code as an untracked call: a circuit's kernel, not its definiti
 anything in this library; their argument `to` chooses where lines are printed, if at all.
 """
 
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from circuits.checking import find_circuit
-from circuits.errors import CircuitError, entry_point
+from circuits.errors import CircuitError, CircuitWarning, described, entry_point
 from circuits.recording.builder import Builder
 from circuits.recording.call_arguments import python_signature
 from circuits.recording.finite import Finite, checked
@@ -20,6 +22,7 @@ from circuits.recording.intercepted_calls import uncompiled
 from circuits.recording.interception import recorded_by
 from circuits.recording.listener import Listener
 from circuits.recording.printer import Printer
+from circuits.recording.scopes import modules_of
 from circuits.recording.seen import Seen
 from circuits.recording.sinks import Sink, width_of, writer
 from circuits.recording.tracker import Tracker, _into, _out
@@ -82,11 +85,50 @@ def track(
     found = None if isinstance(target, nn.Module) else find_circuit(target)
     if found is None and not isinstance(target, nn.Module):
         raise CircuitError(
-            f"track records the calls of modules and circuits; {target!r} is neither (decorate it, or use trace)"
+            f"track records the calls of a module or circuit, not {described(target)}: {_instead(target)}"
         )
-    named = found is not None or any(_has_signature(module) for module in nn.Module.modules(target))
+    named = found is not None or any(map(_has_signature, modules_of(target)))
     printer = None if to is None else Printer(writer(to), depth, values, fold, width_of(to), named)
-    return _recorded(target, found or target, printer, finite)
+    return _Tracking(partial(_recorded, target, found or target, printer, finite))
+
+
+def _instead(target: Any) -> str:
+    """Return what would work in place of a target that is neither a module nor a circuit."""
+    if isinstance(target, type):
+        return f"make a module first, model = {target.__name__}(...), then with track(model): model(x)"
+    if callable(target):
+        return 'decorate it, @circuit("y m -> y"), or use trace'
+    return "with track(model): model(x)"
+
+
+class _Tracking(AbstractContextManager[Seen]):
+    """What `track` returns: it records inside a `with`, and says so where it is used without one."""
+
+    def __init__(self, recorded: Callable[[], AbstractContextManager[Seen]]) -> None:
+        self._recorded = recorded
+        self._open: list[AbstractContextManager[Seen]] = []
+        self._was_entered = False
+
+    def __enter__(self) -> Seen:
+        recorded = self._recorded()
+        self._was_entered: bool = True
+        found = recorded.__enter__()
+        self._open.append(recorded)
+        return found
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.pop().__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"track records inside a `with`, whose value has .{name}: with track(model) as seen: ...")
+
+    def __del__(self) -> None:
+        if not self._was_entered:
+            warnings.warn(
+                "track records inside a `with`, and this one has recorded nothing: with track(model): model(x)",
+                CircuitWarning,
+                stacklevel=2,
+            )
 
 
 @contextmanager

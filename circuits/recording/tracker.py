@@ -11,10 +11,11 @@ from torch import nn
 
 from circuits import switch
 from circuits.checking import find_circuit
-from circuits.errors import entry_points
+from circuits.errors import CircuitError, described, entry_points
 from circuits.recording.printer import numbers_text, small_tensors
 from circuits.recording.sinks import Sink, writer
 from circuits.recording.tracker_calls import plain_call, process_rank, signed_call, sizes_text
+from circuits.tracebacks import users_frame
 
 
 @entry_points("forward", "__init__")
@@ -42,10 +43,13 @@ class Tracker(nn.Module):
     Raises:
         SignatureError: `signature` cannot be parsed.
         ShapeError: On a call, the tensors do not fit the signature.
-        CircuitError: On a call that is to be printed, `to` is none of the above.
+        CircuitError: `module` is no module. On a call that is to be printed, `to` is none of the above.
 
     Source: the notebook's Tracker, which called `module.forward` and so skipped hooks, and took a single tensor.
     """
+
+    declared_at: str = ""
+    """The line that made the tracker; older pickles have none."""
 
     def __init__(
         self,
@@ -59,12 +63,16 @@ class Tracker(nn.Module):
         values: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise CircuitError(f'Tracker takes a module, then a name, not {described(module)}: Tracker(layer, "head")')
+        frame = users_frame()
+        self.declared_at = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
         self.module = module
         self.name: str = name or type(module).__name__
         self.signature = signature
         self.sink, self.times, self.rank, self.values = to, times, rank, values
         self.printed: int = 0
-        self.run = plain_call if signature is None else signed_call(signature, self.name)
+        self.run = plain_call if signature is None else signed_call(signature, self.name, self.declared_at)
         self.register_state_dict_post_hook(_out)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +178,7 @@ class Tracker(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._share_state()
-        self.run = plain_call if self.signature is None else signed_call(self.signature, self.name)
+        self.run = plain_call if self.signature is None else signed_call(self.signature, self.name, self.declared_at)
 
 
 def _into(tracker: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

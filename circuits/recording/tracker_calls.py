@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from circuits.checking import circuit
+from circuits.checking import Options, checked, declare
 from circuits.diagram import tensors
 
 
@@ -15,14 +15,13 @@ def plain_call(tracker: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def signed_call(signature: str, name: str) -> Any:
-    """Return a circuit with this signature and name that calls the wrapped module of a tracker."""
+def signed_call(signature: str, name: str, where: str) -> Any:
+    """Return a circuit with this signature and name, made at this line, that calls the wrapped module of a tracker."""
 
-    def forward(self: Any, *tensors: Any, **others: Any) -> Any:
-        return self.module(*tensors, **others)
+    def forward(self: Any, *inputs: Any, **others: Any) -> Any:
+        return self.module(*inputs, **others)
 
-    forward.__qualname__ = name
-    return circuit(signature)(forward)
+    return checked(declare(forward, signature, Options(), name, where or "a Tracker"))
 
 
 def sizes_text(value: Any) -> str:

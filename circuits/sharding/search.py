@@ -9,7 +9,7 @@ import torch
 
 from circuits.autodiff import Recompute
 from circuits.cost import MACHINES, Machine, timeline
-from circuits.errors import CircuitError, entry_point
+from circuits.errors import CircuitError, entry_point, entry_points
 from circuits.recording import diagram_of
 from circuits.sharding.alternatives import Alternatives
 from circuits.sharding.estimate import Estimate, estimate_of
@@ -24,6 +24,7 @@ MOST_DEVICES = 16384
 """The most devices of a mesh that is given by their number."""
 
 
+@entry_points("at")
 @dataclass(frozen=True)
 class Search:
     """What `search_shardings` found; `print` shows it as a table.
@@ -44,6 +45,7 @@ class Search:
     cases: "Cases | None" = field(default=None, repr=False, compare=False)
 
     @property
+    @entry_point
     def best(self) -> Estimate:
         """The best estimate.
 

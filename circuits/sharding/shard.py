@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from circuits.errors import CircuitError, entry_point
+from circuits.errors import CircuitError, described, entry_point
 from circuits.sharding.blocks import blocks
 from circuits.sharding.hooks import install
 from circuits.sharding.mesh import Split
@@ -56,7 +56,10 @@ def shard(
     if not isinstance(model, nn.Module):
         raise CircuitError(f"shard takes a module, not {type(model).__name__}; plan_sharding takes any circuit")
     if not isinstance(mesh, DeviceMesh):
-        raise CircuitError(f"shard needs a DeviceMesh, not {type(mesh).__name__}; plan_sharding takes sizes by name")
+        raise CircuitError(
+            f'shard needs a DeviceMesh, not {described(mesh)}: torch.distributed.init_device_mesh("cpu", (2,), '
+            'mesh_dim_names=("tensor",)) makes one under torchrun; plan_sharding takes sizes by name, {"tensor": 2}'
+        )
     if any(isinstance(each, DTensor) for each in model.parameters()):
         raise CircuitError(f"{type(model).__name__} is sharded already")
     plan = plan_sharding(

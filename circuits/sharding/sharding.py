@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from math import prod
 
 from circuits.diagram import Cells, Diagram, Size, Table, Width, bytes_text, columns_of
-from circuits.errors import CircuitError
+from circuits.errors import CircuitError, entry_points
 from circuits.sharding.between import pattern_of
 from circuits.sharding.mesh import Choice, factors
 from circuits.sharding.moves import Move, Placed
 from circuits.sharding.steps import places
 
 
+@entry_points("explain", "table")
 @dataclass(frozen=True)
 class Sharding:
     """How a model is split over a mesh, and what its ranks send each other: `print` shows it.

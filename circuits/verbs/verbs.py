@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from circuits import switch
-from circuits.errors import CircuitError, ShapeError, SignatureError
+from circuits.errors import CircuitError, ShapeError, SignatureError, described
 from circuits.signature import plain_size
 from circuits.tracebacks import hide_frames
 from circuits.tracers import fx_leaf, has_proxy, without_jit_trace
@@ -197,7 +197,7 @@ def _for_einops(pattern: str, sizes: Mapping[str, Any] = MappingProxyType({})) -
     A keyword argument such as `**{"h'": 2}` may have primes too.
     """
     if not isinstance(pattern, str):
-        raise SignatureError(f"a pattern such as 'y x -> x y' comes after the tensor, not {pattern!r:.60}")
+        raise SignatureError(f"a pattern such as 'y x -> x y' comes after the tensor, not {described(pattern)}")
     if "'" not in pattern and pattern.isascii():
         return pattern, sizes
     text, *names = names_for_einops(pattern, *sizes)

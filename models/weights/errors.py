@@ -9,6 +9,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -27,6 +28,10 @@ class WeightsError(CircuitError, RuntimeError):
     """Raised when weights do not fit a model; also a RuntimeError, which torch's `load_state_dict` raises."""
 
 
+class ArgumentsError(CircuitError, TypeError):
+    """Raised when the arguments of a constructor do not fit its parameters; a TypeError too, as Python's own."""
+
+
 def short_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: the last line that the traceback of a CircuitError shows is the caller's."""
 
@@ -39,6 +44,15 @@ def short_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return call
+
+
+def pickled_hint(path: Path) -> str:
+    """Return how a file of `torch.save` is read, for a message, if a file begins as one; "" if not."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    is_pickled = start in (b"PK", b"\x80\x02")
+    read = "model.load_state_dict(torch.load(path, weights_only=True))"
+    return f", but one of torch.save, which {read} may read" if is_pickled else ""
 
 
 def explain(

@@ -25,7 +25,7 @@ from circuits import CircuitError
 
 from .atomic import refuse_unless_file, replaced
 from .configuration import CLASSES, Bounded, made_with, read, refuse_unwritable, write
-from .errors import WeightsError, explain, short_tracebacks
+from .errors import ArgumentsError, WeightsError, explain, short_tracebacks
 from .saved_file import FORMAT, read_saved
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
@@ -66,11 +66,10 @@ def savable(kind: Kind) -> Kind:
     @short_tracebacks
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         exactly = type(self) is kind
-        # numpy's integers become ints, which a file can hold and torch.compile takes for numbers.
-        args, kwargs = tree_map_only(Integral, lambda n: n if isinstance(n, int) else int(n), (args, kwargs))
-        initialize(self, *args, **kwargs)
+        given = _arguments(kind, parameters, args, kwargs)
+        initialize(self, *given.args, **given.kwargs)
         if exactly:
-            self.__dict__["_made_with"] = write(parameters.bind(*args, **kwargs))
+            self.__dict__["_made_with"] = write(given)
 
     @short_tracebacks
     @functools.wraps(load_weights, [name for name in functools.WRAPPER_ASSIGNMENTS if name != "__doc__"])
@@ -97,6 +96,22 @@ def savable(kind: Kind) -> Kind:
 
     marked.__init__, marked.load_state_dict = __init__, load_state_dict
     return _with_short_tracebacks(kind)
+
+
+def _arguments(
+    kind: type, parameters: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
+    """Return the arguments of a constructor by parameter; raise ArgumentsError if they do not fit.
+
+    Numpy's integers become ints, which a file can hold and torch.compile takes for numbers.
+    """
+    args, kwargs = tree_map_only(Integral, lambda n: n if isinstance(n, int) else int(n), (args, kwargs))
+    try:
+        return parameters.bind(*args, **kwargs)
+    except TypeError as error:
+        bare = [each.replace(annotation=each.empty) for each in parameters.parameters.values()]
+        takes = parameters.replace(parameters=bare, return_annotation=parameters.empty)
+        raise ArgumentsError(f"{kind.__name__} takes {takes}: {error}") from None
 
 
 def _with_short_tracebacks(kind: Kind) -> Kind:

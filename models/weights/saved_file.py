@@ -16,6 +16,7 @@ from circuits import CircuitError
 
 from .atomic import refuse_unless_file
 from .configuration import CLASSES
+from .errors import pickled_hint
 from .sources import refuse_shards
 
 FORMAT = 1
@@ -44,7 +45,9 @@ def read_saved(path: Path) -> SavedFile:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CircuitError(f"{path} is not a complete safetensors file: {error}{_models_at(path.parent)}") from error
+        raise CircuitError(
+            f"{path} is not a complete safetensors file{pickled_hint(path)}: {error}{_models_at(path.parent)}"
+        ) from error
     _refuse_of_others(path, metadata)
     kind = _class(path, metadata.get("models.class", ""), metadata.get("models.module", ""))
     tied = _ties(metadata.get("models.tied", ""), tensors)

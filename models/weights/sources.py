@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from circuits import CircuitError
 
 from .atomic import refuse_unless_file
-from .errors import WeightsError, without_prefix
+from .errors import WeightsError, pickled_hint, without_prefix
 
 Weights = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
 """What the methods that take weights of another library accept."""
@@ -135,7 +135,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CircuitError(f"{path} is not a complete safetensors file: {error}") from error
+        raise CircuitError(f"{path} is not a complete safetensors file{pickled_hint(path)}: {error}") from error
 
 
 def refuse_shards(path: Path) -> None:

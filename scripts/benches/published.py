@@ -141,8 +141,8 @@ def compared(published: Published) -> Compared:
     split = BOTH if "tensor" in published.mesh else DATA
     between = {"x": "tensor"} if "tensor" in published.mesh else {}
     found = search_shardings(
-        Llama(*published.sizes), published.mesh, machine(published.float8), tokens, only=split, between=between, per_rank="b",
-        recompute=CHECKPOINTS[published.checkpoints], repeat={"model.layers.0": published.layers},
+        Llama(*published.sizes), published.mesh, machine(published.float8), tokens, only=split, between=between,
+        per_rank="b", recompute=CHECKPOINTS[published.checkpoints], repeat={"model.layers.0": published.layers},
         kernels={"attention": (LENGTH + 1) / (2 * LENGTH)}, stored=torch.float32, names=NAMES,
     ).best  # fmt: skip
     devices = published.mesh.get("tensor", 1) * published.stages

@@ -13,8 +13,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from circuits import Bound, Machine, count, track
-from circuits.cost.bound_report import duration, rates_line
-from circuits.cost.texts import amount
+from circuits.cost.bound_report import rates_line
+from circuits.cost.texts import amount, duration
 from scripts.benches.timing import Spread
 
 COLUMNS = (

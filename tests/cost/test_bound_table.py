@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from circuits import Bound, CircuitError, Cost, Machine, count
-from circuits.cost.bound_report import duration
+from circuits.cost.texts import duration
 from tests.cost.claims import attention
 from tests.cost.test_bound import CACHED, H100, TOY
 
@@ -35,6 +35,15 @@ def test_the_table(cost: Cost) -> None:
     assert cost.on(H100).table().splitlines()[-1] == "times are formulas in y, k, x: at(y=…) gives sizes"
     assert cost.by("operation").at(y=2, x=2, k=2).on(CACHED).table().splitlines()[-5].split()[0] == "total"
     assert "up to 2 kB may be in a cache, 50 B/s" in cost.at(y=2, x=2, k=2).on(CACHED).table()
+
+
+def test_bounds_show_themselves_in_one_line(cost: Cost) -> None:
+    bound = cost.at(y=1, x=4096, k=64).on(H100)
+    whole = "'attention: ... y k, ... x k, ... x k -> ... y k'"
+    assert repr(bound.total) == f"BoxBound({whole}: unfused 655.5 ns (bandwidth), fused 626.2 ns (bandwidth))"
+    assert repr(bound) == f"Bound(H100 SXM, 5 rows, {repr(bound.total)[9:-1]})"
+    assert repr(cost.on(H100).rows[2]) == "BoxBound('mul': unfused a formula in x, y, fused a formula in x, y)"
+    assert repr(cost.by("operation").at(y=1, x=1, k=1).on(H100).rows[0]).count("fused") == 1  # a group has no boundary
 
 
 def test_plain_data_is_json(cost: Cost) -> None:

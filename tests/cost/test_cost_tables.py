@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import models
 from circuits import CircuitError, Cost, count, trace
+from circuits.cost.box_cost import BoxCost
 from circuits.cost.texts import formula, shorter
 from tests.cost.claims import Shared, attention, symbol
 
@@ -238,6 +239,36 @@ def test_notebooks_show_the_table() -> None:
     assert text.startswith("<table>")
     assert "4*k*x*y" in text
     assert "max(" in text
+
+
+def test_a_row_shows_itself_in_one_line_in_lines_and_in_notebooks() -> None:
+    cost = count(attention)
+    signature = "attention: ... y k, ... x k, ... x k -> ... y k"
+    assert repr(cost.total) == f"BoxCost('{signature}': FLOPs 4*k*x*y, bytes moved 8*k*x + 8*k*y + 24*x*y)"
+    assert repr(cost.rows[2]) == "BoxCost('mul': bytes moved 8*x*y)"
+    assert repr(count(Stack(), axes="5 4").rows[-1]) == "BoxCost('linear': FLOPs 160, parameters 20, bytes moved 240 B)"
+    numbers = cost.at(y=2, x=3, k=4)
+    assert repr(numbers.by("operation").rows[0]) == "BoxCost('einsum': calls 2, FLOPs 96, bytes moved 208 B)"
+    assert repr(numbers) == f"Cost(5 rows, '{signature}': FLOPs 96, bytes moved 304 B)"
+    lines = str(numbers.total).splitlines()
+    assert lines[0] == signature
+    assert [line.split("  ")[1] for line in lines[1:]] == ["FLOPs", "bytes moved", "activations", "peak", "FLOPs/byte"]
+    assert lines[1:3] == ["  FLOPs        96", "  bytes moved  304 B"]
+    text = numbers.total._repr_html_()
+    assert text.count("<tr>") == len(lines)
+    assert all(f">{part}<" in text for part in (signature.replace(">", "&gt;"), "bytes moved", "304 B"))
+
+
+def test_a_long_formula_is_short_in_one_line() -> None:
+    x, y = symbol("x"), symbol("y")
+    row = BoxCost("long", multiply_adds=1234567 * x**2 * y + 7654321 * x * y + 1111111 * x + 2222222 * y)
+    assert repr(row) == "BoxCost('long': FLOPs 2469134*x**2*y + 15308642*x*y + …)"
+
+
+def test_a_view_costs_nothing_and_says_so() -> None:
+    row = count(lambda x: x.T, axes="a b").total
+    assert repr(row) == "BoxCost('<lambda>')"
+    assert str(row).splitlines()[0] == "<lambda>"
 
 
 def test_a_stream_without_unicode_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:

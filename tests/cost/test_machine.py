@@ -68,3 +68,14 @@ def test_a_machine_prints_each_rate_with_its_source() -> None:
         "  memory          3.2 (3 to 3.6) GB/s  measured",
         "  size of memory  8 GB  a fact",
     ]
+
+
+def test_a_machine_shows_itself_in_one_line_and_in_notebooks() -> None:
+    assert repr(H100) == "Machine('H100 SXM', at most 1.979 PFLOP/s, memory 80 GB at 3.35 TB/s)"
+    assert repr(TOY) == "Machine('toy', at most 100 FLOP/s, memory 1 kB at 10 B/s)"
+    without = Machine("no FLOPs", {}, Rate(10.0, "made up", 9.0, 11.0, 12.0), Rate(1e3, "made up"))
+    assert repr(without) == "Machine('no FLOPs', memory 1 kB at 12 B/s)"
+    text = H100._repr_html_()
+    assert text.startswith("<table>")
+    assert text.count("<tr>") == len(str(H100).splitlines())
+    assert all(part in text for part in (">H100 SXM<", ">3.35 TB/s<", ">NVLink<", "GPU memory bandwidth<"))

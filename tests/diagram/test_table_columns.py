@@ -187,3 +187,12 @@ def test_runs_show_themselves() -> None:
         layer(torch.ones(1, 3))
     assert repr(seen) == "Seen(2 runs: Linear ×2)"
     assert seen._repr_html_() == seen[0]._repr_html_() + seen[1]._repr_html_()
+
+
+def test_a_diagram_and_its_boxes_show_themselves_in_one_line(diagram: Diagram) -> None:
+    assert repr(diagram) == f"Diagram('Net': 2 3 33 33 -> 2 10, {len([*diagram.walk()]) - 1} boxes inside)"
+    assert repr(diagram.boxes[0]) == "Box('conv Conv2d': 2 3 33 33 -> 2 8 16 15, 1 box inside)"
+    assert repr(diagram.boxes[0].boxes[0]) == "Box('conv2d': 2 3 33 33 -> 2 8 16 15)"
+    many = trace(lambda *xs: torch.stack(xs), *[torch.ones(3) for _ in range(6)])
+    assert repr(many.boxes[-1]) == "Box('stack': 3, 3, 3, 3, … 2 more -> 6 3)"
+    assert repr(trace(lambda x: x.sum(), torch.ones(3))) == "Diagram('<lambda>': 3 -> (), 1 box inside)"

@@ -442,6 +442,24 @@ def test_a_pickle_is_never_opened(path: Path) -> None:
         models.load(path)
 
 
+def test_a_file_of_torch_save_is_refused_with_the_way_to_read_it(path: Path) -> None:
+    path = path.with_suffix(".pt")
+    torch.save(small().state_dict(), path)
+    with pytest.raises(CircuitError) as caught:
+        models.load(path)
+    assert "model.load_state_dict(torch.load(path, weights_only=True)) may read: " in str(caught.value)
+    small().load_state_dict(torch.load(path, weights_only=True))
+
+
+def test_the_arguments_of_a_constructor_are_named_where_they_do_not_fit() -> None:
+    with pytest.raises(
+        TypeError, match=r"^MLP takes \(x=28, .*device=None, dtype=None\): .*unexpected.*'hidden'"
+    ) as caught:
+        models.MLP(hidden=3)  # type: ignore[call-arg]
+    assert isinstance(caught.value, CircuitError)
+    assert [each.path for each in caught.traceback] == [Path(__file__)]
+
+
 def test_a_file_of_others_is_refused_with_the_way_to_read_it(path: Path) -> None:
     save_file(small().state_dict(), path)
     with pytest.raises(CircuitError, match=r"model\.load_state_dict\(safetensors\.torch\.load_file\(path\)\)"):
@@ -497,7 +515,7 @@ NONE = '{"args": [], "kwargs": {}}'
         ({"arguments": "["}, "not the arguments of a model"),
         ({"arguments": "[" * 100_000}, "a MultiHeadAttention cannot be made"),
         ({"arguments": "[]"}, "not the arguments of a model"),
-        ({"arguments": NONE}, r"missing 3 required positional arguments"),
+        ({"arguments": NONE}, r"missing a required argument: .m."),
         ({"arguments": '{"args": [], "kwargs": {"m": {"torch.nn": "Module"}}}'}, "not the arguments of a model"),
         ({"arguments": '{"args": [], "kwargs": {"m": {"unwritable": "x"}}}'}, "not the arguments of a model"),
         ({"arguments": '{"args": [], "kwargs": {"m": {"models": "os.system"}}}'}, "not the arguments of a model"),

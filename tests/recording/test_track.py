@@ -5,6 +5,7 @@
 import io
 import logging
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch._functorch import apis
 from torch.overrides import _get_current_function_mode_stack
 
 import models
-from circuits import CircuitError, circuit, einsum, switch, trace, track
+from circuits import CircuitError, CircuitWarning, circuit, einsum, switch, trace, track
 
 
 def patched_attributes() -> tuple[Any, ...]:
@@ -275,8 +276,27 @@ def test_the_diagram_of_no_run_is_refused() -> None:
 
 @pytest.mark.parametrize("target", [3, "model", torch.sin, lambda x: x])
 def test_targets_other_than_modules_and_circuits_are_refused(target: Any) -> None:
-    with pytest.raises(CircuitError, match="track records the calls of modules and circuits"), track(target):
+    with pytest.raises(CircuitError, match="track records the calls of a module or circuit, not "), track(target):
         pass
+
+
+def test_a_track_outside_a_with_says_so() -> None:
+    model = nn.ReLU()
+    with pytest.warns(CircuitWarning, match="this one has recorded nothing: with track") as caught:
+        track(model)
+    assert caught[0].filename == __file__
+    seen = track(model, to=None)
+    with pytest.raises(AttributeError, match=r"whose value has \.diagram: with track\(model\) as seen"):
+        seen.diagram  # noqa: B018
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with seen as first:
+            model(torch.ones(2))
+        with seen as second, track(model, to=None):
+            model(torch.ones(3))
+        del seen
+    assert [len(first), len(second)] == [1, 1]
+    assert second.diagram.inputs[0].sizes == (3,)
 
 
 def test_circuits_and_methods_are_tracked() -> None:

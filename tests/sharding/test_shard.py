@@ -325,7 +325,7 @@ def test_a_sharded_model_is_not_sharded_again() -> None:
 def test_what_shard_does_not_take() -> None:
     with pytest.raises(CircuitError, match="shard takes a module, not builtin"):
         shard(F.gelu, mesh(), HEADS)  # type: ignore[arg-type]
-    with pytest.raises(CircuitError, match="shard needs a DeviceMesh, not dict"):
+    with pytest.raises(CircuitError, match="shard needs a DeviceMesh, not a dict: torch"):
         shard(attention(), {"tensor": 2}, HEADS)  # type: ignore[arg-type]
 
 
