@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 from circuits import CircuitError, repeat
-from circuits.models.parts import distributed_attention
 from circuits.sharding import between, gradients, hooks, one_axis, planner, rules
+from models.parts import distributed_attention
 from tests.sharding import test_between
 from tests.sharding.test_plans import Scaled
 from tests.sharding.test_shard import CASES, Case, compare, compare_bytes, inputs, process_group
