@@ -106,7 +106,7 @@ def _on_results(moves: Sequence[Move]) -> Callable[..., Any]:
 
 
 def _moved(given: Sequence[Tensor], moves: Sequence[Move]) -> dict[int, Tensor]:
-    """Return the tensors that moves change, by the `id` of the tensor that is given: placed anew, or with a hook."""
+    """Return the tensors that moves change, by the `id` of what was given: placed otherwise, or with a hook."""
     changed: dict[int, Tensor] = {}
     for move in moves:
         before = id(given[move.index])

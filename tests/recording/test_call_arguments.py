@@ -63,7 +63,7 @@ def test_the_call_is_made_as_the_user_made_it(name: str) -> None:
 
 @pytest.mark.parametrize("args", [(), (torch.ones(2), None, 3, 4)])
 def test_arguments_that_do_not_fit_are_refused(args: Any) -> None:
-    with pytest.raises(TypeError, match=r"distinguishes\(x"):
+    with pytest.raises(TypeError, match=r"distinguishes takes \(x, flag"):
         trace(distinguishes, *args, **({} if args else {"k": torch.ones(2)}))
 
 
