@@ -91,15 +91,22 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
             hide_frames(error)
             raise
         except Exception as error:
-            traceback = error.__traceback__
-            if isinstance(error, TypeError) and traceback is not None and traceback.tb_next is None:
-                error.add_note(_how_to_call(function))  # no line of the function has run
+            if isinstance(error, TypeError) and _is_of_the_call(error):
+                error.add_note(_how_to_call(function))
                 hide_frames(error)
             elif vars(error).get(_IN_RUN):
                 hide_frames(error)
             raise
 
     return call
+
+
+def _is_of_the_call(error: Exception) -> bool:
+    """Return whether no line of the function that `entry_point` has called has run: the arguments do not fit it.
+
+    The traceback is read here, because as a variable of `call` it would keep all frames alive: `call` is one of them.
+    """
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 _IN_RUN = "_raised_in_run"
