@@ -117,14 +117,14 @@ def _recompute_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forward_only(patch: pytest.MonkeyPatch) -> None:
-    before = count_module._with_reverse
+    before = count_module.both_passes
 
     def without(*given: Any) -> Any:
         diagram, saved = before(*given)
         return replace(diagram, box=replace(diagram.box, boxes=diagram.box.boxes[:1])), saved
 
     _unsaved(patch)
-    patch.setattr(count_module, "_with_reverse", without)
+    patch.setattr(count_module, "both_passes", without)
 
 
 def _first_candidate(patch: pytest.MonkeyPatch) -> None:
