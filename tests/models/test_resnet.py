@@ -286,7 +286,8 @@ def test_a_block_compiles_into_one_graph() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_it_compiles_to_code_in_one_graph(dynamic: bool) -> None:
-    model, images = Block(2, 1, 2, 8), torch.randn(2, 2, 8, 8)
+    """With 2 or 4 channels, the code that inductor of torch 2.13 makes writes beyond its memory on some CPUs."""
+    model, images = Block(2, 1, 8, 16), torch.randn(2, 8, 8, 8)
     ours = copy.deepcopy(model)
     compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic)
     expected, output = model(images), compiled(images)
