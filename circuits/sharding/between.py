@@ -29,6 +29,9 @@ def pattern_of(path: str) -> str:
     return _NUMBER.sub("*", path)
 
 
+Target = Literal["whole", "split"]
+
+
 @dataclass(frozen=True)
 class Change:
     """An argument or a result of a module that is made whole there, or split along the axis between modules.
@@ -43,7 +46,7 @@ class Change:
     path: str
     side: Literal["arguments", "results"]
     index: int
-    target: Literal["whole", "split"]
+    target: Target
 
 
 class MismatchError(Exception):
@@ -75,11 +78,8 @@ class Between:
         made: The changes that changed something, each with the module, the tensor, and how it is split afterwards.
     """
 
-    def __init__(
-        self, named: Named, mesh_axis: str, changes: Sequence[Change] = (), axes: Mapping[int, str] | None = None
-    ) -> None:
-        self.named, self.mesh_axis, self.changes = named, mesh_axis, tuple(changes)
-        self.axes = {} if axes is None else axes
+    def __init__(self, named: Named, mesh_axis: str, changes: Sequence[Change], axes: Mapping[int, str]) -> None:
+        self.named, self.mesh_axis, self.changes, self.axes = named, mesh_axis, tuple(changes), axes
         self.axis = named.choice.between.get(mesh_axis)
         self.made: dict[tuple[Change, int, int], tuple[Box, Value, int | None]] = {}
         self._inside: dict[tuple[int, int], int | None] = {}
@@ -159,4 +159,4 @@ def numbers_at(diagram: Diagram, box: Box, side: str) -> Sequence[int]:
     return argument_wires(diagram, box) if side == "arguments" else [value.number for value in box.outputs]
 
 
-__all__ = ["Between", "Change", "MismatchError", "numbers_at", "pattern_of"]
+__all__ = ["Between", "Change", "MismatchError", "Target", "numbers_at", "pattern_of"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from circuits.diagram import Box, Value
-from circuits.sharding.between import Change, MismatchError, numbers_at, pattern_of
+from circuits.sharding.between import Change, MismatchError, Target, numbers_at, pattern_of
 from circuits.sharding.gradients import is_split
 from circuits.sharding.moves import Move
 from circuits.sharding.one_axis import OneAxis
@@ -68,7 +68,7 @@ def _gathering(one: OneAxis, place: Place, value: Value) -> Iterator[Change]:
     inputs = argument_wires(one.named.diagram, one.named.diagram.box)
     if value.number in inputs:
         yield Change("", "arguments", inputs.index(value.number), "whole")
-    readers = [each for each in one.steps.readers[value.number] if _needs_whole(one, each, value, place)]
+    readers = [each for each in one.steps.readers[value.number] if _needs_whole(one, each, place)]
     modules = [box for box in _given(one, place, value) if _reads_whole(one, box, value, place)]
     if modules and all(any(box is modules[0] for box in each.around) for each in readers):
         yield Change(modules[0].path, "arguments", _argument(one, modules[0], value), "whole")
@@ -78,7 +78,7 @@ def _gathering(one: OneAxis, place: Place, value: Value) -> Iterator[Change]:
         yield Change(box.path, "arguments", _argument(one, box, value), "whole")
 
 
-def _needs_whole(one: OneAxis, reader: Place, value: Value, place: Place) -> bool:
+def _needs_whole(one: OneAxis, reader: Place, place: Place) -> bool:
     """Return whether an operation cannot read a part: `place`, and what has a parameter that is split."""
     return reader is place or any(
         each.number in one.named.parameters and each.number in one.dims for each in reader.box.inputs
@@ -89,7 +89,7 @@ def _reads_whole(one: OneAxis, box: Box, value: Value, place: Place) -> bool:
     """Return whether all operations of a module that read a tensor need it whole, and the module does not return it."""
     inside = [each for each in one.steps.readers[value.number] if any(outer is box for outer in each.around)]
     returned = any(output.number == value.number for output in box.outputs)
-    return not returned and all(_needs_whole(one, each, value, place) for each in inside)
+    return not returned and all(_needs_whole(one, each, place) for each in inside)
 
 
 def _given(one: OneAxis, place: Place, value: Value) -> list[Box]:
@@ -103,13 +103,13 @@ def _argument(one: OneAxis, box: Box, value: Value) -> int:
     return argument_wires(one.named.diagram, box).index(value.number)
 
 
-def _returned(one: OneAxis, value: Value, target: str) -> Iterator[Change]:
+def _returned(one: OneAxis, value: Value, target: Target) -> Iterator[Change]:
     """Yield the change of a tensor where the innermost module returns it, if one does."""
     place = one.steps.maker(value.number)
     module = None if place is None else one.between.module_of(place, value)
     if module is not None:
         index = [output.number for output in module.outputs].index(value.number)
-        yield Change(module.path, "results", index, "whole" if target == "whole" else "split")
+        yield Change(module.path, "results", index, target)
 
 
 def change_moves(one: OneAxis) -> list[Move]:

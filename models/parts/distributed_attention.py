@@ -80,13 +80,13 @@ def attend_to_parts(
 
 def _shared(query: Any, key: Any, value: Any) -> list[int]:
     """Return the axes of the mesh that split the heads of the queries, while keys and values have all of theirs."""
-    given = [getattr(each, "placements", None) for each in (key, value)]
-    if None in given or key.ndim != query.ndim or query.ndim < 3:
+    if not (is_distributed(key) and is_distributed(value)) or key.ndim != query.ndim or query.ndim < 3:
         return []
+    pairs = zip(query.placements, key.placements, value.placements, strict=True)
     return [
         place
-        for place, each in enumerate(query.placements)
-        if each.is_shard(query.ndim - 3) and all(other[place].is_replicate() for other in given if other is not None)
+        for place, (mine, *others) in enumerate(pairs)
+        if mine.is_shard(query.ndim - 3) and all(each.is_replicate() for each in others)
     ]
 
 
