@@ -188,7 +188,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
 
 def patched_attributes() -> tuple[Any, ...]:
     """Return the attributes and settings of torch that a recording changes while it is active."""
-    entry_points = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
+    entry_points = (nn.Module.__dict__["_call_impl"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
     return (
         *entry_points,
         torch.overrides.has_torch_function,

@@ -58,7 +58,7 @@ class Filter(logging.Filter):
 
 FILTER, LOG = Filter(), logging.getLogger("torch._subclasses.fake_tensor")
 DEFECTS: dict[str, Callable[[], Any]] = {
-    "nn.Module.__call__": replaced(nn.Module, "__call__"),
+    "nn.Module._call_impl": replaced(nn.Module, "_call_impl"),
     "apis.vmap_impl": replaced(apis, "vmap_impl"),
     "autograd.Function.apply": replaced(torch.autograd.Function, "apply"),
     "torch.overrides.has_torch_function": replaced(torch.overrides, "has_torch_function"),

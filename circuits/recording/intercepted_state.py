@@ -14,11 +14,12 @@ from typing import Any
 
 import sympy
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.grad_mode import inference_mode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.sym_node import SymNode
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils._sympy.functions import Identity
 
 from circuits import switch
@@ -190,6 +191,36 @@ def _interception(record: Callable[..., Any]) -> Callable[[Any], Any]:
         return function
 
     return intercept
+
+
+def intercept_has_torch_function(original: Any) -> Any:
+    """Return a replacement for `has_torch_function` that ignores the function modes of recorders.
+
+    torch's Transformer layers do not use their fused path while any function mode is active; with this replacement a
+    tracked run takes the same path as an untracked one. The original is called if the recorder runs definitions (under
+    `trace`), and if a function mode that is not a recorder is active.
+    """
+
+    def has_torch_function(tensors: Any) -> bool:
+        recorder: Any = switch.current()
+        if not isinstance(recorder, Listener) or recorder.definitions or not _all_modes_are(type(recorder)):
+            return original(tensors)
+        return any(_overrides_torch_function(tensor) for tensor in tensors)
+
+    return has_torch_function
+
+
+def _all_modes_are(kind: type) -> bool:
+    """Return whether every active function mode is an instance of a class."""
+    return all(isinstance(mode, kind) for mode in _get_current_function_mode_stack())
+
+
+def _overrides_torch_function(value: Any) -> bool:
+    """Return whether the class of a value overrides `__torch_function__`; it need not be a subclass of Tensor."""
+    kind: Any = type(value)
+    if kind is Tensor or kind is nn.Parameter or not hasattr(kind, "__torch_function__"):
+        return False
+    return kind.__torch_function__ is not torch._C._disabled_torch_function_impl
 
 
 RANDOM_FUNCTIONS: tuple[Interception, ...] = tuple(

@@ -1,11 +1,11 @@
 """Interception: while a recording is active, patch the entry points that torch's function modes do not intercept.
 
-These are `nn.Module.__call__`, `vmap`, `autograd.Function.apply`, `torch.from_numpy`, and the calls of a TorchScript
-function and of an operator that takes functions (`torch.cond`). They are patched when the first recording of the
-process starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the
-recorder of the current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched
-too, so that recording does not disable torch's fused Transformer layers. So are functions of torch's state
-(`intercepted_state`), most of them only for runs of which a diagram may be made.
+These are the calls of an `nn.Module`, of a TorchScript function and of an operator that takes functions (`torch.cond`),
+`vmap`, `autograd.Function.apply` and `torch.from_numpy`. They are patched when the first recording of the process
+starts, and restored when the last one ends, in any thread. A patched entry point passes the call to the recorder of the
+current thread; in a thread without a recorder the original call runs. `has_torch_function` is patched too, so that
+recording does not disable torch's fused Transformer layers. So are functions of torch's state (`intercepted_state`),
+most of them only for runs of which a diagram may be made.
 
 Whatever fails while a recording begins, runs or ends, every patched attribute and the compiler stance are restored when
 no recording is active any more. The calls are passed on only to a `Listener`; another recorder of the thread (one that
@@ -23,11 +23,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._dynamo import eval_frame
 from torch._functorch import apis
 from torch._ops import HigherOrderOperator
-from torch.overrides import _get_current_function_mode_stack
 
 from circuits import switch
 from circuits.diagram import copied_from_numpy
@@ -41,7 +40,7 @@ from circuits.recording.intercepted_calls import (
     record_operator,
     record_vmap,
 )
-from circuits.recording.intercepted_state import RANDOM_FUNCTIONS, STATE_FUNCTIONS
+from circuits.recording.intercepted_state import RANDOM_FUNCTIONS, STATE_FUNCTIONS, intercept_has_torch_function
 from circuits.recording.listener import Listener
 from circuits.recording.recursion import more_frames
 from circuits.recording.scopes import classes_of_modules
@@ -121,21 +120,23 @@ def _patch_entry_points(root: Any) -> None:
     """
     eval_frame._set_stance(eval_frame._stance)  # raises the RuntimeError
     _patch(eval_frame, "_stance", lambda _: eval_frame.DynamoStance("force_eager"))
-    _patch(nn.Module, "__call__", _intercept_module_call)
+    _patch(nn.Module, "_call_impl", _intercept_module_call)  # which is faster than to patch `__call__`
+    _patch(nn.Module, "_compiled_call_impl", _uncompiled_call)
     _patch(apis, "vmap_impl", _intercept_vmap)
     _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
     _patch(torch, "from_numpy", _intercept_from_numpy)
     _patch(HigherOrderOperator, "__call__", _intercept_operator)
     _patch(torch.jit.ScriptFunction, "__call__", _intercept_script_function)
     _patch(torch._C.ScriptMethod, "__call__", _intercept_script_function)
-    _patch(torch.overrides, "has_torch_function", _intercept_has_torch_function)
+    _patch(torch.overrides, "has_torch_function", intercept_has_torch_function)
     for kind in MODULES_WITH_FUSED_PATHS:
         _patch(kind, "forward", partial(_intercept_module_call, record=record_forward))
     for holder, name, interception in RANDOM_FUNCTIONS:
         _patch(holder, name, interception)
     for kind in classes_of_modules(root) if isinstance(root, nn.Module) else ():
         owner = next(each for each in kind.__mro__ if "__call__" in each.__dict__)
-        _patch(owner, "__call__", _intercept_module_call)
+        if owner is not nn.Module:
+            _patch(owner, "__call__", _intercept_module_call)
 
 
 def _patch_state() -> None:
@@ -178,6 +179,19 @@ def _intercept_module_call(original: Any, record: Callable[..., Any] = record_mo
             raise
 
     return __call__
+
+
+def _uncompiled_call(_: None) -> property:
+    """Return a replacement for the attribute `_compiled_call_impl`, which `nn.Module.compile` sets and a call reads.
+
+    While a recording is active such a module runs as the code that it compiled, in all threads. As a data descriptor
+    it is read in place of the attribute of the instance, which remains there.
+    """
+
+    def assign(module: nn.Module, compiled: Any) -> None:
+        module.__dict__["_compiled_call_impl"] = compiled
+
+    return property(lambda module: None, assign)
 
 
 def _intercept_vmap(original: Any) -> Any:
@@ -263,33 +277,3 @@ def _intercept_operator(original: Any) -> Any:
         return dispatch(switch.current(), operator, *args, **kwargs)
 
     return __call__
-
-
-def _intercept_has_torch_function(original: Any) -> Any:
-    """Return a replacement for `has_torch_function` that ignores the function modes of recorders.
-
-    torch's Transformer layers do not use their fused path while any function mode is active; with this replacement a
-    tracked run takes the same path as an untracked one. The original is called if the recorder runs definitions (under
-    `trace`), and if a function mode that is not a recorder is active.
-    """
-
-    def has_torch_function(tensors: Any) -> bool:
-        recorder: Any = switch.current()
-        if not isinstance(recorder, Listener) or recorder.definitions or not _all_modes_are(type(recorder)):
-            return original(tensors)
-        return any(_overrides_torch_function(tensor) for tensor in tensors)
-
-    return has_torch_function
-
-
-def _all_modes_are(kind: type) -> bool:
-    """Return whether every active function mode is an instance of a class."""
-    return all(isinstance(mode, kind) for mode in _get_current_function_mode_stack())
-
-
-def _overrides_torch_function(value: Any) -> bool:
-    """Return whether the class of a value overrides `__torch_function__`; it need not be a subclass of Tensor."""
-    kind: Any = type(value)
-    if kind is Tensor or kind is nn.Parameter or not hasattr(kind, "__torch_function__"):
-        return False
-    return kind.__torch_function__ is not torch._C._disabled_torch_function_impl

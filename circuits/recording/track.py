@@ -104,14 +104,16 @@ def _instead(target: Any) -> str:
 class _Tracking(AbstractContextManager[Seen]):
     """What `track` returns: it records inside a `with`, and says so where it is used without one."""
 
+    _was_entered = True  # until `__init__` ends, which an interrupt may keep it from
+
     def __init__(self, recorded: Callable[[], AbstractContextManager[Seen]]) -> None:
         self._recorded = recorded
         self._open: list[AbstractContextManager[Seen]] = []
-        self._was_entered = False
+        self._was_entered: bool = False
 
     def __enter__(self) -> Seen:
         recorded = self._recorded()
-        self._was_entered: bool = True
+        self._was_entered = True
         found = recorded.__enter__()
         self._open.append(recorded)
         return found

@@ -386,6 +386,23 @@ def test_nothing_is_compiled_while_a_run_is_recorded() -> None:
     assert compiled
 
 
+def test_a_module_that_is_compiled_while_a_run_is_recorded_is_compiled_afterwards() -> None:
+    compiled: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    layer, x = nn.Linear(4, 4), torch.rand(2, 4)
+    with track(layer, to=None) as seen:
+        layer.compile(backend=backend)
+        layer(x)
+    assert [box.label for box in seen.diagram.walk()] == ["Linear", "linear"]
+    assert not compiled
+    layer(x)
+    assert compiled
+
+
 # Threads -------------------------------------------------------------------------------------------------------------
 
 
