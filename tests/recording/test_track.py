@@ -22,7 +22,7 @@ from circuits import CircuitError, CircuitWarning, circuit, einsum, switch, trac
 
 def patched_attributes() -> tuple[Any, ...]:
     """Return the attributes of torch that a recording patches while it is active."""
-    entry_points = (nn.Module.__dict__["__call__"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
+    entry_points = (nn.Module.__dict__["_call_impl"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
     return (*entry_points, torch.overrides.has_torch_function, len(_get_current_function_mode_stack()))
 
 
