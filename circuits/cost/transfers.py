@@ -124,12 +124,16 @@ class Transfers:
             {str(symbol) for each in every for symbol in sympy.sympify(each).free_symbols if symbol not in tiles}
         )
 
+    def __repr__(self) -> str:
+        """Return what is moved, in one line: `Transfers('matmul', grouped over y x: moves 2*k*x*y/g_x + …)`."""
+        return f"Transfers({self.name.rpartition('<locals>.')[2]!r}, {self._tiled()}: moves {size_text(self.formula)})"
+
+    def _tiled(self) -> str:
+        """Return which axes are grouped and streamed: `grouped over y, streamed over x`."""
+        parts = ("grouped", self.group), ("streamed", self.stream)
+        return ", ".join([f"{what} over {' '.join(axes)}" for what, axes in parts if axes]) or "in one piece"
+
     def __str__(self) -> str:
-        tiled = [
-            f"{what} over {' '.join(axes)}"
-            for what, axes in (("grouped", self.group), ("streamed", self.stream))
-            if axes
-        ]
         rows = [(f"{each.direction}", f"{each.name}{_times(each, self)}") for each in self.moved]
         rows += [("moved", size_text(self.formula)), ("memory", f"{size_text(self.memory)} of {size_text(self.M)}")]
         rows += [(f"keeps, over {each.axis}", str(each)) for each in self.accumulators]
@@ -143,7 +147,7 @@ class Transfers:
             tiles += [f"s_{axis} = {size}" for axis, size in found.blocks.items()]
             rows += [("best tiling", f"{', '.join(tiles)}: moves {found.moved:,}, needs {found.memory:,}")]
         width = max([len(head) for head, _ in rows])
-        title = f"{self.name}, {', '.join(tiled) or 'in one piece'}"
+        title = f"{self.name}, {self._tiled()}"
         return "\n".join([title, *[f"  {head:<{width}}  {text}".rstrip() for head, text in rows]])
 
 

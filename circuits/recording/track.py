@@ -101,6 +101,10 @@ def _instead(target: Any) -> str:
     return "with track(model): model(x)"
 
 
+class NotEnteredError(CircuitError, AttributeError):
+    """An attribute of what `track` returns was read that its value inside a `with` has."""
+
+
 class _Tracking(AbstractContextManager[Seen]):
     """What `track` returns: it records inside a `with`, and says so where it is used without one."""
 
@@ -121,8 +125,9 @@ class _Tracking(AbstractContextManager[Seen]):
     def __exit__(self, *error: Any) -> bool | None:
         return self._open.pop().__exit__(*error)
 
+    @entry_point
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"track records inside a `with`, whose value has .{name}: with track(model) as seen: ...")
+        raise NotEnteredError(f"track records inside a `with`, whose value has .{name}: with track(model) as seen: ...")
 
     def __del__(self) -> None:
         if not self._was_entered:

@@ -14,7 +14,7 @@ import sympy
 from circuits.cost import Machine
 from circuits.diagram import Size
 from circuits.sharding.amounts import Mesh, largest_of_rank, of_rank
-from circuits.sharding.estimate_report import lines
+from circuits.sharding.estimate_report import brief, lines
 from circuits.sharding.memory import Memory
 from circuits.sharding.mesh import Split
 from circuits.sharding.traffic import Traffic, traffic_of
@@ -97,6 +97,10 @@ class Estimate:
     def sent(self, collective: str, *over: str) -> Size:
         """Return the bytes that one rank puts into the collectives of a kind over some mesh axes."""
         return sum([each.bytes for each in self.traffic if (each.collective, each.over) == (collective, over)])
+
+    def __repr__(self) -> str:
+        """Return the plan and the main amounts: `Estimate(data 8, b over data: peak 61.2 GB, at least 1.2 s)`."""
+        return f"Estimate({brief(self)})"
 
     def __str__(self) -> str:
         return lines(self)

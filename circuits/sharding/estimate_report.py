@@ -31,6 +31,13 @@ def table(estimates: Sequence[Any], count: int, unsplit: Mapping[str, str], refu
     return Table(columns, footer).text(None)
 
 
+def brief(estimate: Any) -> str:
+    """Return one estimate as a line: the mesh, the split, the peak and the least time."""
+    amounts = [f"peak {bytes_text(estimate.peak)}", f"at least {_time_text(estimate.seconds) or 'no time'}"]
+    plan = [each for each in (_mesh_text(estimate), _split_text(estimate)) if each]
+    return f"{', '.join(plan)}: {', '.join(amounts)}{' (does not fit)' * (estimate.fits is False)}"
+
+
 def lines(estimate: Any) -> str:
     """Return one estimate as lines, a quantity each, with formulas in full."""
     rows = [("mesh", _mesh_text(estimate)), ("split", _split_text(estimate))]
@@ -83,4 +90,4 @@ def _sent_text(each: Any) -> str:
     return ", ".join([f"{part.collective} {' '.join(part.over)} {bytes_text(part.bytes)}" for part in each.traffic])
 
 
-__all__ = ["lines", "split_text", "table"]
+__all__ = ["brief", "lines", "split_text", "table"]

@@ -13,7 +13,7 @@ from circuits.errors import CircuitError, entry_point, entry_points
 from circuits.recording import diagram_of
 from circuits.sharding.alternatives import Alternatives
 from circuits.sharding.estimate import Estimate, estimate_of
-from circuits.sharding.estimate_report import split_text, table
+from circuits.sharding.estimate_report import brief, split_text, table
 from circuits.sharding.memory import Memory
 from circuits.sharding.training import Training
 
@@ -73,6 +73,11 @@ class Search:
 
     def _refusals(self) -> str:
         return "\n".join([*self.unsplit.values(), *self.refused.values()])
+
+    def __repr__(self) -> str:
+        """Return how many were found, and the first: `Search(12 estimates, the first: data 8, …)`."""
+        first = f", the first: {brief(self.found[0])}" if self.found else ""
+        return f"Search({len(self.found)} estimate{'s' * (len(self.found) != 1)}{first})"
 
     def __str__(self) -> str:
         if not self.found:

@@ -64,6 +64,13 @@ def test_the_tiled_matrix_product_is_that_of_the_paper() -> None:
     assert tiled().accumulators[0].names == ("sum of products",)
 
 
+def test_a_shell_shows_what_is_moved_in_one_line() -> None:
+    moved = "moves a*b*c/g_c+a*b*c/g_a+a*c"
+    assert repr(tiled()) == f"Transfers('{tiled().name}', grouped over a c, streamed over b: {moved})"
+    whole = transfers(lambda x: x.exp(), torch.rand(3))
+    assert repr(whole) == "Transfers('<lambda>', in one piece: moves 6)"
+
+
 def test_the_numbers_of_the_tiled_matrix_product() -> None:
     """REFERENCE 4: 5.536e8 elements at 4096³ with 65536 elements of fast memory; ab + bc + ac with any number."""
     sizes = dict.fromkeys("abc", 4096)

@@ -21,6 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from circuits import MACHINES, CircuitError, Search, count, definitions, plan_sharding, search_shardings, shard, trace
+from circuits.cost import duration
+from circuits.diagram import bytes_text
 from circuits.sharding.alternatives import Alternatives
 from circuits.sharding.amounts import largest_of_rank, of_rank
 from circuits.sharding.estimate import Estimate
@@ -241,6 +243,17 @@ def test_free_sizes_are_given_later() -> None:
         found.at(tensor=2)
     with pytest.raises(CircuitError, match="data has to be a positive number, not 0"):
         found.at(data=0)
+
+
+def test_a_shell_shows_the_first_estimate_in_one_line() -> None:
+    found = recorded().search([(SPLIT, {"data": DATA, "tensor": 4}, {})], 5)
+    plan = "tensor 4, b over data, h f over tensor: peak"
+    assert repr(found) == f"Search(1 estimate, the first: data × {plan} f(data) B, at least f(data))"
+    least = f"{bytes_text(both().peak)}, at least {duration(both().seconds)}"
+    assert repr(found.at(data=2)) == f"Search(1 estimate, the first: data 2 × {plan} {least})"
+    assert repr(both()) == f"Estimate(data 2 × {plan} {least})"
+    small = replace(H100, memory=replace(H100.memory, value=1))
+    assert repr(replace(both(), machine=small)) == f"Estimate(data 2 × {plan} {least} (does not fit))"
 
 
 @pytest.mark.slow
