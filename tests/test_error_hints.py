@@ -19,7 +19,9 @@ from circuits import (
     circuit,
     count,
     einsum,
+    jacobian,
     laws,
+    listing,
     rearrange,
     reduce,
     repeat,
@@ -99,6 +101,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "a trace of a result": lambda: trace(X),
     "a count of a class": lambda: count(nn.ReLU, X),
     "a backward of a loss": lambda: backward(X.sum()),
+    "a jacobian of a number": lambda: jacobian(3.5, torch.ones(2)),
+    "a listing of a class": lambda: listing(nn.ReLU),
     "a summary of nothing": lambda: summary(nn.ReLU()),
     "arguments of a trace": lambda: trace(nn.Bilinear(2, 2, 3), torch.ones(2)),
     "arguments of a model": lambda: models.MLP(hidden=3),  # type: ignore[call-arg]

@@ -11,10 +11,12 @@ import zipfile
 from functools import cache
 from importlib.metadata import metadata, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import circuits
+from tests.conftest import pytest_collection_modifyitems
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -148,6 +150,28 @@ def test_every_folder_has_a_smoke_test() -> None:
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.smoke" in path.read_text("utf-8")]
     marked = {path.parent.name for path in files}
     assert {*FOLDERS, "models", "scripts"} <= marked
+
+
+@pytest.mark.parametrize(
+    ("marks", "kinds"),
+    [
+        ((pytest.mark.every(3),), "default slow slow default slow slow default"),
+        ((pytest.mark.every(3), pytest.mark.slow), "slow survey survey slow survey survey slow"),
+        ((pytest.mark.every(3, 2),), "default slow survey default slow survey default"),
+        ((pytest.mark.every(2, 3),), "default slow default survey default survey default"),
+        ((pytest.mark.every(3), pytest.mark.smoke), " ".join(["default"] * 7)),
+        ((pytest.mark.slow,), " ".join(["slow"] * 7)),
+    ],
+)
+def test_every_leaves_cases_to_slower_runs(marks: tuple[Any, ...], kinds: str, request: Any) -> None:
+    items: list[pytest.Item] = [
+        pytest.Function.from_parent(request.node.parent, name="case", callobj=lambda: None) for _ in range(7)
+    ]
+    for item in items:
+        item.own_markers[:] = [mark.mark for mark in marks]
+    pytest_collection_modifyitems(items)
+    named = [[name for name in ("survey", "slow") if item.get_closest_marker(name)] for item in items]
+    assert [(names or ["default"])[0] for names in named] == kinds.split()
 
 
 def test_no_file_hides_a_public_function() -> None:

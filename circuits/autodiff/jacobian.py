@@ -20,7 +20,7 @@ from circuits.checking import definitions
 from circuits.diagram import Diagram, Value, describe, fill, wires
 from circuits.errors import CircuitError, entry_point
 from circuits.printing import FunctionalCall, letters, unique_name
-from circuits.recording import trace
+from circuits.recording import refuse_target, trace
 
 Places = int | dict[str, int]
 """The position of a tensor among all tensors of a call, or the positions of several by name."""
@@ -58,6 +58,7 @@ def jacobian(
     >>> softmax, softmax(torch.tensor([1.0, 0.0]))
     (LinearMap("k -> k'", k=2, k'=2), tensor([ 0.2500, -0.2500]))
     """
+    refuse_target("jacobian", f)
     call = FunctionalCall.of(f, inputs, kwargs)
     requested = _requested(call, wrt)
     each = [place for places in requested.values() for place in _positions(places)]

@@ -27,7 +27,7 @@ from circuits.printing.box_queries import (
 )
 from circuits.printing.value_names import ValueNames
 from circuits.printing.words import argument_text, arguments_text, header_lines, type_text
-from circuits.recording import trace
+from circuits.recording import refuse_target, trace
 
 Inside = Literal["nested", "inline", "closed"]
 """How boxes inside a box are shown: in braces below the line of the box, in place of that line, or not at all."""
@@ -83,6 +83,7 @@ def listing(
       c:f32[] = div a b
       in c }
     """
+    refuse_target("listing", f)
     if level not in ("torch", "aten") or inside not in ("nested", "inline", "closed"):
         raise CircuitError(
             "listing: expected level 'torch' or 'aten' and inside 'nested', 'inline' or 'closed', "
