@@ -51,24 +51,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `every(n)` leaves out, all but the first of each n cases, or as `survey` if it is slow already.
-
-    By `every(n, m)` the first of each m that the default run leaves out is slow, and the others are `survey`.
-    Smoke tests always run.
+    """Mark what `every(n, m)` leaves out: all but the first of each n cases as slow, and of all that are slow, by this
+    or by a mark of their own, all but the first of each m as `survey`. Smoke tests always run.
     """
     counts: Counter[tuple[str, str, bool]] = Counter()
     for item in items:
         marker = item.get_closest_marker("every")
         if marker is None or item.get_closest_marker("smoke"):
             continue
-        first, then = (*marker.args, 1)[:2]
-        is_slow = item.get_closest_marker("slow") is not None
-        key = item.parent.nodeid if item.parent else "", getattr(item, "originalname", item.name), is_slow
-        place, left_out = divmod(counts[key], first)
-        counts[key] += 1
-        if left_out:
-            number = place * (first - 1) + left_out - 1  # among those that are left out
-            item.add_marker(pytest.mark.survey if is_slow or number % then else pytest.mark.slow)
+        first, of_slow = (*marker.args, 1)[:2]
+        key = item.parent.nodeid if item.parent else "", getattr(item, "originalname", item.name)
+        if not item.get_closest_marker("slow"):
+            counts[*key, False] += 1
+            if (counts[*key, False] - 1) % first == 0:
+                continue
+            item.add_marker(pytest.mark.slow)
+        counts[*key, True] += 1
+        if (counts[*key, True] - 1) % of_slow:
+            item.add_marker(pytest.mark.survey)
 
 
 # torch.manual_seed also notes a seed for each kind of device, with a traceback, which takes longer than most tests.

@@ -156,7 +156,8 @@ def test_every_folder_has_a_smoke_test() -> None:
     ("marks", "kinds"),
     [
         ((pytest.mark.every(3),), "default slow slow default slow slow default"),
-        ((pytest.mark.every(3), pytest.mark.slow), "slow survey survey slow survey survey slow"),
+        ((pytest.mark.every(3, 3), pytest.mark.slow), "slow survey survey slow survey survey slow"),
+        ((pytest.mark.every(3), pytest.mark.slow), " ".join(["slow"] * 7)),
         ((pytest.mark.every(3, 2),), "default slow survey default slow survey default"),
         ((pytest.mark.every(2, 3),), "default slow default survey default survey default"),
         ((pytest.mark.every(3), pytest.mark.smoke), " ".join(["default"] * 7)),

@@ -317,6 +317,7 @@ def by_torch(model: nn.Module, inputs: list[Tensor], back: Tensor, names: list[s
     return dict(zip(names, found, strict=True))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @parametrized(PRECISE, ("mlp",))
 @pytest.mark.parametrize("whole", [True, False], ids=["bfloat16", "autocast"])
@@ -587,6 +588,7 @@ def test_a_recurrent_layer_needs_a_fixed_number_of_steps() -> None:
     assert diagram(r(3, 5, 2), r(3, 5, 2), r(1, 5, 2))["input"].shape == (3, 5, 2)
 
 
+@pytest.mark.every(1, 3)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 def test_a_recurrent_layer_without_a_number_of_steps_reports_the_one_it_was_fixed_to(kind: Any) -> None:
@@ -710,6 +712,7 @@ def test_sizes_of_one(name: str) -> None:
         halves_agree(make(), *each)
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_the_zoo_at_one_example(name: str) -> None:

@@ -291,7 +291,7 @@ LAYERS: dict[str, Case] = {
 }
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(5, 2)
 @parametrized(LAYERS)
 def test_torch_layers(case: Case) -> None:
     """All operations of torch's layers have rules, except for those that a case lists as opaque."""
@@ -438,6 +438,7 @@ def ready(entry: Entry, mode: bool = False) -> nn.Module:
     return randomized(entry.make(dtype=torch.float64)).train(mode)
 
 
+@pytest.mark.every(1, 2)
 @zoo
 def test_models_of_the_zoo(name: str) -> None:
     """All their operations have rules; the gradients do not depend on the kernels that run."""
@@ -445,7 +446,7 @@ def test_models_of_the_zoo(name: str) -> None:
     agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=()))
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(2, 2)
 @zoo
 def test_models_in_train_mode_with_a_batch(name: str) -> None:
     """With a batch of 2: batch statistics, dropout masks."""
@@ -453,7 +454,7 @@ def test_models_in_train_mode_with_a_batch(name: str) -> None:
     agree(model, *random_inputs(MODELS[name], model, dtype=torch.float64, lead=(2,)))
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(2, 2)
 @zoo
 def test_models_with_axes_of_size_one(name: str) -> None:
     """An axis of size 1 does not show whether it is broadcast."""
@@ -464,6 +465,7 @@ def test_models_with_axes_of_size_one(name: str) -> None:
     agree(model, *random_inputs(Entry(entry.make, sizes, tokens=entry.tokens), model, dtype=torch.float64, lead=(1,)))
 
 
+@pytest.mark.every(1, 3)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("mlp", "conv attention") else pytest.mark.slow) for name in MODELS]
 )
@@ -552,7 +554,7 @@ def test_data_dependent_loops_cannot_be_differentiated(name: str) -> None:
         forward_backward(subject.f, *inputs, **options)
 
 
-@pytest.mark.every(10)
+@pytest.mark.every(10, 3)
 @marked([name for name in CIRCUITS if name not in UNTRACED], LONG)
 def test_circuits_of_the_repository(name: str) -> None:
     """By `forward_backward`, without optional tensors and with all of them."""
@@ -660,6 +662,7 @@ PEERS: dict[str, Case] = {
 }
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @parametrized(PEERS)
 def test_models_of_other_libraries(case: Case) -> None:

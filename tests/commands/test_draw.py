@@ -200,23 +200,29 @@ def test_the_library_is_imported_without_typer() -> None:
 
 
 @pytest.mark.slow
-def test_it_runs_in_a_folder_with_files_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.every(1, 2)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("models.mine:model", "axes=b 4"),
+        ("models/mine.py:model", "axes=b 4"),
+        ("circuits.models.mlp:MLP",),
+        ("{folder}/models/mine.py:model.0", "axes=b 4"),
+    ],
+)
+def test_it_runs_in_a_folder_with_files_of_its_own(words: tuple[str, ...], tmp_path: Path) -> None:
     """As `python -m circuits`, where the present folder is searched first; the models are `circuits.models` there."""
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "__init__.py").write_text("")
     (tmp_path / "models" / "mine.py").write_text(
         "from torch import nn\nfrom . import size\nmodel = nn.Sequential(nn.Linear(size, 2), nn.ReLU())\n"
     )
     (tmp_path / "models" / "__init__.py").write_text("size = 4")
+    target, *settings = words
+    command = [sys.executable, "-m", "circuits", "draw", target.format(folder=tmp_path), *settings, "-o", "x.svg"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}"}
-    for target in ("models.mine:model", "models/mine.py:model", f"{tmp_path}/models/mine.py:model.0"):
-        words = [sys.executable, "-m", "circuits", "draw", target, "axes=b 4", "-o", "x.svg"]
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert (tmp_path / "x.svg").read_text(encoding="utf-8").startswith("<svg")
-    words = [sys.executable, "-m", "circuits", "draw", "circuits.models.mlp:MLP", "-o", "x.svg"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_a_linear_map_is_drawn_as_letters(tmp_path: Path) -> None:

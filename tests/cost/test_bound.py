@@ -194,6 +194,7 @@ def check_rows(name: str, cost: Cost, machine: Machine) -> None:
 QUICK = ("convolution", "language model")
 
 
+@pytest.mark.every(1, 4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]

@@ -228,6 +228,7 @@ MODELS: Mapping[str, Callable[[], tuple[Any, tuple[Tensor, ...]]]] = {
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("attention", "encoder layer", "transformer")]
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", *SLOW])
 def test_gradients_do_not_change_and_bytes_and_flops_are_as_promised(name: str) -> None:

@@ -67,6 +67,7 @@ def test_flops_at_random_sizes_are_what_torch_counts(name: str) -> None:
         assert found.at(**sizes).total.flops == counted, sizes
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @each
 @pytest.mark.parametrize("sizes", [(20, 8), (2, 50)])
@@ -116,6 +117,7 @@ def test_the_number_of_steps_may_be_a_product(layer: nn.RNNBase) -> None:
     assert count(Encoder(layer), axes="h w 6").total.multiply_adds == expected
 
 
+@pytest.mark.every(1, 3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "layer", [nn.GRU(3, 4), *[pytest.param(kind, marks=pytest.mark.slow) for kind in (nn.RNN(3, 4), nn.LSTM(3, 4))]]

@@ -87,6 +87,7 @@ HAND: dict[str, Callable[..., int]] = {
 }
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HAND)
 def test_flops_are_the_hand_formula(name: str) -> None:
@@ -145,6 +146,7 @@ def random_sizes(name: str) -> Iterator[dict[str, int]]:
     raise AssertionError("too few sizes break no guard")
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @each
 def test_formulas_at_random_sizes_are_what_torch_counts(name: str) -> None:
@@ -161,6 +163,7 @@ GROUPS = {"separable convolution": 1080}
 """Torch counts the gradient of the weight of a convolution once for each group."""
 
 
+@pytest.mark.every(1, 3)
 @pytest.mark.slow
 @each
 def test_reverse_pass_is_what_torch_counts_of_autograd(name: str) -> None:

@@ -173,6 +173,7 @@ def plans(kind: str) -> st.SearchStrategy[Plan]:
     return st.lists(st.tuples(names, st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6)
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_each_step_alone(name: str) -> None:
@@ -180,6 +181,7 @@ def test_each_step_alone(name: str) -> None:
     check([(name, 3, 1)], 0, 0, False)
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_diagrams_of_programs_are_right_or_refuse(kind: str) -> None:

@@ -43,7 +43,7 @@ def check(diagram: Diagram, options: dict[str, Any]) -> None:
     assert drawing.text(80)
 
 
-@pytest.mark.every(16)
+@pytest.mark.every(16, 2)
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case < 16 else pytest.mark.slow) for case in PROGRAMS])
 def test_a_program_is_drawn(case: int) -> None:
     diagram = program(case)
@@ -79,6 +79,7 @@ def test_a_program_that_fails_is_drawn(case: int) -> None:
     check(seen.diagram, OPTIONS[case // 20 % len(OPTIONS)])
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("case", range(0, 400, 5))
 def test_the_gradient_of_a_program_is_drawn(case: int) -> None:

@@ -44,7 +44,7 @@ def check_law(law: Callable[..., None], entry: Entry) -> None:
 quick = {name: entry for name, entry in CIRCUITS.items() if not entry.slow}
 
 
-@pytest.mark.every(49)
+@pytest.mark.every(49, 2)
 @pytest.mark.parametrize("entry", quick.values(), ids=quick)
 @pytest.mark.parametrize("law", [laws.shapes, laws.independent, laws.kernel], ids=lambda law: law.__name__)
 def test_laws_that_signatures_imply(entry: Entry, law: Callable[..., None]) -> None:
