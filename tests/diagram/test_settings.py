@@ -138,7 +138,7 @@ def diagrams(model: nn.Module, x: Tensor) -> list[Callable[[Tensor], Tensor]]:
     return [*both, *[diagram.function() for diagram in both]]
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(4, 2)
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize(
     "recorded", [pytest.param(name, marks=[pytest.mark.slow] * (name == "autocast")) for name in MODES]

@@ -28,6 +28,7 @@ def test_another_process_with_another_hash_seed_writes_the_same_bytes() -> None:
     assert in_another_process(QUICK[::-1], "12345") == digests(QUICK)
 
 
+@pytest.mark.every(1, 3)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["0", "1", "77"])
 def test_other_processes_write_the_same_bytes(seed: str) -> None:

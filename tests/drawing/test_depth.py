@@ -126,7 +126,7 @@ def inputs_of(drawing: Drawing, diagram: Diagram) -> set[tuple[str, str]]:
     return {(wire["value"], wire["axis"]) for wire in wires if wire["value"] in numbers}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(3, 2)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MODELS]
 )
@@ -134,6 +134,7 @@ def test_going_deeper_only_ever_adds(name: str) -> None:
     only_adds(zoo(name))
 
 
+@pytest.mark.every(1, 3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOREIGN)
 def test_going_deeper_into_other_models_only_ever_adds(name: str) -> None:
@@ -171,6 +172,7 @@ def test_the_automatic_depth_is_the_deepest_that_is_readable(name: str) -> None:
     check_automatic(zoo(name))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOREIGN)
 def test_the_automatic_depth_of_other_models(name: str) -> None:

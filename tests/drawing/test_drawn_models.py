@@ -51,13 +51,13 @@ def test_drawings_of_the_zoo(name: str) -> None:
     check(name, zoo(name))
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(3, 2)
 @pytest.mark.parametrize("name", LATER)
 def test_drawings_of_other_libraries_models(name: str) -> None:
     check(name, foreign(name))
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(3, 2)
 @pytest.mark.parametrize("case", PROGRAMS_LATER)
 def test_drawings_of_random_programs(case: int) -> None:
     diagram = program(case)
