@@ -48,11 +48,11 @@ class SmallTransformer(nn.Module):
         return self.head(self.norm(self.blocks(x)).mean(1))
 
 
-def tracked(model: nn.Module, to: Any) -> Callable[[Tensor], object]:
-    """A forward pass that is recorded, and printed to `to` if that is a stream."""
+def tracked(model: nn.Module, to: Any, fold: bool = True) -> Callable[[Tensor], object]:
+    """A forward pass that is recorded, and printed to `to` if that is a stream; with `fold` in 36 lines, without in 106."""
 
     def run(image: Tensor) -> object:
-        with track(model, to=to):
+        with track(model, to=to, fold=fold):
             return model(image)
 
     return run
@@ -67,6 +67,7 @@ def measure(console: Console, blocks: int) -> None:
             "forward": model,
             "track, printing nothing": tracked(model, None),
             "track, printing": tracked(model, io.StringIO()),
+            "track, printing, no line folded": tracked(model, io.StringIO(), fold=False),
             "torchinfo.summary": lambda image: str(torchinfo.summary(model, input_data=image, verbose=0)),
         }
         with torch.no_grad():
