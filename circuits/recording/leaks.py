@@ -11,6 +11,7 @@ import types
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,30 +27,35 @@ class _Globals:
 
     A server or a training script freezes its modules to shorten collections; their tables are searched like others.
 
+    Args:
+        tensors: The tensors of which the holders are wanted, besides those of containers and classes.
+
     Attributes:
         frozen: The containers, classes and caches in globals of user code, if any object is frozen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tensors: Iterable[weakref.ref[Tensor]] = ()) -> None:
         self.frozen: list[Any] = []
         self._holders: dict[int, list[Any]] = defaultdict(list)
         found = [*sys.modules.values()] if gc.get_freeze_count() else []
         modules = [vars(each) for each in found if issubclass(type(each), types.ModuleType)]
         waiting: list[Any] = [each for each in modules if is_user_file(each.get("__file__") or "")]
-        seen = set[int]()
+        seen, wanted = set[int](), {id(each()) for each in tensors} - {id(None)}
         while waiting:
             each = waiting.pop()
             if id(each) not in seen:
                 seen.add(id(each))
                 self.frozen.append(each)
                 for held in gc.get_referents(each):
-                    self._holders[id(held)].append(each)
                     if issubclass(type(held), (dict, list, tuple, set, type, _Cache)):  # not asked for __class__
+                        self._holders[id(held)].append(each)
                         waiting.append(held)
+                    elif id(held) in wanted:
+                        self._holders[id(held)].append(each)
 
     def referrers(self, value: Any) -> list[Any]:
-        """Return the objects that refer to a value, each once."""
-        return [*{id(each): each for each in (*gc.get_referrers(value), *self._holders[id(value)])}.values()]
+        """Return the objects that refer to a tensor or to one of these objects, each once."""
+        return [*{id(each): each for each in (*gc.get_referrers(value), *self._holders.get(id(value), ()))}.values()]
 
 
 def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Module]) -> None:
@@ -67,11 +73,12 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
     fakes = list(fakes)
     for copied in copies if fakes else ():
         vars(copied).clear()
-    if not any(each() is not None for each in fakes):
-        return
-    gc.collect()
-    clear_caches(fakes)
-    globals_ = _Globals()
+    for end in (None, partial(gc.collect, 1), gc.collect, partial(clear_caches, fakes)):  # each takes longer
+        if end is not None:
+            end()
+        if not any(each() is not None for each in fakes):
+            return
+    globals_ = _Globals(fakes)
     found = [where for each in fakes for where in _remove(each, globals_)]
     if found:
         raise CircuitError(
