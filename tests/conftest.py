@@ -7,6 +7,7 @@
 
 import copy
 import dataclasses
+import functools
 import gc
 import io
 import json
@@ -33,6 +34,7 @@ from tests.leftovers import Leftovers
 from tests.process_state import unchanged_process
 from tests.svg_differences import report
 
+_CACHE = type(functools.cache(len))
 GOLDEN = Path(__file__).parent / "golden"
 
 # No deadline: two cores are shared by several workers, and the first call of a compiled function is slow.
@@ -105,8 +107,15 @@ def leftovers() -> Iterator[Leftovers]:
 
 @pytest.fixture(autouse=True, scope="module")
 def notes(request: pytest.FixtureRequest, leftovers: Leftovers) -> Iterator[None]:
-    """Note what a module of tests leaves alive, unless it says in MAY_LEAVE why it may."""
+    """Note what a module of tests leaves alive, unless it says in MAY_LEAVE why it may, and empty its own caches.
+
+    What they hold would make all later collections of garbage slower.
+    """
     yield
+    name = request.node.obj.__name__
+    for each in vars(request.node.obj).values() if name.startswith("tests.") else ():
+        if isinstance(each, _CACHE) and each.__module__ == name:
+            each.cache_clear()
     leftovers.note("" if getattr(request.node.obj, "MAY_LEAVE", "") else request.node.nodeid)
 
 

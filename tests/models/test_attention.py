@@ -779,6 +779,7 @@ def test_from_torch_names_options_that_the_figure_does_not_have(options: dict[st
 # --- One graph, and the diagram ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @both_ways
 @pytest.mark.parametrize("groups", [None, 2])

@@ -409,6 +409,7 @@ def test_it_is_one_graph() -> None:
     torch.testing.assert_close(compiled(target, source), model(target, source))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @both_ways
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -445,6 +445,7 @@ def test_copies_are_equal_and_apart(
 # --- In training code -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @each
 def test_it_compiles_into_one_graph(entry: Entry) -> None:

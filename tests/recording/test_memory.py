@@ -139,6 +139,7 @@ def test_nothing_grows(name: str, count: int) -> None:
     assert grown(name, count // 2) < VARIES
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["trace with a free axis", "backward with a free axis"])
 def test_nothing_grows_with_free_axes(name: str) -> None:
