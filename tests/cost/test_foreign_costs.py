@@ -84,7 +84,7 @@ def cost(name: str) -> Cost:
     return count(trace(model, *args, **kwargs), backward=True)
 
 
-@pytest.mark.every(1, 2)
+@pytest.mark.every(1, 3)
 @pytest.mark.slow
 @each
 def test_flops_are_what_torch_counts(name: str) -> None:

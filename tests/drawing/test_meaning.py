@@ -63,6 +63,7 @@ def test_wires_of_torch_modules_say_the_truth(name: str) -> None:
     assert not lies(trace(entry.make(), *[each.make(2) for each in entry.inputs]))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_wires_of_other_peoples_operations_say_the_truth(step: str) -> None:

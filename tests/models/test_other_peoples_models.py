@@ -43,7 +43,7 @@ EXPECTED: dict[str, dict[str, str]] = {
 """The refusals of each model: the ways that fail, and what the reason contains."""
 
 
-@pytest.mark.every(1, 3)
+@pytest.mark.every(1, 5)
 @pytest.mark.parametrize(
     "name",
     [
