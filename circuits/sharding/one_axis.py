@@ -94,8 +94,8 @@ class OneAxis(AxisState):
         if found is not None and not is_alike(place.box, value, found[0]):
             raise self.refused(
                 place,
-                f"each rank would make it with its own {found[1]}, as if its part were the first; give it to the model "
-                "as an argument, of which each rank has its part",
+                f"each rank would make it with its own {found[1]}, as if its part were the first: give it to the model "
+                "as an argument, of which each rank has its part, or split another axis, such as the batch",
             )
         self._set_named(value.number)
 
