@@ -181,7 +181,7 @@ def test_each_step_alone(name: str) -> None:
     check([(name, 3, 1)], 0, 0, False)
 
 
-@pytest.mark.every(1, 2)
+@pytest.mark.every(1, 4)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_diagrams_of_programs_are_right_or_refuse(kind: str) -> None:

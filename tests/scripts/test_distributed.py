@@ -192,23 +192,28 @@ def of_all_workers(factory: pytest.TempPathFactory, world: int, jobs: list[Job])
     return folder
 
 
-def jobs_on(world: int) -> list[Job]:
-    return [(name, *case, False) for name, case in CASES.items() if prod(case[0].values()) == world]
+def jobs_on(world: int, session: pytest.Session) -> list[Job]:
+    """The cases that this session tests, and "four", which another test reads."""
+    items = [each for each in session.items if isinstance(each, pytest.Function) and hasattr(each, "callspec")]
+    names = {"four", *[each.callspec.params.get("name") for each in items]}
+    return [(name, *CASES[name], False) for name in CASES if name in names and prod(CASES[name][0].values()) == world]
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A folder with runs of two processes."""
     jobs: list[Job] = [("whole", {"data": 2}, STEADY, False), ("halves", {"data": 2}, replace(STEADY, epochs=2), False)]
-    return of_all_workers(tmp_path_factory, 2, [*jobs_on(2), *jobs, ("halves", {"data": 2}, STEADY, True)])
+    jobs = [*jobs_on(2, request.session), *jobs, ("halves", {"data": 2}, STEADY, True)]
+    return of_all_workers(tmp_path_factory, 2, jobs)
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def four(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A folder with runs of four processes."""
-    return of_all_workers(tmp_path_factory, 4, jobs_on(4))
+    return of_all_workers(tmp_path_factory, 4, jobs_on(4, request.session))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.parametrize("name", CASES)
 def test_processes_have_the_curve_of_one(tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
     folder = request.getfixturevalue("pair" if prod(CASES[name][0].values()) == 2 else "four") / name

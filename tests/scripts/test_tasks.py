@@ -235,12 +235,12 @@ def test_checkpointing_stores_less_and_changes_nothing(name: str, tmp_path: Path
     ("name", "score", "reached"),
     [
         ("mlp", "accuracy", lambda score: score >= 95),
-        ("resnet", "accuracy", lambda score: score >= 98),
+        pytest.param("resnet", "accuracy", lambda score: score >= 98, marks=pytest.mark.survey),
         ("unet", "mean IoU", lambda score: score >= 0.9),
-        ("vision_transformer", "accuracy", lambda score: score >= 95),
+        pytest.param("vision_transformer", "accuracy", lambda score: score >= 95, marks=pytest.mark.survey),
         ("visual_attention", "accuracy", lambda score: score >= 95),
         ("conv_attention", "accuracy", lambda score: score >= 88),
-        ("language_model", "bits a character", lambda score: score < 2.5),
+        pytest.param("language_model", "bits a character", lambda score: score < 2.5, marks=pytest.mark.survey),
         ("sequence_to_sequence", "exact sequences", lambda score: score >= 99),
     ],
 )
