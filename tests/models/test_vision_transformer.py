@@ -398,6 +398,7 @@ def test_it_exports_with_any_number_of_images() -> None:
     torch.testing.assert_close(program.module()(images), model(images))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "backend", "dynamic"),

@@ -426,6 +426,7 @@ def test_it_is_one_graph_forward_and_backward_for_images_of_many_sizes(way: Any,
             torch.testing.assert_close(gradients(answer, wanted), gradients(expected, wanted))
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @both_ways
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2)])
