@@ -122,6 +122,7 @@ def _patch_entry_points(root: Any) -> None:
     _patch(eval_frame, "_stance", lambda _: eval_frame.DynamoStance("force_eager"))
     _patch(nn.Module, "_call_impl", _intercept_module_call)  # which is faster than to patch `__call__`
     _patch(nn.Module, "_compiled_call_impl", _uncompiled_call)
+    _patch(nn.Module, "compile", _intercept_compile)
     _patch(apis, "vmap_impl", _intercept_vmap)
     _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
     _patch(torch, "from_numpy", _intercept_from_numpy)
@@ -192,6 +193,20 @@ def _uncompiled_call(_: None) -> property:
         module.__dict__["_compiled_call_impl"] = compiled
 
     return property(lambda module: None, assign)
+
+
+def _intercept_compile(original: Any) -> Any:
+    """Return a replacement for `nn.Module.compile` that compiles the call as it is without recordings."""
+
+    def compile(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        attributes, plain = vars(module), _patches[nn.Module, "_call_impl"].original
+        attributes["_call_impl"] = plain.__get__(module)
+        try:
+            return original(module, *args, **kwargs)
+        finally:
+            del attributes["_call_impl"]
+
+    return compile
 
 
 def _intercept_vmap(original: Any) -> Any:

@@ -393,11 +393,16 @@ def test_a_module_that_is_compiled_while_a_run_is_recorded_is_compiled_afterward
         compiled.append(graph)
         return graph.forward
 
-    layer, x = nn.Linear(4, 4), torch.rand(2, 4)
+    class Sine(nn.Module):  # torch does not compile its own layers alone
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sin()
+
+    layer, x = Sine(), torch.rand(2, 4)
     with track(layer, to=None) as seen:
         layer.compile(backend=backend)
         layer(x)
-    assert [box.label for box in seen.diagram.walk()] == ["Linear", "linear"]
+    assert layer._compiled_call_impl._torchdynamo_orig_callable == layer._call_impl  # type: ignore[attr-defined]
+    assert [box.label for box in seen.diagram.walk()] == ["Sine", "sin"]
     assert not compiled
     layer(x)
     assert compiled
