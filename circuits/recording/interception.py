@@ -199,8 +199,10 @@ def _intercept_compile(original: Any) -> Any:
     """Return a replacement for `nn.Module.compile` that compiles the call as it is without recordings."""
 
     def compile(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        attributes, plain = vars(module), _patches[nn.Module, "_call_impl"].original
-        attributes["_call_impl"] = plain.__get__(module)
+        patch, attributes = _patches.get((nn.Module, "_call_impl")), vars(module)
+        if patch is None:  # the last recording has ended in another thread
+            return original(module, *args, **kwargs)
+        attributes["_call_impl"] = patch.original.__get__(module)
         try:
             return original(module, *args, **kwargs)
         finally:
