@@ -57,7 +57,7 @@ def test_drawings_of_other_libraries_models(name: str) -> None:
     check(name, foreign(name))
 
 
-@pytest.mark.every(3, 8)
+@pytest.mark.every(3, 16)
 @pytest.mark.parametrize("case", PROGRAMS_LATER)
 def test_drawings_of_random_programs(case: int) -> None:
     diagram = program(case)

@@ -43,7 +43,7 @@ def check(diagram: Diagram, options: dict[str, Any]) -> None:
     assert drawing.text(80)
 
 
-@pytest.mark.every(16, 2)
+@pytest.mark.every(16, 4)
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case < 16 else pytest.mark.slow) for case in PROGRAMS])
 def test_a_program_is_drawn(case: int) -> None:
     diagram = program(case)

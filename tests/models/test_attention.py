@@ -822,7 +822,8 @@ def test_rotary_and_window_export_and_map() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("groups", [None, 2])
+@pytest.mark.every(1, 2)
+@pytest.mark.parametrize("groups", [2, None])
 def test_compiled_code_gives_the_same_values_and_gradients(groups: int | None) -> None:
     """Also with as many tokens as heads, where torch 2.13 can confuse two matrix products."""
     model = MultiHeadAttention(12, 3, 4, groups=groups)

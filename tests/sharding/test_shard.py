@@ -218,6 +218,7 @@ def test_backward_passes_are_checked_from_the_outputs_of_a_model_to_its_inputs()
     assert given.grad.tolist() == [2, 2]
 
 
+@pytest.mark.every(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"), [*[(name, torch.float64) for name in CASES], *[(name, torch.float32) for name in sorted(QUICK)]]
