@@ -125,7 +125,7 @@ class Transfers:
         )
 
     def __repr__(self) -> str:
-        """Return what is moved, in one line: `Transfers('matmul', grouped over y x: moves 2*k*x*y/g_x + …)`."""
+        """Return what is moved, in one line: `Transfers('matmul', grouped over y x: moves x*y+k*x*y/g_y+k*x*y/g_x)`."""
         return f"Transfers({self.name.rpartition('<locals>.')[2]!r}, {self._tiled()}: moves {size_text(self.formula)})"
 
     def _tiled(self) -> str:

@@ -121,7 +121,7 @@ def _patch_entry_points(root: Any) -> None:
     eval_frame._set_stance(eval_frame._stance)  # raises the RuntimeError
     _patch(eval_frame, "_stance", lambda _: eval_frame.DynamoStance("force_eager"))
     _patch(nn.Module, "_call_impl", _intercept_module_call)  # which is faster than to patch `__call__`
-    _patch(nn.Module, "_compiled_call_impl", _uncompiled_call)
+    _patch(nn.Module, "_compiled_call_impl", _intercept_compiled_call)
     _patch(nn.Module, "compile", _intercept_compile)
     _patch(apis, "vmap_impl", _intercept_vmap)
     _patch(torch.autograd.Function, "apply", _intercept_autograd_function)
@@ -182,7 +182,7 @@ def _intercept_module_call(original: Any, record: Callable[..., Any] = record_mo
     return __call__
 
 
-def _uncompiled_call(_: None) -> property:
+def _intercept_compiled_call(_: None) -> property:
     """Return a replacement for the attribute `_compiled_call_impl`, which `nn.Module.compile` sets and a call reads.
 
     While a recording is active such a module runs as the code that it compiled, in all threads. As a data descriptor

@@ -10,8 +10,7 @@ import sys
 import types
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,19 +27,19 @@ class _Globals:
     A server or a training script freezes its modules to shorten collections; their tables are searched like others.
 
     Args:
-        tensors: The tensors of which the holders are wanted, besides those of containers and classes.
+        wanted: The ids of the tensors of which the holders are wanted, besides those of containers and classes.
 
     Attributes:
         frozen: The containers, classes and caches in globals of user code, if any object is frozen.
     """
 
-    def __init__(self, tensors: Iterable[weakref.ref[Tensor]] = ()) -> None:
+    def __init__(self, wanted: Collection[int] = ()) -> None:
         self.frozen: list[Any] = []
         self._holders: dict[int, list[Any]] = defaultdict(list)
         found = [*sys.modules.values()] if gc.get_freeze_count() else []
         modules = [vars(each) for each in found if issubclass(type(each), types.ModuleType)]
         waiting: list[Any] = [each for each in modules if is_user_file(each.get("__file__") or "")]
-        seen, wanted = set[int](), {id(each()) for each in tensors} - {id(None)}
+        seen = set[int]()
         while waiting:
             each = waiting.pop()
             if id(each) not in seen:
@@ -73,12 +72,13 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
     fakes = list(fakes)
     for copied in copies if fakes else ():
         vars(copied).clear()
-    for end in (None, partial(gc.collect, 1), gc.collect, partial(clear_caches, fakes)):  # each takes longer
-        if end is not None:
-            end()
-        if not any(each() is not None for each in fakes):
-            return
-    globals_ = _Globals(fakes)
+    for generation in (1, 2):  # the young objects first, which are few
+        if _alive(fakes):
+            gc.collect(generation)
+    clear_caches(fakes)
+    if not _alive(fakes):
+        return
+    globals_ = _Globals(_alive(fakes))
     found = [where for each in fakes for where in _remove(each, globals_)]
     if found:
         raise CircuitError(
@@ -87,9 +87,14 @@ def remove_leaks(fakes: Iterable[weakref.ref[Tensor]], copies: Iterable[nn.Modul
         )
 
 
+def _alive(fakes: Iterable[weakref.ref[Tensor]]) -> set[int]:
+    """Return the ids of the tensors that are still alive."""
+    return {id(tensor) for fake in fakes if (tensor := fake()) is not None}
+
+
 def clear_caches(fakes: Iterable[weakref.ref[Tensor]]) -> None:
     """Clear each `lru_cache` of the user that holds one of these tensors; also after a run that failed."""
-    alive = {id(tensor) for fake in fakes if (tensor := fake()) is not None}
+    alive = _alive(fakes)
     for each in _caches() if alive else ():
         if _holds(each, alive):
             each.cache_clear()

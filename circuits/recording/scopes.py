@@ -162,8 +162,6 @@ def classes_of_modules(root: nn.Module) -> Iterable[type]:
 
 def modules_of(root: nn.Module) -> Iterable[nn.Module]:
     """Return a module and the modules in it, each once."""
-    if not root._modules:
-        return (root,)
     seen, found = {id(root)}, [root]
     for module in found:
         for part in module._modules.values() if module._modules else ():

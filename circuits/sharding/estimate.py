@@ -99,7 +99,7 @@ class Estimate:
         return sum([each.bytes for each in self.traffic if (each.collective, each.over) == (collective, over)])
 
     def __repr__(self) -> str:
-        """Return the plan and the main amounts: `Estimate(data 8, b over data: peak 61.2 GB, at least 1.2 s)`."""
+        """Return the plan and the main amounts: `Estimate(data 8, b over data: peak 57.0 GiB, at least 1.2 s)`."""
         return f"Estimate({brief(self)})"
 
     def __str__(self) -> str:

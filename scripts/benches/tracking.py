@@ -49,7 +49,7 @@ class SmallTransformer(nn.Module):
 
 
 def tracked(model: nn.Module, to: Any, fold: bool = True) -> Callable[[Tensor], object]:
-    """A forward pass that is recorded, and printed to `to` if that is a stream: in 36 lines, in 106 without `fold`."""
+    """A forward pass that is recorded, and printed to `to` if that is a stream; `fold` is that of `track`."""
 
     def run(image: Tensor) -> object:
         with track(model, to=to, fold=fold):

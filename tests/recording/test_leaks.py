@@ -182,3 +182,16 @@ def test_a_cache_that_is_frozen_is_emptied() -> None:
         gc.freeze()
     trace(lambda x: x * _mask(5), torch.ones(5))
     assert type(_mask(5)) is Tensor
+
+
+def test_globals_are_searched_only_for_what_garbage_does_not_explain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_a_circle(x: Tensor) -> Tensor:
+        circle: list[Any] = [x + 1]
+        circle.append(circle)
+        return circle[0] * 2
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("globals are searched")
+
+    monkeypatch.setattr(leaks, "_Globals", refuse)
+    assert trace(in_a_circle, torch.ones(2))

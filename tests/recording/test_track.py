@@ -13,17 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo import eval_frame
-from torch._functorch import apis
-from torch.overrides import _get_current_function_mode_stack
 
 import models
 from circuits import CircuitError, CircuitWarning, circuit, einsum, switch, trace, track
-
-
-def patched_attributes() -> tuple[Any, ...]:
-    """Return the attributes of torch that a recording patches while it is active."""
-    entry_points = (nn.Module.__dict__["_call_impl"], apis.vmap_impl, torch.autograd.Function.__dict__["apply"])
-    return (*entry_points, torch.overrides.has_torch_function, len(_get_current_function_mode_stack()))
+from tests.conftest import patched_attributes
 
 
 class Fails(nn.Module):
